@@ -1,0 +1,5 @@
+//! spot-watchdog
+
+pub mod actions;
+pub mod model;
+pub mod sources;

@@ -1,0 +1,524 @@
+//! What moves between the mind and the world: inputs, events, orders, and the turn that one decision makes of them.
+
+use super::{
+    BootId, Deadline, EpisodeId, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, ProbeName, SourceName,
+    StepName, Strength,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// Something from outside. It may be late, doubled or wrong; it changes nothing by itself.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Input {
+    /// The daemon began to run, in this boot; always the first input after the journal was replayed.
+    Restarted {
+        /// The boot that we run in.
+        boot: BootId,
+    },
+    /// A probe was answered: these are all the notices that it reports now.
+    Answered {
+        /// Who answered.
+        source: SourceName,
+        /// To which question.
+        probe: ProbeName,
+        /// Whether blindness of this probe blinds the source.
+        rank: Rank,
+        /// Every notice standing in this answer; empty is a good "nothing".
+        notices: Vec<Notice>,
+        /// The cloud's clock less ours, where the answer told it.
+        skew: Option<SignedDuration>,
+    },
+    /// A probe was not answered, or not in a way that can be read. It is never a "nothing".
+    Unanswered {
+        /// Who was asked.
+        source: SourceName,
+        /// What.
+        probe: ProbeName,
+        /// Whether blindness of this probe blinds the source.
+        rank: Rank,
+        /// What went wrong.
+        fault: Fault,
+    },
+    /// A notice was handed in, by `watchdog notice` or by a tool.
+    HandedIn {
+        /// The notice.
+        notice: Notice,
+    },
+    /// A handed-in notice was taken back.
+    TakenBack {
+        /// Which.
+        key: NoticeKey,
+    },
+    /// A signal asked us to end.
+    Signalled {
+        /// What it means.
+        signal: Signal,
+    },
+    /// The machine came back from hibernation.
+    Resumed,
+    /// The process of a run exists.
+    Spawned {
+        /// Which run.
+        run: Run,
+        /// Its process.
+        process: Process,
+    },
+    /// A run ended.
+    Ended {
+        /// Which run.
+        run: Run,
+        /// How.
+        ending: Ending,
+    },
+    /// A moment came that the mind wanted to be woken for. Spurious ones are harmless.
+    Woke,
+}
+
+/// What a signal to us means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signal {
+    /// The host or the container goes down with us: a `shutdown` notice, then the end.
+    ShutDown,
+    /// Only this service ends; the machine stays. An open episode is finished first.
+    Restart,
+    /// Asked again: everything stops at once.
+    StopNow,
+}
+
+/// How much a probe matters to its source's sight.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rank {
+    /// Without it the source is blind.
+    Vital,
+    /// Missing it is shown, no more.
+    Side,
+}
+
+/// What went wrong with a probe.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Fault {
+    /// A short stable word for metrics and for telling repeats: `hop-limit`, `refused`, `timeout`, `unreadable`.
+    pub word: String,
+    /// What happened and what to do about it, in one plain sentence. Bounded, printable, nothing secret.
+    pub sentence: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+/// Doing a step, or undoing it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// The step itself.
+    Act,
+    /// Putting back what it did.
+    Undo,
+}
+
+/// One attempt at one step in the open episode. Attempt numbers only rise, so a run is named once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Which step.
+    pub step: StepName,
+    /// Doing or undoing.
+    pub work: Work,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let undo = match self.work {
+            Work::Act => "",
+            Work::Undo => "undo of ",
+        };
+        write!(f, "{undo}{} (attempt {})", self.step, self.attempt)
+    }
+}
+
+/// A process that a run is carried out by, named so that no other can be taken for it after a restart of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// Its process id, which is also its process group's.
+    pub pid: u32,
+    /// Its start time in clock ticks after boot: field 22 of `/proc/PID/stat`.
+    pub start_ticks: u64,
+}
+
+/// How a run ended, as the executor saw it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ending {
+    /// The verdict.
+    pub outcome: Outcome,
+    /// One plain sentence for people: `exit status 0, proof holds`. Bounded, printable, nothing secret.
+    pub detail: String,
+    /// Processes that it left in its group when its leader ended.
+    #[serde(default)]
+    pub left_over: u32,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It did what it is for.
+    Done,
+    /// It ended without.
+    Failed,
+    /// It was stopped at its stop-by.
+    TimedOut,
+    /// It was never begun.
+    Skipped,
+    /// We crashed while it ran and cannot know.
+    Lost,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 5] = [Self::Done, Self::Failed, Self::TimedOut, Self::Skipped, Self::Lost];
+
+    /// The word for it in logs and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed-out",
+            Self::Skipped => "skipped",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// A past-tense fact, and the only thing that changes the mind. Those for which [`Event::is_journaled`] holds are on
+/// disk before their order is carried out; the others are rebuilt by listening again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Event {
+    /// A probe was read; it reported `standing` notices.
+    SourceRead {
+        /// Who.
+        source: SourceName,
+        /// What.
+        probe: ProbeName,
+        /// Whether its blindness blinds the source.
+        rank: Rank,
+        /// Keys of the notices that it reports.
+        standing: Vec<NoticeKey>,
+    },
+    /// A probe could not be read.
+    SourceMissed {
+        /// Who.
+        source: SourceName,
+        /// What.
+        probe: ProbeName,
+        /// Whether its blindness blinds the source.
+        rank: Rank,
+        /// Why.
+        fault: Fault,
+    },
+    /// A source could not be read for three polls.
+    SourceWentBlind {
+        /// Who.
+        source: SourceName,
+        /// The newest reason.
+        fault: Fault,
+    },
+    /// A blind source answered.
+    SourceSawAgain {
+        /// Who.
+        source: SourceName,
+        /// How long it had been blind.
+        after: Duration,
+    },
+    /// A notice was heard and will not be acted on.
+    NoticeIgnored {
+        /// The notice.
+        notice: Notice,
+        /// Why.
+        because: IgnoredBecause,
+    },
+    /// A notice that belonged to a closed episode no longer stands; should it come back, it is a new one.
+    NoticeForgotten {
+        /// Which.
+        key: NoticeKey,
+    },
+    /// An episode opened.
+    EpisodeOpened {
+        /// Its name.
+        id: EpisodeId,
+        /// One more than the episode before.
+        generation: u64,
+        /// The boot that it opened in.
+        boot: BootId,
+        /// When, by the wall clock.
+        wall: Timestamp,
+    },
+    /// A notice appeared and joined the episode.
+    NoticeAppeared {
+        /// The notice.
+        notice: Notice,
+        /// Its deadline on our clock.
+        deadline: Deadline,
+        /// The probe that reported it, where one did.
+        probe: Option<ProbeName>,
+    },
+    /// Another probe reports a notice that stands already.
+    NoticeSeenToo {
+        /// Which.
+        key: NoticeKey,
+        /// By which probe.
+        probe: ProbeName,
+    },
+    /// A standing notice names another time.
+    NoticeMoved {
+        /// The notice as it is now.
+        notice: Notice,
+        /// Its deadline on our clock.
+        deadline: Deadline,
+    },
+    /// A notice no longer stands.
+    NoticeWithdrawn {
+        /// Which.
+        key: NoticeKey,
+    },
+    /// The deadline that is planned for was set, or moved earlier.
+    DeadlineSet {
+        /// The deadline.
+        deadline: Deadline,
+        /// The last moment that any step may use.
+        end: Moment,
+    },
+    /// A step is to be done.
+    StepDue {
+        /// Which.
+        step: StepName,
+        /// Because of a warning or of a loss.
+        round: Strength,
+    },
+    /// A run was begun, or is about to be: if we crash now, it may have begun.
+    StepStarted {
+        /// Which.
+        run: Run,
+        /// When it has to end, as planned at its start.
+        stop_by: Moment,
+    },
+    /// The process of a run is known.
+    StepSpawned {
+        /// Which.
+        run: Run,
+        /// Its process.
+        process: Process,
+    },
+    /// A run that outlived a crash of ours was taken back into care.
+    StepAdopted {
+        /// Which.
+        run: Run,
+    },
+    /// A run ended.
+    StepEnded {
+        /// Which.
+        run: Run,
+        /// How.
+        ending: Ending,
+    },
+    /// A step was not begun, and will not be.
+    StepSkipped {
+        /// Which.
+        step: StepName,
+        /// Why.
+        because: SkippedBecause,
+    },
+    /// What a step did is to be put back.
+    UndoDue {
+        /// Which.
+        step: StepName,
+    },
+    /// Nothing new will be begun: the episode is coming to its end.
+    EpisodeSettled {
+        /// Why.
+        closing: Closing,
+    },
+    /// The reason to end the episode is gone: a withdrawn notice stands again.
+    EpisodeResumed,
+    /// The episode ended.
+    EpisodeClosed {
+        /// Why.
+        closing: Closing,
+        /// Notices that still stood; they open no new episode unless their time moves.
+        standing: Vec<Notice>,
+    },
+    /// A signal asked us to end.
+    ExitAsked {
+        /// What it meant.
+        signal: Signal,
+    },
+    /// Nothing is due or running any more, and we end as asked.
+    Exited,
+}
+
+impl Event {
+    /// Whether a restart has to remember it.
+    pub const fn is_journaled(&self) -> bool {
+        match self {
+            Self::SourceRead { .. }
+            | Self::SourceMissed { .. }
+            | Self::SourceWentBlind { .. }
+            | Self::SourceSawAgain { .. }
+            | Self::NoticeIgnored { .. } => false,
+            Self::NoticeForgotten { .. }
+            | Self::EpisodeOpened { .. }
+            | Self::NoticeAppeared { .. }
+            | Self::NoticeSeenToo { .. }
+            | Self::NoticeMoved { .. }
+            | Self::NoticeWithdrawn { .. }
+            | Self::DeadlineSet { .. }
+            | Self::StepDue { .. }
+            | Self::StepStarted { .. }
+            | Self::StepSpawned { .. }
+            | Self::StepAdopted { .. }
+            | Self::StepEnded { .. }
+            | Self::StepSkipped { .. }
+            | Self::UndoDue { .. }
+            | Self::EpisodeSettled { .. }
+            | Self::EpisodeResumed
+            | Self::EpisodeClosed { .. }
+            | Self::ExitAsked { .. }
+            | Self::Exited => true,
+        }
+    }
+}
+
+/// Why a notice is not acted on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IgnoredBecause {
+    /// It stood there at the first read, and its time is long past.
+    Stale,
+    /// Its episode has closed, and its time has not moved.
+    Spent,
+    /// Its time is far: it opens an episode when the lead begins.
+    Far,
+    /// No step is for it and nothing else hangs on it.
+    NothingToDo,
+}
+
+/// Why a step was not begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SkippedBecause {
+    /// It is optional, and the others need the time.
+    TooLittleTime,
+    /// No time was left for it at all.
+    NoTimeLeft,
+    /// The notice was withdrawn before it began.
+    Withdrawn,
+    /// The configuration no longer has it.
+    Unknown,
+    /// The episode ended before it began.
+    EpisodeOver,
+    /// We were told to stop at once.
+    Stopped,
+}
+
+/// Why an episode ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Closing {
+    /// Its notices were withdrawn.
+    Withdrawn,
+    /// The machine still runs long after its deadline.
+    Survived,
+    /// The machine booted again.
+    Rebooted,
+    /// The machine came back from hibernation.
+    Resumed,
+    /// Only our own service had been asked to end, and it was started again.
+    Restarted,
+}
+
+/// An imperative, derived from an event.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Order {
+    /// Begin a run.
+    Start {
+        /// Which.
+        run: Run,
+        /// What it is told.
+        briefing: Box<Briefing>,
+        /// When it has to have ended.
+        stop_by: Moment,
+    },
+    /// Take a survivor of a crash into care: its end is not ours to see, its proof is.
+    Adopt {
+        /// Which.
+        run: Run,
+        /// What it was told.
+        briefing: Box<Briefing>,
+        /// Its process.
+        process: Process,
+        /// When it has to have ended.
+        stop_by: Moment,
+    },
+    /// A running run has to end at another moment; at once where that is past.
+    Limit {
+        /// Which.
+        run: Run,
+        /// When it has to have ended.
+        stop_by: Moment,
+    },
+    /// Write the notice file.
+    PostNotice {
+        /// What it says.
+        briefing: Box<Briefing>,
+    },
+    /// Remove the notice file.
+    TakeDownNotice,
+    /// End the daemon: all is done.
+    Exit,
+}
+
+/// What a step is told about its episode: the content of the notice file and of a hook's standard input.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Briefing {
+    /// The episode.
+    pub episode: EpisodeId,
+    /// Who gave the notice that counts.
+    pub source: SourceName,
+    /// Its kind.
+    pub notice_kind: NoticeKind,
+    /// What will be done with the machine.
+    pub action: NoticeAction,
+    /// The machine, in its cloud's words.
+    pub instance_id: MachineId,
+    /// The deadline, UTC, our clock.
+    pub deadline: Timestamp,
+    /// Whether the cloud named it.
+    pub stated: bool,
+    /// The cloud's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// One decision: what became fact, and what is to be done about it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Turn {
+    /// The facts, in order.
+    pub events: Vec<Event>,
+    /// What follows, in order; to be carried out after the facts were journaled.
+    pub orders: Vec<Order>,
+}

@@ -1,0 +1,114 @@
+//! What the operator wants: the steps, and how time is read where a notice does not say.
+
+use super::{NoticeKind, SourceName, StepName};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What the operator wants for each kind of notice. Validated: names are unique, `after` names steps that exist and
+/// has no cycle, and no step needs more than its timeout.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// The steps, in the order they were declared.
+    pub steps: Vec<Step>,
+    /// The sources that are asked regularly, so that silence is noticed.
+    pub sources: Vec<Listening>,
+    /// Windows for notices that state no time.
+    pub assume: Assume,
+    /// The most that is kept free before a deadline; a tenth of the window where that is less.
+    pub reserve: Duration,
+    /// A notice that leaves less than this is planned as if it left this much.
+    pub least_window: Duration,
+    /// How long before its time maintenance becomes an episode.
+    pub lead: Duration,
+    /// How long after its deadline a machine that still runs counts as survived.
+    pub survived_after: Duration,
+    /// Whether what was left is put back on a machine that survived.
+    pub undo_on_survival: Undo,
+}
+
+/// A source that is asked regularly.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listening {
+    /// Its name.
+    pub source: SourceName,
+    /// The time between two polls.
+    pub interval: Duration,
+}
+
+/// Windows for notices that state no time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assume {
+    /// An interruption without a time.
+    pub interruption: Duration,
+    /// A hibernation, which begins at once.
+    pub hibernate: Duration,
+    /// A scale-in.
+    pub scale_in: Duration,
+    /// A shutdown of the host or of our container.
+    pub shutdown: Duration,
+    /// A rebalance recommendation.
+    pub rebalance: Duration,
+    /// Maintenance without a time.
+    pub maintenance: Duration,
+}
+
+impl Assume {
+    /// The window for a notice of this kind.
+    pub const fn window(&self, kind: NoticeKind) -> Duration {
+        match kind {
+            NoticeKind::Interruption => self.interruption,
+            NoticeKind::ScaleIn => self.scale_in,
+            NoticeKind::Shutdown => self.shutdown,
+            NoticeKind::Rebalance => self.rebalance,
+            NoticeKind::Maintenance => self.maintenance,
+        }
+    }
+}
+
+/// One thing to do, with its share of the time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Its name, unique in the policy.
+    pub name: StepName,
+    /// The kinds of notice it is for.
+    pub on: BTreeSet<NoticeKind>,
+    /// Steps that must have ended before it starts, in whatever way.
+    pub after: Vec<StepName>,
+    /// The most it may take; without one it may take what the plan leaves it.
+    pub timeout: Option<Duration>,
+    /// Time protected for it from the steps before it.
+    pub needs: Duration,
+    /// Whether it is given up where time is short.
+    pub optional: bool,
+    /// It starts only when no more than this is left, unless what follows demands an earlier start.
+    pub hold_until_left: Option<Duration>,
+    /// How often a failure is tried again.
+    pub retries: u32,
+    /// Whether it is due once more when a strong notice joins after a weak one.
+    pub repeat: bool,
+    /// Whether a run that we lost sight of is run again.
+    pub rerun: Rerun,
+    /// Whether it can be undone when a notice is withdrawn.
+    pub undo: Undo,
+}
+
+/// Whether a run that we lost sight of, by a crash of ours, is run again.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rerun {
+    /// As the next attempt, where its needs are left.
+    IfLost,
+    /// Not at all.
+    Never,
+}
+
+/// Whether something can or should be undone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Undo {
+    /// It is put back.
+    PutBack,
+    /// It stays as it is.
+    Stay,
+}
