@@ -354,6 +354,8 @@ pub enum Event {
     },
     /// The reason to end the episode is gone: a withdrawn notice stands again.
     EpisodeResumed,
+    /// The daemon was started again inside an open episode.
+    EpisodeRecovered,
     /// The episode ended.
     EpisodeClosed {
         /// Why.
@@ -395,6 +397,7 @@ impl Event {
             | Self::UndoDue { .. }
             | Self::EpisodeSettled { .. }
             | Self::EpisodeResumed
+            | Self::EpisodeRecovered
             | Self::EpisodeClosed { .. }
             | Self::ExitAsked { .. }
             | Self::Exited => true,
@@ -462,14 +465,16 @@ pub enum Order {
         /// When it has to have ended.
         stop_by: Moment,
     },
-    /// Take a survivor of a crash into care: its end is not ours to see, its proof is.
+    /// Take a run that outlived a crash of ours into care: its exit status is not ours to see, its proof is.
     Adopt {
         /// Which.
         run: Run,
         /// What it was told.
         briefing: Box<Briefing>,
-        /// Its process.
-        process: Process,
+        /// Its process, where we got to know it. Where we crashed before, it is looked for by what it was told.
+        process: Option<Process>,
+        /// When it was started, by the wall clock.
+        started: Timestamp,
         /// When it has to have ended.
         stop_by: Moment,
     },

@@ -15,6 +15,7 @@ mod name;
 mod notice;
 mod plan;
 mod policy;
+mod sentence;
 mod time;
 
 pub use finding::{Finding, Weight};
@@ -26,4 +27,5 @@ pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
 pub use notice::{Deadline, Footing, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, Stated, Strength};
 pub use plan::{Plan, Slot};
 pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
+pub use sentence::Loudness;
 pub use time::{Moment, Now, Spoken, millis};

@@ -1,0 +1,265 @@
+//! Event → state: the only place where the state changes, alike for a live decision and for recovery.
+
+use super::episode::{
+    Episode, Finished, IllegalMove, Move, Planned, Progress, Running, Stage, Standing, StepState, Trace,
+};
+use super::{Ears, Exit, Spent, Watchdog};
+use crate::model::{
+    Closing, Event, IgnoredBecause, Notice, NoticeKey, Now, Outcome, Presence, ProbeName, Run, Signal, SkippedBecause,
+    Stated, Strength, Undo, Work,
+};
+use std::collections::BTreeSet;
+
+impl Watchdog {
+    /// Takes an event in.
+    pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalMove> {
+        match event {
+            Event::SourceRead { .. } | Event::SourceMissed { .. } => {
+                let known = self.known_notices();
+                self.ears.apply(event, now, &known);
+            }
+            Event::SourceWentBlind { .. } | Event::SourceSawAgain { .. } => self.ears.apply(event, now, &[]),
+            Event::NoticeIgnored { .. } => {}
+            Event::NoticeForgotten { key } => {
+                self.spent.remove(key);
+                self.ears.ignored.remove(key);
+                self.ears.stop_missing(key);
+            }
+            Event::EpisodeOpened { id, generation, boot, wall } => {
+                self.generation = *generation;
+                self.episode = Some(Episode {
+                    id: id.clone(),
+                    generation: *generation,
+                    boot: boot.clone(),
+                    opened: now.moment,
+                    opened_wall: *wall,
+                    notices: std::collections::BTreeMap::new(),
+                    deadline: None,
+                    stage: Stage::Open { resumed: None },
+                    steps: self.policy.steps.iter().map(|step| StepState::new(step.name.clone())).collect(),
+                });
+            }
+            Event::NoticeAppeared { notice, deadline, probe } => {
+                self.spent.remove(&notice.key);
+                self.ears.ignored.remove(&notice.key);
+                self.ears.waiting.remove(&notice.key);
+                self.ears.stop_missing(&notice.key);
+                if let Some(episode) = &mut self.episode {
+                    let standing = Standing {
+                        notice: notice.clone(),
+                        deadline: *deadline,
+                        probes: probe.iter().cloned().collect(),
+                        stands: true,
+                    };
+                    episode.notices.insert(notice.key.clone(), standing);
+                }
+            }
+            Event::NoticeSeenToo { key, probe } => {
+                if let Some(standing) = self.standing_mut(key) {
+                    standing.probes.insert(probe.clone());
+                }
+            }
+            Event::NoticeMoved { notice, deadline } => {
+                if let Some(standing) = self.standing_mut(&notice.key) {
+                    standing.notice = notice.clone();
+                    standing.deadline = *deadline;
+                }
+            }
+            Event::NoticeWithdrawn { key } => {
+                if let Some(standing) = self.standing_mut(key) {
+                    standing.stands = false;
+                }
+                self.ears.stop_missing(key);
+            }
+            Event::DeadlineSet { deadline, end } => {
+                if let Some(episode) = &mut self.episode {
+                    let strength = episode.strength().unwrap_or(Strength::Weak);
+                    episode.deadline = Some(Planned { deadline: *deadline, end: *end, strength });
+                }
+            }
+            Event::StepDue { step, round } => {
+                let retry = |step: &StepState| {
+                    step.round == Some(*round) && matches!(step.progress, Progress::Ended(Outcome::Failed))
+                };
+                self.make(step, &Move::Due, |step| {
+                    step.tries = if retry(step) { step.tries } else { 0 };
+                    step.round = Some(*round);
+                })?;
+            }
+            Event::StepStarted { run, stop_by } => {
+                let running = Running {
+                    run: run.clone(),
+                    since: now.moment,
+                    since_wall: now.wall,
+                    process: None,
+                    stop_by: *stop_by,
+                    watched: now.moment,
+                };
+                let can_undo = self.step(&run.step).is_some_and(|step| step.undo == Undo::PutBack);
+                self.make(&run.step, &Move::Start(running), |step| {
+                    step.attempts = run.attempt;
+                    match run.work {
+                        Work::Act => {
+                            step.tries += 1;
+                            if can_undo {
+                                step.trace = Trace::Left;
+                            }
+                        }
+                        Work::Undo => step.undo_tries += 1,
+                    }
+                })?;
+                self.told.insert(run.clone(), *stop_by);
+            }
+            Event::StepSpawned { run, process } => {
+                self.make(&run.step, &Move::Spawn(run.clone(), *process), |_| {})?;
+            }
+            Event::StepAdopted { run } => {
+                self.make(&run.step, &Move::Adopt(run.clone(), now.moment), |_| {})?;
+                // The executor of an earlier daemon knew the stop-by, ours does not.
+                self.told.remove(run);
+            }
+            Event::StepEnded { run, ending } => self.end_run(run, ending, now)?,
+            Event::StepSkipped { step, because } => {
+                self.make(step, &Move::Skip(*because), |step| {
+                    if *because == SkippedBecause::Withdrawn {
+                        step.round = None;
+                    }
+                })?;
+            }
+            Event::UndoDue { step } => self.make(step, &Move::UndoDue, |step| step.round = None)?,
+            Event::EpisodeSettled { closing } => {
+                if let Some(episode) = &mut self.episode {
+                    episode.stage = Stage::Settling { closing: *closing, since: now.moment };
+                }
+            }
+            Event::EpisodeResumed => {
+                if let Some(episode) = &mut self.episode {
+                    episode.stage = Stage::Open { resumed: Some(now.moment) };
+                    episode.deadline = None;
+                    for step in &mut episode.steps {
+                        step.undo_tries = 0;
+                    }
+                }
+            }
+            Event::EpisodeRecovered => {}
+            Event::EpisodeClosed { standing, .. } => self.close(standing, now),
+            Event::ExitAsked { signal } => {
+                self.exit = match signal {
+                    Signal::ShutDown | Signal::Restart => Exit::WhenDone,
+                    Signal::StopNow => Exit::AtOnce,
+                };
+            }
+            Event::Exited => self.exit = Exit::Ordered,
+        }
+        Ok(())
+    }
+
+    /// Forgets what only this run of the daemon knew, at its beginning.
+    pub(super) fn begin_run(&mut self, now: Now) {
+        self.ears = Ears::since(now.moment);
+        self.exit = Exit::No;
+        self.told.clear();
+    }
+
+    /// Remembers, so that it is said once, that a notice is not acted on.
+    pub(super) fn remember_ignored(&mut self, notice: &Notice, probe: Option<&ProbeName>, because: IgnoredBecause) {
+        let ignored = super::Ignored { because, stated: notice.stated, probe: probe.cloned() };
+        self.ears.ignored.insert(notice.key.clone(), ignored);
+    }
+
+    fn standing_mut(&mut self, key: &NoticeKey) -> Option<&mut Standing> {
+        self.episode.as_mut()?.notices.get_mut(key)
+    }
+
+    /// Makes a legal move of a step, and then what goes with it.
+    fn make(
+        &mut self,
+        name: &crate::model::StepName,
+        step: &Move,
+        with: impl FnOnce(&mut StepState),
+    ) -> Result<(), IllegalMove> {
+        let Some(episode) = &mut self.episode else {
+            return Err(IllegalMove {
+                step: name.clone(),
+                attempted: format!("{step:?}"),
+                from: "no episode".to_owned(),
+            });
+        };
+        let state = episode.step_mut(name);
+        let before = state.clone();
+        // What goes with the move may look at where the step came from.
+        with(state);
+        state.make(step).inspect_err(|_| *episode.step_mut(name) = before)
+    }
+
+    fn end_run(&mut self, run: &Run, ending: &crate::model::Ending, now: Now) -> Result<(), IllegalMove> {
+        let end = self.episode.as_ref().and_then(|episode| episode.deadline).map_or(now.moment, |planned| planned.end);
+        self.make(&run.step, &Move::End(run.clone(), ending.outcome), |step| {
+            let began = step.progress.running().map_or(now.moment, |running| running.since);
+            match run.work {
+                Work::Act => {
+                    step.last = Some(Finished {
+                        attempt: run.attempt,
+                        began,
+                        ended: now.moment,
+                        margin: end.since(now.moment),
+                        ending: ending.clone(),
+                    });
+                }
+                Work::Undo => {
+                    if ending.outcome == Outcome::Done {
+                        step.trace = Trace::None;
+                    }
+                }
+            }
+        })?;
+        self.told.remove(run);
+        Ok(())
+    }
+
+    fn close(&mut self, standing: &[Notice], now: Now) {
+        let Some(episode) = self.episode.take() else { return };
+        for notice in standing {
+            let Some(known) = episode.notices.get(&notice.key) else { continue };
+            let ours = now.wall_at(known.deadline.at);
+            let until = match notice.stated {
+                Stated::At(at) => at.max(ours),
+                Stated::In(_) | Stated::Unsaid => ours,
+            };
+            let spent = Spent { notice: notice.clone(), until, probes: known.probes.clone() };
+            self.spent.insert(notice.key.clone(), spent);
+        }
+        self.told.clear();
+    }
+
+    /// Each notice that a probe reported and whose absence would mean something, with that probe.
+    fn known_notices(&self) -> Vec<(NoticeKey, ProbeName)> {
+        fn each<'a>(
+            key: &'a NoticeKey,
+            probes: &'a BTreeSet<ProbeName>,
+        ) -> impl Iterator<Item = (NoticeKey, ProbeName)> + 'a {
+            probes.iter().map(|probe| (key.clone(), probe.clone()))
+        }
+        let standing = self.episode.iter().flat_map(|episode| {
+            episode
+                .notices
+                .iter()
+                .filter(|(_, standing)| standing.stands && standing.notice.presence == Presence::Reported)
+                .flat_map(|(key, standing)| each(key, &standing.probes))
+        });
+        let spent = self.spent.iter().flat_map(|(key, spent)| each(key, &spent.probes));
+        standing.chain(spent).collect()
+    }
+
+    /// The notices that an episode leaves standing when it closes for this reason.
+    pub(super) fn left_standing(episode: &Episode, closing: Closing) -> Vec<Notice> {
+        match closing {
+            Closing::Withdrawn => Vec::new(),
+            Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted => episode
+                .standing()
+                .filter(|standing| standing.notice.presence == Presence::Reported)
+                .map(|standing| standing.notice.clone())
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What was heard in this run of the daemon: rebuilt by listening again after a restart, so never journaled.
+
+use crate::model::{
+    Event, Fault, IgnoredBecause, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated,
+};
+use jiff::SignedDuration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A source is blind after this many polls without an answer.
+pub const BLIND_AFTER: u32 = 3;
+
+/// A notice is withdrawn after this many good reads in a row without it…
+const ABSENT_READS: u32 = 3;
+
+/// …the last of which comes at least this long after the first.
+const ABSENT_FOR: Duration = Duration::from_secs(15);
+
+/// What was heard in this run of the daemon.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Ears {
+    /// Each probe that was asked.
+    pub probes: BTreeMap<(SourceName, ProbeName), Heard>,
+    /// Each source that could not be read for too long, with the moment it was last seen.
+    pub blind: BTreeMap<SourceName, Moment>,
+    /// Notices that were heard and are not acted on, so that it is said once.
+    pub ignored: BTreeMap<NoticeKey, Ignored>,
+    /// Notices whose time to open an episode has not come.
+    pub waiting: BTreeMap<NoticeKey, Waiting>,
+    /// Good reads of a probe without a notice that it reported before.
+    missing: BTreeMap<(NoticeKey, ProbeName), Missing>,
+    /// When this run began; silence is counted from here.
+    began: Moment,
+}
+
+/// A probe.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Heard {
+    /// Whether its blindness blinds the source.
+    pub rank: Rank,
+    /// Whether it was read in this run.
+    pub last_good: Option<Moment>,
+    /// Polls in a row without an answer.
+    pub misses: u32,
+    /// The newest reason.
+    pub fault: Option<Fault>,
+}
+
+/// A notice that is not acted on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ignored {
+    /// Why.
+    pub because: IgnoredBecause,
+    /// The time that it stated; another time is another matter.
+    pub stated: Stated,
+    /// By which probe it was heard.
+    pub probe: Option<ProbeName>,
+}
+
+/// A notice that waits.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Waiting {
+    /// The notice as last heard.
+    pub notice: Notice,
+    /// By which probe.
+    pub probe: Option<ProbeName>,
+    /// The cloud's clock less ours, as last heard.
+    pub skew: Option<SignedDuration>,
+    /// When it opens an episode.
+    pub due: Moment,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Missing {
+    since: Moment,
+    last: Moment,
+    reads: u32,
+}
+
+impl Ears {
+    /// Ears that have heard nothing since `began`.
+    pub fn since(began: Moment) -> Self {
+        Self { began, ..Self::default() }
+    }
+
+    /// Takes in an event that concerns them; `known` are the notices that a probe reported before.
+    pub fn apply(&mut self, event: &Event, now: Now, known: &[(NoticeKey, ProbeName)]) {
+        match event {
+            Event::SourceRead { source, probe, rank, standing } => {
+                let heard = self.heard(source, probe, *rank);
+                heard.last_good = Some(now.moment);
+                heard.misses = 0;
+                heard.fault = None;
+                self.count_absence(source, probe, standing, now.moment, known);
+            }
+            Event::SourceMissed { source, probe, rank, fault } => {
+                let heard = self.heard(source, probe, *rank);
+                heard.misses = heard.misses.saturating_add(1);
+                heard.fault = Some(fault.clone());
+                // Only good reads in a row withdraw a notice.
+                self.missing.retain(|(key, of), _| key.source != *source || of != probe);
+            }
+            Event::SourceWentBlind { source, .. } => {
+                let seen = self.last_seen(source);
+                self.blind.insert(source.clone(), seen);
+            }
+            Event::SourceSawAgain { source, .. } => {
+                self.blind.remove(source);
+            }
+            Event::NoticeIgnored { .. }
+            | Event::NoticeForgotten { .. }
+            | Event::EpisodeOpened { .. }
+            | Event::NoticeAppeared { .. }
+            | Event::NoticeSeenToo { .. }
+            | Event::NoticeMoved { .. }
+            | Event::NoticeWithdrawn { .. }
+            | Event::DeadlineSet { .. }
+            | Event::StepDue { .. }
+            | Event::StepStarted { .. }
+            | Event::StepSpawned { .. }
+            | Event::StepAdopted { .. }
+            | Event::StepEnded { .. }
+            | Event::StepSkipped { .. }
+            | Event::UndoDue { .. }
+            | Event::EpisodeSettled { .. }
+            | Event::EpisodeResumed
+            | Event::EpisodeRecovered
+            | Event::EpisodeClosed { .. }
+            | Event::ExitAsked { .. }
+            | Event::Exited => {}
+        }
+    }
+
+    /// Whether this probe was read before in this run.
+    pub fn has_read(&self, source: &SourceName, probe: &ProbeName) -> bool {
+        self.probes.get(&(source.clone(), probe.clone())).is_some_and(|heard| heard.last_good.is_some())
+    }
+
+    /// Whether each of the probes that reported a notice has been read often enough without it.
+    pub fn is_absent(&self, key: &NoticeKey, probes: &BTreeSet<ProbeName>) -> bool {
+        !probes.is_empty()
+            && probes.iter().all(|probe| {
+                self.missing.get(&(key.clone(), probe.clone())).is_some_and(|missing| {
+                    missing.reads >= ABSENT_READS && missing.last.since(missing.since) >= ABSENT_FOR
+                })
+            })
+    }
+
+    /// Forgets the absence of a notice that is no longer looked for.
+    pub fn stop_missing(&mut self, key: &NoticeKey) {
+        self.missing.retain(|(of, _), _| of != key);
+    }
+
+    /// Why this source has to be called blind now, if it has.
+    pub fn blindness(&self, listening: &Listening, now: Moment) -> Option<Fault> {
+        let vital = || {
+            self.probes
+                .iter()
+                .filter(|((source, _), heard)| *source == listening.source && heard.rank == Rank::Vital)
+                .map(|(_, heard)| heard)
+        };
+        let missed = vital().any(|heard| heard.misses >= BLIND_AFTER);
+        let silent = now >= self.blind_at(listening);
+        if !missed && !silent {
+            return None;
+        }
+        Some(vital().find_map(|heard| heard.fault.clone()).unwrap_or_else(|| Fault {
+            word: "silent".to_owned(),
+            sentence: format!("{} gave no answer at all for {BLIND_AFTER} polls", listening.source),
+        }))
+    }
+
+    /// When this source counts as blind unless it answers before.
+    pub fn blind_at(&self, listening: &Listening) -> Moment {
+        // One poll more than the polls themselves, and a request's own time limit.
+        self.last_seen(&listening.source).plus(listening.interval * (BLIND_AFTER + 1) + Duration::from_secs(1))
+    }
+
+    /// When the source was last read by a vital probe, or began to be asked.
+    pub fn last_seen(&self, source: &SourceName) -> Moment {
+        self.probes
+            .iter()
+            .filter(|((of, _), heard)| of == source && heard.rank == Rank::Vital)
+            .map(|(_, heard)| heard.last_good.unwrap_or(self.began))
+            .min()
+            .unwrap_or(self.began)
+    }
+
+    fn heard(&mut self, source: &SourceName, probe: &ProbeName, rank: Rank) -> &mut Heard {
+        self.probes.entry((source.clone(), probe.clone())).or_insert(Heard {
+            rank,
+            last_good: None,
+            misses: 0,
+            fault: None,
+        })
+    }
+
+    fn count_absence(
+        &mut self,
+        source: &SourceName,
+        probe: &ProbeName,
+        standing: &[NoticeKey],
+        now: Moment,
+        known: &[(NoticeKey, ProbeName)],
+    ) {
+        for (key, of) in known {
+            if key.source != *source || of != probe {
+                continue;
+            }
+            let at = (key.clone(), of.clone());
+            if standing.contains(key) {
+                self.missing.remove(&at);
+            } else {
+                let missing = self.missing.entry(at).or_insert(Missing { since: now, last: now, reads: 0 });
+                missing.reads = missing.reads.saturating_add(1);
+                missing.last = now;
+            }
+        }
+        let gone = |key: &NoticeKey, heard_by: &Option<ProbeName>| {
+            key.source == *source && heard_by.as_ref() == Some(probe) && !standing.contains(key)
+        };
+        self.ignored.retain(|key, ignored| !gone(key, &ignored.probe));
+        self.waiting.retain(|key, waiting| !gone(key, &waiting.probe));
+    }
+}

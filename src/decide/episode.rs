@@ -1,0 +1,359 @@
+//! One interruption, from its first notice to its last outcome: what is remembered of it, and the one table of legal
+//! moves of a step.
+//!
+//! Live decisions and recovery go through the same [`Progress::after`]: a move that is not in the table is an error
+//! for both, so a journal cannot bring the mind into a state that it could not have reached by itself.
+
+use crate::model::{
+    BootId, Closing, Deadline, Ending, EpisodeId, Moment, Notice, NoticeKey, Outcome, Policy, ProbeName, Process, Run,
+    SkippedBecause, StepName, Strength, Undo, Work,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// One interruption.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Episode {
+    /// Its name.
+    pub id: EpisodeId,
+    /// One more than the episode before.
+    pub generation: u64,
+    /// The boot that it opened in.
+    pub boot: BootId,
+    /// When it opened.
+    pub opened: Moment,
+    /// The same by the wall clock.
+    pub opened_wall: Timestamp,
+    /// Every notice that joined it.
+    pub notices: BTreeMap<NoticeKey, Standing>,
+    /// The deadline that is planned for; none only between opening and the first plan.
+    pub deadline: Option<Planned>,
+    /// Whether it goes on or comes to its end.
+    pub stage: Stage,
+    /// Each step that the policy has, or had, in declared order.
+    pub steps: Vec<StepState>,
+}
+
+/// The deadline that is planned for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// The deadline.
+    pub deadline: Deadline,
+    /// The last moment that any step may use.
+    pub end: Moment,
+    /// Whether it was set by a warning or by a loss.
+    pub strength: Strength,
+}
+
+/// A notice in its episode.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Standing {
+    /// The notice as last heard.
+    pub notice: Notice,
+    /// Its own deadline.
+    pub deadline: Deadline,
+    /// The probes that report it.
+    pub probes: BTreeSet<ProbeName>,
+    /// Whether it still stands.
+    pub stands: bool,
+}
+
+/// Whether an episode goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Steps are begun as they become due.
+    Open {
+        /// When it was last taken up again, where it was.
+        resumed: Option<Moment>,
+    },
+    /// Nothing new is begun; what was left is put back.
+    Settling {
+        /// Why.
+        closing: Closing,
+        /// Since when.
+        since: Moment,
+    },
+}
+
+/// A step in its episode.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepState {
+    /// Which.
+    pub name: StepName,
+    /// Where it stands.
+    pub progress: Progress,
+    /// Attempts begun so far, undoing included: the number of the last run.
+    pub attempts: u32,
+    /// Attempts begun since it last became due for a new reason.
+    pub tries: u32,
+    /// The strongest round that it was due for.
+    pub round: Option<Strength>,
+    /// Whether something may have to be put back.
+    pub trace: Trace,
+    /// How often putting back was tried.
+    pub undo_tries: u32,
+    /// The last end of the step itself.
+    pub last: Option<Finished>,
+}
+
+/// Whether a step may have left something to put back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trace {
+    /// Nothing.
+    None,
+    /// It began at least once, and can be undone.
+    Left,
+}
+
+/// Where a step stands.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Progress {
+    /// Not due.
+    Idle,
+    /// Due, waiting for its time.
+    Due,
+    /// Begun.
+    Running(Running),
+    /// Ended, in whatever way.
+    Ended(Outcome),
+    /// Dropped because its notice was withdrawn; due again if that comes back.
+    Dropped,
+    /// To be put back.
+    UndoDue,
+    /// Being put back.
+    Undoing(Running),
+    /// Put back, or given up.
+    Undone(Outcome),
+}
+
+/// A run that has begun.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Running {
+    /// Which.
+    pub run: Run,
+    /// When.
+    pub since: Moment,
+    /// The same by the wall clock.
+    pub since_wall: Timestamp,
+    /// Its process, once known.
+    pub process: Option<Process>,
+    /// The stop-by that was journaled at its start.
+    pub stop_by: Moment,
+    /// Since when this run of the daemon watches it: its start, or its adoption.
+    pub watched: Moment,
+}
+
+/// How a run of a step ended, with the numbers worth keeping.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Finished {
+    /// Which attempt.
+    pub attempt: u32,
+    /// When it began.
+    pub began: Moment,
+    /// When it ended.
+    pub ended: Moment,
+    /// What was left to the end of the plan.
+    pub margin: Duration,
+    /// How.
+    pub ending: Ending,
+}
+
+/// A fact about one step, as the table of moves sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Move {
+    /// It is to be done.
+    Due,
+    /// A run begins.
+    Start(Running),
+    /// The run's process is known.
+    Spawn(Run, Process),
+    /// The run was taken into care again after a crash of ours.
+    Adopt(Run, Moment),
+    /// The run ended.
+    End(Run, Outcome),
+    /// It will not be begun.
+    Skip(SkippedBecause),
+    /// It is to be put back.
+    UndoDue,
+}
+
+/// A move that the table does not have.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[error("step {step}: {attempted} is not a legal move from {from}")]
+pub struct IllegalMove {
+    /// Whose.
+    pub step: StepName,
+    /// What was attempted.
+    pub attempted: String,
+    /// From where.
+    pub from: String,
+}
+
+impl Progress {
+    /// The table of legal moves; nothing where there is none.
+    pub fn after(&self, step: &Move) -> Option<Self> {
+        let next = match (self, step) {
+            // What is not running may become due, again included: a stronger notice, a retry, a notice that came back.
+            (Self::Idle | Self::Ended(_) | Self::Dropped | Self::UndoDue | Self::Undone(_), Move::Due) => Self::Due,
+
+            (Self::Due, Move::Start(running)) if running.run.work == Work::Act => Self::Running(running.clone()),
+            (Self::UndoDue, Move::Start(running)) if running.run.work == Work::Undo => Self::Undoing(running.clone()),
+
+            (Self::Running(running), Move::Spawn(run, process)) if running.run == *run => {
+                Self::Running(Running { process: Some(*process), ..running.clone() })
+            }
+            (Self::Undoing(running), Move::Spawn(run, process)) if running.run == *run => {
+                Self::Undoing(Running { process: Some(*process), ..running.clone() })
+            }
+
+            (Self::Running(running), Move::Adopt(run, now)) if running.run == *run => {
+                Self::Running(Running { watched: *now, ..running.clone() })
+            }
+            (Self::Undoing(running), Move::Adopt(run, now)) if running.run == *run => {
+                Self::Undoing(Running { watched: *now, ..running.clone() })
+            }
+
+            (Self::Running(running), Move::End(run, outcome)) if running.run == *run => Self::Ended(*outcome),
+            (Self::Undoing(running), Move::End(run, outcome)) if running.run == *run => Self::Undone(*outcome),
+
+            (Self::Due, Move::Skip(SkippedBecause::Withdrawn)) => Self::Dropped,
+            (Self::Due, Move::Skip(_)) => Self::Ended(Outcome::Skipped),
+            (Self::UndoDue, Move::Skip(_)) => Self::Undone(Outcome::Skipped),
+
+            (Self::Ended(_) | Self::Undone(_), Move::UndoDue) => Self::UndoDue,
+
+            (
+                Self::Idle
+                | Self::Due
+                | Self::Running(_)
+                | Self::Ended(_)
+                | Self::Dropped
+                | Self::UndoDue
+                | Self::Undoing(_)
+                | Self::Undone(_),
+                _,
+            ) => return None,
+        };
+        Some(next)
+    }
+
+    /// The run that goes on, whatever its work.
+    pub const fn running(&self) -> Option<&Running> {
+        match self {
+            Self::Running(running) | Self::Undoing(running) => Some(running),
+            Self::Idle | Self::Due | Self::Ended(_) | Self::Dropped | Self::UndoDue | Self::Undone(_) => None,
+        }
+    }
+
+    /// Whether the step itself is still to be done or being done, so that steps after it wait.
+    pub const fn is_ahead(&self) -> bool {
+        matches!(self, Self::Due | Self::Running(_))
+    }
+
+    /// The word for it in `/status`.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Due => "due",
+            Self::Running(_) => "running",
+            Self::Ended(outcome) => outcome.word(),
+            Self::Dropped => "dropped",
+            Self::UndoDue => "undo-due",
+            Self::Undoing(_) => "undoing",
+            Self::Undone(_) => "undone",
+        }
+    }
+}
+
+impl StepState {
+    /// A step of which nothing has happened.
+    pub fn new(name: StepName) -> Self {
+        Self {
+            name,
+            progress: Progress::Idle,
+            attempts: 0,
+            tries: 0,
+            round: None,
+            trace: Trace::None,
+            undo_tries: 0,
+            last: None,
+        }
+    }
+
+    /// Makes a legal move.
+    pub(super) fn make(&mut self, step: &Move) -> Result<(), IllegalMove> {
+        match self.progress.after(step) {
+            Some(next) => {
+                self.progress = next;
+                Ok(())
+            }
+            None => Err(IllegalMove {
+                step: self.name.clone(),
+                attempted: format!("{step:?}"),
+                from: self.progress.word().to_owned(),
+            }),
+        }
+    }
+}
+
+impl Episode {
+    /// The step of this name.
+    pub fn step(&self, name: &StepName) -> Option<&StepState> {
+        self.steps.iter().find(|step| step.name == *name)
+    }
+
+    /// The step of this name, made if the policy did not have it when the episode opened.
+    pub(super) fn step_mut(&mut self, name: &StepName) -> &mut StepState {
+        let at = match self.steps.iter().position(|step| step.name == *name) {
+            Some(at) => at,
+            None => {
+                self.steps.push(StepState::new(name.clone()));
+                self.steps.len() - 1
+            }
+        };
+        &mut self.steps[at]
+    }
+
+    /// The notices that still stand.
+    pub fn standing(&self) -> impl Iterator<Item = &Standing> {
+        self.notices.values().filter(|standing| standing.stands)
+    }
+
+    /// How strong the notices that still stand are; nothing where none stands.
+    pub fn strength(&self) -> Option<Strength> {
+        self.standing().map(|standing| standing.notice.strength()).max()
+    }
+
+    /// The notice that counts: the strongest that stands, and of these the one with the earliest deadline. Where none
+    /// stands any more, the last that did.
+    pub fn leading(&self) -> Option<&Standing> {
+        self.notices.values().max_by_key(|standing| {
+            (standing.stands, standing.notice.strength(), std::cmp::Reverse(standing.deadline.at))
+        })
+    }
+
+    /// Whether it comes to its end, and why.
+    pub const fn closing(&self) -> Option<Closing> {
+        match self.stage {
+            Stage::Open { .. } => None,
+            Stage::Settling { closing, .. } => Some(closing),
+        }
+    }
+
+    /// Whether any run goes on.
+    pub fn is_running(&self) -> bool {
+        self.steps.iter().any(|step| step.progress.running().is_some())
+    }
+
+    /// Whether what was left is put back now.
+    pub(super) fn puts_back(&self, policy: &Policy) -> bool {
+        match self.closing() {
+            None => false,
+            Some(Closing::Withdrawn | Closing::Restarted) => true,
+            Some(Closing::Survived | Closing::Rebooted | Closing::Resumed) => policy.undo_on_survival == Undo::PutBack,
+        }
+    }
+}

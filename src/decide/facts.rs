@@ -1,0 +1,322 @@
+//! Input → events: what an input says that was not known before.
+
+use super::{Exit, Watchdog, reckon};
+use crate::model::{
+    BootId, Closing, Deadline, Ending, Event, Fault, Footing, IgnoredBecause, Input, Notice, NoticeAction, NoticeKey,
+    NoticeKind, Now, Outcome, Presence, ProbeName, Rank, Signal, SkippedBecause, SourceName, Stated, Strength, Turn,
+};
+use jiff::SignedDuration;
+use std::time::Duration;
+
+/// A notice's time that moves by less than this has not moved.
+const SMALLEST_MOVE: Duration = Duration::from_secs(2);
+
+/// How a notice came to us.
+#[derive(Clone, Copy)]
+struct Heard<'a> {
+    probe: Option<&'a ProbeName>,
+    skew: Option<SignedDuration>,
+    /// Whether it stood there when its probe was read for the first time in this run.
+    at_first_read: bool,
+}
+
+impl Watchdog {
+    /// Takes in what an input says.
+    pub(super) fn hear(&mut self, input: Input, now: Now, turn: &mut Turn) {
+        match input {
+            Input::Restarted { boot } => self.hear_restart(boot, now, turn),
+            Input::Answered { source, probe, rank, notices, skew } => {
+                self.hear_answer(&source, &probe, rank, &notices, skew, now, turn);
+            }
+            Input::Unanswered { source, probe, rank, fault } => self.hear_miss(source, probe, rank, fault, now, turn),
+            Input::HandedIn { notice } => {
+                self.hear_notice(&notice, Heard { probe: None, skew: None, at_first_read: false }, now, turn);
+            }
+            Input::TakenBack { key } => {
+                let stands = self.episode().and_then(|episode| episode.notices.get(&key));
+                if stands.is_some_and(|standing| standing.stands && standing.notice.presence == Presence::HandedIn) {
+                    self.take(Event::NoticeWithdrawn { key }, now, turn);
+                }
+            }
+            Input::Signalled { signal } => self.hear_signal(signal, now, turn),
+            Input::Resumed => {
+                if self.episode().is_some_and(|episode| episode.closing().is_none()) {
+                    self.take(Event::EpisodeSettled { closing: Closing::Resumed }, now, turn);
+                }
+            }
+            Input::Spawned { run, process } => {
+                let known = self.running(&run).is_some_and(|running| running.process.is_none());
+                if known {
+                    self.take(Event::StepSpawned { run, process }, now, turn);
+                }
+            }
+            Input::Ended { run, ending } => {
+                if self.running(&run).is_some() {
+                    self.take(Event::StepEnded { run, ending }, now, turn);
+                }
+            }
+            Input::Woke => {}
+        }
+    }
+
+    /// The first input of a run of the daemon: what it found is compared with where it is.
+    fn hear_restart(&mut self, boot: BootId, now: Now, turn: &mut Turn) {
+        let had_exited = self.exit == Exit::Ordered;
+        self.begin_run(now);
+        let same_boot = self.episode().is_some_and(|episode| episode.boot == boot);
+        self.boot = Some(boot);
+        let Some(episode) = self.episode() else { return };
+        let unknown: Vec<_> = episode
+            .steps
+            .iter()
+            .filter(|step| step.progress == super::Progress::Due && self.step(&step.name).is_none())
+            .map(|step| step.name.clone())
+            .collect();
+        let running: Vec<_> = episode
+            .steps
+            .iter()
+            .filter_map(|step| step.progress.running())
+            .map(|running| running.run.clone())
+            .collect();
+        let settling = episode.closing().is_some();
+        if !same_boot {
+            for run in running {
+                let ending = Ending {
+                    outcome: Outcome::Lost,
+                    detail: "the machine booted again while it ran".to_owned(),
+                    left_over: 0,
+                };
+                self.take(Event::StepEnded { run, ending }, now, turn);
+            }
+            if !settling {
+                self.take(Event::EpisodeSettled { closing: Closing::Rebooted }, now, turn);
+            }
+            return;
+        }
+        for step in unknown {
+            self.take(Event::StepSkipped { step, because: SkippedBecause::Unknown }, now, turn);
+        }
+        self.take(Event::EpisodeRecovered, now, turn);
+        for run in &running {
+            self.take(Event::StepAdopted { run: run.clone() }, now, turn);
+        }
+        if settling {
+            return;
+        }
+        let only_shutdown = |kind: NoticeKind| kind == NoticeKind::Shutdown;
+        if had_exited
+            && self.episode().is_some_and(|episode| episode.standing().all(|it| only_shutdown(it.notice.kind())))
+        {
+            // Whoever asked us to end has started us again: the machine did not go down.
+            self.take(Event::EpisodeSettled { closing: Closing::Restarted }, now, turn);
+            return;
+        }
+        self.grant_least_window(now, turn);
+    }
+
+    /// Gives the steps that are left the least window where we come back too late for them: the machine still runs,
+    /// and there is nothing to lose.
+    fn grant_least_window(&mut self, now: Now, turn: &mut Turn) {
+        let Some(episode) = self.episode() else { return };
+        let Some(planned) = episode.deadline else { return };
+        let least =
+            Deadline { at: now.moment.plus(self.policy().least_window), heard: now.moment, footing: Footing::Assumed };
+        let is_ahead = episode.steps.iter().any(|step| step.progress.is_ahead());
+        let is_over = now.moment >= planned.deadline.at.plus(self.policy().survived_after);
+        if is_ahead && !is_over && planned.deadline.at < least.at {
+            let end = reckon::end(self.policy(), &least);
+            self.take(Event::DeadlineSet { deadline: least, end }, now, turn);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one input, taken apart")]
+    fn hear_answer(
+        &mut self,
+        source: &SourceName,
+        probe: &ProbeName,
+        rank: Rank,
+        notices: &[Notice],
+        skew: Option<SignedDuration>,
+        now: Now,
+        turn: &mut Turn,
+    ) {
+        let at_first_read = !self.ears().has_read(source, probe);
+        let standing = notices.iter().map(|notice| notice.key.clone()).collect();
+        let read = Event::SourceRead { source: source.clone(), probe: probe.clone(), rank, standing };
+        self.take(read, now, turn);
+        if rank == Rank::Vital
+            && let Some(seen) = self.ears().blind.get(source)
+        {
+            let after = now.moment.since(*seen);
+            self.take(Event::SourceSawAgain { source: source.clone(), after }, now, turn);
+        }
+        for notice in notices {
+            self.hear_notice(notice, Heard { probe: Some(probe), skew, at_first_read }, now, turn);
+        }
+    }
+
+    fn hear_miss(&mut self, source: SourceName, probe: ProbeName, rank: Rank, fault: Fault, now: Now, turn: &mut Turn) {
+        self.take(Event::SourceMissed { source, probe, rank, fault }, now, turn);
+    }
+
+    /// Takes in one standing notice: new, known, moved, or not to be acted on.
+    fn hear_notice(&mut self, notice: &Notice, heard: Heard<'_>, now: Now, turn: &mut Turn) {
+        let known = self.episode().and_then(|episode| episode.notices.get(&notice.key));
+        if let Some(standing) = known.filter(|standing| standing.stands) {
+            let standing = standing.clone();
+            self.hear_known(notice, &standing, heard, now, turn);
+            return;
+        }
+        if let Some(ignored) = self.ears.ignored.get(&notice.key)
+            && ignored.stated == notice.stated
+            && notice.presence == Presence::Reported
+            && ignored.because != IgnoredBecause::Far
+        {
+            return;
+        }
+        if let Some(because) = self.reason_to_ignore(notice, heard, now) {
+            self.ignore(notice, heard.probe, because, now, turn);
+            return;
+        }
+        let deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
+        let lead = match notice.key.kind {
+            NoticeKind::Maintenance => Some(self.policy().lead),
+            NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => None,
+        };
+        let due = lead.map_or(now.moment, |lead| deadline.at.minus(lead));
+        if due > now.moment {
+            self.wait_for(notice, heard, due);
+            let said = self.ears.ignored.get(&notice.key).is_some_and(|ignored| ignored.stated == notice.stated);
+            if !said {
+                self.ignore(notice, heard.probe, IgnoredBecause::Far, now, turn);
+            }
+            return;
+        }
+        if self.is_closing_for_good() {
+            // Its episode opens as soon as the one that is ending has closed.
+            self.wait_for(notice, heard, now.moment);
+            return;
+        }
+        self.appear(notice.clone(), deadline, heard.probe.cloned(), now, turn);
+    }
+
+    /// Opens an episode where none is open, and lets the notice join it.
+    fn appear(&mut self, notice: Notice, deadline: Deadline, probe: Option<ProbeName>, now: Now, turn: &mut Turn) {
+        if self.episode().is_none() {
+            self.take(self.opening(now), now, turn);
+        }
+        self.take(Event::NoticeAppeared { notice, deadline, probe }, now, turn);
+    }
+
+    /// Whether the open episode is coming to an end that a new notice does not stop.
+    pub(super) fn is_closing_for_good(&self) -> bool {
+        match self.episode().and_then(super::Episode::closing) {
+            None | Some(Closing::Withdrawn) => false,
+            Some(Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted) => true,
+        }
+    }
+
+    fn wait_for(&mut self, notice: &Notice, heard: Heard<'_>, due: crate::model::Moment) {
+        let waiting = super::Waiting { notice: notice.clone(), probe: heard.probe.cloned(), skew: heard.skew, due };
+        self.ears.waiting.insert(notice.key.clone(), waiting);
+    }
+
+    fn ignore(
+        &mut self,
+        notice: &Notice,
+        probe: Option<&ProbeName>,
+        because: IgnoredBecause,
+        now: Now,
+        turn: &mut Turn,
+    ) {
+        self.remember_ignored(notice, probe, because);
+        self.take(Event::NoticeIgnored { notice: notice.clone(), because }, now, turn);
+    }
+
+    fn reason_to_ignore(&self, notice: &Notice, heard: Heard<'_>, now: Now) -> Option<IgnoredBecause> {
+        if notice.presence == Presence::HandedIn {
+            return None;
+        }
+        if let Some(spent) = self.spent.get(&notice.key) {
+            let moved = match notice.stated {
+                Stated::At(at) => at.duration_since(spent.until) > SignedDuration::from_secs(2),
+                Stated::In(_) | Stated::Unsaid => false,
+            };
+            return (!moved).then_some(IgnoredBecause::Spent);
+        }
+        (heard.at_first_read && reckon::is_stale(notice, heard.skew, now)).then_some(IgnoredBecause::Stale)
+    }
+
+    /// A notice that stands already was heard again.
+    fn hear_known(&mut self, notice: &Notice, standing: &super::Standing, heard: Heard<'_>, now: Now, turn: &mut Turn) {
+        let is_leading = heard.probe.is_none_or(|probe| standing.probes.first() == Some(probe));
+        let is_new_probe = heard.probe.filter(|probe| !standing.probes.contains(*probe));
+        if let Some(probe) = is_new_probe {
+            self.take(Event::NoticeSeenToo { key: notice.key.clone(), probe: probe.clone() }, now, turn);
+        }
+        if notice.stated == standing.notice.stated && notice.action == standing.notice.action {
+            return;
+        }
+        let mut deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
+        if let (Some(usual), Presence::Reported) = (notice.usual_window, notice.presence) {
+            // The usual window runs from when the notice was first heard, not anew with each move.
+            deadline.at = deadline.at.min(standing.deadline.heard.plus(usual).max(now.moment));
+        }
+        let earlier = standing.deadline.at.since(deadline.at) >= SMALLEST_MOVE;
+        let later = deadline.at.since(standing.deadline.at) >= SMALLEST_MOVE;
+        let other_action = notice.action != standing.notice.action && is_leading;
+        // Of two probes that contradict each other the earlier time counts; only the leading one may move it later.
+        if earlier || (later && is_leading) || other_action {
+            self.take(Event::NoticeMoved { notice: notice.clone(), deadline }, now, turn);
+        }
+    }
+
+    fn hear_signal(&mut self, signal: Signal, now: Now, turn: &mut Turn) {
+        if matches!(self.exit, Exit::Ordered | Exit::AtOnce) {
+            return;
+        }
+        match signal {
+            Signal::ShutDown => {
+                let notice = shutdown_notice();
+                let somebody = self.policy().steps.iter().any(|step| step.on.contains(&NoticeKind::Shutdown));
+                let stands = self.episode().and_then(|episode| episode.notices.get(&notice.key));
+                if stands.is_some_and(|standing| standing.stands) {
+                    // Said before: nothing new.
+                } else if self.is_closing_for_good() || (self.episode().is_none() && !somebody) {
+                    self.take(Event::NoticeIgnored { notice, because: IgnoredBecause::NothingToDo }, now, turn);
+                } else {
+                    let deadline = reckon::deadline(self.policy(), &notice, None, now);
+                    self.appear(notice, deadline, None, now, turn);
+                }
+            }
+            Signal::Restart | Signal::StopNow => {}
+        }
+        self.take(Event::ExitAsked { signal }, now, turn);
+    }
+}
+
+/// The notice that a signal to us means where the machine goes down with us.
+fn shutdown_notice() -> Notice {
+    Notice {
+        key: NoticeKey {
+            source: SourceName::new("shutdown"),
+            kind: NoticeKind::Shutdown,
+            machine: crate::model::MachineId::new(""),
+            event: String::new(),
+        },
+        action: NoticeAction::Unstated,
+        stated: Stated::Unsaid,
+        usual_window: None,
+        presence: Presence::HandedIn,
+        detail: "we were asked to end by a signal".to_owned(),
+    }
+}
+
+/// Whether the planned deadline has to change to this one.
+pub(super) fn is_new_deadline(planned: Option<super::Planned>, earliest: Deadline, strength: Strength) -> bool {
+    match planned {
+        None => true,
+        Some(planned) if planned.strength < strength => true,
+        Some(planned) => planned.deadline.at.since(earliest.at) >= SMALLEST_MOVE,
+    }
+}

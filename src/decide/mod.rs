@@ -1,0 +1,235 @@
+//! The mind. Pure: time is an argument, and nothing here reads a clock, a file, the network or chance.
+//!
+//! [`Watchdog::decide`] turns one [`Input`] into a [`Turn`]. The input is first turned into facts; then consequences
+//! follow from the state alone until nothing follows any more. Each fact is an [`Event`], and events are the only
+//! thing that changes the state; orders are derived from events. So a timer, a late answer and a restart take one
+//! path: recovery is [`Watchdog::recover`] for each journaled event, then [`Input::Restarted`] as the first input.
+//!
+//! The files, in the order of the flow: `facts` (input → events), `rules` (state → the next event), `apply` (event →
+//! state), `orders` (event → orders). `episode` is the state and its table of moves, `ears` what was heard in this run,
+//! `planner` shares out the time, `reckon` turns stated times into deadlines. `simulator` runs all of it in virtual time.
+
+mod apply;
+mod ears;
+mod episode;
+mod facts;
+mod orders;
+pub mod planner;
+pub mod reckon;
+mod rules;
+pub mod simulator;
+
+pub use ears::{BLIND_AFTER, Ears, Heard, Ignored, Waiting};
+pub use episode::{Episode, Finished, IllegalMove, Planned, Progress, Running, Stage, Standing, StepState, Trace};
+
+use crate::model::{
+    BootId, Event, Input, Moment, Notice, NoticeKey, Now, Order, Plan, Policy, ProbeName, Run, Step, StepName,
+    Strength, Turn,
+};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// No turn has more consequences than this; the mind comes to rest long before.
+const MOST_CONSEQUENCES: usize = 10_000;
+
+/// The pure mind: what it knows, and what it decides.
+#[derive(Clone, Debug)]
+pub struct Watchdog {
+    policy: Policy,
+    /// The boot that this run is in; unknown until [`Input::Restarted`].
+    boot: Option<BootId>,
+    ears: Ears,
+    episode: Option<Episode>,
+    generation: u64,
+    /// Notices of closed episodes: they open no new one unless their time moves.
+    spent: BTreeMap<NoticeKey, Spent>,
+    exit: Exit,
+    /// The stop-by that the executor was last told of each run, so that only changes are ordered.
+    told: BTreeMap<Run, Moment>,
+}
+
+/// A notice that belonged to a closed episode.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Spent {
+    /// The notice as last heard.
+    pub notice: Notice,
+    /// Its deadline by the wall clock; a time past this one is a new loss.
+    pub until: Timestamp,
+    /// The probes that reported it.
+    pub probes: BTreeSet<ProbeName>,
+}
+
+/// Whether we were asked to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// No.
+    No,
+    /// When the plan is finished.
+    WhenDone,
+    /// At once.
+    AtOnce,
+    /// We are ending.
+    Ordered,
+}
+
+impl Watchdog {
+    /// A mind that has seen nothing yet.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            boot: None,
+            ears: Ears::default(),
+            episode: None,
+            generation: 0,
+            spent: BTreeMap::new(),
+            exit: Exit::No,
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in an event of an earlier run, as journaled, at the time that it was journaled with.
+    ///
+    /// # Errors
+    /// Where the event is not a legal move from here: the journal was not written by this mind. The state is as it
+    /// was before.
+    pub fn recover(&mut self, event: &Event, at: Now) -> Result<(), IllegalMove> {
+        self.apply(event, at)
+    }
+
+    /// Decides what an input means now.
+    ///
+    /// Late, doubled and spurious inputs are harmless: what they say is either already known or no longer asked.
+    pub fn decide(&mut self, input: Input, now: Now) -> Turn {
+        let mut turn = Turn::default();
+        self.hear(input, now, &mut turn);
+        for _ in 0..MOST_CONSEQUENCES {
+            let Some(event) = self.consequence(now) else { break };
+            if !self.take(event, now, &mut turn) {
+                break;
+            }
+        }
+        if !turn.events.is_empty() {
+            self.order_new_limits(now, &mut turn.orders);
+        }
+        turn
+    }
+
+    /// When a decision may be due although nothing new was heard.
+    pub fn next_wake(&self, now: Now) -> Option<Moment> {
+        self.wakes(now).into_iter().min()
+    }
+
+    /// What the operator wants.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What was heard in this run.
+    pub fn ears(&self) -> &Ears {
+        &self.ears
+    }
+
+    /// The open episode.
+    pub fn episode(&self) -> Option<&Episode> {
+        self.episode.as_ref()
+    }
+
+    /// Whether we were asked to end.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// How many episodes there have been.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a strong notice stands and is due, so that no new work should come here.
+    pub fn is_leaving(&self) -> bool {
+        self.episode
+            .as_ref()
+            .is_some_and(|episode| episode.closing().is_none() && episode.strength() == Some(Strength::Strong))
+    }
+
+    /// The plan for what has not ended; nothing where no episode is open.
+    pub fn plan(&self, now: Moment) -> Option<Plan> {
+        let episode = self.episode.as_ref()?;
+        let end = episode.deadline?.end;
+        Some(self.plan_with(episode, None, now, end))
+    }
+
+    /// The plan that an interruption with this window, heard now, would get.
+    pub fn plan_for(&self, window: Duration, now: Moment) -> Plan {
+        let end = now.plus(window).minus(self.policy.reserve.min(window / 10));
+        let due: Vec<&Step> =
+            self.policy.steps.iter().filter(|step| step.on.contains(&crate::model::NoticeKind::Interruption)).collect();
+        let shares: Vec<planner::Share<'_>> = due
+            .iter()
+            .map(|step| planner::Share {
+                step: &step.name,
+                after: positions(&step.after, &due),
+                needs: step.needs,
+                optional: step.optional,
+                started: None,
+            })
+            .collect();
+        planner::plan(&shares, now, end)
+    }
+
+    /// When a run has to have ended, as things stand.
+    pub fn stop_by(&self, running: &Running, now: Moment) -> Moment {
+        rules::stop_by(self, running, now)
+    }
+
+    /// Makes an event fact: the only way that a decision changes the state.
+    fn take(&mut self, event: Event, now: Now, turn: &mut Turn) -> bool {
+        // A move that is not legal is a fault of ours; it must not end a rescue, so it is not made at all.
+        if self.apply(&event, now).is_err() {
+            debug_assert!(false, "illegal move decided: {event:?}");
+            return false;
+        }
+        self.orders(&event, now, &mut turn.orders);
+        turn.events.push(event);
+        true
+    }
+
+    fn running(&self, run: &Run) -> Option<&Running> {
+        self.episode
+            .as_ref()?
+            .steps
+            .iter()
+            .filter_map(|step| step.progress.running())
+            .find(|running| running.run == *run)
+    }
+
+    fn step(&self, name: &StepName) -> Option<&Step> {
+        self.policy.steps.iter().find(|step| step.name == *name)
+    }
+
+    /// Tells the executor of each run whose stop-by is no longer what it was last told.
+    fn order_new_limits(&mut self, now: Now, orders: &mut Vec<Order>) {
+        let Some(episode) = &self.episode else {
+            self.told.clear();
+            return;
+        };
+        let limits: Vec<(Run, Moment)> = episode
+            .steps
+            .iter()
+            .filter_map(|step| step.progress.running())
+            .map(|running| (running.run.clone(), self.stop_by(running, now.moment)))
+            .collect();
+        self.told.retain(|run, _| limits.iter().any(|(running, _)| running == run));
+        for (run, stop_by) in limits {
+            let told = self.told.insert(run.clone(), stop_by);
+            if told.is_some_and(|told| told != stop_by) {
+                orders.push(Order::Limit { run, stop_by });
+            }
+        }
+    }
+}
+
+/// The positions in `due` of the steps with these names.
+fn positions(names: &[StepName], due: &[&Step]) -> Vec<usize> {
+    names.iter().filter_map(|name| due.iter().position(|step| step.name == *name)).collect()
+}

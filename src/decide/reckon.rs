@@ -1,0 +1,79 @@
+//! From what a cloud stated to a deadline on our own clock, once, on receipt.
+
+use crate::model::{Deadline, Footing, Notice, NoticeAction, NoticeKind, Now, Policy, Stated, Strength};
+use jiff::SignedDuration;
+use std::time::Duration;
+
+/// A skew of the cloud's clock against ours below this is the wire's and the header's own inaccuracy.
+pub const SKEW_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// How far in the past a time has to be, by the cloud's clock, for a notice found at the first read to be stale.
+pub const STALE_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// The time left to a stated time; negative where it is past, nothing where none is stated.
+pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<SignedDuration> {
+    match notice.stated {
+        Stated::At(at) => {
+            let skew = skew.filter(|skew| skew.abs() > SKEW_TOLERANCE).unwrap_or_default();
+            Some(at.duration_since(now.wall).saturating_sub(skew))
+        }
+        Stated::In(span) => Some(SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)),
+        Stated::Unsaid => None,
+    }
+}
+
+/// The deadline of a notice heard now.
+///
+/// A stated time is capped by the source's usual window, a hibernation by the window assumed for it because it begins
+/// at once; less than the policy's least window is planned as that, since times are approximate, the machine still
+/// runs and there is nothing to lose.
+pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Deadline {
+    let assumed = match (notice.strength(), notice.action) {
+        (Strength::Strong, NoticeAction::Hibernate) => policy.assume.hibernate,
+        (
+            Strength::Strong | Strength::Weak,
+            NoticeAction::Terminate
+            | NoticeAction::Stop
+            | NoticeAction::Hibernate
+            | NoticeAction::Reboot
+            | NoticeAction::Leave
+            | NoticeAction::Unstated,
+        ) => policy.assume.window(notice.kind()),
+    };
+    let cap = match (notice.key.kind, notice.action) {
+        (NoticeKind::Interruption, NoticeAction::Hibernate) => Some(assumed),
+        (
+            NoticeKind::Interruption
+            | NoticeKind::ScaleIn
+            | NoticeKind::Shutdown
+            | NoticeKind::Rebalance
+            | NoticeKind::Maintenance,
+            _,
+        ) => notice.usual_window,
+    };
+    let (window, footing) = match left(notice, skew, now) {
+        Some(left) => {
+            let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
+            match cap {
+                Some(cap) if left > cap => (cap, Footing::Assumed),
+                Some(_) | None => (left, Footing::Stated),
+            }
+        }
+        None => (assumed, Footing::Assumed),
+    };
+    let window = window.max(policy.least_window);
+    Deadline { at: now.moment.plus(window), heard: now.moment, footing }
+}
+
+/// Whether a notice that stood there at the first read is only a leftover.
+pub fn is_stale(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> bool {
+    match notice.stated {
+        Stated::At(_) => left(notice, skew, now).is_some_and(|left| left < -STALE_AFTER),
+        Stated::In(_) | Stated::Unsaid => false,
+    }
+}
+
+/// The end of the time that steps may use: the deadline less the reserve.
+pub fn end(policy: &Policy, deadline: &Deadline) -> crate::model::Moment {
+    deadline.at.minus(policy.reserve.min(deadline.window() / 10))
+}

@@ -1,0 +1,473 @@
+//! State → the next event. The rules are asked in order until none has anything to say, so an earlier rule goes first.
+
+use super::episode::{Episode, Progress, Running, Stage, StepState, Trace};
+use super::facts::is_new_deadline;
+use super::planner::{self, Share};
+use super::{Exit, Watchdog, positions, reckon};
+use crate::model::{
+    BootId, Closing, Ending, EpisodeId, Event, Moment, Now, Outcome, Plan, Presence, Rerun, Run, SkippedBecause, Step,
+    StepName, Strength, Work,
+};
+use std::time::Duration;
+
+/// How long the executor may take to report a run that it stopped; then the run counts as ended without it.
+pub(super) const REPORT_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long putting back may take.
+pub(super) const UNDO_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long putting back may go on once a notice stands again.
+const UNDO_LIMIT_IN_EPISODE: Duration = Duration::from_secs(2);
+
+/// How often putting back is tried.
+const UNDO_TRIES: u32 = 3;
+
+impl Watchdog {
+    /// The next event that follows from the state alone.
+    pub(super) fn consequence(&self, now: Now) -> Option<Event> {
+        self.boot.as_ref()?;
+        self.blindness(now)
+            .or_else(|| self.forgetting())
+            .or_else(|| self.waiting(now))
+            .or_else(|| self.withdrawal())
+            .or_else(|| self.stage(now))
+            .or_else(|| self.deadline())
+            .or_else(|| self.overdue(now))
+            .or_else(|| self.due_steps(now))
+            .or_else(|| self.stopping())
+            .or_else(|| self.settling(now))
+            .or_else(|| self.skipping(now))
+            .or_else(|| self.starting(now))
+            .or_else(|| self.closed())
+            .or_else(|| self.exited())
+    }
+
+    /// Moments at which a rule may have something new to say.
+    pub(super) fn wakes(&self, now: Now) -> Vec<Moment> {
+        let mut wakes = Vec::new();
+        for listening in &self.policy.sources {
+            if !self.ears.blind.contains_key(&listening.source) {
+                wakes.push(self.ears.blind_at(listening));
+            }
+        }
+        wakes.extend(self.ears.waiting.values().map(|waiting| waiting.due));
+        let Some(episode) = &self.episode else { return wakes };
+        if let (None, Some(planned)) = (episode.closing(), episode.deadline) {
+            wakes.push(planned.deadline.at.plus(self.policy.survived_after));
+        }
+        for running in episode.steps.iter().filter_map(|step| step.progress.running()) {
+            wakes.push(self.report_by(running, now.moment));
+        }
+        if let Some(planned) = episode.deadline
+            && episode.closing().is_none()
+        {
+            let plan = self.plan_with(episode, None, now.moment, planned.end);
+            for step in episode.steps.iter().filter(|step| step.progress == Progress::Due) {
+                if let (Some(policy), Some(slot)) = (self.step(&step.name), plan.slot(&step.name))
+                    && let Some(hold) = policy.hold_until_left
+                    && !self.is_waiting_for_others(episode, policy)
+                {
+                    wakes.push(planned.end.minus(hold).min(slot.start_by));
+                }
+            }
+        }
+        wakes
+    }
+
+    /// A source that gave no answer for too long is blind.
+    fn blindness(&self, now: Now) -> Option<Event> {
+        self.policy.sources.iter().filter(|listening| !self.ears.blind.contains_key(&listening.source)).find_map(
+            |listening| {
+                let fault = self.ears.blindness(listening, now.moment)?;
+                Some(Event::SourceWentBlind { source: listening.source.clone(), fault })
+            },
+        )
+    }
+
+    /// A notice of a closed episode that no longer stands may come anew.
+    fn forgetting(&self) -> Option<Event> {
+        let key = self.spent.iter().find(|(key, spent)| self.ears.is_absent(key, &spent.probes))?.0;
+        Some(Event::NoticeForgotten { key: key.clone() })
+    }
+
+    /// A notice whose time has come opens an episode, or joins the open one.
+    fn waiting(&self, now: Now) -> Option<Event> {
+        if self.is_closing_for_good() {
+            return None;
+        }
+        let (_, waiting) = self.ears.waiting.iter().find(|(_, waiting)| waiting.due <= now.moment)?;
+        if self.episode.is_none() {
+            return Some(self.opening(now));
+        }
+        let deadline = reckon::deadline(&self.policy, &waiting.notice, waiting.skew, now);
+        Some(Event::NoticeAppeared { notice: waiting.notice.clone(), deadline, probe: waiting.probe.clone() })
+    }
+
+    /// A new episode, named by when it opens and by its number.
+    pub(super) fn opening(&self, now: Now) -> Event {
+        let generation = self.generation + 1;
+        Event::EpisodeOpened {
+            id: EpisodeId::new(format!("{}-{generation:04}", now.wall.strftime("%Y%m%dT%H%M%SZ"))),
+            generation,
+            boot: self.boot.clone().unwrap_or_else(|| BootId::new("")),
+            wall: now.wall,
+        }
+    }
+
+    /// A notice that its probes no longer report does not stand.
+    fn withdrawal(&self) -> Option<Event> {
+        let episode = self.episode.as_ref()?;
+        let (key, _) = episode.notices.iter().find(|(key, standing)| {
+            standing.stands
+                && standing.notice.presence == Presence::Reported
+                && self.ears.is_absent(key, &standing.probes)
+        })?;
+        Some(Event::NoticeWithdrawn { key: key.clone() })
+    }
+
+    /// Whether the episode goes on.
+    fn stage(&self, now: Now) -> Option<Event> {
+        let episode = self.episode.as_ref()?;
+        match (episode.stage, episode.strength()) {
+            (Stage::Open { .. }, None) => {
+                (!episode.notices.is_empty()).then_some(Event::EpisodeSettled { closing: Closing::Withdrawn })
+            }
+            (Stage::Open { .. }, Some(_)) => {
+                let planned = episode.deadline?;
+                let survived = now.moment >= planned.deadline.at.plus(self.policy.survived_after);
+                survived.then_some(Event::EpisodeSettled { closing: Closing::Survived })
+            }
+            (Stage::Settling { closing: Closing::Withdrawn, .. }, Some(_)) => Some(Event::EpisodeResumed),
+            (Stage::Settling { .. }, _) => None,
+        }
+    }
+
+    /// The deadline that is planned for: the earliest of the strongest notices that stand.
+    fn deadline(&self) -> Option<Event> {
+        let episode = self.open_episode()?;
+        let strength = episode.strength()?;
+        let earliest = episode
+            .standing()
+            .filter(|standing| standing.notice.strength() == strength)
+            .map(|standing| standing.deadline)
+            .min_by_key(|deadline| deadline.at)?;
+        is_new_deadline(episode.deadline, earliest, strength)
+            .then(|| Event::DeadlineSet { deadline: earliest, end: reckon::end(&self.policy, &earliest) })
+    }
+
+    /// A run whose end the executor did not report in time has ended all the same.
+    fn overdue(&self, now: Now) -> Option<Event> {
+        let running = self
+            .episode
+            .as_ref()?
+            .steps
+            .iter()
+            .filter_map(|step| step.progress.running())
+            .find(|running| now.moment >= self.report_by(running, now.moment))?;
+        Some(Event::StepEnded {
+            run: running.run.clone(),
+            ending: Ending {
+                outcome: Outcome::TimedOut,
+                detail: "its end was not reported within a second of its stop-by".to_owned(),
+                left_over: 0,
+            },
+        })
+    }
+
+    /// When the end of a run has to have been reported.
+    fn report_by(&self, running: &Running, now: Moment) -> Moment {
+        self.stop_by(running, now).max(running.watched).plus(REPORT_WITHIN)
+    }
+
+    /// Steps that have become due: for the first time, for a stronger notice, after a failure, or after a loss of sight.
+    fn due_steps(&self, now: Now) -> Option<Event> {
+        let episode = self.open_episode()?;
+        if self.exit == Exit::AtOnce {
+            return None;
+        }
+        episode.deadline?;
+        self.policy.steps.iter().find_map(|step| {
+            let state = episode.step(&step.name);
+            let round = self.round_of(episode, step)?;
+            let due = match state.map_or(&Progress::Idle, |state| &state.progress) {
+                Progress::Idle | Progress::Dropped => true,
+                Progress::UndoDue | Progress::Undone(_) => true,
+                Progress::Due | Progress::Running(_) | Progress::Undoing(_) => false,
+                Progress::Ended(outcome) => {
+                    let state = state?;
+                    self.is_due_in_round(step, state, round, *outcome)
+                        || self.is_due_again(episode, step, state, *outcome, now)
+                }
+            };
+            due.then(|| Event::StepDue { step: step.name.clone(), round })
+        })
+    }
+
+    /// The strongest round that the standing notices ask of a step.
+    fn round_of(&self, episode: &Episode, step: &Step) -> Option<Strength> {
+        episode
+            .standing()
+            .filter(|standing| step.on.contains(&standing.notice.kind()))
+            .map(|standing| standing.notice.strength())
+            .max()
+    }
+
+    /// Whether a step that has ended is due for a stronger round.
+    fn is_due_in_round(&self, step: &Step, state: &StepState, round: Strength, outcome: Outcome) -> bool {
+        match state.round {
+            None => true,
+            Some(before) if before < round => step.repeat || outcome != Outcome::Done,
+            Some(_) => false,
+        }
+    }
+
+    /// Whether a step that failed, or that we lost sight of, is tried again.
+    fn is_due_again(&self, episode: &Episode, step: &Step, state: &StepState, outcome: Outcome, now: Now) -> bool {
+        let wanted = match outcome {
+            Outcome::Failed => state.tries <= step.retries,
+            Outcome::Lost => step.rerun == Rerun::IfLost,
+            Outcome::Done | Outcome::TimedOut | Outcome::Skipped => false,
+        };
+        if !wanted || self.has_follower_begun(episode, &step.name) {
+            return false;
+        }
+        let Some(planned) = episode.deadline else { return false };
+        let plan = self.plan_with(episode, Some(&step.name), now.moment, planned.end);
+        plan.slot(&step.name).is_some_and(|slot| !slot.skip && slot.latest_end.since(now.moment) >= step.needs)
+    }
+
+    /// Whether a step that waits for this one, directly or not, has begun since.
+    fn has_follower_begun(&self, episode: &Episode, name: &StepName) -> bool {
+        let mut waiting_for = vec![name];
+        let mut at = 0;
+        while at < waiting_for.len() {
+            for step in &self.policy.steps {
+                if step.after.contains(waiting_for[at]) && !waiting_for.contains(&&step.name) {
+                    waiting_for.push(&step.name);
+                }
+            }
+            at += 1;
+        }
+        waiting_for[1..].iter().any(|name| {
+            episode.step(name).is_some_and(|step| match step.progress {
+                Progress::Running(_) | Progress::Ended(_) => true,
+                Progress::Idle
+                | Progress::Due
+                | Progress::Dropped
+                | Progress::UndoDue
+                | Progress::Undoing(_)
+                | Progress::Undone(_) => false,
+            })
+        })
+    }
+
+    /// When we were told to stop at once, nothing more is begun.
+    fn stopping(&self) -> Option<Event> {
+        if self.exit != Exit::AtOnce {
+            return None;
+        }
+        let episode = self.episode.as_ref()?;
+        let step = episode.steps.iter().find(|step| matches!(step.progress, Progress::Due | Progress::UndoDue))?;
+        Some(Event::StepSkipped { step: step.name.clone(), because: SkippedBecause::Stopped })
+    }
+
+    /// In an episode that comes to its end, what has not begun is dropped and what was left is put back.
+    fn settling(&self, now: Now) -> Option<Event> {
+        let episode = self.episode.as_ref()?;
+        let closing = episode.closing()?;
+        let because = match closing {
+            Closing::Withdrawn => SkippedBecause::Withdrawn,
+            Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted => {
+                SkippedBecause::EpisodeOver
+            }
+        };
+        if let Some(step) = episode.steps.iter().find(|step| step.progress == Progress::Due) {
+            return Some(Event::StepSkipped { step: step.name.clone(), because });
+        }
+        if !episode.puts_back(&self.policy) || self.exit == Exit::AtOnce {
+            return None;
+        }
+        // A notice that waits for this episode to close must not wait for what would be taken away again at once.
+        let hurried = self.ears.waiting.values().any(|waiting| waiting.due <= now.moment);
+        episode.steps.iter().find_map(|step| match step.progress {
+            Progress::Ended(_) | Progress::Undone(_)
+                if step.trace == Trace::Left && step.undo_tries < UNDO_TRIES && !hurried =>
+            {
+                Some(Event::UndoDue { step: step.name.clone() })
+            }
+            Progress::UndoDue if hurried => {
+                Some(Event::StepSkipped { step: step.name.clone(), because: SkippedBecause::EpisodeOver })
+            }
+            Progress::UndoDue => Some(Event::StepStarted {
+                run: Run { step: step.name.clone(), work: Work::Undo, attempt: step.attempts + 1 },
+                stop_by: now.moment.plus(UNDO_LIMIT),
+            }),
+            Progress::Idle
+            | Progress::Due
+            | Progress::Running(_)
+            | Progress::Ended(_)
+            | Progress::Dropped
+            | Progress::Undoing(_)
+            | Progress::Undone(_) => None,
+        })
+    }
+
+    /// Due steps that the plan has no time for.
+    fn skipping(&self, now: Now) -> Option<Event> {
+        let episode = self.open_episode()?;
+        let planned = episode.deadline?;
+        if !episode.steps.iter().any(|step| step.progress == Progress::Due) {
+            return None;
+        }
+        let plan = self.plan_with(episode, None, now.moment, planned.end);
+        episode.steps.iter().filter(|step| step.progress == Progress::Due).find_map(|step| {
+            let skip = |because| Some(Event::StepSkipped { step: step.name.clone(), because });
+            match (self.step(&step.name), plan.slot(&step.name)) {
+                (None, _) | (_, None) => skip(SkippedBecause::Unknown),
+                (Some(_), Some(slot)) if slot.skip => skip(SkippedBecause::TooLittleTime),
+                (Some(_), Some(_)) if planned.end <= now.moment => skip(SkippedBecause::NoTimeLeft),
+                (Some(policy), Some(slot))
+                    if slot.latest_end <= now.moment && !self.is_waiting_for_others(episode, policy) =>
+                {
+                    skip(SkippedBecause::NoTimeLeft)
+                }
+                (Some(_), Some(_)) => None,
+            }
+        })
+    }
+
+    /// Due steps whose time has come.
+    fn starting(&self, now: Now) -> Option<Event> {
+        let episode = self.open_episode()?;
+        let planned = episode.deadline?;
+        if !episode.steps.iter().any(|step| step.progress == Progress::Due) {
+            return None;
+        }
+        let plan = self.plan_with(episode, None, now.moment, planned.end);
+        episode.steps.iter().filter(|step| step.progress == Progress::Due).find_map(|state| {
+            let step = self.step(&state.name)?;
+            let slot = plan.slot(&state.name)?;
+            if self.is_waiting_for_others(episode, step) {
+                return None;
+            }
+            let held = match step.hold_until_left {
+                Some(hold) if self.exit == Exit::No => {
+                    now.moment < planned.end.minus(hold) && now.moment < slot.start_by
+                }
+                Some(_) | None => false,
+            };
+            if held {
+                return None;
+            }
+            let run = Run { step: state.name.clone(), work: Work::Act, attempt: state.attempts + 1 };
+            let stop_by = limit(step, now.moment, slot.latest_end);
+            Some(Event::StepStarted { run, stop_by })
+        })
+    }
+
+    /// An episode in which nothing is left to do closes.
+    fn closed(&self) -> Option<Event> {
+        let episode = self.episode.as_ref()?;
+        let closing = episode.closing()?;
+        let busy = episode.steps.iter().any(|step| match step.progress {
+            Progress::Due | Progress::Running(_) | Progress::UndoDue | Progress::Undoing(_) => true,
+            Progress::Idle | Progress::Ended(_) | Progress::Dropped | Progress::Undone(_) => false,
+        });
+        (!busy).then(|| Event::EpisodeClosed { closing, standing: Self::left_standing(episode, closing) })
+    }
+
+    /// Asked to end, and nothing is due or running.
+    fn exited(&self) -> Option<Event> {
+        match self.exit {
+            Exit::No | Exit::Ordered => return None,
+            Exit::WhenDone | Exit::AtOnce => {}
+        }
+        let busy = self.episode.as_ref().is_some_and(|episode| {
+            episode.steps.iter().any(|step| match step.progress {
+                Progress::Due | Progress::Running(_) | Progress::UndoDue | Progress::Undoing(_) => true,
+                Progress::Idle | Progress::Ended(_) | Progress::Dropped | Progress::Undone(_) => false,
+            })
+        });
+        (!busy).then_some(Event::Exited)
+    }
+
+    fn open_episode(&self) -> Option<&Episode> {
+        self.episode.as_ref().filter(|episode| episode.closing().is_none())
+    }
+
+    /// Whether a step that this one is after is still due or running.
+    fn is_waiting_for_others(&self, episode: &Episode, step: &Step) -> bool {
+        step.after.iter().any(|name| episode.step(name).is_some_and(|before| before.progress.is_ahead()))
+    }
+
+    /// Plans for every step that is due or running, and for one more as if it were due.
+    pub(super) fn plan_with(&self, episode: &Episode, extra: Option<&StepName>, now: Moment, end: Moment) -> Plan {
+        let ahead: Vec<(&Step, Option<&StepState>)> = self
+            .policy
+            .steps
+            .iter()
+            .filter_map(|step| {
+                let state = episode.step(&step.name);
+                let counts = state.is_some_and(|state| state.progress.is_ahead()) || extra == Some(&step.name);
+                counts.then_some((step, state))
+            })
+            .collect();
+        let names: Vec<&Step> = ahead.iter().map(|(step, _)| *step).collect();
+        let shares: Vec<Share<'_>> = ahead
+            .iter()
+            .map(|(step, state)| Share {
+                step: &step.name,
+                after: positions(&step.after, &names),
+                needs: step.needs,
+                optional: step.optional,
+                started: state.and_then(|state| match &state.progress {
+                    Progress::Running(running) => Some(running.since),
+                    Progress::Idle
+                    | Progress::Due
+                    | Progress::Ended(_)
+                    | Progress::Dropped
+                    | Progress::UndoDue
+                    | Progress::Undoing(_)
+                    | Progress::Undone(_) => None,
+                }),
+            })
+            .collect();
+        planner::plan(&shares, now, end)
+    }
+}
+
+/// stop-by(s) = min(start + timeout, latest end(s)).
+fn limit(step: &Step, start: Moment, latest_end: Moment) -> Moment {
+    step.timeout.map_or(latest_end, |timeout| start.plus(timeout).min(latest_end))
+}
+
+/// When a run has to have ended, as things stand.
+pub(super) fn stop_by(watchdog: &Watchdog, running: &Running, now: Moment) -> Moment {
+    let Some(episode) = &watchdog.episode else { return running.stop_by };
+    if watchdog.exit == Exit::AtOnce {
+        return running.since;
+    }
+    match running.run.work {
+        Work::Undo => {
+            let usual = running.since.plus(UNDO_LIMIT);
+            let hurried = match episode.stage {
+                Stage::Open { resumed } => resumed.map(|resumed| resumed.plus(UNDO_LIMIT_IN_EPISODE)),
+                Stage::Settling { .. } => watchdog
+                    .ears
+                    .waiting
+                    .values()
+                    .map(|waiting| waiting.due)
+                    .min()
+                    .map(|due| due.max(running.since).plus(UNDO_LIMIT_IN_EPISODE)),
+            };
+            hurried.map_or(usual, |hurried| usual.min(hurried))
+        }
+        Work::Act => {
+            let (Some(planned), Some(step)) = (episode.deadline, watchdog.step(&running.run.step)) else {
+                return running.stop_by;
+            };
+            let plan = watchdog.plan_with(episode, None, now, planned.end);
+            plan.slot(&step.name).map_or(running.stop_by, |slot| limit(step, running.since, slot.latest_end))
+        }
+    }
+}

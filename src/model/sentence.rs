@@ -1,0 +1,180 @@
+//! Events in words: one sentence each, the same in the log, in the journal's reading and in a golden timeline.
+
+use super::{
+    Closing, Deadline, Event, Footing, IgnoredBecause, Notice, Outcome, Rank, Run, Signal, SkippedBecause, Spoken,
+    Stated, Work,
+};
+
+/// How loudly an event is said.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Loudness {
+    /// For those who look for a fault.
+    Quiet,
+    /// Part of the story.
+    Told,
+    /// Something is not as it should be.
+    Warned,
+    /// Something was lost, or may be.
+    Cried,
+}
+
+impl Event {
+    /// How loudly it is said.
+    pub const fn loudness(&self) -> Loudness {
+        match self {
+            Self::SourceRead { .. } | Self::SourceMissed { .. } | Self::NoticeSeenToo { .. } => Loudness::Quiet,
+            Self::SourceWentBlind { .. } => Loudness::Warned,
+            Self::StepEnded { ending, .. } => match ending.outcome {
+                Outcome::Done | Outcome::Skipped => Loudness::Told,
+                Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Loudness::Cried,
+            },
+            Self::StepSkipped { because, .. } => match because {
+                SkippedBecause::Withdrawn => Loudness::Told,
+                SkippedBecause::TooLittleTime
+                | SkippedBecause::NoTimeLeft
+                | SkippedBecause::Unknown
+                | SkippedBecause::EpisodeOver
+                | SkippedBecause::Stopped => Loudness::Warned,
+            },
+            Self::NoticeIgnored { because, .. } => match because {
+                IgnoredBecause::Far | IgnoredBecause::NothingToDo | IgnoredBecause::Spent => Loudness::Told,
+                IgnoredBecause::Stale => Loudness::Warned,
+            },
+            Self::EpisodeRecovered | Self::StepAdopted { .. } => Loudness::Warned,
+            Self::SourceSawAgain { .. }
+            | Self::NoticeForgotten { .. }
+            | Self::EpisodeOpened { .. }
+            | Self::NoticeAppeared { .. }
+            | Self::NoticeMoved { .. }
+            | Self::NoticeWithdrawn { .. }
+            | Self::DeadlineSet { .. }
+            | Self::StepDue { .. }
+            | Self::StepStarted { .. }
+            | Self::StepSpawned { .. }
+            | Self::UndoDue { .. }
+            | Self::EpisodeSettled { .. }
+            | Self::EpisodeResumed
+            | Self::EpisodeClosed { .. }
+            | Self::ExitAsked { .. }
+            | Self::Exited => Loudness::Told,
+        }
+    }
+
+    /// What became fact, in one sentence without its full stop.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::SourceRead { source, probe, standing, .. } => match standing.len() {
+                0 => format!("{source} says nothing at {probe}"),
+                count => format!("{source} reports {count} standing at {probe}"),
+            },
+            Self::SourceMissed { source, probe, rank, fault } => {
+                let matter = match rank {
+                    Rank::Vital => "",
+                    Rank::Side => " (not vital)",
+                };
+                format!("{source} could not be read at {probe}{matter}: {fault}")
+            }
+            Self::SourceWentBlind { source, fault } => {
+                format!("blind: {source} could not be read for three polls: {fault}")
+            }
+            Self::SourceSawAgain { source, after } => {
+                format!("{source} can be read again, after {} without an answer", Spoken(*after))
+            }
+            Self::NoticeIgnored { notice, because } => {
+                let why = match because {
+                    IgnoredBecause::Stale => "it stood there when we began, and its time is long past",
+                    IgnoredBecause::Spent => "its episode has closed, and its time has not moved",
+                    IgnoredBecause::Far => "its time is far, and steps begin when the lead does",
+                    IgnoredBecause::NothingToDo => "no step is for it",
+                };
+                format!("noted {}, and did nothing: {why}", named(notice))
+            }
+            Self::NoticeForgotten { key } => format!("the notice {key} of a closed episode is gone"),
+            Self::EpisodeOpened { id, .. } => format!("episode {id} opened"),
+            Self::NoticeAppeared { notice, deadline, .. } => {
+                format!("notice: {}; {}", named(notice), window(deadline))
+            }
+            Self::NoticeSeenToo { key, probe } => format!("{probe} reports the notice {key} too"),
+            Self::NoticeMoved { notice, deadline } => format!("notice moved: {}; {}", named(notice), window(deadline)),
+            Self::NoticeWithdrawn { key } => format!("the notice {key} was withdrawn"),
+            Self::DeadlineSet { deadline, end } => format!(
+                "planning for {}, of which {} are for steps",
+                Spoken(deadline.window()),
+                Spoken(end.since(deadline.heard))
+            ),
+            Self::StepDue { step, .. } => format!("{step} is due"),
+            Self::StepStarted { run, .. } => format!("{} begins", spoken(run)),
+            Self::StepSpawned { run, process } => format!("{} runs as process {}", spoken(run), process.pid),
+            Self::StepAdopted { run } => format!("{} was begun before we crashed; looking for it", spoken(run)),
+            Self::StepEnded { run, ending } => {
+                let left = match ending.left_over {
+                    0 => String::new(),
+                    1 => "; it left 1 process behind".to_owned(),
+                    count => format!("; it left {count} processes behind"),
+                };
+                format!("{} {}: {}{left}", spoken(run), ending.outcome, ending.detail)
+            }
+            Self::StepSkipped { step, because } => {
+                let why = match because {
+                    SkippedBecause::TooLittleTime => "it is optional, and the others need the time",
+                    SkippedBecause::NoTimeLeft => "no time is left for it",
+                    SkippedBecause::Withdrawn => "the notice was withdrawn before it began",
+                    SkippedBecause::Unknown => "the configuration no longer has it",
+                    SkippedBecause::EpisodeOver => "the episode ended before it began",
+                    SkippedBecause::Stopped => "we were told to stop at once",
+                };
+                format!("{step} skipped: {why}")
+            }
+            Self::UndoDue { step } => format!("what {step} did is to be put back"),
+            Self::EpisodeSettled { closing } => format!("the episode comes to its end: {}", why(*closing)),
+            Self::EpisodeResumed => "the notice stands again, and the episode goes on".to_owned(),
+            Self::EpisodeRecovered => "the daemon was started again inside this episode and takes it up".to_owned(),
+            Self::EpisodeClosed { closing, .. } => format!("episode closed: {}", why(*closing)),
+            Self::ExitAsked { signal } => match signal {
+                Signal::ShutDown => "asked to end because the machine or container goes down".to_owned(),
+                Signal::Restart => "asked to end; the machine stays".to_owned(),
+                Signal::StopNow => "asked to end again: stopping everything at once".to_owned(),
+            },
+            Self::Exited => "nothing is due or running; ending".to_owned(),
+        }
+    }
+}
+
+fn named(notice: &Notice) -> String {
+    let time = match notice.stated {
+        Stated::At(at) => format!(" at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        Stated::In(span) => format!(" in {}", Spoken(span)),
+        Stated::Unsaid => String::new(),
+    };
+    let detail = if notice.detail.is_empty() { String::new() } else { format!(" ({})", notice.detail) };
+    format!("{} from {}, {}{time}{detail}", notice.kind(), notice.key.source, notice.action)
+}
+
+fn window(deadline: &Deadline) -> String {
+    let left = Spoken(deadline.window());
+    match deadline.footing {
+        Footing::Stated => format!("{left} left"),
+        Footing::Assumed => format!("{left} assumed left"),
+    }
+}
+
+fn spoken(run: &Run) -> String {
+    let what = match run.work {
+        Work::Act => run.step.to_string(),
+        Work::Undo => format!("putting back {}", run.step),
+    };
+    match run.attempt {
+        1 => what,
+        attempt => format!("{what} (attempt {attempt})"),
+    }
+}
+
+const fn why(closing: Closing) -> &'static str {
+    match closing {
+        Closing::Withdrawn => "its notices were withdrawn",
+        Closing::Survived => "the machine still runs long after its deadline",
+        Closing::Rebooted => "the machine booted again",
+        Closing::Resumed => "the machine came back from hibernation",
+        Closing::Restarted => "only our own service had been asked to end",
+    }
+}
