@@ -3,7 +3,7 @@
 use super::episode::{
     Episode, Finished, IllegalMove, Move, Planned, Progress, Running, Stage, Standing, StepState, Trace,
 };
-use super::{Ears, Exit, Spent, Watchdog};
+use super::{Ears, Exit, Spent, Told, Watchdog};
 use crate::model::{
     Closing, Event, IgnoredBecause, Notice, NoticeKey, Now, Outcome, Presence, ProbeName, Run, Signal, SkippedBecause,
     Stated, Strength, Undo, Work,
@@ -20,6 +20,10 @@ impl Watchdog {
             }
             Event::SourceWentBlind { .. } | Event::SourceSawAgain { .. } => self.ears.apply(event, now, &[]),
             Event::NoticeIgnored { .. } => {}
+            Event::MachineResumed => {
+                self.ears.apply(event, now, &[]);
+                self.tell_limits_again();
+            }
             Event::NoticeForgotten { key } => {
                 self.spent.remove(key);
                 self.ears.ignored.remove(key);
@@ -93,7 +97,6 @@ impl Watchdog {
                     since_wall: now.wall,
                     process: None,
                     stop_by: *stop_by,
-                    watched: now.moment,
                 };
                 let can_undo = self.step(&run.step).is_some_and(|step| step.undo == Undo::PutBack);
                 self.make(&run.step, &Move::Start(running), |step| {
@@ -108,13 +111,13 @@ impl Watchdog {
                         Work::Undo => step.undo_tries += 1,
                     }
                 })?;
-                self.told.insert(run.clone(), *stop_by);
+                self.told.insert(run.clone(), Told { stop_by: *stop_by, at: now.moment });
             }
             Event::StepSpawned { run, process } => {
                 self.make(&run.step, &Move::Spawn(run.clone(), *process), |_| {})?;
             }
             Event::StepAdopted { run } => {
-                self.make(&run.step, &Move::Adopt(run.clone(), now.moment), |_| {})?;
+                self.make(&run.step, &Move::Adopt(run.clone()), |_| {})?;
                 // The executor of an earlier daemon knew the stop-by, ours does not.
                 self.told.remove(run);
             }
@@ -141,7 +144,11 @@ impl Watchdog {
                     }
                 }
             }
-            Event::EpisodeRecovered => {}
+            Event::EpisodeRecovered { boot } => {
+                if let Some(episode) = &mut self.episode {
+                    episode.boot = boot.clone();
+                }
+            }
             Event::EpisodeClosed { standing, .. } => self.close(standing, now),
             Event::ExitAsked { signal } => {
                 self.exit = match signal {
@@ -215,6 +222,13 @@ impl Watchdog {
         })?;
         self.told.remove(run);
         Ok(())
+    }
+
+    /// After the machine slept, the executor's timers are late by as much: each limit is ordered again.
+    fn tell_limits_again(&mut self) {
+        for told in self.told.values_mut() {
+            told.stop_by = crate::model::Moment::default();
+        }
     }
 
     fn close(&mut self, standing: &[Notice], now: Now) {

@@ -29,8 +29,8 @@ pub struct Ears {
     pub waiting: BTreeMap<NoticeKey, Waiting>,
     /// Good reads of a probe without a notice that it reported before.
     missing: BTreeMap<(NoticeKey, ProbeName), Missing>,
-    /// When this run began; silence is counted from here.
-    began: Moment,
+    /// When this run began, or the machine last woke up; silence is counted from here.
+    awake: Moment,
 }
 
 /// A probe.
@@ -80,7 +80,7 @@ struct Missing {
 impl Ears {
     /// Ears that have heard nothing since `began`.
     pub fn since(began: Moment) -> Self {
-        Self { began, ..Self::default() }
+        Self { awake: began, ..Self::default() }
     }
 
     /// Takes in an event that concerns them; `known` are the notices that a probe reported before.
@@ -107,6 +107,7 @@ impl Ears {
             Event::SourceSawAgain { source, .. } => {
                 self.blind.remove(source);
             }
+            Event::MachineResumed => self.awake = now.moment,
             Event::NoticeIgnored { .. }
             | Event::NoticeForgotten { .. }
             | Event::EpisodeOpened { .. }
@@ -124,7 +125,7 @@ impl Ears {
             | Event::UndoDue { .. }
             | Event::EpisodeSettled { .. }
             | Event::EpisodeResumed
-            | Event::EpisodeRecovered
+            | Event::EpisodeRecovered { .. }
             | Event::EpisodeClosed { .. }
             | Event::ExitAsked { .. }
             | Event::Exited => {}
@@ -181,9 +182,10 @@ impl Ears {
         self.probes
             .iter()
             .filter(|((of, _), heard)| of == source && heard.rank == Rank::Vital)
-            .map(|(_, heard)| heard.last_good.unwrap_or(self.began))
+            .map(|(_, heard)| heard.last_good.unwrap_or(self.awake))
             .min()
-            .unwrap_or(self.began)
+            .unwrap_or(self.awake)
+            .max(self.awake)
     }
 
     fn heard(&mut self, source: &SourceName, probe: &ProbeName, rank: Rank) -> &mut Heard {

@@ -141,8 +141,6 @@ pub struct Running {
     pub process: Option<Process>,
     /// The stop-by that was journaled at its start.
     pub stop_by: Moment,
-    /// Since when this run of the daemon watches it: its start, or its adoption.
-    pub watched: Moment,
 }
 
 /// How a run of a step ended, with the numbers worth keeping.
@@ -171,7 +169,7 @@ pub enum Move {
     /// The run's process is known.
     Spawn(Run, Process),
     /// The run was taken into care again after a crash of ours.
-    Adopt(Run, Moment),
+    Adopt(Run),
     /// The run ended.
     End(Run, Outcome),
     /// It will not be begun.
@@ -209,12 +207,7 @@ impl Progress {
                 Self::Undoing(Running { process: Some(*process), ..running.clone() })
             }
 
-            (Self::Running(running), Move::Adopt(run, now)) if running.run == *run => {
-                Self::Running(Running { watched: *now, ..running.clone() })
-            }
-            (Self::Undoing(running), Move::Adopt(run, now)) if running.run == *run => {
-                Self::Undoing(Running { watched: *now, ..running.clone() })
-            }
+            (Self::Running(running) | Self::Undoing(running), Move::Adopt(run)) if running.run == *run => self.clone(),
 
             (Self::Running(running), Move::End(run, outcome)) if running.run == *run => Self::Ended(*outcome),
             (Self::Undoing(running), Move::End(run, outcome)) if running.run == *run => Self::Undone(*outcome),

@@ -40,6 +40,7 @@ impl Watchdog {
             }
             Input::Signalled { signal } => self.hear_signal(signal, now, turn),
             Input::Resumed => {
+                self.take(Event::MachineResumed, now, turn);
                 if self.episode().is_some_and(|episode| episode.closing().is_none()) {
                     self.take(Event::EpisodeSettled { closing: Closing::Resumed }, now, turn);
                 }
@@ -64,7 +65,7 @@ impl Watchdog {
         let had_exited = self.exit == Exit::Ordered;
         self.begin_run(now);
         let same_boot = self.episode().is_some_and(|episode| episode.boot == boot);
-        self.boot = Some(boot);
+        self.boot = Some(boot.clone());
         let Some(episode) = self.episode() else { return };
         let unknown: Vec<_> = episode
             .steps
@@ -91,12 +92,13 @@ impl Watchdog {
             if !settling {
                 self.take(Event::EpisodeSettled { closing: Closing::Rebooted }, now, turn);
             }
+            self.take(Event::EpisodeRecovered { boot }, now, turn);
             return;
         }
         for step in unknown {
             self.take(Event::StepSkipped { step, because: SkippedBecause::Unknown }, now, turn);
         }
-        self.take(Event::EpisodeRecovered, now, turn);
+        self.take(Event::EpisodeRecovered { boot }, now, turn);
         for run in &running {
             self.take(Event::StepAdopted { run: run.clone() }, now, turn);
         }
@@ -313,10 +315,20 @@ fn shutdown_notice() -> Notice {
 }
 
 /// Whether the planned deadline has to change to this one.
-pub(super) fn is_new_deadline(planned: Option<super::Planned>, earliest: Deadline, strength: Strength) -> bool {
+///
+/// What was planned for when it was set, the least window included, is not taken back by an older deadline.
+pub(super) fn is_new_deadline(
+    planned: Option<super::Planned>,
+    earliest: Deadline,
+    strength: Strength,
+    least_window: Duration,
+) -> bool {
     match planned {
         None => true,
         Some(planned) if planned.strength < strength => true,
-        Some(planned) => planned.deadline.at.since(earliest.at) >= SMALLEST_MOVE,
+        Some(planned) => {
+            let earliest = earliest.at.max(planned.deadline.heard.plus(least_window));
+            planned.deadline.at.since(earliest) >= SMALLEST_MOVE
+        }
     }
 }

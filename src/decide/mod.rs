@@ -45,8 +45,16 @@ pub struct Watchdog {
     /// Notices of closed episodes: they open no new one unless their time moves.
     spent: BTreeMap<NoticeKey, Spent>,
     exit: Exit,
-    /// The stop-by that the executor was last told of each run, so that only changes are ordered.
-    told: BTreeMap<Run, Moment>,
+    /// What the executor was last told of each run, so that only changes are ordered.
+    told: BTreeMap<Run, Told>,
+}
+
+/// The stop-by that the executor was last told of a run.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    stop_by: Moment,
+    /// When it was told.
+    at: Moment,
 }
 
 /// A notice that belonged to a closed episode.
@@ -221,9 +229,23 @@ impl Watchdog {
             .collect();
         self.told.retain(|run, _| limits.iter().any(|(running, _)| running == run));
         for (run, stop_by) in limits {
-            let told = self.told.insert(run.clone(), stop_by);
-            if told.is_some_and(|told| told != stop_by) {
-                orders.push(Order::Limit { run, stop_by });
+            let told = self.told.get(&run).copied();
+            if told.is_some_and(|told| told.stop_by == stop_by) {
+                continue;
+            }
+            self.told.insert(run.clone(), Told { stop_by, at: now.moment });
+            let adopted = orders.iter_mut().find_map(|order| match order {
+                Order::Adopt { run: adopted, stop_by, .. } if *adopted == run => Some(stop_by),
+                Order::Adopt { .. }
+                | Order::Start { .. }
+                | Order::Limit { .. }
+                | Order::PostNotice { .. }
+                | Order::TakeDownNotice
+                | Order::Exit => None,
+            });
+            match adopted {
+                Some(ordered) => *ordered = stop_by,
+                None => orders.push(Order::Limit { run, stop_by }),
             }
         }
     }

@@ -8,7 +8,7 @@ impl Watchdog {
     pub(super) fn orders(&self, event: &Event, now: Now, orders: &mut Vec<Order>) {
         let episode = self.episode();
         match event {
-            Event::DeadlineSet { .. } | Event::EpisodeRecovered => {
+            Event::DeadlineSet { .. } | Event::EpisodeRecovered { .. } => {
                 if let Some(briefing) = episode.filter(|it| it.closing().is_none()).and_then(|it| brief(it, now)) {
                     orders.push(Order::PostNotice { briefing });
                 }
@@ -39,6 +39,7 @@ impl Watchdog {
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::NoticeIgnored { .. }
+            | Event::MachineResumed
             | Event::NoticeForgotten { .. }
             | Event::EpisodeOpened { .. }
             | Event::NoticeAppeared { .. }

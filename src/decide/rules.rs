@@ -56,7 +56,7 @@ impl Watchdog {
             wakes.push(planned.deadline.at.plus(self.policy.survived_after));
         }
         for running in episode.steps.iter().filter_map(|step| step.progress.running()) {
-            wakes.push(self.report_by(running, now.moment));
+            wakes.extend(self.report_by(running, now.moment));
         }
         if let Some(planned) = episode.deadline
             && episode.closing().is_none()
@@ -129,9 +129,7 @@ impl Watchdog {
     fn stage(&self, now: Now) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         match (episode.stage, episode.strength()) {
-            (Stage::Open { .. }, None) => {
-                (!episode.notices.is_empty()).then_some(Event::EpisodeSettled { closing: Closing::Withdrawn })
-            }
+            (Stage::Open { .. }, None) => Some(Event::EpisodeSettled { closing: Closing::Withdrawn }),
             (Stage::Open { .. }, Some(_)) => {
                 let planned = episode.deadline?;
                 let survived = now.moment >= planned.deadline.at.plus(self.policy.survived_after);
@@ -151,7 +149,7 @@ impl Watchdog {
             .filter(|standing| standing.notice.strength() == strength)
             .map(|standing| standing.deadline)
             .min_by_key(|deadline| deadline.at)?;
-        is_new_deadline(episode.deadline, earliest, strength)
+        is_new_deadline(episode.deadline, earliest, strength, self.policy.least_window)
             .then(|| Event::DeadlineSet { deadline: earliest, end: reckon::end(&self.policy, &earliest) })
     }
 
@@ -163,7 +161,7 @@ impl Watchdog {
             .steps
             .iter()
             .filter_map(|step| step.progress.running())
-            .find(|running| now.moment >= self.report_by(running, now.moment))?;
+            .find(|running| self.report_by(running, now.moment).is_some_and(|by| now.moment >= by))?;
         Some(Event::StepEnded {
             run: running.run.clone(),
             ending: Ending {
@@ -174,9 +172,10 @@ impl Watchdog {
         })
     }
 
-    /// When the end of a run has to have been reported.
-    fn report_by(&self, running: &Running, now: Moment) -> Moment {
-        self.stop_by(running, now).max(running.watched).plus(REPORT_WITHIN)
+    /// When the end of a run has to have been reported; nothing while the executor does not know its newest stop-by.
+    fn report_by(&self, running: &Running, now: Moment) -> Option<Moment> {
+        let told = self.told.get(&running.run)?;
+        (told.stop_by == self.stop_by(running, now)).then(|| told.stop_by.max(told.at).plus(REPORT_WITHIN))
     }
 
     /// Steps that have become due: for the first time, for a stronger notice, after a failure, or after a loss of sight.

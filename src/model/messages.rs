@@ -256,6 +256,8 @@ pub enum Event {
         /// Which.
         key: NoticeKey,
     },
+    /// The machine came back from hibernation, or from another long sleep.
+    MachineResumed,
     /// An episode opened.
     EpisodeOpened {
         /// Its name.
@@ -355,7 +357,10 @@ pub enum Event {
     /// The reason to end the episode is gone: a withdrawn notice stands again.
     EpisodeResumed,
     /// The daemon was started again inside an open episode.
-    EpisodeRecovered,
+    EpisodeRecovered {
+        /// The boot that it runs in now.
+        boot: BootId,
+    },
     /// The episode ended.
     EpisodeClosed {
         /// Why.
@@ -380,7 +385,8 @@ impl Event {
             | Self::SourceMissed { .. }
             | Self::SourceWentBlind { .. }
             | Self::SourceSawAgain { .. }
-            | Self::NoticeIgnored { .. } => false,
+            | Self::NoticeIgnored { .. }
+            | Self::MachineResumed => false,
             Self::NoticeForgotten { .. }
             | Self::EpisodeOpened { .. }
             | Self::NoticeAppeared { .. }
@@ -397,7 +403,7 @@ impl Event {
             | Self::UndoDue { .. }
             | Self::EpisodeSettled { .. }
             | Self::EpisodeResumed
-            | Self::EpisodeRecovered
+            | Self::EpisodeRecovered { .. }
             | Self::EpisodeClosed { .. }
             | Self::ExitAsked { .. }
             | Self::Exited => true,

@@ -40,7 +40,8 @@ impl Event {
                 IgnoredBecause::Far | IgnoredBecause::NothingToDo | IgnoredBecause::Spent => Loudness::Told,
                 IgnoredBecause::Stale => Loudness::Warned,
             },
-            Self::EpisodeRecovered | Self::StepAdopted { .. } => Loudness::Warned,
+            Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => Loudness::Warned,
+            Self::MachineResumed => Loudness::Told,
             Self::SourceSawAgain { .. }
             | Self::NoticeForgotten { .. }
             | Self::EpisodeOpened { .. }
@@ -90,6 +91,7 @@ impl Event {
                 format!("noted {}, and did nothing: {why}", named(notice))
             }
             Self::NoticeForgotten { key } => format!("the notice {key} of a closed episode is gone"),
+            Self::MachineResumed => "the machine woke up after a sleep".to_owned(),
             Self::EpisodeOpened { id, .. } => format!("episode {id} opened"),
             Self::NoticeAppeared { notice, deadline, .. } => {
                 format!("notice: {}; {}", named(notice), window(deadline))
@@ -128,7 +130,9 @@ impl Event {
             Self::UndoDue { step } => format!("what {step} did is to be put back"),
             Self::EpisodeSettled { closing } => format!("the episode comes to its end: {}", why(*closing)),
             Self::EpisodeResumed => "the notice stands again, and the episode goes on".to_owned(),
-            Self::EpisodeRecovered => "the daemon was started again inside this episode and takes it up".to_owned(),
+            Self::EpisodeRecovered { .. } => {
+                "the daemon was started again inside this episode and takes it up".to_owned()
+            }
             Self::EpisodeClosed { closing, .. } => format!("episode closed: {}", why(*closing)),
             Self::ExitAsked { signal } => match signal {
                 Signal::ShutDown => "asked to end because the machine or container goes down".to_owned(),

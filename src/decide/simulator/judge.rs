@@ -1,0 +1,190 @@
+//! The promises, held against every turn of a world.
+
+use crate::decide::{Progress, Watchdog};
+use crate::model::{Event, Now, Order, Outcome, Policy, Run, StepName, Strength, Turn, Work};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// More events than this in one turn are a loop, not a decision.
+const MOST_EVENTS: usize = 500;
+
+/// How far past the end a step may be ordered to run: not at all.
+const TOLERANCE: Duration = Duration::ZERO;
+
+#[derive(Default)]
+pub(super) struct Judge {
+    faults: Vec<String>,
+    /// The round that each step of the open episode was last due for.
+    rounds: BTreeMap<StepName, Strength>,
+    /// Steps of the open episode that ended, with the round that they ended in.
+    ended: BTreeMap<StepName, (Strength, Outcome)>,
+}
+
+impl Judge {
+    pub(super) fn broken(&mut self, promise: String) {
+        // One broken promise tends to break more; the first few tell the story.
+        if self.faults.len() < 10 {
+            self.faults.push(promise);
+        }
+    }
+
+    pub(super) fn into_faults(self) -> Vec<String> {
+        self.faults
+    }
+
+    /// What every turn has to keep.
+    pub(super) fn turn(&mut self, watchdog: &Watchdog, turn: &Turn, now: Now) {
+        if turn.events.len() > MOST_EVENTS {
+            self.broken(format!("{} events in one turn", turn.events.len()));
+        }
+        if turn.events.is_empty() && !turn.orders.is_empty() {
+            self.broken("an order without an event".to_owned());
+        }
+        for event in &turn.events {
+            self.event(event);
+        }
+        for order in &turn.orders {
+            self.order(watchdog, turn, order, now);
+        }
+        if let Some(event) = watchdog.consequence(now) {
+            self.broken(format!("the mind was not at rest: {event:?}"));
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::EpisodeOpened { .. } | Event::EpisodeClosed { .. } | Event::EpisodeResumed => self.ended.clear(),
+            Event::StepDue { step, round } => {
+                if let Some((before, outcome)) = self.ended.get(step) {
+                    let stronger = before < round;
+                    let again = matches!(outcome, Outcome::Failed | Outcome::Lost);
+                    if !stronger && !again {
+                        self.broken(format!("{step} is due again although it ended {outcome}"));
+                    }
+                }
+                self.rounds.insert(step.clone(), *round);
+            }
+            Event::StepEnded { run, ending } if run.work == Work::Act => {
+                let round = self.rounds.get(&run.step).copied().unwrap_or(Strength::Strong);
+                self.ended.insert(run.step.clone(), (round, ending.outcome));
+            }
+            Event::UndoDue { step } => {
+                self.ended.remove(step);
+            }
+            Event::StepSkipped { .. }
+            | Event::StepEnded { .. }
+            | Event::SourceRead { .. }
+            | Event::SourceMissed { .. }
+            | Event::SourceWentBlind { .. }
+            | Event::SourceSawAgain { .. }
+            | Event::NoticeIgnored { .. }
+            | Event::MachineResumed
+            | Event::NoticeForgotten { .. }
+            | Event::NoticeAppeared { .. }
+            | Event::NoticeSeenToo { .. }
+            | Event::NoticeMoved { .. }
+            | Event::NoticeWithdrawn { .. }
+            | Event::DeadlineSet { .. }
+            | Event::StepStarted { .. }
+            | Event::StepSpawned { .. }
+            | Event::StepAdopted { .. }
+            | Event::EpisodeSettled { .. }
+            | Event::EpisodeRecovered { .. }
+            | Event::ExitAsked { .. }
+            | Event::Exited => {}
+        }
+    }
+
+    fn order(&mut self, watchdog: &Watchdog, turn: &Turn, order: &Order, now: Now) {
+        match order {
+            Order::Start { run, stop_by, .. } => {
+                let journaled =
+                    turn.events.iter().any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
+                if !journaled {
+                    self.broken(format!("{run} was ordered without its event"));
+                }
+                let Some(episode) = watchdog.episode() else {
+                    self.broken(format!("{run} was ordered without an episode"));
+                    return;
+                };
+                if run.work == Work::Undo {
+                    return;
+                }
+                if episode.strength().is_none() {
+                    self.broken(format!("{run} was started although no notice stands"));
+                }
+                if episode.deadline.is_some_and(|planned| *stop_by > planned.end.plus(TOLERANCE)) {
+                    self.broken(format!("{run} may run past the end"));
+                }
+                if *stop_by <= now.moment {
+                    self.broken(format!("{run} was started without any time"));
+                }
+                let step = watchdog.policy().steps.iter().find(|step| step.name == run.step);
+                for before in step.iter().flat_map(|step| &step.after) {
+                    let ahead = episode.step(before).is_some_and(|it| match it.progress {
+                        Progress::Due | Progress::Running(_) => true,
+                        Progress::Idle
+                        | Progress::Ended(_)
+                        | Progress::Dropped
+                        | Progress::UndoDue
+                        | Progress::Undoing(_)
+                        | Progress::Undone(_) => false,
+                    });
+                    if ahead {
+                        self.broken(format!("{run} was started before {before} had ended"));
+                    }
+                }
+            }
+            Order::Limit { run, stop_by } => {
+                let planned = watchdog.episode().and_then(|episode| episode.deadline);
+                if run.work == Work::Act && planned.is_some_and(|planned| *stop_by > planned.end) {
+                    self.broken(format!("{run} was given time past the end"));
+                }
+            }
+            Order::Adopt { .. } | Order::PostNotice { .. } | Order::TakeDownNotice | Order::Exit => {}
+        }
+    }
+
+    /// What the executor sees when a run begins.
+    pub(super) fn started<'a>(&mut self, run: &Run, mut alive: impl Iterator<Item = &'a Run>) {
+        if alive.any(|other| other.step == run.step) {
+            self.broken(format!("two runs of {} at once", run.step));
+        }
+    }
+
+    /// What a mind recovered from the journal has to agree on with the one that wrote it.
+    pub(super) fn replay_equals_live(&mut self, live: &Watchdog, journal: &[(Event, Now)], now: Now) {
+        let mut replayed = Watchdog::new(live.policy().clone());
+        for (event, at) in journal {
+            if let Err(illegal) = replayed.recover(event, *at) {
+                self.broken(format!("recovery refused {event:?}: {illegal}"));
+            }
+        }
+        let same = replayed.episode() == live.episode()
+            && replayed.spent == live.spent
+            && replayed.generation() == live.generation();
+        if !same {
+            self.broken(format!("replay differs from live at {now:?}"));
+        }
+    }
+
+    /// At a crash, whatever was kept has to be legal from the start.
+    pub(super) fn recovers_as_journaled(&mut self, policy: &Policy, journal: &[(Event, Now)], now: Now) {
+        let mut replayed = Watchdog::new(policy.clone());
+        for (event, at) in journal {
+            if let Err(illegal) = replayed.recover(event, *at) {
+                self.broken(format!("recovery at {now:?} refused {event:?}: {illegal}"));
+            }
+        }
+    }
+
+    /// What has to hold when the world has ended.
+    pub(super) fn at_rest(&mut self, watchdog: &Watchdog, journal: &[(Event, Now)], now: Now) {
+        if let Some(episode) = watchdog.episode() {
+            let steps: Vec<String> =
+                episode.steps.iter().map(|step| format!("{} {}", step.name, step.progress.word())).collect();
+            self.broken(format!("episode {} never closed: {:?}, {steps:?}", episode.id, episode.stage));
+        }
+        self.replay_equals_live(watchdog, journal, now);
+    }
+}

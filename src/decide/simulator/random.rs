@@ -1,0 +1,255 @@
+//! Worlds from a seed: the same seed makes the same world on every machine.
+
+use super::{Conduct, Crash, Ends, Happening, Level, Poll, Survivors, WhenStopped, World};
+use crate::model::{
+    Assume, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Policy, Presence, ProbeName, Rank,
+    Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
+};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The wall clock at the beginning of every world, as the stage has it.
+const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+/// Makes a world: small, and full of trouble.
+pub fn world(seed: u64) -> World {
+    let mut dice = Dice::new(seed);
+    let length = secs(dice.within(20, 120));
+    let policy = policy(&mut dice);
+    let polls = polls(&mut dice, length);
+    let happenings = (0..dice.below(3)).map(|_| (dice.moment(length), happening(&mut dice))).collect();
+    let conduct = policy
+        .steps
+        .iter()
+        .filter_map(|step| dice.one_in(2).then(|| (step.name.clone(), conduct(&mut dice))))
+        .collect();
+    let crashes =
+        if dice.one_in(3) { BTreeMap::from([(1 + dice.below(25), crash(&mut dice))]) } else { BTreeMap::new() };
+    World { policy, polls, happenings, conduct, crashes, length }
+}
+
+fn policy(dice: &mut Dice) -> Policy {
+    let count = 1 + dice.below(4) as usize;
+    let names: Vec<StepName> = ["a", "b", "c", "d"][..count].iter().map(StepName::new).collect();
+    let steps = names.iter().enumerate().map(|(at, name)| step(dice, name, &names[..at])).collect();
+    Policy {
+        steps,
+        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5) }],
+        assume: Assume {
+            interruption: secs(40),
+            hibernate: secs(20),
+            scale_in: secs(30),
+            shutdown: secs(25),
+            rebalance: secs(60),
+            maintenance: secs(60),
+        },
+        reserve: secs(5),
+        least_window: secs(10),
+        lead: secs(30),
+        survived_after: secs(dice.within(10, 60)),
+        undo_on_survival: if dice.one_in(4) { Undo::Stay } else { Undo::PutBack },
+    }
+}
+
+fn step(dice: &mut Dice, name: &StepName, before: &[StepName]) -> Step {
+    let timeout = dice.one_in(3).then(|| secs(dice.within(1, 40)));
+    let needs = secs(dice.below(20));
+    Step {
+        name: name.clone(),
+        on: kinds(dice),
+        after: before.iter().filter(|_| dice.one_in(3)).cloned().collect(),
+        timeout,
+        needs: timeout.map_or(needs, |timeout| needs.min(timeout)),
+        optional: dice.one_in(3),
+        hold_until_left: dice.one_in(4).then(|| secs(dice.within(1, 60))),
+        retries: u32::try_from(dice.below(3)).unwrap_or(0),
+        repeat: !dice.one_in(3),
+        rerun: if dice.one_in(3) { Rerun::Never } else { Rerun::IfLost },
+        undo: if dice.one_in(3) { Undo::PutBack } else { Undo::Stay },
+    }
+}
+
+fn kinds(dice: &mut Dice) -> BTreeSet<NoticeKind> {
+    let mut kinds = BTreeSet::from([NoticeKind::Interruption, NoticeKind::ScaleIn]);
+    for kind in [NoticeKind::Shutdown, NoticeKind::Rebalance, NoticeKind::Maintenance] {
+        if dice.one_in(3) {
+            kinds.insert(kind);
+        }
+    }
+    kinds
+}
+
+fn polls(dice: &mut Dice, length: Duration) -> Vec<Poll> {
+    let probes = [
+        ("spot/instance-action", Rank::Vital, NoticeKind::Interruption),
+        ("spot/termination-time", Rank::Side, NoticeKind::Interruption),
+        ("events/recommendations/rebalance", Rank::Side, NoticeKind::Rebalance),
+        ("autoscaling/target-lifecycle-state", Rank::Side, NoticeKind::ScaleIn),
+        ("events/maintenance/scheduled", Rank::Side, NoticeKind::Maintenance),
+    ];
+    let mut polls = Vec::new();
+    for (at, (probe, rank, kind)) in probes.into_iter().enumerate() {
+        // The vital probe is always asked; of the others, some.
+        if at == 0 || dice.one_in(3) {
+            polls.push(Poll {
+                source: SourceName::new("aws"),
+                probe: ProbeName::new(probe),
+                rank,
+                interval: secs(5),
+                levels: levels(dice, kind, length),
+            });
+        }
+    }
+    polls
+}
+
+/// What a probe says over time: appearing, moving, vanishing, coming back, and trouble in between.
+fn levels(dice: &mut Dice, kind: NoticeKind, length: Duration) -> Vec<(Duration, Level)> {
+    let mut times: Vec<Duration> = (0..dice.within(1, 5)).map(|_| dice.moment(length)).collect();
+    times.sort();
+    let mut last = notice(dice, kind, times[0]);
+    times
+        .into_iter()
+        .map(|at| {
+            let level = match dice.below(8) {
+                0 | 1 => Level::Standing(Vec::new()),
+                2 => Level::Broken,
+                3 => {
+                    last = notice(dice, kind, at);
+                    Level::Standing(vec![last.clone()])
+                }
+                _ => Level::Standing(vec![last.clone()]),
+            };
+            (at, level)
+        })
+        .collect()
+}
+
+fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
+    let from = BEGINNING.saturating_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(BEGINNING);
+    let stated = match dice.below(8) {
+        0 => Stated::Unsaid,
+        1 => Stated::At(plus(from, -1_000)),
+        2 => Stated::At(plus(from, 30_000_000)),
+        _ => Stated::At(plus(from, i64::try_from(dice.below(130)).unwrap_or(0) - 30)),
+    };
+    let stated = match kind {
+        NoticeKind::Interruption | NoticeKind::Maintenance => stated,
+        NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => Stated::Unsaid,
+    };
+    let actions = [
+        NoticeAction::Terminate,
+        NoticeAction::Stop,
+        NoticeAction::Hibernate,
+        NoticeAction::Reboot,
+        NoticeAction::Unstated,
+    ];
+    Notice {
+        key: NoticeKey {
+            source: SourceName::new("aws"),
+            kind,
+            machine: MachineId::new("i-0"),
+            event: if kind == NoticeKind::Maintenance { format!("e{}", dice.below(2)) } else { String::new() },
+        },
+        action: actions[dice.below(5) as usize],
+        stated,
+        usual_window: (kind == NoticeKind::Interruption).then(|| secs(120)),
+        presence: Presence::Reported,
+        detail: String::new(),
+    }
+}
+
+fn happening(dice: &mut Dice) -> Happening {
+    let handed = |kind| NoticeKey {
+        source: SourceName::new("socket"),
+        kind,
+        machine: MachineId::new("i-0"),
+        event: String::new(),
+    };
+    let kind = [NoticeKind::Shutdown, NoticeKind::Interruption, NoticeKind::Rebalance][dice.below(3) as usize];
+    match dice.below(9) {
+        0 | 1 => Happening::HandIn(Box::new(Notice {
+            key: handed(kind),
+            action: NoticeAction::Unstated,
+            stated: if dice.one_in(2) { Stated::In(secs(dice.below(90))) } else { Stated::Unsaid },
+            usual_window: None,
+            presence: Presence::HandedIn,
+            detail: String::new(),
+        })),
+        2 => Happening::TakeBack(handed(kind)),
+        3 | 4 => {
+            let signal = [Signal::ShutDown, Signal::Restart, Signal::StopNow][dice.below(3) as usize];
+            Happening::Signal(signal, secs(dice.within(1, 20)))
+        }
+        5 => Happening::Hibernate(secs(dice.within(1, 100))),
+        6 => Happening::Reboot(secs(dice.within(1, 40))),
+        7 => Happening::ClockStep(SignedDuration::from_secs(i64::try_from(dice.below(600)).unwrap_or(0) - 300)),
+        _ => Happening::Crash(crash(dice)),
+    }
+}
+
+fn crash(dice: &mut Dice) -> Crash {
+    Crash {
+        down: Duration::from_millis(dice.within(1, 30_000)),
+        survivors: if dice.one_in(2) { Survivors::Live } else { Survivors::Gone },
+    }
+}
+
+fn conduct(dice: &mut Dice) -> Conduct {
+    let ends = [Ends::Well, Ends::Well, Ends::Badly, Ends::BadlyOnce, Ends::Never][dice.below(5) as usize];
+    let when_stopped = match dice.below(4) {
+        0 => WhenStopped::AnswersAfter(Duration::from_millis(dice.below(3_000))),
+        1 => WhenStopped::Silent,
+        _ => WhenStopped::Obeys,
+    };
+    Conduct {
+        takes: Duration::from_millis(dice.below(50_000)),
+        ends,
+        when_stopped,
+        reports: if dice.one_in(4) { 2 } else { 1 },
+        spawns: !dice.one_in(4),
+    }
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn plus(from: Timestamp, secs: i64) -> Timestamp {
+    from.saturating_add(SignedDuration::from_secs(secs)).unwrap_or(from)
+}
+
+/// Chance from a seed: SplitMix64, which passes the usual tests and needs one word of state.
+struct Dice(u64);
+
+impl Dice {
+    /// Neighbouring seeds are mixed apart first.
+    const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add(1))
+    }
+
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    }
+
+    const fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    const fn within(&mut self, least: u64, bound: u64) -> u64 {
+        least + self.below(bound - least)
+    }
+
+    const fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    fn moment(&mut self, length: Duration) -> Duration {
+        Duration::from_millis(self.below(crate::model::millis(length)))
+    }
+}

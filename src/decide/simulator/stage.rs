@@ -1,0 +1,395 @@
+//! The stage on which a world is played: the loop, a virtual clock, and an executor whose steps only pretend.
+
+use super::judge::Judge;
+use super::{Conduct, Crash, Ends, Entry, Happening, Level, Survivors, Telling, Timeline, Told, WhenStopped, World};
+use crate::decide::Watchdog;
+use crate::model::{BootId, Ending, Event, Input, Moment, Now, Order, Outcome, Process, Run};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// No world has more turns than this: the mind comes to rest.
+const MOST_TURNS: u64 = 200_000;
+
+/// The wall clock at the beginning of every world.
+const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+pub(super) struct Stage<'w> {
+    world: &'w World,
+    telling: Telling,
+    timeline: Timeline,
+    judge: Judge,
+    /// Milliseconds since the world began.
+    at: u64,
+    /// When the machine last booted.
+    booted: u64,
+    boots: u32,
+    /// By how much somebody has set the wall clock.
+    set: SignedDuration,
+    /// The mind, while the daemon runs.
+    watchdog: Option<Watchdog>,
+    /// What is on disk.
+    journal: Vec<(Event, Now)>,
+    /// What is due, by time and then in the order it was scheduled.
+    due: BTreeMap<(u64, u64), Due>,
+    scheduled: u64,
+    /// Steps that pretend to run.
+    runs: Vec<Pretended>,
+    /// The wake that is scheduled, so that only one is.
+    wake: Option<(u64, u64)>,
+}
+
+enum Due {
+    Poll(usize),
+    Happening(usize),
+    Wake,
+    /// A step ends by itself, unless it ended before.
+    Ends(Run, u32),
+    /// A step's end is reported.
+    Report(Run, Ending),
+    Spawned(Run, u32),
+    Start,
+}
+
+struct Pretended {
+    run: Run,
+    /// Its process id.
+    pid: u32,
+    conduct: Conduct,
+    stop_by: Moment,
+    ended: bool,
+    stop_wake: Option<(u64, u64)>,
+}
+
+impl<'w> Stage<'w> {
+    pub(super) fn new(world: &'w World, telling: Telling) -> Self {
+        Self {
+            world,
+            telling,
+            timeline: Timeline::default(),
+            judge: Judge::default(),
+            at: 0,
+            // Machines have been up for a while when a daemon starts.
+            booted: 0,
+            boots: 1,
+            set: SignedDuration::ZERO,
+            watchdog: None,
+            journal: Vec::new(),
+            due: BTreeMap::new(),
+            scheduled: 0,
+            runs: Vec::new(),
+            wake: None,
+        }
+    }
+
+    pub(super) fn play(mut self) -> Timeline {
+        self.schedule(0, Due::Start);
+        for index in 0..self.world.happenings.len() {
+            let at = ms(self.world.happenings[index].0);
+            self.schedule(at, Due::Happening(index));
+        }
+        for index in 0..self.world.polls.len() {
+            // Two sources are not asked in the same instant.
+            self.schedule(1 + index as u64, Due::Poll(index));
+        }
+        let end = ms(self.world.length + World::AFTERMATH);
+        while let Some(((at, _), due)) = self.due.pop_first() {
+            if at > end || self.timeline.turns > MOST_TURNS {
+                break;
+            }
+            self.at = self.at.max(at);
+            self.happen(due);
+            if self.is_over() {
+                break;
+            }
+        }
+        if self.timeline.turns > MOST_TURNS {
+            self.judge.broken("the mind did not come to rest".to_owned());
+        }
+        if let Some(watchdog) = &self.watchdog {
+            self.judge.at_rest(watchdog, &self.journal, self.now());
+        }
+        self.timeline.faults = self.judge.into_faults();
+        self.timeline
+    }
+
+    /// Past the world's end, with nothing open, only polls would follow.
+    fn is_over(&self) -> bool {
+        self.at > ms(self.world.length)
+            && self.watchdog.as_ref().is_some_and(|watchdog| watchdog.episode().is_none())
+            && self.due.values().all(|due| matches!(due, Due::Poll(_) | Due::Wake))
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Start => self.start(),
+            Due::Wake => {
+                self.wake = None;
+                self.turn(Input::Woke);
+            }
+            Due::Poll(index) => self.poll(index),
+            Due::Happening(index) => self.happening(&self.world.happenings[index].1.clone()),
+            Due::Ends(run, pid) => self.end_by_itself(&run, pid),
+            Due::Report(run, ending) => self.turn(Input::Ended { run, ending }),
+            Due::Spawned(run, pid) => {
+                let process = Process { pid, start_ticks: u64::from(pid) };
+                self.turn(Input::Spawned { run, process });
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        if self.watchdog.is_some() {
+            return;
+        }
+        let mut watchdog = Watchdog::new(self.world.policy.clone());
+        for (event, at) in &self.journal {
+            if let Err(illegal) = watchdog.recover(event, *at) {
+                self.judge.broken(format!("recovery refused {event:?}: {illegal}"));
+            }
+        }
+        self.tell(|| Told::World("the daemon starts".to_owned()));
+        self.watchdog = Some(watchdog);
+        self.turn(Input::Restarted { boot: self.boot() });
+    }
+
+    /// The five lines: an input, a decision, its events on disk, its orders carried out, the next wake.
+    fn turn(&mut self, input: Input) {
+        let now = self.now();
+        let Some(mut watchdog) = self.watchdog.take() else { return };
+        self.timeline.turns += 1;
+        let turn = watchdog.decide(input, now);
+        self.judge.turn(&watchdog, &turn, now);
+        for event in &turn.events {
+            self.tell(|| Told::Event(Box::new(event.clone()), now));
+            if event.is_journaled() {
+                self.timeline.records += 1;
+                self.journal.push((event.clone(), now));
+                if let Some(crash) = self.world.crashes.get(&self.timeline.records) {
+                    self.judge.recovers_as_journaled(&self.world.policy, &self.journal, now);
+                    self.crash(*crash);
+                    return;
+                }
+            }
+        }
+        let exits = turn.orders.contains(&Order::Exit);
+        let wake = watchdog.next_wake(now);
+        self.watchdog = Some(watchdog);
+        for order in turn.orders {
+            self.tell(|| Told::Order(Box::new(order.clone()), now));
+            self.carry_out(order);
+        }
+        if exits {
+            self.watchdog = None;
+            return;
+        }
+        self.wake_at(wake);
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Start { run, stop_by, .. } => {
+                *self.timeline.starts.entry(run.step.clone()).or_default() += 1;
+                let conduct = self.world.conduct.get(&run.step).copied().unwrap_or_default();
+                let pid = 1_000 + u32::try_from(self.scheduled).unwrap_or(0);
+                self.judge.started(&run, self.runs.iter().filter(|other| !other.ended).map(|other| &other.run));
+                if conduct.spawns {
+                    self.schedule(self.at, Due::Spawned(run.clone(), pid));
+                }
+                if conduct.ends != Ends::Never {
+                    self.schedule(self.at + ms(conduct.takes), Due::Ends(run.clone(), pid));
+                }
+                self.runs.push(Pretended { run, pid, conduct, stop_by, ended: false, stop_wake: None });
+                let last = self.runs.len() - 1;
+                self.arm_stop(last);
+            }
+            Order::Adopt { run, process, stop_by, .. } => {
+                let alive = self
+                    .runs
+                    .iter()
+                    .position(|it| it.run == run && !it.ended && process.is_none_or(|process| process.pid == it.pid));
+                match alive {
+                    Some(index) => {
+                        self.runs[index].stop_by = stop_by;
+                        self.arm_stop(index);
+                    }
+                    None => self.report(&run, Outcome::Lost, self.at),
+                }
+            }
+            Order::Limit { run, stop_by } => {
+                if let Some(index) = self.runs.iter().position(|it| it.run == run && !it.ended) {
+                    self.runs[index].stop_by = stop_by;
+                    self.arm_stop(index);
+                }
+            }
+            Order::PostNotice { .. } | Order::TakeDownNotice | Order::Exit => {}
+        }
+    }
+
+    /// Schedules the stop of a run at its stop-by: whatever it does, it does not run past that.
+    fn arm_stop(&mut self, index: usize) {
+        if let Some(before) = self.runs[index].stop_wake.take() {
+            self.due.remove(&before);
+        }
+        let stop_at = (self.booted + self.runs[index].stop_by.as_millis()).max(self.at);
+        let pretended = &self.runs[index];
+        let (run, pid) = (pretended.run.clone(), pretended.pid);
+        let at = self.schedule(stop_at, Due::Ends(run, pid));
+        self.runs[index].stop_wake = Some(at);
+    }
+
+    fn end_by_itself(&mut self, run: &Run, pid: u32) {
+        let now = self.now();
+        let Some(index) = self.runs.iter().position(|it| it.run == *run && it.pid == pid && !it.ended) else { return };
+        self.runs[index].ended = true;
+        if let Some(stop) = self.runs[index].stop_wake.take() {
+            self.due.remove(&stop);
+        }
+        let Pretended { conduct, stop_by, .. } = self.runs[index];
+        let stopped = now.moment >= stop_by;
+        let outcome = match (stopped, conduct.ends) {
+            (true, _) => Outcome::TimedOut,
+            (false, Ends::Well) => Outcome::Done,
+            (false, Ends::BadlyOnce) if run.attempt > 1 => Outcome::Done,
+            (false, Ends::Badly | Ends::BadlyOnce | Ends::Never) => Outcome::Failed,
+        };
+        let delay = match (stopped, conduct.when_stopped) {
+            (false, _) | (true, WhenStopped::Obeys) => Some(Duration::ZERO),
+            (true, WhenStopped::AnswersAfter(delay)) => Some(delay),
+            (true, WhenStopped::Silent) => None,
+        };
+        if let Some(delay) = delay {
+            for _ in 0..conduct.reports {
+                self.report(run, outcome, self.at + ms(delay));
+            }
+        }
+    }
+
+    fn report(&mut self, run: &Run, outcome: Outcome, at: u64) {
+        let ending = Ending { outcome, detail: "as scripted".to_owned(), left_over: 0 };
+        self.schedule(at, Due::Report(run.clone(), ending));
+    }
+
+    fn poll(&mut self, index: usize) {
+        let poll = &self.world.polls[index];
+        self.schedule(self.at + ms(poll.interval), Due::Poll(index));
+        let (source, probe, rank) = (poll.source.clone(), poll.probe.clone(), poll.rank);
+        let over = self.at > ms(self.world.length);
+        let level = poll.levels.iter().rev().find(|(from, _)| ms(*from) <= self.at).map(|(_, level)| level);
+        let input = match level {
+            Some(Level::Broken) if !over => Input::Unanswered {
+                source,
+                probe,
+                rank,
+                fault: crate::model::Fault { word: "scripted".to_owned(), sentence: "as scripted".to_owned() },
+            },
+            Some(Level::Standing(notices)) if !over => {
+                Input::Answered { source, probe, rank, notices: notices.clone(), skew: Some(-self.set) }
+            }
+            // After the world's end nothing stands any more.
+            Some(Level::Broken | Level::Standing(_)) | None => {
+                Input::Answered { source, probe, rank, notices: Vec::new(), skew: Some(-self.set) }
+            }
+        };
+        self.turn(input);
+    }
+
+    fn happening(&mut self, happening: &Happening) {
+        match happening {
+            Happening::HandIn(notice) => self.turn(Input::HandedIn { notice: (**notice).clone() }),
+            Happening::TakeBack(key) => self.turn(Input::TakenBack { key: key.clone() }),
+            Happening::Signal(signal, again) => {
+                self.tell(|| Told::World(format!("a signal: {signal:?}")));
+                self.turn(Input::Signalled { signal: *signal });
+                // A service manager starts us again some time after; while we still run, it is told so.
+                self.schedule(self.at + ms(*again).max(1), Due::Start);
+            }
+            Happening::Hibernate(asleep) => {
+                self.tell(|| Told::World("the machine hibernates".to_owned()));
+                self.at += ms(*asleep);
+                self.turn(Input::Resumed);
+            }
+            Happening::Reboot(down) => {
+                self.tell(|| Told::World("the machine goes down".to_owned()));
+                self.watchdog = None;
+                self.kill_all();
+                self.at += ms(*down);
+                self.booted = self.at;
+                self.boots += 1;
+                self.drop_wake();
+                self.schedule(self.at, Due::Start);
+            }
+            Happening::Crash(crash) => self.crash(*crash),
+            Happening::ClockStep(by) => {
+                self.set = self.set.saturating_add(*by);
+                self.tell(|| Told::World(format!("somebody sets the clock by {by:#}")));
+            }
+        }
+    }
+
+    fn crash(&mut self, crash: Crash) {
+        self.tell(|| Told::World("the daemon dies".to_owned()));
+        self.watchdog = None;
+        self.drop_wake();
+        // Nobody reports to a daemon that is gone, and nobody stops its steps.
+        self.due.retain(|_, due| !matches!(due, Due::Report(..) | Due::Spawned(..)));
+        for index in 0..self.runs.len() {
+            if let Some(stop) = self.runs[index].stop_wake.take() {
+                self.due.remove(&stop);
+            }
+            self.runs[index].stop_by = Moment::from_millis(u64::MAX / 2);
+        }
+        if crash.survivors == Survivors::Gone {
+            self.kill_all();
+        }
+        self.schedule(self.at + ms(crash.down), Due::Start);
+    }
+
+    fn kill_all(&mut self) {
+        for pretended in &mut self.runs {
+            pretended.ended = true;
+        }
+        self.due.retain(|_, due| !matches!(due, Due::Report(..) | Due::Spawned(..) | Due::Ends(..)));
+    }
+
+    fn wake_at(&mut self, wake: Option<Moment>) {
+        self.drop_wake();
+        if let Some(wake) = wake {
+            let at = (self.booted + wake.as_millis()).max(self.at + 1);
+            self.wake = Some(self.schedule(at, Due::Wake));
+        }
+    }
+
+    fn drop_wake(&mut self) {
+        if let Some(before) = self.wake.take() {
+            self.due.remove(&before);
+        }
+    }
+
+    fn schedule(&mut self, at: u64, due: Due) -> (u64, u64) {
+        self.scheduled += 1;
+        let key = (at.max(self.at), self.scheduled);
+        self.due.insert(key, due);
+        key
+    }
+
+    fn now(&self) -> Now {
+        let since = SignedDuration::from_millis(i64::try_from(self.at).unwrap_or(i64::MAX));
+        let wall = BEGINNING.saturating_add(since.saturating_add(self.set)).unwrap_or(BEGINNING);
+        Now { moment: Moment::from_millis(self.at - self.booted), wall }
+    }
+
+    fn boot(&self) -> BootId {
+        BootId::new(format!("boot-{}", self.boots))
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> Told) {
+        if self.telling == Telling::Story {
+            self.timeline.entries.push(Entry { at: Duration::from_millis(self.at), what: what() });
+        }
+    }
+}
+
+fn ms(span: Duration) -> u64 {
+    crate::model::millis(span)
+}
