@@ -20,6 +20,7 @@ pub const TORN_KEPT: usize = 64 * 1024;
 
 const SUFFIX: &str = ".jsonl";
 const TORN: &str = ".torn";
+const FRESH: &str = ".new";
 
 /// What a start found on disk.
 #[derive(Debug, Default)]
@@ -79,7 +80,11 @@ pub(super) fn file_name(id: &EpisodeId) -> String {
 
 /// Makes the directory, mode 0700, if it is not there.
 pub(super) fn ensure_directory(directory: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    if directory.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    directory.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Reads the newest episode, going back where a file has no good first record. Nothing is truncated here: a file that
@@ -131,8 +136,12 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     (None, recovery)
 }
 
-/// Removes the oldest episodes beyond [`EPISODES_KEPT`], never `current`. A failure is left to the next time.
+/// Removes the oldest episodes beyond [`EPISODES_KEPT`], never `current`, and what an interrupted [`replace`] left. A
+/// failure is left to the next time.
 pub(super) fn prune(directory: &Path, current: &str) {
+    for name in list(directory, FRESH).unwrap_or_default() {
+        let _ = fs::remove_file(directory.join(name));
+    }
     let Ok(names) = list(directory, SUFFIX) else { return };
     let surplus = names.len().saturating_sub(EPISODES_KEPT);
     for name in names.iter().take(surplus).filter(|name| *name != current) {
@@ -147,7 +156,7 @@ pub(super) fn prune(directory: &Path, current: &str) {
 
 /// Puts a whole file in place at once: after a crash there is the old one or the new one.
 pub(super) fn replace(directory: &Path, name: &str, text: &[u8]) -> io::Result<File> {
-    let fresh = directory.join(format!("{name}.new"));
+    let fresh = directory.join(format!("{name}{FRESH}"));
     // A leftover of a crash may be anything; it is not written into.
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
