@@ -61,6 +61,7 @@ pub fn choose(explicit: Option<&Path>, user: User, environment: impl Fn(&str) ->
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    trouble: Option<String>,
     // Only held: the kernel lets go of the lock with it.
     _lock: File,
 }
@@ -122,16 +123,23 @@ impl StateDir {
             Err(error) => return Err(unwritable(format!("its lock cannot be taken: {error}"))),
         }
         if let Some(error) = refused {
-            return Err(unwritable(format!("its lock cannot be written: {error}")));
+            let trouble = format!("{} cannot be written for now: {error}", path.display());
+            return Ok(Self { path: path.to_owned(), trouble: Some(trouble), _lock: lock });
         }
         // The number is for people; on a full disk the lock holds without it.
         let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), trouble: None, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Why nothing can be written here for now, to be said loudly. The disk was mounted read-only with our files on it:
+    /// the journal is read all the same, so that nothing is done twice, and writes again once it can.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// Where the socket is.

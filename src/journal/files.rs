@@ -162,11 +162,24 @@ pub(super) fn replace(directory: &Path, name: &str, text: &[u8]) -> io::Result<F
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = File::options().append(true).create_new(true).mode(0o600).open(&fresh)?;
+    let written = write_fresh(&fresh, text).and_then(|file| fs::rename(&fresh, directory.join(name)).map(|()| file));
+    match written {
+        Ok(file) => {
+            File::open(directory)?.sync_all()?;
+            Ok(file)
+        }
+        Err(error) => {
+            // On a full disk half a file would take the room that the next try needs.
+            let _ = fs::remove_file(&fresh);
+            Err(error)
+        }
+    }
+}
+
+fn write_fresh(path: &Path, text: &[u8]) -> io::Result<File> {
+    let mut file = File::options().append(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text)?;
     file.sync_all()?;
-    fs::rename(&fresh, directory.join(name))?;
-    File::open(directory)?.sync_all()?;
     Ok(file)
 }
 

@@ -1,7 +1,7 @@
 //! The journal: what must not be forgotten over a crash, one file per episode, on disk before it is acted upon.
 //!
-//! Files are `episodes/<EpisodeId>.jsonl` in the state directory, append-only, one [`Record`] a line ([`codec`] says
-//! how). A file begins with the opening of its episode; what follows goes to the newest file, also after the episode
+//! Files are `episodes/<EpisodeId>.jsonl` in the state directory, append-only, one [`Record`] a line ([`encode`] and
+//! `codec.rs` say how). A file begins with the opening of its episode; what follows goes to the newest file, also after the episode
 //! closed. Nothing is decided here, and nothing but this directory is touched.
 //!
 //! What a crash leaves: a turn's records are written at once and in order, so any beginning of them may be on disk,
@@ -406,6 +406,16 @@ mod tests {
         assert!(size <= LARGEST_FILE as u64 && size > LARGEST_FILE as u64 - 61_000, "{size}");
         assert_eq!(journal.append(now(), &[opened(2)]).await, Durability::Synced);
         assert_eq!(journal.state(), State::Kept);
+    }
+
+    #[tokio::test]
+    async fn an_episode_of_a_name_that_was_used_takes_its_place() {
+        let directory = written(&[vec![opened(1), due("old"), due("older")]]).await;
+        let (mut journal, _) = Journal::open(directory.path());
+        assert_eq!(journal.append(now(), &[opened(1), due("new")]).await, Durability::Synced);
+        assert_eq!(journal.append(now(), &[due("newer")]).await, Durability::Synced);
+        let (_, recovery) = Journal::open(directory.path());
+        assert_eq!(events(&recovery), [opened(1), due("new"), due("newer")]);
     }
 
     #[tokio::test]

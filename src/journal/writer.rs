@@ -51,6 +51,8 @@ pub struct Figures {
 /// One episode's file as it has to be on disk.
 #[derive(Debug)]
 struct Volume {
+    /// Tells it from another that took its name.
+    serial: u64,
     name: String,
     text: Vec<u8>,
     /// So many bytes of `text` are on disk.
@@ -79,6 +81,8 @@ pub(super) struct Desk {
 struct Sheets {
     volumes: VecDeque<Volume>,
     accepted: u64,
+    /// How many volumes were begun.
+    begun: u64,
     figures: Figures,
     /// Grows with each append, so that a broken disk is tried again at once.
     asked: u64,
@@ -93,7 +97,7 @@ impl Desk {
     pub(super) fn new(found: Option<Found>, trouble: Option<&str>) -> Self {
         let volumes = found.map(|Found { name, text, sound, .. }| {
             let synced = if sound { text.len() } else { 0 };
-            Volume { name, text, synced, sound, reaches: 0 }
+            Volume { serial: 0, name, text, synced, sound, reaches: 0 }
         });
         let sheets = Sheets { volumes: volumes.into_iter().collect(), ..Sheets::default() };
         let progress = Progress { trouble: trouble.map(Arc::from), ..Progress::default() };
@@ -108,8 +112,9 @@ impl Desk {
         if sheets.volumes.len() >= EPISODES_WAITING {
             sheets.volumes.pop_front();
         }
-        let reaches = sheets.accepted;
-        sheets.volumes.push_back(Volume { name, text: Vec::new(), synced: 0, sound: true, reaches });
+        sheets.begun += 1;
+        let (serial, reaches) = (sheets.begun, sheets.accepted);
+        sheets.volumes.push_back(Volume { serial, name, text: Vec::new(), synced: 0, sound: true, reaches });
     }
 
     /// Puts one line at the end of the newest file.
@@ -171,6 +176,7 @@ impl Desk {
 /// What the thread does next.
 #[derive(Debug)]
 struct Task {
+    serial: u64,
     name: String,
     /// Where in the file the bytes belong.
     from: usize,
@@ -225,6 +231,7 @@ impl Writer {
             {
                 let from = if volume.sound { volume.synced } else { 0 };
                 let task = Task {
+                    serial: volume.serial,
                     name: volume.name.clone(),
                     from,
                     bytes: volume.text[from..].to_vec(),
@@ -308,7 +315,7 @@ impl Writer {
         }
         let mut made = None;
         if let Some(task) = &task {
-            if let Some(volume) = sheets.volumes.iter_mut().find(|volume| volume.name == task.name) {
+            if let Some(volume) = sheets.volumes.iter_mut().find(|volume| volume.serial == task.serial) {
                 // After a failed sync nobody knows what the disk holds: only writing it anew can tell.
                 volume.sound = trouble.is_none();
                 if trouble.is_none() {
