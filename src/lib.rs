@@ -1,6 +1,36 @@
-//! spot-watchdog
+//! spot-watchdog: for machines that may be taken away. It hears the cloud's notice, and in the time that is left takes
+//! the machine out of its load balancer, saves the work and tells people, each part inside its share of the time.
+//!
+//! ```text
+//!   cloud ─▶ sources ─▶ poller ─┐                          ┌─▶ journal      written before anything is done
+//!               signals, HTTP ──┼─▶ Input ─▶ Watchdog ─▶ Turn ─▶ executor ─▶ actions ─▶ world
+//!               timer ──────────┘              ▲           └─▶ board ─▶ http · metrics · systemd · log
+//!                                              └──────────── Outcome ◀── executor
+//! ```
+//!
+//! One loop of five lines drives everything: the next input; `decide(input, now)`; append its events; carry out its
+//! orders; post the status. The simulator runs the same five lines in virtual time.
+//!
+//! The modules, in the order of the flow; each may use those before it, and `tests/architecture.rs` holds it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`model`] | the words, plain data |
+//! | [`decide`] | the mind, pure: planner, transition table, rules, simulator |
+//! | [`sources`] | the ears: a trait, a table, one file a cloud |
+//! | [`actions`] | the hands: a trait, a table, one file a way to act |
+//! | [`journal`] | what a restart has to remember |
+//! | [`emulators`] | metadata services that we play ourselves |
+//! | [`config`] | flags, variables and files → validated settings |
+//! | [`status`] | the face: status, HTTP, metrics, systemd |
+//! | [`daemon`] | the body: the loop, poller, executor, signals, clock |
+//! | [`cli`] | one file a command |
+//!
+//! A new cloud is a file in `sources` and its row; a new way to act is a file in `actions` and its row.
 
 pub mod actions;
+pub mod daemon;
 pub mod decide;
+pub mod journal;
 pub mod model;
 pub mod sources;
