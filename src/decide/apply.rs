@@ -3,10 +3,10 @@
 use super::episode::{
     Episode, Finished, IllegalMove, Move, Planned, Progress, Running, Stage, Standing, StepState, Trace,
 };
-use super::{Ears, Exit, Spent, Told, Watchdog};
+use super::{Ears, Exit, Told, Watchdog};
 use crate::model::{
     Closing, Event, IgnoredBecause, Notice, NoticeKey, Now, Outcome, Presence, ProbeName, Run, Signal, SkippedBecause,
-    Stated, Strength, Undo, Work,
+    Spent, Stated, Strength, Undo, Work,
 };
 use std::collections::BTreeSet;
 
@@ -29,7 +29,8 @@ impl Watchdog {
                 self.ears.ignored.remove(key);
                 self.ears.stop_missing(key);
             }
-            Event::EpisodeOpened { id, generation, boot, wall } => {
+            Event::EpisodeOpened { id, generation, boot, wall, spent } => {
+                self.spent = spent.iter().map(|spent| (spent.notice.key.clone(), spent.clone())).collect();
                 self.generation = *generation;
                 self.episode = Some(Episode {
                     id: id.clone(),

@@ -23,11 +23,9 @@ pub use ears::{BLIND_AFTER, Ears, Heard, Ignored, Waiting};
 pub use episode::{Episode, Finished, IllegalMove, Planned, Progress, Running, Stage, Standing, StepState, Trace};
 
 use crate::model::{
-    BootId, Event, Input, Moment, Notice, NoticeKey, Now, Order, Plan, Policy, ProbeName, Run, Step, StepName,
-    Strength, Turn,
+    BootId, Event, Input, Moment, NoticeKey, Now, Order, Plan, Policy, Run, Spent, Step, StepName, Strength, Turn,
 };
-use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// No turn has more consequences than this; the mind comes to rest long before.
@@ -55,17 +53,6 @@ struct Told {
     stop_by: Moment,
     /// When it was told.
     at: Moment,
-}
-
-/// A notice that belonged to a closed episode.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Spent {
-    /// The notice as last heard.
-    pub notice: Notice,
-    /// Its deadline by the wall clock; a time past this one is a new loss.
-    pub until: Timestamp,
-    /// The probes that reported it.
-    pub probes: BTreeSet<ProbeName>,
 }
 
 /// Whether we were asked to end.

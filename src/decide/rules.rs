@@ -111,6 +111,7 @@ impl Watchdog {
             generation,
             boot: self.boot.clone().unwrap_or_else(|| BootId::new("")),
             wall: now.wall,
+            spent: self.spent.values().cloned().collect(),
         }
     }
 

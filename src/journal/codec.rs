@@ -202,6 +202,7 @@ pub(super) mod tests {
             generation,
             boot: BootId::new("boot"),
             wall: "2026-01-01T00:00:00Z".parse().unwrap(),
+            spent: Vec::new(),
         }
     }
 

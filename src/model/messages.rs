@@ -2,7 +2,7 @@
 
 use super::{
     BootId, Deadline, EpisodeId, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, ProbeName, SourceName,
-    StepName, Strength,
+    Spent, StepName, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -268,6 +268,9 @@ pub enum Event {
         boot: BootId,
         /// When, by the wall clock.
         wall: Timestamp,
+        /// What earlier episodes left standing, so that this one's file alone is enough to recover from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        spent: Vec<Spent>,
     },
     /// A notice appeared and joined the episode.
     NoticeAppeared {

@@ -24,7 +24,7 @@ pub use messages::{
     SkippedBecause, Turn, Work,
 };
 pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
-pub use notice::{Deadline, Footing, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, Stated, Strength};
+pub use notice::{Deadline, Footing, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, Spent, Stated, Strength};
 pub use plan::{Plan, Slot};
 pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
 pub use sentence::Loudness;

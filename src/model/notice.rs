@@ -1,8 +1,9 @@
 //! Notices and deadlines: what a cloud said, and what we make of it.
 
-use super::{MachineId, Moment, SourceName};
+use super::{MachineId, Moment, ProbeName, SourceName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -191,6 +192,17 @@ impl Notice {
     pub const fn strength(&self) -> Strength {
         self.kind().strength()
     }
+}
+
+/// A notice that belonged to a closed episode: it opens no new one unless its time moves past the old deadline.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Spent {
+    /// The notice as last heard.
+    pub notice: Notice,
+    /// Its deadline by the wall clock; a time past this one is a new loss.
+    pub until: Timestamp,
+    /// The probes that reported it; when none does any more, it is forgotten.
+    pub probes: BTreeSet<ProbeName>,
 }
 
 /// Where a deadline comes from.

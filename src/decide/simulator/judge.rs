@@ -155,7 +155,8 @@ impl Judge {
     /// What a mind recovered from the journal has to agree on with the one that wrote it.
     pub(super) fn replay_equals_live(&mut self, live: &Watchdog, journal: &[(Event, Now)], now: Now) {
         let mut replayed = Watchdog::new(live.policy().clone());
-        for (event, at) in journal {
+        let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
+        for (event, at) in &journal[newest.unwrap_or(0)..] {
             if let Err(illegal) = replayed.recover(event, *at) {
                 self.broken(format!("recovery refused {event:?}: {illegal}"));
             }

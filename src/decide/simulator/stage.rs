@@ -143,7 +143,9 @@ impl<'w> Stage<'w> {
             return;
         }
         let mut watchdog = Watchdog::new(self.world.policy.clone());
-        for (event, at) in &self.journal {
+        // As on disk, where the newest file begins with the newest opening.
+        let newest = self.journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
+        for (event, at) in &self.journal[newest.unwrap_or(0)..] {
             if let Err(illegal) = watchdog.recover(event, *at) {
                 self.judge.broken(format!("recovery refused {event:?}: {illegal}"));
             }
