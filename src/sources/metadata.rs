@@ -27,6 +27,9 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A session is renewed so long before its end, or a quarter of its life before it where that is less.
 const RENEW_AHEAD: Duration = Duration::from_secs(120);
 
+/// A renewal that failed is tried again after this.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
+
 /// While no session can be opened, a plain request is tried not more often than this to tell the reasons apart, and a
 /// service that is asked without a session is asked for one again after as long.
 const PLAIN_AGAIN: Duration = Duration::from_secs(60);
@@ -271,6 +274,9 @@ impl MetadataClient {
         if due && let Err(sign) = self.open(form).await {
             let mut state = self.state();
             state.plain_since = state.plain_since.map(|_| now);
+            if let Some(session) = &mut state.session {
+                session.renew = now + RENEW_AGAIN;
+            }
             tracing::debug!(endpoint = %self.endpoint, ?sign, "no new session; questions go on as before");
         }
     }
@@ -323,9 +329,7 @@ impl MetadataClient {
                 self.state().plain_since = Some(Instant::now());
                 Ok(Pass::Plain)
             }
-            WithoutSession::Allowed | WithoutSession::Never => {
-                Err(Symptoms::NoSession { opening, plain: Some(plain) })
-            }
+            WithoutSession::Allowed | WithoutSession::Never => Err(Symptoms::NoSession { opening, plain: Some(plain) }),
         }
     }
 

@@ -62,6 +62,9 @@ impl Default for EmulatorOptions {
 /// The most requests that are counted apart; a path beyond them is not counted.
 const MOST_COUNTED: usize = 256;
 
+/// A client that asks for `spot/termination-time` too does so within this after `spot/instance-action`.
+const SAME_POLL: Duration = Duration::from_millis(250);
+
 /// A handle on a running emulator: what it serves can be changed and watched through it. Clones share one emulator.
 #[derive(Clone, Debug)]
 pub struct Emulator(Arc<Shared>);
@@ -70,7 +73,14 @@ pub struct Emulator(Arc<Shared>);
 struct Shared {
     began: Instant,
     inner: Mutex<Inner>,
-    quiet: watch::Sender<u64>,
+    quiet: watch::Sender<Quiet>,
+}
+
+/// How often a client was told that no interruption stands, by each of the two items that tell of one.
+#[derive(Clone, Copy, Default, Debug)]
+struct Quiet {
+    action: u64,
+    time: u64,
 }
 
 #[derive(Debug)]
@@ -89,7 +99,11 @@ impl Emulator {
     /// An emulator that plays this script; its time begins now.
     pub fn with_script(script: Script) -> Self {
         let inner = Inner { script, tokens: Tokens::default(), asked: BTreeMap::new() };
-        Self(Arc::new(Shared { began: Instant::now(), inner: Mutex::new(inner), quiet: watch::Sender::new(0) }))
+        Self(Arc::new(Shared {
+            began: Instant::now(),
+            inner: Mutex::new(inner),
+            quiet: watch::Sender::new(Quiet::default()),
+        }))
     }
 
     /// How long it has run: the time that a script's spans are counted in.
@@ -118,12 +132,16 @@ impl Emulator {
         self.inner().tokens = Tokens::default();
     }
 
-    /// Returns once `spot/instance-action` was answered with 404 after this call. A notice that is placed then is
-    /// heard as late as a poller can hear it: at its next poll.
+    /// Returns once a client was told, after this call, that no interruption stands: by `spot/instance-action` and, where
+    /// it asks for that in the same poll, by `spot/termination-time`. A notice that is placed then is heard as late as a
+    /// poller can hear it: at its next poll.
     pub async fn answered_quiet(&self) {
         let mut quiet = self.0.quiet.subscribe();
+        let before = *quiet.borrow();
         // The sender lives in `self`, so waiting cannot fail.
-        let _ = quiet.changed().await;
+        let _ = quiet.wait_for(|now| now.action > before.action).await;
+        let then = *quiet.borrow();
+        let _ = tokio::time::timeout(SAME_POLL, quiet.wait_for(|now| now.time > then.time)).await;
     }
 
     /// How often a request was received, named as `GET /latest/meta-data/instance-id`.
@@ -154,8 +172,18 @@ impl Emulator {
         let trouble = inner.script.trouble_at(request.method(), path).cloned();
         let asked = Asked { method: request.method(), path, headers: request.headers() };
         let reply = reply::reply(&asked, &inner.script, &mut inner.tokens, elapsed, now);
-        if reply.is_quiet_answer(&asked) && trouble.is_none() {
-            self.0.quiet.send_modify(|times| *times += 1);
+        if trouble.is_none() && reply.status == 404 && *asked.method == Method::GET {
+            self.0.quiet.send_if_modified(|quiet| match path {
+                "/latest/meta-data/spot/instance-action" => {
+                    quiet.action += 1;
+                    true
+                }
+                "/latest/meta-data/spot/termination-time" => {
+                    quiet.time += 1;
+                    true
+                }
+                _ => false,
+            });
         }
         Decision { reply, trouble, connections: inner.script.connections, now }
     }
@@ -190,10 +218,8 @@ async fn answer(State(emulator): State<Emulator>, request: Request) -> Response 
     };
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("EC2ws"));
-    if let Some(date) = DateTimePrinter::new()
-        .timestamp_to_rfc9110_string(&now)
-        .ok()
-        .and_then(|date| HeaderValue::from_str(&date).ok())
+    if let Some(date) =
+        DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok().and_then(|date| HeaderValue::from_str(&date).ok())
     {
         headers.insert(DATE, date);
     }

@@ -56,11 +56,6 @@ impl Reply {
         );
         Self { status, content_type: "text/html", body: body.into_bytes(), token_ttl: None }
     }
-
-    /// Whether a poller was just told that no interruption stands.
-    pub(super) fn is_quiet_answer(&self, asked: &Asked<'_>) -> bool {
-        self.status == 404 && *asked.method == Method::GET && asked.path.ends_with("/meta-data/spot/instance-action")
-    }
 }
 
 /// Answers a request. `elapsed` is the emulator's own time, `now` the service's wall clock.

@@ -179,27 +179,39 @@ fn status_fault(subject: &str, status: u16) -> Fault {
     match status {
         401 => fault(
             "unauthorized",
-            format!("{subject} was answered with 401 even with a new session token: something between us and the metadata service drops or changes the token header"),
+            format!(
+                "{subject} was answered with 401 even with a new session token: something between us and the metadata service drops or changes the token header"
+            ),
         ),
         403 => fault(
             "disabled",
-            format!("{subject} was answered with 403: instance metadata is disabled, or a proxy in between adds X-Forwarded-For; enable it with aws ec2 modify-instance-metadata-options --http-endpoint enabled"),
+            format!(
+                "{subject} was answered with 403: instance metadata is disabled, or a proxy in between adds X-Forwarded-For; enable it with aws ec2 modify-instance-metadata-options --http-endpoint enabled"
+            ),
         ),
         429 => fault(
             "throttled",
-            format!("{subject} was answered with 429: too many requests are sent to the metadata service from this instance; find what else polls it, or raise poll-interval"),
+            format!(
+                "{subject} was answered with 429: too many requests are sent to the metadata service from this instance; find what else polls it, or raise poll-interval"
+            ),
         ),
         300..=399 => fault(
             "redirected",
-            format!("{subject} was answered with {status}, a redirect, which is never followed: what answers is not the EC2 metadata service"),
+            format!(
+                "{subject} was answered with {status}, a redirect, which is never followed: what answers is not the EC2 metadata service"
+            ),
         ),
         500..=599 => fault(
             "server-error",
-            format!("{subject} was answered with {status}: the metadata service is in trouble; it is asked again at the next poll"),
+            format!(
+                "{subject} was answered with {status}: the metadata service is in trouble; it is asked again at the next poll"
+            ),
         ),
         _ => fault(
             "unexpected-status",
-            format!("{subject} was answered with {status}, which the EC2 metadata service does not do: something else answers"),
+            format!(
+                "{subject} was answered with {status}, which the EC2 metadata service does not do: something else answers"
+            ),
         ),
     }
 }

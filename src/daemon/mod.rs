@@ -1,0 +1,3 @@
+//! The body: the tasks that carry inputs to the mind and its orders to the world.
+
+pub mod poller;
