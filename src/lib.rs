@@ -31,6 +31,7 @@
 pub mod actions;
 pub mod daemon;
 pub mod decide;
+pub mod emulators;
 pub mod journal;
 pub mod model;
 pub mod sources;

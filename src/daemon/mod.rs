@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod health;
 pub mod log_sink;
+pub mod poller;
 pub mod reaper;
 pub mod signals;
 pub mod socket;

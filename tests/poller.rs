@@ -1,0 +1,285 @@
+//! The poller with the real client against the emulator on loopback: what reaches the mind, when, and in which order.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+use jiff::Timestamp;
+use spot_watchdog::daemon::poller::{Forgetful, Look, Poller, Recall, SourceRecord, look};
+use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
+use spot_watchdog::model::{Input, Notice, NoticeAction, NoticeKind, Rank, Weight};
+use spot_watchdog::sources::aws::{Aws, Settings};
+use spot_watchdog::sources::metadata::MetadataClient;
+use spot_watchdog::sources::{Identity, Lifecycle, Memory, Source};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const ACTION: &str = "spot/instance-action";
+const ACTION_PATH: &str = "/latest/meta-data/spot/instance-action";
+
+/// A poller at work against an emulator.
+struct Rig {
+    emulator: Emulator,
+    inputs: mpsc::Receiver<Input>,
+    identity: watch::Receiver<Identity>,
+    record: Arc<SourceRecord>,
+    task: JoinHandle<()>,
+}
+
+async fn emulate(script: Script) -> (Emulator, Arc<Aws>, Arc<MetadataClient>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let emulator = Emulator::with_script(script);
+    tokio::spawn(serve(listener, emulator.clone()));
+    let settings = Settings { metadata_endpoint: Some(endpoint), ..Settings::default() };
+    let source = Aws::new(&settings, &|_| None).unwrap();
+    let client = MetadataClient::new(source.endpoint().clone(), source.handshake(), Timestamp::now).unwrap();
+    (emulator, Arc::new(source), Arc::new(client))
+}
+
+async fn start(script: Script, interval: Duration, recall: Box<dyn Recall>) -> Rig {
+    let (emulator, source, client) = emulate(script).await;
+    let (sender, inputs) = mpsc::channel(16);
+    let (told, identity) = watch::channel(Identity::default());
+    let record = Arc::new(SourceRecord::default());
+    let poller = Poller {
+        source,
+        client,
+        interval,
+        inputs: sender,
+        identity: told,
+        record: record.clone(),
+        recall,
+        clock: Timestamp::now,
+    };
+    Rig { emulator, inputs, identity, record, task: tokio::spawn(poller.listen()) }
+}
+
+async fn fast(script: Script) -> Rig {
+    start(script, Duration::from_millis(50), Box::new(Forgetful)).await
+}
+
+impl Rig {
+    async fn next(&mut self) -> Input {
+        timeout(Duration::from_secs(5), self.inputs.recv()).await.unwrap().unwrap()
+    }
+
+    /// The next reading with a notice in it, and its probe.
+    async fn notice(&mut self) -> (String, Notice) {
+        loop {
+            if let Input::Answered { probe, mut notices, .. } = self.next().await
+                && !notices.is_empty()
+            {
+                return (probe.as_str().to_owned(), notices.remove(0));
+            }
+        }
+    }
+}
+
+fn troubled(path: &str, behaviour: Behaviour) -> Script {
+    Script { troubles: vec![Trouble { method: None, path: path.to_owned(), behaviour }], ..Script::default() }
+}
+
+#[tokio::test]
+async fn the_vital_probe_is_answered_first_and_every_probe_follows() {
+    let mut rig = fast(Script::default()).await;
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        let Input::Answered { probe, notices, rank, skew, .. } = rig.next().await else { unreachable!() };
+        assert_eq!(notices, []);
+        assert_eq!(rank == Rank::Vital, probe.as_str() == ACTION);
+        assert!(skew.unwrap().abs().as_secs() <= 1);
+        if !seen.contains(&probe.as_str().to_owned()) {
+            seen.push(probe.as_str().to_owned());
+        }
+    }
+    assert_eq!(seen[0], ACTION);
+    timeout(Duration::from_secs(5), rig.identity.wait_for(|machine| !machine.addresses.is_empty()))
+        .await
+        .unwrap()
+        .unwrap();
+    let machine = rig.identity.borrow().clone();
+    assert_eq!((machine.instance_id.as_str(), machine.lifecycle), ("i-0123456789abcdef0", Lifecycle::Spot));
+    let reads = rig.record.reads();
+    assert!(reads.last_good.is_some() && reads.skew_ms.is_some_and(|skew| skew.abs() < 1_500));
+    assert_eq!(rig.emulator.requests("PUT /latest/api/token"), 1);
+    assert_eq!(rig.emulator.requests("GET /latest/meta-data/events/maintenance/scheduled"), 1, "once a minute");
+}
+
+#[tokio::test]
+async fn a_notice_placed_just_after_a_poll_is_heard_at_the_next_with_the_machines_name() {
+    let mut rig = start(Script::default(), Duration::from_millis(300), Box::new(Forgetful)).await;
+    rig.emulator.answered_quiet().await;
+    rig.emulator.interrupt(Action::Terminate, StatedTime::default());
+    let placed = Instant::now();
+    let (probe, first) = rig.notice().await;
+    assert_eq!(probe, ACTION);
+    let waited = placed.elapsed();
+    assert!((200..600).contains(&waited.as_millis()), "the worst case is one interval, and this was {waited:?}");
+    let (_, second) = rig.notice().await;
+    assert_eq!(first.key, second.key, "both probes report one notice");
+    assert_eq!((first.kind(), first.action), (NoticeKind::Interruption, NoticeAction::Terminate));
+    assert_eq!(first.key.machine.as_str(), "i-0123456789abcdef0");
+}
+
+#[tokio::test]
+async fn a_notice_that_stands_at_the_start_has_its_name_at_once_and_keeps_its_key() {
+    let mut script = troubled("/latest/meta-data/instance-id", Behaviour::Status(500));
+    let (named, _, _) = emulate(Script::default()).await;
+    named.interrupt(Action::Stop, StatedTime::default());
+    named.change(|now| script.interruption = now.interruption);
+    let mut rig = fast(script.clone()).await;
+    let (_, nameless) = rig.notice().await;
+    assert_eq!(nameless.key.machine.as_str(), "");
+    rig.emulator.change(|script| script.troubles.clear());
+    timeout(Duration::from_secs(5), rig.identity.wait_for(|machine| !machine.instance_id.is_empty()))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(rig.notice().await.1.key, nameless.key);
+
+    script.troubles.clear();
+    let mut rig = fast(script).await;
+    let Input::Answered { probe, notices, .. } = rig.next().await else { unreachable!() };
+    assert_eq!((probe.as_str(), notices[0].key.machine.as_str()), (ACTION, "i-0123456789abcdef0"));
+}
+
+#[tokio::test]
+async fn slow_side_probes_do_not_delay_the_vital_one() {
+    let mut rig =
+        fast(troubled("/latest/meta-data/spot/termination-time", Behaviour::Late(Duration::from_millis(700)))).await;
+    let began = Instant::now();
+    let mut vital = 0;
+    while vital < 20 {
+        if let Input::Answered { rank: Rank::Vital, .. } = rig.next().await {
+            vital += 1;
+        }
+    }
+    assert!(began.elapsed() < Duration::from_millis(1_800), "20 polls of 50 ms took {:?}", began.elapsed());
+    assert!(rig.record.reads().probes.values().map(|probe| probe.faults).sum::<u64>() == 0);
+}
+
+#[tokio::test]
+async fn polls_neither_bunch_up_nor_drift_after_a_delay() {
+    let slow = Behaviour::Late(Duration::from_millis(420));
+    let mut rig = start(troubled(ACTION_PATH, slow), Duration::from_millis(100), Box::new(Forgetful)).await;
+    while rig.emulator.requests(&format!("GET {ACTION_PATH}")) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    rig.emulator.change(|script| script.troubles.clear());
+    let mut times = Vec::new();
+    while times.len() < 4 {
+        if let Input::Answered { rank: Rank::Vital, .. } = rig.next().await {
+            times.push(Instant::now());
+        }
+    }
+    // One answer comes late and one right behind it, then every 100 ms again: the three that were missed are not made up.
+    assert!(times[3] - times[1] > Duration::from_millis(60), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_fault_is_told_as_such_and_the_fallback_still_hears_the_notice() {
+    let mut script = troubled(ACTION_PATH, Behaviour::Body(b"<html>".to_vec()));
+    script.rebalance = Some(Duration::ZERO.into());
+    let mut rig = fast(script).await;
+    rig.emulator.interrupt(Action::Terminate, StatedTime::default());
+    let Input::Unanswered { probe, rank, fault, .. } = rig.next().await else { unreachable!() };
+    assert_eq!((probe.as_str(), rank, fault.word.as_str()), (ACTION, Rank::Vital, "unreadable"));
+    assert_eq!(rig.notice().await.0, "spot/termination-time");
+    assert_eq!(rig.notice().await.1.kind(), NoticeKind::Rebalance);
+    let reads = rig.record.reads();
+    let vital = reads.probes.iter().find(|(probe, _)| probe.as_str() == ACTION).unwrap().1;
+    assert!(vital.faults > 0 && vital.last_good.is_none() && vital.fault.is_some());
+}
+
+#[tokio::test]
+async fn without_a_session_only_the_vital_probe_is_asked_for() {
+    let mut rig = fast(troubled("/latest/api/token", Behaviour::Status(403))).await;
+    for _ in 0..3 {
+        let Input::Unanswered { rank, fault, .. } = rig.next().await else { unreachable!() };
+        assert_eq!((rank, fault.word.as_str()), (Rank::Vital, "disabled"));
+    }
+    rig.emulator.change(|script| script.troubles.clear());
+    rig.emulator.interrupt(Action::Stop, StatedTime::default());
+    assert_eq!(rig.notice().await.0, ACTION, "heard at the first poll that is answered");
+}
+
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<Memory>>>);
+
+impl Recall for Kept {
+    fn load(&self) -> Memory {
+        self.0.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+
+    fn save(&self, memory: &Memory) {
+        self.0.lock().unwrap().push(memory.clone());
+    }
+}
+
+#[tokio::test]
+async fn having_been_in_service_is_kept_over_a_restart_and_saved_once() {
+    let kept = Kept::default();
+    let warmed = Script { lifecycle_state: Some("Warmed:Stopped".to_owned()), ..Script::default() };
+    let state = "autoscaling/target-lifecycle-state";
+    let mut rig = start(
+        Script { lifecycle_state: Some("InService".to_owned()), ..Script::default() },
+        Duration::from_millis(50),
+        Box::new(kept.clone()),
+    )
+    .await;
+    let mut reads = 0;
+    while reads < 3 {
+        if let Input::Answered { probe, .. } = rig.next().await
+            && probe.as_str() == state
+        {
+            reads += 1;
+        }
+    }
+    assert_eq!(kept.0.lock().unwrap().len(), 1);
+    let mut rig = start(warmed.clone(), Duration::from_millis(50), Box::new(kept)).await;
+    let (probe, notice) = rig.notice().await;
+    assert_eq!((probe.as_str(), notice.action), (state, NoticeAction::Leave));
+
+    let mut rig = fast(warmed).await;
+    loop {
+        if let Input::Answered { probe, notices, .. } = rig.next().await
+            && probe.as_str() == state
+        {
+            assert_eq!(notices, [], "a machine that boots into the pool has nothing to leave");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_ends_when_nobody_listens() {
+    let Rig { inputs, task, .. } = fast(Script::default()).await;
+    drop(inputs);
+    timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+}
+
+async fn look_at(script: Script) -> Look {
+    let (_emulator, source, client) = emulate(script).await;
+    look(source.as_ref(), &client, &Memory::new()).await
+}
+
+#[tokio::test]
+async fn one_look_tells_what_this_machine_is_and_whether_a_notice_can_come() {
+    let seen = look_at(Script::default()).await;
+    assert!(seen.findings.iter().all(|finding| finding.weight == Weight::Good), "{:?}", seen.findings);
+    assert_eq!(seen.findings[0].sentence, "this machine is i-0123456789abcdef0 (g5.xlarge, spot, us-east-1a)");
+    assert_eq!((seen.findings.len(), seen.findings[0].subject.as_str()), (6, "source aws"));
+
+    let mut script = Script::default();
+    script.set_item("instance-life-cycle", "on-demand");
+    script.ahead = jiff::SignedDuration::from_secs(-180);
+    let seen = look_at(script).await;
+    let of = |weight| seen.findings.iter().filter(|finding| finding.weight == weight).collect::<Vec<_>>();
+    assert!(of(Weight::Warning)[0].sentence.contains("no Spot notice will ever come"));
+    assert!(of(Weight::Note)[0].sentence.contains("behind ours"), "{:?}", seen.findings);
+
+    let seen = look_at(troubled("/latest/api/token", Behaviour::Status(403))).await;
+    assert_eq!((seen.findings.len(), seen.findings[0].weight), (1, Weight::Error));
+}
