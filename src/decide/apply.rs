@@ -198,6 +198,7 @@ impl Watchdog {
             let began = step.progress.running().map_or(now.moment, |running| running.since);
             match run.work {
                 Work::Act => {
+                    step.undo_with.extend(ending.undo_with.clone());
                     step.last = Some(Finished {
                         attempt: run.attempt,
                         began,
@@ -209,6 +210,7 @@ impl Watchdog {
                 Work::Undo => {
                     if ending.outcome == Outcome::Done {
                         step.trace = Trace::None;
+                        step.undo_with.clear();
                     }
                 }
             }
