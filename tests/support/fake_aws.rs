@@ -19,6 +19,8 @@ pub(crate) enum Reply {
     Well(Vec<(&'static str, u16, &'static str)>),
     /// An error with this status and code.
     Error(u16, &'static str),
+    /// A refusal that tells by its `Date` header that it is an hour later than the caller thinks.
+    Later(&'static str),
     /// A page that is not AWS's.
     Html(u16),
     /// None, ever.
@@ -39,6 +41,7 @@ struct World {
     script: VecDeque<Reply>,
     always: Reply,
     requests: Vec<String>,
+    signed_at: Vec<String>,
     keys: u32,
     lasting: Duration,
 }
@@ -47,7 +50,14 @@ impl FakeAws {
     /// Starts one that answers with `always` once its script is through.
     pub(crate) async fn start(script: &[Reply], always: Reply) -> Self {
         let lasting = Duration::from_secs(6 * 3600);
-        let world = World { script: script.iter().cloned().collect(), always, requests: Vec::new(), keys: 0, lasting };
+        let world = World {
+            script: script.iter().cloned().collect(),
+            always,
+            requests: Vec::new(),
+            signed_at: Vec::new(),
+            keys: 0,
+            lasting,
+        };
         let world = Arc::new(Mutex::new(world));
         let routes = Router::new()
             .route("/latest/api/token", axum::routing::put(token))
@@ -75,6 +85,11 @@ impl FakeAws {
     /// Takes the requests that the API got so far: `key Action=…&…`.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.world.lock().unwrap().requests)
+    }
+
+    /// When the requests were signed, by their callers' clocks: `20260101T000000Z`.
+    pub(crate) fn signed_at(&self) -> Vec<String> {
+        self.world.lock().unwrap().signed_at.clone()
     }
 
     /// How many times credentials were given.
@@ -110,6 +125,7 @@ async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::Header
     let key = signed.split("Credential=").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let reply = {
         let mut world = world.lock().unwrap();
+        world.signed_at.push(headers["x-amz-date"].to_str().unwrap().to_owned());
         world.requests.push(format!("{key} {body}"));
         world.script.pop_front().unwrap_or_else(|| world.always.clone())
     };
@@ -140,13 +156,14 @@ async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::Header
                 ),
             )
         }
-        Reply::Error(status, code) => xml(
-            status,
-            format!(
-                "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>Sender</Type><Code>{code}</Code>\
-                 <Message>said by AWS</Message></Error><RequestId>1</RequestId></ErrorResponse>"
-            ),
-        ),
+        Reply::Error(status, code) => error(status, code),
+        Reply::Later(code) => {
+            let mut response = error(403, code);
+            let later = jiff::Timestamp::now() + Duration::from_secs(3600);
+            let date = later.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            response.headers_mut().insert("date", date.parse().unwrap());
+            response
+        }
         Reply::Html(status) => (
             StatusCode::from_u16(status).unwrap(),
             [("content-type", "text/html")],
@@ -159,6 +176,16 @@ async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::Header
             (StatusCode::OK, [("content-type", "text/xml")], axum::body::Body::from_stream(endless)).into_response()
         }
     }
+}
+
+fn error(status: u16, code: &str) -> Response {
+    xml(
+        status,
+        format!(
+            "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>Sender</Type><Code>{code}</Code>\
+             <Message>said by AWS</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+        ),
+    )
 }
 
 fn xml(status: u16, body: String) -> Response {

@@ -78,13 +78,12 @@ impl TargetGroup {
         job: &Job,
         (noted, asked): (&Noted, &Mutex<Vec<Target>>),
     ) -> Left {
-        if me.is_nobody() {
-            let because =
-                Trouble::new(Kind::NotFound, "neither this machine's instance id nor its addresses are known");
-            return Left::Still { asked: Vec::new(), because };
-        }
         let known = self.known(group);
         let warm = !known.is_empty();
+        if !warm && me.is_nobody() {
+            let because = Trouble::new(Kind::Refused, "neither this machine's instance id nor its addresses are known");
+            return Left::Still { asked: Vec::new(), because };
+        }
         let (mut targets, mut unread) = (known, None);
         if !warm {
             match self.read_cold(group, place, me, job, noted).await {

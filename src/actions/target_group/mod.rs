@@ -108,6 +108,14 @@ mod tests {
         (error.key, error.message)
     }
 
+    #[cfg(not(feature = "aws"))]
+    #[test]
+    fn a_watchdog_built_without_aws_says_so() {
+        let error = build(format!("target-groups = ['{LLM}']").parse().unwrap()).unwrap_err();
+        assert_eq!(error.key, "kind");
+        assert!(error.message.starts_with("this watchdog was built without AWS"), "{}", error.message);
+    }
+
     #[test]
     fn a_group_by_its_arn_is_all_it_needs() {
         let settings = read(format!("target-groups = ['{LLM}']").parse().unwrap()).unwrap();

@@ -4,6 +4,7 @@ use crate::actions::Place;
 use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetHealthDescription, TargetHealthStateEnum};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
 
 /// One registration. Registering and deregistering both have to name it exactly so.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -63,14 +64,14 @@ pub(super) struct Sight {
 pub(super) struct Me {
     /// The instance id; empty where not known.
     pub(super) instance: String,
-    addresses: Vec<String>,
+    addresses: Vec<IpAddr>,
 }
 
 impl Me {
     /// Who we are here; `told` is the instance id of the notice, for where nobody else has told.
     pub(super) fn at(place: &Place, told: &str) -> Self {
         let known = if place.instance_id.is_empty() { told } else { &place.instance_id };
-        Self { instance: known.to_owned(), addresses: place.addresses.iter().map(ToString::to_string).collect() }
+        Self { instance: known.to_owned(), addresses: place.addresses.clone() }
     }
 
     /// Whether nothing is known that a target could go by.
@@ -79,7 +80,8 @@ impl Me {
     }
 
     fn is(&self, id: &str) -> bool {
-        !id.is_empty() && (id == self.instance || self.addresses.iter().any(|address| address == id))
+        // Addresses are compared as such: one IPv6 address has many spellings.
+        !id.is_empty() && (id == self.instance || id.parse().is_ok_and(|address| self.addresses.contains(&address)))
     }
 
     /// Picks our registrations out of all that a group has.
@@ -122,7 +124,7 @@ mod tests {
     fn our_registrations_are_known_by_instance_id_or_address_and_others_are_left_alone() {
         let place = Place {
             instance_id: "i-0abc".into(),
-            addresses: vec!["10.0.0.7".parse().unwrap_or_else(|_| std::net::Ipv4Addr::LOCALHOST.into())],
+            addresses: vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7])],
             ..Place::default()
         };
         let all = [
@@ -131,12 +133,13 @@ mod tests {
             described("i-0abcd", 8000, TargetHealthStateEnum::Healthy),
             described("10.0.0.7", 80, TargetHealthStateEnum::Unused),
             described("10.0.0.70", 80, TargetHealthStateEnum::Healthy),
+            described("fd00:0::0:7", 80, TargetHealthStateEnum::Healthy),
             described("i-0abc", 9000, TargetHealthStateEnum::Draining),
             TargetHealthDescription::builder().build(),
         ];
         let sight = Me::at(&place, "").among(&all);
         let shown = |targets: &[Target]| targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        assert_eq!(shown(&sight.registered), "10.0.0.7:80 i-0abc:8000 i-0abc:8001");
+        assert_eq!(shown(&sight.registered), "10.0.0.7:80 [fd00:0::0:7]:80 i-0abc:8000 i-0abc:8001");
         assert_eq!(shown(&sight.leaving), "i-0abc:9000");
     }
 
