@@ -5,6 +5,10 @@
 //! executor, so that no action can forget them: it drops an action's future at the run's stop-by, and whatever the
 //! action holds has to end when it is dropped.
 
+#[cfg(feature = "aws")]
+pub mod aws;
+pub mod target_group;
+
 use crate::model::{Briefing, Ending, Finding, Process, Run};
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -31,8 +35,8 @@ pub trait Action: Debug + Send + Sync {
     fn adopt<'a>(&'a self, job: &'a Job, process: Process) -> Task<'a, Ending>;
 
     /// Prepares whatever must be ready when a notice comes, and keeps it so. It runs beside the daemon as long as that
-    /// lives, and returns early where there is nothing to prepare.
-    fn keep_warm<'a>(&'a self, place: &'a Place) -> Task<'a, ()>;
+    /// lives, and returns early where there is nothing to prepare. The place is live: the machine's name may come later.
+    fn keep_warm<'a>(&'a self, place: &'a watchable::Place) -> Task<'a, ()>;
 
     /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
     fn warmth(&self) -> serde_json::Value;
@@ -51,7 +55,7 @@ pub enum Reach {
 }
 
 /// Where we run, as far as actions need to know.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Place {
     /// The machine, once a source has told it; empty before.
     pub instance_id: String,
@@ -76,6 +80,8 @@ pub struct Job {
     pub output: Output,
     /// Told once its process exists.
     pub spawned: mpsc::Sender<(Run, Process)>,
+    /// In an undo: what the ended runs of this step left for it ([`Ending::undo_with`]), oldest first.
+    pub undo_with: Vec<serde_json::Value>,
     /// What every run of this daemon shares.
     pub surroundings: Arc<Surroundings>,
 }
@@ -95,23 +101,31 @@ pub struct Surroundings {
 
 /// A value that one side keeps current.
 pub mod watchable {
-    use std::sync::{Arc, RwLock};
+    use std::sync::Arc;
+    use tokio::sync::watch;
 
     /// The newest [`super::Place`].
     #[derive(Clone, Debug, Default)]
-    pub struct Place(Arc<RwLock<super::Place>>);
+    pub struct Place(Arc<watch::Sender<super::Place>>);
 
     impl Place {
         /// The newest.
         pub fn get(&self) -> super::Place {
-            self.0.read().map(|place| place.clone()).unwrap_or_default()
+            self.0.borrow().clone()
         }
 
-        /// Replaces it.
+        /// Replaces it; those who follow are told only where it differs.
         pub fn set(&self, place: super::Place) {
-            if let Ok(mut slot) = self.0.write() {
-                *slot = place;
-            }
+            self.0.send_if_modified(|current| {
+                let differs = *current != place;
+                *current = place;
+                differs
+            });
+        }
+
+        /// Follows it; `changed` on the receiver returns after each change.
+        pub fn follow(&self) -> watch::Receiver<super::Place> {
+            self.0.subscribe()
         }
     }
 }
@@ -212,4 +226,4 @@ pub struct BuildError {
 }
 
 /// Every kind of action.
-pub const ROWS: &[Row] = &[];
+pub const ROWS: &[Row] = &[target_group::ROW];

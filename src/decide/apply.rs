@@ -206,6 +206,7 @@ impl Watchdog {
             let began = step.progress.running().map_or(now.moment, |running| running.since);
             match run.work {
                 Work::Act => {
+                    step.undo_with.extend(ending.undo_with.clone());
                     step.last = Some(Finished {
                         attempt: run.attempt,
                         began,
@@ -217,6 +218,7 @@ impl Watchdog {
                 Work::Undo => {
                     if ending.outcome == Outcome::Done {
                         step.trace = Trace::None;
+                        step.undo_with.clear();
                     }
                 }
             }

@@ -96,6 +96,8 @@ pub struct StepState {
     pub undo_tries: u32,
     /// The last end of the step itself.
     pub last: Option<Finished>,
+    /// What its ended runs left for an undo, oldest first; emptied once it was put back.
+    pub undo_with: Vec<serde_json::Value>,
 }
 
 /// Whether a step may have left something to put back.
@@ -272,6 +274,7 @@ impl StepState {
             round: None,
             trace: Trace::None,
             undo_tries: 0,
+            undo_with: Vec::new(),
             last: None,
         }
     }

@@ -86,6 +86,7 @@ impl Watchdog {
                     outcome: Outcome::Lost,
                     detail: "the machine booted again while it ran".to_owned(),
                     left_over: 0,
+                    undo_with: None,
                 };
                 self.take(Event::StepEnded { run, ending }, now, turn);
             }

@@ -1,7 +1,7 @@
 //! Event → orders: what has to be done because something became fact.
 
 use super::{Episode, Watchdog};
-use crate::model::{Briefing, Event, Footing, Now, Order};
+use crate::model::{Briefing, Event, Footing, Now, Order, Work};
 
 impl Watchdog {
     /// Derives the orders of an event that has just been applied.
@@ -15,7 +15,13 @@ impl Watchdog {
             }
             Event::StepStarted { run, stop_by } => {
                 if let Some(briefing) = episode.and_then(|it| brief(it, now)) {
-                    orders.push(Order::Start { run: run.clone(), briefing, stop_by: *stop_by });
+                    let undo_with = match run.work {
+                        Work::Act => Vec::new(),
+                        Work::Undo => {
+                            episode.and_then(|it| it.step(&run.step)).map(|it| it.undo_with.clone()).unwrap_or_default()
+                        }
+                    };
+                    orders.push(Order::Start { run: run.clone(), briefing, stop_by: *stop_by, undo_with });
                 }
             }
             Event::StepAdopted { run } => {

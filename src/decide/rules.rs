@@ -169,6 +169,7 @@ impl Watchdog {
                 outcome: Outcome::TimedOut,
                 detail: "its end was not reported within a second of its stop-by".to_owned(),
                 left_over: 0,
+                undo_with: None,
             },
         })
     }

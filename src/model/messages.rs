@@ -163,6 +163,10 @@ pub struct Ending {
     /// Processes that it left in its group when its leader ended.
     #[serde(default)]
     pub left_over: u32,
+    /// What an undo needs to know, in its action's own shape: small, nothing secret. It is journaled with the ending, so
+    /// that an undo after a restart of ours puts back exactly what was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_with: Option<serde_json::Value>,
 }
 
 /// How a step ended.
@@ -473,6 +477,8 @@ pub enum Order {
         briefing: Box<Briefing>,
         /// When it has to have ended.
         stop_by: Moment,
+        /// In an undo: every [`Ending::undo_with`] of this step's runs in this episode, oldest first.
+        undo_with: Vec<serde_json::Value>,
     },
     /// Take a run that outlived a crash of ours into care: its exit status is not ours to see, its proof is.
     Adopt {

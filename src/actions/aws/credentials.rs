@@ -1,0 +1,192 @@
+//! Credentials, resolved before they are needed and kept where their end can be seen.
+//!
+//! Credentials that end inside the notice are the classic failure of this work: they are renewed long before. Nothing
+//! here is ever logged but the moment at which they end.
+
+use super::{Kind, Trouble, http_client, printable};
+use crate::actions::Place;
+use aws_config::Region;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::imds;
+use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_sdk_elasticloadbalancingv2::error::DisplayErrorContext;
+use jiff::Timestamp;
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+/// The most that one resolution may take: the chain asks up to five places, the slowest of them a web identity at STS.
+const RESOLVE: Duration = Duration::from_secs(5);
+
+/// When kept credentials end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GoodUntil {
+    /// There are none.
+    None,
+    /// They tell no end.
+    Open,
+    /// Then.
+    Until(Timestamp),
+}
+
+/// Credentials from the usual chain (environment, profile, web identity, container, metadata), kept warm.
+///
+/// As a provider for SDK clients it answers at once with what is kept, and never asks anyone: [`KeptCredentials::keep`]
+/// does.
+#[derive(Default)]
+pub struct KeptCredentials {
+    kept: Mutex<Option<Credentials>>,
+    chain: tokio::sync::Mutex<Option<(Place, DefaultCredentialsChain)>>,
+}
+
+impl KeptCredentials {
+    /// Sees to it that the credentials are good for `at_least` longer, as far as their provider allows.
+    ///
+    /// # Errors
+    /// [`Kind::NoCredentials`] where there are none, or [`Kind::CredentialsUnread`] where they could not be read now. What was kept before
+    /// stays kept.
+    pub async fn keep(&self, place: &Place, region: &str, at_least: Duration) -> Result<(), Trouble> {
+        if self.good_for(at_least) {
+            return Ok(());
+        }
+        // One resolution at a time: several groups ask at once, and the second finds what the first brought.
+        let mut chain = self.chain.lock().await;
+        if self.good_for(at_least) {
+            return Ok(());
+        }
+        let current = chain.take().filter(|(built_for, _)| built_for.metadata_endpoint == place.metadata_endpoint);
+        let (_, resolver) = match current {
+            Some(current) => chain.insert(current),
+            None => chain.insert((place.clone(), build_chain(place, region).await?)),
+        };
+        match tokio::time::timeout(RESOLVE, resolver.provide_credentials()).await {
+            Ok(Ok(credentials)) => {
+                self.put(Some(credentials));
+                Ok(())
+            }
+            Ok(Err(CredentialsError::CredentialsNotLoaded(_))) => Err(none()),
+            Ok(Err(error)) => Err(unread(&DisplayErrorContext(&error).to_string())),
+            Err(_) => Err(unread("nobody who could give them answered within 5s")),
+        }
+    }
+
+    /// Drops what is kept: it was refused as expired, whatever end it told.
+    pub fn drop_refused(&self) {
+        self.put(None);
+    }
+
+    /// When they end.
+    pub fn good_until(&self) -> GoodUntil {
+        match self.get() {
+            None => GoodUntil::None,
+            Some(kept) => match kept.expiry().map(Timestamp::try_from) {
+                Some(Ok(at)) => GoodUntil::Until(at),
+                Some(Err(_)) | None => GoodUntil::Open,
+            },
+        }
+    }
+
+    fn good_for(&self, span: Duration) -> bool {
+        match self.get() {
+            None => false,
+            Some(kept) => kept.expiry().is_none_or(|end| end > SystemTime::now() + span),
+        }
+    }
+
+    fn get(&self) -> Option<Credentials> {
+        self.kept.lock().map(|kept| kept.clone()).unwrap_or_default()
+    }
+
+    fn put(&self, credentials: Option<Credentials>) {
+        if let Ok(mut kept) = self.kept.lock() {
+            *kept = credentials;
+        }
+    }
+}
+
+async fn build_chain(place: &Place, region: &str) -> Result<DefaultCredentialsChain, Trouble> {
+    let region = Region::new(region.to_owned());
+    let settings = ProviderConfig::without_region().with_http_client(http_client()).with_region(Some(region.clone()));
+    let mut chain = DefaultCredentialsChain::builder().configure(settings.clone()).region(region);
+    if !place.metadata_endpoint.is_empty() {
+        let client = imds::Client::builder()
+            .configure(&settings)
+            .endpoint(&place.metadata_endpoint)
+            .map_err(|error| unread(&format!("the metadata endpoint is not a URL: {error}")))?
+            .build();
+        chain = chain.imds_client(client);
+    }
+    Ok(chain.build().await)
+}
+
+fn none() -> Trouble {
+    Trouble::new(
+        Kind::NoCredentials,
+        "there are no AWS credentials: attach an instance role, or set up another of the usual places",
+    )
+}
+
+fn unread(why: &str) -> Trouble {
+    Trouble::new(Kind::CredentialsUnread, format!("AWS credentials could not be read: {}", printable(why)))
+}
+
+impl ProvideCredentials for KeptCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::ready(self.get().ok_or_else(|| CredentialsError::not_loaded("none are kept")))
+    }
+}
+
+impl fmt::Debug for KeptCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptCredentials").field("good_until", &self.good_until()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn ending_in(span: Duration) -> KeptCredentials {
+        let kept = KeptCredentials::default();
+        let end = SystemTime::now() + span;
+        kept.put(Some(Credentials::new(
+            "AKIDVISIBLE",
+            "SECRETVISIBLE",
+            Some("TOKENVISIBLE".into()),
+            Some(end),
+            "test",
+        )));
+        kept
+    }
+
+    #[test]
+    fn credentials_near_their_end_are_not_good_enough() {
+        let kept = ending_in(Duration::from_secs(600));
+        assert!(kept.good_for(Duration::from_secs(500)));
+        assert!(!kept.good_for(Duration::from_secs(700)));
+        kept.drop_refused();
+        assert!(!kept.good_for(Duration::ZERO));
+        assert_eq!(kept.good_until(), GoodUntil::None);
+    }
+
+    #[test]
+    fn nothing_of_them_is_shown_but_their_end() {
+        let shown = format!("{:?}", ending_in(Duration::from_secs(600)));
+        assert!(shown.contains("Until"), "{shown}");
+        assert!(!shown.contains("VISIBLE"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn as_a_provider_it_never_asks_anyone() {
+        assert!(KeptCredentials::default().provide_credentials().await.is_err());
+        let kept = ending_in(Duration::from_secs(1));
+        assert_eq!(kept.provide_credentials().await.unwrap().access_key_id(), "AKIDVISIBLE");
+    }
+}

@@ -1,0 +1,274 @@
+//! Why a call to AWS failed: what to say of it, and whether asking again can help.
+
+use super::genuine::NotAws;
+use crate::model::Spoken;
+use aws_sdk_elasticloadbalancingv2::config::http::HttpResponse;
+use aws_sdk_elasticloadbalancingv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a call failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trouble {
+    /// What sort of failure.
+    pub kind: Kind,
+    sentence: String,
+}
+
+/// The sorts of failure that differ in what is to be done about them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Too many requests, ours or others' of the account.
+    Throttled,
+    /// AWS failed on its side.
+    Faulty,
+    /// No connection.
+    Unreachable,
+    /// No answer in time.
+    Silent,
+    /// Something else than AWS answered.
+    NotAws,
+    /// The credentials are past their end.
+    Expired,
+    /// There are no credentials.
+    NoCredentials,
+    /// There may be credentials, but they could not be read now.
+    CredentialsUnread,
+    /// The signature was refused, as it is when clocks differ.
+    Skewed,
+    /// The credentials do not allow it.
+    Denied,
+    /// What the call is about does not exist.
+    NotFound,
+    /// The call names a target that does not belong there.
+    InvalidTarget,
+    /// Anything else that AWS does not accept.
+    Refused,
+}
+
+/// What may help against a failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remedy {
+    /// The same call, a little later.
+    Wait,
+    /// The same call with credentials read anew, once.
+    NewCredentials,
+    /// The same call, once: the SDK has taken the right time from the refusal.
+    Clock,
+    /// Nothing that we could do.
+    None,
+}
+
+impl Kind {
+    /// What may help.
+    pub const fn remedy(self) -> Remedy {
+        match self {
+            Self::Throttled
+            | Self::Faulty
+            | Self::Unreachable
+            | Self::Silent
+            | Self::NotAws
+            | Self::CredentialsUnread => Remedy::Wait,
+            Self::Expired => Remedy::NewCredentials,
+            Self::Skewed => Remedy::Clock,
+            Self::NoCredentials | Self::Denied | Self::NotFound | Self::InvalidTarget | Self::Refused => Remedy::None,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl Trouble {
+    /// A failure in words of our own.
+    pub fn new(kind: Kind, sentence: impl Into<String>) -> Self {
+        Self { kind, sentence: sentence.into() }
+    }
+
+    /// No answer came within this time.
+    pub fn silent(limit: Duration) -> Self {
+        Self::new(Kind::Silent, format!("the AWS API did not answer within {}", Spoken(limit)))
+    }
+
+    /// Reads a failure of an SDK call that needs this permission.
+    pub fn of<E>(error: &SdkError<E, HttpResponse>, permission: &str) -> Self
+    where
+        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        if is_not_aws(error) {
+            return Self::not_aws(error.raw_response());
+        }
+        if let Some(code) = error.code() {
+            return Self::coded(code, error.message().unwrap_or_default(), permission);
+        }
+        match error {
+            SdkError::TimeoutError(_) => Self::new(Kind::Silent, "the AWS API did not answer in time"),
+            SdkError::DispatchFailure(failure) => {
+                let why = failure.as_connector_error().map(innermost).unwrap_or_default();
+                Self::new(Kind::Unreachable, format!("the AWS API could not be reached ({})", printable(&why)))
+            }
+            SdkError::ServiceError(_) | SdkError::ResponseError(_) => Self::uncoded(error.raw_response()),
+            // The SDK's enum may grow; its own words are the best there are then.
+            SdkError::ConstructionFailure(_) | _ => {
+                let why = DisplayErrorContext(error).to_string();
+                Self::new(Kind::Refused, format!("the call could not be made: {}", printable(&why)))
+            }
+        }
+    }
+
+    /// AWS answered with an error code. Codes: the SDK's own lists of throttling, transient and clock-skew errors, and
+    /// the common errors of the Query protocol.
+    fn coded(code: &str, message: &str, permission: &str) -> Self {
+        let (code, message) = (printable(code), printable(message));
+        match code.as_str() {
+            "Throttling"
+            | "ThrottlingException"
+            | "ThrottledException"
+            | "RequestThrottledException"
+            | "TooManyRequestsException"
+            | "ProvisionedThroughputExceededException"
+            | "RequestLimitExceeded"
+            | "BandwidthLimitExceeded"
+            | "LimitExceededException"
+            | "RequestThrottled"
+            | "SlowDown"
+            | "PriorRequestNotComplete"
+            | "EC2ThrottledException" => {
+                Self::new(Kind::Throttled, format!("the AWS API throttles this account ({code})"))
+            }
+            "RequestTimeout"
+            | "RequestTimeoutException"
+            | "InternalFailure"
+            | "InternalError"
+            | "ServiceUnavailable"
+            | "InternalServerError" => Self::new(Kind::Faulty, format!("the AWS API failed on its side ({code})")),
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Self::new(
+                Kind::Expired,
+                format!("the credentials are past their end ({code}): whoever gives them gives old ones"),
+            ),
+            "RequestTimeTooSkewed" | "RequestExpired" | "SignatureDoesNotMatch" | "InvalidSignatureException" => {
+                Self::new(
+                    Kind::Skewed,
+                    format!(
+                        "the signature was refused ({code}), as it is when this machine's clock is wrong: set it, \
+                         with chrony and 169.254.169.123 for instance"
+                    ),
+                )
+            }
+            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "AuthFailure" => Self::new(
+                Kind::Denied,
+                format!("refused ({code}): the role needs the permission {permission}{}", aside(&message)),
+            ),
+            "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "InvalidAccessKeyId"
+            | "MissingAuthenticationToken" => {
+                Self::new(Kind::Denied, format!("refused ({code}): AWS does not know these credentials"))
+            }
+            "TargetGroupNotFound" => {
+                Self::new(Kind::NotFound, format!("there is no such target group in this account ({code})"))
+            }
+            "InvalidTarget" => {
+                Self::new(Kind::InvalidTarget, format!("not a target that this group could have ({code})"))
+            }
+            _ => Self::new(Kind::Refused, format!("the AWS API does not accept the call ({code}){}", aside(&message))),
+        }
+    }
+
+    /// An error without a code that could be read.
+    fn uncoded(response: Option<&HttpResponse>) -> Self {
+        let Some(response) = response else {
+            return Self::new(Kind::Unreachable, "the connection to the AWS API broke");
+        };
+        let xml = response.body().bytes().is_none_or(|body| body.trim_ascii().is_empty());
+        match response.status().as_u16() {
+            429 => Self::new(Kind::Throttled, "the AWS API throttles this account (status 429)"),
+            status @ 500.. if xml => {
+                Self::new(Kind::Faulty, format!("the AWS API failed on its side (status {status})"))
+            }
+            _ => Self::not_aws(Some(response)),
+        }
+    }
+
+    fn not_aws(response: Option<&HttpResponse>) -> Self {
+        let what = match response {
+            Some(response) => {
+                let kind = response.headers().get("content-type").unwrap_or("no content type");
+                format!("status {}, {}", response.status().as_u16(), printable(kind))
+            }
+            None => "unreadable".to_owned(),
+        };
+        Self::new(
+            Kind::NotAws,
+            format!("something else than the AWS API answered ({what}): a proxy or a portal stands between"),
+        )
+    }
+}
+
+/// A text from outside as it may be shown: one line, printable, at most 240 characters.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == 240 {
+            shown.push('…');
+            break;
+        }
+        shown.push(if c.is_control() { ' ' } else { c });
+    }
+    shown.trim().to_owned()
+}
+
+fn aside(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!("; AWS says: {message}") }
+}
+
+fn is_not_aws(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|cause| cause.is::<NotAws>())
+}
+
+/// The cause at the bottom, which names what really happened: `Connection refused (os error 111)`.
+fn innermost(error: &(impl Error + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |cause: &&'a (dyn Error + 'static)| (*cause).source()).take(16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_its_remedy() {
+        let kind = |code: &str| Trouble::coded(code, "", "p").kind;
+        assert_eq!(kind("Throttling").remedy(), Remedy::Wait);
+        assert_eq!(kind("ServiceUnavailable").remedy(), Remedy::Wait);
+        assert_eq!(kind("ExpiredToken").remedy(), Remedy::NewCredentials);
+        assert_eq!(kind("RequestTimeTooSkewed").remedy(), Remedy::Clock);
+        assert_eq!(kind("AccessDenied").remedy(), Remedy::None);
+        assert_eq!(kind("TargetGroupNotFound").remedy(), Remedy::None);
+        assert_eq!(kind("NoSuchThing").remedy(), Remedy::None);
+    }
+
+    #[test]
+    fn a_refusal_names_the_permission_and_what_aws_said() {
+        let told =
+            Trouble::coded("AccessDenied", "User: arn:aws:sts::1:assumed-role/r/i-0 is not\nauthorized", "elb:X");
+        assert_eq!(
+            told.to_string(),
+            "refused (AccessDenied): the role needs the permission elb:X; AWS says: \
+             User: arn:aws:sts::1:assumed-role/r/i-0 is not authorized"
+        );
+    }
+
+    #[test]
+    fn hostile_words_are_shown_on_one_short_line() {
+        let shown = printable(&format!("\u{1b}[2J\n{}", "é".repeat(10_000)));
+        assert!(shown.chars().count() <= 241 && !shown.chars().any(char::is_control), "{shown}");
+    }
+}

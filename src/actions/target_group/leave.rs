@@ -1,0 +1,238 @@
+//! Leaving the groups on a notice, and coming back when it is withdrawn.
+
+use super::groups::{Call, Groups, Noted, Until};
+use super::target::{Me, Sight, Target};
+use super::verdict::{self, Left, Returned, Taken};
+use super::warm::Seen;
+use super::{GroupArn, Settings};
+use crate::actions::aws::{Kind, Trouble};
+use crate::actions::{Action, Job, Place, Task, watchable};
+use crate::model::{Ending, Finding, Outcome, Process};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long before its stop-by a run says what became of it, rather than be cut off without a word.
+const LAST_WORD: Duration = Duration::from_millis(150);
+
+/// The most that is spent on reading ports that nobody had read before; half of the time left where that is less.
+const COLD_READ: Duration = Duration::from_secs(10);
+
+/// The action.
+#[derive(Debug)]
+pub(super) struct TargetGroup {
+    pub(super) groups: Vec<GroupArn>,
+    pub(super) api: Groups,
+    /// What each group had of us when it was last read.
+    pub(super) seen: Mutex<BTreeMap<GroupArn, Seen>>,
+    /// What we removed and did not put back, for an undo in the same life of ours.
+    taken: Mutex<Taken>,
+}
+
+impl TargetGroup {
+    /// Nothing is asked, and nothing built, before the first use.
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            api: Groups::new(&settings),
+            groups: settings.target_groups,
+            seen: Mutex::default(),
+            taken: Mutex::default(),
+        }
+    }
+
+    async fn leave_all(&self, job: &Job) -> Ending {
+        let place = job.surroundings.place.get();
+        let me = Me::at(&place, job.briefing.instance_id.as_str());
+        let ends = self.groups.iter().map(|group| self.leave_in_time(group, &place, &me, job));
+        let ends: Vec<(&GroupArn, Left)> = self.groups.iter().zip(join_all(ends).await).collect();
+        let mut taken = Taken::default();
+        for (group, left) in &ends {
+            taken.note(group, left, job.run.attempt);
+        }
+        if let Ok(mut all) = self.taken.lock() {
+            all.join(taken.clone());
+        }
+        verdict::of_leaving(&ends, taken)
+    }
+
+    async fn leave_in_time(&self, group: &GroupArn, place: &Place, me: &Me, job: &Job) -> Left {
+        let noted = Noted::default();
+        let asked = Mutex::new(Vec::new());
+        tokio::select! {
+            biased;
+            left = self.leave(group, place, me, job, (&noted, &asked)) => left,
+            () = job.stop_by.reached(LAST_WORD) => Left::Still {
+                asked: asked.lock().map(|asked| asked.clone()).unwrap_or_default(),
+                because: out_of_time(&noted),
+            },
+        }
+    }
+
+    async fn leave(
+        &self,
+        group: &GroupArn,
+        place: &Place,
+        me: &Me,
+        job: &Job,
+        (noted, asked): (&Noted, &Mutex<Vec<Target>>),
+    ) -> Left {
+        let known = self.known(group);
+        let warm = !known.is_empty();
+        if !warm && me.is_nobody() {
+            let because = Trouble::new(Kind::Refused, "neither this machine's instance id nor its addresses are known");
+            return Left::Still { asked: Vec::new(), because };
+        }
+        let (mut targets, mut unread) = (known, None);
+        if !warm {
+            match self.read_cold(group, place, me, job, noted).await {
+                Ok(sight) if !sight.registered.is_empty() => targets = sight.registered,
+                Ok(sight) if !sight.leaving.is_empty() => return Left::Leaving(sight.leaving),
+                Ok(_) => return Left::NotRegistered,
+                Err(because) if me.instance.is_empty() => return Left::Still { asked: Vec::new(), because },
+                Err(because) => {
+                    targets = vec![Target::named(&me.instance)];
+                    unread = Some(because);
+                }
+            }
+        }
+        let mut answer = self.deregister(group, place, job, &targets, (noted, asked)).await;
+        if warm && answer.as_ref().is_err_and(|trouble| trouble.kind == Kind::InvalidTarget) {
+            // What we knew is no longer so: look again, once.
+            match self.read_cold(group, place, me, job, noted).await {
+                Ok(sight) if !sight.registered.is_empty() => {
+                    targets = sight.registered;
+                    answer = self.deregister(group, place, job, &targets, (noted, asked)).await;
+                }
+                Ok(sight) if !sight.leaving.is_empty() => return Left::Leaving(sight.leaving),
+                Ok(_) => return Left::NotRegistered,
+                Err(because) => return Left::Still { asked: targets, because },
+            }
+        }
+        match (answer, unread) {
+            (Ok(_), None) => {
+                self.saw(group, Ok(Sight::default()));
+                Left::Removed(targets)
+            }
+            (Ok(_), Some(because)) => Left::Unsure { asked: targets, because },
+            (Err(because), _) => Left::Still { asked: targets, because },
+        }
+    }
+
+    async fn read_cold(
+        &self,
+        group: &GroupArn,
+        place: &Place,
+        me: &Me,
+        job: &Job,
+        noted: &Noted,
+    ) -> Result<Sight, Trouble> {
+        let now = Instant::now();
+        let end = now + (job.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
+        let call = Call::Describe(me.clone());
+        let read = self.api.insist(place, group, &call, Until::Moment(end), noted);
+        let sight = tokio::time::timeout_at(end, read).await.unwrap_or_else(|_| Err(out_of_time(noted)));
+        self.saw(group, sight.clone());
+        sight
+    }
+
+    async fn deregister(
+        &self,
+        group: &GroupArn,
+        place: &Place,
+        job: &Job,
+        targets: &[Target],
+        (noted, asked): (&Noted, &Mutex<Vec<Target>>),
+    ) -> Result<Sight, Trouble> {
+        if let Ok(mut asked) = asked.lock() {
+            *asked = targets.to_vec();
+        }
+        let call = Call::Deregister(targets.to_vec());
+        self.api.insist(place, group, &call, Until::StopBy(&job.stop_by), noted).await
+    }
+
+    async fn return_all(&self, job: &Job) -> Ending {
+        let place = job.surroundings.place.get();
+        let mut taken = self.taken.lock().map(|taken| taken.clone()).unwrap_or_default();
+        for told in &job.undo_with {
+            match serde_json::from_value(told.clone()) {
+                Ok(more) => taken.join(more),
+                Err(_) => tracing::warn!("what an earlier run noted for its undo cannot be read, and is passed over"),
+            }
+        }
+        let groups: Vec<(GroupArn, Vec<Target>)> = taken
+            .removed
+            .into_iter()
+            .filter_map(|(arn, targets)| Some((GroupArn::try_from(arn).ok()?, targets.into_iter().collect())))
+            .collect();
+        let ends = groups.iter().map(|(group, targets)| self.return_in_time(group, targets, &place, job));
+        let ends: Vec<(&GroupArn, Returned)> =
+            groups.iter().map(|(group, _)| group).zip(join_all(ends).await).collect();
+        verdict::of_returning(&ends)
+    }
+
+    async fn return_in_time(&self, group: &GroupArn, targets: &[Target], place: &Place, job: &Job) -> Returned {
+        let noted = Noted::default();
+        let call = Call::Register(targets.to_vec());
+        let answer = tokio::select! {
+            biased;
+            answer = self.api.insist(place, group, &call, Until::StopBy(&job.stop_by), &noted) => answer,
+            () = job.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
+        };
+        match answer {
+            Ok(_) => {
+                if let Ok(mut taken) = self.taken.lock() {
+                    taken.removed.remove(group.as_str());
+                }
+                self.saw(group, Ok(Sight { registered: targets.to_vec(), leaving: Vec::new() }));
+                Returned::Back(targets.to_vec())
+            }
+            Err(because) => Returned::Out { asked: targets.to_vec(), because },
+        }
+    }
+}
+
+fn out_of_time(noted: &Noted) -> Trouble {
+    let newest = noted.lock().ok().and_then(|noted| noted.clone());
+    newest.unwrap_or_else(|| Trouble::new(Kind::Silent, "the AWS API had not answered when time ran out"))
+}
+
+impl Action for TargetGroup {
+    fn describe(&self) -> String {
+        let names: Vec<&str> = self.groups.iter().map(GroupArn::name).collect();
+        match names.as_slice() {
+            [one] => format!("leaves target group {one}"),
+            many => format!("leaves target groups {}", many.join(", ")),
+        }
+    }
+
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(self.leave_all(job))
+    }
+
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(self.return_all(job))
+    }
+
+    fn adopt<'a>(&'a self, _job: &'a Job, _process: Process) -> Task<'a, Ending> {
+        Box::pin(std::future::ready(Ending {
+            outcome: Outcome::Lost,
+            detail: "we ended while it ran; asking a second time does no harm".to_owned(),
+            left_over: 0,
+            undo_with: None,
+        }))
+    }
+
+    fn keep_warm<'a>(&'a self, place: &'a watchable::Place) -> Task<'a, ()> {
+        Box::pin(self.stay_warm(place))
+    }
+
+    fn warmth(&self) -> serde_json::Value {
+        self.show_warmth()
+    }
+
+    fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>> {
+        Box::pin(self.look(place))
+    }
+}

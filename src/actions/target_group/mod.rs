@@ -1,0 +1,138 @@
+//! Action `target-group`: takes this machine out of the target groups of AWS load balancers (ALB, NLB, GWLB), and puts
+//! it back when the notice is withdrawn.
+//!
+//! What is registered is read ahead of the notice and kept fresh, so that on a notice one `DeregisterTargets` for each
+//! group goes out at once. A target that was registered with a port has to be named with that port: AWS answers
+//! "success" to a request for a target that it does not have (PROVIDERS 2), so guessing would look like leaving.
+
+mod arn;
+#[cfg(feature = "aws")]
+mod groups;
+#[cfg(feature = "aws")]
+mod leave;
+#[cfg(feature = "aws")]
+mod target;
+#[cfg(feature = "aws")]
+mod verdict;
+#[cfg(feature = "aws")]
+mod warm;
+
+pub use arn::{GroupArn, NotAGroup};
+
+use super::{Action, BuildError, Defaults, Reach, Row};
+use crate::model::Undo;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The keys of a `target-group` step that are its own.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// The ARNs of the target groups to leave. Each is asked in its own region.
+    #[schemars(length(min = 1))]
+    pub target_groups: Vec<GroupArn>,
+    /// The region whose API is asked, for all groups; each ARN's own where absent.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// The base URL of the API, for a VPC endpoint without private DNS or for tests; the region's own, or `AWS_ENDPOINT_URL`,
+    /// where absent.
+    #[serde(default)]
+    pub endpoint_url: Option<String>,
+}
+
+/// Its row in the table of actions.
+pub const ROW: Row = Row {
+    kind: "target-group",
+    summary: "takes this machine out of AWS load balancer target groups",
+    reach: Reach::Outside,
+    undo: Undo::PutBack,
+    build,
+    schema: || schemars::schema_for!(Settings),
+    // It tries again by itself for as long as its time lasts; what is left then would fail once more.
+    defaults: Defaults { needs: Duration::from_secs(3), retries: 0, repeat: false },
+};
+
+fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
+    let settings = read(keys)?;
+    #[cfg(feature = "aws")]
+    return Ok(Arc::new(leave::TargetGroup::new(settings)));
+    #[cfg(not(feature = "aws"))]
+    {
+        let _ = settings;
+        let message = "this watchdog was built without AWS: build it with the feature `aws`, or remove the step";
+        Err(BuildError { key: "kind".to_owned(), message: message.to_owned() })
+    }
+}
+
+fn read(keys: toml::Table) -> Result<Settings, BuildError> {
+    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
+        key: match error.path().to_string() {
+            path if path == "." => String::new(),
+            path => path,
+        },
+        message: error.into_inner().message().to_owned(),
+    })?;
+    let wrong = |key: &str, message: String| Err(BuildError { key: key.to_owned(), message });
+    if settings.target_groups.is_empty() {
+        return wrong("target-groups", "names no target group: give the ARN of at least one".to_owned());
+    }
+    for (at, group) in settings.target_groups.iter().enumerate() {
+        if settings.target_groups.iter().take(at).any(|earlier| earlier == group) {
+            return wrong("target-groups", format!("names {group} twice"));
+        }
+    }
+    if let Some(region) = &settings.region
+        && (region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
+    {
+        return wrong("region", "is not the name of a region, as us-east-1 is".to_owned());
+    }
+    if let Some(url) = &settings.endpoint_url
+        && !(url.starts_with("https://") || url.starts_with("http://"))
+    {
+        return wrong("endpoint-url", "is not a URL that begins with https:// or http://".to_owned());
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    const LLM: &str = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/llm/73e2d6bc24d8a067";
+
+    fn error(text: &str) -> (String, String) {
+        let error = read(text.parse().unwrap()).unwrap_err();
+        (error.key, error.message)
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[test]
+    fn a_watchdog_built_without_aws_says_so() {
+        let error = build(format!("target-groups = ['{LLM}']").parse().unwrap()).unwrap_err();
+        assert_eq!(error.key, "kind");
+        assert!(error.message.starts_with("this watchdog was built without AWS"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_group_by_its_arn_is_all_it_needs() {
+        let settings = read(format!("target-groups = ['{LLM}']").parse().unwrap()).unwrap();
+        assert_eq!(settings.target_groups[0].name(), "llm");
+        assert_eq!((settings.region, settings.endpoint_url), (None, None));
+    }
+
+    #[test]
+    fn wrong_keys_are_named_with_what_is_wrong() {
+        let (key, message) = error(&format!("target-groups = ['{LLM}', 'llm']"));
+        assert_eq!(key, "target-groups[1]");
+        assert!(message.starts_with("`llm` is not an ARN"), "{message}");
+        assert_eq!(error("target-groups = []").1, "names no target group: give the ARN of at least one");
+        assert_eq!(error(&format!("target-groups = ['{LLM}', '{LLM}']")).1, format!("names {LLM} twice"));
+        assert_eq!(error(&format!("target-groups = ['{LLM}']\nregion = 'us east'")).0, "region");
+        assert_eq!(error(&format!("target-groups = ['{LLM}']\nendpoint-url = 'localhost'")).0, "endpoint-url");
+        assert!(error(&format!("target-groups = ['{LLM}']\nregoin = 'x'")).1.contains("unknown field `regoin`"));
+        assert!(error("").1.contains("missing field `target-groups`"));
+    }
+}

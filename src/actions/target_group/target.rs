@@ -1,0 +1,153 @@
+//! A machine's place in a target group: the very words that it was registered with, and who we are there.
+
+use crate::actions::Place;
+use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetHealthDescription, TargetHealthStateEnum};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::IpAddr;
+
+/// One registration. Registering and deregistering both have to name it exactly so.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Target {
+    /// An instance id or an address, after the group's target type.
+    pub(super) id: String,
+    /// The port that it listens on; absent only where we do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<i32>,
+    /// `all` for an address outside the group's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) zone: Option<String>,
+    /// The server id of a QUIC target of an NLB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) quic: Option<String>,
+}
+
+impl Target {
+    /// A target of which only the id is known.
+    pub(super) fn named(id: &str) -> Self {
+        Self { id: id.to_owned(), port: None, zone: None, quic: None }
+    }
+
+    /// As the SDK wants it.
+    pub(super) fn description(&self) -> TargetDescription {
+        TargetDescription::builder()
+            .id(&self.id)
+            .set_port(self.port)
+            .set_availability_zone(self.zone.clone())
+            .set_quic_server_id(self.quic.clone())
+            .build()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.port, self.id.contains(':')) {
+            (Some(port), false) => write!(f, "{}:{port}", self.id),
+            (Some(port), true) => write!(f, "[{}]:{port}", self.id),
+            (None, _) => f.write_str(&self.id),
+        }
+    }
+}
+
+/// What a group has of this machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Sight {
+    /// It may get requests there.
+    pub(super) registered: Vec<Target>,
+    /// It was deregistered there and finishes what it has.
+    pub(super) leaving: Vec<Target>,
+}
+
+/// The names that this machine can go by in a target group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Me {
+    /// The instance id; empty where not known.
+    pub(super) instance: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl Me {
+    /// Who we are here; `told` is the instance id of the notice, for where nobody else has told.
+    pub(super) fn at(place: &Place, told: &str) -> Self {
+        let known = if place.instance_id.is_empty() { told } else { &place.instance_id };
+        Self { instance: known.to_owned(), addresses: place.addresses.clone() }
+    }
+
+    /// Whether nothing is known that a target could go by.
+    pub(super) const fn is_nobody(&self) -> bool {
+        self.instance.is_empty() && self.addresses.is_empty()
+    }
+
+    fn is(&self, id: &str) -> bool {
+        // Addresses are compared as such: one IPv6 address has many spellings.
+        !id.is_empty() && (id == self.instance || id.parse().is_ok_and(|address| self.addresses.contains(&address)))
+    }
+
+    /// Picks our registrations out of all that a group has.
+    pub(super) fn among(&self, all: &[TargetHealthDescription]) -> Sight {
+        let mut sight = Sight::default();
+        for one in all {
+            let Some(target) = one.target() else { continue };
+            let Some(id) = target.id().filter(|id| self.is(id)) else { continue };
+            let ours = Target {
+                id: id.to_owned(),
+                port: target.port(),
+                zone: target.availability_zone().map(str::to_owned),
+                quic: target.quic_server_id().map(str::to_owned),
+            };
+            match one.target_health().and_then(|health| health.state()) {
+                Some(TargetHealthStateEnum::Draining) => sight.leaving.push(ours),
+                // Every other state, one that AWS may add included, can get requests or could soon.
+                Some(_) | None => sight.registered.push(ours),
+            }
+        }
+        sight.registered.sort();
+        sight.leaving.sort();
+        sight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_elasticloadbalancingv2::types::TargetHealth;
+
+    fn described(id: &str, port: i32, state: TargetHealthStateEnum) -> TargetHealthDescription {
+        TargetHealthDescription::builder()
+            .target(TargetDescription::builder().id(id).port(port).build())
+            .target_health(TargetHealth::builder().state(state).build())
+            .build()
+    }
+
+    #[test]
+    fn our_registrations_are_known_by_instance_id_or_address_and_others_are_left_alone() {
+        let place = Place {
+            instance_id: "i-0abc".into(),
+            addresses: vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7])],
+            ..Place::default()
+        };
+        let all = [
+            described("i-0abc", 8001, TargetHealthStateEnum::Unhealthy),
+            described("i-0abc", 8000, TargetHealthStateEnum::Healthy),
+            described("i-0abcd", 8000, TargetHealthStateEnum::Healthy),
+            described("10.0.0.7", 80, TargetHealthStateEnum::Unused),
+            described("10.0.0.70", 80, TargetHealthStateEnum::Healthy),
+            described("fd00:0::0:7", 80, TargetHealthStateEnum::Healthy),
+            described("i-0abc", 9000, TargetHealthStateEnum::Draining),
+            TargetHealthDescription::builder().build(),
+        ];
+        let sight = Me::at(&place, "").among(&all);
+        let shown = |targets: &[Target]| targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(shown(&sight.registered), "10.0.0.7:80 [fd00:0::0:7]:80 i-0abc:8000 i-0abc:8001");
+        assert_eq!(shown(&sight.leaving), "i-0abc:9000");
+    }
+
+    #[test]
+    fn an_unknown_machine_is_nobody_and_owns_no_target() {
+        let nobody = Me::at(&Place::default(), "");
+        assert!(nobody.is_nobody());
+        assert_eq!(nobody.among(&[described("", 80, TargetHealthStateEnum::Healthy)]), Sight::default());
+        assert!(!Me::at(&Place::default(), "i-0abc").is_nobody());
+    }
+}

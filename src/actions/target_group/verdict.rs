@@ -1,0 +1,248 @@
+//! What became of it, group by group, in one sentence. No sentence hides that the machine is still in a load balancer.
+
+use super::GroupArn;
+use super::groups::may_have_worked;
+use super::target::Target;
+use crate::actions::aws::{Remedy, Trouble};
+use crate::model::{Ending, Outcome};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What became of our registrations in one group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// They were removed.
+    Removed(Vec<Target>),
+    /// They had been removed before, and finish what they have.
+    Leaving(Vec<Target>),
+    /// There were none.
+    NotRegistered,
+    /// Removal was asked for by name alone, since the ports could not be read.
+    Unsure {
+        /// What was named.
+        asked: Vec<Target>,
+        /// Why the ports could not be read.
+        because: Trouble,
+    },
+    /// They are still there, as far as we know.
+    Still {
+        /// What was asked for, where we came so far.
+        asked: Vec<Target>,
+        /// Why.
+        because: Trouble,
+    },
+}
+
+/// What became of putting them back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Returned {
+    /// They are registered again.
+    Back(Vec<Target>),
+    /// They are not.
+    Out {
+        /// What was asked for.
+        asked: Vec<Target>,
+        /// Why.
+        because: Trouble,
+    },
+}
+
+/// What was taken away and has to be put back: what an undo needs to know.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Taken {
+    /// The registrations, by the group's ARN.
+    pub(super) removed: BTreeMap<String, BTreeSet<Target>>,
+}
+
+impl Taken {
+    /// What of this end has to be put back. A `Leaving` counts from the second attempt on: then the first was ours.
+    pub(super) fn note(&mut self, group: &GroupArn, left: &Left, attempt: u32) {
+        let taken: &[Target] = match left {
+            Left::Removed(targets) => targets,
+            Left::Leaving(targets) if attempt > 1 => targets,
+            Left::Still { asked, because } if may_have_worked(because.kind) => asked,
+            // What had been asked for by name alone may never have been registered so.
+            Left::Leaving(_) | Left::NotRegistered | Left::Unsure { .. } | Left::Still { .. } => &[],
+        };
+        self.add(group.as_str(), taken);
+    }
+
+    /// Adds what another run took.
+    pub(super) fn join(&mut self, other: Self) {
+        for (group, targets) in other.removed {
+            self.add(&group, &targets.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    fn add(&mut self, group: &str, targets: &[Target]) {
+        let known = targets.iter().filter(|target| target.port.is_some()).cloned();
+        let mut known = known.peekable();
+        if known.peek().is_some() {
+            self.removed.entry(group.to_owned()).or_default().extend(known);
+        }
+    }
+}
+
+/// The ending of a leave.
+pub(super) fn of_leaving(ends: &[(&GroupArn, Left)], taken: Taken) -> Ending {
+    let mut words: Vec<(Rank, String)> = ends.iter().map(|(group, left)| leaving(group.name(), left)).collect();
+    let undo_with = if taken.removed.is_empty() { None } else { serde_json::to_value(taken).ok() };
+    Ending { undo_with, ..ending(&mut words) }
+}
+
+/// The ending of an undo.
+pub(super) fn of_returning(ends: &[(&GroupArn, Returned)]) -> Ending {
+    let mut words: Vec<(Rank, String)> = ends.iter().map(|(group, end)| returning(group.name(), end)).collect();
+    if words.is_empty() {
+        words.push((Rank::Well, "nothing to put back: nothing was removed".to_owned()));
+        return Ending { outcome: Outcome::Done, detail: words.remove(0).1, left_over: 0, undo_with: None };
+    }
+    ending(&mut words)
+}
+
+/// How bad the news is; the worst is said first and decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Rank {
+    Late,
+    Failed,
+    Unsure,
+    Well,
+}
+
+fn leaving(name: &str, left: &Left) -> (Rank, String) {
+    match left {
+        Left::Removed(targets) => (Rank::Well, format!("deregistered {} from {name}", listed(targets))),
+        Left::Leaving(targets) => (Rank::Well, format!("{} had left {name} already", listed(targets))),
+        Left::NotRegistered => (Rank::Well, format!("was not registered in {name}")),
+        Left::Unsure { asked, because } => (
+            Rank::Unsure,
+            format!(
+                "cannot be sure that {} left {name}: its ports could not be read ({because}), and a target with a port \
+                 of its own is still in the load balancer",
+                listed(asked)
+            ),
+        ),
+        Left::Still { because, .. } => {
+            let known = if may_have_worked(because.kind) { " as far as we know" } else { "" };
+            (rank(because), format!("still in the load balancer{known}: {name}: {because}"))
+        }
+    }
+}
+
+fn returning(name: &str, end: &Returned) -> (Rank, String) {
+    match end {
+        Returned::Back(targets) => (Rank::Well, format!("registered {} in {name} again", listed(targets))),
+        Returned::Out { asked, because } => {
+            (rank(because), format!("{} is not back in the load balancer: {name}: {because}", listed(asked)))
+        }
+    }
+}
+
+/// What waiting could have cured has failed for lack of time.
+const fn rank(because: &Trouble) -> Rank {
+    match because.kind.remedy() {
+        Remedy::Wait => Rank::Late,
+        Remedy::NewCredentials | Remedy::Clock | Remedy::None => Rank::Failed,
+    }
+}
+
+fn ending(words: &mut [(Rank, String)]) -> Ending {
+    words.sort_by_key(|(rank, _)| *rank);
+    let outcome = match words.first().map(|(rank, _)| *rank) {
+        Some(Rank::Late) => Outcome::TimedOut,
+        Some(Rank::Failed | Rank::Unsure) => Outcome::Failed,
+        Some(Rank::Well) | None => Outcome::Done,
+    };
+    let groups = if words.len() == 1 { "1 group".to_owned() } else { format!("{} groups", words.len()) };
+    let said: Vec<&str> = words.iter().map(|(_, sentence)| sentence.as_str()).take(20).collect();
+    Ending { outcome, detail: format!("{} ({groups})", said.join("; ")), left_over: 0, undo_with: None }
+}
+
+/// `i-0abc:8000 and i-0abc:8001`.
+pub(super) fn listed(targets: &[Target]) -> String {
+    let shown: Vec<String> = targets.iter().take(10).map(ToString::to_string).collect();
+    match targets.len() - shown.len() {
+        0 => shown.join(" and "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use crate::actions::aws::Kind;
+
+    fn group(name: &str) -> GroupArn {
+        let text = format!("arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/{name}/73e2d6bc24d8a067");
+        GroupArn::try_from(text).unwrap()
+    }
+
+    fn at(port: i32) -> Target {
+        Target { port: Some(port), ..Target::named("i-0abc") }
+    }
+
+    fn ended(lefts: &[(&str, Left)]) -> Ending {
+        let groups: Vec<GroupArn> = lefts.iter().map(|(name, _)| group(name)).collect();
+        let ends: Vec<(&GroupArn, Left)> = groups.iter().zip(lefts.iter().map(|(_, left)| left.clone())).collect();
+        let mut taken = Taken::default();
+        ends.iter().for_each(|(group, left)| taken.note(group, left, 1));
+        of_leaving(&ends, taken)
+    }
+
+    #[test]
+    fn what_was_removed_is_named_with_its_ports() {
+        let ending = ended(&[("llm", Left::Removed(vec![at(8000)]))]);
+        assert_eq!(
+            (ending.outcome, ending.detail.as_str()),
+            (Outcome::Done, "deregistered i-0abc:8000 from llm (1 group)")
+        );
+        assert!(ending.undo_with.is_some());
+        let ending = ended(&[("llm", Left::NotRegistered)]);
+        assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "was not registered in llm (1 group)"));
+        assert_eq!(ending.undo_with, None);
+    }
+
+    #[test]
+    fn a_failure_in_one_group_comes_first_and_hides_no_other() {
+        let throttled = Trouble::new(Kind::Throttled, "the AWS API throttles this account (Throttling)");
+        let ending = ended(&[
+            ("a", Left::Removed(vec![at(8000), at(8001)])),
+            ("b", Left::Still { asked: vec![at(80)], because: throttled }),
+        ]);
+        assert_eq!(ending.outcome, Outcome::TimedOut);
+        assert_eq!(
+            ending.detail,
+            "still in the load balancer: b: the AWS API throttles this account (Throttling); \
+             deregistered i-0abc:8000 and i-0abc:8001 from a (2 groups)"
+        );
+        let taken: Taken = serde_json::from_value(ending.undo_with.unwrap()).unwrap();
+        assert_eq!(taken.removed.keys().collect::<Vec<_>>(), [group("a").as_str()]);
+    }
+
+    #[test]
+    fn what_may_have_been_removed_unseen_is_put_back_too() {
+        let silent = Trouble::silent(std::time::Duration::from_secs(3));
+        let ending = ended(&[("a", Left::Still { asked: vec![at(80)], because: silent })]);
+        assert!(ending.detail.starts_with("still in the load balancer as far as we know: a: "), "{}", ending.detail);
+        assert!(ending.undo_with.is_some());
+    }
+
+    #[test]
+    fn a_drain_found_at_a_second_attempt_was_begun_by_the_first() {
+        let left = Left::Leaving(vec![at(8000)]);
+        let taken = |attempt| {
+            let mut taken = Taken::default();
+            taken.note(&group("a"), &left, attempt);
+            taken.removed.len()
+        };
+        assert_eq!((taken(1), taken(2)), (0, 1));
+    }
+
+    #[test]
+    fn leaving_by_name_alone_is_never_called_done() {
+        let because = Trouble::new(Kind::Denied, "refused");
+        let ending = ended(&[("a", Left::Unsure { asked: vec![Target::named("i-0abc")], because })]);
+        assert_eq!((ending.outcome, ending.undo_with), (Outcome::Failed, None));
+    }
+}
