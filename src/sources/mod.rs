@@ -7,6 +7,7 @@
 //! "nothing". Nothing here reads a clock, a file or the environment by itself.
 
 pub mod aws;
+mod endpoint;
 pub mod metadata;
 
 use crate::model::{Fault, Notice, ProbeName, Rank, SourceName};
