@@ -2,5 +2,6 @@
 
 pub mod actions;
 pub mod config;
+pub mod emulators;
 pub mod model;
 pub mod sources;

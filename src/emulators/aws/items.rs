@@ -1,0 +1,147 @@
+//! The tree of items that stand at one instant, below `/latest/`.
+
+use super::script::{Action, MaintenanceEvent, Script, StatedTime};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The role whose credentials are served.
+const ROLE: &str = "emulated";
+
+/// Every item by its path, without a leading slash.
+pub(super) fn items(script: &Script, elapsed: Duration, now: Timestamp) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut put = |path: &str, value: String| {
+        all.insert(path.to_owned(), value);
+    };
+    for (path, value) in &script.items {
+        put(&format!("meta-data/{path}"), value.clone());
+    }
+    put("meta-data/iam/info", pretty(&instance_profile(now)));
+    put(&format!("meta-data/iam/security-credentials/{ROLE}"), pretty(&credentials(now)));
+    put("meta-data/events/maintenance/history", "[]".to_owned());
+    put("meta-data/events/maintenance/scheduled", maintenance(&script.maintenance));
+    put("dynamic/instance-identity/document", pretty(&document(script, now)));
+    if let Some(interruption) = script.interruption.filter(|notice| notice.stands.at(elapsed)) {
+        let appeared = ago(now, elapsed.saturating_sub(interruption.stands.from));
+        let time = match interruption.time {
+            StatedTime::After(span) => Some(later(appeared, span)),
+            StatedTime::At(time) => Some(time),
+            StatedTime::Unsaid => None,
+        }
+        .map(second);
+        let action = interruption.action.word();
+        let body = match &time {
+            Some(time) => format!(r#"{{"action": "{action}", "time": "{time}"}}"#),
+            None => format!(r#"{{"action": "{action}"}}"#),
+        };
+        put("meta-data/spot/instance-action", body);
+        if let (Action::Terminate, Some(time)) = (interruption.action, time) {
+            put("meta-data/spot/termination-time", time);
+        }
+    }
+    if let Some(stands) = script.rebalance.filter(|stands| stands.at(elapsed)) {
+        let appeared = second(ago(now, elapsed.saturating_sub(stands.from)));
+        put("meta-data/events/recommendations/rebalance", format!(r#"{{"noticeTime": "{appeared}"}}"#));
+    }
+    if let Some(state) = &script.lifecycle_state {
+        put("meta-data/autoscaling/target-lifecycle-state", state.clone());
+    }
+    all
+}
+
+/// What a directory lists: the names right below it, those of directories with a slash, one a line. Nothing where there
+/// is no such directory.
+pub(super) fn listing(all: &BTreeMap<String, String>, directory: &str) -> Option<String> {
+    let prefix = match directory.trim_end_matches('/') {
+        "" => String::new(),
+        name => format!("{name}/"),
+    };
+    let mut names: Vec<String> = Vec::new();
+    for path in all.keys().filter_map(|path| path.strip_prefix(&prefix)) {
+        let name = match path.split_once('/') {
+            Some((directory, _)) => format!("{directory}/"),
+            None => path.to_owned(),
+        };
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    (!names.is_empty()).then(|| names.join("\n"))
+}
+
+fn document(script: &Script, now: Timestamp) -> serde_json::Value {
+    json!({
+        "accountId": "123456789012",
+        "architecture": "x86_64",
+        "availabilityZone": script.item("placement/availability-zone"),
+        "billingProducts": null,
+        "devpayProductCodes": null,
+        "marketplaceProductCodes": null,
+        "imageId": script.item("ami-id"),
+        "instanceId": script.item("instance-id"),
+        "instanceType": script.item("instance-type"),
+        "kernelId": null,
+        "pendingTime": second(ago(now, Duration::from_secs(3_600))),
+        "privateIp": script.item("local-ipv4"),
+        "ramdiskId": null,
+        "region": script.item("placement/region"),
+        "version": "2017-09-30",
+    })
+}
+
+fn instance_profile(now: Timestamp) -> serde_json::Value {
+    json!({
+        "Code": "Success",
+        "LastUpdated": second(now),
+        "InstanceProfileArn": format!("arn:aws:iam::123456789012:instance-profile/{ROLE}"),
+        "InstanceProfileId": "AIPAEMULATED00000000",
+    })
+}
+
+fn credentials(now: Timestamp) -> serde_json::Value {
+    json!({
+        "Code": "Success",
+        "LastUpdated": second(now),
+        "Type": "AWS-HMAC",
+        "AccessKeyId": "ASIAEMULATED00000000",
+        "SecretAccessKey": "emulated-and-good-for-nothing",
+        "Token": "emulated-and-good-for-nothing",
+        "Expiration": second(later(now, Duration::from_secs(6 * 3_600))),
+    })
+}
+
+fn maintenance(events: &[MaintenanceEvent]) -> String {
+    let events: Vec<_> = events
+        .iter()
+        .map(|event| {
+            json!({
+                "NotBefore": event.not_before.strftime("%-d %b %Y %H:%M:%S GMT").to_string(),
+                "Code": event.code,
+                "Description": format!("scheduled {}", event.code),
+                "EventId": event.event_id,
+                "NotAfter": later(event.not_before, Duration::from_secs(1_000)).strftime("%-d %b %Y %H:%M:%S GMT").to_string(),
+                "State": event.state,
+            })
+        })
+        .collect();
+    if events.is_empty() { "[]".to_owned() } else { pretty(&events.into()) }
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}")
+}
+
+/// A time in whole seconds, as EC2 writes it.
+fn second(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn later(at: Timestamp, span: Duration) -> Timestamp {
+    SignedDuration::try_from(span).ok().and_then(|span| at.saturating_add(span).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn ago(at: Timestamp, span: Duration) -> Timestamp {
+    SignedDuration::try_from(span).ok().and_then(|span| at.saturating_sub(span).ok()).unwrap_or(Timestamp::MIN)
+}

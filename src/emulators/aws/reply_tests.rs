@@ -1,0 +1,152 @@
+//! The emulated service against what AWS documents of the real one.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+use super::super::script::{Action, Interruption, MaintenanceEvent, Stands, StatedTime};
+use super::*;
+use axum::http::{HeaderName, HeaderValue};
+
+#[derive(Default)]
+struct Service {
+    script: Script,
+    tokens: Tokens,
+    seconds: u64,
+}
+
+impl Service {
+    fn ask(&mut self, method: Method, path: &str, headers: &[(&'static str, &str)]) -> Reply {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(self.seconds);
+        let asked = Asked { method: &method, path, headers: &headers };
+        reply(&asked, &self.script, &mut self.tokens, Duration::from_secs(self.seconds), now)
+    }
+
+    fn put(&mut self, ttl: &str) -> Reply {
+        self.ask(Method::PUT, "/latest/api/token", &[(TTL_HEADER, ttl)])
+    }
+
+    fn get(&mut self, path: &str) -> Result<String, u16> {
+        let token = text(self.put("60"));
+        let reply = self.ask(Method::GET, path, &[(TOKEN_HEADER, &token)]);
+        if reply.status == 200 { Ok(text(reply)) } else { Err(reply.status) }
+    }
+}
+
+fn text(reply: Reply) -> String {
+    String::from_utf8(reply.body).unwrap()
+}
+
+#[test]
+fn a_session_lasts_from_one_second_to_six_hours_and_says_how_long() {
+    let mut service = Service::default();
+    for ttl in ["", "0", "21601", "-1", "1.5", "six", "99999999999999999999999"] {
+        assert_eq!(service.put(ttl).status, 400, "{ttl}");
+    }
+    assert_eq!(service.ask(Method::PUT, "/latest/api/token", &[]).status, 400);
+    for (ttl, seconds) in [("1", 1), ("21600", 21_600)] {
+        let reply = service.put(ttl);
+        assert_eq!((reply.status, reply.token_ttl, reply.content_type), (200, Some(seconds), "text/plain"));
+    }
+    assert_ne!(service.put("60").body, service.put("60").body);
+}
+
+#[test]
+fn a_session_is_refused_to_proxies_and_on_dated_paths() {
+    let mut service = Service::default();
+    let forwarded = [(TTL_HEADER, "60"), ("x-forwarded-for", "10.0.0.1")];
+    assert_eq!(service.ask(Method::PUT, "/latest/api/token", &forwarded).status, 403);
+    assert_eq!(service.ask(Method::PUT, "/2021-03-23/api/token", &[(TTL_HEADER, "60")]).status, 403);
+    assert_eq!(service.ask(Method::PUT, "/latest/meta-data/instance-id", &[(TTL_HEADER, "60")]).status, 405);
+    assert_eq!(service.ask(Method::POST, "/latest/api/token", &[(TTL_HEADER, "60")]).status, 405);
+}
+
+#[test]
+fn a_question_needs_a_session_that_has_not_ended() {
+    let mut service = Service::default();
+    let path = "/latest/meta-data/instance-id";
+    let refused = service.ask(Method::GET, path, &[]);
+    assert_eq!((refused.status, refused.content_type), (401, "text/html"));
+    assert!(text(refused).contains("<title>401 - Unauthorized</title>"));
+    let token = text(service.put("10"));
+    service.seconds = 9;
+    let answered = service.ask(Method::HEAD, path, &[(TOKEN_HEADER, &token)]);
+    assert_eq!((answered.status, answered.token_ttl), (200, Some(1)));
+    service.seconds = 10;
+    assert_eq!(service.ask(Method::GET, path, &[(TOKEN_HEADER, &token)]).status, 401);
+    assert_eq!(service.ask(Method::GET, path, &[(TOKEN_HEADER, "made-up")]).status, 401);
+}
+
+#[test]
+fn the_older_protocol_needs_no_session_and_still_refuses_a_wrong_one() {
+    let script = Script { protocol: Protocol::Version1Too, ..Script::default() };
+    let mut service = Service { script, ..Service::default() };
+    let path = "/latest/meta-data/instance-id";
+    assert_eq!(service.ask(Method::GET, path, &[]).status, 200);
+    assert_eq!(service.ask(Method::GET, path, &[(TOKEN_HEADER, "made-up")]).status, 401);
+}
+
+#[test]
+fn items_directories_and_what_is_missing() {
+    let mut service = Service::default();
+    assert!(service.get("/").unwrap().ends_with("\nlatest"));
+    assert_eq!(service.get("/latest/").unwrap(), "dynamic/\nmeta-data/");
+    let list = service.get("/latest/meta-data/").unwrap();
+    assert!(list.lines().any(|line| line == "placement/") && list.lines().any(|line| line == "instance-id"), "{list}");
+    assert_eq!(service.get("/latest/meta-data/placement").unwrap(), "availability-zone\navailability-zone-id\nregion");
+    assert_eq!(service.get("/2021-03-23/meta-data/instance-type").unwrap(), "g5.xlarge");
+    assert_eq!(service.get("/latest/meta-data/iam/security-credentials/").unwrap(), "emulated");
+    assert_eq!(service.get("/latest/meta-data/events/maintenance/scheduled").unwrap(), "[]");
+    let document = service.get("/latest/dynamic/instance-identity/document").unwrap();
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    assert_eq!((&document["region"], &document["instanceId"]), (&"us-east-1".into(), &"i-0123456789abcdef0".into()));
+    for missing in ["tags/instance", "spot", "spot/", "spot/instance-action", "autoscaling/target-lifecycle-state", "place"] {
+        assert_eq!(service.get(&format!("/latest/meta-data/{missing}")), Err(404), "{missing}");
+    }
+    assert_eq!(service.get("/2000-01-01/meta-data/"), Err(404));
+}
+
+#[test]
+fn a_notice_stands_from_its_time_to_its_end_and_states_a_fixed_time() {
+    let stands = Stands { from: Duration::from_secs(30), until: Some(Duration::from_secs(90)) };
+    let interruption = Interruption { stands, action: Action::Terminate, time: StatedTime::default() };
+    let script = Script { interruption: Some(interruption), rebalance: Some(stands), ..Script::default() };
+    let mut service = Service { script, ..Service::default() };
+    let action = "/latest/meta-data/spot/instance-action";
+    service.seconds = 29;
+    assert_eq!(service.get(action), Err(404));
+    for seconds in [30, 89] {
+        service.seconds = seconds;
+        assert_eq!(service.get(action).unwrap(), r#"{"action": "terminate", "time": "2026-01-01T00:02:30Z"}"#);
+        assert_eq!(service.get("/latest/meta-data/spot/termination-time").unwrap(), "2026-01-01T00:02:30Z");
+        let rebalance = service.get("/latest/meta-data/events/recommendations/rebalance").unwrap();
+        assert_eq!(rebalance, r#"{"noticeTime": "2026-01-01T00:00:30Z"}"#);
+    }
+    assert_eq!(service.get("/latest/meta-data/spot").unwrap(), "instance-action\ntermination-time");
+    service.seconds = 90;
+    assert_eq!(service.get(action), Err(404));
+}
+
+#[test]
+fn only_a_termination_has_a_termination_time() {
+    let interruption =
+        Interruption { stands: Stands::from(Duration::ZERO), action: Action::Stop, time: StatedTime::Unsaid };
+    let script = Script { interruption: Some(interruption), ..Script::default() };
+    let mut service = Service { script, ..Service::default() };
+    assert_eq!(service.get("/latest/meta-data/spot/instance-action").unwrap(), r#"{"action": "stop"}"#);
+    assert_eq!(service.get("/latest/meta-data/spot/termination-time"), Err(404));
+}
+
+#[test]
+fn maintenance_is_written_in_ec2s_own_date_format() {
+    let event = MaintenanceEvent {
+        event_id: "instance-event-1".to_owned(),
+        code: "system-reboot".to_owned(),
+        state: "active".to_owned(),
+        not_before: "2026-02-01T09:00:43Z".parse().unwrap(),
+    };
+    let script = Script { maintenance: vec![event], ..Script::default() };
+    let body = Service { script, ..Service::default() }.get("/latest/meta-data/events/maintenance/scheduled").unwrap();
+    assert!(body.contains("\"NotBefore\": \"1 Feb 2026 09:00:43 GMT\""), "{body}");
+}

@@ -1,0 +1,249 @@
+//! EC2: what its instance metadata service says about this machine being taken.
+//!
+//! What is asked, where, and by which handshake. Reading the answers is in `read`, explaining silence in `diagnose`,
+//! learning what the machine is in `identity`. Wire facts are from the EC2 User Guide ("Spot Instance interruption
+//! notices", "Instance metadata categories", "Use IMDSv2") and the Auto Scaling User Guide ("Retrieve the target
+//! lifecycle state through instance metadata").
+
+mod diagnose;
+mod identity;
+mod read;
+
+use super::metadata::{Endpoint, Handshake, Symptoms, TokenHandshake, WithoutSession};
+use super::{Answer, BuildError, Ear, Environment, Every, Identity, Memory, Probe, Reading, Row, Source, settings};
+use crate::model::{Fault, ProbeName, Rank, SourceName};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Its row in the table.
+pub const ROW: Row = Row {
+    kind: "aws",
+    summary: "EC2 instance metadata: Spot interruptions, rebalance, Auto Scaling, maintenance",
+    build: |table, environment| {
+        let source = Aws::new(&settings(table)?, environment)?;
+        Ok(Ear::Asked(Arc::new(source)))
+    },
+    schema: || schemars::schema_for!(Settings),
+};
+
+/// The keys of a `[[source]]` of kind `aws` that are its own.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// Where the metadata service is, as `http://HOST[:PORT]`. Without it the environment is asked
+    /// (`AWS_EC2_METADATA_SERVICE_ENDPOINT`, then `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE`), then the link-local IPv4
+    /// address is used.
+    pub metadata_endpoint: Option<String>,
+    /// Whether metadata is asked for without a session (IMDSv1) where no session can be opened.
+    pub imds_v1: ImdsV1,
+}
+
+/// Whether the older protocol may be spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImdsV1 {
+    /// Never.
+    #[default]
+    Refuse,
+    /// Where IMDSv2 does not work.
+    Allow,
+}
+
+/// The address that every EC2 instance has (EC2 User Guide, "Access instance metadata").
+pub const IPV4_ENDPOINT: &str = "http://169.254.169.254";
+/// The address on Nitro instances where IPv6 is enabled for metadata.
+pub const IPV6_ENDPOINT: &str = "http://[fd00:ec2::254]";
+
+const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+const ENDPOINT_MODE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
+
+const INSTANCE_ACTION: &str = "spot/instance-action";
+const TERMINATION_TIME: &str = "spot/termination-time";
+const REBALANCE: &str = "events/recommendations/rebalance";
+const LIFECYCLE_STATE: &str = "autoscaling/target-lifecycle-state";
+const MAINTENANCE: &str = "events/maintenance/scheduled";
+
+/// What `Memory` holds once Auto Scaling wanted this machine in service in this boot.
+const IN_SERVICE: &str = "in-service";
+
+/// EC2 as a source.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    name: SourceName,
+    endpoint: Endpoint,
+    imds_v1: ImdsV1,
+    probes: Vec<Probe>,
+    identity_probes: Vec<Probe>,
+}
+
+impl Aws {
+    /// Builds it; the environment is looked up here and never again.
+    ///
+    /// # Errors
+    /// Where the endpoint, from the settings or the environment, cannot be used.
+    pub fn new(settings: &Settings, environment: Environment<'_>) -> Result<Self, BuildError> {
+        let probe = |name: &str, rank, every| Probe {
+            name: ProbeName::new(name),
+            path: format!("/latest/meta-data/{name}"),
+            rank,
+            every,
+        };
+        Ok(Self {
+            name: SourceName::new(ROW.kind),
+            endpoint: endpoint(settings.metadata_endpoint.as_deref(), environment)?,
+            imds_v1: settings.imds_v1,
+            probes: vec![
+                probe(INSTANCE_ACTION, Rank::Vital, Every::Poll),
+                probe(TERMINATION_TIME, Rank::Side, Every::Poll),
+                probe(REBALANCE, Rank::Side, Every::Poll),
+                probe(LIFECYCLE_STATE, Rank::Side, Every::Poll),
+                probe(MAINTENANCE, Rank::Side, Every::Span(Duration::from_secs(60))),
+            ],
+            identity_probes: identity::ITEMS.iter().map(|item| probe(item, Rank::Side, Every::Poll)).collect(),
+        })
+    }
+}
+
+impl Source for Aws {
+    fn name(&self) -> SourceName {
+        self.name.clone()
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn handshake(&self) -> Handshake {
+        Handshake::Token(TokenHandshake {
+            // A dated path is answered with 403 here, so it is `latest` (EC2 User Guide, "Use IMDSv2").
+            path: "/latest/api/token",
+            ttl_header: "x-aws-ec2-metadata-token-ttl-seconds",
+            token_header: "x-aws-ec2-metadata-token",
+            ttl: Duration::from_secs(21_600),
+            plain_path: "/latest/meta-data/instance-id",
+            without: match self.imds_v1 {
+                ImdsV1::Refuse => WithoutSession::Never,
+                ImdsV1::Allow => WithoutSession::Allowed,
+            },
+        })
+    }
+
+    fn probes(&self) -> &[Probe] {
+        &self.probes
+    }
+
+    fn read(&self, probe: &ProbeName, answer: &Answer, machine: &Identity, memory: &Memory) -> Result<Reading, Fault> {
+        read::read(&self.name, probe, answer, machine, memory)
+    }
+
+    fn identity_probes(&self) -> &[Probe] {
+        &self.identity_probes
+    }
+
+    fn identify(&self, probe: &ProbeName, answer: &Answer, machine: &mut Identity) -> Result<(), Fault> {
+        identity::identify(probe, answer, machine)
+    }
+
+    fn diagnose(&self, symptoms: &Symptoms) -> Fault {
+        diagnose::diagnose(&self.endpoint, symptoms)
+    }
+}
+
+/// Where the metadata service is: our own setting, else the variables that the AWS SDKs read, else IPv4.
+fn endpoint(setting: Option<&str>, environment: Environment<'_>) -> Result<Endpoint, BuildError> {
+    let parse = |text: &str, key: &str, named: &str| {
+        Endpoint::parse(text)
+            .map_err(|error| BuildError { key: key.to_owned(), message: format!("{named} is {error}") })
+    };
+    if let Some(text) = setting {
+        return parse(text, "metadata-endpoint", "metadata-endpoint");
+    }
+    let variable = |name| environment(name).filter(|value| !value.trim().is_empty());
+    if let Some(text) = variable(ENDPOINT) {
+        return parse(&text, "", ENDPOINT);
+    }
+    match variable(ENDPOINT_MODE).map(|mode| mode.trim().to_ascii_lowercase()).as_deref() {
+        None | Some("ipv4") => parse(IPV4_ENDPOINT, "", "the default"),
+        Some("ipv6") => parse(IPV6_ENDPOINT, "", "the default"),
+        Some(_) => Err(BuildError { key: String::new(), message: format!("{ENDPOINT_MODE} must be IPv4 or IPv6") }),
+    }
+}
+
+fn fault(word: &str, sentence: impl Into<String>) -> Fault {
+    Fault { word: word.to_owned(), sentence: sentence.into() }
+}
+
+/// What is wrong where `subject` was answered with a status that is neither a notice nor a "nothing".
+fn status_fault(subject: &str, status: u16) -> Fault {
+    match status {
+        401 => fault(
+            "unauthorized",
+            format!("{subject} was answered with 401 even with a new session token: something between us and the metadata service drops or changes the token header"),
+        ),
+        403 => fault(
+            "disabled",
+            format!("{subject} was answered with 403: instance metadata is disabled, or a proxy in between adds X-Forwarded-For; enable it with aws ec2 modify-instance-metadata-options --http-endpoint enabled"),
+        ),
+        429 => fault(
+            "throttled",
+            format!("{subject} was answered with 429: too many requests are sent to the metadata service from this instance; find what else polls it, or raise poll-interval"),
+        ),
+        300..=399 => fault(
+            "redirected",
+            format!("{subject} was answered with {status}, a redirect, which is never followed: what answers is not the EC2 metadata service"),
+        ),
+        500..=599 => fault(
+            "server-error",
+            format!("{subject} was answered with {status}: the metadata service is in trouble; it is asked again at the next poll"),
+        ),
+        _ => fault(
+            "unexpected-status",
+            format!("{subject} was answered with {status}, which the EC2 metadata service does not do: something else answers"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+    use super::*;
+
+    fn resolve(setting: Option<&str>, variables: &[(&str, &str)]) -> Result<String, BuildError> {
+        let look = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        endpoint(setting, &look).map(|endpoint| endpoint.as_str().to_owned())
+    }
+
+    #[test]
+    fn the_endpoint_is_ours_then_the_sdks_then_ipv4() {
+        let both = [(ENDPOINT, "http://from-env:1338/"), (ENDPOINT_MODE, "IPv6")];
+        assert_eq!(resolve(Some("http://ours"), &both).unwrap(), "http://ours");
+        assert_eq!(resolve(None, &both).unwrap(), "http://from-env:1338");
+        assert_eq!(resolve(None, &[(ENDPOINT_MODE, "iPV6")]).unwrap(), IPV6_ENDPOINT);
+        assert_eq!(resolve(None, &[(ENDPOINT_MODE, "ipv4")]).unwrap(), IPV4_ENDPOINT);
+        assert_eq!(resolve(None, &[(ENDPOINT, "")]).unwrap(), IPV4_ENDPOINT);
+        assert_eq!(resolve(None, &[]).unwrap(), IPV4_ENDPOINT);
+    }
+
+    #[test]
+    fn a_wrong_endpoint_names_where_it_came_from() {
+        assert_eq!(resolve(Some("ftp://h"), &[]).unwrap_err().key, "metadata-endpoint");
+        let error = resolve(None, &[(ENDPOINT, "https://h")]).unwrap_err();
+        assert!(error.message.starts_with(ENDPOINT) && error.message.contains("http://"), "{error}");
+        let error = resolve(None, &[(ENDPOINT_MODE, "both")]).unwrap_err();
+        assert!(error.message.contains(ENDPOINT_MODE), "{error}");
+    }
+
+    #[test]
+    fn the_vital_probe_comes_first_and_settings_are_read() {
+        let table = "metadata-endpoint = 'http://h'\nimds-v1 = 'allow'".parse().unwrap();
+        let Ear::Asked(source) = (ROW.build)(table, &|_| None).unwrap() else { unreachable!() };
+        assert_eq!(source.probes()[0].path, "/latest/meta-data/spot/instance-action");
+        assert_eq!(source.probes().iter().filter(|probe| probe.rank == Rank::Vital).count(), 1);
+        assert_eq!(source.identity_probes()[0].name.as_str(), "instance-id");
+        let Handshake::Token(form) = source.handshake() else { unreachable!() };
+        assert_eq!(form.without, WithoutSession::Allowed);
+        let wrong = (ROW.build)("imds-v1 = 'maybe'".parse().unwrap(), &|_| None).unwrap_err();
+        assert_eq!(wrong.key, "imds-v1");
+    }
+}

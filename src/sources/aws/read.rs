@@ -1,0 +1,242 @@
+//! Reads what EC2 answers, as it answers it: no clock, no network, and no trust in any byte.
+//!
+//! A 404 is a good "nothing"; so is an empty list of maintenance. What is neither that nor a notice is a fault.
+
+use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE, TERMINATION_TIME, fault};
+use crate::model::{Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, ProbeName, SourceName, Stated};
+use crate::sources::{Answer, Identity, Memory, Reading, printable};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What EC2 gives between an interruption notice and the interruption.
+const WINDOW: Duration = Duration::from_secs(120);
+
+/// The most characters of a notice's detail.
+const MOST_DETAIL: usize = 200;
+
+/// The most maintenance events of one answer that are looked at; EC2 has one or two.
+const MOST_EVENTS: usize = 32;
+
+/// Reads the answer to one of the source's probes.
+pub(super) fn read(
+    source: &SourceName,
+    probe: &ProbeName,
+    answer: &Answer,
+    machine: &Identity,
+    memory: &Memory,
+) -> Result<Reading, Fault> {
+    match answer.status {
+        200 => {}
+        404 => return Ok(Reading::default()),
+        status => return Err(super::status_fault(probe.as_str(), status)),
+    }
+    let text = std::str::from_utf8(&answer.body)
+        .map_err(|_| unreadable(probe, "bytes that are not text"))?
+        .trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{feff}');
+    let about = About { source, machine };
+    match probe.as_str() {
+        INSTANCE_ACTION => instance_action(about, probe, text),
+        TERMINATION_TIME => Ok(termination_time(about, text)),
+        REBALANCE => rebalance(about, probe, text),
+        LIFECYCLE_STATE => lifecycle_state(about, probe, text, memory),
+        MAINTENANCE => maintenance(about, probe, text),
+        unknown => Err(fault("unreadable", format!("nobody here asks for {}", printable(unknown, 80)))),
+    }
+}
+
+/// Who a notice is from and about.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    source: &'a SourceName,
+    machine: &'a Identity,
+}
+
+impl About<'_> {
+    fn notice(self, kind: NoticeKind, action: NoticeAction, stated: Stated, detail: &str) -> Notice {
+        Notice {
+            key: NoticeKey {
+                source: self.source.clone(),
+                kind,
+                machine: MachineId::new(&self.machine.instance_id),
+                event: String::new(),
+            },
+            action,
+            stated,
+            usual_window: None,
+            presence: Presence::Reported,
+            detail: printable(detail, MOST_DETAIL),
+        }
+    }
+
+    fn interruption(self, action: NoticeAction, stated: Stated, detail: &str) -> Notice {
+        Notice { usual_window: Some(WINDOW), ..self.notice(NoticeKind::Interruption, action, stated, detail) }
+    }
+}
+
+/// `{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`. Whatever names an action or a time is an interruption:
+/// one that we do not understand is better acted on than missed.
+fn instance_action(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+    let object = object(probe, text)?;
+    let (action_text, time_text) = (word(&object, "action"), word(&object, "time"));
+    if action_text.is_none() && time_text.is_none() {
+        return Err(unreadable(probe, "an object that names neither an action nor a time"));
+    }
+    let (action, doubt) = match action_text {
+        Some("terminate") => (NoticeAction::Terminate, String::new()),
+        Some("stop") => (NoticeAction::Stop, String::new()),
+        Some("hibernate") => (NoticeAction::Hibernate, String::new()),
+        Some(other) => {
+            (NoticeAction::Terminate, format!("; the action {} is not known and taken as terminate", quoted(other)))
+        }
+        None => (NoticeAction::Terminate, "; no action is named and terminate is assumed".to_owned()),
+    };
+    let (stated, when) = match (action, time_text) {
+        // Hibernation begins with the notice, whatever time is named (EC2 User Guide, "Spot Instance interruption notices").
+        (NoticeAction::Hibernate, _) => (Stated::Unsaid, " begins at once".to_owned()),
+        (_, Some(time)) => match utc(time) {
+            Some(at) => (Stated::At(at), format!(" at {at}")),
+            None => (Stated::Unsaid, format!(" at a time that cannot be read: {}", quoted(time))),
+        },
+        (_, None) => (Stated::Unsaid, " without a time".to_owned()),
+    };
+    let notice = about.interruption(action, stated, &format!("{action}{when}{doubt}"));
+    Ok(Reading { notices: vec![notice], ..Reading::default() })
+}
+
+/// `2015-01-05T18:02:00Z`, the older form, set for a termination only. Any other text means that none is due.
+fn termination_time(about: About<'_>, text: &str) -> Reading {
+    let notices = utc(text).map(|at| {
+        let detail = format!("terminate at {at}, by termination-time");
+        about.interruption(NoticeAction::Terminate, Stated::At(at), &detail)
+    });
+    Reading { notices: notices.into_iter().collect(), ..Reading::default() }
+}
+
+/// `{"noticeTime": "2020-10-27T08:22:00Z"}`: when it was said, which is no deadline.
+fn rebalance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+    let object = object(probe, text)?;
+    let said = word(&object, "noticeTime").ok_or_else(|| unreadable(probe, "an object without noticeTime"))?;
+    let detail = match utc(said) {
+        Some(at) => format!("rebalance recommended at {at}"),
+        None => format!("rebalance recommended at a time that cannot be read: {}", quoted(said)),
+    };
+    let notice = about.notice(NoticeKind::Rebalance, NoticeAction::Unstated, Stated::Unsaid, &detail);
+    Ok(Reading { notices: vec![notice], ..Reading::default() })
+}
+
+/// The state that Auto Scaling moves the machine to. It stays when the move is done, so a return to the warm pool
+/// counts only on a machine that was in service in this boot: a machine that boots into the pool has nothing to leave.
+fn lifecycle_state(about: About<'_>, probe: &ProbeName, text: &str, memory: &Memory) -> Result<Reading, Fault> {
+    let notice = |action| {
+        let detail = format!("auto scaling moves this machine to {text}");
+        let notice = about.notice(NoticeKind::ScaleIn, action, Stated::Unsaid, &detail);
+        Ok(Reading { notices: vec![notice], ..Reading::default() })
+    };
+    match text {
+        "InService" => Ok(Reading { notices: Vec::new(), remember: BTreeSet::from([IN_SERVICE.to_owned()]) }),
+        "Terminated" => notice(NoticeAction::Terminate),
+        "Detached" | "Standby" => notice(NoticeAction::Leave),
+        warmed if warmed.starts_with("Warmed:") => {
+            if memory.contains(IN_SERVICE) { notice(NoticeAction::Leave) } else { Ok(Reading::default()) }
+        }
+        other => Err(unreadable(probe, &format!("a state that is not known: {}", quoted(other)))),
+    }
+}
+
+/// An array of events; `[]` where there are none.
+fn maintenance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+    let events: Vec<Value> =
+        serde_json::from_str(text).map_err(|_| unreadable(probe, &format!("no JSON array: {}", quoted(text))))?;
+    let mut notices: Vec<Notice> = Vec::new();
+    for event in events.iter().take(MOST_EVENTS) {
+        let Value::Object(event) = event else {
+            return Err(unreadable(probe, "an array with something in it that is not an object"));
+        };
+        let standing = maintenance_event(about, event);
+        notices.extend(standing.filter(|new| notices.iter().all(|notice| notice.key != new.key)));
+    }
+    Ok(Reading { notices, ..Reading::default() })
+}
+
+/// One event, or nothing where it was canceled or is over.
+fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Option<Notice> {
+    let mut doubt = String::new();
+    match word(event, "State") {
+        Some("active") | None => {}
+        Some("canceled" | "completed") => return None,
+        Some(other) => doubt = format!("; the state {} is not known", quoted(other)),
+    }
+    let code = word(event, "Code").unwrap_or("maintenance without a code");
+    let action = match code {
+        "instance-stop" => NoticeAction::Stop,
+        "instance-retirement" => NoticeAction::Terminate,
+        "instance-reboot" | "system-reboot" => NoticeAction::Reboot,
+        "system-maintenance" => NoticeAction::Unstated,
+        _ => {
+            doubt.push_str("; the code is not known");
+            NoticeAction::Unstated
+        }
+    };
+    let (stated, when) = match word(event, "NotBefore") {
+        Some(text) => match maintenance_date(text) {
+            Some(at) => (Stated::At(at), format!("not before {at}")),
+            None => (Stated::Unsaid, format!("at a time that cannot be read: {}", quoted(text))),
+        },
+        None => (Stated::Unsaid, "without a time".to_owned()),
+    };
+    let said = word(event, "Description").map(|text| format!(": {}", printable(text, 80))).unwrap_or_default();
+    let detail = format!("{} {when}{said}{doubt}", printable(code, 40));
+    let mut notice = about.notice(NoticeKind::Maintenance, action, stated, &detail);
+    notice.key.event = printable(word(event, "EventId").unwrap_or(code), 80);
+    Some(notice)
+}
+
+/// `21 Jan 2019 09:00:43 GMT`: an RFC 2822 date without its weekday. Always GMT, and a date that says otherwise is not
+/// one of EC2's.
+fn maintenance_date(text: &str) -> Option<Timestamp> {
+    let utc = text.ends_with(" GMT") || text.ends_with(" UTC") || text.ends_with(" +0000");
+    let text = text.strip_suffix("UTC").map(|text| format!("{text}GMT")).unwrap_or_else(|| text.to_owned());
+    utc.then(|| DateTimeParser::new().parse_timestamp(&text).ok()).flatten()
+}
+
+/// RFC 3339 in UTC, written with `T` and `Z` as EC2 does. A time in another form, or without a zone, is not guessed at.
+fn utc(text: &str) -> Option<Timestamp> {
+    let shape = text.bytes().enumerate().all(|(at, byte)| match at {
+        4 | 7 => byte == b'-',
+        10 => byte == b'T',
+        13 | 16 => byte == b':',
+        0..=18 => byte.is_ascii_digit(),
+        19 if text.len() > 20 => byte == b'.',
+        _ => byte.is_ascii_digit() || (byte == b'Z' && at + 1 == text.len()),
+    });
+    (shape && (20..=30).contains(&text.len()) && text.ends_with('Z')).then(|| text.parse().ok()).flatten()
+}
+
+fn object(probe: &ProbeName, text: &str) -> Result<Map<String, Value>, Fault> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) | Err(_) => {
+            Err(unreadable(probe, &format!("no JSON object: {}", quoted(text))))
+        }
+    }
+}
+
+/// A field that holds text and something in it.
+fn word<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    object.get(key)?.as_str().map(str::trim).filter(|text| !text.is_empty())
+}
+
+fn unreadable(probe: &ProbeName, what: &str) -> Fault {
+    fault("unreadable", format!("{probe} was answered with {what}; this is no notice, and no all-clear either"))
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", printable(text, 60))
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;
