@@ -2,6 +2,8 @@
 
 pub mod actions;
 pub mod config;
+pub mod daemon;
 pub mod emulators;
+pub mod journal;
 pub mod model;
 pub mod sources;

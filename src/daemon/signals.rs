@@ -1,0 +1,222 @@
+//! Signals to us, and what they mean: the host goes down, only our service is restarted, or everything stops at once.
+//! What follows from that is the mind's.
+
+use crate::model::{Input, Signal};
+use futures_util::StreamExt;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::ffi::OsString;
+use std::fmt;
+use std::future::pending;
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+/// How long systemd may take to say whether the host goes down.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Signals closer together than this are one: `timeout(1)` and some supervisors signal a process and then its group.
+pub const ONE_ASKING: Duration = Duration::from_millis(500);
+
+/// Who started us, as far as it tells what a signal means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Around {
+    /// A systemd service: it may be restarted while the host stays, and systemd knows.
+    Systemd,
+    /// A terminal, a container, another supervisor: when we are to end, what we protect ends.
+    Nothing,
+}
+
+impl Around {
+    /// Told by what systemd sets for its services (`systemd.exec(5)`). PID 1 of a container has none of it.
+    pub fn of(environment: impl Fn(&str) -> Option<OsString>) -> Self {
+        let is_set = |name| environment(name).is_some_and(|value| !value.is_empty());
+        if is_set("INVOCATION_ID") || is_set("NOTIFY_SOCKET") { Self::Systemd } else { Self::Nothing }
+    }
+}
+
+/// Hears SIGTERM, SIGINT and SIGHUP from the moment it is made; before, they end the process.
+pub struct Signals {
+    heard: signal_hook_tokio::Signals,
+    around: Around,
+}
+
+impl Signals {
+    /// Begins to listen. To be called within the runtime, before anything slow is done.
+    ///
+    /// # Errors
+    /// Where no handler can be set.
+    pub fn listen(around: Around) -> io::Result<Self> {
+        Ok(Self { heard: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])?, around })
+    }
+
+    /// Tells the loop of every signal, by its meaning, as long as the loop listens.
+    pub async fn tell(mut self, inputs: mpsc::Sender<Input>) {
+        let mut asked = Asked::default();
+        let mut question = None;
+        loop {
+            let answered = async {
+                match &mut question {
+                    Some(question) => meaning(question).await,
+                    None => pending().await,
+                }
+            };
+            let signal = tokio::select! {
+                number = self.heard.next() => match number {
+                    None => return,
+                    Some(SIGHUP) => {
+                        tracing::info!("SIGHUP is ignored: the watch goes on; a changed configuration needs a restart");
+                        continue;
+                    }
+                    Some(_) => match asked.again(Instant::now()) {
+                        Asking::First => match self.around {
+                            Around::Systemd => {
+                                question = Some(ask_systemd());
+                                continue;
+                            }
+                            Around::Nothing => Signal::ShutDown,
+                        },
+                        Asking::Same => continue,
+                        Asking::Again => Signal::StopNow,
+                    },
+                },
+                signal = answered => signal,
+            };
+            // What systemd has not answered by now does not matter any more.
+            question = None;
+            if inputs.send(Input::Signalled { signal }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").field("around", &self.around).finish_non_exhaustive()
+    }
+}
+
+/// How often we were asked to end.
+#[derive(Debug, Default)]
+struct Asked {
+    first: Option<Instant>,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Asking {
+    First,
+    Same,
+    Again,
+}
+
+impl Asked {
+    fn again(&mut self, now: Instant) -> Asking {
+        match self.first {
+            None => {
+                self.first = Some(now);
+                Asking::First
+            }
+            Some(first) if now.duration_since(first) < ONE_ASKING => Asking::Same,
+            Some(_) => Asking::Again,
+        }
+    }
+}
+
+type Question = std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
+async fn meaning(state: &mut Question) -> Signal {
+    match state.await.as_deref().map(str::trim) {
+        Some("stopping") => Signal::ShutDown,
+        // `running`, `degraded`, `maintenance` and what else systemctl(1) lists: the host stays.
+        Some(state) if !state.is_empty() => Signal::Restart,
+        Some(_) | None => {
+            tracing::warn!("systemd did not say whether the host goes down, so it is taken to");
+            Signal::ShutDown
+        }
+    }
+}
+
+fn ask_systemd() -> Question {
+    let mut systemctl = Command::new("systemctl");
+    systemctl.arg("is-system-running");
+    Box::pin(first_words(systemctl, PATIENCE))
+}
+
+/// The first bytes that a command prints; `None` where it says nothing in time. It is killed where it goes on.
+async fn first_words(mut command: Command, limit: Duration) -> Option<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().ok()?;
+    let mut words = String::new();
+    let mut output = child.stdout.take()?.take(64);
+    let read = timeout(limit, output.read_to_string(&mut words)).await;
+    // Its exit status says no more than the word does, and is not zero for most words.
+    let _ = child.start_kill();
+    read.ok()?.ok()?;
+    (!words.is_empty()).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+    use rustix::process::{getpid, kill_process};
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    async fn meaning_of(script: &str) -> Signal {
+        let mut question: Question = Box::pin(first_words(shell(script), Duration::from_millis(500)));
+        meaning(&mut question).await
+    }
+
+    #[tokio::test]
+    async fn under_systemd_only_a_host_that_goes_down_is_a_shutdown_and_silence_is_taken_for_one() {
+        assert_eq!(meaning_of("echo stopping; exit 1").await, Signal::ShutDown);
+        assert_eq!(meaning_of("echo running").await, Signal::Restart);
+        assert_eq!(meaning_of("echo degraded; exit 1").await, Signal::Restart);
+        assert_eq!(meaning_of("echo broken >&2; exit 1").await, Signal::ShutDown);
+        assert_eq!(meaning_of("exec sleep 20").await, Signal::ShutDown);
+        let mut question: Question = Box::pin(first_words(Command::new("/no/such/systemctl"), PATIENCE));
+        assert_eq!(meaning(&mut question).await, Signal::ShutDown);
+    }
+
+    #[test]
+    fn a_container_has_no_systemd_around_us() {
+        let with = |set: &'static str| Around::of(move |name| (name == set).then(|| OsString::from("x")));
+        assert_eq!(with("INVOCATION_ID"), Around::Systemd);
+        assert_eq!(with("NOTIFY_SOCKET"), Around::Systemd);
+        assert_eq!(with("HOME"), Around::Nothing);
+        assert_eq!(Around::of(|_| Some(OsString::new())), Around::Nothing);
+    }
+
+    #[test]
+    fn two_signals_at_once_are_one_asking() {
+        let start = Instant::now();
+        let mut asked = Asked::default();
+        assert_eq!(asked.again(start), Asking::First);
+        assert_eq!(asked.again(start + ONE_ASKING / 2), Asking::Same);
+        assert_eq!(asked.again(start + ONE_ASKING), Asking::Again);
+    }
+
+    #[tokio::test]
+    async fn signals_arrive_by_their_meaning_and_a_hang_up_does_not_matter() {
+        let (sender, mut inputs) = mpsc::channel(4);
+        let telling = tokio::spawn(Signals::listen(Around::Nothing).unwrap().tell(sender));
+        let send = |signal| kill_process(getpid(), signal).unwrap();
+        send(rustix::process::Signal::HUP);
+        send(rustix::process::Signal::TERM);
+        assert_eq!(inputs.recv().await, Some(Input::Signalled { signal: Signal::ShutDown }));
+        tokio::time::sleep(ONE_ASKING).await;
+        send(rustix::process::Signal::INT);
+        assert_eq!(inputs.recv().await, Some(Input::Signalled { signal: Signal::StopNow }));
+        telling.abort();
+    }
+}

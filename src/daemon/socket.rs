@@ -1,0 +1,507 @@
+//! The unix socket in the state directory: the one way in for what changes state. `watchdog notice`, pre-stop hooks and
+//! other tools hand in a notice here, or take it back.
+//!
+//! One connection carries one request and one answer, each a line of JSON:
+//!
+//! ```text
+//! {"request":"notice","kind":"shutdown","action":"terminate","window":"85s","reason":"the pod is deleted"}
+//! {"request":"withdraw","kind":"shutdown"}
+//! {"ok":true,"says":"…"}
+//! ```
+//!
+//! `action`, `window` and `reason` may be left out. Only the daemon's own user and root are heard. Whether a notice is
+//! acted on is the mind's to say, in `/status`; the answer here says that it was handed over.
+
+use super::state_dir::StateDir;
+use crate::model::{
+    Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, SourceName, Spoken, Stated,
+};
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// The source of notices that are handed in here.
+pub const SOURCE: &str = "socket";
+
+/// The longest request or answer, in bytes, newline included.
+const LONGEST: u64 = 4096;
+
+/// How long a connection may take, from its first byte to our answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many connections are served at a time; more wait their turn.
+const CONNECTIONS: usize = 16;
+
+/// The longest window that is taken for one.
+const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 86_400);
+
+/// The longest reason that is kept, in characters.
+const LONGEST_REASON: usize = 300;
+
+/// The longest path that fits a socket address (`unix(7)`: 108 bytes, the last of them zero).
+const LONGEST_PATH: usize = 107;
+
+/// A notice, as it is handed in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HandIn {
+    /// What it announces.
+    pub kind: NoticeKind,
+    /// What will be done with the machine, where that is known.
+    pub action: Option<NoticeAction>,
+    /// The time that is left; without it the policy's window for the kind is assumed.
+    pub window: Option<Duration>,
+    /// Why, for people.
+    pub reason: Option<String>,
+}
+
+/// Why something could not be handed in, or the socket not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Nobody listens there.
+    #[error(
+        "no watchdog listens at {}; start one with `watchdog run`, or name the state directory of the one that runs with \
+         --state-dir ({error})",
+        .path.display()
+    )]
+    NobodyThere {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It is not ours.
+    #[error("the watchdog at {} belongs to another user; ask as that user, or as root", .path.display())]
+    NotOurs {
+        /// Where.
+        path: PathBuf,
+    },
+    /// It did not answer as it should.
+    #[error("the watchdog at {} did not answer: {error}; see whether it runs with `watchdog status`", .path.display())]
+    NoAnswer {
+        /// Where.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+    /// It said no, in this sentence.
+    #[error("the watchdog refused: {0}")]
+    Refused(String),
+    /// The socket cannot be made.
+    #[error("cannot listen at {}: {error}; `watchdog notice` will not reach us", .path.display())]
+    CannotListen {
+        /// Where.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+}
+
+/// Hands a notice to the daemon whose socket this is. It blocks, for some seconds at most.
+///
+/// # Errors
+/// [`SocketError`], each a sentence that says what to do.
+pub fn hand_in(socket: &Path, notice: &HandIn) -> Result<String, SocketError> {
+    let HandIn { kind, action, window, reason } = notice;
+    let window = window.map(|window| Window(window.min(LONGEST_WINDOW)));
+    ask(socket, &Request::Notice { kind: *kind, action: *action, window, reason: reason.as_deref().map(printable) })
+}
+
+/// Takes a notice of this kind back. It blocks, for some seconds at most.
+///
+/// # Errors
+/// [`SocketError`], each a sentence that says what to do.
+pub fn take_back(socket: &Path, kind: NoticeKind) -> Result<String, SocketError> {
+    ask(socket, &Request::Withdraw { kind })
+}
+
+/// The daemon's end of the socket. The file goes with it.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens in a state directory, within the runtime. A file that a dead daemon left is replaced: that the directory
+    /// is ours proves that nobody listens there.
+    ///
+    /// # Errors
+    /// [`SocketError::CannotListen`]; the daemon goes on without it.
+    pub fn listen(directory: &StateDir) -> Result<Self, SocketError> {
+        let path = directory.socket();
+        let listener = Self::bind(&path).map_err(|error| SocketError::CannotListen { path: path.clone(), error })?;
+        Ok(Self { listener, path })
+    }
+
+    fn bind(path: &Path) -> io::Result<UnixListener> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&Address::of(path)?.path)?;
+        // Until here the directory's mode guards it, and the check of who connects does in any case.
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    /// Serves as long as the loop listens. `machine` names the machine as its cloud does, empty while that is unknown.
+    pub async fn serve(self, inputs: mpsc::Sender<Input>, machine: impl Fn() -> MachineId) {
+        let mut connections = JoinSet::new();
+        while !inputs.is_closed() {
+            tokio::select! {
+                accepted = self.listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                    Ok((stream, _)) => {
+                        let exchange = exchange(stream, inputs.clone(), machine());
+                        connections.spawn(async { timeout(PATIENCE, exchange).await.unwrap_or(Ok(())) });
+                    }
+                    Err(error) => {
+                        tracing::warn!("a connection to {} could not be taken: {error}", self.path.display());
+                        // Usually too many open files, which does not pass by asking again at once.
+                        sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(served) = connections.join_next() => if let Ok(Err(error)) = served {
+                    tracing::debug!("a connection to {} broke: {error}", self.path.display());
+                },
+                () = inputs.closed() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+enum Request {
+    Notice {
+        kind: NoticeKind,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        action: Option<NoticeAction>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window: Option<Window>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    Withdraw {
+        kind: NoticeKind,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Reply {
+    ok: bool,
+    says: String,
+}
+
+/// A span as people write it: `85s`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Window(Duration);
+
+impl TryFrom<String> for Window {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let span: SignedDuration = text.parse().map_err(|_| "a window is a span of time, as in \"85s\"".to_owned())?;
+        match Duration::try_from(span) {
+            Ok(span) if span <= LONGEST_WINDOW => Ok(Self(span)),
+            Ok(_) | Err(_) => Err("a window is at least 0s and at most a year".to_owned()),
+        }
+    }
+}
+
+impl From<Window> for String {
+    fn from(window: Window) -> Self {
+        format!("{}ms", crate::model::millis(window.0))
+    }
+}
+
+async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<Input>, machine: MachineId) -> io::Result<()> {
+    let asks = stream.peer_cred()?.uid();
+    let ours = rustix::process::geteuid().as_raw();
+    let reply = if asks != ours && asks != 0 {
+        tracing::warn!("user {asks} tried to hand something in and was refused");
+        Err("only the user that the watchdog runs as may ask, or root".to_owned())
+    } else {
+        let mut line = Vec::new();
+        let (reader, _) = stream.split();
+        BufReader::with_capacity(512, reader).take(LONGEST).read_until(b'\n', &mut line).await?;
+        match read_request(&line) {
+            Ok(request) => pass_on(request, &inputs, machine).await,
+            Err(sentence) => Err(sentence),
+        }
+    };
+    let reply = match reply {
+        Ok(says) => Reply { ok: true, says },
+        Err(says) => Reply { ok: false, says },
+    };
+    let mut line = serde_json::to_vec(&reply)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    stream.shutdown().await
+}
+
+/// Reads one request. Pure.
+fn read_request(line: &[u8]) -> Result<Request, String> {
+    if !line.ends_with(b"\n") {
+        return Err(if line.len() as u64 == LONGEST {
+            format!("a request has at most {LONGEST} bytes")
+        } else {
+            "a request ends with a newline".to_owned()
+        });
+    }
+    serde_json::from_slice(line).map_err(|error| printable(&format!("the request is not understood: {error}")))
+}
+
+async fn pass_on(request: Request, inputs: &mpsc::Sender<Input>, machine: MachineId) -> Result<String, String> {
+    let key = |kind, machine| NoticeKey { source: SourceName::new(SOURCE), kind, machine, event: String::new() };
+    let (messages, says) = match request {
+        Request::Notice { kind, action, window, reason } => {
+            let stated = window.map_or(Stated::Unsaid, |Window(window)| Stated::In(window));
+            let left = window.map_or_else(
+                || "with the window that is assumed for its kind".to_owned(),
+                |Window(window)| format!("with {} left", Spoken(window)),
+            );
+            let notice = Notice {
+                key: key(kind, machine),
+                action: action.unwrap_or(NoticeAction::Unstated),
+                stated,
+                usual_window: None,
+                presence: Presence::HandedIn,
+                detail: reason.as_deref().map(printable).unwrap_or_default(),
+            };
+            let says = format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows");
+            (vec![Input::HandedIn { notice }], says)
+        }
+        Request::Withdraw { kind } => {
+            // It may have been handed in before the machine's name was known.
+            let mut names = vec![machine, MachineId::new("")];
+            names.dedup();
+            let back = names.into_iter().map(|machine| Input::TakenBack { key: key(kind, machine) }).collect();
+            (back, format!("the notice of {kind} was taken back, if one had been handed in"))
+        }
+    };
+    let refused = |_| "the watchdog is ending".to_owned();
+    for message in messages {
+        inputs.send(message).await.map_err(refused)?;
+    }
+    Ok(says)
+}
+
+fn ask(socket: &Path, request: &Request) -> Result<String, SocketError> {
+    let path = || socket.to_owned();
+    let connected = Address::of(socket).and_then(|address| std::os::unix::net::UnixStream::connect(&address.path));
+    let mut stream = connected.map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            SocketError::NotOurs { path: path() }
+        } else {
+            SocketError::NobodyThere { path: path(), error }
+        }
+    })?;
+    let reply = (|| {
+        stream.set_read_timeout(Some(PATIENCE * 2))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        let mut answer = Vec::new();
+        (&stream).take(LONGEST).read_to_end(&mut answer)?;
+        if answer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+        }
+        Ok(serde_json::from_slice::<Reply>(&answer)?)
+    })();
+    match reply {
+        Ok(Reply { ok: true, says }) => Ok(printable(&says)),
+        Ok(Reply { ok: false, says }) => Err(SocketError::Refused(printable(&says))),
+        Err(error) => Err(SocketError::NoAnswer { path: path(), error }),
+    }
+}
+
+/// A path that fits a socket address: the path itself, or one through a descriptor of its directory.
+struct Address {
+    path: PathBuf,
+    // The path is good as long as this is open.
+    _directory: Option<File>,
+}
+
+impl Address {
+    fn of(path: &Path) -> io::Result<Self> {
+        if path.as_os_str().as_bytes().len() <= LONGEST_PATH {
+            return Ok(Self { path: path.to_owned(), _directory: None });
+        }
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
+        };
+        let directory = File::open(directory)?;
+        let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+        Ok(Self { path, _directory: Some(directory) })
+    }
+}
+
+/// Text that is safe to show: without control characters, and bounded.
+fn printable(text: &str) -> String {
+    text.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+    use tokio::task::spawn_blocking;
+
+    struct Served {
+        _root: TempDir,
+        _directory: StateDir,
+        path: PathBuf,
+        inputs: mpsc::Receiver<Input>,
+        server: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Served {
+        fn drop(&mut self) {
+            self.server.abort();
+        }
+    }
+
+    fn serve(below: &str) -> Served {
+        let root = TempDir::new().unwrap();
+        let directory = StateDir::take(&root.path().join(below)).unwrap();
+        fs::write(directory.socket(), "left by a dead daemon").unwrap();
+        let socket = Socket::listen(&directory).unwrap();
+        let (sender, inputs) = mpsc::channel(4);
+        let server = tokio::spawn(socket.serve(sender, || MachineId::new("i-0abc")));
+        Served { path: directory.socket(), _root: root, _directory: directory, inputs, server }
+    }
+
+    async fn raw(path: &Path, request: impl Into<Vec<u8>>) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        let request = request.into();
+        // The daemon may have stopped reading a request that is too long.
+        let _ = stream.write_all(&request).await;
+        let _ = stream.shutdown().await;
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_notice_is_handed_in_and_taken_back() {
+        let mut served = serve("state");
+        assert_eq!(fs::metadata(&served.path).unwrap().permissions().mode() & 0o777, 0o600);
+        let path = served.path.clone();
+        let notice = HandIn {
+            kind: NoticeKind::Shutdown,
+            action: Some(NoticeAction::Terminate),
+            window: Some(Duration::from_secs(85)),
+            reason: Some("pod\u{1b}[31m deleted\n".to_owned()),
+        };
+        let says = spawn_blocking(move || hand_in(&path, &notice)).await.unwrap().unwrap();
+        assert!(says.contains("shutdown") && says.contains("85s"), "{says}");
+        let Some(Input::HandedIn { notice }) = served.inputs.recv().await else { unreachable!("handed in") };
+        assert_eq!(notice.key.to_string(), "socket/shutdown");
+        assert_eq!(notice.key.machine, MachineId::new("i-0abc"));
+        assert_eq!(notice.stated, Stated::In(Duration::from_secs(85)));
+        assert_eq!((notice.presence, notice.detail.as_str()), (Presence::HandedIn, "pod [31m deleted "));
+        let path = served.path.clone();
+        spawn_blocking(move || take_back(&path, NoticeKind::Shutdown)).await.unwrap().unwrap();
+        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key.clone() }));
+        let unnamed = NoticeKey { machine: MachineId::new(""), ..notice.key };
+        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: unnamed }));
+    }
+
+    #[tokio::test]
+    async fn a_path_too_long_for_an_address_is_served_all_the_same() {
+        let mut served = serve(&format!("{}/{}", "a".repeat(90), "b".repeat(90)));
+        let path = served.path.clone();
+        let notice = HandIn { kind: NoticeKind::Interruption, action: None, window: None, reason: None };
+        spawn_blocking(move || hand_in(&path, &notice)).await.unwrap().unwrap();
+        let Some(Input::HandedIn { notice }) = served.inputs.recv().await else { unreachable!("handed in") };
+        assert_eq!((notice.stated, notice.action), (Stated::Unsaid, NoticeAction::Unstated));
+    }
+
+    #[tokio::test]
+    async fn bad_requests_are_answered_with_a_sentence_and_reach_nobody() {
+        let mut served = serve("state");
+        for (request, says) in [
+            (r#"{"request":"notice","kind":"interruption","window":"soon"}"#, "as in \\\"85s\\\""),
+            (r#"{"request":"notice","kind":"interruption","window":"-3s"}"#, "at least 0s"),
+            (r#"{"request":"notice","kind":"interruption","window":"9000h"}"#, "at most a year"),
+            (r#"{"request":"notice","kind":"earthquake"}"#, "earthquake"),
+            (r#"{"request":"notice","kind":"shutdown","when":"now"}"#, "when"),
+            (r#"{"request":"withdraw"}"#, "kind"),
+            ("\u{0}", "not understood"),
+        ] {
+            let answer = raw(&served.path, format!("{request}\n")).await;
+            assert!(answer.starts_with(r#"{"ok":false"#) && answer.contains(says), "{request}: {answer}");
+        }
+        assert!(raw(&served.path, "{}").await.contains("ends with a newline"));
+        assert!(raw(&served.path, vec![b'x'; 4096]).await.contains("at most 4096 bytes"));
+        raw(&served.path, vec![b'x'; 1 << 20]).await;
+        assert!(served.inputs.try_recv().is_err());
+        assert!(
+            raw(&served.path, "{\"request\":\"withdraw\",\"kind\":\"rebalance\"}\n").await.contains(r#""ok":true"#)
+        );
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_give_their_place_up() {
+        let served = serve("state");
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(UnixStream::connect(&served.path).await.unwrap());
+        }
+        let began = tokio::time::Instant::now();
+        let answer = raw(&served.path, "{\"request\":\"withdraw\",\"kind\":\"rebalance\"}\n").await;
+        assert!(answer.contains(r#""ok":true"#), "{answer}");
+        assert!(began.elapsed() < PATIENCE * 2);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_the_error_says_where_and_what_to_do() {
+        let root = TempDir::new().unwrap();
+        let error = take_back(&root.path().join("socket"), NoticeKind::Shutdown).unwrap_err().to_string();
+        assert!(error.contains("no watchdog listens at") && error.contains("--state-dir"), "{error}");
+        let served = serve("state");
+        let path = served.path.clone();
+        served.server.abort();
+        while path.exists() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(take_back(&path, NoticeKind::Shutdown), Err(SocketError::NobodyThere { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_of_requests_fall(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Err(sentence) = read_request(&bytes) {
+                prop_assert!(!sentence.chars().any(char::is_control));
+            }
+        }
+
+        #[test]
+        fn a_window_survives_the_way(millis in 0..31_622_400_000_u64) {
+            let window = Window(Duration::from_millis(millis));
+            prop_assert_eq!(Window::try_from(String::from(window)), Ok(window));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The state directory: where it is, that only one daemon uses it, and what sources remember in it for one boot.
+//!
+//! Files in it: `lock`, `socket`, `memory.json`, `episodes/`. The journal and the socket look after theirs.
+
+use crate::model::{BootId, SourceName};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The most that is read of `memory.json`, in bytes.
+const LARGEST_MEMORY: u64 = 256 * 1024;
+
+/// Who asks for a state directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum User {
+    /// Root.
+    Root,
+    /// Anyone else.
+    Other,
+}
+
+impl User {
+    /// Who we are.
+    pub fn current() -> Self {
+        if rustix::process::geteuid().is_root() { Self::Root } else { Self::Other }
+    }
+}
+
+/// The state directory for this user and environment: `--state-dir`, else the first of `$STATE_DIRECTORY` (set by
+/// systemd, a colon-separated list), else `/var/lib/spot-watchdog` for root, else `spot-watchdog` in the XDG state
+/// home. `None` where nothing of this is there; relative paths in the environment are ignored, as XDG asks.
+pub fn choose(explicit: Option<&Path>, user: User, environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(path) = explicit {
+        return Some(path.to_owned());
+    }
+    // A path may not be UTF-8, and then holds no list that we could split.
+    let listed = environment("STATE_DIRECTORY").map(|list| match list.into_string() {
+        Ok(list) => PathBuf::from(list.split(':').next().unwrap_or_default()),
+        Err(list) => PathBuf::from(list),
+    });
+    if let Some(path) = listed.filter(|path| path.is_absolute()) {
+        return Some(path);
+    }
+    match user {
+        User::Root => Some(PathBuf::from("/var/lib/spot-watchdog")),
+        User::Other => absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .map(|state| state.join("spot-watchdog")),
+    }
+}
+
+/// A state directory that is ours alone as long as this lives. The lock goes with our process, however that ends, and
+/// is not inherited by hooks.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    // Only held: the kernel lets go of the lock with it.
+    _lock: File,
+}
+
+/// Why there is no state directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// Another daemon has it: fatal, since two would do everything twice.
+    #[error(
+        "another watchdog{} uses {}; stop it, or name another directory with --state-dir",
+        .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
+        .path.display()
+    )]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+        /// The other's process id, where it could be read.
+        pid: Option<u32>,
+    },
+    /// It cannot be written: the daemon goes on in memory, loudly.
+    #[error(
+        "the state directory {} cannot be used: {reason}; the watch goes on, but a crash would forget what was done, and \
+         `watchdog notice` does not reach us: name another directory with --state-dir",
+        .path.display()
+    )]
+    Unwritable {
+        /// The directory.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl StateDir {
+    /// Makes the directory (mode 0700) where it is not there, and takes it.
+    ///
+    /// # Errors
+    /// [`StateDirError::Taken`] must end the start (exit code 1); with [`StateDirError::Unwritable`] the daemon goes on.
+    pub fn take(path: &Path) -> Result<Self, StateDirError> {
+        let unwritable = |reason: String| StateDirError::Unwritable { path: path.to_owned(), reason };
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| unwritable(format!("it cannot be made: {error}")))?;
+        let place = path.join("lock");
+        let options = || File::options().read(true).to_owned();
+        let opened = options().write(true).create(true).mode(0o600).open(&place);
+        let (mut lock, refused) = match opened {
+            Ok(lock) => (lock, None),
+            // On a disk that became read-only another daemon may still hold it.
+            Err(error) => match options().open(&place) {
+                Ok(lock) => (lock, Some(error)),
+                Err(_) => return Err(unwritable(format!("its lock cannot be made: {error}"))),
+            },
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StateDirError::Taken { path: path.to_owned(), pid: read_pid(&mut lock) });
+            }
+            Err(error) => return Err(unwritable(format!("its lock cannot be taken: {error}"))),
+        }
+        if let Some(error) = refused {
+            return Err(unwritable(format!("its lock cannot be written: {error}")));
+        }
+        // The number is for people; on a full disk the lock holds without it.
+        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the socket is.
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.path)
+    }
+
+    /// What sources remember of this boot; empty after a reboot, and where the file is not there or not readable.
+    pub fn recall(&self, boot: &BootId) -> SourceMemory {
+        let mut text = String::new();
+        let read = File::open(self.path.join("memory.json"))
+            .and_then(|file| file.take(LARGEST_MEMORY).read_to_string(&mut text))
+            .map_err(|error| error.to_string());
+        let memory = match read {
+            Ok(_) => serde_json::from_str::<SourceMemory>(&text).map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match memory {
+            Ok(memory) if memory.boot == *boot => memory,
+            // Another boot's, or none.
+            Ok(_) | Err(_) => SourceMemory { boot: boot.clone(), entries: BTreeMap::new() },
+        }
+    }
+
+    /// Where [`SourceMemory::save`] puts it.
+    pub fn memory(&self) -> PathBuf {
+        self.path.join("memory.json")
+    }
+}
+
+/// Where the socket of the daemon that uses this state directory is.
+pub fn socket_in(state_directory: &Path) -> PathBuf {
+    state_directory.join("socket")
+}
+
+/// What sources remember for the rest of one boot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceMemory {
+    /// The boot that it is about.
+    pub boot: BootId,
+    /// What each source remembers.
+    pub entries: BTreeMap<SourceName, BTreeSet<String>>,
+}
+
+impl SourceMemory {
+    /// Puts it on disk, all of it or nothing. It waits for the disk: not to be called on the runtime's thread.
+    ///
+    /// # Errors
+    /// Where the disk refuses; what was saved before then stays.
+    pub fn save(&self, place: &Path) -> io::Result<()> {
+        let fresh = place.with_extension("json.new");
+        let text = serde_json::to_vec(self)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&fresh, place)
+    }
+}
+
+fn read_pid(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.rewind().ok()?;
+    lock.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+    use tempfile::TempDir;
+
+    fn chosen(explicit: Option<&str>, user: User, environment: &[(&str, &str)]) -> Option<String> {
+        let look =
+            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        choose(explicit.map(Path::new), user, look).map(|path| path.display().to_string())
+    }
+
+    #[test]
+    fn the_directory_is_the_nearest_that_was_named() {
+        let all = [("STATE_DIRECTORY", "/s/a:/s/b"), ("XDG_STATE_HOME", "/x"), ("HOME", "/home/u")];
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(chosen(Some("here"), User::Root, &all), some("here"));
+        assert_eq!(chosen(None, User::Other, &all), some("/s/a"));
+        assert_eq!(chosen(None, User::Root, &all[1..]), some("/var/lib/spot-watchdog"));
+        assert_eq!(chosen(None, User::Other, &all[1..]), some("/x/spot-watchdog"));
+        assert_eq!(chosen(None, User::Other, &all[2..]), some("/home/u/.local/state/spot-watchdog"));
+        assert_eq!(chosen(None, User::Other, &[("XDG_STATE_HOME", "relative")]), None);
+        assert_eq!(chosen(None, User::Root, &[("STATE_DIRECTORY", "")]), some("/var/lib/spot-watchdog"));
+    }
+
+    #[test]
+    fn one_directory_has_one_daemon_and_the_other_is_named() {
+        let root = TempDir::new().unwrap();
+        let path = root.path().join("deep/state");
+        let first = StateDir::take(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let error = StateDir::take(&path).unwrap_err();
+        assert!(error.to_string().contains(&format!("(pid {})", std::process::id())), "{error}");
+        assert!(matches!(error, StateDirError::Taken { .. }));
+        drop(first);
+        StateDir::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_hook_that_outlives_us_does_not_hold_the_lock() {
+        let root = TempDir::new().unwrap();
+        let held = StateDir::take(root.path()).unwrap();
+        let mut hook = Command::new("sleep").arg("5").stdin(Stdio::null()).spawn().unwrap();
+        drop(held);
+        let again = StateDir::take(root.path());
+        hook.kill().unwrap();
+        hook.wait().unwrap();
+        again.unwrap();
+    }
+
+    #[test]
+    fn a_place_that_is_no_directory_is_said_and_not_fatal() {
+        let root = TempDir::new().unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        let error = StateDir::take(&root.path().join("file/state")).unwrap_err();
+        assert!(matches!(error, StateDirError::Unwritable { .. }));
+        assert!(error.to_string().contains("the watch goes on"), "{error}");
+    }
+
+    #[test]
+    fn sources_remember_over_a_restart_and_not_over_a_reboot() {
+        let root = TempDir::new().unwrap();
+        let directory = StateDir::take(root.path()).unwrap();
+        let boot = BootId::new("one");
+        let mut memory = directory.recall(&boot);
+        memory.entries.entry(SourceName::new("aws")).or_default().insert("in-service".to_owned());
+        memory.save(&directory.memory()).unwrap();
+        assert_eq!(directory.recall(&boot), memory);
+        assert!(directory.recall(&BootId::new("two")).entries.is_empty());
+        fs::write(directory.memory(), "{\"boot\":\"one\",").unwrap();
+        assert!(directory.recall(&boot).entries.is_empty());
+    }
+}

@@ -1,0 +1,358 @@
+//! The journal's own thread, which alone touches the disk: a disk that hangs stops nothing else.
+//!
+//! What has to be on disk stands in memory first, whole, in the [`Desk`]; the thread makes the disk equal to it. So
+//! nothing is lost while the disk hangs or refuses, the order is kept, one sync serves whatever came meanwhile, and a
+//! file that may be damaged is mended by writing it anew.
+
+use super::files::{self, Found, Recovery};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often a disk that refuses is tried again without being asked.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How many episodes may wait for a disk that hangs. Only the newest matters to a restart.
+const EPISODES_WAITING: usize = 4;
+
+/// How far the disk has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// So many of the accepted records are on disk.
+    pub(super) synced: u64,
+    /// So many were tried at least once.
+    pub(super) tried: u64,
+    /// Why the last try failed, if it did.
+    pub(super) trouble: Option<Arc<str>>,
+}
+
+/// What the disk cost, for metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Figures {
+    /// Writes that reached the disk.
+    pub syncs: u64,
+    /// Writes that did not.
+    pub failures: u64,
+    /// Appends that did not wait for the disk any longer.
+    pub late: u64,
+    /// Times that a broken journal was mended.
+    pub mended: u64,
+    /// All the time spent in writes that reached the disk.
+    pub sync_time: Duration,
+    /// The longest of them.
+    pub longest: Duration,
+}
+
+/// One episode's file as it has to be on disk.
+#[derive(Debug)]
+struct Volume {
+    name: String,
+    text: Vec<u8>,
+    /// So many bytes of `text` are on disk.
+    synced: usize,
+    /// Whether the file on disk is known to hold those bytes and no others.
+    sound: bool,
+    /// The count of accepted records at its end.
+    reaches: u64,
+}
+
+impl Volume {
+    fn waits(&self) -> bool {
+        !self.sound || self.synced < self.text.len()
+    }
+}
+
+/// Where the daemon puts records and the thread takes them.
+#[derive(Debug)]
+pub(super) struct Desk {
+    sheets: Mutex<Sheets>,
+    put: Condvar,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Sheets {
+    volumes: VecDeque<Volume>,
+    accepted: u64,
+    figures: Figures,
+    /// Grows with each append, so that a broken disk is tried again at once.
+    asked: u64,
+    closing: bool,
+}
+
+/// Why a record was not accepted.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Desk {
+    pub(super) fn new(found: Option<Found>, trouble: Option<&str>) -> Self {
+        let volumes = found.map(|Found { name, text, sound, .. }| {
+            let synced = if sound { text.len() } else { 0 };
+            Volume { name, text, synced, sound, reaches: 0 }
+        });
+        let sheets = Sheets { volumes: volumes.into_iter().collect(), ..Sheets::default() };
+        let progress = Progress { trouble: trouble.map(Arc::from), ..Progress::default() };
+        Self { sheets: Mutex::new(sheets), put: Condvar::new(), progress: watch::Sender::new(progress) }
+    }
+
+    /// Begins the file of a new episode.
+    pub(super) fn begin(&self, name: String) {
+        let mut sheets = self.sheets();
+        // An episode that waits under the same name is over, and the new one takes its place.
+        sheets.volumes.retain(|volume| volume.name != name);
+        if sheets.volumes.len() >= EPISODES_WAITING {
+            sheets.volumes.pop_front();
+        }
+        let reaches = sheets.accepted;
+        sheets.volumes.push_back(Volume { name, text: Vec::new(), synced: 0, sound: true, reaches });
+    }
+
+    /// Puts one line at the end of the newest file.
+    pub(super) fn put(&self, line: &str) -> Result<(), Full> {
+        let mut sheets = self.sheets();
+        let accepted = sheets.accepted + 1;
+        let Some(volume) = sheets.volumes.back_mut() else { return Err(Full) };
+        if volume.text.len() + line.len() + 1 > files::LARGEST_FILE {
+            return Err(Full);
+        }
+        volume.text.extend_from_slice(line.as_bytes());
+        volume.text.push(b'\n');
+        volume.reaches = accepted;
+        sheets.accepted = accepted;
+        Ok(())
+    }
+
+    /// Has the disk made equal; returns the count of records to wait for.
+    pub(super) fn ask(&self) -> u64 {
+        let mut sheets = self.sheets();
+        sheets.asked += 1;
+        let accepted = sheets.accepted;
+        drop(sheets);
+        self.put.notify_one();
+        accepted
+    }
+
+    pub(super) fn accepted(&self) -> u64 {
+        self.sheets().accepted
+    }
+
+    pub(super) fn has_file(&self) -> bool {
+        !self.sheets().volumes.is_empty()
+    }
+
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        self.sheets().figures
+    }
+
+    pub(super) fn count_late(&self) {
+        self.sheets().figures.late += 1;
+    }
+
+    pub(super) fn close(&self) {
+        self.sheets().closing = true;
+        self.put.notify_one();
+    }
+
+    fn sheets(&self) -> MutexGuard<'_, Sheets> {
+        // A panic elsewhere leaves whole lines or none: there is nothing to be poisoned.
+        self.sheets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the thread does next.
+#[derive(Debug)]
+struct Task {
+    name: String,
+    /// Where in the file the bytes belong.
+    from: usize,
+    bytes: Vec<u8>,
+    sound: bool,
+    reaches: u64,
+}
+
+/// The thread's own half.
+#[derive(Debug)]
+pub(super) struct Writer {
+    desk: Arc<Desk>,
+    directory: PathBuf,
+    open: Option<(String, File)>,
+}
+
+impl Writer {
+    /// Reads what is on disk, then starts to serve a desk for it.
+    pub(super) fn recover(directory: PathBuf) -> (Self, Recovery, Option<(String, u64)>) {
+        let (found, recovery) = files::recover(&directory);
+        let newest = found.as_ref().map(|found| (found.name.clone(), found.records));
+        let desk = Arc::new(Desk::new(found, recovery.trouble.as_deref()));
+        (Self { desk, directory, open: None }, recovery, newest)
+    }
+
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        self.desk.clone()
+    }
+
+    /// Makes the disk equal to the desk until that is closed.
+    pub(super) fn run(mut self) {
+        let mut seen = 0;
+        while let Some(task) = self.next(&mut seen) {
+            let began = Instant::now();
+            let result = match &task {
+                Some(task) => self.carry_out(task),
+                None => files::ensure_directory(&self.directory),
+            };
+            self.finish(task, result, began.elapsed());
+        }
+    }
+
+    /// Waits for something to do. `Some(None)`: nothing waits, but the directory is to be looked at again.
+    fn next(&self, seen: &mut u64) -> Option<Option<Task>> {
+        let mut sheets = self.desk.sheets();
+        let mut rested = false;
+        loop {
+            let broken = self.desk.progress.borrow().trouble.is_some();
+            let may_try = !broken || rested || sheets.asked != *seen;
+            if let Some(volume) = sheets.volumes.iter().find(|volume| volume.waits())
+                && may_try
+            {
+                let from = if volume.sound { volume.synced } else { 0 };
+                let task = Task {
+                    name: volume.name.clone(),
+                    from,
+                    bytes: volume.text[from..].to_vec(),
+                    sound: volume.sound,
+                    reaches: volume.reaches,
+                };
+                *seen = sheets.asked;
+                return Some(Some(task));
+            }
+            if sheets.closing {
+                return None;
+            }
+            if broken && rested {
+                *seen = sheets.asked;
+                return Some(None);
+            }
+            sheets = if broken {
+                let (sheets, waited) =
+                    self.desk.put.wait_timeout(sheets, RETRY).unwrap_or_else(PoisonError::into_inner);
+                rested = waited.timed_out();
+                sheets
+            } else {
+                self.desk.put.wait(sheets).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+    }
+
+    fn carry_out(&mut self, task: &Task) -> io::Result<()> {
+        if !task.sound {
+            return self.rewrite(task);
+        }
+        if task.from == 0 {
+            return self.create(task);
+        }
+        let file = match self.open.take() {
+            Some((name, file)) if name == task.name => file,
+            Some(_) | None => File::options().append(true).open(self.directory.join(&task.name))?,
+        };
+        (&file).write_all(&task.bytes)?;
+        file.sync_data()?;
+        self.open = Some((task.name.clone(), file));
+        Ok(())
+    }
+
+    fn create(&mut self, task: &Task) -> io::Result<()> {
+        let path = self.directory.join(&task.name);
+        let file = match File::options().append(true).create_new(true).mode(0o600).open(path) {
+            Ok(file) => file,
+            // An episode of the same name, or a directory that went away.
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+                return self.rewrite(task);
+            }
+            Err(error) => return Err(error),
+        };
+        (&file).write_all(&task.bytes)?;
+        // Preallocating was measured and left out: on ext4 it saves 0.3 ms of the 0.5 ms that the first record takes.
+        file.sync_data()?;
+        File::open(&self.directory)?.sync_all()?;
+        self.open = Some((task.name.clone(), file));
+        Ok(())
+    }
+
+    fn rewrite(&mut self, task: &Task) -> io::Result<()> {
+        files::ensure_directory(&self.directory)?;
+        self.open = Some((task.name.clone(), files::replace(&self.directory, &task.name, &task.bytes)?));
+        Ok(())
+    }
+
+    fn finish(&mut self, task: Option<Task>, result: io::Result<()>, took: Duration) {
+        let before = self.desk.progress.borrow().trouble.clone();
+        let trouble = result.err().map(|error| self.explain(&error));
+        let mut sheets = self.desk.sheets();
+        match &trouble {
+            None => {
+                sheets.figures.syncs += u64::from(task.is_some());
+                sheets.figures.mended += u64::from(before.is_some());
+                sheets.figures.sync_time += took;
+                sheets.figures.longest = sheets.figures.longest.max(took);
+            }
+            Some(_) => sheets.figures.failures += 1,
+        }
+        let mut made = None;
+        if let Some(task) = &task {
+            if let Some(volume) = sheets.volumes.iter_mut().find(|volume| volume.name == task.name) {
+                // After a failed sync nobody knows what the disk holds: only writing it anew can tell.
+                volume.sound = trouble.is_none();
+                if trouble.is_none() {
+                    made = (task.from == 0).then(|| task.name.clone());
+                    volume.synced = task.from + task.bytes.len();
+                }
+            }
+            while sheets.volumes.len() > 1 && sheets.volumes.front().is_some_and(|volume| !volume.waits()) {
+                sheets.volumes.pop_front();
+            }
+        }
+        drop(sheets);
+        if trouble.is_some() {
+            self.open = None;
+        }
+        match (&before, &trouble) {
+            (None, Some(sentence)) => tracing::error!("the journal is broken, the watch goes on: {sentence}"),
+            (Some(_), None) => tracing::warn!("the journal is mended: all records of this episode are on disk"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.desk.progress.send_modify(|progress| {
+            if let Some(task) = &task {
+                progress.tried = progress.tried.max(task.reaches);
+                if trouble.is_none() {
+                    progress.synced = progress.synced.max(task.reaches);
+                }
+            }
+            progress.trouble = trouble.as_deref().map(Arc::from);
+        });
+        if let Some(name) = made {
+            files::prune(&self.directory, &name);
+        }
+    }
+
+    fn explain(&self, error: &io::Error) -> String {
+        let place = self.directory.display();
+        let kind = error.kind();
+        let advice = if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            "; free some space"
+        } else if matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) {
+            "; let us write there, or name another directory with --state-dir"
+        } else {
+            ""
+        };
+        format!("cannot write in {place}: {error}{advice}; until then a crash of ours would forget this episode")
+    }
+}
