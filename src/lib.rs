@@ -1,6 +1,7 @@
 //! spot-watchdog
 
 pub mod actions;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod emulators;

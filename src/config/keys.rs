@@ -88,12 +88,9 @@ pub(super) const TARGET_GROUP: Key = key("target-group", Shape::TextOrTexts);
 pub(super) const TYPED: &[Key] = &[CONFIG, HOOK, ON, TARGET_GROUP];
 
 pub(super) const KIND: Key = key("kind", Shape::Text);
-pub(super) const METADATA_ENDPOINT_MODE: Key = key("metadata-endpoint-mode", Shape::Word(&["ipv4", "ipv6"]));
-pub(super) const IMDS_V1: Key = key("imds-v1", Shape::Word(&["refuse", "allow"]));
 
-/// Kinds of `[[source]]`, each with its own keys.
-pub(super) const SOURCES: &[(&str, &[Key])] =
-    &[("aws", &[KIND, POLL_INTERVAL, METADATA_ENDPOINT, METADATA_ENDPOINT_MODE, IMDS_V1]), ("shutdown", &[KIND])];
+/// Keys that every `[[source]]` that is asked may have; the others are its kind's own.
+pub(super) const SOURCE: &[Key] = &[KIND, POLL_INTERVAL];
 
 pub(super) const NAME: Key = key("name", Shape::Text);
 pub(super) const AFTER: Key = key("after", Shape::Texts);

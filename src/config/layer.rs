@@ -4,7 +4,7 @@
 //! whole, so that a mistake in the file is told even where a flag beats it; then the topmost value counts.
 
 use super::keys::Key;
-use super::wrong::{Place, Wrongs, hint, shown};
+use super::wrong::{Place, Wrongs, hint, shown, worded};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -182,8 +182,15 @@ impl<'l, 'i> Section<'l, 'i> {
         others.map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref()))).collect()
     }
 
+    /// Those of these keys that stand here, as plain TOML.
+    pub(super) fn only_these(&self, keys: &[String]) -> toml::Table {
+        let named = |key: &&String| Some(((*key).clone(), plain(self.table.get(key.as_str())?.get_ref())));
+        keys.iter().filter_map(|key| named(&key)).collect()
+    }
+
     /// Complains of the key at this path (`proof.newer`), or of the section where there is none.
     pub(super) fn complain(&self, path: &str, sentence: &str, wrongs: &mut Wrongs) {
+        let sentence = worded(sentence);
         let mut span = self.span.clone();
         let mut table = Some(self.table);
         for part in path.split('.').filter(|part| !part.is_empty()) {
@@ -193,7 +200,7 @@ impl<'l, 'i> Section<'l, 'i> {
             span = key.span();
             table = value.get_ref().as_table();
         }
-        let sentence = if path.is_empty() { sentence.to_owned() } else { format!("{path}: {sentence}") };
+        let sentence = if path.is_empty() { sentence } else { format!("{path}: {sentence}") };
         wrongs.add(self.place(path, span), self.sentence(&sentence));
     }
 

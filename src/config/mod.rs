@@ -19,12 +19,13 @@ mod wrong;
 mod tests;
 
 pub use schema::schema;
-pub use settings::{AwsSetting, EndpointMode, Expose, ImdsV1, LogFormat, Settings, SourceSetting, StepSetting};
-pub use start::{Flags, Rank, Start};
+pub use settings::{Expose, LogFormat, Settings, SourceSetting, StepSetting};
+pub use start::{Flags, Start};
+pub use value::parse_span;
 pub use wrong::{Blame, Place, Refused, Wrong};
 
-use crate::actions::Row;
 use crate::model::{Assume, Finding, Policy, Undo, Weight};
+use crate::{actions, sources as ears};
 use layer::{Layer, Origin, Section, Written, pick, pick_if_any};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -45,11 +46,15 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The most past episodes that are kept: recovery reads their names at each start.
 const MOST_EPISODES: u32 = 10_000;
 
-/// Reads and validates everything that was configured. `rows` are the kinds of step there are.
+/// Reads and validates everything that was configured. `step_rows` and `source_rows` are the kinds there are.
 ///
 /// # Errors
 /// [`Refused`], with everything that is wrong.
-pub fn load(start: &Start, rows: &'static [Row]) -> Result<Settings, Refused> {
+pub fn load(
+    start: &Start,
+    step_rows: &'static [actions::Row],
+    source_rows: &'static [ears::Row],
+) -> Result<Settings, Refused> {
     let typed = start.typed();
     let (set, mut warnings) = start.set();
     let mut wrongs = Wrongs::default();
@@ -78,10 +83,11 @@ pub fn load(start: &Start, rows: &'static [Row]) -> Result<Settings, Refused> {
         file.only(&valid, &mut wrongs);
     }
 
-    let sources = sources::read(&sources::Ground { typed: &typed, filed: &filed, start }, &mut wrongs);
+    let ground = sources::Ground { typed: &typed, file: &file.top(), shipped: &shipped.top(), start };
+    let sources = sources::read(&ground, source_rows, &mut wrongs);
     let listening = sources::listening(&sources);
     warnings.extend(sources::warnings(&listening));
-    let steps = steps(start, &typed, &file.top(), rows, &mut wrongs);
+    let steps = steps(start, &typed, &file.top(), step_rows, &mut wrongs);
     if steps.steps.is_empty() {
         let sentence = "there are none: a notice will be shown, written down and served, and nothing will be done";
         warnings.push(Finding::new(Weight::Warning, "steps", sentence));
@@ -113,9 +119,7 @@ pub fn load(start: &Start, rows: &'static [Row]) -> Result<Settings, Refused> {
             &mut wrongs,
         ),
         allowed_hosts: pick(&layers, &keys::ALLOWED_HOSTS, value::hosts, &mut wrongs),
-        state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut wrongs)
-            .or_else(|| start.state_dirs().into_iter().next())
-            .unwrap_or_default(),
+        state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut wrongs),
         episodes_kept: pick(&layers, &keys::EPISODES_KEPT, value::count(1, MOST_EPISODES), &mut wrongs),
         log_format: pick(
             &layers,
@@ -136,8 +140,8 @@ pub fn load(start: &Start, rows: &'static [Row]) -> Result<Settings, Refused> {
 pub struct Whereabouts {
     /// Where it serves; empty where it is off.
     pub listen: Vec<SocketAddr>,
-    /// Where its state may be, the likeliest first.
-    pub state_dirs: Vec<PathBuf>,
+    /// Where its state is, if that was named.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Where a daemon that was started in the same way is likely to be found. A file that is not there or not right is no
@@ -153,10 +157,9 @@ pub fn whereabouts(start: &Start) -> Whereabouts {
     let file = Layer::of_file("", &text, &mut unheard);
     let shipped = Layer::of_file("", SHIPPED, &mut unheard);
     let layers = [flags.top(), variables.top(), file.top(), shipped.top()];
-    let configured = pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut unheard);
     Whereabouts {
         listen: pick(&layers, &keys::LISTEN, value::listen, &mut unheard),
-        state_dirs: configured.map_or_else(|| start.state_dirs(), |dir| vec![dir]),
+        state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut unheard),
     }
 }
 
@@ -165,7 +168,7 @@ fn steps(
     start: &Start,
     typed: &[Section<'_, '_>],
     file: &Section<'_, '_>,
-    rows: &'static [Row],
+    rows: &'static [actions::Row],
     wrongs: &mut Wrongs,
 ) -> steps::Steps {
     let mut steps = steps::Steps::default();

@@ -3,15 +3,15 @@
 //! Names and shapes come from the table of keys, descriptions and defaults from the shipped file's own words, and the
 //! keys of a kind of step from its row; so it says nothing that stands elsewhere too.
 
+use super::SHIPPED;
 use super::keys::{self, Key, Shape};
-use super::{SHIPPED, sources};
-use crate::actions::Row;
 use crate::model::NoticeKind;
+use crate::{actions, sources};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// The schema, with the kinds of step of these rows.
-pub fn schema(rows: &[Row]) -> Value {
+/// The schema, with the kinds of step and of source of these rows.
+pub fn schema(step_rows: &[actions::Row], source_rows: &[sources::Row]) -> Value {
     let prose = prose(SHIPPED);
     let defaults: Value = toml::from_str(SHIPPED).unwrap_or_default();
     let table = |name: &str, keys: &[Key], defaults: Option<&Value>| {
@@ -21,28 +21,29 @@ pub fn schema(rows: &[Row]) -> Value {
 
     let mut definitions = Map::new();
     let mut steps = Vec::new();
-    for row in rows {
+    for row in step_rows {
         let mut properties = table("step", keys::STEP, None);
         properties.insert("kind".to_owned(), json!({ "const": row.kind, "description": row.summary }));
-        let mut own = (row.schema)().to_value();
-        let required = own.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
-        if let Some(own) = own.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.append(own);
-        }
-        if let Some(own) = own.get_mut("$defs").and_then(Value::as_object_mut) {
-            definitions.append(own);
-        }
-        let required: Vec<Value> = [json!("name"), json!("kind")].into_iter().chain(required).collect();
+        let mut required = vec![json!("name"), json!("kind")];
+        add_own((row.schema)(), &mut properties, &mut required, &mut definitions);
         steps.push(closed(properties, required));
     }
 
     let shipped_sources = defaults.get("source").and_then(Value::as_array).cloned().unwrap_or_default();
     let mut kinds = Vec::new();
-    for (kind, keys) in sources::kinds_of_source().zip(keys::SOURCES.iter().map(|(_, keys)| *keys)) {
-        let shipped = shipped_sources.iter().find(|source| source.get("kind") == Some(&json!(kind)));
-        let mut properties = table("source", keys, shipped);
-        properties.insert("kind".to_owned(), json!({ "const": kind }));
-        kinds.push(closed(properties, vec![json!("kind")]));
+    for row in source_rows {
+        let shipped = shipped_sources.iter().find(|source| source.get("kind") == Some(&json!(row.kind)));
+        let mut properties = table("source", keys::SOURCE, shipped);
+        properties.insert("kind".to_owned(), json!({ "const": row.kind, "description": row.summary }));
+        let mut required = vec![json!("kind")];
+        add_own((row.schema)(), &mut properties, &mut required, &mut definitions);
+        for (key, property) in &mut properties {
+            let shipped = shipped.and_then(|shipped| shipped.get(key));
+            if let (Some(default), Some(property)) = (shipped, property.as_object_mut().filter(|_| key != "kind")) {
+                property.insert("default".to_owned(), default.clone());
+            }
+        }
+        kinds.push(closed(properties, required));
     }
 
     let mut properties = table("", keys::TOP, Some(&defaults));
@@ -58,6 +59,23 @@ pub fn schema(rows: &[Row]) -> Value {
         }
     }
     root
+}
+
+/// Adds the keys of a kind's own.
+fn add_own(
+    own: schemars::Schema,
+    properties: &mut Map<String, Value>,
+    required: &mut Vec<Value>,
+    definitions: &mut Map<String, Value>,
+) {
+    let mut own = own.to_value();
+    required.extend(own.get("required").and_then(Value::as_array).cloned().unwrap_or_default());
+    if let Some(own) = own.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.append(own);
+    }
+    if let Some(own) = own.get_mut("$defs").and_then(Value::as_object_mut) {
+        definitions.append(own);
+    }
 }
 
 fn closed(properties: Map<String, Value>, required: Vec<Value>) -> Value {

@@ -2,6 +2,7 @@
 
 use crate::actions::{Action, Reach};
 use crate::model::{Finding, Policy, StepName};
+use crate::sources::Ear;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ pub struct Settings {
     pub expose: Expose,
     /// Host names that the endpoint answers to, in lowercase, beside literal addresses and localhost.
     pub allowed_hosts: Vec<String>,
-    /// Where the journal is kept.
-    pub state_dir: PathBuf,
+    /// Where the journal is kept, if that was named; absolute.
+    pub state_dir: Option<PathBuf>,
     /// How many past episodes are kept, at least one.
     pub episodes_kept: u32,
     /// How log lines look.
@@ -50,45 +51,14 @@ pub struct StepSetting {
 }
 
 /// Something to listen to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum SourceSetting {
-    /// EC2's instance metadata.
-    Aws(AwsSetting),
-    /// Signals to us.
-    Shutdown,
-}
-
-/// How EC2's instance metadata is asked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AwsSetting {
-    /// The time between two polls, at least 50 ms.
+#[derive(Clone, Debug)]
+pub struct SourceSetting {
+    /// The kind of source, as in its row.
+    pub kind: &'static str,
+    /// The time between two polls, at least 50 ms; without meaning for one that is not asked.
     pub poll_interval: Duration,
-    /// The base URL that was named, without a slash at its end; without one the mode decides.
-    pub metadata_endpoint: Option<String>,
-    /// Over which protocol the instance's own service is asked.
-    pub metadata_endpoint_mode: EndpointMode,
-    /// Whether IMDSv1 may be asked.
-    pub imds_v1: ImdsV1,
-}
-
-/// Over which protocol a metadata service is asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum EndpointMode {
-    /// IPv4, which every instance has.
-    #[default]
-    Ipv4,
-    /// IPv6, which has to be enabled on the instance.
-    Ipv6,
-}
-
-/// Whether IMDSv1 may be asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ImdsV1 {
-    /// Never.
-    #[default]
-    Refuse,
-    /// Where IMDSv2 is not answered.
-    Allow,
+    /// The source.
+    pub ear: Ear,
 }
 
 /// What an address that is not loopback serves.

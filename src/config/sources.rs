@@ -1,16 +1,16 @@
-//! Sources: the `[[source]]` tables, each with the keys of its kind.
+//! Sources: the `[[source]]` tables. Like a step, a source is read twice: here its kind and the keys that are ours to
+//! weigh, then its kind's row builds it from the others.
 
 use super::keys;
 use super::layer::{Section, pick, pick_if_any};
-use super::settings::{AwsSetting, EndpointMode, ImdsV1, SourceSetting};
-use super::start::{AWS_ENDPOINT, AWS_ENDPOINT_MODE, Start};
+use super::settings::SourceSetting;
+use super::start::Start;
 use super::value;
-use super::wrong::{Place, Wrongs, hint, shown};
+use super::wrong::{Place, Wrongs, hint, shown, worded};
 use crate::model::{Finding, Listening, SourceName, Spoken, Weight};
-use std::borrow::Cow;
+use crate::sources::{BuildError, Ear, Row};
+use std::collections::BTreeSet;
 use std::time::Duration;
-use toml::Spanned;
-use toml::de::DeValue;
 
 /// The shortest poll interval.
 pub(super) const SHORTEST_POLL: Duration = Duration::from_millis(50);
@@ -22,103 +22,96 @@ const BRISK_POLL: Duration = Duration::from_secs(1);
 pub(super) struct Ground<'s, 'l, 'i> {
     /// Flags and variables: they beat a source's own keys.
     pub(super) typed: &'s [Section<'l, 'i>],
-    /// The user's file and the shipped one: a source's own keys beat them.
-    pub(super) filed: &'s [Section<'l, 'i>],
+    /// The user's file: a source's own keys beat it.
+    pub(super) file: &'s Section<'l, 'i>,
+    /// The shipped file.
+    pub(super) shipped: &'s Section<'l, 'i>,
     /// For the variables of others.
     pub(super) start: &'s Start,
 }
 
 /// Reads the sources: the user's if there are any, else the shipped ones.
-pub(super) fn read(ground: &Ground<'_, '_, '_>, wrongs: &mut Wrongs) -> Vec<SourceSetting> {
-    let mut tables = ground.filed.iter().filter_map(|file| file.tables("source", wrongs)).collect::<Vec<_>>();
-    let shipped = tables.pop().unwrap_or_default();
-    let chosen = tables.into_iter().next().unwrap_or_else(|| shipped.clone());
-    let mut kinds: Vec<String> = Vec::new();
+pub(super) fn read(ground: &Ground<'_, '_, '_>, rows: &'static [Row], wrongs: &mut Wrongs) -> Vec<SourceSetting> {
+    let shipped = ground.shipped.tables("source", wrongs).unwrap_or_default();
+    let own = ground.file.tables("source", wrongs);
+    let listed = own.is_some();
+    let mut kinds = BTreeSet::new();
     let mut sources = Vec::new();
-    for (index, own) in chosen.into_iter().enumerate() {
+    for (index, own) in own.unwrap_or_else(|| shipped.clone()).into_iter().enumerate() {
         let own = own.called(format!("source {}", index + 1));
         let Some(kind) = own.require(keys::KIND.name, value::text, wrongs) else { continue };
-        let Some((kind, valid)) = keys::SOURCES.iter().find(|(known, _)| *known == kind) else {
-            let sentence = format!("unknown kind of source \"{}\"{}", shown(&kind), hint(&kind, kinds_of_source()));
-            own.complain(keys::KIND.name, &sentence, wrongs);
+        let Some(row) = rows.iter().find(|row| row.kind == kind) else {
+            let hint = hint(&kind, rows.iter().map(|row| row.kind));
+            own.complain(keys::KIND.name, &format!("unknown kind of source \"{}\"{hint}", shown(&kind)), wrongs);
             continue;
         };
         let own = own.called(format!("source \"{kind}\""));
-        if kinds.iter().any(|earlier| earlier == kind) {
-            own.complain(keys::KIND.name, "this source is there already", wrongs);
-            continue;
-        }
-        kinds.push((*kind).to_owned());
-        own.only(&keys::names(valid), wrongs);
-        let named = |table: &&Section<'_, '_>| {
-            table.read(keys::KIND.name, value::text, &mut Wrongs::default()).as_deref() == Some(kind)
+        let of_kind = |table: &&Section<'_, '_>| {
+            table.read(keys::KIND.name, value::text, &mut Wrongs::default()).as_deref() == Some(row.kind)
         };
-        let defaults = shipped.iter().find(named).cloned();
-        match *kind {
-            "aws" => sources.push(SourceSetting::Aws(aws(&own, defaults, ground, wrongs))),
-            "shutdown" => sources.push(SourceSetting::Shutdown),
-            // The table of kinds and this match are held together by a test.
-            other => own.complain(keys::KIND.name, &format!("\"{other}\" cannot be built"), wrongs),
+        let defaults = shipped.iter().find(of_kind);
+        let place = if listed { None } else { Some(Place::File(format!("source \"{kind}\"").into())) };
+        if !kinds.insert(row.kind) {
+            own.complain(keys::KIND.name, "this source is there already", wrongs);
         }
+        sources.extend(source(row, &own, defaults, ground, place, wrongs));
     }
     sources
 }
 
-/// The kinds of source there are.
-pub(super) fn kinds_of_source() -> impl Iterator<Item = &'static str> {
-    keys::SOURCES.iter().map(|(kind, _)| *kind)
-}
-
-fn aws<'l, 'i>(
+/// Reads one source. What concerns the environment is told at `place` where the source stands in no file of the user's.
+fn source<'l, 'i>(
+    row: &Row,
     own: &Section<'l, 'i>,
-    defaults: Option<Section<'l, 'i>>,
+    defaults: Option<&Section<'l, 'i>>,
     ground: &Ground<'_, 'l, 'i>,
+    place: Option<Place>,
     wrongs: &mut Wrongs,
-) -> AwsSetting {
-    let of_kind: Vec<_> = std::iter::once(own.clone()).chain(defaults).collect();
-    let everywhere: Vec<_> =
-        ground.typed.iter().chain(std::iter::once(own)).chain(ground.filed.iter()).cloned().collect();
-    let modes = [("ipv4", EndpointMode::Ipv4), ("ipv6", EndpointMode::Ipv6)];
-    let mode = pick_if_any(&of_kind, &keys::METADATA_ENDPOINT_MODE, value::word(&modes), wrongs);
-    AwsSetting {
-        poll_interval: pick(&everywhere, &keys::POLL_INTERVAL, value::span_from(SHORTEST_POLL), wrongs),
-        metadata_endpoint: pick_if_any(&everywhere, &keys::METADATA_ENDPOINT, value::endpoint, wrongs)
-            .or_else(|| foreign(ground.start, AWS_ENDPOINT, str::to_owned, value::endpoint, wrongs)),
-        metadata_endpoint_mode: mode
-            .or_else(|| foreign(ground.start, AWS_ENDPOINT_MODE, str::to_lowercase, value::word(&modes), wrongs))
-            .unwrap_or_default(),
-        imds_v1: pick(
-            &of_kind,
-            &keys::IMDS_V1,
-            value::word(&[("refuse", ImdsV1::Refuse), ("allow", ImdsV1::Allow)]),
-            wrongs,
-        ),
-    }
-}
+) -> Option<SourceSetting> {
+    let everywhere: Vec<_> = ground.typed.iter().chain([own, ground.file, ground.shipped]).cloned().collect();
+    let poll_interval = pick(&everywhere, &keys::POLL_INTERVAL, value::span_from(SHORTEST_POLL), wrongs);
 
-/// Reads a variable that belongs to others.
-fn foreign<T>(
-    start: &Start,
-    name: &str,
-    tidy: fn(&str) -> String,
-    read: impl FnOnce(&Spanned<DeValue<'_>>) -> Result<T, super::layer::Miss>,
-    wrongs: &mut Wrongs,
-) -> Option<T> {
-    let text = tidy(start.variable(name)?);
-    match read(&Spanned::new(0..0, DeValue::String(Cow::Borrowed(&text)))) {
-        Ok(value) => Some(value),
-        Err(miss) => {
-            wrongs.add(Place::Variable(name.to_owned()), miss.sentence());
+    let valid = own_keys(row);
+    let mut table = defaults.map(|defaults| defaults.only_these(&valid)).unwrap_or_default();
+    table.extend(own.only_these(&valid));
+    if valid.iter().any(|key| key == keys::METADATA_ENDPOINT.name) {
+        let endpoint = pick_if_any(&everywhere, &keys::METADATA_ENDPOINT, value::endpoint, wrongs);
+        table.remove(keys::METADATA_ENDPOINT.name);
+        table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
+    }
+    let built = (row.build)(table, &|name| ground.start.variable(name).map(str::to_owned));
+
+    // Who is told by signals is asked at no interval.
+    let ours: &[keys::Key] = match &built {
+        Ok(Ear::Signals) => &[keys::KIND],
+        Ok(Ear::Asked(_)) | Err(_) => keys::SOURCE,
+    };
+    let names: Vec<&str> = ours.iter().map(|key| key.name).chain(valid.iter().map(String::as_str)).collect();
+    own.only(&names, wrongs);
+    match built {
+        Ok(ear) => Some(SourceSetting { kind: row.kind, poll_interval, ear }),
+        Err(BuildError { key, message }) => {
+            match place.filter(|_| key.is_empty()) {
+                Some(place) => wrongs.add(place, worded(&message)),
+                None => own.complain(&key, &message, wrongs),
+            }
             None
         }
     }
 }
 
+/// A kind's own keys, as its schema names them.
+pub(super) fn own_keys(row: &Row) -> Vec<String> {
+    let schema = (row.schema)();
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
 /// The sources that are asked regularly, for the mind.
 pub(super) fn listening(sources: &[SourceSetting]) -> Vec<Listening> {
-    let asked = |source: &SourceSetting| match source {
-        SourceSetting::Aws(aws) => Some(Listening { source: SourceName::new("aws"), interval: aws.poll_interval }),
-        SourceSetting::Shutdown => None,
+    let asked = |source: &SourceSetting| match &source.ear {
+        Ear::Asked(asked) => Some(Listening { source: asked.name(), interval: source.poll_interval }),
+        Ear::Signals => None,
     };
     sources.iter().filter_map(asked).collect()
 }
@@ -126,13 +119,13 @@ pub(super) fn listening(sources: &[SourceSetting]) -> Vec<Listening> {
 /// What is odd about how the sources are asked.
 pub(super) fn warnings(listening: &[Listening]) -> Vec<Finding> {
     let brisk = listening.iter().filter(|listening| listening.interval < BRISK_POLL);
-    brisk
-        .map(|listening| {
-            let sentence = format!(
-                "it is asked every {}, which is for tests: a metadata service limits how often it may be asked, \"5s\" is plenty",
-                Spoken(listening.interval)
-            );
-            Finding::new(Weight::Warning, format!("source {}", listening.source), sentence)
-        })
-        .collect()
+    brisk.map(|Listening { source, interval }| warning(source, *interval)).collect()
+}
+
+fn warning(source: &SourceName, interval: Duration) -> Finding {
+    let sentence = format!(
+        "it is asked every {}, which is for tests: a metadata service limits how often it may be asked, and \"5s\" is plenty",
+        Spoken(interval)
+    );
+    Finding::new(Weight::Warning, format!("source {source}"), sentence)
 }

@@ -6,14 +6,8 @@ use super::layer::{PREFIX, Written, variable};
 use super::wrong::{nearest, shown};
 use crate::model::{Finding, Weight};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-/// Variables of others that are honoured.
-const FOREIGN: [&str; 5] = [AWS_ENDPOINT, AWS_ENDPOINT_MODE, "STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"];
-
-/// The SDKs' variables for the metadata service: a full URI, and `IPv4` or `IPv6` in any case.
-pub(super) const AWS_ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
-pub(super) const AWS_ENDPOINT_MODE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
+use std::fmt;
+use std::path::PathBuf;
 
 /// The flags of a run, as they were typed. Empty means that it was not given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -39,43 +33,37 @@ pub struct Flags {
 }
 
 /// What a start finds.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Start {
     /// The flags.
     pub flags: Flags,
-    /// The variables that concern us, by name.
+    /// The variables, by name. Sources look theirs up here; values may be secrets and are not shown.
     pub variables: BTreeMap<String, String>,
     /// The directory that relative paths are meant from.
     pub directory: PathBuf,
-    /// Whether we may write where only root may.
-    pub rank: Rank,
     /// Where the file is when no flag and no variable names one.
     pub usual_file: PathBuf,
 }
 
-/// Whose rights we have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rank {
-    /// All.
-    Root,
-    /// A user's.
-    User,
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start")
+            .field("flags", &self.flags)
+            .field("variables", &self.variables.len())
+            .field("directory", &self.directory)
+            .field("usual_file", &self.usual_file)
+            .finish()
+    }
 }
 
 impl Start {
-    /// This process's own start. Of the environment only what concerns us is kept.
+    /// This process's own start.
     pub fn here(flags: Flags) -> Self {
-        let ours = |name: &str| name.starts_with(PREFIX) || FOREIGN.contains(&name);
-        let variables = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
-            .filter(|(name, _)| ours(name))
-            .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
-            .collect();
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         Self {
             flags,
-            variables,
+            variables: std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect(),
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            rank: if rustix::process::geteuid().is_root() { Rank::Root } else { Rank::User },
             usual_file: PathBuf::from(super::USUAL_FILE),
         }
     }
@@ -149,23 +137,6 @@ impl Start {
             }
         }
         (written, warnings)
-    }
-
-    /// The directories where our state may be, the likeliest first.
-    pub fn state_dirs(&self) -> Vec<PathBuf> {
-        let ours = |base: &str| Path::new(base).join("spot-watchdog");
-        let of_systemd = self.variable("STATE_DIRECTORY").and_then(|all| all.split(':').next()).map(PathBuf::from);
-        let of_system = ours("/var/lib");
-        let of_user = self
-            .variable("XDG_STATE_HOME")
-            .map(ours)
-            .or_else(|| self.variable("HOME").map(|home| ours(&format!("{home}/.local/state"))))
-            .filter(|path| path.is_absolute());
-        let (first, second) = match self.rank {
-            Rank::Root => (Some(of_system), of_user),
-            Rank::User => (of_user, Some(of_system)),
-        };
-        of_systemd.into_iter().chain(first).chain(second).collect()
     }
 
     /// A path from a flag or a variable is meant from where we were called.

@@ -8,7 +8,7 @@ use super::layer::Section;
 use super::settings::StepSetting;
 use super::start::Start;
 use super::value;
-use super::wrong::{Place, Wrongs, hint, nearest, shown};
+use super::wrong::{Place, Wrongs, hint, nearest, shown, worded};
 use crate::actions::{BuildError, Row};
 use crate::model::{NoticeKind, Rerun, Step, StepName};
 use std::collections::BTreeSet;
@@ -56,8 +56,12 @@ impl Steps {
         let names = self.names.clone();
         for (name, table) in &named {
             let Some((step, row)) = common(name.as_deref(), table, &names, rows, wrongs) else { continue };
-            let except = keys::names(keys::STEP);
-            match (row.build)(table.rest(&except)) {
+            let own = match own_keys(row) {
+                // Keys that it does not know were complained of already.
+                Some(valid) => table.only_these(&valid),
+                None => table.rest(&keys::names(keys::STEP)),
+            };
+            match (row.build)(own) {
                 Ok(action) => self.push(step, row, action),
                 Err(BuildError { key, message }) => table.complain(&key, &message, wrongs),
             }
@@ -91,7 +95,7 @@ impl Steps {
         }
         match (row.build)(own) {
             Ok(action) => self.push(step, row, action),
-            Err(BuildError { key: _, message }) => wrongs.add(place, message),
+            Err(BuildError { key: _, message }) => wrongs.add(place, worded(&message)),
         }
     }
 

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
 
 use super::*;
-use crate::actions::{Action, BuildError, Defaults, Job, Place as Here, Reach, Task};
+use crate::actions::{Action, BuildError, Defaults, Job, Place as Here, Reach, Row, Task};
 use crate::model::{Ending, NoticeKind, Process, Rerun, Step};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -97,7 +97,6 @@ fn scene(file: &str) -> Scene {
         flags: Flags::default(),
         variables: BTreeMap::from([("HOME".to_owned(), "/home/ada".to_owned())]),
         directory: folder.path().to_owned(),
-        rank: Rank::User,
         usual_file: path,
     };
     Scene { start, folder }
@@ -115,7 +114,7 @@ impl Scene {
     }
 
     fn load(&self) -> Result<Settings, Refused> {
-        load(&self.start, ROWS)
+        load(&self.start, ROWS, ears::ROWS)
     }
 
     /// The settings; a refusal is shown.
@@ -180,11 +179,15 @@ fn every_key_stands_in_the_shipped_file_with_its_reason_and_nothing_else_does() 
     stands("", &whole, keys::TOP);
     stands("assume", whole["assume"].as_table().unwrap(), keys::ASSUME);
     let sources = whole["source"].as_array().unwrap();
-    assert_eq!(sources.len(), keys::SOURCES.len());
-    for (source, (kind, keys)) in sources.iter().zip(keys::SOURCES) {
-        assert_eq!(source["kind"].as_str(), Some(*kind));
-        stands("source", source.as_table().unwrap(), keys);
+    assert_eq!(sources.len(), ears::ROWS.len());
+    for (source, row) in sources.iter().zip(ears::ROWS) {
+        assert_eq!(source["kind"].as_str(), Some(row.kind));
+        for key in sources::own_keys(row) {
+            assert!(source.get(&key).is_some(), "{}: {key} does not stand in the shipped file", row.kind);
+            assert!(prose.contains_key(&("source".to_owned(), key.clone())), "{}: {key} has no reason", row.kind);
+        }
     }
+    stands("source", sources[0].as_table().unwrap(), keys::SOURCE);
     stands("step", whole["step"][0].as_table().unwrap(), keys::STEP);
     // That nothing else stands there is what loading it shows: unknown keys are refused.
 }
@@ -201,7 +204,7 @@ fn the_example_step_shows_the_defaults_of_a_hook() {
 
 #[test]
 fn the_schema_has_every_key_and_the_keys_of_each_kind() {
-    let schema = schema(ROWS);
+    let schema = schema(ROWS, ears::ROWS);
     for key in keys::TOP {
         assert!(schema["properties"][key.name]["description"].is_string(), "{}", key.name);
     }
@@ -219,8 +222,8 @@ fn the_schema_has_every_key_and_the_keys_of_each_kind() {
 
 #[test]
 fn every_kind_of_source_can_be_built() {
-    for (kind, _) in keys::SOURCES {
-        let settings = scene(&format!("[[source]]\nkind = \"{kind}\"\n")).settings();
+    for row in ears::ROWS {
+        let settings = scene(&format!("[[source]]\nkind = \"{}\"\n", row.kind)).settings();
         assert_eq!(settings.sources.len(), 1);
     }
 }
@@ -237,44 +240,45 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
     assert_eq!(interval(&of_variable.flags(flags())), Duration::from_secs(2));
 }
 
+/// Where the first source asks.
+fn endpoint(scene: &Scene) -> String {
+    match &scene.settings().sources[0].ear {
+        ears::Ear::Asked(source) => source.endpoint().to_string(),
+        ears::Ear::Signals => panic!("the first source is asked"),
+    }
+}
+
 #[test]
 fn a_source_of_its_own_stands_between_the_command_line_and_the_rest_of_the_file() {
     let file = "poll-interval = \"4s\"\nmetadata-endpoint = \"http://10.0.0.1/\"\n\
                 [[source]]\nkind = \"aws\"\npoll-interval = \"7s\"\nmetadata-endpoint = \"http://10.0.0.2\"\n";
-    let aws = |scene: &Scene| match scene.settings().sources.as_slice() {
-        [SourceSetting::Aws(aws)] => aws.clone(),
-        other => panic!("{other:?}"),
-    };
-    let own = aws(&scene(file));
-    assert_eq!(own.poll_interval, Duration::from_secs(7));
-    assert_eq!(own.metadata_endpoint.as_deref(), Some("http://10.0.0.2"));
+    let interval = |scene: &Scene| scene.settings().policy.sources[0].interval;
+    assert_eq!(interval(&scene(file)), Duration::from_secs(7));
+    assert_eq!(endpoint(&scene(file)), "http://10.0.0.2");
     let flags = Flags {
         poll_interval: Some("1s".to_owned()),
         metadata_endpoint: Some("http://127.0.0.1:1338/".to_owned()),
         ..Flags::default()
     };
-    let typed = aws(&scene(file).flags(flags));
-    assert_eq!(typed.poll_interval, Duration::from_secs(1));
-    assert_eq!(typed.metadata_endpoint.as_deref(), Some("http://127.0.0.1:1338"));
+    let typed = scene(file).flags(flags);
+    assert_eq!(interval(&typed), Duration::from_secs(1));
+    assert_eq!(endpoint(&typed), "http://127.0.0.1:1338");
+    assert_eq!(endpoint(&scene("metadata-endpoint = \"http://10.0.0.1/\"\n")), "http://10.0.0.1");
 }
 
 #[test]
 fn the_variables_of_the_sdks_count_where_nothing_of_ours_says_otherwise() {
-    let aws = |scene: &Scene| match &scene.settings().sources[0] {
-        SourceSetting::Aws(aws) => aws.clone(),
-        SourceSetting::Shutdown => panic!("aws comes first"),
-    };
-    let foreign = |file| {
-        scene(file)
-            .set("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://10.0.0.9")
-            .set("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "IPv6")
-    };
-    assert_eq!(aws(&foreign("#\n")).metadata_endpoint.as_deref(), Some("http://10.0.0.9"));
-    assert_eq!(aws(&foreign("#\n")).metadata_endpoint_mode, EndpointMode::Ipv6);
-    let ours = aws(&foreign("metadata-endpoint = \"http://10.0.0.1\"\n"));
-    assert_eq!(ours.metadata_endpoint.as_deref(), Some("http://10.0.0.1"));
-    let wrong = scene("#\n").set("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ipv5").refused();
-    assert_eq!(wrong, "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE: unknown \"ipv5\"; did you mean \"ipv4\"?");
+    let mode = |file, mode| scene(file).set("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", mode);
+    let foreign = |file| mode(file, "IPv6").set("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://10.0.0.9");
+    assert_eq!(endpoint(&foreign("#\n")), "http://10.0.0.9");
+    assert_eq!(endpoint(&foreign("metadata-endpoint = \"http://10.0.0.1\"\n")), "http://10.0.0.1");
+    assert_eq!(endpoint(&mode("#\n", "IPv6")), "http://[fd00:ec2::254]");
+    let ours = "[[source]]\nkind = \"aws\"\nmetadata-endpoint-mode = \"ipv4\"\n";
+    assert_eq!(endpoint(&mode(ours, "IPv6")), "http://169.254.169.254");
+    let said = mode("#\n", "ipv5").refused();
+    assert_eq!(said, "source \"aws\": AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE must be IPv4 or IPv6");
+    let listed = mode("\n[[source]]\nkind = \"aws\"\n", "ipv5").refused();
+    assert_eq!(listed, format!("watchdog.toml:2: {said}"));
 }
 
 #[test]
@@ -297,7 +301,7 @@ fn variables_hold_lists_numbers_and_nothing() {
     assert_eq!(settings.allowed_hosts, ["a.example", "b.example"]);
     assert_eq!(settings.episodes_kept, 7);
     assert_eq!(settings.expose, Expose::Health);
-    assert!(settings.state_dir.is_absolute() && settings.state_dir.ends_with("state"));
+    assert!(settings.state_dir.is_some_and(|dir| dir.is_absolute() && dir.ends_with("state")));
 }
 
 #[test]
@@ -470,7 +474,7 @@ kind = "aws"
     watchdog.toml:10: undo-on-survival: true is not what stands here; write "put-back" or "stay"
     watchdog.toml:11: episodes-kept: 0 is not what stands here; write a whole number from 1 to 10000
     watchdog.toml:12: allowed-hosts: "http://bad.example" is no host name; write it without scheme and port
-    watchdog.toml:13: metadata-endpoint: the URL of a metadata service has no user, no password and nothing after its path
+    watchdog.toml:13: metadata-endpoint: not a usable address (write http://HOST or http://HOST:PORT): it must not hold a user or a password
     watchdog.toml:14: state-dir: "state" is not absolute; write the whole path
     watchdog.toml:17: [assume]: unknown key "hibernation"; did you mean "hibernate"?
     watchdog.toml:18: [assume]: shutdown: 25.5 has no unit; write "25.5s" if seconds are meant
@@ -578,22 +582,11 @@ fn a_poll_interval_for_tests_warns() {
 }
 
 #[test]
-fn state_is_kept_where_this_user_may_write() {
-    let dir = |scene: &Scene| scene.settings().state_dir.display().to_string();
-    assert_eq!(dir(&scene("#\n")), "/home/ada/.local/state/spot-watchdog");
-    assert_eq!(dir(&scene("#\n").set("XDG_STATE_HOME", "/s")), "/s/spot-watchdog");
-    let mut root = scene("#\n");
-    root.start.rank = Rank::Root;
-    assert_eq!(dir(&root), "/var/lib/spot-watchdog");
-    assert_eq!(dir(&root.set("STATE_DIRECTORY", "/run/a:/run/b")), "/run/a");
-    assert_eq!(dir(&scene("state-dir = \"/elsewhere\"\n")), "/elsewhere");
-}
-
-#[test]
 fn a_daemon_is_looked_for_where_its_configuration_puts_it_even_if_that_is_wrong_elsewhere() {
     let found = whereabouts(&scene("listen = \"127.0.0.1:7\"\nstate-dir = \"/elsewhere\"\npoll-interval = 5\n").start);
     assert_eq!(found.listen, ["127.0.0.1:7".parse().unwrap()]);
-    assert_eq!(found.state_dirs, [PathBuf::from("/elsewhere")]);
+    assert_eq!(found.state_dir, Some(PathBuf::from("/elsewhere")));
     let found = whereabouts(&scene("").start);
+    assert_eq!(found.state_dir, None);
     assert_eq!(found.listen, ["127.0.0.1:9189".parse().unwrap()]);
 }

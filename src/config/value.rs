@@ -3,6 +3,7 @@
 use super::layer::Miss;
 use super::wrong::{hint, listed, shown};
 use crate::model::NoticeKind;
+use crate::sources::metadata::Endpoint;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -55,6 +56,14 @@ pub(super) fn span(value: &Value<'_>) -> Result<Duration, Miss> {
         return Err(Miss::new(format!("\"{}\" is longer than a year", shown(&text))));
     }
     Ok(span)
+}
+
+/// A duration as a flag gives it, judged as in a file.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    span(&Spanned::new(0..0, DeValue::String(text.into()))).map_err(Miss::sentence)
 }
 
 /// A duration of at least this.
@@ -180,19 +189,10 @@ pub(super) fn hosts(value: &Value<'_>) -> Result<Vec<String>, Miss> {
 
 /// The base URL of a metadata service, without a slash at its end.
 pub(super) fn endpoint(value: &Value<'_>) -> Result<String, Miss> {
-    let text = text(value)?;
-    let url = reqwest::Url::parse(&text).ok().filter(|url| url.scheme() == "http" && url.has_host());
-    let Some(url) = url else {
-        return Err(Miss::new(format!(
-            "\"{}\" is no URL of a metadata service; write one as \"http://169.254.169.254\"",
-            shown(&text)
-        )));
-    };
-    // The text is not repeated: it may hold a secret.
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(Miss::new("the URL of a metadata service has no user, no password and nothing after its path"));
+    match Endpoint::parse(&text(value)?) {
+        Ok(endpoint) => Ok(endpoint.as_str().to_owned()),
+        Err(error) => Err(Miss::new(error.to_string())),
     }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 /// A path that does not depend on where we were started.

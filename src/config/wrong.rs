@@ -131,6 +131,22 @@ pub(super) fn nearest<'n>(given: &str, valid: impl IntoIterator<Item = &'n str>)
         .map(|(_, name)| name)
 }
 
+/// What serde says of a value, as we would say it: on one line, with the nearest name.
+///
+/// A row reads its own keys with serde, whose words for an unknown one are "unknown field `x`, expected one of `a`, `b`".
+pub(super) fn worded(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    for (theirs, ours) in [("unknown field ", "unknown key"), ("unknown variant ", "unknown")] {
+        let Some(rest) = line.strip_prefix(theirs) else { continue };
+        // The names stand at the odd places between backticks.
+        let names: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        if let Some((given, valid)) = names.split_first() {
+            return format!("{ours} \"{}\"{}", shown(given), hint(given, valid.iter().copied()));
+        }
+    }
+    line.to_owned()
+}
+
 /// `"a", "b" or "c"`.
 pub(super) fn listed(names: &[&str]) -> String {
     match names {
@@ -166,6 +182,19 @@ mod tests {
         assert_eq!(nearest("interuption", kinds), Some("interruption"));
         assert_eq!(nearest("qqq", kinds), None);
         assert_eq!(hint("qqq", ["text", "json"]), "; it may be \"text\" or \"json\"");
+    }
+
+    #[test]
+    fn what_serde_says_is_said_in_our_words() {
+        assert_eq!(
+            worded("unknown field `newr`, expected one of `newer`, `absent`, `quiet-for`"),
+            "unknown key \"newr\"; did you mean \"newer\"?"
+        );
+        assert_eq!(
+            worded("unknown variant `alow`, expected `refuse` or `allow`\nin `imds-v1`\n"),
+            "unknown \"alow\"; did you mean \"allow\"?"
+        );
+        assert_eq!(worded("missing field `command`\n"), "missing field `command`");
     }
 
     #[test]

@@ -323,9 +323,7 @@ impl MetadataClient {
                 self.state().plain_since = Some(Instant::now());
                 Ok(Pass::Plain)
             }
-            WithoutSession::Allowed | WithoutSession::Never => {
-                Err(Symptoms::NoSession { opening, plain: Some(plain) })
-            }
+            WithoutSession::Allowed | WithoutSession::Never => Err(Symptoms::NoSession { opening, plain: Some(plain) }),
         }
     }
 

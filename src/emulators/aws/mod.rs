@@ -190,10 +190,8 @@ async fn answer(State(emulator): State<Emulator>, request: Request) -> Response 
     };
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("EC2ws"));
-    if let Some(date) = DateTimePrinter::new()
-        .timestamp_to_rfc9110_string(&now)
-        .ok()
-        .and_then(|date| HeaderValue::from_str(&date).ok())
+    if let Some(date) =
+        DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok().and_then(|date| HeaderValue::from_str(&date).ok())
     {
         headers.insert(DATE, date);
     }

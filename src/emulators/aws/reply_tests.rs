@@ -101,7 +101,9 @@ fn items_directories_and_what_is_missing() {
     let document = service.get("/latest/dynamic/instance-identity/document").unwrap();
     let document: serde_json::Value = serde_json::from_str(&document).unwrap();
     assert_eq!((&document["region"], &document["instanceId"]), (&"us-east-1".into(), &"i-0123456789abcdef0".into()));
-    for missing in ["tags/instance", "spot", "spot/", "spot/instance-action", "autoscaling/target-lifecycle-state", "place"] {
+    for missing in
+        ["tags/instance", "spot", "spot/", "spot/instance-action", "autoscaling/target-lifecycle-state", "place"]
+    {
         assert_eq!(service.get(&format!("/latest/meta-data/{missing}")), Err(404), "{missing}");
     }
     assert_eq!(service.get("/2000-01-01/meta-data/"), Err(404));

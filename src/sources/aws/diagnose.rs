@@ -20,20 +20,28 @@ pub(super) fn diagnose(endpoint: &Endpoint, symptoms: &Symptoms) -> Fault {
     match opening {
         Sign::Status(403) => fault(
             "disabled",
-            format!("{endpoint} refuses sessions with 403: instance metadata is disabled, or a proxy in between adds X-Forwarded-For; enable it with aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled"),
+            format!(
+                "{endpoint} refuses sessions with 403: instance metadata is disabled, or a proxy in between adds X-Forwarded-For; enable it with aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled"
+            ),
         ),
         Sign::Status(status @ (429 | 300..=399 | 500..=599)) => status_fault("the session request", *status),
         Sign::Status(status) if plainly_served => fault(
             "imds-v1",
-            format!("{endpoint} answers the session request with {status} and questions without one: it speaks IMDSv1 only; set imds-v1 = \"allow\" if that is meant"),
+            format!(
+                "{endpoint} answers the session request with {status} and questions without one: it speaks IMDSv1 only; set imds-v1 = \"allow\" if that is meant"
+            ),
         ),
         Sign::Status(status) => fault(
             "no-session",
-            format!("{endpoint} answers the session request with {status}: this is not the EC2 metadata service; remove the source if this is not EC2, or correct metadata-endpoint"),
+            format!(
+                "{endpoint} answers the session request with {status}: this is not the EC2 metadata service; remove the source if this is not EC2, or correct metadata-endpoint"
+            ),
         ),
         Sign::Unusable(why) => fault(
             "unreadable",
-            format!("{endpoint} answers the session request, but {why}: something other than the EC2 metadata service answers"),
+            format!(
+                "{endpoint} answers the session request, but {why}: something other than the EC2 metadata service answers"
+            ),
         ),
         Sign::Miss(Miss::TimedOut) => session_timed_out(endpoint, plain),
         Sign::Miss(miss) => missed(endpoint, "the session request", miss),
@@ -45,19 +53,27 @@ fn session_timed_out(endpoint: &Endpoint, plain: Option<&Sign>) -> Fault {
     match plain {
         Some(Sign::Status(401)) => fault(
             "hop-limit",
-            format!("{endpoint} is there, but its session token does not reach us: the hop limit of instance metadata is too small for this container; {RAISE}"),
+            format!(
+                "{endpoint} is there, but its session token does not reach us: the hop limit of instance metadata is too small for this container; {RAISE}"
+            ),
         ),
         Some(Sign::Status(200 | 404)) => fault(
             "imds-v1",
-            format!("{endpoint} answers without a session, but its session token does not reach us: most likely the hop limit is too small for this container; {RAISE}, or set imds-v1 = \"allow\""),
+            format!(
+                "{endpoint} answers without a session, but its session token does not reach us: most likely the hop limit is too small for this container; {RAISE}, or set imds-v1 = \"allow\""
+            ),
         ),
         Some(Sign::Status(status)) => fault(
             "timeout",
-            format!("{endpoint} does not answer the session request within a second, and a plain one with {status}; it is asked again at the next poll"),
+            format!(
+                "{endpoint} does not answer the session request within a second, and a plain one with {status}; it is asked again at the next poll"
+            ),
         ),
         Some(Sign::Miss(Miss::TimedOut)) => fault(
             "not-on-ec2",
-            format!("nothing answers at {endpoint}: this is not an EC2 instance, or a firewall or network policy blocks instance metadata; allow it, or remove the source"),
+            format!(
+                "nothing answers at {endpoint}: this is not an EC2 instance, or a firewall or network policy blocks instance metadata; allow it, or remove the source"
+            ),
         ),
         Some(Sign::Miss(miss)) => missed(endpoint, "the session request", miss),
         Some(Sign::Unusable(_)) | None => missed(endpoint, "the session request", &Miss::TimedOut),
@@ -72,11 +88,15 @@ fn missed(endpoint: &Endpoint, request: &str, miss: &Miss) -> Fault {
         ),
         Miss::Refused => fault(
             "refused",
-            format!("{endpoint} refuses connections: a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running"),
+            format!(
+                "{endpoint} refuses connections: a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running"
+            ),
         ),
         Miss::Unreachable(why) => fault(
             "not-on-ec2",
-            format!("{endpoint} cannot be reached ({why}): this is not an EC2 instance, or it has no route to instance metadata"),
+            format!(
+                "{endpoint} cannot be reached ({why}): this is not an EC2 instance, or it has no route to instance metadata"
+            ),
         ),
         Miss::Broken(why) => fault(
             "broken",
@@ -112,7 +132,9 @@ mod tests {
     fn a_token_that_does_not_arrive_where_tokens_are_required_is_the_hop_limit() {
         let fault = no_session(TIMED_OUT, Some(Sign::Status(401)));
         assert_eq!(fault.word, "hop-limit");
-        assert!(fault.sentence.contains("--http-put-response-hop-limit 2") && fault.sentence.contains("host's network"));
+        assert!(
+            fault.sentence.contains("--http-put-response-hop-limit 2") && fault.sentence.contains("host's network")
+        );
     }
 
     #[test]

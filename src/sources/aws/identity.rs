@@ -84,7 +84,10 @@ mod tests {
         let mut machine = Identity::default();
         assert_eq!(ask("local-ipv4", 404, b"<html>", &mut machine), Ok(()));
         assert!(ask("instance-id", 404, b"<html>", &mut machine).is_err());
-        assert_eq!(ask("instance-id", 503, b"", &mut machine).map_err(|fault| fault.word), Err("server-error".to_owned()));
+        assert_eq!(
+            ask("instance-id", 503, b"", &mut machine).map_err(|fault| fault.word),
+            Err("server-error".to_owned())
+        );
         assert_eq!(machine, Identity::default());
     }
 

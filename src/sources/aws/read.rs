@@ -3,7 +3,9 @@
 //! A 404 is a good "nothing"; so is an empty list of maintenance. What is neither that nor a notice is a fault.
 
 use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE, TERMINATION_TIME, fault};
-use crate::model::{Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, ProbeName, SourceName, Stated};
+use crate::model::{
+    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, ProbeName, SourceName, Stated,
+};
 use crate::sources::{Answer, Identity, Memory, Reading, printable};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -140,7 +142,11 @@ fn lifecycle_state(about: About<'_>, probe: &ProbeName, text: &str, memory: &Mem
         "Terminated" => notice(NoticeAction::Terminate),
         "Detached" | "Standby" => notice(NoticeAction::Leave),
         warmed if warmed.starts_with("Warmed:") => {
-            if memory.contains(IN_SERVICE) { notice(NoticeAction::Leave) } else { Ok(Reading::default()) }
+            if memory.contains(IN_SERVICE) {
+                notice(NoticeAction::Leave)
+            } else {
+                Ok(Reading::default())
+            }
         }
         other => Err(unreadable(probe, &format!("a state that is not known: {}", quoted(other)))),
     }

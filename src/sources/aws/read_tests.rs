@@ -94,7 +94,9 @@ fn an_unknown_action_is_taken_as_terminate_and_said() {
 
 #[test]
 fn a_time_without_a_zone_or_none_at_all_is_unsaid_and_said() {
-    for time in ["2017-09-18T08:22:00", "2017-09-18 08:22:00Z", "2017-09-18T10:22:00+02:00", "soon", "2017-13-45T08:22:00Z"] {
+    for time in
+        ["2017-09-18T08:22:00", "2017-09-18 08:22:00Z", "2017-09-18T10:22:00+02:00", "soon", "2017-13-45T08:22:00Z"]
+    {
         let notice = only(INSTANCE_ACTION, &format!(r#"{{"action": "stop", "time": "{time}"}}"#));
         assert_eq!((notice.action, notice.stated), (NoticeAction::Stop, Stated::Unsaid), "{time}");
         assert!(notice.detail.contains("cannot be read") && notice.detail.contains(time), "{}", notice.detail);
@@ -161,7 +163,10 @@ fn termination_time_is_the_same_notice_and_any_other_text_is_nothing() {
 #[test]
 fn a_rebalance_recommendation_says_when_it_was_made_and_sets_no_deadline() {
     let notice = only(REBALANCE, r#"{"noticeTime": "2020-10-27T08:22:00Z"}"#);
-    assert_eq!((notice.kind(), notice.action, notice.stated), (NoticeKind::Rebalance, NoticeAction::Unstated, Stated::Unsaid));
+    assert_eq!(
+        (notice.kind(), notice.action, notice.stated),
+        (NoticeKind::Rebalance, NoticeAction::Unstated, Stated::Unsaid)
+    );
     assert_eq!(notice.detail, "rebalance recommended at 2020-10-27T08:22:00Z");
     assert_eq!(only(REBALANCE, r#"{"noticeTime": "?"}"#).kind(), NoticeKind::Rebalance);
     for body in ["{}", "true", r#"{"noticeTime": null}"#] {
@@ -178,7 +183,10 @@ fn auto_scaling_states_are_read_as_levels() {
     assert_eq!((terminated.kind(), terminated.action), (NoticeKind::ScaleIn, NoticeAction::Terminate));
     for state in ["Detached", "Standby"] {
         let notice = only(LIFECYCLE_STATE, state);
-        assert_eq!((notice.kind(), notice.action, notice.stated), (NoticeKind::ScaleIn, NoticeAction::Leave, Stated::Unsaid));
+        assert_eq!(
+            (notice.kind(), notice.action, notice.stated),
+            (NoticeKind::ScaleIn, NoticeAction::Leave, Stated::Unsaid)
+        );
         assert_eq!(notice.detail, format!("auto scaling moves this machine to {state}"));
     }
     for state in ["", "inservice", "Pending", "<html>"] {
@@ -257,7 +265,9 @@ fn the_maintenance_date_is_always_gmt() {
     assert_eq!(read("21 Jan 2019 09:00:43 GMT").as_deref(), Some("2019-01-21T09:00:43Z"));
     assert_eq!(read("1 Feb 2026 00:00:00 GMT").as_deref(), Some("2026-02-01T00:00:00Z"));
     assert_eq!(read("01 Feb 2026 00:00:00 UTC").as_deref(), Some("2026-02-01T00:00:00Z"));
-    for wrong in ["", "2019-01-21T09:00:43Z", "21 Jan 2019 09:00:43", "21 Jan 2019 09:00:43 EST", "31 Feb 2019 09:00:43 GMT"] {
+    for wrong in
+        ["", "2019-01-21T09:00:43Z", "21 Jan 2019 09:00:43", "21 Jan 2019 09:00:43 EST", "31 Feb 2019 09:00:43 GMT"]
+    {
         assert_eq!(read(wrong), None, "{wrong}");
     }
 }
