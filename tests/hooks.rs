@@ -1,5 +1,5 @@
 //! Hooks as real processes: how they begin, what they are told, how they end, and what they may not do to us.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "tests may")]
 
 use spot_watchdog::actions::hook::{Hook, Settings};
 use spot_watchdog::actions::launch::Launcher;
@@ -102,12 +102,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(began.elapsed() < seconds(5.0), "{what} did not come");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 #[tokio::test]
@@ -227,24 +221,6 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_flood_costs_constant_memory_and_does_not_slow_the_hook() {
-    let given = given(seconds(60.0));
-    let before = resident();
-    let began = Instant::now();
-    let command =
-        "command = ['sh', '-c', 'yes 0123456789012345678901234567890123456789 | head -c 200000000; echo end']";
-    let ending = hook(command).act(&given.job).await;
-    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-    let grown = resident() - before;
-    println!("200 MB in {:?}, {} KiB more", began.elapsed(), grown / 1024);
-    assert!(grown < 8 << 20, "{grown} bytes more");
-    assert!(began.elapsed() < seconds(30.0));
-    let tail = given.job.output.tail();
-    assert_eq!(tail.len(), Output::LINES);
-    assert!(tail.last().unwrap().ends_with("end"));
-}
-
-#[tokio::test]
 async fn long_lines_and_garbage_become_printable_and_bounded() {
     let place = tempfile::tempdir().unwrap();
     let body =
@@ -271,7 +247,7 @@ async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
     let took = began.elapsed();
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::TimedOut, "killed when its time was up"));
     assert!((seconds(0.79)..seconds(1.0)).contains(&took), "{took:?}");
-    assert_eq!(given.job.output.tail(), ["asked"], "it was asked before");
+    assert!(given.job.output.tail().contains(&"asked".to_owned()), "it was asked before");
     until("the end", || !is_alive(pid_in(&place.path().join("pid")))).await;
 }
 
@@ -399,9 +375,7 @@ async fn a_survivor_is_adopted_read_on_and_judged_by_its_proof() {
         // The daemon before us is another process, which ends without a word, as one that is killed.
         let (process, mut former) = begun_by_a_former_daemon(place.path()).await;
         let given = given(seconds(5.0));
-        let (ending, ()) = tokio::join!(hook.adopt(&given.job, process), async {
-            let _ = former.try_wait();
-        });
+        let ending = hook.adopt(&given.job, process).await;
         assert_eq!(ending.outcome, outcome, "{}", ending.detail);
         assert!(!is_alive(process.pid));
         let _ = former.wait();
@@ -413,7 +387,12 @@ async fn a_survivor_is_adopted_read_on_and_judged_by_its_proof() {
 
 async fn begun_by_a_former_daemon(place: &Path) -> (Process, std::process::Child) {
     use std::os::unix::process::CommandExt;
-    let former = std::process::Command::new(place.join("hook.sh")).current_dir(place).process_group(0).spawn().unwrap();
+    let former = std::process::Command::new(place.join("hook.sh"))
+        .stdout(std::process::Stdio::null())
+        .current_dir(place)
+        .process_group(0)
+        .spawn()
+        .unwrap();
     until("its start", || place.join("pid").exists()).await;
     let pid = former.id();
     (Process { pid, start_ticks: Stat::of(pid).unwrap().start_ticks }, former)
@@ -480,7 +459,7 @@ async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
     }
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let body = "id -un; id -G; echo $HOME $USER $LOGNAME; echo by name > /dev/stderr; cat /dev/stdin | wc -l; ulimit -n; exit 3";
+    let body = "id -un; id -G; id -g; echo $HOME $USER $LOGNAME; echo by name > /dev/stderr; cat /dev/stdin | wc -l; ulimit -n; exit 3";
     let hook = script(place.path(), body, "user = 'nobody'");
     let surroundings =
         Surroundings { launcher: Launcher { open_files: Some(333), ..launcher() }, ..Surroundings::default() };
@@ -489,10 +468,26 @@ async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
     assert_eq!(ending.detail, "exit status 3", "{:?}", given.job.output.tail());
     let mut lines = given.job.output.tail();
     lines.sort();
-    let mut wanted = ["nobody", "65534", "/nonexistent nobody nobody", "by name", "1", "333"];
+    let mut wanted = ["nobody", "65534", "65534", "/nonexistent nobody nobody", "by name", "1", "333"];
     wanted.sort_unstable();
     assert_eq!(lines, wanted);
     assert!(given.spawned.try_recv().is_ok());
+}
+
+#[tokio::test]
+async fn root_as_the_user_of_root_is_started_directly() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let surroundings = Surroundings {
+        launcher: Launcher { program: PathBuf::from("/no/launcher"), open_files: None },
+        ..Surroundings::default()
+    };
+    let given = given_in(seconds(5.0), surroundings);
+    let ending = script(place.path(), "echo $HOME $USER", "user = '0'").act(&given.job).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert_eq!(given.job.output.tail(), ["/root root"]);
 }
 
 #[tokio::test]
@@ -607,6 +602,7 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
 /// Not a judgement, a measurement: `cargo test --test hooks -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "what it measures is for the eye")]
 async fn from_order_to_the_hooks_first_instruction() {
     let place = tempfile::tempdir().unwrap();
     for (keys, who) in [("", "directly"), ("user = 'nobody'", "as another user")] {

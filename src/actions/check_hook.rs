@@ -4,11 +4,13 @@
 //! on mounts that hang.
 
 use super::hook::Hook;
-use super::launch::{bad_interpreter, cannot_become, find_program, find_user, has_no_format, is_us, may, said};
+use super::launch::{
+    bad_interpreter, cannot_become, find_program, find_user, groups_of, has_no_format, is_us, may, said,
+};
 use super::proof::anchored;
 use crate::model::{Finding, Weight};
-use nix::unistd::{Gid, User, getgrouplist};
-use std::ffi::{CString, OsStr};
+use nix::unistd::User;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -62,7 +64,7 @@ fn findings(hook: &Hook) -> Vec<Finding> {
             }
         }
     }
-    let environment = hook.environment(std::env::vars_os(), Vec::new()).unwrap_or_else(|why| {
+    let environment = hook.environment(std::env::vars_os(), user.as_ref(), Vec::new()).unwrap_or_else(|why| {
         say(Weight::Error, why);
         Default::default()
     });
@@ -123,7 +125,7 @@ fn wrong_with_program(file: &Path, user: Option<&User>) -> Option<String> {
         return Some("is not executable (chmod +x it)".to_owned());
     }
     if let Some(user) = user {
-        let groups = groups(user);
+        let groups = groups_of(user).unwrap_or_else(|_| vec![user.gid]);
         if !may(user, &groups, &it, 1) {
             return Some(format!("may not be executed by user {} (see its mode and owner)", user.name));
         }
@@ -136,13 +138,6 @@ fn wrong_with_program(file: &Path, user: Option<&User>) -> Option<String> {
         return Some("may not be executed by us (see its mode and owner, and whether its mount is noexec)".to_owned());
     }
     bad_interpreter(file).or_else(|| has_no_format(file)).map(|why| format!("cannot be run: {why}"))
-}
-
-fn groups(user: &User) -> Vec<Gid> {
-    CString::new(user.name.as_str())
-        .ok()
-        .and_then(|name| getgrouplist(&name, user.gid).ok())
-        .unwrap_or_else(|| vec![user.gid])
 }
 
 /// The file, or a directory above it, that everybody may change; a sticky directory protects what is in it.

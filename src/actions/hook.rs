@@ -5,13 +5,14 @@
 //! `Done` only if the step's proof holds. A hook that we asked to end is `TimedOut`, unless it then exits 0 and has a
 //! proof that holds: it has saved its work, and just in time.
 
-use super::launch::{Prepared, Start, why_not};
+use super::launch::{Prepared, Start, find_user, why_not};
 use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
 use super::process::{Exit, Leader, Manner, Stopped, members, signal_named, wait_to_end};
 use super::proof::Proof;
 use super::{Action, BuildError, Defaults, Job, Place, Reach, Row, Span, StopBy, Task, check_hook, environment};
 use crate::model::{Ending, Finding, Outcome, Process, Undo};
 use jiff::Timestamp;
+use nix::unistd::User;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -253,12 +254,13 @@ impl Hook {
         briefing: &[u8],
     ) -> Result<Begun, String> {
         let settings = &self.settings;
-        let environment = self.environment(std::env::vars_os(), told)?;
+        let user = settings.user.as_deref().map(find_user).transpose()?;
+        let environment = self.environment(std::env::vars_os(), user.as_ref(), told)?;
         let directory = settings.working_directory.as_deref();
         let start = Start {
             program: self.program(),
             arguments: settings.command.get(1..).unwrap_or_default(),
-            user: settings.user.as_deref(),
+            user: user.as_ref(),
             directory,
             path: environment.get(OsStr::new("PATH")).map(OsString::as_os_str),
         };
@@ -272,18 +274,19 @@ impl Hook {
         Ok(Begun { leader, streams: vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)], mark })
     }
 
-    /// Later ones win: what we inherited, the file, the settings, what we tell.
+    /// Later ones win: what we inherited or its user has instead, the file, the settings, what we tell.
     pub(super) fn environment(
         &self,
         ours: impl Iterator<Item = (OsString, OsString)>,
+        user: Option<&User>,
         told: Vec<(&'static str, String)>,
     ) -> Result<BTreeMap<OsString, OsString>, String> {
         let mut environment = environment::inherited(ours);
-        if self.settings.user.is_some() {
-            // The user's own take their place.
-            for name in ["HOME", "USER", "LOGNAME", "SHELL"] {
-                environment.remove(OsStr::new(name));
-            }
+        if let Some(user) = user {
+            environment.insert("HOME".into(), user.dir.clone().into());
+            environment.insert("SHELL".into(), user.shell.clone().into());
+            environment.insert("USER".into(), user.name.clone().into());
+            environment.insert("LOGNAME".into(), user.name.clone().into());
         }
         if let Some(path) = &self.settings.environment_file {
             for (name, value) in environment::read_file(path)? {
@@ -405,7 +408,7 @@ mod tests {
         let text = format!("command = ['/x']\nenvironment-file = '{}'\nenvironment = {{ B = 'set' }}", file.display());
         let hook = Hook::new(toml::from_str(&text).unwrap()).unwrap();
         let ours = ["A", "B", "SPOT_STEP"].into_iter().map(|name| (name.into(), "ours".into()));
-        let environment = hook.environment(ours, vec![("SPOT_STEP", "save".to_owned())]).unwrap();
+        let environment = hook.environment(ours, None, vec![("SPOT_STEP", "save".to_owned())]).unwrap();
         let shown: Vec<_> = environment.values().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(shown, ["file", "set", "save"]);
     }

@@ -47,8 +47,8 @@ pub struct Start<'a> {
     pub program: &'a str,
     /// Its arguments.
     pub arguments: &'a [String],
-    /// The user to become.
-    pub user: Option<&'a str>,
+    /// The user to be.
+    pub user: Option<&'a User>,
     /// The directory to be in.
     pub directory: Option<&'a Path>,
     /// Its `PATH`.
@@ -73,14 +73,13 @@ impl Launcher {
     /// # Errors
     /// A sentence, where it is clear already that it cannot be begun.
     pub fn prepare(&self, start: &Start<'_>) -> Result<Prepared, String> {
-        let becomes_another = match start.user {
-            Some(name) => !is_us(&find_user(name)?),
-            None => false,
-        };
-        if becomes_another && !rustix::process::geteuid().is_root() {
-            return Err(cannot_become(start.user.unwrap_or_default()));
+        let another = start.user.filter(|user| !is_us(user));
+        if let Some(user) = another
+            && !rustix::process::geteuid().is_root()
+        {
+            return Err(cannot_become(&user.name));
         }
-        if !becomes_another && self.open_files.is_none() {
+        if another.is_none() && self.open_files.is_none() {
             let file = find_program(start.program, start.directory, start.path)?;
             let mut command = Command::new(&file);
             command.args(start.arguments);
@@ -92,8 +91,12 @@ impl Launcher {
         let mark = format!("{:016x}{:016x}:", random(), random());
         let mut command = Command::new(&self.program);
         command.arg(SUBCOMMAND).arg("--mark").arg(&mark);
-        if let Some(user) = start.user.filter(|_| becomes_another) {
-            command.arg("--user").arg(user);
+        if let Some(user) = another {
+            // Looked up here, so that the launcher has nothing to ask the name service for.
+            let groups: Vec<String> = groups_of(user)?.iter().map(Gid::to_string).collect();
+            command.arg("--user-id").arg(user.uid.to_string());
+            command.arg("--group-id").arg(user.gid.to_string());
+            command.arg("--groups").arg(groups.join(","));
         }
         if let Some(directory) = start.directory {
             command.arg("--directory").arg(directory);
@@ -123,38 +126,38 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
 
 /// The sentence that says why not; there is nothing else to return.
 fn become_program(arguments: &mut impl Iterator<Item = OsString>, mark: &mut OsString) -> String {
-    let (mut user, mut directory, mut open_files) = (None, None, None);
+    let (mut user, mut group, mut groups, mut directory, mut open_files) = (None, None, Vec::new(), None, None);
     let program = loop {
-        let Some(option) = arguments.next() else { return "launch-step: no command was given".to_owned() };
-        let Some(value) = arguments.next() else { return "launch-step: an option lacks its value".to_owned() };
+        let (Some(option), Some(value)) = (arguments.next(), arguments.next()) else {
+            return format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command");
+        };
+        let number = || value.to_str().and_then(|number| number.parse::<u32>().ok());
         match option.to_str() {
             Some("--mark") => *mark = value,
-            Some("--user") => user = value.into_string().ok(),
+            Some("--user-id") => user = number().map(Uid::from_raw),
+            Some("--group-id") => group = number().map(Gid::from_raw),
+            Some("--groups") => {
+                let listed = value.to_string_lossy();
+                groups = listed.split(',').filter_map(|group| group.parse().ok()).map(Gid::from_raw).collect();
+            }
             Some("--directory") => directory = Some(PathBuf::from(value)),
             Some("--open-files") => open_files = value.to_str().and_then(|limit| limit.parse().ok()),
             Some("--") => break value,
-            Some(_) | None => return format!("launch-step: unknown option {}", option.display()),
+            Some(_) | None => return format!("{SUBCOMMAND}: unknown option {}", option.display()),
         }
     };
     if let Some(soft) = open_files {
         let limits = getrlimit(Resource::Nofile);
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: limits.maximum });
     }
-    let mut surroundings = Vec::new();
-    if let Some(name) = user {
-        let user = match find_user(&name) {
-            Ok(user) => user,
-            Err(why) => return why,
-        };
-        if let Err(why) = become_user(&user) {
-            return why;
+    match (user, group) {
+        (Some(user), Some(group)) => {
+            if let Err(why) = become_user(user, group, &groups) {
+                return why;
+            }
         }
-        surroundings = vec![
-            ("HOME", user.dir.into_os_string()),
-            ("USER", OsString::from(&user.name)),
-            ("LOGNAME", OsString::from(&user.name)),
-            ("SHELL", user.shell.into_os_string()),
-        ];
+        (None, None) => {}
+        (Some(_), None) | (None, Some(_)) => return format!("{SUBCOMMAND}: a user needs a group"),
     }
     // Only as the user: a home on a network mount may be closed to root.
     if let Some(directory) = &directory
@@ -174,27 +177,31 @@ fn become_program(arguments: &mut impl Iterator<Item = OsString>, mark: &mut OsS
     }
     let mut command = Command::new(&file);
     command.args(arguments);
-    for (name, value) in surroundings {
-        if std::env::var_os(name).is_none() {
-            command.env(name, value);
-        }
-    }
     why_not(&file, None, &command.exec())
 }
 
-fn become_user(user: &User) -> Result<(), String> {
+fn become_user(user: Uid, group: Gid, groups: &[Gid]) -> Result<(), String> {
     let failed = |what: &str, error: nix::Error| {
-        format!("could not become user {}: {what}: {} (is the capability missing?)", user.name, error.desc())
+        format!("could not become user {user}: setting its {what}: {} (CAP_SETUID, CAP_SETGID?)", said(&error.into()))
     };
-    // A script's `>/dev/stderr` opens the pipe anew, which takes rights to it.
-    let owner = Some(rustix::fs::Uid::from_raw(user.uid.as_raw()));
+    // A script's `</dev/stdin` or `>/dev/stderr` opens the pipe anew, which takes rights to it.
+    let owner = Some(rustix::fs::Uid::from_raw(user.as_raw()));
+    let _ = rustix::fs::fchown(io::stdin(), owner, None);
     let _ = rustix::fs::fchown(io::stdout(), owner, None);
     let _ = rustix::fs::fchown(io::stderr(), owner, None);
+    setgroups(groups).map_err(|error| failed("groups", error))?;
+    setgid(group).map_err(|error| failed("group", error))?;
+    setuid(user).map_err(|error| failed("user id", error))
+}
+
+/// All groups that a user is in.
+///
+/// # Errors
+/// A sentence, where the system cannot tell.
+pub fn groups_of(user: &User) -> Result<Vec<Gid>, String> {
     let name = CString::new(user.name.as_str()).map_err(|_| format!("`{}` is no user's name", user.name))?;
-    let groups = getgrouplist(&name, user.gid).map_err(|error| failed("its groups", error))?;
-    setgroups(&groups).map_err(|error| failed("setting its groups", error))?;
-    setgid(user.gid).map_err(|error| failed("setting its group", error))?;
-    setuid(user.uid).map_err(|error| failed("setting its user id", error))
+    getgrouplist(&name, user.gid)
+        .map_err(|error| format!("could not look up the groups of user {}: {}", user.name, said(&error.into())))
 }
 
 /// The user of this name or number.
@@ -209,7 +216,7 @@ pub fn find_user(name: &str) -> Result<User, String> {
     match found {
         Ok(Some(user)) => Ok(user),
         Ok(None) => Err(format!("there is no user `{name}` on this machine (see `getent passwd`)")),
-        Err(error) => Err(format!("could not look up user `{name}`: {}", error.desc())),
+        Err(error) => Err(format!("could not look up user `{name}`: {}", said(&error.into()))),
     }
 }
 

@@ -7,9 +7,7 @@
 use super::StopBy;
 use super::output::Reading;
 use crate::model::Process;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, test_kill_process, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -334,20 +332,24 @@ fn ours<T>(with: impl FnOnce(&mut BTreeSet<u32>) -> T) -> Option<T> {
     OURS.lock().ok().map(|mut pids| with(&mut pids))
 }
 
-/// Reaps children that we did not begin: orphans that fall to the first process of a container. Reads all of `/proc`.
+/// Reaps children that nobody waits for: orphans that fall to the first process of a container. Call it every few
+/// seconds where we are that process. It reaps what was a zombie at the call before too, so that whoever began a child
+/// of ours has had the time to wait for it. Reads all of `/proc`.
 pub fn reap_orphans() {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return };
-    for pid in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-        let is_zombie = Stat::of(pid).is_some_and(|stat| stat.state == b'Z');
-        if is_zombie
-            && ours(|pids| !pids.contains(&pid)) == Some(true)
-            && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-            && test_kill_process(pid).is_ok()
-        {
-            // Another's zombie is refused by the kernel.
+    static SEEN: Mutex<BTreeSet<(u32, u64)>> = Mutex::new(BTreeSet::new());
+    let (Ok(entries), Ok(mut seen)) = (std::fs::read_dir("/proc"), SEEN.lock()) else { return };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let zombies: BTreeSet<(u32, u64)> = pids
+        .filter_map(|pid| Stat::of(pid).filter(|stat| stat.state == b'Z').map(|stat| (pid, stat.start_ticks)))
+        .filter(|(pid, _)| ours(|pids| !pids.contains(pid)) == Some(true))
+        .collect();
+    for (number, _) in zombies.intersection(&seen) {
+        if let Some(pid) = i32::try_from(*number).ok().and_then(Pid::from_raw) {
+            // The kernel refuses those that are another's to reap.
             reap(pid);
         }
     }
+    *seen = zombies;
 }
 
 /// How a leader came to end.

@@ -344,3 +344,189 @@ fn process_began(process: Process) -> SystemTime {
     let wall = SystemTime::now();
     wall.checked_sub(now.saturating_sub(since_boot)).unwrap_or(wall)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+    use super::*;
+    use crate::actions::{Place, Task as Doing};
+    use crate::model::{EpisodeId, Finding, MachineId, NoticeAction, NoticeKind, SourceName};
+
+    /// An action of which a test chooses what it does.
+    #[derive(Debug)]
+    struct Played {
+        does: Does,
+        /// What each run was told to be newer than.
+        references: Mutex<Vec<SystemTime>>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Does {
+        Well,
+        Badly,
+        Hangs,
+        Panics,
+    }
+
+    impl Action for Played {
+        fn describe(&self) -> String {
+            "plays".to_owned()
+        }
+
+        fn act<'a>(&'a self, job: &'a Job) -> Doing<'a, Ending> {
+            self.references.lock().unwrap().push(job.started);
+            let process = Process { pid: 1, start_ticks: 2 };
+            job.spawned.try_send((job.run.clone(), process)).unwrap();
+            Box::pin(async {
+                match self.does {
+                    Does::Well => ending(Outcome::Done, "well"),
+                    Does::Badly => ending(Outcome::Failed, "badly"),
+                    Does::Hangs => std::future::pending().await,
+                    Does::Panics => panic!("played"),
+                }
+            })
+        }
+
+        fn undo<'a>(&'a self, _: &'a Job) -> Doing<'a, Ending> {
+            Box::pin(async { ending(Outcome::Done, "undone") })
+        }
+
+        fn adopt<'a>(&'a self, _: &'a Job, _: Process) -> Doing<'a, Ending> {
+            Box::pin(async { ending(Outcome::Lost, "adopted") })
+        }
+
+        fn keep_warm<'a>(&'a self, _: &'a Place) -> Doing<'a, ()> {
+            Box::pin(async {})
+        }
+
+        fn warmth(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn check<'a>(&'a self, _: &'a Place) -> Doing<'a, Vec<Finding>> {
+            Box::pin(async { vec![Finding::new(Weight::Error, "step", "no credentials")] })
+        }
+    }
+
+    struct Given {
+        executor: Executor,
+        inputs: mpsc::Receiver<Input>,
+        played: Arc<Played>,
+        origin: Instant,
+    }
+
+    fn given(does: Does, rehearsal: Rehearsal) -> Given {
+        let played = Arc::new(Played { does, references: Mutex::default() });
+        let hand = Hand { action: Arc::clone(&played) as Arc<dyn Action>, reach: Reach::Outside };
+        let (sender, inputs) = mpsc::channel(4);
+        let origin = Instant::now();
+        let surroundings = Surroundings { rehearsal, ..Surroundings::default() };
+        let clock = move |moment: Moment| origin + Duration::from_millis(moment.as_millis());
+        let hands = BTreeMap::from([(StepName::new("step"), hand)]);
+        Given { executor: Executor::new(hands, surroundings, sender, clock), inputs, played, origin }
+    }
+
+    fn start(work: Work, attempt: u32) -> Order {
+        let briefing = Briefing {
+            episode: EpisodeId::new("e"),
+            source: SourceName::new("aws"),
+            notice_kind: NoticeKind::Interruption,
+            action: NoticeAction::Terminate,
+            instance_id: MachineId::new("i-0"),
+            deadline: Timestamp::UNIX_EPOCH,
+            stated: true,
+            detail: String::new(),
+        };
+        let run = Run { step: StepName::new("step"), work, attempt };
+        Order::Start { run, briefing: Box::new(briefing), stop_by: Moment::from_millis(10_000) }
+    }
+
+    async fn end(given: &mut Given) -> Ending {
+        loop {
+            match given.inputs.recv().await {
+                Some(Input::Ended { ending, .. }) => return ending,
+                Some(Input::Spawned { process, .. }) => assert_eq!(process.pid, 1),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_action_that_forgets_its_stop_by_is_dropped_just_after_it() {
+        let mut given = given(Does::Hangs, Rehearsal::No);
+        given.executor.carry_out(start(Work::Act, 1));
+        assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
+        let took = given.origin.elapsed();
+        assert!((Duration::from_millis(10_250)..Duration::from_millis(10_300)).contains(&took), "{took:?}");
+        assert!(given.inputs.try_recv().is_err(), "it is reported once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_moves_the_end_of_a_run() {
+        let mut given = given(Does::Hangs, Rehearsal::No);
+        given.executor.carry_out(start(Work::Act, 1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let run = Run { step: StepName::new("step"), work: Work::Act, attempt: 1 };
+        given.executor.carry_out(Order::Limit { run, stop_by: Moment::from_millis(2_000) });
+        assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
+        assert!(given.origin.elapsed() < Duration::from_millis(2_300));
+    }
+
+    #[tokio::test]
+    async fn an_action_that_panics_has_failed_and_the_next_one_runs() {
+        let mut given = given(Does::Panics, Rehearsal::No);
+        given.executor.carry_out(start(Work::Act, 1));
+        assert_eq!(end(&mut given).await.outcome, Outcome::Failed);
+        given.executor.carry_out(start(Work::Undo, 1));
+        assert_eq!(end(&mut given).await.detail, "undone");
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_only_checks_what_reaches_outside() {
+        let mut checked = given(Does::Well, Rehearsal::CheckOutside);
+        checked.executor.carry_out(start(Work::Act, 1));
+        let ending = end(&mut checked).await;
+        assert_eq!(ending.outcome, Outcome::Failed);
+        assert!(ending.detail.contains("no credentials"));
+        assert!(checked.played.references.lock().unwrap().is_empty(), "it was not done");
+        let mut live = given(Does::Well, Rehearsal::Live);
+        live.executor.carry_out(start(Work::Act, 1));
+        assert_eq!(end(&mut live).await.detail, "well");
+    }
+
+    #[tokio::test]
+    async fn a_proof_counts_from_the_first_attempt_of_its_round() {
+        for (does, same) in [(Does::Badly, true), (Does::Well, false)] {
+            let mut given = given(does, Rehearsal::No);
+            for attempt in 1..=2 {
+                given.executor.carry_out(start(Work::Act, attempt));
+                end(&mut given).await;
+            }
+            let references = given.played.references.lock().unwrap().clone();
+            assert_eq!(references[0] == references[1], same, "{does:?}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_process_is_found_in_the_wall_clock() {
+        let pid = std::process::id();
+        let start_ticks = crate::actions::process::Stat::of(pid).unwrap().start_ticks;
+        let age = SystemTime::now().duration_since(process_began(Process { pid, start_ticks })).unwrap();
+        assert!(age < Duration::from_secs(600), "{age:?}");
+    }
+
+    #[test]
+    fn the_oldest_records_are_forgotten_first() {
+        let mut records = BTreeMap::new();
+        for attempt in 0..300 {
+            let started = Timestamp::from_second(i64::from(attempt)).unwrap();
+            let took = (attempt != 0).then_some(Duration::ZERO);
+            let record = RunRecord { started, took, outcome: None, process: None, output: Output::default() };
+            records.insert(Run { step: StepName::new("s"), work: Work::Act, attempt }, record);
+        }
+        forget(&mut records);
+        assert_eq!(records.len(), RECORDS);
+        let first: Vec<u32> = records.keys().map(|run| run.attempt).take(2).collect();
+        assert_eq!(first, [0, 45], "what still runs stays");
+    }
+}
