@@ -1,14 +1,19 @@
 //! The binary `watchdog`: reads the command line, does one command, and ends with its exit code.
 
+use spot_watchdog::actions::launch;
 use spot_watchdog::cli::args::{Cli, Command};
 use spot_watchdog::cli::{self, Exit, emulate, generate, notice, status};
 use spot_watchdog::config::{self, Flags, Start, whereabouts};
 use spot_watchdog::{actions, sources};
+use std::process::{ExitCode, Termination};
 
-fn main() -> Exit {
+fn main() -> ExitCode {
+    if let Some(code) = launch::launch(std::env::args_os()) {
+        return code;
+    }
     match cli::parse(std::env::args_os()) {
-        Ok(Cli { run, command }) => dispatch(&command.unwrap_or(Command::Run(run))),
-        Err(exit) => exit,
+        Ok(Cli { run, command }) => dispatch(&command.unwrap_or(Command::Run(run))).report(),
+        Err(exit) => exit.report(),
     }
 }
 

@@ -31,20 +31,19 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Examples:
   watchdog --hook ./save_checkpoint.sh            run it when this machine is to be taken
-  watchdog rehearse --hook ./save_checkpoint.sh   play an interruption, and see whether the time suffices
+  watchdog rehearse --hook ./save_checkpoint.sh   play an interruption: does the time suffice?
   watchdog                                        do what /etc/spot-watchdog/watchdog.toml says
 
-Each flag of a run is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL. Flags beat variables, and
-variables beat the file.";
+Each flag is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL.";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
   watchdog --hook ./save_checkpoint.sh            run it when this machine is to be taken
-  watchdog rehearse --hook ./save_checkpoint.sh   play an interruption, and see whether the time suffices
+  watchdog rehearse --hook ./save_checkpoint.sh   play an interruption: does the time suffice?
   watchdog                                        do what /etc/spot-watchdog/watchdog.toml says
 
-Each flag of a run is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL, and lists are separated by
-commas. Flags beat variables, and variables beat the file.
+Each flag of a run is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL, and lists
+are separated by commas. Flags beat variables, and variables beat the file.
 
 Exit codes:
   0   well
@@ -157,8 +156,9 @@ Examples:
   watchdog rehearse --hook ./save_checkpoint.sh
   watchdog rehearse --config watchdog.toml --yes --json verdict.json
 
-A hook sees SPOT_REHEARSAL=1: it should save and not stop. Steps that change something outside this machine are only
-checked, unless --live is given. Exit code 2 says that a step was not done in time.")]
+A hook sees SPOT_REHEARSAL=1: it should save and not stop. Steps that change something outside
+this machine are only checked, unless --live is given. Exit code 2 says that a step was not done
+in time.")]
 pub struct RehearseArgs {
     /// What chooses the steps.
     #[command(flatten)]
@@ -231,9 +231,9 @@ fn parse_time(text: &str) -> Result<StatedTime, String> {
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  watchdog notice shutdown --window 85s --reason 'pod is being deleted'   in a preStop hook
-  watchdog notice interruption                                            from a tool that knows better
-  watchdog notice interruption --withdraw                                 it was a mistake")]
+  watchdog notice shutdown --window 85s --reason 'pod is deleted'   in a preStop hook
+  watchdog notice interruption                                      from another tool
+  watchdog notice interruption --withdraw                           it was a mistake")]
 pub struct NoticeArgs {
     /// What it announces
     #[arg(value_name = "KIND")]
