@@ -29,6 +29,8 @@
 //! A new cloud is a file in `sources` and its row; a new way to act is a file in `actions` and its row.
 
 pub mod actions;
+pub mod cli;
+pub mod config;
 pub mod daemon;
 pub mod decide;
 pub mod emulators;

@@ -1,2 +1,38 @@
-//! x
-fn main() {}
+//! The binary `watchdog`: reads the command line, does one command, and ends with its exit code.
+
+use spot_watchdog::actions::launch;
+use spot_watchdog::cli::args::{Cli, Command};
+use spot_watchdog::cli::{self, Exit, emulate, generate, notice, status};
+use spot_watchdog::config::{self, Flags, Start, whereabouts};
+use spot_watchdog::{actions, sources};
+use std::process::{ExitCode, Termination};
+
+fn main() -> ExitCode {
+    if let Some(code) = launch::launch(std::env::args_os()) {
+        return code;
+    }
+    match cli::parse(std::env::args_os()) {
+        Ok(Cli { run, command }) => dispatch(&command.unwrap_or(Command::Run(run))).report(),
+        Err(exit) => exit.report(),
+    }
+}
+
+fn dispatch(command: &Command) -> Exit {
+    let around = || whereabouts(&Start::here(Flags::default()));
+    match command {
+        Command::Run(args) => configured(args.flags()),
+        Command::Check(args) => configured(args.flags()),
+        Command::Rehearse(args) => configured(args.steps.flags()),
+        Command::Emulate { cloud } => cli::end(emulate::emulate(cloud)),
+        Command::Notice(args) => cli::end(notice::notice(args, &around())),
+        Command::Status(args) => cli::end(status::status(args, &around())),
+        Command::Generate { what } => cli::end(generate::generate(what, actions::ROWS, sources::ROWS)),
+    }
+}
+
+fn configured(flags: Flags) -> Exit {
+    match config::load(&Start::here(flags), actions::ROWS, sources::ROWS) {
+        Ok(_) => Exit::Well,
+        Err(refused) => cli::refuse(&refused),
+    }
+}

@@ -7,13 +7,25 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod check_hook;
+pub mod environment;
+pub mod hook;
+pub mod launch;
+pub mod output;
+pub mod process;
+pub mod proof;
 pub mod target_group;
 
+pub use output::Output;
+pub use process::Remainders;
+
 use crate::model::{Briefing, Ending, Finding, Process, Run};
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -31,8 +43,9 @@ pub trait Action: Debug + Send + Sync {
     /// Puts back what [`Action::act`] did.
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
 
-    /// Waits for a process that outlived a crash of ours, until it is gone.
-    fn adopt<'a>(&'a self, job: &'a Job, process: Process) -> Task<'a, Ending>;
+    /// Takes a run back into care that was begun before a crash of ours: waits for its process until that is gone, and
+    /// judges what can still be judged. Without a process, none was begun or it left no trace.
+    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending>;
 
     /// Prepares whatever must be ready when a notice comes, and keeps it so. It runs beside the daemon as long as that
     /// lives, and returns early where there is nothing to prepare. The place is live: the machine's name may come later.
@@ -74,6 +87,8 @@ pub struct Job {
     pub run: Run,
     /// What it is told.
     pub briefing: Briefing,
+    /// When the first attempt began, by the wall clock: what a proof has to be newer than.
+    pub started: SystemTime,
     /// When it has to have ended; it may move.
     pub stop_by: StopBy,
     /// Where its output goes.
@@ -94,9 +109,35 @@ pub struct Surroundings {
     /// Where the notice file is.
     pub notice_file: PathBuf,
     /// Whether this is a rehearsal.
-    pub rehearsal: bool,
+    pub rehearsal: Rehearsal,
     /// Where we run, kept current.
     pub place: watchable::Place,
+    /// How a process is begun that something must happen to before its program.
+    pub launcher: launch::Launcher,
+    /// What hooks left behind, which may go on until their stop-by.
+    pub remainders: Remainders,
+}
+
+/// Whether this is a rehearsal, and how far it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Rehearsal {
+    /// It is not.
+    #[default]
+    No,
+    /// It is; what reaches beyond this machine is only checked.
+    CheckOutside,
+    /// It is, and everything is run.
+    Live,
+}
+
+impl Rehearsal {
+    /// What `SPOT_REHEARSAL` is: `1`, or empty where it matters.
+    pub const fn flag(self) -> &'static str {
+        match self {
+            Self::No => "",
+            Self::CheckOutside | Self::Live => "1",
+        }
+    }
 }
 
 /// A value that one side keeps current.
@@ -146,42 +187,24 @@ impl StopBy {
     }
 
     /// Returns `grace` before the newest stop-by, however often that moves.
-    pub async fn reached(&self, grace: std::time::Duration) {
+    pub async fn reached(&self, grace: Duration) {
+        self.moved(|at| at.checked_sub(grace).unwrap_or(at)).await;
+    }
+
+    /// Returns `beyond` after the newest stop-by, however often that moves.
+    pub async fn passed(&self, beyond: Duration) {
+        self.moved(|at| at + beyond).await;
+    }
+
+    async fn moved(&self, shift: impl Fn(Instant) -> Instant) {
         let mut moments = self.0.clone();
         loop {
-            let at = *moments.borrow_and_update();
-            let at = at.checked_sub(grace).unwrap_or(at);
+            let at = shift(*moments.borrow_and_update());
             tokio::select! {
                 () = tokio::time::sleep_until(at) => return,
                 changed = moments.changed() => if changed.is_err() { tokio::time::sleep_until(at).await; return },
             }
         }
-    }
-}
-
-/// Where a run's output goes: each line to the log, the last of them kept for the status.
-#[derive(Clone, Debug, Default)]
-pub struct Output {
-    tail: Arc<Mutex<std::collections::VecDeque<String>>>,
-}
-
-impl Output {
-    /// How many lines are kept.
-    pub const LINES: usize = 20;
-
-    /// Keeps one line, printable and bounded already.
-    pub fn keep(&self, line: String) {
-        if let Ok(mut tail) = self.tail.lock() {
-            if tail.len() == Self::LINES {
-                tail.pop_front();
-            }
-            tail.push_back(line);
-        }
-    }
-
-    /// The lines kept, oldest first.
-    pub fn tail(&self) -> Vec<String> {
-        self.tail.lock().map(|tail| tail.iter().cloned().collect()).unwrap_or_default()
     }
 }
 
@@ -208,7 +231,7 @@ pub struct Row {
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
     /// `needs`.
-    pub needs: std::time::Duration,
+    pub needs: Duration,
     /// `retries`.
     pub retries: u32,
     /// `repeat`.
@@ -225,5 +248,36 @@ pub struct BuildError {
     pub message: String,
 }
 
+/// A span of time in an action's own keys, written `"3s"` or `"1m 30s"`: never negative, never a bare number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is not a span of time: write a number and its unit, as in \"3s\" or \"1m 30s\"");
+        let span: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
+        Duration::try_from(span)
+            .map(Self)
+            .map_err(|_| format!("`{text}` is negative: a span of time is \"0s\" or more"))
+    }
+}
+
+impl schemars::JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Span")
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A number and its unit, \"3s\" or \"1m 30s\".",
+        })
+    }
+}
+
 /// Every kind of action.
-pub const ROWS: &[Row] = &[target_group::ROW];
+pub const ROWS: &[Row] = &[hook::ROW, target_group::ROW];

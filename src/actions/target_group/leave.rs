@@ -215,7 +215,7 @@ impl Action for TargetGroup {
         Box::pin(self.return_all(job))
     }
 
-    fn adopt<'a>(&'a self, _job: &'a Job, _process: Process) -> Task<'a, Ending> {
+    fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, Ending> {
         Box::pin(std::future::ready(Ending {
             outcome: Outcome::Lost,
             detail: "we ended while it ran; asking a second time does no harm".to_owned(),

@@ -268,7 +268,7 @@ impl<'w> Stage<'w> {
     }
 
     fn report(&mut self, run: &Run, outcome: Outcome, at: u64) {
-        let ending = Ending { outcome, detail: "as scripted".to_owned(), left_over: 0 };
+        let ending = Ending { outcome, detail: "as scripted".to_owned(), left_over: 0, undo_with: None };
         self.schedule(at, Due::Report(run.clone(), ending));
     }
 

@@ -35,8 +35,20 @@ pub struct Settings {
     /// (`AWS_EC2_METADATA_SERVICE_ENDPOINT`, then `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE`), then the link-local IPv4
     /// address is used.
     pub metadata_endpoint: Option<String>,
+    /// Over which protocol the instance's own service is asked, where no endpoint is named.
+    pub metadata_endpoint_mode: Option<EndpointMode>,
     /// Whether metadata is asked for without a session (IMDSv1) where no session can be opened.
     pub imds_v1: ImdsV1,
+}
+
+/// Over which protocol the instance's own service is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointMode {
+    /// IPv4, which every instance has.
+    Ipv4,
+    /// IPv6, which has to be enabled on the instance.
+    Ipv6,
 }
 
 /// Whether the older protocol may be spoken.
@@ -91,7 +103,7 @@ impl Aws {
         };
         Ok(Self {
             name: SourceName::new(ROW.kind),
-            endpoint: endpoint(settings.metadata_endpoint.as_deref(), environment)?,
+            endpoint: endpoint(settings, environment)?,
             imds_v1: settings.imds_v1,
             probes: vec![
                 probe(INSTANCE_ACTION, Rank::Vital, Every::Poll),
@@ -151,17 +163,22 @@ impl Source for Aws {
 }
 
 /// Where the metadata service is: our own setting, else the variables that the AWS SDKs read, else IPv4.
-fn endpoint(setting: Option<&str>, environment: Environment<'_>) -> Result<Endpoint, BuildError> {
+fn endpoint(settings: &Settings, environment: Environment<'_>) -> Result<Endpoint, BuildError> {
     let parse = |text: &str, key: &str, named: &str| {
         Endpoint::parse(text)
             .map_err(|error| BuildError { key: key.to_owned(), message: format!("{named} is {error}") })
     };
-    if let Some(text) = setting {
+    if let Some(text) = &settings.metadata_endpoint {
         return parse(text, "metadata-endpoint", "metadata-endpoint");
     }
     let variable = |name| environment(name).filter(|value| !value.trim().is_empty());
     if let Some(text) = variable(ENDPOINT) {
         return parse(&text, "", ENDPOINT);
+    }
+    match settings.metadata_endpoint_mode {
+        Some(EndpointMode::Ipv4) => return parse(IPV4_ENDPOINT, "", "the default"),
+        Some(EndpointMode::Ipv6) => return parse(IPV6_ENDPOINT, "", "the default"),
+        None => {}
     }
     match variable(ENDPOINT_MODE).map(|mode| mode.trim().to_ascii_lowercase()).as_deref() {
         None | Some("ipv4") => parse(IPV4_ENDPOINT, "", "the default"),
@@ -223,7 +240,8 @@ mod tests {
 
     fn resolve(setting: Option<&str>, variables: &[(&str, &str)]) -> Result<String, BuildError> {
         let look = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        endpoint(setting, &look).map(|endpoint| endpoint.as_str().to_owned())
+        let settings = Settings { metadata_endpoint: setting.map(str::to_owned), ..Settings::default() };
+        endpoint(&settings, &look).map(|endpoint| endpoint.as_str().to_owned())
     }
 
     #[test]

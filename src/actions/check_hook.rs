@@ -1,0 +1,253 @@
+//! What `check` looks at for a hook: would it start here, as that user, and would what it saves survive?
+//!
+//! Nothing is changed and nothing is run. All of it happens on a thread of its own under a limit, since paths may lie
+//! on mounts that hang.
+
+use super::hook::Hook;
+use super::launch::{
+    bad_interpreter, cannot_become, find_program, find_user, groups_of, has_no_format, is_us, may, said,
+};
+use super::proof::anchored;
+use crate::model::{Finding, Weight};
+use nix::unistd::User;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long looking may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How an EC2 instance store names itself (EC2 User Guide, "NVMe device model").
+const INSTANCE_STORE: &str = "Amazon EC2 NVMe Instance Storage";
+
+/// The subject of these findings; who asks knows the step's name, and puts it there.
+const SUBJECT: &str = "hook";
+
+/// Looks whether a hook would work here.
+pub(super) async fn look(hook: Hook) -> Vec<Finding> {
+    let looking = tokio::task::spawn_blocking(move || findings(&hook));
+    match tokio::time::timeout(LIMIT, looking).await {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(_)) => vec![Finding::new(Weight::Error, SUBJECT, "could not be looked at")],
+        Err(_) => {
+            let sentence = "its files could not be looked at within 5 s (does their mount answer?)";
+            vec![Finding::new(Weight::Error, SUBJECT, sentence)]
+        }
+    }
+}
+
+fn findings(hook: &Hook) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut say = |weight, sentence: String| found.push(Finding::new(weight, SUBJECT, sentence));
+    let settings = hook.settings();
+    let user = settings.user.as_deref().map(find_user).transpose().and_then(|user| {
+        if let Some(user) = &user
+            && !is_us(user)
+            && !rustix::process::geteuid().is_root()
+        {
+            return Err(cannot_become(&user.name));
+        }
+        Ok(user)
+    });
+    let user = user.unwrap_or_else(|why| {
+        say(Weight::Error, why);
+        None
+    });
+    if let Some(directory) = &settings.working_directory {
+        match fs::metadata(directory) {
+            Ok(it) if it.is_dir() => {}
+            Ok(_) => say(Weight::Error, format!("its working directory {} is a file", directory.display())),
+            Err(error) => {
+                say(Weight::Error, format!("its working directory {}: {}", directory.display(), said(&error)));
+            }
+        }
+    }
+    let environment = hook.environment(std::env::vars_os(), user.as_ref(), Vec::new()).unwrap_or_else(|why| {
+        say(Weight::Error, why);
+        Default::default()
+    });
+    let program = settings.command.first().map_or("", String::as_str);
+    let path = environment.get(OsStr::new("PATH")).map(|path| path.as_os_str());
+    match find_program(program, settings.working_directory.as_deref(), path) {
+        Ok(file) => match wrong_with_program(&file, user.as_ref()) {
+            Some(why) => say(Weight::Error, format!("{} {why}", file.display())),
+            None => {
+                say(Weight::Good, format!("{} can be run", file.display()));
+                let as_root = user.as_ref().map_or(rustix::process::geteuid().is_root(), |user| user.uid.is_root());
+                if as_root && let Some(open) = open_to_all(&file) {
+                    let sentence = format!(
+                        "{} is run as root, and anybody may change {} (chmod o-w it)",
+                        file.display(),
+                        open.display()
+                    );
+                    say(Weight::Warning, sentence);
+                }
+            }
+        },
+        Err(why) => say(Weight::Error, why),
+    }
+    let Some(proof) = &settings.proof else {
+        let sentence = "it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there";
+        say(Weight::Warning, sentence.to_owned());
+        warn_of_instance_store(settings.working_directory.iter().cloned(), &mut say);
+        return found;
+    };
+    let mut places: Vec<PathBuf> = settings.working_directory.iter().cloned().collect();
+    if let Some(newer) = &proof.newer {
+        let place = fixed_part(&anchored(newer, settings.working_directory.as_deref()));
+        if !place.exists() {
+            let sentence = format!("its proof looks below {}, which does not exist yet", place.display());
+            say(Weight::Warning, sentence);
+        }
+        places.push(place);
+    }
+    warn_of_instance_store(places, &mut say);
+    found
+}
+
+fn wrong_with_program(file: &Path, user: Option<&User>) -> Option<String> {
+    let it = match fs::metadata(file) {
+        Ok(it) => it,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Some("does not exist (check the path and that the file exists)".to_owned());
+        }
+        Err(error) => return Some(format!("cannot be looked at: {}", said(&error))),
+    };
+    if it.is_dir() {
+        return Some("is a directory".to_owned());
+    }
+    if !it.is_file() {
+        return Some("is no regular file".to_owned());
+    }
+    if it.permissions().mode() & 0o111 == 0 {
+        return Some("is not executable (chmod +x it)".to_owned());
+    }
+    if let Some(user) = user {
+        let groups = groups_of(user).unwrap_or_else(|_| vec![user.gid]);
+        if !may(user, &groups, &it, 1) {
+            return Some(format!("may not be executed by user {} (see its mode and owner)", user.name));
+        }
+        for above in file.ancestors().skip(1) {
+            if fs::metadata(above).is_ok_and(|above| !may(user, &groups, &above, 1)) {
+                return Some(format!("cannot be reached by user {}: {} is closed to it", user.name, above.display()));
+            }
+        }
+    } else if rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_err() {
+        return Some("may not be executed by us (see its mode and owner, and whether its mount is noexec)".to_owned());
+    }
+    bad_interpreter(file).or_else(|| has_no_format(file)).map(|why| format!("cannot be run: {why}"))
+}
+
+/// The file, or a directory above it, that everybody may change; a sticky directory protects what is in it.
+fn open_to_all(file: &Path) -> Option<&Path> {
+    file.ancestors().find(|path| {
+        fs::metadata(path).is_ok_and(|it| {
+            let mode = it.permissions().mode();
+            mode & 0o002 != 0 && !(it.is_dir() && mode & 0o1000 != 0)
+        })
+    })
+}
+
+/// The part of a pattern before its first wildcard, down to a directory.
+fn fixed_part(pattern: &str) -> PathBuf {
+    let fixed = pattern.find(['*', '?', '[']).map_or(pattern, |at| &pattern[..at]);
+    let directory = fixed.rfind('/').map_or("", |at| &fixed[..at.max(1)]);
+    PathBuf::from(if directory.is_empty() { "." } else { directory })
+}
+
+fn warn_of_instance_store(places: impl IntoIterator<Item = PathBuf>, say: &mut impl FnMut(Weight, String)) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for place in places {
+        let Some(real) = place.ancestors().find_map(|path| fs::canonicalize(path).ok()) else { continue };
+        let Some(device) = device_of(&real, &mounts) else { continue };
+        if is_instance_store(Path::new(&device), Path::new("/sys/block"), 0) {
+            let sentence = format!(
+                "{} is on instance store ({device}), which is gone with the instance: save to EBS, FSx or S3",
+                place.display()
+            );
+            say(Weight::Warning, sentence);
+        }
+    }
+}
+
+/// The device that a path is on, by the mount table (fstab(5)): the last one mounted on its deepest mount point.
+fn device_of(path: &Path, mounts: &str) -> Option<String> {
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            Some((fields.next()?, unescape(fields.next()?)))
+        })
+        .filter(|(_, point)| path.starts_with(point))
+        .max_by_key(|(_, point)| Path::new(point).components().count())
+        .map(|(device, _)| device.to_owned())
+}
+
+fn unescape(field: &str) -> String {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// Whether a device is on instance store, also below RAID, LVM or encryption.
+fn is_instance_store(device: &Path, blocks: &Path, depth: u32) -> bool {
+    if depth > 4 {
+        return false;
+    }
+    let device = fs::canonicalize(device).unwrap_or_else(|_| device.to_path_buf());
+    let Some(name) = device.file_name().and_then(OsStr::to_str) else { return false };
+    let disk = match name.strip_prefix("nvme").and_then(|rest| rest.find('p').map(|at| at + "nvme".len())) {
+        Some(at) => &name[..at],
+        None => name,
+    };
+    let block = blocks.join(disk);
+    if fs::read_to_string(block.join("device/model")).is_ok_and(|model| model.trim() == INSTANCE_STORE) {
+        return true;
+    }
+    fs::read_dir(block.join("slaves"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|slave| is_instance_store(Path::new(&slave.file_name()), blocks, depth + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+    use super::*;
+
+    #[test]
+    fn the_deepest_and_last_mount_counts() {
+        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /mnt xfs rw 0 0\n/dev/c /mnt/my\\040disk xfs rw 0 0\n\
+                      /dev/d /mnt xfs rw 0 0\n";
+        assert_eq!(device_of(Path::new("/mnt/my disk/x"), mounts).as_deref(), Some("/dev/c"));
+        assert_eq!(device_of(Path::new("/mnt/other"), mounts).as_deref(), Some("/dev/d"));
+        assert_eq!(device_of(Path::new("/mntx"), mounts).as_deref(), Some("/dev/a"));
+    }
+
+    #[test]
+    fn instance_store_is_known_below_a_raid_too() {
+        let sys = tempfile::tempdir().unwrap();
+        let model = |disk: &str, model: &str| {
+            fs::create_dir_all(sys.path().join(disk).join("device")).unwrap();
+            fs::write(sys.path().join(disk).join("device/model"), model).unwrap();
+        };
+        model("nvme0n1", "Amazon Elastic Block Store              \n");
+        model("nvme1n1", "Amazon EC2 NVMe Instance Storage        \n");
+        fs::create_dir_all(sys.path().join("md0/slaves/nvme1n1")).unwrap();
+        let is = |device: &str| is_instance_store(Path::new(device), sys.path(), 0);
+        assert!(!is("/dev/nvme0n1p1"));
+        assert!(is("/dev/nvme1n1"));
+        assert!(is("/dev/nvme1n1p2"));
+        assert!(is("/dev/md0"));
+        assert!(!is("tmpfs"));
+    }
+
+    #[test]
+    fn a_pattern_is_looked_for_below_its_fixed_part() {
+        assert_eq!(fixed_part("/mnt/fsx/ckpt/*/DONE"), Path::new("/mnt/fsx/ckpt"));
+        assert_eq!(fixed_part("/ckpt/step-?"), Path::new("/ckpt"));
+        assert_eq!(fixed_part("/*"), Path::new("/"));
+        assert_eq!(fixed_part("DONE"), Path::new("."));
+    }
+}

@@ -1,0 +1,421 @@
+//! Action `hook`: runs a command of the operator's, tells it about the notice, and sees to its end.
+//!
+//! No shell is involved. The command leads a process group of its own; it gets the notice as one JSON object on
+//! standard input and in its environment, and everything it starts ends by the run's stop-by. Exit status 0 counts as
+//! `Done` only if the step's proof holds. A hook that we asked to end is `TimedOut`, unless it then exits 0 and has a
+//! proof that holds: it has saved its work, and just in time.
+
+use super::launch::{Prepared, Start, find_user, why_not};
+use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
+use super::process::{Exit, Leader, Manner, Stopped, members, signal_named, wait_to_end};
+use super::proof::Proof;
+use super::{
+    Action, BuildError, Defaults, Job, Place, Reach, Row, Span, StopBy, Task, check_hook, environment, watchable,
+};
+use crate::model::{Ending, Finding, Outcome, Process, Undo};
+use jiff::Timestamp;
+use nix::unistd::User;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::unix::pipe;
+
+/// The row of this kind.
+pub const ROW: Row = Row {
+    kind: "hook",
+    summary: "runs a command and sees to its end",
+    reach: Reach::Machine,
+    undo: Undo::Stay,
+    build,
+    schema: || schemars::schema_for!(Settings),
+    defaults: Defaults { needs: Duration::from_secs(5), retries: 1, repeat: true },
+};
+
+/// How long output that was written before the leader's end may still take to be read.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+/// What a pipe surely takes without a reader: a page, to which the kernel shrinks pipes of users that have many.
+const PIPE_TAKES: usize = 4096;
+
+/// A hook's own keys.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// The command and its arguments. No shell reads it.
+    #[schemars(length(min = 1))]
+    pub command: Vec<String>,
+    /// The user to run it as, by name or number; needs root.
+    pub user: Option<String>,
+    /// The directory to run it in; the watchdog's own where it is left out.
+    pub working_directory: Option<PathBuf>,
+    /// Added to its environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// A file of `KEY=VALUE` lines, as systemd reads them, added to its environment before `environment`.
+    pub environment_file: Option<PathBuf>,
+    /// What has to be seen on disk before exit status 0 counts.
+    pub proof: Option<Proof>,
+    /// The signal that asks it to end.
+    #[serde(default = "term")]
+    pub stop_signal: String,
+    /// How long before its stop-by it is asked to end; no more than half of the time that it has.
+    #[serde(default = "two_seconds")]
+    pub grace: Span,
+}
+
+fn term() -> String {
+    "TERM".to_owned()
+}
+
+const fn two_seconds() -> Span {
+    Span(Duration::from_secs(2))
+}
+
+/// A command of the operator's.
+#[derive(Clone)]
+pub struct Hook {
+    settings: Arc<Settings>,
+    stop_signal: rustix::process::Signal,
+}
+
+impl fmt::Debug for Hook {
+    // Arguments and environment may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hook").field("program", &self.program()).finish_non_exhaustive()
+    }
+}
+
+fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
+    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| {
+        let key = error.path().to_string();
+        let key = if key == "." { String::new() } else { key };
+        BuildError { key, message: error.into_inner().message().to_owned() }
+    })?;
+    Hook::new(settings).map(|hook| Arc::new(hook) as Arc<dyn Action>)
+}
+
+impl Hook {
+    /// A hook with these settings.
+    ///
+    /// # Errors
+    /// The key that cannot be used, and why.
+    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        let wrong = |key: &str, message: String| BuildError { key: key.to_owned(), message };
+        if settings.command.first().is_none_or(String::is_empty) {
+            return Err(wrong("command", "the command is empty: name the program to run".to_owned()));
+        }
+        if settings.command.iter().any(|word| word.contains('\0')) {
+            return Err(wrong("command", "a word of the command holds a zero byte".to_owned()));
+        }
+        for (name, value) in &settings.environment {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(wrong("environment", format!("`{}` cannot be set in an environment", name.escape_debug())));
+            }
+        }
+        if let Some(proof) = &settings.proof {
+            proof.validate().map_err(|(key, message)| wrong(key, message))?;
+        }
+        let stop_signal = signal_named(&settings.stop_signal).ok_or_else(|| {
+            wrong("stop-signal", format!("there is no signal `{}` (TERM, INT, USR1 …)", settings.stop_signal))
+        })?;
+        Ok(Self { settings: Arc::new(settings), stop_signal })
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn program(&self) -> &str {
+        self.settings.command.first().map_or("", String::as_str)
+    }
+
+    async fn run(&self, job: &Job) -> Ending {
+        let manner = self.manner(&job.stop_by);
+        let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
+        let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
+        // Starting reads files and waits for exec, either of which hangs as long as a dead network mount does.
+        let beginning = tokio::task::spawn_blocking(move || hook.begin(&launcher, told, &briefing));
+        let begun = tokio::select! {
+            biased;
+            begun = beginning => begun,
+            () = job.stop_by.reached(Duration::ZERO) => {
+                let detail = format!("{} was not begun in time (does its mount answer?)", self.program());
+                return ending(Outcome::TimedOut, detail);
+            }
+        };
+        let Begun { leader, streams, mark } = match begun {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(why)) => return ending(Outcome::Failed, why),
+            Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
+        };
+        let _ = job.spawned.try_send((job.run.clone(), leader.process()));
+        let (step, attempt) = (job.run.step.as_str(), job.run.attempt);
+        let reading = Reading::begin(streams, &job.output, step, attempt, mark.as_deref());
+        self.see_to_its_end(job, leader, reading, manner).await
+    }
+
+    async fn take_back(&self, job: &Job, process: Option<Process>) -> Ending {
+        let manner = self.manner(&job.stop_by);
+        let Some(process) = process else {
+            let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
+            return Ending { outcome, detail, left_over: 0, undo_with: None };
+        };
+        let Some(leader) = Leader::adopt(process) else {
+            let left = Leader::of_what_is_left(process);
+            let left_over = u32::try_from(left.as_ref().map_or(0, |_| members(process).len())).unwrap_or(u32::MAX);
+            if let Some(left) = left {
+                let step = job.run.step.to_string();
+                job.surroundings.remainders.take(left, None, job.stop_by.clone(), manner, step);
+            }
+            let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
+            return Ending { outcome, detail, left_over, undo_with: None };
+        };
+        let streams = [Stream::Stdout, Stream::Stderr];
+        let streams =
+            streams.into_iter().filter_map(|stream| Some((stream, take_over(process.pid, stream)?))).collect();
+        let reading = Reading::begin(streams, &job.output, job.run.step.as_str(), job.run.attempt, None);
+        self.see_to_its_end(job, leader, reading, manner).await
+    }
+
+    async fn see_to_its_end(&self, job: &Job, leader: Leader, mut reading: Reading, manner: Manner) -> Ending {
+        let stopped = wait_to_end(&leader, &job.stop_by, manner).await;
+        let exit = leader.exit();
+        let ((refusal, left_over), (outcome, detail)) = tokio::join!(
+            async { tokio::join!(reading.catch_up(CATCH_UP), leader.count_members()) },
+            self.verdict(job, exit, stopped),
+        );
+        if left_over > 0 {
+            let step = job.run.step.to_string();
+            job.surroundings.remainders.take(leader, Some(reading), job.stop_by.clone(), manner, step);
+        } else {
+            match stopped {
+                Stopped::No | Stopped::Asked | Stopped::Killed => leader.let_go(),
+                // Dropping it kills it once more, and waits for it in the background.
+                Stopped::InVain => drop(leader),
+            }
+        }
+        match refusal {
+            Some(why) => Ending { outcome: Outcome::Failed, detail: why, left_over, undo_with: None },
+            None => Ending { outcome, detail, left_over, undo_with: None },
+        }
+    }
+
+    async fn verdict(&self, job: &Job, exit: Exit, stopped: Stopped) -> (Outcome, String) {
+        let stop = match stopped {
+            Stopped::No => "",
+            Stopped::Asked => "stopped when its time was up, ",
+            Stopped::Killed => "killed when its time was up, ",
+            Stopped::InVain => {
+                let detail = "does not end even when killed: it waits for a disk or a network mount".to_owned();
+                return (Outcome::TimedOut, detail);
+            }
+        };
+        let otherwise = match (stopped, exit) {
+            (Stopped::Asked | Stopped::Killed | Stopped::InVain, _) => Outcome::TimedOut,
+            (Stopped::No, Exit::Unknown) => Outcome::Lost,
+            (Stopped::No, Exit::Status(_) | Exit::Signal(_)) => Outcome::Failed,
+        };
+        match exit {
+            Exit::Status(0) | Exit::Unknown => {}
+            Exit::Status(_) => return (otherwise, format!("{stop}{exit}")),
+            Exit::Signal(9) if stopped == Stopped::No => {
+                return (otherwise, format!("{exit}, not by us (out of memory? the kernel's log tells)"));
+            }
+            Exit::Signal(_) if stopped == Stopped::Killed => {
+                return (otherwise, "killed when its time was up".to_owned());
+            }
+            Exit::Signal(_) => return (otherwise, format!("{stop}{exit}")),
+        }
+        let Some(proof) = &self.settings.proof else {
+            return match (stopped, exit) {
+                (Stopped::No, Exit::Status(_)) => (Outcome::Done, format!("{exit}, no proof asked for")),
+                _ => (otherwise, format!("{stop}{exit}")),
+            };
+        };
+        match proof.hold(job.started, self.settings.working_directory.as_deref(), &job.stop_by).await {
+            Ok(()) => (Outcome::Done, format!("{stop}{exit}, proof holds")),
+            Err(why) => (otherwise, format!("{stop}{exit}, but its proof does not hold: {why}")),
+        }
+    }
+
+    /// How it is stopped: it is not asked to end before half of its time is over.
+    fn manner(&self, stop_by: &StopBy) -> Manner {
+        let half = stop_by.now().saturating_duration_since(tokio::time::Instant::now()) / 2;
+        Manner { signal: self.stop_signal, grace: self.settings.grace.0.min(half) }
+    }
+
+    fn begin(
+        &self,
+        launcher: &super::launch::Launcher,
+        told: Vec<(&'static str, String)>,
+        briefing: &[u8],
+    ) -> Result<Begun, String> {
+        let settings = &self.settings;
+        let user = settings.user.as_deref().map(find_user).transpose()?;
+        let environment = self.environment(std::env::vars_os(), user.as_ref(), told)?;
+        let directory = settings.working_directory.as_deref();
+        let start = Start {
+            program: self.program(),
+            arguments: settings.command.get(1..).unwrap_or_default(),
+            user: user.as_ref(),
+            directory,
+            path: environment.get(OsStr::new("PATH")).map(OsString::as_os_str),
+        };
+        let Prepared { mut command, file, mark } = launcher.prepare(&start)?;
+        let no_pipe = |error: io::Error| format!("could not start {}: {}", self.program(), super::launch::said(&error));
+        let (stdout, its_stdout) = pipe_for_a_stream().map_err(no_pipe)?;
+        let (stderr, its_stderr) = pipe_for_a_stream().map_err(no_pipe)?;
+        command.stdin(Stdio::from(standing_input(briefing).map_err(no_pipe)?));
+        command.stdout(its_stdout).stderr(its_stderr).env_clear().envs(environment);
+        let leader = Leader::spawn(&mut command).map_err(|error| why_not(&file, directory, &error))?;
+        Ok(Begun { leader, streams: vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)], mark })
+    }
+
+    /// Later ones win: what we inherited or its user has instead, the file, the settings, what we tell.
+    pub(super) fn environment(
+        &self,
+        ours: impl Iterator<Item = (OsString, OsString)>,
+        user: Option<&User>,
+        told: Vec<(&'static str, String)>,
+    ) -> Result<BTreeMap<OsString, OsString>, String> {
+        let mut environment = environment::inherited(ours);
+        if let Some(user) = user {
+            environment.insert("HOME".into(), user.dir.clone().into());
+            environment.insert("SHELL".into(), user.shell.clone().into());
+            environment.insert("USER".into(), user.name.clone().into());
+            environment.insert("LOGNAME".into(), user.name.clone().into());
+        }
+        if let Some(path) = &self.settings.environment_file {
+            for (name, value) in environment::read_file(path)? {
+                environment.insert(name.into(), value.into());
+            }
+        }
+        for (name, value) in &self.settings.environment {
+            environment.insert(name.into(), value.into());
+        }
+        for (name, value) in told {
+            environment.insert(name.into(), value.into());
+        }
+        Ok(environment)
+    }
+}
+
+struct Begun {
+    leader: Leader,
+    streams: Vec<(Stream, pipe::Receiver)>,
+    mark: Option<String>,
+}
+
+impl Action for Hook {
+    fn describe(&self) -> String {
+        format!("runs {}", self.program())
+    }
+
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(self.run(job))
+    }
+
+    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async { ending(Outcome::Failed, "a hook cannot be undone".to_owned()) })
+    }
+
+    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending> {
+        Box::pin(self.take_back(job, process))
+    }
+
+    fn keep_warm<'a>(&'a self, _: &'a watchable::Place) -> Task<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn warmth(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
+        Box::pin(check_hook::look(self.clone()))
+    }
+}
+
+fn ending(outcome: Outcome, detail: String) -> Ending {
+    Ending { outcome, detail, left_over: 0, undo_with: None }
+}
+
+fn briefing_line(job: &Job) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&job.briefing).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// A standard input that holds all of this already, so that nobody waits for a hook that does not read.
+fn standing_input(content: &[u8]) -> io::Result<OwnedFd> {
+    if content.len() <= PIPE_TAKES {
+        let (theirs, mut ours) = io::pipe()?;
+        ours.write_all(content)?;
+        return Ok(theirs.into());
+    }
+    let memory = rustix::fs::memfd_create("notice", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(content)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+    use super::*;
+
+    fn refusal(text: &str) -> (String, String) {
+        let BuildError { key, message } = build(toml::from_str(text).unwrap()).unwrap_err();
+        (key, message)
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        assert_eq!(refusal("command = []").0, "command");
+        assert_eq!(refusal("command = ['']").0, "command");
+        assert!(refusal("command = 'x'").1.contains("sequence"));
+        assert_eq!(refusal("command = ['x']\ngrace = 2").0, "grace");
+        assert!(refusal("command = ['x']\ngrace = '2'").1.contains("\"3s\""));
+        assert!(refusal("command = ['x']\ngrace = '-2s'").1.contains("negative"));
+        assert_eq!(refusal("command = ['x']\nstop-signal = 'STOPP'").0, "stop-signal");
+        assert_eq!(refusal("command = ['x']\nproof = { quiet-for = '2s' }").0, "proof");
+        assert!(refusal("command = ['x']\nproofs = {}").1.contains("unknown field"));
+        assert_eq!(refusal("command = ['x']\nenvironment = { 'A=B' = 'x' }").0, "environment");
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let settings: Settings = toml::from_str("command = ['/x']").unwrap();
+        assert_eq!((settings.stop_signal.as_str(), settings.grace.0), ("TERM", Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn nothing_secret_is_in_its_debug_output() {
+        let text = "command = ['/x', 'hunter2']\nenvironment = { TOKEN = 'hunter2' }";
+        let action = build(toml::from_str(text).unwrap()).unwrap();
+        assert!(!format!("{action:?} {}", action.describe()).contains("hunter2"));
+    }
+
+    #[test]
+    fn later_settings_win_in_the_environment() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("env");
+        std::fs::write(&file, "A=file\nB=file\n").unwrap();
+        let text = format!("command = ['/x']\nenvironment-file = '{}'\nenvironment = {{ B = 'set' }}", file.display());
+        let hook = Hook::new(toml::from_str(&text).unwrap()).unwrap();
+        let ours = ["A", "B", "SPOT_STEP"].into_iter().map(|name| (name.into(), "ours".into()));
+        let environment = hook.environment(ours, None, vec![("SPOT_STEP", "save".to_owned())]).unwrap();
+        let shown: Vec<_> = environment.values().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(shown, ["file", "set", "save"]);
+    }
+}

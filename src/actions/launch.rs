@@ -1,0 +1,374 @@
+//! Finding a step's program, saying why it cannot be begun, and beginning it as another user.
+//!
+//! What has to happen between fork and exec (user, groups, limits) is done by our own binary, run as the hidden
+//! `watchdog launch-step`, which then becomes the program: the process id stays, and this crate stays free of unsafe
+//! code. [`launch`] runs before anything else of `main`, without a runtime; it must stay quick.
+
+use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "launch-step";
+
+/// The exit status where the program was not begun; the sentence comes with the mark.
+const NOT_BEGUN: u8 = 126;
+
+/// Where programs are looked for when the environment names no `PATH`.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How a process is begun that something must happen to before its program.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// Our own binary. The kernel's link to it, which it is by default, still leads to it when a newer one was
+    /// installed in its place.
+    pub program: PathBuf,
+    /// The soft limit of open files that the daemon was started with, where it has raised its own.
+    pub open_files: Option<u64>,
+}
+
+impl Default for Launcher {
+    fn default() -> Self {
+        Self { program: PathBuf::from("/proc/self/exe"), open_files: None }
+    }
+}
+
+/// A program that is to be begun.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// Its path or name, as configured.
+    pub program: &'a str,
+    /// Its arguments.
+    pub arguments: &'a [String],
+    /// The user to be.
+    pub user: Option<&'a User>,
+    /// The directory to be in.
+    pub directory: Option<&'a Path>,
+    /// Its `PATH`.
+    pub path: Option<&'a OsStr>,
+}
+
+/// A command, and the mark that a refusal of the launcher bears on standard error.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What to run.
+    pub command: Command,
+    /// What the error is about.
+    pub file: PathBuf,
+    /// The mark: the program never sees it, so nothing that it prints is taken for ours.
+    pub mark: Option<String>,
+}
+
+impl Launcher {
+    /// Prepares a start: directly where that will do, through ourselves where it will not. Looks at files, and may
+    /// block where a mount hangs.
+    ///
+    /// # Errors
+    /// A sentence, where it is clear already that it cannot be begun.
+    pub fn prepare(&self, start: &Start<'_>) -> Result<Prepared, String> {
+        let another = start.user.filter(|user| !is_us(user));
+        if let Some(user) = another
+            && !rustix::process::geteuid().is_root()
+        {
+            return Err(cannot_become(&user.name));
+        }
+        if another.is_none() && self.open_files.is_none() {
+            let file = find_program(start.program, start.directory, start.path)?;
+            let mut command = Command::new(&file);
+            command.args(start.arguments);
+            if let Some(directory) = start.directory {
+                command.current_dir(directory);
+            }
+            return Ok(Prepared { command, file, mark: None });
+        }
+        let mark = format!("{:016x}{:016x}:", random(), random());
+        let mut command = Command::new(&self.program);
+        command.arg(SUBCOMMAND).arg("--mark").arg(&mark);
+        if let Some(user) = another {
+            // Looked up here, so that the launcher has nothing to ask the name service for.
+            let groups: Vec<String> = groups_of(user)?.iter().map(Gid::to_string).collect();
+            command.arg("--user-id").arg(user.uid.to_string());
+            command.arg("--group-id").arg(user.gid.to_string());
+            command.arg("--groups").arg(groups.join(","));
+        }
+        if let Some(directory) = start.directory {
+            command.arg("--directory").arg(directory);
+        }
+        if let Some(limit) = self.open_files {
+            command.arg("--open-files").arg(limit.to_string());
+        }
+        command.arg("--").arg(start.program).args(start.arguments);
+        Ok(Prepared { command, file: self.program.clone(), mark: Some(mark) })
+    }
+}
+
+/// Becomes a step's program, if that is what these arguments (the whole of `args_os`) ask for; `None` where they are
+/// for somebody else. Returns at all only if that failed.
+pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.into_iter().skip(1);
+    if arguments.next()? != SUBCOMMAND {
+        return None;
+    }
+    let mut mark = OsString::new();
+    let why = become_program(&mut arguments, &mut mark);
+    let mut line = mark.into_encoded_bytes();
+    line.extend_from_slice(format!(" {why}\n").as_bytes());
+    let _ = io::stderr().write_all(&line);
+    Some(ExitCode::from(NOT_BEGUN))
+}
+
+/// The sentence that says why not; there is nothing else to return.
+fn become_program(arguments: &mut impl Iterator<Item = OsString>, mark: &mut OsString) -> String {
+    let (mut user, mut group, mut groups, mut directory, mut open_files) = (None, None, Vec::new(), None, None);
+    let program = loop {
+        let (Some(option), Some(value)) = (arguments.next(), arguments.next()) else {
+            return format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command");
+        };
+        let number = || value.to_str().and_then(|number| number.parse::<u32>().ok());
+        match option.to_str() {
+            Some("--mark") => *mark = value,
+            Some("--user-id") => user = number().map(Uid::from_raw),
+            Some("--group-id") => group = number().map(Gid::from_raw),
+            Some("--groups") => {
+                let listed = value.to_string_lossy();
+                groups = listed.split(',').filter_map(|group| group.parse().ok()).map(Gid::from_raw).collect();
+            }
+            Some("--directory") => directory = Some(PathBuf::from(value)),
+            Some("--open-files") => open_files = value.to_str().and_then(|limit| limit.parse().ok()),
+            Some("--") => break value,
+            Some(_) | None => return format!("{SUBCOMMAND}: unknown option {}", option.display()),
+        }
+    };
+    if let Some(soft) = open_files {
+        let limits = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: limits.maximum });
+    }
+    match (user, group) {
+        (Some(user), Some(group)) => {
+            if let Err(why) = become_user(user, group, &groups) {
+                return why;
+            }
+        }
+        (None, None) => {}
+        (Some(_), None) | (None, Some(_)) => return format!("{SUBCOMMAND}: a user needs a group"),
+    }
+    // Only as the user: a home on a network mount may be closed to root.
+    if let Some(directory) = &directory
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        return no_directory(directory, &error);
+    }
+    let program = program.to_string_lossy();
+    let path = std::env::var_os("PATH");
+    let file = match find_program(&program, None, path.as_deref()) {
+        Ok(file) => file,
+        Err(why) => return why,
+    };
+    // The C library would hand it to a shell.
+    if let Some(why) = has_no_format(&file) {
+        return could_not(&file, &why);
+    }
+    let mut command = Command::new(&file);
+    command.args(arguments);
+    why_not(&file, None, &command.exec())
+}
+
+fn become_user(user: Uid, group: Gid, groups: &[Gid]) -> Result<(), String> {
+    let failed = |what: &str, error: nix::Error| {
+        format!("could not become user {user}: setting its {what}: {} (CAP_SETUID, CAP_SETGID?)", said(&error.into()))
+    };
+    // A script's `</dev/stdin` or `>/dev/stderr` opens the pipe anew, which takes rights to it.
+    let owner = Some(rustix::fs::Uid::from_raw(user.as_raw()));
+    let _ = rustix::fs::fchown(io::stdin(), owner, None);
+    let _ = rustix::fs::fchown(io::stdout(), owner, None);
+    let _ = rustix::fs::fchown(io::stderr(), owner, None);
+    setgroups(groups).map_err(|error| failed("groups", error))?;
+    setgid(group).map_err(|error| failed("group", error))?;
+    setuid(user).map_err(|error| failed("user id", error))
+}
+
+/// All groups that a user is in.
+///
+/// # Errors
+/// A sentence, where the system cannot tell.
+pub fn groups_of(user: &User) -> Result<Vec<Gid>, String> {
+    let name = CString::new(user.name.as_str()).map_err(|_| format!("`{}` is no user's name", user.name))?;
+    getgrouplist(&name, user.gid)
+        .map_err(|error| format!("could not look up the groups of user {}: {}", user.name, said(&error.into())))
+}
+
+/// The user of this name or number.
+///
+/// # Errors
+/// A sentence, where there is none or the system cannot tell.
+pub fn find_user(name: &str) -> Result<User, String> {
+    let found = match name.parse() {
+        Ok(number) => User::from_uid(Uid::from_raw(number)),
+        Err(_) => User::from_name(name),
+    };
+    match found {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(format!("there is no user `{name}` on this machine (see `getent passwd`)")),
+        Err(error) => Err(format!("could not look up user `{name}`: {}", said(&error.into()))),
+    }
+}
+
+/// Whether this user is the one that we run as.
+pub fn is_us(user: &User) -> bool {
+    Uid::effective() == user.uid && (user.uid.is_root() || Gid::effective() == user.gid)
+}
+
+/// The sentence for a user that we have no right to become.
+pub fn cannot_become(user: &str) -> String {
+    format!("could not become user {user}: only root may (run the watchdog as root, or leave out `user`)")
+}
+
+/// The file that a command means: a path as given, below the working directory where it is relative, or else the first
+/// of this name in `PATH` that may be executed.
+///
+/// # Errors
+/// A sentence, where there is none.
+pub fn find_program(program: &str, directory: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, String> {
+    if program.contains('/') {
+        let file = directory.map_or_else(|| PathBuf::from(program), |directory| directory.join(program));
+        return std::path::absolute(&file).map_err(|error| could_not(&file, &said(&error)));
+    }
+    let path = path.unwrap_or(OsStr::new(USUAL_PATH));
+    let mut unusable = None;
+    for folder in std::env::split_paths(path).filter(|folder| folder.is_absolute()) {
+        let file = folder.join(program);
+        match fs::metadata(&file) {
+            Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => return Ok(file),
+            Ok(found) if found.is_file() => unusable = unusable.or(Some(file)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(match unusable {
+        Some(file) => could_not(&file, "it is not executable (chmod +x it)"),
+        None => format!(
+            "could not start {program}: no such command in PATH={} (give its full path, or ./{program} if it is here)",
+            path.display()
+        ),
+    })
+}
+
+/// The sentence for a start that the system refused.
+pub fn why_not(file: &Path, directory: Option<&Path>, error: &io::Error) -> String {
+    if let Some(directory) = directory
+        && let Err(error) = fs::read_dir(directory)
+    {
+        return no_directory(directory, &error);
+    }
+    could_not(file, &reason(file, error))
+}
+
+fn reason(file: &Path, error: &io::Error) -> String {
+    use rustix::io::Errno;
+    let found = fs::metadata(file);
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) if fs::symlink_metadata(file).is_ok_and(|it| it.is_symlink()) && found.is_err() => {
+            "it is a link that leads nowhere".to_owned()
+        }
+        Some(Errno::NOENT | Errno::NOTDIR) if found.is_err() => {
+            "no such file (check the path and that the file exists)".to_owned()
+        }
+        Some(Errno::NOENT) => bad_interpreter(file)
+            .unwrap_or_else(|| "its loader is missing (was it built for another system?)".to_owned()),
+        Some(Errno::ACCESS) => match found {
+            Ok(found) if found.is_dir() => "it is a directory".to_owned(),
+            Ok(found) if found.permissions().mode() & 0o111 == 0 => "it is not executable (chmod +x it)".to_owned(),
+            Ok(_) => bad_interpreter(file).unwrap_or_else(|| {
+                "permission denied (may this user execute it, and enter every directory above it? is its mount noexec?)"
+                    .to_owned()
+            }),
+            Err(_) => "permission denied (may this user enter every directory above it?)".to_owned(),
+        },
+        Some(Errno::NOEXEC) => has_no_format(file).unwrap_or_else(|| {
+            "the system cannot run this kind of file (was it built for another machine?)".to_owned()
+        }),
+        Some(Errno::AGAIN) => "the limit of processes is reached (ulimit -u, TasksMax=)".to_owned(),
+        Some(Errno::NOMEM) => "there is no memory for a new process".to_owned(),
+        Some(Errno::MFILE | Errno::NFILE) => "too many files are open".to_owned(),
+        Some(Errno::TXTBSY) => "it is open for writing (is it being replaced?)".to_owned(),
+        Some(Errno::TOOBIG) => "its arguments and environment are too long".to_owned(),
+        Some(_) | None => said(error),
+    }
+}
+
+/// Why the interpreter that a script asks for in its first line cannot be used; `None` where it can, or none is asked.
+pub fn bad_interpreter(file: &Path) -> Option<String> {
+    let start = beginning(file)?;
+    let line = start.strip_prefix(b"#!")?;
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    if line.ends_with(b"\r") {
+        return Some("its lines end as on Windows, so its interpreter is not found (run dos2unix on it)".to_owned());
+    }
+    let line = String::from_utf8_lossy(line);
+    let interpreter = line.split_ascii_whitespace().next().unwrap_or_default();
+    match fs::metadata(interpreter) {
+        Err(_) => Some(format!("its first line asks for the interpreter `{interpreter}`, which does not exist")),
+        Ok(found) if found.is_dir() || found.permissions().mode() & 0o111 == 0 => {
+            Some(format!("its first line asks for the interpreter `{interpreter}`, which is not executable"))
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Says so where a file is a text without an interpreter line: a shell would guess, and we run none.
+pub fn has_no_format(file: &Path) -> Option<String> {
+    let start = beginning(file)?;
+    let is_text = start.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~' | 0x80..));
+    (is_text && !start.starts_with(b"#!"))
+        .then(|| "it does not say what runs it (let its first line be #!/bin/sh, for instance)".to_owned())
+}
+
+fn beginning(file: &Path) -> Option<Vec<u8>> {
+    let mut start = Vec::new();
+    // A pipe in the program's place would hold us up.
+    fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+    File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
+    Some(start)
+}
+
+/// Whether this user may do so (bits of 4 read, 2 write, 1 execute) with a file, by its permission bits.
+pub fn may(user: &User, groups: &[Gid], file: &fs::Metadata, bits: u32) -> bool {
+    let mode = file.mode();
+    if user.uid.is_root() {
+        return bits & 1 == 0 || file.is_dir() || mode & 0o111 != 0;
+    }
+    let shift = if file.uid() == user.uid.as_raw() {
+        6
+    } else if groups.iter().any(|group| group.as_raw() == file.gid()) {
+        3
+    } else {
+        0
+    };
+    (mode >> shift) & bits == bits
+}
+
+fn could_not(file: &Path, why: &str) -> String {
+    format!("could not start {}: {why}", file.display())
+}
+
+fn no_directory(directory: &Path, error: &io::Error) -> String {
+    format!("could not enter the working directory {}: {}", directory.display(), said(error))
+}
+
+/// A system error in lowercase words, without its number.
+pub fn said(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

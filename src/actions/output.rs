@@ -1,0 +1,460 @@
+//! What a process prints: read as fast as it comes, said line by line in the log, and the last of it kept.
+//!
+//! Memory stays the same for output of any size: one buffer for each stream, lines cut at [`LINE`] bytes, a bounded
+//! number of log lines a second. Nothing here waits for a process; the caller says when its leader has ended.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Bytes of a line that are kept; the rest of it is counted only.
+pub const LINE: usize = 4096;
+
+/// Log lines of one stream in one second; the others are counted only.
+pub const LINES_PER_SECOND: u32 = 200;
+
+/// Bytes read at once: what a pipe holds.
+const CHUNK: usize = 64 * 1024;
+
+/// Bytes still read once the leader has ended: more than a pipe can hold was written by somebody else.
+const AFTERWARDS: usize = 1024 * 1024;
+
+/// Where a run's output goes: each line to the log, the last of them kept for the status.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    tail: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Output {
+    /// How many lines are kept.
+    pub const LINES: usize = 20;
+
+    /// Keeps one line, printable and bounded already.
+    pub fn keep(&self, line: String) {
+        if let Ok(mut tail) = self.tail.lock() {
+            if tail.len() == Self::LINES {
+                tail.pop_front();
+            }
+            tail.push_back(line);
+        }
+    }
+
+    /// The lines kept, oldest first.
+    pub fn tail(&self) -> Vec<String> {
+        self.tail.lock().map(|tail| tail.iter().cloned().collect()).unwrap_or_default()
+    }
+}
+
+/// Which of its streams a process printed to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// The word for it in the log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+
+    const fn number(self) -> u32 {
+        match self {
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+        }
+    }
+}
+
+/// A pipe for one stream of a process: our end, and the end that becomes its stream.
+///
+/// The process gets its end open for reading as well: should we crash, it may go on printing into the pipe, where an
+/// ordinary one would kill it by `SIGPIPE`, and whoever comes after us reads on (see [`take_over`]).
+///
+/// # Errors
+/// The system's, where no pipe is to be had.
+pub fn pipe_for_a_stream() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (ours, theirs) = io::pipe()?;
+    let theirs = open_both_ways(&theirs).unwrap_or_else(|_| theirs.into());
+    Ok((pipe::Receiver::from_owned_fd(ours.into())?, theirs))
+}
+
+fn open_both_ways(end: &PipeWriter) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", end.as_raw_fd());
+    File::options().read(true).write(true).open(path).map(OwnedFd::from)
+}
+
+/// The stream of a process that a daemon before us began, where it still is the pipe that it was given.
+///
+/// A pipe that the process made itself, to a `tee` for instance, is open for writing only: that one is left alone,
+/// since reading from it would take what belongs to another.
+pub fn take_over(pid: u32, stream: Stream) -> Option<pipe::Receiver> {
+    let number = stream.number();
+    let told = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+    let flags = told.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
+    let both_ways = flags & 0o3 == 0o2;
+    let path = format!("/proc/{pid}/fd/{number}");
+    let is_pipe = std::fs::read_link(&path).ok()?.to_str()?.starts_with("pipe:");
+    if !(both_ways && is_pipe) {
+        return None;
+    }
+    let end = rustix::fs::open(
+        path,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    pipe::Receiver::from_owned_fd(end.ok()?).ok()
+}
+
+/// Both streams of a process, being read. Reading ends with the pipes, or when this is dropped.
+#[derive(Debug)]
+pub struct Reading {
+    leader_ended: watch::Sender<bool>,
+    emptied: Vec<oneshot::Receiver<Option<String>>>,
+    tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Reading {
+    /// Begins to read these streams. A first line that begins with `mark` is not output: it is handed back by
+    /// [`Reading::catch_up`].
+    pub fn begin(
+        streams: Vec<(Stream, pipe::Receiver)>,
+        output: &Output,
+        step: &str,
+        attempt: u32,
+        mark: Option<&str>,
+    ) -> Self {
+        let (leader_ended, ended) = watch::channel(false);
+        let mut reading = Self { leader_ended, emptied: Vec::new(), tasks: Vec::new() };
+        for (stream, pipe) in streams {
+            let (emptied, told) = oneshot::channel();
+            let lines = Lines {
+                step: step.to_owned(),
+                attempt,
+                stream,
+                output: output.clone(),
+                mark: mark.filter(|_| stream == Stream::Stderr).map(str::to_owned),
+                marked: None,
+                partial: Vec::new(),
+                cut: 0,
+                flood: Flood { since: Instant::now(), said: 0, unsaid: 0 },
+            };
+            reading.tasks.push(AbortOnDropHandle::new(tokio::spawn(read(pipe, lines, ended.clone(), emptied))));
+            reading.emptied.push(told);
+        }
+        reading
+    }
+
+    /// Returns when everything that the leader wrote before it ended has been read, or after `limit`. Reading goes on
+    /// for what others still write. What a marked first line said is returned.
+    pub async fn catch_up(&mut self, limit: Duration) -> Option<String> {
+        let _ = self.leader_ended.send(true);
+        let emptied = std::mem::take(&mut self.emptied);
+        let all = futures_util::future::join_all(emptied);
+        let marked = tokio::time::timeout(limit, all).await.ok()?;
+        marked.into_iter().find_map(|told| told.ok().flatten())
+    }
+}
+
+async fn read(
+    mut pipe: pipe::Receiver,
+    mut lines: Lines,
+    mut ended: watch::Receiver<bool>,
+    emptied: oneshot::Sender<Option<String>>,
+) {
+    let mut buffer = vec![0; CHUNK];
+    let mut emptied = Some(emptied);
+    let mut since_yield = 0;
+    loop {
+        let count = tokio::select! {
+            biased;
+            count = pipe.read(&mut buffer) => count.unwrap_or(0),
+            _ = ended.wait_for(|ended| *ended), if emptied.is_some() => {
+                // What the leader wrote is in the pipe already, whether or not the runtime was told of it.
+                let mut more = 0;
+                while more < AFTERWARDS
+                    && let Ok(count @ 1..) = rustix::io::read(pipe.as_fd(), &mut buffer[..])
+                {
+                    lines.take(&buffer[..count]);
+                    more += count;
+                }
+                lines.end();
+                if let Some(emptied) = emptied.take() {
+                    let _ = emptied.send(lines.marked.take());
+                }
+                continue;
+            }
+        };
+        if count == 0 {
+            break;
+        }
+        lines.take(&buffer[..count]);
+        since_yield += 1;
+        // A hook that floods must not hold up the loop: others get their turn after a quarter of a megabyte.
+        if since_yield == 4 {
+            since_yield = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+    lines.end();
+    if let Some(emptied) = emptied {
+        let _ = emptied.send(lines.marked.take());
+    }
+}
+
+/// Bytes on their way to be lines.
+struct Lines {
+    step: String,
+    attempt: u32,
+    stream: Stream,
+    output: Output,
+    mark: Option<String>,
+    marked: Option<String>,
+    /// What came of a line that has not ended.
+    partial: Vec<u8>,
+    /// How many bytes of it were not kept.
+    cut: usize,
+    flood: Flood,
+}
+
+struct Flood {
+    since: Instant,
+    said: u32,
+    unsaid: u64,
+}
+
+impl Lines {
+    fn take(&mut self, chunk: &[u8]) {
+        self.breathe();
+        let mut ends = chunk.iter().filter(|byte| **byte == b'\n').count();
+        let mut rest = chunk;
+        while ends > 0 {
+            let at = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len() - 1);
+            let (line, after) = rest.split_at(at + 1);
+            let line = &line[..at];
+            rest = after;
+            // Lines that would neither be said nor stay in the tail are only counted: a flood costs a count.
+            if self.flood.said >= LINES_PER_SECOND && ends > Output::LINES {
+                self.flood.unsaid += 1;
+                self.partial.clear();
+                self.cut = 0;
+            } else {
+                self.append(line);
+                self.end_line();
+            }
+            ends -= 1;
+        }
+        self.append(rest);
+    }
+
+    fn append(&mut self, mut piece: &[u8]) {
+        if piece.is_empty() {
+            return;
+        }
+        // A carriage return begins the line anew, as on a terminal: a progress bar leaves its last state.
+        if self.partial.last() == Some(&b'\r') {
+            self.partial.clear();
+            self.cut = 0;
+        }
+        let body = piece.strip_suffix(b"\r").unwrap_or(piece);
+        if let Some(at) = body.iter().rposition(|byte| *byte == b'\r') {
+            self.partial.clear();
+            self.cut = 0;
+            piece = &piece[at + 1..];
+        }
+        let room = (LINE - self.partial.len()).min(piece.len());
+        self.partial.extend_from_slice(&piece[..room]);
+        let over = &piece[room..];
+        self.cut += over.len();
+        if over.last() == Some(&b'\r') {
+            self.cut -= 1;
+            if let Some(last) = self.partial.last_mut() {
+                *last = b'\r';
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let bytes = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
+        let mut line = printable(bytes);
+        if self.cut > 0 {
+            line.push_str(&format!(" … [{} more bytes]", self.cut));
+        }
+        self.partial.clear();
+        self.cut = 0;
+        if let Some(mark) = self.mark.take()
+            && let Some(told) = line.strip_prefix(&mark)
+        {
+            self.marked = Some(told.trim().to_owned());
+            return;
+        }
+        if self.flood.said < LINES_PER_SECOND {
+            self.flood.said += 1;
+            tracing::info!(step = %self.step, stream = self.stream.word(), attempt = self.attempt, "{line}");
+        } else {
+            self.flood.unsaid += 1;
+        }
+        self.output.keep(line);
+    }
+
+    /// Says what is there of a line that has not ended, and what was not said.
+    fn end(&mut self) {
+        if !self.partial.is_empty() {
+            self.end_line();
+        }
+        self.tell_unsaid();
+    }
+
+    fn breathe(&mut self) {
+        if self.flood.since.elapsed() >= Duration::from_secs(1) {
+            self.tell_unsaid();
+            self.flood.since = Instant::now();
+            self.flood.said = 0;
+        }
+    }
+
+    fn tell_unsaid(&mut self) {
+        let unsaid = std::mem::take(&mut self.flood.unsaid);
+        if unsaid > 0 {
+            tracing::info!(
+                step = %self.step,
+                stream = self.stream.word(),
+                attempt = self.attempt,
+                "… {unsaid} lines not logged: more than {LINES_PER_SECOND} a second came"
+            );
+        }
+    }
+}
+
+/// Makes bytes fit to be shown: terminal sequences are dropped, control characters are written out, and what is not
+/// UTF-8 becomes the replacement character.
+pub fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\u{1b}' => skip_sequence(&mut letters),
+            '\t' => shown.push(' '),
+            letter if letter.is_control() || turns_text(letter) => shown.extend(letter.escape_default()),
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Characters that break a line or turn the direction of what follows, and so make a log say what was never printed.
+const fn turns_text(letter: char) -> bool {
+    matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+fn skip_sequence(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match letters.peek() {
+        // A control sequence runs to its final character (ECMA-48, 5.4).
+        Some('[') => {
+            letters.next();
+            for letter in letters.by_ref() {
+                if matches!(letter, '\u{40}'..='\u{7e}') {
+                    break;
+                }
+            }
+        }
+        // A title or a link runs to BEL or to the string terminator.
+        Some(']') => {
+            while let Some(letter) = letters.next() {
+                if letter == '\u{7}' {
+                    break;
+                }
+                if letter == '\u{1b}' {
+                    letters.next_if_eq(&'\\');
+                    break;
+                }
+            }
+        }
+        Some('\u{20}'..='\u{7e}') => {
+            letters.next();
+        }
+        Some(_) | None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines() -> Lines {
+        Lines {
+            step: "save".to_owned(),
+            attempt: 1,
+            stream: Stream::Stdout,
+            output: Output::default(),
+            mark: None,
+            marked: None,
+            partial: Vec::new(),
+            cut: 0,
+            flood: Flood { since: Instant::now(), said: 0, unsaid: 0 },
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_or_dropped() {
+        assert_eq!(printable(b"\x1b[31mred\x1b[0m\tand \x07"), "red and \\u{7}");
+        assert_eq!(printable(b"\x1b]0;title\x07after"), "after");
+        assert_eq!(printable(b"\xff\xfe ok"), "\u{fffd}\u{fffd} ok");
+        assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\u{202e}b");
+        assert_eq!(printable(b"\x1b["), "");
+    }
+
+    #[test]
+    fn lines_are_the_same_wherever_the_chunks_break() {
+        let text = b"one\ntwo \x1b[1mthree\r\n\nfour\r50%\r100%\nlast";
+        for size in 1..text.len() {
+            let mut lines = lines();
+            for chunk in text.chunks(size) {
+                lines.take(chunk);
+            }
+            lines.end();
+            assert_eq!(lines.output.tail(), ["one", "two three", "", "100%", "last"], "in chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_says_by_how_much() {
+        let mut lines = lines();
+        for _ in 0..1024 {
+            lines.take(&[b'x'; 1024]);
+        }
+        assert!(lines.partial.len() <= LINE);
+        lines.take(b"\nnext\n");
+        let tail = lines.output.tail();
+        assert!(tail[0].ends_with(&format!("x … [{} more bytes]", 1024 * 1024 - LINE)), "{}", &tail[0][LINE..]);
+        assert_eq!(tail[1], "next");
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_its_last_lines_are_kept() {
+        let mut lines = lines();
+        let text: String = (0..10_000).map(|number| format!("{number}\n")).collect();
+        for chunk in text.as_bytes().chunks(7000) {
+            lines.take(chunk);
+        }
+        assert_eq!(lines.flood.said, LINES_PER_SECOND);
+        assert_eq!(lines.flood.unsaid, 10_000 - u64::from(LINES_PER_SECOND));
+        let last: Vec<String> = (9_980..10_000).map(|number| number.to_string()).collect();
+        assert_eq!(lines.output.tail(), last);
+    }
+}

@@ -1,0 +1,335 @@
+//! The command line: what can be typed, and what the help says. It reads nothing and decides nothing; values that a
+//! configuration file may hold too stay texts here, so that one reader judges them wherever they stand.
+
+use crate::config::{Flags, LogFormat, parse_span};
+use crate::emulators::aws::{Action, StatedTime};
+use crate::model::NoticeKind;
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Saves the work and leaves the load balancer before a Spot machine is taken away
+#[derive(Clone, PartialEq, Eq, Debug, Parser)]
+#[command(
+    name = "watchdog",
+    version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
+pub struct Cli {
+    /// What a run is told; `run` is what happens without a command.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  watchdog --hook ./save_checkpoint.sh            run it when this machine is to be taken
+  watchdog rehearse --hook ./save_checkpoint.sh   play an interruption: does the time suffice?
+  watchdog                                        do what /etc/spot-watchdog/watchdog.toml says
+
+Each flag is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL.";
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  watchdog --hook ./save_checkpoint.sh            run it when this machine is to be taken
+  watchdog rehearse --hook ./save_checkpoint.sh   play an interruption: does the time suffice?
+  watchdog                                        do what /etc/spot-watchdog/watchdog.toml says
+
+Each flag of a run is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL, and lists
+are separated by commas. Flags beat variables, and variables beat the file.
+
+Exit codes:
+  0   well
+  1   something went wrong; also: another watchdog holds the state directory
+  2   rehearse: a step was not done in time
+  64  the command line is wrong
+  78  the configuration is wrong";
+
+/// What can be done.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Command {
+    /// Watch this machine, and act when it is to be taken; what happens without a command
+    Run(RunArgs),
+    /// Is the configuration right, and would it work here? Changes nothing
+    Check(StepArgs),
+    /// Play an interruption against the real steps, time each of them, and give a verdict
+    Rehearse(RehearseArgs),
+    /// Serve a metadata service for tests, scriptable and hostile
+    Emulate {
+        /// Whose.
+        #[command(subcommand)]
+        cloud: EmulatedCloud,
+    },
+    /// Hand the running watchdog a notice, or take it back
+    Notice(NoticeArgs),
+    /// What the running watchdog sees and does
+    Status(StatusArgs),
+    /// Write man pages, completions, or the JSON schema of the configuration
+    Generate {
+        /// What.
+        #[command(subcommand)]
+        what: Generated,
+    },
+}
+
+/// What chooses the steps.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
+pub struct StepArgs {
+    /// A command to run on a notice: a path, or words in quotes. No shell is involved. May be given again: they run
+    /// side by side
+    #[arg(long, value_name = "COMMAND")]
+    pub hook: Vec<String>,
+    /// The kinds of notice that --hook and --target-group are for [default: interruption and scale-in]
+    #[arg(long, value_name = "KIND")]
+    pub on: Vec<NoticeKind>,
+    /// An AWS target group to leave on a notice
+    #[arg(long, value_name = "ARN")]
+    pub target_group: Vec<String>,
+    /// The configuration file; with --hook or --target-group it is read only if it is named here
+    /// [default: /etc/spot-watchdog/watchdog.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The base URL of the metadata service, where it is not the machine's own
+    #[arg(long, value_name = "URL")]
+    pub metadata_endpoint: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// What a run is told.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
+pub struct RunArgs {
+    /// What chooses the steps.
+    #[command(flatten)]
+    pub steps: StepArgs,
+    /// Where /healthz, /readyz, /status and /metrics are served, or "off"; may be given again
+    /// [default: 127.0.0.1:9189]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// The time between two questions to the metadata service [default: 5s]
+    #[arg(long, value_name = "SPAN")]
+    pub poll_interval: Option<String>,
+    /// Where the journal is kept [default: what systemd gives, else /var/lib/spot-watchdog or the user's own]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl StepArgs {
+    /// As the configuration reads them.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            config: self.config.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            hook: self.hook.clone(),
+            on: self.on.iter().map(|kind| kind.word().to_owned()).collect(),
+            target_group: self.target_group.clone(),
+            metadata_endpoint: self.metadata_endpoint.clone(),
+            log_format: self.log_format.map(|format| format.word().to_owned()),
+            ..Flags::default()
+        }
+    }
+}
+
+impl RunArgs {
+    /// As the configuration reads them.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            listen: self.listen.clone(),
+            poll_interval: self.poll_interval.clone(),
+            state_dir: self.state_dir.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            ..self.steps.flags()
+        }
+    }
+}
+
+/// What a rehearsal is told.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchdog rehearse --hook ./save_checkpoint.sh
+  watchdog rehearse --config watchdog.toml --yes --json verdict.json
+
+A hook sees SPOT_REHEARSAL=1: it should save and not stop. Steps that change something outside
+this machine are only checked, unless --live is given. Exit code 2 says that a step was not done
+in time.")]
+pub struct RehearseArgs {
+    /// What chooses the steps.
+    #[command(flatten)]
+    pub steps: StepArgs,
+    /// How much time the notice leaves
+    #[arg(long, value_name = "SPAN", default_value = "120s", value_parser = parse_span)]
+    pub notice: Duration,
+    /// Also do what changes something outside this machine: leave the load balancer, and come back
+    #[arg(long)]
+    pub live: bool,
+    /// Run the steps of a configuration file without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Write the result to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Whose metadata service is played.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum EmulatedCloud {
+    /// EC2's instance metadata service, IMDSv2
+    Aws(EmulateAwsArgs),
+}
+
+/// How EC2's metadata service is played.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchdog emulate aws --notice-after 30s
+  eval \"$(watchdog emulate aws --print-env)\"; aws sts get-caller-identity
+  watchdog --hook ./save_checkpoint.sh --metadata-endpoint http://127.0.0.1:1338")]
+pub struct EmulateAwsArgs {
+    /// Where it is served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1338")]
+    pub listen: SocketAddr,
+    /// When the interruption notice appears, counted from the start [default: never]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub notice_after: Option<Duration>,
+    /// What the notice says will be done
+    #[arg(long, value_name = "ACTION", default_value = "terminate")]
+    pub action: Action,
+    /// The time that the notice states: a span from its appearance, an RFC 3339 time, or "none"
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_time)]
+    pub time: StatedTime,
+    /// When a rebalance recommendation appears, counted from the start [default: never]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub rebalance_after: Option<Duration>,
+    /// Close the connection after each answer, as the real service may
+    #[arg(long)]
+    pub close_connections: bool,
+    /// Print the variables that make SDKs ask this service, and exit
+    #[arg(long)]
+    pub print_env: bool,
+}
+
+fn parse_time(text: &str) -> Result<StatedTime, String> {
+    if text == "none" {
+        return Ok(StatedTime::Unsaid);
+    }
+    match text.parse() {
+        Ok(time) => Ok(StatedTime::At(time)),
+        Err(_) => parse_span(text)
+            .map(StatedTime::After)
+            .map_err(|_| "write a span (\"120s\"), an RFC 3339 time (\"2026-01-02T03:04:05Z\") or \"none\"".to_owned()),
+    }
+}
+
+/// A notice to hand in or to take back.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchdog notice shutdown --window 85s --reason 'pod is deleted'   in a preStop hook
+  watchdog notice interruption                                      from another tool
+  watchdog notice interruption --withdraw                           it was a mistake")]
+pub struct NoticeArgs {
+    /// What it announces
+    #[arg(value_name = "KIND")]
+    pub kind: NoticeKind,
+    /// How much time it leaves [default: what [assume] says for the kind]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "withdraw")]
+    pub window: Option<Duration>,
+    /// Why, for people; it is shown in the log and in the status
+    #[arg(long, value_name = "TEXT", conflicts_with = "withdraw")]
+    pub reason: Option<String>,
+    /// Take back the notice of this kind that was handed in
+    #[arg(long)]
+    pub withdraw: bool,
+    /// The state directory of the running watchdog [default: where it is looked for by this user]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// How the status is shown.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchdog status
+  watchdog status --follow
+  watchdog status --json | jq .episode")]
+pub struct StatusArgs {
+    /// Show each change as it comes, until interrupted
+    #[arg(long)]
+    pub follow: bool,
+    /// Show it as JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+    /// The address that the running watchdog serves [default: what the configuration says]
+    #[arg(long, value_name = "ADDR", conflicts_with = "url")]
+    pub listen: Option<SocketAddr>,
+    /// The same as a URL, where a proxy or a name stands between
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// What is generated.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Generated {
+    /// Man pages, one for each command, into a directory
+    Man {
+        /// The directory; it is made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// The JSON schema of the configuration file, for editors
+    Schema,
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::*;
+    use clap::CommandFactory;
+
+    fn typed(line: &str) -> Cli {
+        Cli::try_parse_from(std::iter::once("watchdog").chain(line.split_whitespace())).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_happens_without_a_command() {
+        let bare = typed("--hook a --hook b --on rebalance --listen off --poll-interval 1s --state-dir s").run;
+        let Some(Command::Run(named)) =
+            typed("run --hook a --hook b --on rebalance --listen off --poll-interval 1s --state-dir s").command
+        else {
+            unreachable!("it says run")
+        };
+        assert_eq!(bare, named);
+        let flags = bare.flags();
+        assert_eq!(flags.hook, ["a", "b"]);
+        assert_eq!(flags.on, ["rebalance"]);
+        assert_eq!((flags.poll_interval.as_deref(), flags.state_dir.as_deref()), (Some("1s"), Some("s")));
+        assert!(Cli::try_parse_from(["watchdog", "--hook", "a", "status"]).is_err(), "flags of two commands");
+    }
+
+    #[test]
+    fn an_emulated_time_is_a_span_a_time_or_none() {
+        let time = |text| parse_time(text);
+        assert_eq!(time("90s"), Ok(StatedTime::After(Duration::from_secs(90))));
+        assert_eq!(time("none"), Ok(StatedTime::Unsaid));
+        assert!(matches!(time("2026-01-02T03:04:05Z"), Ok(StatedTime::At(_))));
+        assert!(time("soon").unwrap_err().contains("RFC 3339"));
+    }
+}

@@ -1,0 +1,98 @@
+//! The command line: one file a command. The only place where something is printed and where `anyhow` is used.
+
+pub mod args;
+pub mod emulate;
+pub mod generate;
+pub mod notice;
+pub mod status;
+
+use crate::config::{Blame, Refused};
+use args::Cli;
+use clap::Parser;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::{ExitCode, Termination};
+
+/// How the process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Well.
+    Well,
+    /// Something went wrong.
+    Wrong,
+    /// A rehearsed step was not done in time.
+    Late,
+    /// The command line is wrong: `EX_USAGE` of `sysexits.h`.
+    Usage,
+    /// The configuration is wrong: `EX_CONFIG` of `sysexits.h`. systemd does not restart after it.
+    Configuration,
+}
+
+impl Exit {
+    /// The number for it.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Well => 0,
+            Self::Wrong => 1,
+            Self::Late => 2,
+            Self::Usage => 64,
+            Self::Configuration => 78,
+        }
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// How to end, where there is nothing to do: help was asked for, or the line is wrong. It was said already.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+    Cli::try_parse_from(line).map_err(|error| {
+        // A closed stdout or stderr changes nothing about how we end.
+        let _ = error.print();
+        if error.use_stderr() { Exit::Usage } else { Exit::Well }
+    })
+}
+
+/// Says why nothing starts.
+pub fn refuse(refused: &Refused) -> Exit {
+    complain(&refused.to_string());
+    match refused.blame() {
+        Blame::Usage => Exit::Usage,
+        Blame::Configuration => Exit::Configuration,
+    }
+}
+
+/// Ends a command that stands for itself; what went wrong is told, each cause on its line.
+pub fn end(result: anyhow::Result<()>) -> Exit {
+    match result {
+        Ok(()) => Exit::Well,
+        Err(error) => {
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            complain(&causes.join(": "));
+            Exit::Wrong
+        }
+    }
+}
+
+/// Prints to stdout. A reader that went away is no error of ours.
+///
+/// # Errors
+/// Where stdout cannot be written, a full disk for instance.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Prints to stderr, if anybody listens there.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,278 @@
+//! Configuration: flags, variables, a file and the shipped defaults become validated [`Settings`].
+//!
+//! The stages: [`Start`] is what the process finds; each of its four layers is parsed with the place of every value;
+//! every layer is read whole, so that everything that is wrong is told at once; the topmost value counts; and only
+//! [`Settings`] leaves. Nothing here knows what a step does: its kind's [`Row`] builds it. Nothing starts, connects or
+//! changes anything.
+
+mod keys;
+mod layer;
+mod schema;
+mod settings;
+mod sources;
+mod start;
+mod steps;
+mod value;
+mod wrong;
+
+#[cfg(test)]
+mod tests;
+
+pub use schema::schema;
+pub use settings::{Expose, LogFormat, Settings, SourceSetting, StepSetting};
+pub use start::{Flags, Start};
+pub use value::parse_span;
+pub use wrong::{Blame, Place, Refused, Wrong};
+
+use crate::model::{Assume, Finding, Policy, Undo, Weight};
+use crate::{actions, sources as ears};
+use layer::{Layer, Origin, Section, Written, pick, pick_if_any};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wrong::Wrongs;
+
+/// The shipped file: every key, its default and its reason. Defaults stand nowhere else.
+pub const SHIPPED: &str = include_str!("../../config/watchdog.toml");
+
+/// The file that is read where nothing else is asked for.
+pub const USUAL_FILE: &str = "/etc/spot-watchdog/watchdog.toml";
+
+/// The most bytes of a configuration file; beyond it, it is something else.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The most past episodes that are kept: recovery reads their names at each start.
+const MOST_EPISODES: u32 = 10_000;
+
+/// Reads and validates everything that was configured. `step_rows` and `source_rows` are the kinds there are.
+///
+/// # Errors
+/// [`Refused`], with everything that is wrong.
+pub fn load(
+    start: &Start,
+    step_rows: &'static [actions::Row],
+    source_rows: &'static [ears::Row],
+) -> Result<Settings, Refused> {
+    let typed = start.typed();
+    let (set, mut warnings) = start.set();
+    let mut wrongs = Wrongs::default();
+    let origin = file_to_read(start, &typed, &set)?;
+    let text = match &origin {
+        Some(path) => read_file(path).map_err(|(place, sentence)| {
+            let mut wrongs = Wrongs::default();
+            wrongs.add(place, sentence);
+            wrongs.verdict().err().unwrap_or_else(|| Refused::usage(""))
+        })?,
+        None => String::new(),
+    };
+
+    let flags = Layer::of_texts(Origin::Flags, &typed);
+    let variables = Layer::of_texts(Origin::Variables, &set);
+    let name = origin.as_deref().map(Path::to_string_lossy).unwrap_or_default();
+    let file = Layer::of_file(&name, &text, &mut wrongs);
+    wrongs = stop_at_once(wrongs)?;
+    let shipped = Layer::of_file("the built-in config/watchdog.toml", SHIPPED, &mut wrongs);
+    let typed = [flags.top(), variables.top()];
+    let filed = [file.top(), shipped.top()];
+    let layers = [flags.top(), variables.top(), file.top(), shipped.top()];
+
+    let valid: Vec<&str> = keys::TOP.iter().map(|key| key.name).chain(keys::TABLES.iter().copied()).collect();
+    for file in &filed {
+        file.only(&valid, &mut wrongs);
+    }
+
+    let ground = sources::Ground { typed: &typed, file: &file.top(), shipped: &shipped.top(), start };
+    let sources = sources::read(&ground, source_rows, &mut wrongs);
+    let listening = sources::listening(&sources);
+    warnings.extend(sources::warnings(&listening));
+    let steps = steps(start, &typed, &file.top(), step_rows, &mut wrongs);
+    if steps.steps.is_empty() {
+        let sentence = "there are none: a notice will be shown, written down and served, and nothing will be done";
+        warnings.push(Finding::new(Weight::Warning, "steps", sentence));
+    }
+
+    let span = |key: &keys::Key, wrongs: &mut Wrongs| pick(&layers, key, value::span, wrongs);
+    let undo = [("put-back", PutBack(Undo::PutBack)), ("stay", PutBack(Undo::Stay))];
+    let policy = Policy {
+        steps: steps.steps,
+        sources: listening,
+        assume: assume(&filed, &mut wrongs),
+        reserve: span(&keys::RESERVE, &mut wrongs),
+        least_window: pick(&layers, &keys::LEAST_WINDOW, value::span_from(Duration::from_secs(1)), &mut wrongs),
+        lead: span(&keys::LEAD, &mut wrongs),
+        survived_after: span(&keys::SURVIVED_AFTER, &mut wrongs),
+        undo_on_survival: pick(&layers, &keys::UNDO_ON_SURVIVAL, value::word(&undo), &mut wrongs).0,
+    };
+    // The interval of the whole is read by the sources; here it is held to its bounds even where no source uses it.
+    let _: Duration = pick(&layers, &keys::POLL_INTERVAL, value::span_from(sources::SHORTEST_POLL), &mut wrongs);
+    let settings = Settings {
+        policy,
+        steps: steps.settings,
+        sources,
+        listen: pick(&layers, &keys::LISTEN, value::listen, &mut wrongs),
+        expose: pick(
+            &layers,
+            &keys::EXPOSE,
+            value::word(&[("health", Expose::Health), ("all", Expose::All)]),
+            &mut wrongs,
+        ),
+        allowed_hosts: pick(&layers, &keys::ALLOWED_HOSTS, value::hosts, &mut wrongs),
+        state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut wrongs),
+        episodes_kept: pick(&layers, &keys::EPISODES_KEPT, value::count(1, MOST_EPISODES), &mut wrongs),
+        log_format: pick(
+            &layers,
+            &keys::LOG_FORMAT,
+            value::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            &mut wrongs,
+        ),
+        metadata_endpoint: pick_if_any(&layers, &keys::METADATA_ENDPOINT, value::endpoint, &mut wrongs),
+        origin,
+        warnings,
+    };
+    wrongs.verdict()?;
+    Ok(settings)
+}
+
+/// Where a running daemon is likely to be found, for the commands that talk to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Whereabouts {
+    /// Where it serves; empty where it is off.
+    pub listen: Vec<SocketAddr>,
+    /// Where its state is, if that was named.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Where a daemon that was started in the same way is likely to be found. A file that is not there or not right is no
+/// hindrance: the daemon that runs may have been started before it was changed.
+pub fn whereabouts(start: &Start) -> Whereabouts {
+    let typed = start.typed();
+    let (set, _) = start.set();
+    let mut unheard = Wrongs::default();
+    let origin = named(&typed, &set).unwrap_or_else(|| start.usual_file.clone());
+    let text = read_file(&origin).unwrap_or_default();
+    let flags = Layer::of_texts(Origin::Flags, &typed);
+    let variables = Layer::of_texts(Origin::Variables, &set);
+    let file = Layer::of_file("", &text, &mut unheard);
+    let shipped = Layer::of_file("", SHIPPED, &mut unheard);
+    let layers = [flags.top(), variables.top(), file.top(), shipped.top()];
+    Whereabouts {
+        listen: pick(&layers, &keys::LISTEN, value::listen, &mut unheard),
+        state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut unheard),
+    }
+}
+
+/// The step that flags and variables stand for, after those of the file.
+fn steps(
+    start: &Start,
+    typed: &[Section<'_, '_>],
+    file: &Section<'_, '_>,
+    rows: &'static [actions::Row],
+    wrongs: &mut Wrongs,
+) -> steps::Steps {
+    let mut steps = steps::Steps::default();
+    steps.read(file, rows, wrongs);
+    let on = pick_if_any(typed, &keys::ON, value::kinds, wrongs);
+    // A flag beats a variable, so only the first of the two that has the key is listened to.
+    let topmost = |key: &keys::Key| typed.iter().find(|section| section.has(key.name));
+    if let Some(section) = topmost(&keys::HOOK) {
+        for text in section.read(keys::HOOK.name, value::texts, wrongs).unwrap_or_default() {
+            if let Some(step) = steps::hook(section.here_of(keys::HOOK.name), &text, start, wrongs) {
+                steps.add(step, on.as_ref(), rows, wrongs);
+            }
+        }
+    }
+    if let Some(section) = topmost(&keys::TARGET_GROUP) {
+        for arn in section.read(keys::TARGET_GROUP.name, value::texts, wrongs).unwrap_or_default() {
+            steps.add(steps::target_group(section.here_of(keys::TARGET_GROUP.name), &arn), on.as_ref(), rows, wrongs);
+        }
+    }
+    if let (Some(section), None, None) = (topmost(&keys::ON), topmost(&keys::HOOK), topmost(&keys::TARGET_GROUP)) {
+        let sentence = "it says when --hook and --target-group are due, and neither is given";
+        wrongs.add(section.here_of(keys::ON.name), sentence);
+    }
+    steps
+}
+
+fn assume(filed: &[Section<'_, '_>], wrongs: &mut Wrongs) -> Assume {
+    let tables: Vec<_> = filed.iter().filter_map(|file| file.table("assume", wrongs)).collect();
+    for table in &tables {
+        table.only(&keys::names(keys::ASSUME), wrongs);
+    }
+    let mut span = |key: &keys::Key| pick(&tables, key, value::span_from(Duration::from_secs(1)), wrongs);
+    Assume {
+        interruption: span(&keys::INTERRUPTION),
+        hibernate: span(&keys::HIBERNATE),
+        scale_in: span(&keys::SCALE_IN),
+        shutdown: span(&keys::SHUTDOWN),
+        rebalance: span(&keys::REBALANCE),
+        maintenance: span(&keys::MAINTENANCE),
+    }
+}
+
+/// The file to read: the one that is named; none where the command line has steps of its own; else the usual one.
+fn file_to_read(
+    start: &Start,
+    typed: &BTreeMap<&'static str, Written>,
+    set: &BTreeMap<&'static str, Written>,
+) -> Result<Option<PathBuf>, Refused> {
+    if let Some(path) = named(typed, set) {
+        return Ok(Some(path));
+    }
+    let has = |key: &keys::Key| typed.contains_key(key.name) || set.contains_key(key.name);
+    if has(&keys::HOOK) || has(&keys::TARGET_GROUP) {
+        return Ok(None);
+    }
+    if start.usual_file.exists() {
+        return Ok(Some(start.usual_file.clone()));
+    }
+    Err(Refused::usage(format!(
+        "nothing to do: no --hook, no --target-group, no --config, and there is no {}\n\
+         give it a command to run when the machine is to be taken: watchdog --hook ./save_checkpoint.sh",
+        start.usual_file.display()
+    )))
+}
+
+/// The file that a flag or a variable names.
+fn named(typed: &BTreeMap<&'static str, Written>, set: &BTreeMap<&'static str, Written>) -> Option<PathBuf> {
+    let config = keys::CONFIG.name;
+    match typed.get(config).or_else(|| set.get(config))? {
+        Written::Text(path) => Some(PathBuf::from(path)),
+        Written::Texts(_) => None,
+    }
+}
+
+/// Reads a configuration file, bounded.
+fn read_file(path: &Path) -> Result<String, (Place, String)> {
+    let name: std::sync::Arc<str> = path.to_string_lossy().into();
+    let whole = || Place::File(std::sync::Arc::clone(&name));
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| (whole(), format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err((whole(), "is larger than 1 MiB, which no configuration is".to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count();
+        (Place::Line(name, line), "is not UTF-8; save the file as UTF-8".to_owned())
+    })
+}
+
+/// Nothing more is read where a layer is no TOML: what would follow from it would be guesses.
+fn stop_at_once(wrongs: Wrongs) -> Result<Wrongs, Refused> {
+    wrongs.verdict()?;
+    Ok(Wrongs::default())
+}
+
+/// `Undo` with the default that fills the place of a value that could not be read.
+#[derive(Clone, Copy)]
+struct PutBack(Undo);
+
+impl Default for PutBack {
+    fn default() -> Self {
+        Self(Undo::PutBack)
+    }
+}

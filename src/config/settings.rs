@@ -1,0 +1,92 @@
+//! The settings: what leaves the configuration, validated, each value as its type.
+
+use crate::actions::{Action, Reach};
+use crate::model::{Finding, Policy, StepName};
+use crate::sources::Ear;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that was configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the mind needs to know.
+    pub policy: Policy,
+    /// What carries out each step of the policy, in the same order.
+    pub steps: Vec<StepSetting>,
+    /// What is listened to.
+    pub sources: Vec<SourceSetting>,
+    /// Where the endpoint is served; empty where it is off.
+    pub listen: Vec<SocketAddr>,
+    /// What an address that is not loopback serves.
+    pub expose: Expose,
+    /// Host names that the endpoint answers to, in lowercase, beside literal addresses and localhost.
+    pub allowed_hosts: Vec<String>,
+    /// Where the journal is kept, if that was named; absolute.
+    pub state_dir: Option<PathBuf>,
+    /// How many past episodes are kept, at least one.
+    pub episodes_kept: u32,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// The metadata service that was named for all sources, without a slash at its end.
+    pub metadata_endpoint: Option<String>,
+    /// The file that was read, where one was.
+    pub origin: Option<PathBuf>,
+    /// What is odd and not wrong.
+    pub warnings: Vec<Finding>,
+}
+
+/// What carries out a step.
+#[derive(Clone, Debug)]
+pub struct StepSetting {
+    /// Which step of the policy.
+    pub name: StepName,
+    /// The kind of action, as in its row.
+    pub kind: &'static str,
+    /// Whether it reaches beyond this machine.
+    pub reach: Reach,
+    /// The action.
+    pub action: Arc<dyn Action>,
+}
+
+/// Something to listen to.
+#[derive(Clone, Debug)]
+pub struct SourceSetting {
+    /// The kind of source, as in its row.
+    pub kind: &'static str,
+    /// The time between two polls, at least 50 ms; without meaning for one that is not asked.
+    pub poll_interval: Duration,
+    /// The source.
+    pub ear: Ear,
+}
+
+/// What an address that is not loopback serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Expose {
+    /// The health paths and metrics.
+    #[default]
+    Health,
+    /// Everything.
+    All,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// The word for it in configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Sources: the `[[source]]` tables. Like a step, a source is read twice: here its kind and the keys that are ours to
+//! weigh, then its kind's row builds it from the others.
+
+use super::keys;
+use super::layer::{Section, pick, pick_if_any};
+use super::settings::SourceSetting;
+use super::start::Start;
+use super::value;
+use super::wrong::{Place, Wrongs, hint, shown, worded};
+use crate::model::{Finding, Listening, SourceName, Spoken, Weight};
+use crate::sources::{BuildError, Ear, Row};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The shortest poll interval.
+pub(super) const SHORTEST_POLL: Duration = Duration::from_millis(50);
+
+/// Below this a poll interval is for tests.
+const BRISK_POLL: Duration = Duration::from_secs(1);
+
+/// The layers that a source's keys come from.
+pub(super) struct Ground<'s, 'l, 'i> {
+    /// Flags and variables: they beat a source's own keys.
+    pub(super) typed: &'s [Section<'l, 'i>],
+    /// The user's file: a source's own keys beat it.
+    pub(super) file: &'s Section<'l, 'i>,
+    /// The shipped file.
+    pub(super) shipped: &'s Section<'l, 'i>,
+    /// For the variables of others.
+    pub(super) start: &'s Start,
+}
+
+/// Reads the sources: the user's if there are any, else the shipped ones.
+pub(super) fn read(ground: &Ground<'_, '_, '_>, rows: &'static [Row], wrongs: &mut Wrongs) -> Vec<SourceSetting> {
+    let shipped = ground.shipped.tables("source", wrongs).unwrap_or_default();
+    let own = ground.file.tables("source", wrongs);
+    let listed = own.is_some();
+    let mut kinds = BTreeSet::new();
+    let mut sources = Vec::new();
+    for (index, own) in own.unwrap_or_else(|| shipped.clone()).into_iter().enumerate() {
+        let own = own.called(format!("source {}", index + 1));
+        let Some(kind) = own.require(keys::KIND.name, value::text, wrongs) else { continue };
+        let Some(row) = rows.iter().find(|row| row.kind == kind) else {
+            let hint = hint(&kind, rows.iter().map(|row| row.kind));
+            own.complain(keys::KIND.name, &format!("unknown kind of source \"{}\"{hint}", shown(&kind)), wrongs);
+            continue;
+        };
+        let own = own.called(format!("source \"{kind}\""));
+        let of_kind = |table: &&Section<'_, '_>| {
+            table.read(keys::KIND.name, value::text, &mut Wrongs::default()).as_deref() == Some(row.kind)
+        };
+        let defaults = shipped.iter().find(of_kind);
+        let place = if listed { None } else { Some(Place::File(format!("source \"{kind}\"").into())) };
+        if !kinds.insert(row.kind) {
+            own.complain(keys::KIND.name, "this source is there already", wrongs);
+        }
+        sources.extend(source(row, &own, defaults, ground, place, wrongs));
+    }
+    sources
+}
+
+/// Reads one source. What concerns the environment is told at `place` where the source stands in no file of the user's.
+fn source<'l, 'i>(
+    row: &Row,
+    own: &Section<'l, 'i>,
+    defaults: Option<&Section<'l, 'i>>,
+    ground: &Ground<'_, 'l, 'i>,
+    place: Option<Place>,
+    wrongs: &mut Wrongs,
+) -> Option<SourceSetting> {
+    let everywhere: Vec<_> = ground.typed.iter().chain([own, ground.file, ground.shipped]).cloned().collect();
+    let poll_interval = pick(&everywhere, &keys::POLL_INTERVAL, value::span_from(SHORTEST_POLL), wrongs);
+
+    let valid = own_keys(row);
+    let mut table = defaults.map(|defaults| defaults.only_these(&valid)).unwrap_or_default();
+    table.extend(own.only_these(&valid));
+    if valid.iter().any(|key| key == keys::METADATA_ENDPOINT.name) {
+        let endpoint = pick_if_any(&everywhere, &keys::METADATA_ENDPOINT, value::endpoint, wrongs);
+        table.remove(keys::METADATA_ENDPOINT.name);
+        table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
+    }
+    let built = (row.build)(table, &|name| ground.start.variable(name).map(str::to_owned));
+
+    // Who is told by signals is asked at no interval.
+    let ours: &[keys::Key] = match &built {
+        Ok(Ear::Signals) => &[keys::KIND],
+        Ok(Ear::Asked(_)) | Err(_) => keys::SOURCE,
+    };
+    let names: Vec<&str> = ours.iter().map(|key| key.name).chain(valid.iter().map(String::as_str)).collect();
+    own.only(&names, wrongs);
+    match built {
+        Ok(ear) => Some(SourceSetting { kind: row.kind, poll_interval, ear }),
+        Err(BuildError { key, message }) => {
+            match place.filter(|_| key.is_empty()) {
+                Some(place) => wrongs.add(place, worded(&message)),
+                None => own.complain(&key, &message, wrongs),
+            }
+            None
+        }
+    }
+}
+
+/// A kind's own keys, as its schema names them.
+pub(super) fn own_keys(row: &Row) -> Vec<String> {
+    let schema = (row.schema)();
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// The sources that are asked regularly, for the mind.
+pub(super) fn listening(sources: &[SourceSetting]) -> Vec<Listening> {
+    let asked = |source: &SourceSetting| match &source.ear {
+        Ear::Asked(asked) => Some(Listening { source: asked.name(), interval: source.poll_interval }),
+        Ear::Signals => None,
+    };
+    sources.iter().filter_map(asked).collect()
+}
+
+/// What is odd about how the sources are asked.
+pub(super) fn warnings(listening: &[Listening]) -> Vec<Finding> {
+    let brisk = listening.iter().filter(|listening| listening.interval < BRISK_POLL);
+    brisk.map(|Listening { source, interval }| warning(source, *interval)).collect()
+}
+
+fn warning(source: &SourceName, interval: Duration) -> Finding {
+    let sentence = format!(
+        "it is asked every {}, which is for tests: a metadata service limits how often it may be asked, and \"5s\" is plenty",
+        Spoken(interval)
+    );
+    Finding::new(Weight::Warning, format!("source {source}"), sentence)
+}

@@ -1,0 +1,147 @@
+//! What a start finds: the flags, the variables that concern us, and where it was called. The only file of the
+//! configuration that looks at the process; everything else gets it as an argument.
+
+use super::keys::{self, Shape};
+use super::layer::{PREFIX, Written, variable};
+use super::wrong::{nearest, shown};
+use crate::model::{Finding, Weight};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The flags of a run, as they were typed. Empty means that it was not given.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<String>,
+    /// `--hook`
+    pub hook: Vec<String>,
+    /// `--on`
+    pub on: Vec<String>,
+    /// `--target-group`
+    pub target_group: Vec<String>,
+    /// `--listen`
+    pub listen: Vec<String>,
+    /// `--poll-interval`
+    pub poll_interval: Option<String>,
+    /// `--state-dir`
+    pub state_dir: Option<String>,
+    /// `--metadata-endpoint`
+    pub metadata_endpoint: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<String>,
+}
+
+/// What a start finds.
+#[derive(Clone)]
+pub struct Start {
+    /// The flags.
+    pub flags: Flags,
+    /// The variables, by name. Sources look theirs up here; values may be secrets and are not shown.
+    pub variables: BTreeMap<String, String>,
+    /// The directory that relative paths are meant from.
+    pub directory: PathBuf,
+    /// Where the file is when no flag and no variable names one.
+    pub usual_file: PathBuf,
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start")
+            .field("flags", &self.flags)
+            .field("variables", &self.variables.len())
+            .field("directory", &self.directory)
+            .field("usual_file", &self.usual_file)
+            .finish()
+    }
+}
+
+impl Start {
+    /// This process's own start.
+    pub fn here(flags: Flags) -> Self {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        Self {
+            flags,
+            variables: std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect(),
+            directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            usual_file: PathBuf::from(super::USUAL_FILE),
+        }
+    }
+
+    /// A variable that is set and not empty: an empty one is how charts and units leave one out.
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())
+    }
+
+    /// The flags as keys.
+    pub(super) fn typed(&self) -> BTreeMap<&'static str, Written> {
+        let flags = &self.flags;
+        let mut written = BTreeMap::new();
+        let texts = [
+            (keys::CONFIG, &flags.config),
+            (keys::POLL_INTERVAL, &flags.poll_interval),
+            (keys::STATE_DIR, &flags.state_dir),
+            (keys::METADATA_ENDPOINT, &flags.metadata_endpoint),
+            (keys::LOG_FORMAT, &flags.log_format),
+        ];
+        for (key, text) in texts {
+            if let Some(text) = text {
+                written.insert(key.name, Written::Text(self.grounded(key.name, text)));
+            }
+        }
+        let lists = [
+            (keys::HOOK, &flags.hook),
+            (keys::ON, &flags.on),
+            (keys::TARGET_GROUP, &flags.target_group),
+            (keys::LISTEN, &flags.listen),
+        ];
+        for (key, list) in lists {
+            if !list.is_empty() {
+                written.insert(key.name, Written::Texts(list.clone()));
+            }
+        }
+        written
+    }
+
+    /// Our variables as keys, and a warning for each that is none.
+    pub(super) fn set(&self) -> (BTreeMap<&'static str, Written>, Vec<Finding>) {
+        let known: Vec<_> = keys::TOP.iter().chain(keys::TYPED).collect();
+        let names: Vec<String> = known.iter().map(|key| variable(key.name)).collect();
+        let mut written = BTreeMap::new();
+        let mut warnings = Vec::new();
+        for name in self.variables.keys().filter(|name| name.starts_with(PREFIX)) {
+            let key = known.iter().find(|key| variable(key.name) == *name);
+            match (key, self.variable(name)) {
+                (Some(key), Some(value)) => {
+                    let value = match key.shape {
+                        Shape::Text => self.grounded(key.name, value),
+                        Shape::Span
+                        | Shape::Count(_)
+                        | Shape::Flag
+                        | Shape::Word(_)
+                        | Shape::Texts
+                        | Shape::TextOrTexts
+                        | Shape::Kinds => value.to_owned(),
+                    };
+                    written.insert(key.name, Written::Text(value));
+                }
+                (Some(_), None) => {}
+                (None, _) => {
+                    let hint = match nearest(name, names.iter().map(String::as_str)) {
+                        Some(near) => format!("; did you mean {near}?"),
+                        None => String::new(),
+                    };
+                    let sentence = format!("no such variable is known, and it is ignored{hint}");
+                    warnings.push(Finding::new(Weight::Warning, shown(name), sentence));
+                }
+            }
+        }
+        (written, warnings)
+    }
+
+    /// A path from a flag or a variable is meant from where we were called.
+    fn grounded(&self, key: &str, text: &str) -> String {
+        let relative = key == keys::STATE_DIR.name && !text.is_empty();
+        if relative { self.directory.join(text).to_string_lossy().into_owned() } else { text.to_owned() }
+    }
+}

@@ -1,0 +1,292 @@
+//! Steps: the `[[step]]` tables and those that flags stand for.
+//!
+//! A step is read twice: here its name, its kind and the keys that all steps have, then its kind's row builds the action
+//! from the others. What the row complains of is shown at the line of its key.
+
+use super::keys;
+use super::layer::Section;
+use super::settings::StepSetting;
+use super::start::Start;
+use super::value;
+use super::wrong::{Place, Wrongs, hint, nearest, shown, worded};
+use crate::actions::{BuildError, Row};
+use crate::model::{NoticeKind, Rerun, Step, StepName};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+/// The most steps: each may be a process, all at once.
+const MOST: usize = 100;
+
+/// The most that a failure is tried again.
+const MOST_RETRIES: u32 = 100;
+
+/// Steps in the order of their declaration.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    pub(super) steps: Vec<Step>,
+    pub(super) settings: Vec<StepSetting>,
+    names: BTreeSet<String>,
+}
+
+impl Steps {
+    /// Adds the steps of a file.
+    pub(super) fn read(&mut self, file: &Section<'_, '_>, rows: &'static [Row], wrongs: &mut Wrongs) {
+        let tables = file.tables("step", wrongs).unwrap_or_default();
+        if let Some(one_too_many) = tables.get(MOST) {
+            wrongs.add(one_too_many.here(), format!("more than {MOST} steps"));
+            return;
+        }
+        // Names first, so that `after` may name a step that is declared later.
+        let mut named = Vec::new();
+        for (index, table) in tables.into_iter().enumerate() {
+            let table = table.called(format!("step {}", index + 1));
+            let name = table.require(keys::NAME.name, value::name, wrongs);
+            let table = match &name {
+                Some(name) => table.called(format!("step \"{name}\"")),
+                None => table,
+            };
+            if let Some(name) = &name
+                && !self.names.insert(name.clone())
+            {
+                table.complain(keys::NAME.name, "another step has this name", wrongs);
+            }
+            named.push((name, table));
+        }
+        let names = self.names.clone();
+        for (name, table) in &named {
+            let Some((step, row)) = common(name.as_deref(), table, &names, rows, wrongs) else { continue };
+            let own = match own_keys(row) {
+                // Keys that it does not know were complained of already.
+                Some(valid) => table.only_these(&valid),
+                None => table.rest(&keys::names(keys::STEP)),
+            };
+            match (row.build)(own) {
+                Ok(action) => self.push(step, row, action),
+                Err(BuildError { key, message }) => table.complain(&key, &message, wrongs),
+            }
+        }
+        if let Some(circle) = circle(&self.steps) {
+            let first = named.iter().find(|(name, _)| name.as_deref() == circle.first().copied());
+            if let Some((_, table)) = first {
+                let sentence = format!("these steps wait for each other: {}", circle.join(" → "));
+                table.complain(keys::AFTER.name, &sentence, wrongs);
+            }
+        }
+    }
+
+    /// Adds a step that a flag or a variable stands for.
+    pub(super) fn add(
+        &mut self,
+        typed: Typed,
+        on: Option<&BTreeSet<NoticeKind>>,
+        rows: &'static [Row],
+        wrongs: &mut Wrongs,
+    ) {
+        let Typed { place, name, kind, own } = typed;
+        let Some(row) = rows.iter().find(|row| row.kind == kind) else {
+            wrongs.add(place, format!("this build has no step of kind \"{kind}\""));
+            return;
+        };
+        let name = self.unique(&name);
+        let mut step = plain(StepName::new(&name), row);
+        if let Some(on) = on {
+            step.on.clone_from(on);
+        }
+        match (row.build)(own) {
+            Ok(action) => self.push(step, row, action),
+            Err(BuildError { key: _, message }) => wrongs.add(place, worded(&message)),
+        }
+    }
+
+    fn push(&mut self, step: Step, row: &Row, action: std::sync::Arc<dyn crate::actions::Action>) {
+        self.settings.push(StepSetting { name: step.name.clone(), kind: row.kind, reach: row.reach, action });
+        self.steps.push(step);
+    }
+
+    /// The name, with `-2`, `-3` and so on where it is taken.
+    fn unique(&mut self, name: &str) -> String {
+        let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+        let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !self.names.contains(name));
+        let free = free.unwrap_or_default();
+        self.names.insert(free.clone());
+        free
+    }
+}
+
+/// A step that a flag or a variable stands for.
+#[derive(Debug)]
+pub(super) struct Typed {
+    pub(super) place: Place,
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    pub(super) own: toml::Table,
+}
+
+/// The step of a `--hook`: a path, or a command that is split into words as a shell would split it.
+pub(super) fn hook(place: Place, text: &str, start: &Start, wrongs: &mut Wrongs) -> Option<Typed> {
+    let words = if start.directory.join(text).is_file() { Some(vec![text.to_owned()]) } else { shlex::split(text) };
+    let Some([program, arguments @ ..]) = words.as_deref() else {
+        let sentence = match words {
+            Some(_) => "it names no command".to_owned(),
+            None => format!("\"{}\" has a quote or a backslash without its counterpart", shown(text)),
+        };
+        wrongs.add(place, sentence);
+        return None;
+    };
+    // A name without a slash is searched in PATH, unless it is a file right here.
+    let here = start.directory.join(program);
+    let absolute = if program.contains('/') || here.is_file() { tidy(&here) } else { program.clone() };
+    let command: Vec<toml::Value> =
+        std::iter::once(absolute).chain(arguments.iter().cloned()).map(toml::Value::String).collect();
+    let mut own = toml::Table::new();
+    own.insert("command".to_owned(), toml::Value::Array(command));
+    // Relative arguments are meant from here too.
+    let directory = start.directory.to_string_lossy().into_owned();
+    own.insert("working-directory".to_owned(), toml::Value::String(directory));
+    Some(Typed { place, name: name_of(program), kind: "hook", own })
+}
+
+/// The step of a `--target-group`.
+pub(super) fn target_group(place: Place, arn: &str) -> Typed {
+    let mut own = toml::Table::new();
+    own.insert("target-groups".to_owned(), toml::Value::Array(vec![toml::Value::String(arn.to_owned())]));
+    Typed { place, name: "leave-load-balancer".to_owned(), kind: "target-group", own }
+}
+
+/// The path without its `.` parts: `/job/./save.sh` is what was typed, `/job/save.sh` what is meant.
+fn tidy(path: &Path) -> String {
+    path.components().collect::<std::path::PathBuf>().to_string_lossy().into_owned()
+}
+
+/// A step's name from the program that it runs.
+fn name_of(program: &str) -> String {
+    let stem = Path::new(program).file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let fits = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    // Room is left for a number that makes it unique.
+    let name: String = stem.chars().map(fits).take(value::NAME_LENGTH - 4).collect();
+    if name.is_empty() { "hook".to_owned() } else { name }
+}
+
+/// Reads the keys that all steps have. The step is `None` where it has no kind that is known.
+fn common(
+    name: Option<&str>,
+    table: &Section<'_, '_>,
+    names: &BTreeSet<String>,
+    rows: &'static [Row],
+    wrongs: &mut Wrongs,
+) -> Option<(Step, &'static Row)> {
+    let kind = table.require(keys::KIND.name, value::text, wrongs);
+    let row = kind.as_ref().and_then(|kind| rows.iter().find(|row| row.kind == kind));
+    if let (Some(kind), None) = (&kind, row) {
+        let hint = hint(kind, rows.iter().map(|row| row.kind));
+        table.complain(keys::KIND.name, &format!("unknown kind of step \"{}\"{hint}", shown(kind)), wrongs);
+    }
+
+    let on = table.read(keys::ON.name, value::kinds, wrongs);
+    let after = table.read(keys::AFTER.name, value::texts, wrongs).unwrap_or_default();
+    for earlier in &after {
+        if Some(earlier.as_str()) == name {
+            table.complain(keys::AFTER.name, "a step cannot wait for itself", wrongs);
+        } else if !names.contains(earlier) {
+            let near = nearest(earlier, names.iter().map(String::as_str).filter(|other| Some(*other) != name));
+            let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+            table.complain(keys::AFTER.name, &format!("there is no step \"{}\"{hint}", shown(earlier)), wrongs);
+        }
+    }
+    let timeout = table.read(keys::TIMEOUT.name, value::span_from(Duration::from_millis(1)), wrongs);
+    let needs = table.read(keys::NEEDS.name, value::span, wrongs);
+    if let (Some(needs), Some(timeout)) = (needs, timeout)
+        && needs > timeout
+    {
+        let sentence = format!(
+            "\"{}\" is more than its timeout, \"{}\"",
+            crate::model::Spoken(needs),
+            crate::model::Spoken(timeout)
+        );
+        table.complain(keys::NEEDS.name, &sentence, wrongs);
+    }
+    let optional = table.read(keys::OPTIONAL.name, value::flag, wrongs);
+    let hold_until_left = table.read(keys::HOLD_UNTIL_LEFT.name, value::span, wrongs);
+    let retries = table.read(keys::RETRIES.name, value::count(0, MOST_RETRIES), wrongs);
+    let repeat = table.read(keys::REPEAT.name, value::flag, wrongs);
+    let words = [("if-lost", Rerun::IfLost), ("never", Rerun::Never)];
+    let rerun = table.read(keys::RERUN.name, value::word(&words), wrongs);
+
+    let row = row?;
+    if let Some(own) = own_keys(row) {
+        let common = keys::STEP.iter().map(|key| key.name.to_owned());
+        let valid: Vec<String> = common.chain(own).collect();
+        table.only(&valid.iter().map(String::as_str).collect::<Vec<_>>(), wrongs);
+    }
+    let default = plain(StepName::new(name.unwrap_or_default()), row);
+    let step = Step {
+        on: on.unwrap_or(default.on),
+        after: after.iter().map(StepName::new).collect(),
+        needs: needs.unwrap_or_else(|| timeout.map_or(default.needs, |timeout| timeout.min(default.needs))),
+        timeout,
+        optional: optional.unwrap_or(default.optional),
+        hold_until_left,
+        retries: retries.unwrap_or(default.retries),
+        repeat: repeat.unwrap_or(default.repeat),
+        rerun: rerun.unwrap_or(default.rerun),
+        undo: default.undo,
+        name: default.name,
+    };
+    Some((step, row))
+}
+
+/// A step with every key left out. An array of tables cannot hold defaults, so these stand here and in the shipped
+/// file's example; a test holds them together.
+fn plain(name: StepName, row: &Row) -> Step {
+    Step {
+        name,
+        on: BTreeSet::from([NoticeKind::Interruption, NoticeKind::ScaleIn]),
+        after: Vec::new(),
+        timeout: None,
+        needs: row.defaults.needs,
+        optional: false,
+        hold_until_left: None,
+        retries: row.defaults.retries,
+        repeat: row.defaults.repeat,
+        rerun: Rerun::IfLost,
+        undo: row.undo,
+    }
+}
+
+/// A kind's own keys, as its schema names them; `None` where it names none, and its row alone knows.
+pub(super) fn own_keys(row: &Row) -> Option<Vec<String>> {
+    let schema = (row.schema)();
+    Some(schema.get("properties")?.as_object()?.keys().cloned().collect())
+}
+
+/// A circle in `after`, if there is one: `a`, `b`, `a`, each waiting for the next.
+fn circle(steps: &[Step]) -> Option<Vec<&str>> {
+    let waits_for = |name: &StepName| steps.iter().find(|step| step.name == *name).map(|step| step.after.as_slice());
+    // Steps of which it is known that no circle is reached from them.
+    let mut clear: BTreeSet<&StepName> = BTreeSet::new();
+    for first in steps {
+        let mut path: Vec<(&StepName, &[StepName])> = vec![(&first.name, &first.after)];
+        while let Some((name, rest)) = path.pop() {
+            let Some((next, rest)) = rest.split_first() else {
+                clear.insert(name);
+                continue;
+            };
+            path.push((name, rest));
+            if let Some(start) = path.iter().position(|(earlier, _)| *earlier == next) {
+                // A step that waits for itself was complained of already.
+                if path.len() - start == 1 {
+                    continue;
+                }
+                let around = path.iter().skip(start).map(|(name, _)| name.as_str()).chain([next.as_str()]);
+                return Some(around.collect());
+            }
+            if !clear.contains(next)
+                && let Some(after) = waits_for(next)
+            {
+                path.push((next, after));
+            }
+        }
+    }
+    None
+}

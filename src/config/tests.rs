@@ -1,0 +1,592 @@
+//! What the configuration promises: every key, every error, and who beats whom.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
+
+use super::*;
+use crate::actions::{Action, BuildError, Defaults, Job, Place as Here, Reach, Row, Task};
+use crate::model::{Ending, NoticeKind, Process, Rerun, Step};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A step that does nothing; it remembers what it was built from.
+#[derive(Debug)]
+struct Idle(toml::Table);
+
+impl Action for Idle {
+    fn describe(&self) -> String {
+        self.0.to_string().trim().to_owned()
+    }
+    fn act<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+        unreachable!("configuration runs nothing")
+    }
+    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+        unreachable!("configuration runs nothing")
+    }
+    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+        unreachable!("configuration runs nothing")
+    }
+    fn keep_warm<'a>(&'a self, _: &'a crate::actions::watchable::Place) -> Task<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+    fn warmth(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+    fn check<'a>(&'a self, _: &'a Here) -> Task<'a, Vec<Finding>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+}
+
+fn build(own: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
+    if let Some(toml::Value::Table(proof)) = own.get("proof")
+        && proof.contains_key("newr")
+    {
+        return Err(BuildError { key: "proof.newr".to_owned(), message: "unknown key".to_owned() });
+    }
+    if !own.contains_key("command") && !own.contains_key("target-groups") {
+        return Err(BuildError { key: String::new(), message: "command is missing".to_owned() });
+    }
+    Ok(Arc::new(Idle(own)))
+}
+
+fn hook_schema() -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "properties": { "command": { "type": "array" }, "working-directory": {}, "proof": {} },
+        "required": ["command"],
+    })
+}
+
+fn group_schema() -> schemars::Schema {
+    schemars::json_schema!({ "type": "object", "properties": { "target-groups": { "type": "array" } } })
+}
+
+static ROWS: &[Row] = &[
+    Row {
+        kind: "hook",
+        summary: "runs a command",
+        reach: Reach::Machine,
+        undo: Undo::Stay,
+        build,
+        schema: hook_schema,
+        defaults: Defaults { needs: Duration::from_secs(5), retries: 1, repeat: true },
+    },
+    Row {
+        kind: "target-group",
+        summary: "leaves AWS target groups",
+        reach: Reach::Outside,
+        undo: Undo::PutBack,
+        build,
+        schema: group_schema,
+        defaults: Defaults { needs: Duration::from_secs(3), retries: 0, repeat: false },
+    },
+];
+
+/// A start in an empty directory, with a configuration file if there is a text for it.
+struct Scene {
+    start: Start,
+    folder: tempfile::TempDir,
+}
+
+fn scene(file: &str) -> Scene {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("watchdog.toml");
+    if !file.is_empty() {
+        std::fs::write(&path, file).unwrap();
+    }
+    let start = Start {
+        flags: Flags::default(),
+        variables: BTreeMap::from([("HOME".to_owned(), "/home/ada".to_owned())]),
+        directory: folder.path().to_owned(),
+        usual_file: path,
+    };
+    Scene { start, folder }
+}
+
+impl Scene {
+    fn set(mut self, name: &str, value: &str) -> Self {
+        self.start.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn flags(mut self, flags: Flags) -> Self {
+        self.start.flags = flags;
+        self
+    }
+
+    fn load(&self) -> Result<Settings, Refused> {
+        load(&self.start, ROWS, ears::ROWS)
+    }
+
+    /// The settings; a refusal is shown.
+    fn settings(&self) -> Settings {
+        self.load().unwrap_or_else(|refused| panic!("{refused}"))
+    }
+
+    /// What is said of it, with the file's folder left out.
+    fn refused(&self) -> String {
+        let refused =
+            self.load().map(|_| "everything is well".to_owned()).unwrap_or_else(|refused| refused.to_string());
+        refused.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+}
+
+fn refused(file: &str) -> String {
+    scene(file).refused()
+}
+
+fn hooks(texts: &[&str]) -> Flags {
+    Flags { hook: texts.iter().map(|&text| text.to_owned()).collect(), ..Flags::default() }
+}
+
+/// The shipped file with all that is commented out brought in.
+fn shipped_whole() -> String {
+    let bring_in = |line: &'static str| match line.strip_prefix('#') {
+        Some(code) if !code.is_empty() && !code.starts_with(' ') => code,
+        Some(_) | None => line,
+    };
+    SHIPPED.lines().map(bring_in).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_shipped_file_is_a_configuration_with_and_without_its_examples() {
+    let settings = scene(SHIPPED).settings();
+    assert_eq!(settings.policy.steps, []);
+    assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
+    let settings = scene(&shipped_whole()).settings();
+    assert_eq!(settings.steps.len(), 3);
+    assert_eq!(settings.warnings, []);
+}
+
+#[test]
+fn what_stands_in_the_shipped_file_is_what_an_empty_file_means() {
+    let shown = |settings: &Settings| format!("{:?} {:?}", settings.policy, settings.sources);
+    assert_eq!(shown(&scene("# nothing\n").settings()), shown(&scene(SHIPPED).settings()));
+}
+
+#[test]
+fn every_key_stands_in_the_shipped_file_with_its_reason_and_nothing_else_does() {
+    let whole: toml::Table = toml::from_str(&shipped_whole()).unwrap();
+    let prose = schema::prose(SHIPPED);
+    let stands = |table: &str, here: &toml::Table, keys: &[keys::Key]| {
+        for key in keys {
+            assert!(here.contains_key(key.name), "{table}: {} does not stand in the shipped file", key.name);
+            if key.name != "kind" || table == "step" {
+                let place = (table.to_owned(), key.name.to_owned());
+                assert!(prose.contains_key(&place), "{table}: {} has no reason", key.name);
+            }
+        }
+    };
+    stands("", &whole, keys::TOP);
+    stands("assume", whole["assume"].as_table().unwrap(), keys::ASSUME);
+    let sources = whole["source"].as_array().unwrap();
+    assert_eq!(sources.len(), ears::ROWS.len());
+    for (source, row) in sources.iter().zip(ears::ROWS) {
+        assert_eq!(source["kind"].as_str(), Some(row.kind));
+        for key in sources::own_keys(row) {
+            assert!(source.get(&key).is_some(), "{}: {key} does not stand in the shipped file", row.kind);
+            assert!(prose.contains_key(&("source".to_owned(), key.clone())), "{}: {key} has no reason", row.kind);
+        }
+    }
+    stands("source", sources[0].as_table().unwrap(), keys::SOURCE);
+    stands("step", whole["step"][0].as_table().unwrap(), keys::STEP);
+    // That nothing else stands there is what loading it shows: unknown keys are refused.
+}
+
+#[test]
+fn the_example_step_shows_the_defaults_of_a_hook() {
+    let example = &scene(&shipped_whole()).settings().policy.steps[0];
+    let short = "[[step]]\nname = \"checkpoint\"\nkind = \"hook\"\ncommand = [\"x\"]\n";
+    let plain = &scene(short).settings().policy.steps[0];
+    let expected = Step { timeout: example.timeout, hold_until_left: example.hold_until_left, ..plain.clone() };
+    assert_eq!(*example, expected);
+    assert_eq!((plain.timeout, plain.hold_until_left), (None, None));
+}
+
+#[test]
+fn the_schema_has_every_key_and_the_keys_of_each_kind() {
+    let schema = schema(ROWS, ears::ROWS);
+    for key in keys::TOP {
+        assert!(schema["properties"][key.name]["description"].is_string(), "{}", key.name);
+    }
+    assert_eq!(schema["properties"]["poll-interval"]["default"], "5s");
+    assert_eq!(schema["properties"]["assume"]["properties"]["shutdown"]["default"], "25s");
+    let hook = &schema["properties"]["step"]["items"]["oneOf"][0];
+    assert_eq!(hook["properties"]["kind"]["const"], "hook");
+    assert_eq!(hook["required"], serde_json::json!(["name", "kind", "command"]));
+    for key in keys::STEP.iter().map(|key| key.name).chain(["command", "proof"]) {
+        assert!(hook["properties"][key].is_object(), "{key}");
+    }
+    let aws = &schema["properties"]["source"]["items"]["oneOf"][0]["properties"];
+    assert_eq!(aws["imds-v1"]["default"], "refuse");
+}
+
+#[test]
+fn every_kind_of_source_can_be_built() {
+    for row in ears::ROWS {
+        let settings = scene(&format!("[[source]]\nkind = \"{}\"\n", row.kind)).settings();
+        assert_eq!(settings.sources.len(), 1);
+    }
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+    let interval = |scene: &Scene| scene.settings().policy.sources[0].interval;
+    let of_file = || scene("poll-interval = \"4s\"\n");
+    let flags = || Flags { poll_interval: Some("2s".to_owned()), ..Flags::default() };
+    assert_eq!(interval(&scene("#\n")), Duration::from_secs(5));
+    assert_eq!(interval(&of_file()), Duration::from_secs(4));
+    let of_variable = of_file().set("SPOT_WATCHDOG_POLL_INTERVAL", "3s");
+    assert_eq!(interval(&of_variable), Duration::from_secs(3));
+    assert_eq!(interval(&of_variable.flags(flags())), Duration::from_secs(2));
+}
+
+/// Where the first source asks.
+fn endpoint(scene: &Scene) -> String {
+    match &scene.settings().sources[0].ear {
+        ears::Ear::Asked(source) => source.endpoint().to_string(),
+        ears::Ear::Signals => panic!("the first source is asked"),
+    }
+}
+
+#[test]
+fn a_source_of_its_own_stands_between_the_command_line_and_the_rest_of_the_file() {
+    let file = "poll-interval = \"4s\"\nmetadata-endpoint = \"http://10.0.0.1/\"\n\
+                [[source]]\nkind = \"aws\"\npoll-interval = \"7s\"\nmetadata-endpoint = \"http://10.0.0.2\"\n";
+    let interval = |scene: &Scene| scene.settings().policy.sources[0].interval;
+    assert_eq!(interval(&scene(file)), Duration::from_secs(7));
+    assert_eq!(endpoint(&scene(file)), "http://10.0.0.2");
+    let flags = Flags {
+        poll_interval: Some("1s".to_owned()),
+        metadata_endpoint: Some("http://127.0.0.1:1338/".to_owned()),
+        ..Flags::default()
+    };
+    let typed = scene(file).flags(flags);
+    assert_eq!(interval(&typed), Duration::from_secs(1));
+    assert_eq!(endpoint(&typed), "http://127.0.0.1:1338");
+    assert_eq!(endpoint(&scene("metadata-endpoint = \"http://10.0.0.1/\"\n")), "http://10.0.0.1");
+}
+
+#[test]
+fn the_variables_of_the_sdks_count_where_nothing_of_ours_says_otherwise() {
+    let mode = |file, mode| scene(file).set("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", mode);
+    let foreign = |file| mode(file, "IPv6").set("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://10.0.0.9");
+    assert_eq!(endpoint(&foreign("#\n")), "http://10.0.0.9");
+    assert_eq!(endpoint(&foreign("metadata-endpoint = \"http://10.0.0.1\"\n")), "http://10.0.0.1");
+    assert_eq!(endpoint(&mode("#\n", "IPv6")), "http://[fd00:ec2::254]");
+    let ours = "[[source]]\nkind = \"aws\"\nmetadata-endpoint-mode = \"ipv4\"\n";
+    assert_eq!(endpoint(&mode(ours, "IPv6")), "http://169.254.169.254");
+    let said = mode("#\n", "ipv5").refused();
+    assert_eq!(said, "source \"aws\": AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE must be IPv4 or IPv6");
+    let listed = mode("\n[[source]]\nkind = \"aws\"\n", "ipv5").refused();
+    assert_eq!(listed, format!("watchdog.toml:2: {said}"));
+}
+
+#[test]
+fn a_mistake_in_the_file_is_told_even_where_a_flag_beats_it() {
+    let flags = Flags { poll_interval: Some("2s".to_owned()), ..Flags::default() };
+    let said = scene("poll-interval = 4\n").flags(flags).refused();
+    assert_eq!(said, "watchdog.toml:1: poll-interval: 4 has no unit; write \"4s\" if seconds are meant");
+}
+
+#[test]
+fn variables_hold_lists_numbers_and_nothing() {
+    let settings = scene("listen = \"off\"\n")
+        .set("SPOT_WATCHDOG_LISTEN", "127.0.0.1:1, [::1]:2")
+        .set("SPOT_WATCHDOG_ALLOWED_HOSTS", "a.example,B.example")
+        .set("SPOT_WATCHDOG_EPISODES_KEPT", "7")
+        .set("SPOT_WATCHDOG_EXPOSE", "")
+        .set("SPOT_WATCHDOG_STATE_DIR", "state")
+        .settings();
+    assert_eq!(settings.listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]);
+    assert_eq!(settings.allowed_hosts, ["a.example", "b.example"]);
+    assert_eq!(settings.episodes_kept, 7);
+    assert_eq!(settings.expose, Expose::Health);
+    assert!(settings.state_dir.is_some_and(|dir| dir.is_absolute() && dir.ends_with("state")));
+}
+
+#[test]
+fn an_unknown_variable_is_a_warning_with_the_nearest_name() {
+    let settings = scene("#\n").set("SPOT_WATCHDOG_POL_INTERVAL", "3s").settings();
+    let warning = &settings.warnings[0];
+    assert_eq!(warning.subject, "SPOT_WATCHDOG_POL_INTERVAL");
+    assert_eq!(
+        warning.sentence,
+        "no such variable is known, and it is ignored; did you mean SPOT_WATCHDOG_POLL_INTERVAL?"
+    );
+}
+
+#[test]
+fn a_wrong_flag_is_a_matter_of_usage_and_a_wrong_variable_is_not() {
+    let flags = Flags { listen: vec!["9189".to_owned()], ..Flags::default() };
+    let refused = scene("#\n").flags(flags).load().unwrap_err();
+    assert_eq!(refused.blame(), Blame::Usage);
+    assert_eq!(
+        refused.to_string(),
+        "--listen: \"9189\" has no address; write \"127.0.0.1:9189\" for this machine, \"0.0.0.0:9189\" for every network"
+    );
+    let refused = scene("#\n").set("SPOT_WATCHDOG_LISTEN", "here").load().unwrap_err();
+    assert_eq!(refused.blame(), Blame::Configuration);
+    assert_eq!(
+        refused.to_string(),
+        "SPOT_WATCHDOG_LISTEN: \"here\" is no address with a port; write one as \"127.0.0.1:9189\" or \"[::1]:9189\""
+    );
+}
+
+#[test]
+fn without_a_file_or_a_hook_there_is_nothing_to_do() {
+    let nothing = scene("");
+    let refused = nothing.load().unwrap_err();
+    assert_eq!(refused.blame(), Blame::Usage);
+    insta::assert_snapshot!(nothing.refused(), @r"
+    nothing to do: no --hook, no --target-group, no --config, and there is no watchdog.toml
+    give it a command to run when the machine is to be taken: watchdog --hook ./save_checkpoint.sh
+    ");
+}
+
+#[test]
+fn a_file_that_is_named_and_missing_is_told() {
+    let flags = Flags { config: Some("/nowhere/watchdog.toml".to_owned()), ..Flags::default() };
+    let said = scene("").flags(flags).refused();
+    assert_eq!(said, "/nowhere/watchdog.toml: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn with_a_hook_the_usual_file_is_not_read_and_a_named_one_is() {
+    let file = "[[step]]\nname = \"save_checkpoint\"\nkind = \"hook\"\ncommand = [\"/x\"]\n";
+    let names =
+        |scene: &Scene| scene.settings().steps.iter().map(|step| step.name.to_string()).collect::<Vec<_>>().join(" ");
+    let alone = scene(file).flags(hooks(&["./save_checkpoint.sh"]));
+    assert_eq!(names(&alone), "save_checkpoint");
+    assert_eq!(alone.settings().origin, None);
+    let mut both = hooks(&["./save_checkpoint.sh", "/b/save_checkpoint.py --now"]);
+    let named = scene(file);
+    both.config = Some(named.start.usual_file.display().to_string());
+    both.target_group = vec!["arn:one".to_owned(), "arn:two".to_owned()];
+    let named = named.flags(both);
+    assert_eq!(
+        names(&named),
+        "save_checkpoint save_checkpoint-2 save_checkpoint-3 leave-load-balancer leave-load-balancer-2"
+    );
+    assert_eq!(named.settings().origin.as_deref(), Some(named.start.usual_file.as_path()));
+}
+
+#[test]
+fn a_hook_is_a_path_or_words_as_a_shell_would_split_them() {
+    let own = |scene: &Scene| {
+        let described = scene.settings().steps[0].action.describe();
+        described.replace(&scene.folder.path().display().to_string(), "HERE")
+    };
+    let typed = |text| own(&scene("").flags(hooks(&[text])));
+    insta::assert_snapshot!(typed("./sub/../save.sh 'two words' \"three, \\\"four\\\"\""), @r#"
+    command = ["HERE/sub/../save.sh", "two words", 'three, "four"']
+    working-directory = "HERE"
+    "#);
+    insta::assert_snapshot!(typed("python3 save.py"), @r#"
+    command = ["python3", "save.py"]
+    working-directory = "HERE"
+    "#);
+    let spaced = scene("").flags(hooks(&["my save.sh"]));
+    std::fs::write(spaced.folder.path().join("my save.sh"), "").unwrap();
+    assert_eq!(spaced.settings().steps[0].name.as_str(), "my-save");
+    insta::assert_snapshot!(own(&spaced), @r#"
+    command = ["HERE/my save.sh"]
+    working-directory = "HERE"
+    "#);
+    let said = scene("").flags(hooks(&["./save.sh 'oops", "  "])).refused();
+    insta::assert_snapshot!(said, @r#"
+    --hook: "./save.sh 'oops" has a quote or a backslash without its counterpart
+    --hook: it names no command
+    "#);
+}
+
+#[test]
+fn the_kinds_of_notice_on_the_command_line_are_those_of_its_steps() {
+    let mut flags = hooks(&["/x"]);
+    flags.on = vec!["rebalance".to_owned(), "shutdown".to_owned()];
+    let settings = scene("").flags(flags).settings();
+    assert_eq!(settings.policy.steps[0].on, BTreeSet::from([NoticeKind::Rebalance, NoticeKind::Shutdown]));
+    let flags = Flags { on: vec!["rebalance".to_owned()], ..Flags::default() };
+    let said = scene("#\n").flags(flags).refused();
+    assert_eq!(said, "--on: it says when --hook and --target-group are due, and neither is given");
+    let said = scene("").set("SPOT_WATCHDOG_HOOK", "/x").set("SPOT_WATCHDOG_ON", "scale_in").refused();
+    assert_eq!(said, "SPOT_WATCHDOG_ON: unknown kind of notice \"scale_in\"; did you mean \"scale-in\"?");
+}
+
+#[test]
+fn a_step_is_read_with_its_kinds_defaults() {
+    let file = "[[step]]\nname = \"out\"\nkind = \"target-group\"\ntarget-groups = [\"a\"]\n\
+                [[step]]\nname = \"save\"\nkind = \"hook\"\ncommand = [\"/x\"]\nafter = [\"out\"]\n\
+                timeout = \"2s\"\noptional = true\nhold-until-left = \"1m\"\nretries = 4\nrepeat = false\nrerun = \"never\"\n";
+    let settings = scene(file).settings();
+    let [out, save] = settings.policy.steps.as_slice() else { panic!("two steps") };
+    assert_eq!((out.needs, out.repeat, out.undo), (Duration::from_secs(3), false, Undo::PutBack));
+    assert_eq!(save.needs, Duration::from_secs(2), "a default is no more than the timeout");
+    assert_eq!(save.hold_until_left, Some(Duration::from_secs(60)));
+    assert_eq!((save.retries, save.repeat, save.rerun, save.optional), (4, false, Rerun::Never, true));
+    assert_eq!(save.after, std::slice::from_ref(&out.name));
+    assert_eq!(settings.steps[1].action.describe(), "command = [\"/x\"]", "only its own keys are its kind's");
+}
+
+#[test]
+fn everything_wrong_is_told_at_once_with_line_key_and_the_nearest_name() {
+    insta::assert_snapshot!(refused(r#"
+listn = "off"
+poll-interval = 5
+reserve = "five"
+lead = "-1s"
+least-window = "10ms"
+survived-after = "9000h"
+expose = "al"
+log-format = "yaml"
+undo-on-survival = true
+episodes-kept = 0
+allowed-hosts = ["good.example", "http://bad.example"]
+metadata-endpoint = "http://user:secret@10.0.0.1/"
+state-dir = "state"
+
+[assume]
+hibernation = "60s"
+shutdown = 25.5
+
+[[source]]
+kind = "awss"
+
+[[source]]
+kind = "shutdown"
+poll-interval = "5s"
+
+[[source]]
+kind = "aws"
+imds-v1 = "alow"
+poll-interval = "49ms"
+
+[[source]]
+kind = "aws"
+"#), @r#"
+    watchdog.toml:2: unknown key "listn"; did you mean "listen"?
+    watchdog.toml:3: poll-interval: 5 has no unit; write "5s" if seconds are meant
+    watchdog.toml:4: reserve: "five" is no duration; write one as "250ms", "5s" or "1m30s"
+    watchdog.toml:5: lead: "-1s" is less than nothing
+    watchdog.toml:6: least-window: "10ms" is too short; the least is "1s"
+    watchdog.toml:7: survived-after: "9000h" is longer than a year
+    watchdog.toml:8: expose: unknown "al"; did you mean "all"?
+    watchdog.toml:9: log-format: unknown "yaml"; it may be "text" or "json"
+    watchdog.toml:10: undo-on-survival: true is not what stands here; write "put-back" or "stay"
+    watchdog.toml:11: episodes-kept: 0 is not what stands here; write a whole number from 1 to 10000
+    watchdog.toml:12: allowed-hosts: "http://bad.example" is no host name; write it without scheme and port
+    watchdog.toml:13: metadata-endpoint: not a usable address (write http://HOST or http://HOST:PORT): it must not hold a user or a password
+    watchdog.toml:14: state-dir: "state" is not absolute; write the whole path
+    watchdog.toml:17: [assume]: unknown key "hibernation"; did you mean "hibernate"?
+    watchdog.toml:18: [assume]: shutdown: 25.5 has no unit; write "25.5s" if seconds are meant
+    watchdog.toml:21: source 1: kind: unknown kind of source "awss"; did you mean "aws"?
+    watchdog.toml:25: source "shutdown": unknown key "poll-interval"; there is only "kind"
+    watchdog.toml:29: source "aws": imds-v1: unknown "alow"; did you mean "allow"?
+    watchdog.toml:30: source "aws": poll-interval: "49ms" is too short; the least is "50ms"
+    watchdog.toml:33: source "aws": kind: this source is there already
+    "#);
+}
+
+#[test]
+fn everything_wrong_with_steps_is_told_at_once() {
+    insta::assert_snapshot!(refused(r#"
+[[step]]
+name = "checkpoint"
+kind = "hook"
+command = ["/x"]
+timout = "90s"
+needs = "2m"
+timeout = "90s"
+
+[[step]]
+name = "Check Point"
+kind = "hok"
+
+[[step]]
+kind = "hook"
+on = []
+optional = "yes"
+retries = -1
+rerun = "always"
+proof = { newr = "/mnt/*" }
+
+[[step]]
+name = "tell"
+kind = "hook"
+command = ["/x"]
+after = ["chekpoint", "tell"]
+on = ["interruption", "interuption"]
+
+[[step]]
+name = "tell"
+kind = "hook"
+"#), @r#"
+    watchdog.toml:6: step "checkpoint": unknown key "timout"; did you mean "timeout"?
+    watchdog.toml:7: step "checkpoint": needs: "2m" is more than its timeout, "90s"
+    watchdog.toml:11: step 2: name: "Check Point" is no name; a name is of a-z, 0-9, "-", "_" and ".", at most 64 characters
+    watchdog.toml:12: step 2: kind: unknown kind of step "hok"; did you mean "hook"?
+    watchdog.toml:14: step 3: name is missing
+    watchdog.toml:16: step 3: on: a step for no kind of notice would never run; leave the step out instead
+    watchdog.toml:17: step 3: optional: "yes" is not what stands here; write true or false, without quotes
+    watchdog.toml:18: step 3: retries: -1 is not what stands here; write a whole number from 0 to 100
+    watchdog.toml:19: step 3: rerun: unknown "always"; it may be "if-lost" or "never"
+    watchdog.toml:20: step 3: proof.newr: unknown key
+    watchdog.toml:26: step "tell": after: a step cannot wait for itself
+    watchdog.toml:26: step "tell": after: there is no step "chekpoint"; did you mean "checkpoint"?
+    watchdog.toml:27: step "tell": on: unknown kind of notice "interuption"; did you mean "interruption"?
+    watchdog.toml:29: step "tell": command is missing
+    watchdog.toml:30: step "tell": name: another step has this name
+    "#);
+}
+
+#[test]
+fn a_circle_is_shown() {
+    let step = |name: &str, after: &str| {
+        format!("[[step]]\nname = \"{name}\"\nkind = \"hook\"\ncommand = [\"/x\"]\nafter = [{after}]\n")
+    };
+    let file = [step("a", "\"b\""), step("b", "\"d\", \"c\""), step("c", "\"a\""), step("d", "")].concat();
+    assert_eq!(refused(&file), "watchdog.toml:5: step \"a\": after: these steps wait for each other: a → b → c → a");
+    let diamond = [step("a", "\"b\", \"c\""), step("b", "\"d\""), step("c", "\"d\""), step("d", "")].concat();
+    assert_eq!(refused(&diamond), "everything is well");
+}
+
+#[test]
+fn what_is_no_toml_is_told_alone() {
+    insta::assert_snapshot!(refused("listen = \"off\"\nlisten = \"off\"\nexpose = \"al\"\n"), @"watchdog.toml:2: not valid TOML: duplicate key, at `listen`");
+    insta::assert_snapshot!(refused("listen = \n\n[[step]\n"), @r#"
+    watchdog.toml:1: not valid TOML: string values must be quoted, expected literal string
+    watchdog.toml:3: not valid TOML: unclosed array table, expected `]`
+    "#);
+    insta::assert_snapshot!(refused("step = \"x\"\nassume = 3\nsource = [1]\n"), @r#"
+    watchdog.toml:1: step: each step begins with [[step]]
+    watchdog.toml:2: assume is a table, and begins with [assume]
+    watchdog.toml:3: source: each source begins with [[source]]
+    "#);
+}
+
+#[test]
+fn a_file_has_bounds_and_an_encoding() {
+    let large = scene(&"#".repeat((1 << 20) + 1));
+    assert_eq!(large.refused(), "watchdog.toml: is larger than 1 MiB, which no configuration is");
+    let latin = scene("x");
+    std::fs::write(&latin.start.usual_file, b"# fine\n# caf\xe9\n").unwrap();
+    assert_eq!(latin.refused(), "watchdog.toml:2: is not UTF-8; save the file as UTF-8");
+    let steps = "[[step]]\n".repeat(101);
+    assert_eq!(refused(&steps), "watchdog.toml:101: more than 100 steps");
+}
+
+#[test]
+fn a_poll_interval_for_tests_warns() {
+    let settings = scene("poll-interval = \"200ms\"\n").settings();
+    let warned: Vec<_> = settings.warnings.iter().map(|warning| warning.subject.as_str()).collect();
+    assert_eq!(warned, ["source aws", "steps"]);
+}
+
+#[test]
+fn a_daemon_is_looked_for_where_its_configuration_puts_it_even_if_that_is_wrong_elsewhere() {
+    let found = whereabouts(&scene("listen = \"127.0.0.1:7\"\nstate-dir = \"/elsewhere\"\npoll-interval = 5\n").start);
+    assert_eq!(found.listen, ["127.0.0.1:7".parse().unwrap()]);
+    assert_eq!(found.state_dir, Some(PathBuf::from("/elsewhere")));
+    let found = whereabouts(&scene("").start);
+    assert_eq!(found.state_dir, None);
+    assert_eq!(found.listen, ["127.0.0.1:9189".parse().unwrap()]);
+}

@@ -1,0 +1,213 @@
+//! What is wrong with a configuration, and where: gathered, sorted and shown together.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a value was written.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Place {
+    /// A flag, as it is typed: `--poll-interval`.
+    Flag(String),
+    /// A variable: `SPOT_WATCHDOG_POLL_INTERVAL`.
+    Variable(String),
+    /// A line of a file, from 1.
+    Line(Arc<str>, usize),
+    /// A file as a whole.
+    File(Arc<str>),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) | Self::Variable(name) => f.write_str(name),
+            Self::Line(file, line) => write!(f, "{file}:{line}"),
+            Self::File(file) => f.write_str(file),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Wrong {
+    /// Where.
+    pub place: Place,
+    /// What: it names the step and the key, and says what would be right.
+    pub sentence: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.sentence)
+    }
+}
+
+/// Whom a refusal is about, which decides the exit code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// The command line: exit code 64.
+    Usage,
+    /// A file or a variable: exit code 78.
+    Configuration,
+}
+
+/// Why nothing starts: everything that is wrong, one line each, in the order in which it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    blame: Blame,
+    lines: Vec<String>,
+}
+
+impl Refused {
+    /// The command line asks for something that cannot be.
+    pub(super) fn usage(sentence: impl Into<String>) -> Self {
+        Self { blame: Blame::Usage, lines: vec![sentence.into()] }
+    }
+
+    /// Whom it is about.
+    pub fn blame(&self) -> Blame {
+        self.blame
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Everything that was found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Wrongs(Vec<Wrong>);
+
+impl Wrongs {
+    /// The most that are shown; a file that is no configuration at all would fill the screen.
+    const SHOWN: usize = 50;
+
+    pub(super) fn add(&mut self, place: Place, sentence: impl Into<String>) {
+        self.0.push(Wrong { place, sentence: sentence.into() });
+    }
+
+    /// Refuses if anything is wrong. Flags are to blame only where nothing else is.
+    pub(super) fn verdict(mut self) -> Result<(), Refused> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        self.0.sort();
+        self.0.dedup();
+        let typed = self.0.iter().all(|wrong| matches!(wrong.place, Place::Flag(_)));
+        let blame = if typed { Blame::Usage } else { Blame::Configuration };
+        let mut lines: Vec<String> = self.0.iter().take(Self::SHOWN).map(Wrong::to_string).collect();
+        if let Some(more) = self.0.len().checked_sub(Self::SHOWN).filter(|more| *more > 0) {
+            lines.push(format!("and {more} more"));
+        }
+        Err(Refused { blame, lines })
+    }
+}
+
+/// `; did you mean "…"?` where one of the valid names is near, else the valid names themselves, if they are few.
+pub(super) fn hint<'n>(given: &str, valid: impl IntoIterator<Item = &'n str>) -> String {
+    let valid: Vec<&str> = valid.into_iter().collect();
+    match nearest(given, valid.iter().copied()) {
+        Some(name) => format!("; did you mean \"{name}\"?"),
+        None if valid.is_empty() => String::new(),
+        None if valid.len() == 1 => format!("; there is only {}", listed(&valid)),
+        None if valid.len() <= 8 => format!("; it may be {}", listed(&valid)),
+        None => "; `watchdog generate schema` lists the valid ones".to_owned(),
+    }
+}
+
+/// The valid name that was most likely meant, if any is near.
+pub(super) fn nearest<'n>(given: &str, valid: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    // Bounded, since the distance takes time that grows with the product of the lengths.
+    let given: String = given.chars().take(64).collect::<String>().to_lowercase().replace('_', "-");
+    valid
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&given, &name.to_lowercase().replace('_', "-")), name))
+        .filter(|(likeness, _)| *likeness >= 0.8)
+        // Of equals the first counts, since the more usual names come first.
+        .reduce(|best, other| if other.0 > best.0 { other } else { best })
+        .map(|(_, name)| name)
+}
+
+/// What serde says of a value, as we would say it: on one line, with the nearest name.
+///
+/// A row reads its own keys with serde, whose words for an unknown one are "unknown field `x`, expected one of `a`, `b`".
+pub(super) fn worded(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    for (theirs, ours) in [("unknown field ", "unknown key"), ("unknown variant ", "unknown")] {
+        let Some(rest) = line.strip_prefix(theirs) else { continue };
+        // The names stand at the odd places between backticks.
+        let names: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        if let Some((given, valid)) = names.split_first() {
+            return format!("{ours} \"{}\"{}", shown(given), hint(given, valid.iter().copied()));
+        }
+    }
+    line.to_owned()
+}
+
+/// `"a", "b" or "c"`.
+pub(super) fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => format!("\"{only}\""),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(|name| format!("\"{name}\"")).collect();
+            format!("{} or \"{last}\"", first.join(", "))
+        }
+    }
+}
+
+/// A text from outside, shortened and without control characters, as it may stand in a sentence.
+pub(super) fn shown(text: &str) -> String {
+    let mut short: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(80).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_offered_only_where_it_is_near() {
+        let kinds = ["interruption", "scale-in", "shutdown", "rebalance", "maintenance"];
+        assert_eq!(nearest("timout", ["timeout", "needs", "name"]), Some("timeout"));
+        assert_eq!(nearest("scale_in", kinds), Some("scale-in"));
+        assert_eq!(nearest("interuption", kinds), Some("interruption"));
+        assert_eq!(nearest("qqq", kinds), None);
+        assert_eq!(hint("qqq", ["text", "json"]), "; it may be \"text\" or \"json\"");
+    }
+
+    #[test]
+    fn what_serde_says_is_said_in_our_words() {
+        assert_eq!(
+            worded("unknown field `newr`, expected one of `newer`, `absent`, `quiet-for`"),
+            "unknown key \"newr\"; did you mean \"newer\"?"
+        );
+        assert_eq!(
+            worded("unknown variant `alow`, expected `refuse` or `allow`\nin `imds-v1`\n"),
+            "unknown \"alow\"; did you mean \"allow\"?"
+        );
+        assert_eq!(worded("missing field `command`\n"), "missing field `command`");
+    }
+
+    #[test]
+    fn flags_are_to_blame_only_where_nothing_else_is() {
+        let flag = || Place::Flag("--listen".to_owned());
+        let mut wrongs = Wrongs::default();
+        wrongs.add(flag(), "no");
+        assert_eq!(wrongs.verdict().unwrap_err().blame(), Blame::Usage);
+        let mut wrongs = Wrongs::default();
+        wrongs.add(flag(), "no");
+        wrongs.add(Place::Line("f".into(), 3), "no");
+        let refused = wrongs.verdict().unwrap_err();
+        assert_eq!(refused.blame(), Blame::Configuration);
+        assert_eq!(refused.to_string(), "--listen: no\nf:3: no");
+    }
+}

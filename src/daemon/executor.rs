@@ -1,0 +1,527 @@
+//! The executor: the task owner on the way out. It carries orders out, keeps every run inside its time, and reports
+//! how each ended, exactly once.
+//!
+//! Nothing here waits in the caller: each run is a task of its own. What an action does with its order is not known
+//! here; that it ends at its stop-by is seen to here, so that no action can forget it.
+
+use super::notice_file::NoticeFile;
+use crate::actions::process::survivor;
+use crate::actions::{Action, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
+use crate::model::{Briefing, Ending, Input, Moment, Order, Outcome, Process, Run, Spoken, StepName, Weight, Work};
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long after its stop-by a run may still say how it ended; then it is dropped, and whatever it holds ends.
+const LAST_WORD: Duration = Duration::from_millis(250);
+
+/// How long a broken warm-up rests before it is begun again.
+const REST: Duration = Duration::from_secs(30);
+
+/// Runs that are remembered for the status.
+const RECORDS: usize = 256;
+
+/// One step's action, and how far it reaches.
+#[derive(Clone, Debug)]
+pub struct Hand {
+    /// The action.
+    pub action: Arc<dyn Action>,
+    /// Whether it reaches beyond this machine, by its row.
+    pub reach: Reach,
+}
+
+/// What is known of a run, for the status.
+#[derive(Clone, Debug)]
+pub struct RunRecord {
+    /// When it began, by the wall clock.
+    pub started: Timestamp,
+    /// How long it took; `None` while it runs.
+    pub took: Option<Duration>,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
+    /// Its process, where it has one.
+    pub process: Option<Process>,
+    /// The last lines that it printed.
+    pub output: Output,
+}
+
+type Records = Arc<Mutex<BTreeMap<Run, RunRecord>>>;
+
+/// Carries orders out.
+pub struct Executor {
+    hands: BTreeMap<StepName, Hand>,
+    surroundings: Arc<Surroundings>,
+    inputs: mpsc::Sender<Input>,
+    clock: Box<dyn Fn(Moment) -> Instant + Send>,
+    notice_file: NoticeFile,
+    runs: JoinSet<()>,
+    limits: BTreeMap<Run, watch::Sender<Instant>>,
+    began: BTreeMap<(StepName, Work), Began>,
+    records: Records,
+    warm_ups: JoinSet<()>,
+}
+
+/// The first attempt of the newest round of a step: what its proof has to be newer than.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    at: SystemTime,
+    attempt: u32,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor").field("hands", &self.hands).field("running", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// An executor of these steps, within a runtime. `inputs` gets each run's process and end; `clock` turns a moment
+    /// of the mind into one of the runtime. The notice file is the one that the surroundings name.
+    pub fn new(
+        hands: BTreeMap<StepName, Hand>,
+        surroundings: Surroundings,
+        inputs: mpsc::Sender<Input>,
+        clock: impl Fn(Moment) -> Instant + Send + 'static,
+    ) -> Self {
+        let notice_file = NoticeFile::new(surroundings.notice_file.clone());
+        Self {
+            hands,
+            surroundings: Arc::new(surroundings),
+            inputs,
+            clock: Box::new(clock),
+            notice_file,
+            runs: JoinSet::new(),
+            limits: BTreeMap::new(),
+            began: BTreeMap::new(),
+            records: Records::default(),
+            warm_ups: JoinSet::new(),
+        }
+    }
+
+    /// Keeps every action ready for a notice, as long as this lives.
+    pub fn keep_warm(&mut self) {
+        for (step, hand) in &self.hands {
+            let (step, hand, place) = (step.clone(), hand.clone(), self.surroundings.place.clone());
+            self.warm_ups.spawn(async move {
+                while AssertUnwindSafe(hand.action.keep_warm(&place)).catch_unwind().await.is_err() {
+                    tracing::warn!(%step, "the warm-up of {step} broke, and begins again in {}", Spoken(REST));
+                    tokio::time::sleep(REST).await;
+                }
+            });
+        }
+    }
+
+    /// Carries an order out, and returns at once. `Order::Exit` is not for us.
+    pub fn carry_out(&mut self, order: Order) {
+        while self.runs.try_join_next().is_some() {}
+        self.limits.retain(|_, limit| !limit.is_closed());
+        match order {
+            Order::Start { run, briefing, stop_by, undo_with } => {
+                self.begin(run, *briefing, stop_by, undo_with, Task::Begin);
+            }
+            Order::Adopt { run, briefing, process, started, stop_by } => {
+                let process = process.or_else(|| survivor(&briefing.episode, &run));
+                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started));
+            }
+            Order::Limit { run, stop_by } => {
+                if let Some(limit) = self.limits.get(&run) {
+                    let _ = limit.send((self.clock)(stop_by));
+                }
+            }
+            Order::PostNotice { briefing } => self.notice_file.post(&briefing),
+            Order::TakeDownNotice => self.notice_file.take_down(),
+            Order::Exit => {}
+        }
+    }
+
+    /// What is known of the runs, those of former episodes too as long as there is room.
+    pub fn records(&self) -> BTreeMap<Run, RunRecord> {
+        self.records.lock().map(|records| records.clone()).unwrap_or_default()
+    }
+
+    /// The last lines that each step printed in its newest run.
+    pub fn outputs(&self) -> BTreeMap<StepName, Vec<String>> {
+        let mut newest: BTreeMap<&StepName, &RunRecord> = BTreeMap::new();
+        let Ok(records) = self.records.lock() else { return BTreeMap::new() };
+        for (run, record) in records.iter() {
+            let slot = newest.entry(&run.step).or_insert(record);
+            if record.started >= slot.started {
+                *slot = record;
+            }
+        }
+        newest.into_iter().map(|(step, record)| (step.clone(), record.output.tail())).collect()
+    }
+
+    /// The actions, for `check` and for what their warm-up tells.
+    pub const fn hands(&self) -> &BTreeMap<StepName, Hand> {
+        &self.hands
+    }
+
+    /// How many runs left processes behind that still go on.
+    pub fn children_left(&self) -> usize {
+        self.surroundings.remainders.count()
+    }
+
+    /// The groups that runs left behind, to wait for or to end when the executor is busy elsewhere.
+    pub fn remainders(&self) -> Remainders {
+        self.surroundings.remainders.clone()
+    }
+
+    /// Stops everything at once: what runs is killed and reported within a quarter of a second, what was left behind
+    /// is killed.
+    pub fn stop_everything(&mut self) {
+        for limit in self.limits.values() {
+            let _ = limit.send(Instant::now());
+        }
+        self.surroundings.remainders.end_all();
+    }
+
+    fn begin(&mut self, run: Run, briefing: Briefing, stop_by: Moment, undo_with: Vec<serde_json::Value>, task: Task) {
+        let (limit, moments) = watch::channel((self.clock)(stop_by));
+        let started = self.reference(&run, task);
+        let output = Output::default();
+        let record =
+            RunRecord { started: Timestamp::now(), took: None, outcome: None, process: None, output: output.clone() };
+        if let Ok(mut records) = self.records.lock() {
+            records.insert(run.clone(), record);
+            forget(&mut records);
+        }
+        let (spawned, processes) = mpsc::channel(1);
+        let job = Job {
+            run: run.clone(),
+            briefing,
+            started,
+            undo_with,
+            stop_by: StopBy::new(moments),
+            output,
+            spawned,
+            surroundings: Arc::clone(&self.surroundings),
+        };
+        let care = Care {
+            hand: self.hands.get(&run.step).cloned(),
+            task,
+            processes,
+            inputs: self.inputs.clone(),
+            records: Arc::clone(&self.records),
+        };
+        self.limits.insert(run, limit);
+        let noticed = self.notice_file.settled();
+        self.runs.spawn(async move {
+            noticed.await;
+            care.see_through(job).await;
+        });
+    }
+
+    /// When the first attempt of this round began. A proof that an earlier round left is too old for this one, so an
+    /// attempt after one that was done is a first attempt again.
+    fn reference(&mut self, run: &Run, task: Task) -> SystemTime {
+        let key = (run.step.clone(), run.work);
+        let previous = self.began.get(&key).copied();
+        let at = match (task, previous) {
+            (Task::Adopt(_, started), _) => system_time(started),
+            (Task::Begin, Some(began)) if run.attempt > began.attempt && !self.was_done(began.attempt, run) => began.at,
+            (Task::Begin, _) => SystemTime::now(),
+        };
+        self.began.insert(key, Began { at, attempt: run.attempt });
+        at
+    }
+
+    fn was_done(&self, attempt: u32, run: &Run) -> bool {
+        let previous = Run { attempt, ..run.clone() };
+        let records = self.records.lock();
+        records.is_ok_and(|records| records.get(&previous).is_some_and(|it| it.outcome == Some(Outcome::Done)))
+    }
+}
+
+/// What a run is to do.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    Begin,
+    Adopt(Option<Process>, Timestamp),
+}
+
+/// The care for one run.
+struct Care {
+    hand: Option<Hand>,
+    task: Task,
+    processes: mpsc::Receiver<(Run, Process)>,
+    inputs: mpsc::Sender<Input>,
+    records: Records,
+}
+
+impl Care {
+    async fn see_through(self, job: Job) {
+        let Self { hand, task, mut processes, inputs, records } = self;
+        let (run, began, stop_by) = (job.run.clone(), Instant::now(), job.stop_by.clone());
+        let mut untold = None;
+        let ending = {
+            let work = AssertUnwindSafe(work(hand, task, &job)).catch_unwind();
+            let mut work = std::pin::pin!(work);
+            let mut seen = false;
+            loop {
+                tokio::select! {
+                    biased;
+                    Some((_, process)) = processes.recv(), if !seen => {
+                        seen = true;
+                        note(&records, &run, |record| record.process = Some(process));
+                        // A loop that is held up must not hold up the care for this run.
+                        untold = inputs.try_send(Input::Spawned { run: run.clone(), process }).err();
+                    }
+                    ended = &mut work => break ended.unwrap_or_else(|_| {
+                        ending(Outcome::Failed, "the action broke down, which is an error in the watchdog: please report it")
+                    }),
+                    () = stop_by.passed(LAST_WORD) => {
+                        break ending(Outcome::TimedOut, "did not end when its time was up, and was dropped");
+                    }
+                }
+            }
+        };
+        if let Ok((_, process)) = processes.try_recv() {
+            note(&records, &run, |record| record.process = Some(process));
+            untold = Some(mpsc::error::TrySendError::Full(Input::Spawned { run: run.clone(), process }));
+        }
+        note(&records, &run, |record| {
+            record.took = Some(began.elapsed());
+            record.outcome = Some(ending.outcome);
+        });
+        if let Some(mpsc::error::TrySendError::Full(spawned)) = untold {
+            let _ = inputs.send(spawned).await;
+        }
+        let _ = inputs.send(Input::Ended { run, ending }).await;
+    }
+}
+
+async fn work(hand: Option<Hand>, task: Task, job: &Job) -> Ending {
+    let Some(Hand { action, reach }) = hand else {
+        return ending(Outcome::Failed, "the configuration has no such step");
+    };
+    match (task, reach, job.surroundings.rehearsal, job.run.work) {
+        (Task::Adopt(process, _), ..) => action.adopt(job, process).await,
+        (Task::Begin, Reach::Outside, Rehearsal::CheckOutside, _) => only_check(action.as_ref(), job).await,
+        (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Act) => action.act(job).await,
+        (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Undo) => action.undo(job).await,
+    }
+}
+
+async fn only_check(action: &dyn Action, job: &Job) -> Ending {
+    let findings = action.check(&job.surroundings.place.get()).await;
+    match findings.iter().find(|finding| finding.weight == Weight::Error) {
+        Some(finding) => ending(Outcome::Failed, &format!("only checked, and it would not work: {}", finding.sentence)),
+        None => ending(Outcome::Done, "only checked, since it reaches beyond this machine (--live does it)"),
+    }
+}
+
+fn ending(outcome: Outcome, detail: &str) -> Ending {
+    Ending { outcome, detail: detail.to_owned(), left_over: 0, undo_with: None }
+}
+
+fn note(records: &Records, run: &Run, write: impl FnOnce(&mut RunRecord)) {
+    if let Ok(mut records) = records.lock()
+        && let Some(record) = records.get_mut(run)
+    {
+        write(record);
+    }
+}
+
+/// Keeps the newest records only; those of running runs are kept in any case.
+fn forget(records: &mut BTreeMap<Run, RunRecord>) {
+    while records.len() > RECORDS {
+        let oldest =
+            records.iter().filter(|(_, record)| record.took.is_some()).min_by_key(|(_, record)| record.started);
+        match oldest.map(|(run, _)| run.clone()) {
+            Some(run) => records.remove(&run),
+            None => return,
+        };
+    }
+}
+
+/// A wall-clock time as the file system tells it.
+fn system_time(at: Timestamp) -> SystemTime {
+    let since = Duration::try_from(at.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + since
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+    use super::*;
+    use crate::actions::{Place, Task as Doing};
+    use crate::model::{EpisodeId, Finding, MachineId, NoticeAction, NoticeKind, SourceName};
+
+    /// An action of which a test chooses what it does.
+    #[derive(Debug)]
+    struct Played {
+        does: Does,
+        /// What each run was told to be newer than.
+        references: Mutex<Vec<SystemTime>>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Does {
+        Well,
+        Badly,
+        Hangs,
+        Panics,
+    }
+
+    impl Action for Played {
+        fn describe(&self) -> String {
+            "plays".to_owned()
+        }
+
+        fn act<'a>(&'a self, job: &'a Job) -> Doing<'a, Ending> {
+            self.references.lock().unwrap().push(job.started);
+            let process = Process { pid: 1, start_ticks: 2 };
+            job.spawned.try_send((job.run.clone(), process)).unwrap();
+            Box::pin(async {
+                match self.does {
+                    Does::Well => ending(Outcome::Done, "well"),
+                    Does::Badly => ending(Outcome::Failed, "badly"),
+                    Does::Hangs => std::future::pending().await,
+                    Does::Panics => panic!("played"),
+                }
+            })
+        }
+
+        fn undo<'a>(&'a self, _: &'a Job) -> Doing<'a, Ending> {
+            Box::pin(async { ending(Outcome::Done, "undone") })
+        }
+
+        fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Doing<'a, Ending> {
+            Box::pin(async { ending(Outcome::Lost, "adopted") })
+        }
+
+        fn keep_warm<'a>(&'a self, _: &'a crate::actions::watchable::Place) -> Doing<'a, ()> {
+            Box::pin(async {})
+        }
+
+        fn warmth(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn check<'a>(&'a self, _: &'a Place) -> Doing<'a, Vec<Finding>> {
+            Box::pin(async { vec![Finding::new(Weight::Error, "step", "no credentials")] })
+        }
+    }
+
+    struct Given {
+        executor: Executor,
+        inputs: mpsc::Receiver<Input>,
+        played: Arc<Played>,
+        origin: Instant,
+    }
+
+    fn given(does: Does, rehearsal: Rehearsal) -> Given {
+        let played = Arc::new(Played { does, references: Mutex::default() });
+        let hand = Hand { action: Arc::clone(&played) as Arc<dyn Action>, reach: Reach::Outside };
+        let (sender, inputs) = mpsc::channel(4);
+        let origin = Instant::now();
+        let surroundings = Surroundings { rehearsal, ..Surroundings::default() };
+        let clock = move |moment: Moment| origin + Duration::from_millis(moment.as_millis());
+        let hands = BTreeMap::from([(StepName::new("step"), hand)]);
+        Given { executor: Executor::new(hands, surroundings, sender, clock), inputs, played, origin }
+    }
+
+    fn start(work: Work, attempt: u32) -> Order {
+        let briefing = Briefing {
+            episode: EpisodeId::new("e"),
+            source: SourceName::new("aws"),
+            notice_kind: NoticeKind::Interruption,
+            action: NoticeAction::Terminate,
+            instance_id: MachineId::new("i-0"),
+            deadline: Timestamp::UNIX_EPOCH,
+            stated: true,
+            detail: String::new(),
+        };
+        let run = Run { step: StepName::new("step"), work, attempt };
+        Order::Start { run, briefing: Box::new(briefing), stop_by: Moment::from_millis(10_000), undo_with: Vec::new() }
+    }
+
+    async fn end(given: &mut Given) -> Ending {
+        loop {
+            match given.inputs.recv().await {
+                Some(Input::Ended { ending, .. }) => return ending,
+                Some(Input::Spawned { process, .. }) => assert_eq!(process.pid, 1),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_action_that_forgets_its_stop_by_is_dropped_just_after_it() {
+        let mut given = given(Does::Hangs, Rehearsal::No);
+        given.executor.carry_out(start(Work::Act, 1));
+        assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
+        let took = given.origin.elapsed();
+        assert!((Duration::from_millis(10_250)..Duration::from_millis(10_300)).contains(&took), "{took:?}");
+        assert!(given.inputs.try_recv().is_err(), "it is reported once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_moves_the_end_of_a_run() {
+        let mut given = given(Does::Hangs, Rehearsal::No);
+        given.executor.carry_out(start(Work::Act, 1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let run = Run { step: StepName::new("step"), work: Work::Act, attempt: 1 };
+        given.executor.carry_out(Order::Limit { run, stop_by: Moment::from_millis(2_000) });
+        assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
+        assert!(given.origin.elapsed() < Duration::from_millis(2_300));
+    }
+
+    #[tokio::test]
+    async fn an_action_that_panics_has_failed_and_the_next_one_runs() {
+        let mut given = given(Does::Panics, Rehearsal::No);
+        given.executor.carry_out(start(Work::Act, 1));
+        assert_eq!(end(&mut given).await.outcome, Outcome::Failed);
+        given.executor.carry_out(start(Work::Undo, 1));
+        assert_eq!(end(&mut given).await.detail, "undone");
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_only_checks_what_reaches_outside() {
+        let mut checked = given(Does::Well, Rehearsal::CheckOutside);
+        checked.executor.carry_out(start(Work::Act, 1));
+        let ending = end(&mut checked).await;
+        assert_eq!(ending.outcome, Outcome::Failed);
+        assert!(ending.detail.contains("no credentials"));
+        assert!(checked.played.references.lock().unwrap().is_empty(), "it was not done");
+        let mut live = given(Does::Well, Rehearsal::Live);
+        live.executor.carry_out(start(Work::Act, 1));
+        assert_eq!(end(&mut live).await.detail, "well");
+    }
+
+    #[tokio::test]
+    async fn a_proof_counts_from_the_first_attempt_of_its_round() {
+        for (does, same) in [(Does::Badly, true), (Does::Well, false)] {
+            let mut given = given(does, Rehearsal::No);
+            for attempt in 1..=2 {
+                given.executor.carry_out(start(Work::Act, attempt));
+                end(&mut given).await;
+            }
+            let references = given.played.references.lock().unwrap().clone();
+            assert_eq!(references[0] == references[1], same, "{does:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_records_are_forgotten_first() {
+        let mut records = BTreeMap::new();
+        for attempt in 0..300 {
+            let started = Timestamp::from_second(i64::from(attempt)).unwrap();
+            let took = (attempt != 0).then_some(Duration::ZERO);
+            let record = RunRecord { started, took, outcome: None, process: None, output: Output::default() };
+            records.insert(Run { step: StepName::new("s"), work: Work::Act, attempt }, record);
+        }
+        forget(&mut records);
+        assert_eq!(records.len(), RECORDS);
+        let first: Vec<u32> = records.keys().map(|run| run.attempt).take(2).collect();
+        assert_eq!(first, [0, 45], "what still runs stays");
+    }
+}

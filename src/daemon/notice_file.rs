@@ -1,0 +1,188 @@
+//! The notice file: it stands while an episode is open, so that a training loop has only to look whether it exists.
+//!
+//! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
+
+use crate::model::Briefing;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+/// The file's name.
+const NAME: &str = "notice.json";
+
+/// Our directory below those for runtime files.
+const DIRECTORY: &str = "spot-watchdog";
+
+/// How long a first step waits for the file: writing it takes well under a millisecond where it is in memory.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long one write may take before the next is tried.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the notice file belongs: in systemd's runtime directory for us, below `/run` for root, else in the user's
+/// runtime directory, else in the state directory.
+pub fn path(state_directory: &Path) -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is_root = rustix::process::geteuid().is_root();
+    place(set("RUNTIME_DIRECTORY"), set("XDG_RUNTIME_DIR"), is_root, state_directory).join(NAME)
+}
+
+fn place(
+    from_systemd: Option<std::ffi::OsString>,
+    of_the_user: Option<std::ffi::OsString>,
+    is_root: bool,
+    state_directory: &Path,
+) -> PathBuf {
+    // systemd lists several with colons between.
+    let first = from_systemd.and_then(|listed| std::env::split_paths(&listed).next());
+    match (first, of_the_user) {
+        (Some(directory), _) => directory,
+        (None, _) if is_root => Path::new("/run").join(DIRECTORY),
+        (None, Some(directory)) => Path::new(&directory).join(DIRECTORY),
+        (None, None) => state_directory.to_path_buf(),
+    }
+}
+
+/// The notice file, written and removed in the order asked, on another thread than the caller's.
+#[derive(Debug)]
+pub struct NoticeFile {
+    says: mpsc::Sender<Say>,
+    asked: u64,
+    carried_out: watch::Receiver<u64>,
+    _writer: AbortOnDropHandle<()>,
+}
+
+#[derive(Debug)]
+enum Say {
+    Post(Vec<u8>),
+    TakeDown,
+}
+
+impl NoticeFile {
+    /// Begins to care for the file at this path; within a runtime.
+    pub fn new(path: PathBuf) -> Self {
+        let (says, asked) = mpsc::channel(64);
+        let (carried_out, seen) = watch::channel(0);
+        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, carried_out)));
+        Self { says, asked: 0, carried_out: seen, _writer: writer }
+    }
+
+    /// Writes it.
+    pub fn post(&mut self, briefing: &Briefing) {
+        let mut line = serde_json::to_vec(briefing).unwrap_or_default();
+        line.push(b'\n');
+        self.ask(Say::Post(line));
+    }
+
+    /// Removes it.
+    pub fn take_down(&mut self) {
+        self.ask(Say::TakeDown);
+    }
+
+    /// What returns when all that was asked so far has been carried out, or has had its time.
+    pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut carried_out, asked) = (self.carried_out.clone(), self.asked);
+        async move {
+            let _ = tokio::time::timeout(PATIENCE, carried_out.wait_for(|count| *count >= asked)).await;
+        }
+    }
+
+    fn ask(&mut self, say: Say) {
+        match self.says.try_send(say) {
+            Ok(()) => self.asked += 1,
+            Err(error) => tracing::warn!("the notice file falls behind and is left as it is: {error}"),
+        }
+    }
+}
+
+async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch::Sender<u64>) {
+    while let Some(say) = asked.recv().await {
+        let to = path.clone();
+        let writing = tokio::task::spawn_blocking(move || match say {
+            Say::Post(line) => post(&to, &line),
+            Say::TakeDown => take_down(&to),
+        });
+        match tokio::time::timeout(LIMIT, writing).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!("the notice file {} could not be kept: {error}", path.display()),
+            Ok(Err(_)) => tracing::warn!("the notice file {} could not be kept", path.display()),
+            Err(_) => tracing::warn!("the notice file {} could not be kept within 5 s", path.display()),
+        }
+        carried_out.send_modify(|count| *count += 1);
+    }
+}
+
+fn post(path: &Path, line: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    if !directory.is_dir() {
+        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        // Whatever our umask is, a trainer of another user has to get in.
+        fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+    }
+    let draft = directory.join(format!(".{NAME}.{}", std::process::id()));
+    remove(&draft)?;
+    let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft).and_then(|mut file| {
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(line)?;
+        fs::rename(&draft, path)
+    });
+    if written.is_err() {
+        let _ = remove(&draft);
+    }
+    written
+}
+
+fn take_down(path: &Path) -> io::Result<()> {
+    remove(path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+    use super::*;
+
+    #[test]
+    fn it_is_where_others_look_for_it() {
+        let state = Path::new("/var/lib/x");
+        let systemd = || Some("/run/a:/run/b".into());
+        let user = || Some("/run/user/1".into());
+        assert_eq!(place(systemd(), user(), true, state), Path::new("/run/a"));
+        assert_eq!(place(None, user(), true, state), Path::new("/run/spot-watchdog"));
+        assert_eq!(place(None, user(), false, state), Path::new("/run/user/1/spot-watchdog"));
+        assert_eq!(place(None, None, false, state), state);
+    }
+
+    #[test]
+    fn it_is_written_whole_readable_by_all_and_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("run/notice.json");
+        post(&path, b"{}\n").unwrap();
+        post(&path, b"{\"a\":1}\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"{\"a\":1}\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
+        take_down(&path).unwrap();
+        take_down(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_in_its_place_is_said() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("notice.json");
+        fs::create_dir(&path).unwrap();
+        assert!(post(&path, b"{}").is_err());
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft is left");
+    }
+}

@@ -1,0 +1,630 @@
+//! Hooks as real processes: how they begin, what they are told, how they end, and what they may not do to us.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "tests may")]
+
+use spot_watchdog::actions::hook::{Hook, Settings};
+use spot_watchdog::actions::launch::Launcher;
+use spot_watchdog::actions::process::Stat;
+use spot_watchdog::actions::{Action, Job, Output, Reach, Rehearsal, StopBy, Surroundings};
+use spot_watchdog::daemon::executor::{Executor, Hand};
+use spot_watchdog::model::{
+    Briefing, Ending, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process, Run,
+    SourceName, StepName, Weight, Work,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+fn seconds(count: f64) -> Duration {
+    Duration::from_secs_f64(count)
+}
+
+fn briefing() -> Briefing {
+    Briefing {
+        episode: EpisodeId::new("20260101T000000Z-1"),
+        source: SourceName::new("aws"),
+        notice_kind: NoticeKind::Interruption,
+        action: NoticeAction::Terminate,
+        instance_id: MachineId::new("i-0abc"),
+        deadline: "2026-01-01T00:02:00Z".parse().unwrap(),
+        stated: true,
+        detail: String::new(),
+    }
+}
+
+fn run() -> Run {
+    Run { step: StepName::new("save"), work: Work::Act, attempt: 1 }
+}
+
+fn hook(text: &str) -> Hook {
+    let settings: Settings = toml::from_str(text).unwrap();
+    Hook::new(settings).unwrap()
+}
+
+/// A hook that is this script, with these keys beside.
+fn script(place: &Path, body: &str, keys: &str) -> Hook {
+    let path = place.join("hook.sh");
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    hook(&format!("command = ['{}']\nworking-directory = '{}'\n{keys}", path.display(), place.display()))
+}
+
+/// A job, and what keeps it.
+struct Given {
+    job: Job,
+    limit: watch::Sender<Instant>,
+    spawned: mpsc::Receiver<(Run, Process)>,
+}
+
+fn given(time: Duration) -> Given {
+    given_in(time, Surroundings { launcher: launcher(), ..Surroundings::default() })
+}
+
+fn given_in(time: Duration, surroundings: Surroundings) -> Given {
+    let (limit, moments) = watch::channel(Instant::now() + time);
+    let (sender, spawned) = mpsc::channel(1);
+    let job = Job {
+        run: run(),
+        briefing: briefing(),
+        started: SystemTime::now(),
+        undo_with: Vec::new(),
+        stop_by: StopBy::new(moments),
+        output: Output::default(),
+        spawned: sender,
+        surroundings: Arc::new(surroundings),
+    };
+    Given { job, limit, spawned }
+}
+
+fn launcher() -> Launcher {
+    Launcher { program: PathBuf::from(env!("CARGO_BIN_EXE_watchdog")), open_files: None }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The process whose number a hook wrote down.
+fn pid_in(file: &Path) -> u32 {
+    fs::read_to_string(file).unwrap().trim().parse().unwrap()
+}
+
+fn is_alive(pid: u32) -> bool {
+    Stat::of(pid).is_some_and(|stat| stat.state != b'Z')
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < seconds(5.0), "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn exit_status_0_is_done_and_another_is_not() {
+    let place = tempfile::tempdir().unwrap();
+    let given = given(seconds(5.0));
+    let ending = script(place.path(), "echo saved", "").act(&given.job).await;
+    assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, no proof asked for"));
+    assert_eq!(given.job.output.tail(), ["saved"]);
+    let ending = script(place.path(), "exit 3", "").act(&given.job).await;
+    assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "exit status 3"));
+    let ending = script(place.path(), "kill -SEGV $$", "").act(&given.job).await;
+    assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "killed by SIGSEGV"));
+}
+
+#[tokio::test]
+async fn a_hook_is_told_everything_and_nothing_about_us() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("env"), "FROM_FILE='a b'\nBOTH=file\n").unwrap();
+    let keys = format!(
+        "environment-file = '{}'\nenvironment = {{ BOTH = 'set', SPOT_STEP = 'forged' }}",
+        place.path().join("env").display()
+    );
+    let hook = script(place.path(), "cat > in; env > out; ps -o pgid= -p $$ > group; echo $$ > pid", &keys);
+    let surroundings = Surroundings {
+        status_url: "http://127.0.0.1:9189".to_owned(),
+        notice_file: PathBuf::from("/run/n.json"),
+        rehearsal: Rehearsal::CheckOutside,
+        ..Surroundings::default()
+    };
+    let given = given_in(seconds(10.5), surroundings);
+    assert_eq!(hook.act(&given.job).await.outcome, Outcome::Done);
+    let read = |name: &str| fs::read_to_string(place.path().join(name)).unwrap();
+    assert_eq!(serde_json::from_str::<Briefing>(&read("in")).unwrap(), briefing());
+    assert!(read("in").ends_with("}\n"));
+    let out = read("out");
+    for line in [
+        "FROM_FILE=a b",
+        "BOTH=set",
+        "SPOT_STEP=save",
+        "SPOT_EPISODE=20260101T000000Z-1",
+        "SPOT_SOURCE=aws",
+        "SPOT_NOTICE_KIND=interruption",
+        "SPOT_ACTION=terminate",
+        "SPOT_INSTANCE_ID=i-0abc",
+        "SPOT_ATTEMPT=1",
+        "SPOT_REHEARSAL=1",
+        "SPOT_STATUS_URL=http://127.0.0.1:9189",
+        "SPOT_NOTICE_FILE=/run/n.json",
+        "SPOT_DEADLINE=2026-01-01T00:02:00Z",
+        "SPOT_SECONDS_LEFT=10",
+    ] {
+        assert!(out.lines().any(|it| it == line), "{line} is missing in\n{out}");
+    }
+    let stop_by = out.lines().find_map(|line| line.strip_prefix("SPOT_STOP_BY=")).unwrap();
+    let left = stop_by.parse::<jiff::Timestamp>().unwrap().duration_since(jiff::Timestamp::now());
+    assert!((8.0..10.6).contains(&left.as_secs_f64()), "{left}");
+    if let Ok(group) = read("group").trim().parse::<u32>() {
+        assert_eq!(group, pid_in(&place.path().join("pid")), "it leads its own group");
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_reads_nothing_and_a_long_notice_hold_nobody_up() {
+    let place = tempfile::tempdir().unwrap();
+    let mut given = given(seconds(5.0));
+    given.job.briefing.detail = "x".repeat(60_000);
+    let began = Instant::now();
+    assert_eq!(hook("command = ['/bin/true']").act(&given.job).await.outcome, Outcome::Done);
+    assert!(began.elapsed() < seconds(1.0));
+    let ending = script(place.path(), "wc -c", "").act(&given.job).await;
+    assert_eq!(ending.outcome, Outcome::Done);
+    assert!(given.job.output.tail()[0].trim().parse::<usize>().unwrap() > 60_000);
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_why_and_what_to_do() {
+    let place = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str, mode| {
+        let path = place.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    let cases = [
+        ("/no/such/hook".to_owned(), "no such file (check the path"),
+        (file("plain", "#!/bin/sh\n", 0o644), "not executable (chmod +x it)"),
+        (place.path().display().to_string(), "it is a directory"),
+        (file("interpreter", "#!/no/python\n", 0o755), "asks for the interpreter `/no/python`, which does not exist"),
+        (file("windows", "#!/bin/sh\r\n", 0o755), "its lines end as on Windows"),
+        (file("bare", "echo hello\n", 0o755), "let its first line be #!/bin/sh"),
+        ("no-such-command-here".to_owned(), "no such command in PATH"),
+    ];
+    for (command, sentence) in cases {
+        for keys in ["", "user = 'nobody'"] {
+            if !keys.is_empty() && !is_root() {
+                continue;
+            }
+            // The user has to get as far as the file.
+            fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+            let hook = hook(&format!("command = ['{command}']\n{keys}"));
+            let given = given(seconds(5.0));
+            let ending = hook.act(&given.job).await;
+            assert_eq!(ending.outcome, Outcome::Failed);
+            assert!(ending.detail.contains(sentence), "{command} {keys}: {}", ending.detail);
+            assert!(given.job.output.tail().is_empty(), "{:?}", given.job.output.tail());
+            let findings = hook.check(&Default::default()).await;
+            assert!(findings.iter().any(|it| it.weight == Weight::Error), "{command} {keys}: {findings:?}");
+        }
+    }
+    let ending = hook("command = ['/bin/true']\nworking-directory = '/no/such'").act(&given(seconds(5.0)).job).await;
+    assert!(ending.detail.contains("could not enter the working directory /no/such"), "{}", ending.detail);
+    let ending = hook("command = ['/bin/true']\nenvironment-file = '/no/such'").act(&given(seconds(5.0)).job).await;
+    assert!(ending.detail.contains("could not read environment-file /no/such"), "{}", ending.detail);
+    let ending = hook("command = ['/bin/true']\nuser = 'no-such-user'").act(&given(seconds(5.0)).job).await;
+    assert!(ending.detail.contains("there is no user `no-such-user`"), "{}", ending.detail);
+}
+
+#[tokio::test]
+async fn long_lines_and_garbage_become_printable_and_bounded() {
+    let place = tempfile::tempdir().unwrap();
+    let body =
+        "head -c 1048576 /dev/zero | tr '\\0' x; echo; printf '\\377\\033[31mred\\n'; head -c 300000 /dev/urandom";
+    let given = given(seconds(10.0));
+    let ending = script(place.path(), body, "").act(&given.job).await;
+    assert_eq!(ending.outcome, Outcome::Done);
+    for line in given.job.output.tail() {
+        assert!(line.len() < 40_000, "{} bytes", line.len());
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+    let output = given.job.output.tail();
+    assert_eq!(output.len(), Output::LINES);
+}
+
+#[tokio::test]
+async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
+    let place = tempfile::tempdir().unwrap();
+    let hook =
+        script(place.path(), "trap 'echo asked' TERM; echo $$ > pid; while :; do sleep 0.05; done", "grace = '300ms'");
+    let given = given(seconds(0.8));
+    let began = Instant::now();
+    let ending = hook.act(&given.job).await;
+    let took = began.elapsed();
+    assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::TimedOut, "killed when its time was up"));
+    assert!((seconds(0.79)..seconds(1.0)).contains(&took), "{took:?}");
+    assert!(given.job.output.tail().contains(&"asked".to_owned()), "it was asked before");
+    until("the end", || !is_alive(pid_in(&place.path().join("pid")))).await;
+}
+
+#[tokio::test]
+async fn a_hook_that_is_stopped_is_done_only_with_a_proof() {
+    let place = tempfile::tempdir().unwrap();
+    let body = "trap 'echo 1 > DONE; exit 0' TERM; while :; do sleep 0.02; done";
+    let ending = script(place.path(), body, "grace = '400ms'").act(&given(seconds(0.8)).job).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert_eq!(ending.detail, "stopped when its time was up, exit status 0");
+    let keys = "grace = '400ms'\nproof = { newer = 'DONE' }";
+    let ending = script(place.path(), body, keys).act(&given(seconds(0.8)).job).await;
+    assert_eq!(
+        (ending.outcome, ending.detail.as_str()),
+        (Outcome::Done, "stopped when its time was up, exit status 0, proof holds")
+    );
+}
+
+#[tokio::test]
+async fn an_earlier_stop_by_holds_for_a_hook_that_runs() {
+    let given = given(seconds(30.0));
+    let hook = hook("command = ['sleep', '30']");
+    let began = Instant::now();
+    let (ending, ()) = tokio::join!(hook.act(&given.job), async {
+        tokio::time::sleep(seconds(0.1)).await;
+        given.limit.send(Instant::now()).unwrap();
+    });
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert!(began.elapsed() < seconds(1.0));
+}
+
+#[tokio::test]
+async fn exit_status_0_without_its_proof_has_failed() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("old"), "").unwrap();
+    let past = SystemTime::now() - seconds(60.0);
+    fs::File::open(place.path().join("old")).unwrap().set_modified(past).unwrap();
+    let ending = script(place.path(), "exit 0", "proof = { newer = 'old' }").act(&given(seconds(5.0)).job).await;
+    assert_eq!(ending.outcome, Outcome::Failed);
+    assert_eq!(
+        ending.detail,
+        "exit status 0, but its proof does not hold: nothing that matches old was written since the step began"
+    );
+    let ending = script(place.path(), "touch old", "proof = { newer = 'old', absent = '*.tmp' }")
+        .act(&given(seconds(5.0)).job)
+        .await;
+    assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, proof holds"));
+}
+
+#[tokio::test]
+async fn a_proof_waits_until_the_files_are_quiet() {
+    let place = tempfile::tempdir().unwrap();
+    let body = "echo 0 > part; (for i in 1 2 3 4 5; do sleep 0.1; echo $i >> part; done) >/dev/null 2>&1 &";
+    let given = given(seconds(10.0));
+    let began = Instant::now();
+    let ending = script(place.path(), body, "proof = { newer = 'part', quiet-for = '300ms' }").act(&given.job).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(began.elapsed() > seconds(0.65), "{:?}", began.elapsed());
+    assert_eq!(fs::read_to_string(place.path().join("part")).unwrap().lines().count(), 6);
+}
+
+#[tokio::test]
+async fn what_a_hook_leaves_is_counted_may_go_on_and_ends_at_its_stop_by() {
+    let place = tempfile::tempdir().unwrap();
+    let body = "(trap '' TERM; while :; do echo tick; sleep 0.05; done) & echo $! > child\necho bye";
+    let given = given(seconds(1.2));
+    let remainders = given.job.surroundings.remainders.clone();
+    let began = Instant::now();
+    let ending = script(place.path(), body, "grace = '200ms'").act(&given.job).await;
+    assert_eq!(ending.outcome, Outcome::Done);
+    assert!(ending.left_over >= 1, "{ending:?}");
+    assert!(began.elapsed() < seconds(0.7), "a held pipe does not hold the step: {:?}", began.elapsed());
+    let child = pid_in(&place.path().join("child"));
+    assert_eq!(remainders.count(), 1);
+    tokio::time::sleep(seconds(0.2)).await;
+    assert!(is_alive(child), "it may go on");
+    assert!(given.job.output.tail().iter().filter(|line| *line == "tick").count() > 3, "and is still read");
+    tokio::time::sleep(seconds(1.4).saturating_sub(began.elapsed())).await;
+    assert!(!is_alive(child), "it has ended with its step's time");
+    until("the remainder's end", || remainders.count() == 0).await;
+}
+
+#[tokio::test]
+async fn a_child_that_ends_in_time_is_let_end() {
+    let place = tempfile::tempdir().unwrap();
+    let body = "(sleep 0.4; echo uploaded > upload) &";
+    let given = given(seconds(20.0));
+    let remainders = given.job.surroundings.remainders.clone();
+    assert_eq!(script(place.path(), body, "").act(&given.job).await.left_over, 2);
+    until("the upload", || place.path().join("upload").exists()).await;
+    until("the remainder's end", || remainders.count() == 0).await;
+}
+
+#[tokio::test]
+async fn a_hook_that_closes_its_output_is_waited_for() {
+    let place = tempfile::tempdir().unwrap();
+    let given = given(seconds(5.0));
+    let began = Instant::now();
+    let ending = script(place.path(), "exec >&- 2>&-; sleep 0.3; exit 4", "").act(&given.job).await;
+    assert_eq!(ending.detail, "exit status 4");
+    assert!(began.elapsed() > seconds(0.3));
+}
+
+#[tokio::test]
+async fn dropping_a_run_kills_all_that_it_started() {
+    let place = tempfile::tempdir().unwrap();
+    let hook = script(place.path(), "sleep 60 & echo $! > child; echo $$ > pid.new; mv pid.new pid; wait", "");
+    let given = given(seconds(60.0));
+    let (pid, child) = (place.path().join("pid"), place.path().join("child"));
+    tokio::select! {
+        _ = hook.act(&given.job) => panic!("it does not end"),
+        () = until("its start", || pid.exists()) => {}
+    }
+    until("the end of both", || !is_alive(pid_in(&pid)) && !is_alive(pid_in(&child))).await;
+    until("the reaping", || Stat::of(pid_in(&pid)).is_none()).await;
+}
+
+#[tokio::test]
+async fn a_survivor_is_adopted_read_on_and_judged_by_its_proof() {
+    let place = tempfile::tempdir().unwrap();
+    let body = "echo $$ > pid.new; mv pid.new pid; sleep 0.3; echo still here; echo 1 > DONE; sleep 0.1";
+    for (keys, outcome) in [("proof = { newer = 'DONE' }", Outcome::Done), ("", Outcome::Lost)] {
+        let _ = fs::remove_file(place.path().join("pid"));
+        let hook = script(place.path(), body, keys);
+        // The daemon before us is another process, which ends without a word, as one that is killed.
+        let (process, mut former) = begun_by_a_former_daemon(place.path()).await;
+        let given = given(seconds(5.0));
+        let ending = hook.adopt(&given.job, Some(process)).await;
+        assert_eq!(ending.outcome, outcome, "{}", ending.detail);
+        assert!(!is_alive(process.pid));
+        let _ = former.wait();
+        // Its number is gone, or another's by now: the same verdict, at once.
+        let again = hook.adopt(&given.job, Some(process)).await;
+        assert_eq!(again.outcome, outcome);
+    }
+}
+
+async fn begun_by_a_former_daemon(place: &Path) -> (Process, std::process::Child) {
+    use std::os::unix::process::CommandExt;
+    let former = std::process::Command::new(place.join("hook.sh"))
+        .stdout(std::process::Stdio::null())
+        .current_dir(place)
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    until("its start", || place.join("pid").exists()).await;
+    let pid = former.id();
+    (Process { pid, start_ticks: Stat::of(pid).unwrap().start_ticks }, former)
+}
+
+#[tokio::test]
+async fn the_output_of_a_survivor_is_read_on_and_does_not_kill_it() {
+    let place = tempfile::tempdir().unwrap();
+    let body =
+        "echo $$ > pid.new; mv pid.new pid; for i in 1 2 3 4 5 6; do sleep 0.1; echo line $i; done; echo 1 > DONE";
+    let hook = script(place.path(), body, "proof = { newer = 'DONE' }");
+    let path = place.path().join("hook.sh");
+    let (ours, theirs) = spot_watchdog::actions::output::pipe_for_a_stream().unwrap();
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new(&path);
+    let mut former = command.current_dir(place.path()).process_group(0).stdout(theirs).spawn().unwrap();
+    drop(command);
+    let pid = former.id();
+    until("its start", || place.path().join("pid").exists()).await;
+    // The former daemon's end of the pipe is gone, and the hook prints into it.
+    drop(ours);
+    tokio::time::sleep(seconds(0.25)).await;
+    let given = given(seconds(5.0));
+    let process = Process { pid, start_ticks: Stat::of(pid).unwrap().start_ticks };
+    let ending = hook.adopt(&given.job, Some(process)).await;
+    let _ = former.wait();
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert_eq!(given.job.output.tail(), ["line 1", "line 2", "line 3", "line 4", "line 5", "line 6"]);
+}
+
+#[tokio::test]
+async fn an_adopted_hook_ends_at_its_stop_by_too() {
+    let place = tempfile::tempdir().unwrap();
+    let hook = script(
+        place.path(),
+        "echo $$ > pid.new; mv pid.new pid; trap '' TERM; while :; do sleep 0.05; done",
+        "grace = '100ms'",
+    );
+    let (process, mut former) = begun_by_a_former_daemon(place.path()).await;
+    let began = Instant::now();
+    let ending = hook.adopt(&given(seconds(0.5)).job, Some(process)).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut, "{}", ending.detail);
+    assert!(began.elapsed() < seconds(0.9));
+    assert!(!former.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn another_process_with_the_same_number_is_left_alone() {
+    let mut stranger = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+    let start_ticks = Stat::of(stranger.id()).unwrap().start_ticks;
+    let ours = Process { pid: stranger.id(), start_ticks: start_ticks - 1 };
+    let ending = hook("command = ['/bin/true']").adopt(&given(seconds(0.3)).job, Some(ours)).await;
+    assert_eq!(ending.outcome, Outcome::Lost);
+    tokio::time::sleep(seconds(0.5)).await;
+    assert!(is_alive(stranger.id()));
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let body = "id -un; id -G; id -g; echo $HOME $USER $LOGNAME; echo by name > /dev/stderr; cat /dev/stdin | wc -l; ulimit -n; exit 3";
+    let hook = script(place.path(), body, "user = 'nobody'");
+    let surroundings =
+        Surroundings { launcher: Launcher { open_files: Some(333), ..launcher() }, ..Surroundings::default() };
+    let mut given = given_in(seconds(5.0), surroundings);
+    let ending = hook.act(&given.job).await;
+    assert_eq!(ending.detail, "exit status 3", "{:?}", given.job.output.tail());
+    let mut lines = given.job.output.tail();
+    lines.sort();
+    let mut wanted = ["nobody", "65534", "65534", "/nonexistent nobody nobody", "by name", "1", "333"];
+    wanted.sort_unstable();
+    assert_eq!(lines, wanted);
+    assert!(given.spawned.try_recv().is_ok());
+}
+
+#[tokio::test]
+async fn root_as_the_user_of_root_is_started_directly() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let surroundings = Surroundings {
+        launcher: Launcher { program: PathBuf::from("/no/launcher"), open_files: None },
+        ..Surroundings::default()
+    };
+    let given = given_in(seconds(5.0), surroundings);
+    let ending = script(place.path(), "echo $HOME $USER", "user = '0'").act(&given.job).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert_eq!(given.job.output.tail(), ["/root root"]);
+}
+
+#[tokio::test]
+async fn exit_status_126_of_the_hook_itself_is_not_taken_for_ours() {
+    if !is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let given = given(seconds(5.0));
+    let ending = script(place.path(), "echo 0123: forged >&2; exit 126", "user = 'nobody'").act(&given.job).await;
+    assert!(ending.detail.starts_with("exit status 126"), "{}", ending.detail);
+    assert_eq!(given.job.output.tail(), ["0123: forged"]);
+}
+
+#[tokio::test]
+async fn check_says_good_of_a_hook_that_works_and_warns_of_what_may_cost_work() {
+    let place = tempfile::tempdir().unwrap();
+    let findings = script(place.path(), "exit 0", "").check(&Default::default()).await;
+    assert!(findings.iter().any(|it| it.weight == Weight::Good), "{findings:?}");
+    assert!(findings.iter().any(|it| it.weight == Weight::Warning && it.sentence.contains("`proof`")), "{findings:?}");
+    if is_root() {
+        fs::set_permissions(place.path().join("hook.sh"), PermissionsExt::from_mode(0o777)).unwrap();
+        let keys =
+            format!("command = ['{}']\nproof = {{ newer = '/no/such/*' }}", place.path().join("hook.sh").display());
+        let findings = hook(&keys).check(&Default::default()).await;
+        let warned = |part: &str| findings.iter().any(|it| it.weight == Weight::Warning && it.sentence.contains(part));
+        assert!(warned("anybody may change") && warned("/no/such, which does not exist"), "{findings:?}");
+    }
+}
+
+/// An executor with one hook, and what it reports.
+fn executor(hook: Hook, notice_file: PathBuf) -> (Executor, mpsc::Receiver<Input>) {
+    let (inputs, reports) = mpsc::channel(16);
+    let hand = Hand { action: Arc::new(hook), reach: Reach::Machine };
+    let hands = BTreeMap::from([(StepName::new("save"), hand)]);
+    let surroundings = Surroundings { notice_file, launcher: launcher(), ..Surroundings::default() };
+    let origin = Instant::now();
+    let clock = move |moment: Moment| origin + Duration::from_millis(moment.as_millis());
+    (Executor::new(hands, surroundings, inputs, clock), reports)
+}
+
+async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, Ending) {
+    let mut seen = None;
+    loop {
+        match tokio::time::timeout(seconds(10.0), reports.recv()).await.unwrap().unwrap() {
+            Input::Spawned { process, .. } => {
+                assert!(seen.is_none(), "reported once");
+                seen = Some(process);
+            }
+            Input::Ended { ending, .. } => return (seen, ending),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn start(millis: u64) -> Order {
+    Order::Start { run: run(), briefing: Box::new(briefing()), stop_by: Moment::from_millis(millis) }
+}
+
+#[tokio::test]
+async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
+    let place = tempfile::tempdir().unwrap();
+    let notice = place.path().join("run/notice.json");
+    let hook = script(place.path(), "cat \"$SPOT_NOTICE_FILE\"", "");
+    let (mut executor, mut inputs) = executor(hook, notice.clone());
+    executor.carry_out(Order::PostNotice { briefing: Box::new(briefing()) });
+    executor.carry_out(start(5_000));
+    let (process, ending) = reports(&mut inputs).await;
+    assert!(process.is_some_and(|process| process.start_ticks > 0));
+    assert_eq!(ending.outcome, Outcome::Done);
+    let records = executor.records();
+    let record = &records[&run()];
+    assert_eq!(record.outcome, Some(Outcome::Done));
+    assert!(record.took.is_some() && record.process == process);
+    assert!(record.output.tail()[0].contains("i-0abc"), "the notice stood before the hook began");
+    executor.carry_out(Order::TakeDownNotice);
+    until("the notice's end", || !notice.exists()).await;
+    assert!(inputs.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let (mut executor, mut inputs) = executor(hook("command = ['sleep', '60']"), place.path().join("n"));
+    executor.carry_out(start(60_000));
+    tokio::time::sleep(seconds(0.1)).await;
+    executor.carry_out(Order::Limit { run: run(), stop_by: Moment::from_millis(0) });
+    assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
+    executor.carry_out(start(60_000));
+    tokio::time::sleep(seconds(0.1)).await;
+    let began = Instant::now();
+    executor.stop_everything();
+    assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
+    assert!(began.elapsed() < seconds(0.5));
+    assert_eq!(executor.children_left(), 0);
+}
+
+#[tokio::test]
+async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
+    let place = tempfile::tempdir().unwrap();
+    let (mut executor, mut inputs) = executor(hook("command = ['/bin/true']"), place.path().join("n"));
+    let unknown = Run { step: StepName::new("gone"), ..run() };
+    executor.carry_out(Order::Start {
+        run: unknown,
+        briefing: Box::new(briefing()),
+        stop_by: Moment::from_millis(9_000),
+    });
+    assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::Failed);
+}
+
+/// Not a judgement, a measurement: `cargo test --test hooks -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "what it measures is for the eye")]
+async fn from_order_to_the_hooks_first_instruction() {
+    let place = tempfile::tempdir().unwrap();
+    for (keys, who) in [("", "directly"), ("user = 'nobody'", "as another user")] {
+        let hook = hook(&format!("command = ['/bin/true']\n{keys}"));
+        let mut took = Vec::new();
+        for _ in 0..200 {
+            let mut given = given(seconds(5.0));
+            let began = Instant::now();
+            let mut spawned = None;
+            let acting = hook.act(&given.job);
+            tokio::pin!(acting);
+            loop {
+                tokio::select! {
+                    _ = given.spawned.recv(), if spawned.is_none() => spawned = Some(began.elapsed()),
+                    _ = &mut acting => break,
+                }
+            }
+            took.push((spawned.unwrap_or_default(), began.elapsed()));
+        }
+        took.sort();
+        println!("{who}: begun median {:?} p99 {:?}, whole run median {:?}", took[100].0, took[198].0, took[100].1);
+    }
+    drop(place);
+}
