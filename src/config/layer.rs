@@ -200,7 +200,10 @@ impl<'l, 'i> Section<'l, 'i> {
             span = key.span();
             table = value.get_ref().as_table();
         }
-        let sentence = if path.is_empty() { sentence } else { format!("{path}: {sentence}") };
+        // The path to an unknown key ends in that key, which the sentence names already.
+        let above = path.rsplit_once('.').map_or("", |(above, _)| above);
+        let shown = if sentence.starts_with("unknown key") { above } else { path };
+        let sentence = if shown.is_empty() { sentence } else { format!("{shown}: {sentence}") };
         wrongs.add(self.place(path, span), self.sentence(&sentence));
     }
 
