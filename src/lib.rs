@@ -4,3 +4,4 @@ pub mod actions;
 pub mod decide;
 pub mod model;
 pub mod sources;
+pub mod status;
