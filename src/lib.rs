@@ -37,3 +37,4 @@ pub mod emulators;
 pub mod journal;
 pub mod model;
 pub mod sources;
+pub mod status;

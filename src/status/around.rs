@@ -1,0 +1,62 @@
+//! What is shown beside the mind: plain values that the loop fills in, because only it knows them.
+
+use super::Reason;
+use crate::model::{Now, StepName};
+use crate::sources::Identity;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is around the mind.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// The version of the daemon.
+    pub version: String,
+    /// When it began to run.
+    pub started: Now,
+    /// What the machine is, as far as it is known.
+    pub machine: Identity,
+    /// What is known of each step's action and its runs.
+    pub steps: BTreeMap<StepName, StepAround>,
+    /// How the journal does.
+    pub journal: Keeping,
+    /// Further reasons not to be well: a late loop for instance. Blindness, the journal and missing beats are seen
+    /// without them.
+    pub trouble: Vec<Reason>,
+}
+
+/// What is known of a step's action.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct StepAround {
+    /// The `kind` of its action.
+    pub kind: String,
+    /// What [`crate::actions::Action::describe`] says.
+    pub describe: String,
+    /// What [`crate::actions::Output::tail`] keeps of its newest run.
+    pub output: Vec<String>,
+    /// What [`crate::actions::Action::warmth`] knows. Each difference in it is a change and makes a revision, so it tells
+    /// times, not ages.
+    pub warmth: serde_json::Value,
+}
+
+/// How the journal does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Keeping {
+    /// In a word.
+    pub durability: Durability,
+    /// In a sentence; empty where all is kept.
+    pub sentence: String,
+}
+
+/// Whether what happens now would be remembered over a crash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// All is on disk.
+    Kept,
+    /// The disk has not answered in time.
+    Late,
+    /// The disk refuses.
+    Broken,
+    /// Nothing is kept on disk.
+    InMemory,
+}

@@ -1,0 +1,338 @@
+//! From the mind and what is around it to the [`Status`]. Reads both, changes neither, reads no clock.
+
+use super::{
+    Ahead, Around, Durability, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
+    Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord, Status,
+    StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
+};
+use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Watchdog};
+use crate::model::{Fault, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated, StepName};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The most characters of a name, an identity or an event id.
+const NAME: usize = 128;
+/// The most characters of a sentence or of a cloud's words.
+pub(super) const SENTENCE: usize = 512;
+/// The most characters of a line of output.
+const LINE: usize = 400;
+/// The most lines of output, the newest ones.
+const LINES: usize = crate::actions::Output::LINES;
+/// The most notices: what stands comes first.
+const NOTICES: usize = 64;
+/// The most reasons.
+const REASONS: usize = 32;
+/// The most bytes that a warm-up's knowledge takes as JSON.
+const WARMTH: usize = 4 * 1024;
+
+impl Status {
+    /// What the mind and what is around it look like now. The revision is the board's to give.
+    pub fn of(watchdog: &Watchdog, around: &Around, now: Now) -> Self {
+        Self {
+            schema: SCHEMA,
+            revision: 0,
+            now: now.wall,
+            version: clip(&around.version, NAME),
+            mode: match watchdog.exit() {
+                Exit::No => Mode::Running,
+                Exit::WhenDone | Exit::AtOnce | Exit::Ordered => Mode::Ending,
+            },
+            readiness: if watchdog.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
+            started: Past::new(around.started.moment, now),
+            machine: machine(around),
+            sources: sources(watchdog, now),
+            notices: notices(watchdog, now),
+            episode: watchdog.episode().map(|episode| episode_status(episode, now)),
+            steps: steps(watchdog, around, now),
+            plan: plan(watchdog, now),
+            last_episode: None,
+            health: health(watchdog, around, now),
+            durability: around.journal.durability,
+        }
+    }
+}
+
+fn machine(around: &Around) -> MachineStatus {
+    let machine = &around.machine;
+    MachineStatus {
+        id: clip(&machine.instance_id, NAME),
+        machine_type: clip(&machine.instance_type, NAME),
+        lifecycle: lifecycle_word(machine.lifecycle).to_owned(),
+        region: clip(&machine.region, NAME),
+        zone: clip(&machine.zone, NAME),
+    }
+}
+
+fn sources(watchdog: &Watchdog, now: Now) -> Vec<SourceStatus> {
+    let asked = watchdog.policy().sources.iter().map(|listening| &listening.source);
+    let heard = watchdog.ears().probes.keys().map(|(source, _)| source);
+    let mut seen = BTreeSet::new();
+    asked.chain(heard).filter(|name| seen.insert((*name).clone())).map(|name| source(watchdog, name, now)).collect()
+}
+
+fn source(watchdog: &Watchdog, name: &SourceName, now: Now) -> SourceStatus {
+    let ears = watchdog.ears();
+    let listening = watchdog.policy().sources.iter().find(|listening| listening.source == *name);
+    let probes: Vec<(&ProbeName, &Heard)> =
+        ears.probes.iter().filter(|((of, _), _)| of == name).map(|((_, probe), heard)| (probe, heard)).collect();
+    let vital = || probes.iter().map(|(_, heard)| heard).filter(|heard| heard.rank == Rank::Vital);
+    let all_read = vital().next().is_some() && vital().all(|heard| heard.last_good.is_some());
+    let oldest = vital().filter_map(|heard| heard.last_good).min().filter(|_| all_read);
+    let blind_since = ears.blind.get(name).copied();
+    SourceStatus {
+        name: clip(name.as_str(), NAME),
+        poll_interval: listening.map(|listening| listening.interval.into()),
+        last_good_read: oldest.map(|at| Past::new(at, now)),
+        blind_since: blind_since.map(|at| Past::new(at, now)),
+        fault: blind_since.map(|_| reason(&why_blind(watchdog, name, listening, now.moment))),
+        probes: probes
+            .iter()
+            .map(|(probe, heard)| ProbeStatus {
+                name: clip(probe.as_str(), NAME),
+                rank: heard.rank,
+                last_good_read: heard.last_good.map(|at| Past::new(at, now)),
+                misses: heard.misses,
+                fault: heard.fault.as_ref().map(reason),
+            })
+            .collect(),
+    }
+}
+
+/// The newest reason why a source is blind.
+fn why_blind(watchdog: &Watchdog, name: &SourceName, listening: Option<&Listening>, now: Moment) -> Fault {
+    listening
+        .and_then(|listening| watchdog.ears().blindness(listening, now))
+        .unwrap_or_else(|| Fault { word: "silent".to_owned(), sentence: format!("{name} has not been read again yet") })
+}
+
+fn notices(watchdog: &Watchdog, now: Now) -> Vec<NoticeStatus> {
+    let ears = watchdog.ears();
+    let mut all = Vec::new();
+    if let Some(episode) = watchdog.episode() {
+        let leading = episode.leading().filter(|leading| leading.stands).map(|leading| &leading.notice.key);
+        let mut joined: Vec<&Standing> = episode.notices.values().collect();
+        // What leads comes first, then what stands.
+        joined.sort_by_key(|standing| (Some(&standing.notice.key) != leading, !standing.stands));
+        all.extend(joined.into_iter().map(|standing| NoticeStatus {
+            state: if standing.stands { NoticeState::Standing } else { NoticeState::Withdrawn },
+            leads: Some(&standing.notice.key) == leading,
+            deadline: Some(Ahead::new(standing.deadline.at, now)),
+            footing: Some(standing.deadline.footing),
+            ..told(&standing.notice)
+        }));
+    }
+    all.extend(ears.waiting.values().map(|waiting| NoticeStatus {
+        state: NoticeState::Waiting,
+        opens: Some(Ahead::new(waiting.due, now)),
+        ..told(&waiting.notice)
+    }));
+    // A far notice both waits and was said to be ignored for now; it is shown once.
+    let others = ears.ignored.iter().filter(|(key, _)| !ears.waiting.contains_key(key));
+    all.extend(others.map(|(key, ignored)| NoticeStatus {
+        because: Some(ignored.because),
+        stated: stated(ignored.stated),
+        ..remembered(key)
+    }));
+    all.truncate(NOTICES);
+    all
+}
+
+/// A notice of which all is known.
+fn told(notice: &Notice) -> NoticeStatus {
+    NoticeStatus {
+        kind: notice.kind(),
+        strength: notice.strength(),
+        action: Some(notice.action),
+        stated: stated(notice.stated),
+        detail: clip(&notice.detail, SENTENCE),
+        ..remembered(&notice.key)
+    }
+}
+
+/// A notice of which only the key is known.
+fn remembered(key: &NoticeKey) -> NoticeStatus {
+    NoticeStatus {
+        kind: key.kind,
+        strength: key.kind.strength(),
+        source: clip(key.source.as_str(), NAME),
+        event: clip(&key.event, NAME),
+        state: NoticeState::Ignored,
+        leads: false,
+        because: None,
+        action: None,
+        stated: None,
+        deadline: None,
+        footing: None,
+        opens: None,
+        detail: String::new(),
+    }
+}
+
+const fn stated(stated: Stated) -> Option<jiff::Timestamp> {
+    match stated {
+        Stated::At(at) => Some(at),
+        Stated::In(_) | Stated::Unsaid => None,
+    }
+}
+
+fn episode_status(episode: &Episode, now: Now) -> EpisodeStatus {
+    EpisodeStatus {
+        id: episode.id.clone(),
+        generation: episode.generation,
+        opened: Past::new(episode.opened, now),
+        stage: match episode.stage {
+            Stage::Open { .. } => StageWord::Open,
+            Stage::Settling { .. } => StageWord::Settling,
+        },
+        closing: episode.closing(),
+        strength: episode.strength(),
+        deadline: episode.deadline.map(|planned| Ahead::new(planned.deadline.at, now)),
+        end: episode.deadline.map(|planned| Ahead::new(planned.end, now)),
+        footing: episode.deadline.map(|planned| planned.deadline.footing),
+    }
+}
+
+fn steps(watchdog: &Watchdog, around: &Around, now: Now) -> Vec<StepStatus> {
+    let declared = &watchdog.policy().steps;
+    let of_episode = watchdog.episode().map_or(&[][..], |episode| &episode.steps);
+    let gone = of_episode.iter().filter(|step| declared.iter().all(|known| known.name != step.name));
+    let declared = declared.iter().map(|step| {
+        let state = of_episode.iter().find(|state| state.name == step.name);
+        step_status(watchdog, around, &step.name, state, now)
+    });
+    declared.chain(gone.map(|state| step_status(watchdog, around, &state.name, Some(state), now))).collect()
+}
+
+fn step_status(
+    watchdog: &Watchdog,
+    around: &Around,
+    name: &StepName,
+    state: Option<&StepState>,
+    now: Now,
+) -> StepStatus {
+    let unknown = StepAround::default();
+    let action = around.steps.get(name).unwrap_or(&unknown);
+    let running = state.and_then(|state| state.progress.running());
+    let newest = action.output.len().saturating_sub(LINES);
+    StepStatus {
+        name: clip(name.as_str(), NAME),
+        kind: clip(&action.kind, NAME),
+        describe: clip(&action.describe, SENTENCE),
+        progress: state.map_or("idle", |state| state.progress.word()).to_owned(),
+        attempt: state.map_or(0, |state| state.attempts),
+        since: running.map(|running| Past::new(running.since, now)),
+        stop_by: running.map(|running| Ahead::new(watchdog.stop_by(running, now.moment), now)),
+        last: state.and_then(|state| state.last.as_ref()).map(|last| last_run(last, now)),
+        output: action.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
+        warmth: bounded_json(&action.warmth),
+    }
+}
+
+fn last_run(last: &Finished, now: Now) -> LastRun {
+    LastRun {
+        attempt: last.attempt,
+        outcome: last.ending.outcome,
+        detail: clip(&last.ending.detail, SENTENCE),
+        ended: Past::new(last.ended, now),
+        took: last.ended.since(last.began).into(),
+        margin: last.margin.into(),
+        left_over: last.ending.left_over,
+    }
+}
+
+fn plan(watchdog: &Watchdog, now: Now) -> PlanStatus {
+    if let Some(plan) = watchdog.plan(now.moment) {
+        return PlanStatus::Episode {
+            slots: plan
+                .slots
+                .iter()
+                .map(|slot| SlotStatus {
+                    step: clip(slot.step.as_str(), NAME),
+                    skip: slot.skip,
+                    start_by: Ahead::new(slot.start_by, now),
+                    latest_end: Ahead::new(slot.latest_end, now),
+                })
+                .collect(),
+        };
+    }
+    // From a fixed moment, so that it stays the same while nothing changes.
+    let heard = Moment::from_millis(u64::from(u32::MAX));
+    let plan = watchdog.plan_for(USUAL_WINDOW, heard);
+    let after = |moment| Seconds::between(heard, moment);
+    PlanStatus::NoticeNow {
+        window: USUAL_WINDOW.into(),
+        usable: after(plan.end),
+        slots: plan
+            .slots
+            .iter()
+            .map(|slot| OffsetSlot {
+                step: clip(slot.step.as_str(), NAME),
+                skip: slot.skip,
+                start_by: after(slot.start_by),
+                latest_end: after(slot.latest_end),
+            })
+            .collect(),
+    }
+}
+
+fn health(watchdog: &Watchdog, around: &Around, now: Now) -> Vec<Reason> {
+    let blind = watchdog.ears().blind.iter().map(|(name, since)| {
+        let listening = watchdog.policy().sources.iter().find(|listening| listening.source == *name);
+        let fault = why_blind(watchdog, name, listening, now.moment);
+        let silence = crate::model::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
+        Reason::new("blind", clip(&format!("{name} could not be read for {silence}: {fault}"), SENTENCE))
+    });
+    let word = match around.journal.durability {
+        Durability::Kept => None,
+        Durability::Late => Some("journal-late"),
+        Durability::Broken => Some("journal-broken"),
+        Durability::InMemory => Some("journal-in-memory"),
+    };
+    let journal = word.map(|word| Reason::new(word, clip(&around.journal.sentence, SENTENCE)));
+    let trouble = around.trouble.iter().map(|it| Reason::new(clip(&it.word, NAME), clip(&it.sentence, SENTENCE)));
+    blind.chain(journal).chain(trouble).take(REASONS).collect()
+}
+
+fn reason(fault: &Fault) -> Reason {
+    Reason::new(clip(&fault.word, NAME), clip(&fault.sentence, SENTENCE))
+}
+
+/// At most so many characters, and no control characters.
+pub(super) fn clip(text: &str, most: usize) -> String {
+    let mut clipped: String =
+        text.chars().take(most).map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect();
+    if text.chars().nth(most).is_some() {
+        clipped.pop();
+        clipped.push('…');
+    }
+    clipped
+}
+
+/// What a warm-up knows, or how much that is where it is too much to show.
+fn bounded_json(value: &serde_json::Value) -> serde_json::Value {
+    let size = value.to_string().len();
+    if size <= WARMTH {
+        return value.clone();
+    }
+    serde_json::json!({ "left-out": format!("{size} bytes, of which at most {WARMTH} are shown") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_clipped_by_characters_and_made_printable() {
+        assert_eq!(clip("ééé", 3), "ééé");
+        assert_eq!(clip("éééé", 3), "éé…");
+        assert_eq!(clip("a\u{1b}[31m\nb", 20), "a\u{fffd}[31m\u{fffd}b");
+    }
+
+    #[test]
+    fn a_warm_up_that_tells_too_much_is_only_counted() {
+        let small = serde_json::json!({ "targets": 3 });
+        assert_eq!(bounded_json(&small), small);
+        let large = serde_json::json!("x".repeat(5_000));
+        assert!(bounded_json(&large).to_string().len() < 200);
+    }
+}

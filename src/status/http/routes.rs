@@ -1,0 +1,207 @@
+//! What each path answers.
+
+use super::Expose;
+use super::gate::{Gate, Refusal};
+use crate::status::{BEAT_LOST, Board, Readiness, Status, metrics};
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use futures_util::stream::{self, Stream};
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest that an answer waits for a change.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How long it waits where nothing is said.
+const USUAL_WAIT: Duration = Duration::from_secs(30);
+
+/// How often an event stream without events says that it lives.
+const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+const PATHS: &str = "/livez    200 while the loop turns
+/healthz  200, or 503 with reasons as JSON
+/readyz   200, or 503 while this machine is being left
+/status   everything as JSON; ?after=REVISION&wait=30s waits for a change
+/events   the same as server-sent events
+/metrics  the same as metrics
+";
+
+/// The paths as one listener serves them.
+pub(super) fn router(board: Board, gate: Arc<Gate>) -> Router {
+    let telling = |route: MethodRouter<Board>| match gate.serves {
+        Expose::All => route,
+        Expose::Health => get(not_here),
+    };
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .route("/status", telling(get(status)))
+        .route("/events", telling(get(events)))
+        .fallback(unknown)
+        .method_not_allowed_fallback(only_read)
+        .layer(middleware::from_fn_with_state(gate, pass))
+        .with_state(board)
+}
+
+/// Lets a request through the gate, and dresses every answer alike.
+async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let mut response = match gate.check(request.version(), request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(Refusal { status, sentence }) => told(status, sentence),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn livez(State(board): State<Board>) -> Response {
+    let since = board.since_beat();
+    if since < BEAT_LOST {
+        told(StatusCode::OK, "the loop turns")
+    } else {
+        told(StatusCode::SERVICE_UNAVAILABLE, format!("the loop has not turned for {} s", since.as_secs()))
+    }
+}
+
+async fn healthz(State(board): State<Board>) -> Response {
+    #[derive(Serialize)]
+    struct Health {
+        reasons: Vec<crate::status::Reason>,
+    }
+    let reasons = board.reasons();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &Health { reasons })
+}
+
+async fn readyz(State(board): State<Board>) -> Response {
+    let status = board.read();
+    match status.readiness {
+        Readiness::Ready => told(StatusCode::OK, "ready"),
+        Readiness::Leaving => told(StatusCode::SERVICE_UNAVAILABLE, status.leaving_sentence()),
+    }
+}
+
+async fn scrape(State(board): State<Board>) -> Response {
+    match board.metrics() {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => told(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be written: {error}")),
+    }
+}
+
+/// What `/status` may be asked with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    after: Option<u64>,
+    wait: Option<String>,
+}
+
+async fn status(State(board): State<Board>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    match asked.map_err(|rejection| rejection.body_text()).and_then(|Query(asked)| read_wait(&asked)) {
+        Ok(None) => json(StatusCode::OK, &board.read()),
+        Ok(Some((after, wait))) => json(StatusCode::OK, &board.changed_after(after, wait).await),
+        Err(why) => told(
+            StatusCode::BAD_REQUEST,
+            format!("/status takes ?after=REVISION&wait=30s, and this is something else: {why}"),
+        ),
+    }
+}
+
+/// Which revision is known, and how long to wait for another.
+fn read_wait(asked: &Asked) -> Result<Option<(u64, Duration)>, String> {
+    let wait = match &asked.wait {
+        None => USUAL_WAIT,
+        Some(text) => text
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|wait| Duration::try_from(wait).ok())
+            .ok_or_else(|| "wait is not a span of time such as 30s".to_owned())?,
+    };
+    match asked.after {
+        Some(after) => Ok(Some((after, wait.min(LONGEST_WAIT)))),
+        None if asked.wait.is_some() => Err("wait needs after".to_owned()),
+        None => Ok(None),
+    }
+}
+
+async fn events(State(board): State<Board>) -> Response {
+    let keep_alive = KeepAlive::new().interval(STREAM_KEEP_ALIVE);
+    Sse::new(revisions(board)).keep_alive(keep_alive).into_response()
+}
+
+/// One event for each revision. Whoever reads slowly is given the newest when there is room for it: nothing queues.
+fn revisions(board: Board) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(board.follow(), |mut follow| async move {
+        let status = follow.next().await?;
+        Some((Ok(event(&status)), follow))
+    })
+}
+
+fn event(status: &Status) -> Event {
+    match Event::default().id(status.revision.to_string()).json_data(status) {
+        Ok(event) => event,
+        // Only a map with keys that are no text could not be written, and there is none.
+        Err(error) => Event::default().comment(format!("revision {} could not be written: {error}", status.revision)),
+    }
+}
+
+async fn not_here(uri: Uri) -> Response {
+    let sentence = format!(
+        "{} is not served on an address that is not loopback; to serve it here too, set `expose = \"all\"`",
+        uri.path()
+    );
+    told(StatusCode::FORBIDDEN, sentence)
+}
+
+async fn unknown() -> Response {
+    told(StatusCode::NOT_FOUND, format!("nothing is here; what is served:\n\n{}", PATHS.trim_end()))
+}
+
+async fn only_read() -> Response {
+    told(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD: nothing can be changed through here")
+}
+
+fn told(status: StatusCode, sentence: impl Into<String>) -> Response {
+    let mut text = sentence.into();
+    text.push('\n');
+    (status, text).into_response()
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => told(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(after: Option<u64>, wait: Option<&str>) -> Result<Option<(u64, Duration)>, String> {
+        read_wait(&Asked { after, wait: wait.map(str::to_owned) })
+    }
+
+    #[test]
+    fn a_wait_is_a_span_of_time_and_has_an_end() {
+        assert_eq!(read(None, None), Ok(None));
+        assert_eq!(read(Some(7), None), Ok(Some((7, USUAL_WAIT))));
+        assert_eq!(read(Some(7), Some("250ms")), Ok(Some((7, Duration::from_millis(250)))));
+        assert_eq!(read(Some(7), Some("1 hour")), Ok(Some((7, LONGEST_WAIT))));
+        for bad in ["", "30", "-30s", "soon", "1e99s"] {
+            assert!(read(Some(7), Some(bad)).is_err(), "{bad}");
+        }
+        assert!(read(None, Some("30s")).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! What is counted over a run of the daemon, from the facts as they happen. Every map is bounded by what the
+//! configuration names, and by [`MOST`] beyond that.
+
+use super::Status;
+use crate::model::{Event, Moment, Outcome, Work};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The most names that a map takes; what comes later is counted under [`OTHER`].
+const MOST: usize = 128;
+
+/// The label for what is beyond [`MOST`].
+const OTHER: &str = "other";
+
+/// The word for a read that was a good answer.
+pub(super) const READ: &str = "read";
+
+/// What is counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// Reads by source, probe and outcome: [`READ`], or the word of the fault.
+    pub(super) reads: BTreeMap<(String, String, String), u64>,
+    /// Episodes that opened.
+    pub(super) episodes: u64,
+    /// Ends of steps, by step and outcome.
+    pub(super) endings: BTreeMap<(String, Outcome), u64>,
+    /// How long the newest run of a step took.
+    pub(super) took: BTreeMap<String, Duration>,
+    /// What was left to the end of the plan when the newest run of a step ended.
+    pub(super) margin: BTreeMap<String, Duration>,
+}
+
+impl Tally {
+    /// Counts a fact that became true now; `before` is what was shown until then.
+    pub(super) fn note(&mut self, event: &Event, before: &Status, now: Moment) {
+        match event {
+            Event::SourceRead { source, probe, .. } => {
+                self.read(source.as_str(), probe.as_str(), READ);
+            }
+            Event::SourceMissed { source, probe, fault, .. } => {
+                self.read(source.as_str(), probe.as_str(), &fault.word);
+            }
+            Event::EpisodeOpened { .. } => self.episodes += 1,
+            Event::StepEnded { run, ending } if run.work == Work::Act => {
+                let step = run.step.as_str();
+                self.ended(step, ending.outcome);
+                let shown = before.steps.iter().find(|shown| shown.name == step);
+                if let Some(since) = shown.and_then(|shown| shown.since) {
+                    put(&mut self.took, step, now.since(since.moment()));
+                }
+                if let Some(end) = before.episode.as_ref().and_then(|episode| episode.end) {
+                    put(&mut self.margin, step, end.moment().since(now));
+                }
+            }
+            Event::StepSkipped { step, .. } => self.ended(step.as_str(), Outcome::Skipped),
+            Event::StepEnded { .. }
+            | Event::SourceWentBlind { .. }
+            | Event::SourceSawAgain { .. }
+            | Event::NoticeIgnored { .. }
+            | Event::NoticeForgotten { .. }
+            | Event::NoticeAppeared { .. }
+            | Event::NoticeSeenToo { .. }
+            | Event::NoticeMoved { .. }
+            | Event::NoticeWithdrawn { .. }
+            | Event::DeadlineSet { .. }
+            | Event::StepDue { .. }
+            | Event::StepStarted { .. }
+            | Event::StepSpawned { .. }
+            | Event::StepAdopted { .. }
+            | Event::UndoDue { .. }
+            | Event::EpisodeSettled { .. }
+            | Event::EpisodeResumed
+            | Event::EpisodeRecovered
+            | Event::EpisodeClosed { .. }
+            | Event::ExitAsked { .. }
+            | Event::Exited => {}
+        }
+    }
+
+    fn read(&mut self, source: &str, probe: &str, outcome: &str) {
+        let key = (source.to_owned(), probe.to_owned(), outcome.to_owned());
+        let full = self.reads.len() >= MOST && !self.reads.contains_key(&key);
+        let key = if full { (OTHER.to_owned(), OTHER.to_owned(), OTHER.to_owned()) } else { key };
+        *self.reads.entry(key).or_default() += 1;
+    }
+
+    fn ended(&mut self, step: &str, outcome: Outcome) {
+        let key = (step.to_owned(), outcome);
+        let full = self.endings.len() >= MOST && !self.endings.contains_key(&key);
+        let key = if full { (OTHER.to_owned(), outcome) } else { key };
+        *self.endings.entry(key).or_default() += 1;
+    }
+}
+
+fn put(spans: &mut BTreeMap<String, Duration>, step: &str, span: Duration) {
+    if spans.len() < MOST || spans.contains_key(step) {
+        spans.insert(step.to_owned(), span);
+    }
+}
