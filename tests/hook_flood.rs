@@ -34,6 +34,7 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
             detail: String::new(),
         },
         started: SystemTime::now(),
+        undo_with: Vec::new(),
         stop_by: StopBy::new(moments),
         output: Output::default(),
         spawned: mpsc::channel(1).0,

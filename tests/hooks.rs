@@ -546,7 +546,12 @@ async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, Endin
 }
 
 fn start(millis: u64) -> Order {
-    Order::Start { run: run(), briefing: Box::new(briefing()), stop_by: Moment::from_millis(millis) }
+    Order::Start {
+        run: run(),
+        briefing: Box::new(briefing()),
+        stop_by: Moment::from_millis(millis),
+        undo_with: Vec::new(),
+    }
 }
 
 #[tokio::test]
@@ -596,6 +601,7 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
         run: unknown,
         briefing: Box::new(briefing()),
         stop_by: Moment::from_millis(9_000),
+        undo_with: Vec::new(),
     });
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::Failed);
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 const DIRECTORY: &str = "SPOT_WATCHDOG_TEST_JOURNAL";
 
+const KEPT: usize = 50;
+
 fn now() -> Now {
     Now { moment: Moment::from_millis(1), wall: "2026-01-01T00:00:00Z".parse().unwrap() }
 }
@@ -26,7 +28,7 @@ fn step(number: u64) -> Event {
 #[ignore = "the other half of the test below, which runs it"]
 async fn append_until_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let (mut journal, recovery) = Journal::open(Path::new(&directory));
+    let (mut journal, recovery) = Journal::open(Path::new(&directory), KEPT);
     let mut out = std::io::stdout();
     let mut next = recovery.records.len() as u64;
     if next == 0 {
@@ -71,7 +73,7 @@ fn what_was_said_to_be_on_disk_is_there_after_a_kill_at_any_moment() {
             }
         }
         killer.join().unwrap();
-        let (_, recovery) = Journal::open(directory.path());
+        let (_, recovery) = Journal::open(directory.path(), KEPT);
         let found = recovery.records.len() as u64;
         assert!(found >= known, "round {round}: {known} records were on disk, {found} were found");
         for (record, number) in recovery.records.iter().zip(0..).skip(1) {

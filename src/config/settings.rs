@@ -64,7 +64,7 @@ pub struct SourceSetting {
 /// What an address that is not loopback serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Expose {
-    /// The health paths and metrics.
+    /// `/livez`, `/healthz`, `/readyz` and `/metrics`.
     #[default]
     Health,
     /// Everything.

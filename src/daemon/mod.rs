@@ -1,12 +1,454 @@
-//! The body: what the daemon stands on, and what carries the mind's orders out. Nothing here decides anything.
+//! The body: the loop, and what it stands on. Nothing here decides anything.
+//!
+//! [`Daemon::assemble`] builds everything around the mind and recovers it from the journal; [`Daemon::run`] is the
+//! loop. A rehearsal runs the very same loop, with other settings around it.
 
 pub mod clock;
 pub mod executor;
 pub mod health;
 pub mod log_sink;
+mod narrate;
 pub mod notice_file;
 pub mod poller;
+mod posting;
 pub mod reaper;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
+
+use crate::actions::{Place, Rehearsal, Remainders, Surroundings, process};
+use crate::config::{Settings, SourceSetting};
+use crate::decide::Watchdog;
+use crate::journal::{Durability, Journal, Recovery};
+use crate::model::{BootId, Event, Input, MachineId, Now, Order, SourceName, Spoken, Turn};
+use crate::sources::metadata::MetadataClient;
+use crate::sources::{Ear, Identity, Memory};
+use crate::status::Board;
+use crate::status::http::{Face, Serving};
+use crate::status::systemd::Systemd;
+use executor::{Executor, Hand};
+use health::Health;
+use log_sink::LogSink;
+use poller::{Poller, Recall, SourceRecord};
+use posting::Posting;
+use socket::Socket;
+use state_dir::{SourceMemory, StateDir};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Inputs that wait for the loop; whoever sends more waits too.
+const INPUTS: usize = 256;
+
+/// How often the loop turns though nothing happens, to show that it does.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the first answer before it calls itself ready.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+
+/// How long the journal may take to bring its last records to disk when we end.
+const LAST_SYNC: Duration = Duration::from_secs(1);
+
+/// How much time systemd is asked for, again and again, while a plan is finished.
+const EXTENSION: Duration = Duration::from_secs(30);
+
+/// Where the state is kept.
+#[derive(Debug)]
+pub enum Keeping {
+    /// In this directory, which is ours alone.
+    Directory(StateDir),
+    /// Nowhere, for this reason.
+    Nowhere(String),
+}
+
+/// What a daemon is made of.
+#[derive(Debug)]
+pub struct Outfit {
+    /// What was configured.
+    pub settings: Settings,
+    /// Where the state is kept.
+    pub keeping: Keeping,
+    /// Whether this is a rehearsal.
+    pub rehearsal: Rehearsal,
+    /// Where the notice file is written.
+    pub notice_file: std::path::PathBuf,
+    /// The line to systemd.
+    pub systemd: Systemd,
+    /// The log, so that lines that nobody took are counted; nothing in tests.
+    pub log: Option<LogSink>,
+}
+
+/// Everything around the mind, and the mind.
+pub struct Daemon {
+    watchdog: Watchdog,
+    journal: Journal,
+    executor: Executor,
+    board: Board,
+    health: Health,
+    posting: Posting,
+    systemd: Systemd,
+    slumber: clock::Slumber,
+    boot: BootId,
+    inputs: mpsc::Sender<Input>,
+    heard: mpsc::Receiver<Input>,
+    identity: watch::Receiver<Identity>,
+    place: crate::actions::watchable::Place,
+    metadata_endpoint: String,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    remainders: Remainders,
+    welcome: narrate::Welcome,
+    /// Kept to the end: the lock, and the socket's file.
+    _keeping: Keeping,
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").field("watchdog", &self.watchdog).field("boot", &self.boot).finish_non_exhaustive()
+    }
+}
+
+/// A part of the daemon could not be made; without it there would be no watch.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// The kernel's identity of this boot cannot be read.
+    #[error("cannot read the identity of this boot (is /proc mounted?)")]
+    Boot(#[source] std::io::Error),
+    /// The HTTP client for a source cannot be built.
+    #[error("cannot build the HTTP client for source {name}")]
+    Client {
+        /// Which source.
+        name: String,
+        /// Why.
+        #[source]
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Daemon {
+    /// Builds everything, recovers the mind, and begins to serve and to listen.
+    ///
+    /// # Errors
+    /// Where a part is missing without which nothing would be heard.
+    pub fn assemble(outfit: Outfit) -> Result<Self, AssemblyError> {
+        let Outfit { settings, keeping, rehearsal, notice_file, systemd, log } = outfit;
+        let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
+        let now = clock::now();
+        let (inputs, heard) = mpsc::channel(INPUTS);
+        let (identity_in, identity) = watch::channel(Identity::default());
+        let health = Health::new();
+
+        let (journal, recovery) = match &keeping {
+            Keeping::Directory(directory) => Journal::open(directory.path(), settings.episodes_kept as usize),
+            Keeping::Nowhere(reason) => (Journal::in_memory(reason.clone()), Recovery::default()),
+        };
+        narrate::keeping(&keeping, &recovery);
+        let watchdog = recover(Watchdog::new(settings.policy.clone()), &recovery);
+
+        let metadata_endpoint = settings
+            .sources
+            .iter()
+            .find_map(|source| match &source.ear {
+                Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
+                Ear::Signals => None,
+            })
+            .unwrap_or_default();
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let records = start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
+
+        let place = crate::actions::watchable::Place::default();
+        place.set(place_of(&Identity::default(), &metadata_endpoint));
+        let surroundings = Surroundings {
+            status_url: status_url(&settings),
+            notice_file,
+            rehearsal,
+            place: place.clone(),
+            ..Surroundings::default()
+        };
+        let hands: BTreeMap<_, _> = settings
+            .steps
+            .iter()
+            .map(|step| (step.name.clone(), Hand { action: Arc::clone(&step.action), reach: step.reach }))
+            .collect();
+        let mut executor =
+            Executor::new(hands, surroundings, inputs.clone(), |moment| clock::instant_of(moment, clock::now()));
+        executor.keep_warm();
+        let remainders = executor.remainders();
+
+        let posting = Posting::new(&settings, now, records, log);
+        let board = Board::new(posting.status(&watchdog, &executor, &journal, &health, &identity.borrow(), now), now);
+        let serving = Serving {
+            listen: settings.listen.clone(),
+            expose: settings.expose,
+            allowed_hosts: settings.allowed_hosts.clone(),
+        };
+        if !serving.listen.is_empty() {
+            tasks.spawn(Face::new(serving, board.clone()).serve(stop.clone()));
+        }
+        if let Keeping::Directory(directory) = &keeping {
+            match Socket::listen(directory) {
+                Ok(socket) => {
+                    let machine = identity.clone();
+                    let machine = move || MachineId::new(&machine.borrow().instance_id);
+                    let inputs = inputs.clone();
+                    tasks.spawn(async move { socket.serve(inputs, machine).await });
+                }
+                Err(error) => tracing::warn!("`watchdog notice` will not reach this daemon: {error}"),
+            }
+        }
+        let welcome = narrate::Welcome::new(&settings, &watchdog);
+        Ok(Self {
+            watchdog,
+            journal,
+            executor,
+            board,
+            health,
+            posting,
+            systemd,
+            slumber: clock::Slumber::watch(),
+            boot,
+            inputs,
+            heard,
+            identity,
+            place,
+            metadata_endpoint,
+            stop,
+            tasks,
+            remainders,
+            welcome,
+            _keeping: keeping,
+        })
+    }
+
+    /// Where inputs go.
+    pub fn inputs(&self) -> mpsc::Sender<Input> {
+        self.inputs.clone()
+    }
+
+    /// Where the status is posted.
+    pub fn board(&self) -> Board {
+        self.board.clone()
+    }
+
+    /// Listens to signals, as only the process's one daemon may.
+    pub fn heed_signals(&mut self, signals: signals::Signals) {
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(signals.tell(inputs));
+    }
+
+    /// Reaps what hooks leave behind, as only the process's one daemon may.
+    pub fn reap_orphans(&mut self) {
+        if let Err(error) = reaper::inherit_orphans() {
+            tracing::debug!("orphans of hooks will not become ours: {error}");
+        }
+        self.tasks.spawn(async {
+            if let Err(error) = reaper::reap(process::is_waited_for).await {
+                tracing::warn!("ended orphans of hooks will stay as zombies: {error}");
+            }
+        });
+    }
+
+    /// The loop: next input; decide; append its events; carry out its orders; post the status. It ends when the mind
+    /// orders it.
+    pub async fn run(mut self) {
+        let boot = self.boot.clone();
+        let mut ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
+        let began = Instant::now();
+        let mut is_ready = false;
+        while !ends {
+            let now = clock::now();
+            let wake = self.watchdog.next_wake(now).map(|moment| clock::instant_of(moment, now));
+            let beat = Instant::now() + BEAT;
+            let due = wake.map_or(beat, |wake| wake.min(beat));
+            let input = tokio::select! {
+                biased;
+                Some(input) = self.heard.recv() => input,
+                () = sleep_until(due) => Input::Woke,
+            };
+            let lateness =
+                if matches!(input, Input::Woke) { Instant::now().duration_since(due) } else { Duration::ZERO };
+            self.posting.note_lateness(lateness);
+            if let Some(resumed) = self.slumber.look() {
+                tracing::warn!("the machine slept for {}", Spoken(resumed.asleep));
+                ends = self.turn(Input::Resumed, Instant::now()).await;
+            }
+            let answered = matches!(input, Input::Answered { .. } | Input::Unanswered { .. });
+            ends = self.turn(input, Instant::now()).await || ends;
+            if !is_ready && (answered || began.elapsed() >= FIRST_ANSWER) {
+                is_ready = true;
+                self.systemd.ready();
+            }
+        }
+        self.end().await;
+    }
+
+    /// One turn. Returns whether it was the last.
+    async fn turn(&mut self, input: Input, began: Instant) -> bool {
+        let now = clock::now();
+        let Turn { events, orders } = self.watchdog.decide(input, now);
+        if events.iter().any(Event::is_journaled) {
+            match self.journal.append(now, &events).await {
+                Durability::Synced | Durability::InMemory => {}
+                Durability::Late => tracing::error!("the journal's disk does not answer; going on without it"),
+                Durability::Broken(sentence) => tracing::error!("the journal cannot be written, going on: {sentence}"),
+            }
+        }
+        let mut ends = false;
+        for order in orders {
+            if order == Order::Exit {
+                ends = true;
+            } else {
+                self.executor.carry_out(order);
+            }
+        }
+        if self.watchdog.exit() == crate::decide::Exit::AtOnce {
+            self.remainders.end_all();
+        }
+        narrate::events(&events, &self.watchdog, now);
+        self.post(&events, now);
+        if !events.is_empty() && began.elapsed() > BEAT {
+            tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
+        }
+        ends
+    }
+
+    fn post(&mut self, events: &[Event], now: Now) {
+        self.health.beat();
+        self.health.post_journal(self.journal.state());
+        let identity = self.identity.borrow_and_update().clone();
+        self.place.set(place_of(&identity, &self.metadata_endpoint));
+        self.welcome.say(&self.watchdog, &identity);
+        let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &self.health, &identity, now);
+        self.systemd.status(&status);
+        self.systemd.keep_alive();
+        if self.watchdog.exit() != crate::decide::Exit::No {
+            self.systemd.stopping();
+            self.systemd.extend(EXTENSION);
+        }
+        self.board.measure(self.posting.figures(&self.journal));
+        self.board.post(status, events, now);
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        self.journal.settle(LAST_SYNC).await;
+        tracing::info!("ended");
+    }
+}
+
+/// Applies what the journal kept. What is not a legal move is left out and said: it cannot have been ours.
+fn recover(mut watchdog: Watchdog, recovery: &Recovery) -> Watchdog {
+    for record in &recovery.records {
+        if let Err(illegal) = watchdog.recover(&record.event, record.now) {
+            tracing::error!("record {} of the journal was passed over: {illegal}", record.seq);
+        }
+    }
+    watchdog
+}
+
+fn place_of(identity: &Identity, metadata_endpoint: &str) -> Place {
+    Place {
+        instance_id: identity.instance_id.clone(),
+        addresses: identity.addresses.clone(),
+        region: identity.region.clone(),
+        metadata_endpoint: metadata_endpoint.to_owned(),
+    }
+}
+
+/// What a hook is told about where to ask: the first address that is served, as it is reached from this machine.
+fn status_url(settings: &Settings) -> String {
+    settings.listen.first().map_or_else(String::new, |address| {
+        let host = match address.ip() {
+            ip if !ip.is_unspecified() => ip,
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        format!("http://{}/status", std::net::SocketAddr::new(host, address.port()))
+    })
+}
+
+/// Starts a poller for each source that is asked, and returns what each counts.
+fn start_pollers(
+    sources: &[SourceSetting],
+    boot: &BootId,
+    keeping: &Keeping,
+    inputs: &mpsc::Sender<Input>,
+    identity: &watch::Sender<Identity>,
+    tasks: &mut JoinSet<()>,
+) -> Result<BTreeMap<SourceName, Arc<SourceRecord>>, AssemblyError> {
+    let memories = Memories::recalled(boot, keeping);
+    let mut records = BTreeMap::new();
+    for setting in sources {
+        let Ear::Asked(source) = &setting.ear else { continue };
+        let name = source.name();
+        let client = MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now)
+            .map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
+        let record = Arc::new(SourceRecord::default());
+        records.insert(name.clone(), Arc::clone(&record));
+        let poller = Poller {
+            source: Arc::clone(source),
+            client: Arc::new(client),
+            interval: setting.poll_interval,
+            inputs: inputs.clone(),
+            identity: identity.clone(),
+            record,
+            recall: Box::new(Remembered { memories: memories.clone(), source: name.clone() }),
+            clock: jiff::Timestamp::now,
+        };
+        tasks.spawn(poller.listen());
+    }
+    Ok(records)
+}
+
+/// What sources remember of this boot, in one file.
+#[derive(Clone)]
+struct Memories {
+    kept: Arc<Mutex<SourceMemory>>,
+    /// Where it is kept; nowhere in memory only.
+    place: Option<std::path::PathBuf>,
+}
+
+impl Memories {
+    fn recalled(boot: &BootId, keeping: &Keeping) -> Self {
+        let (kept, place) = match keeping {
+            Keeping::Directory(directory) => (directory.recall(boot), Some(directory.memory())),
+            Keeping::Nowhere(_) => (SourceMemory { boot: boot.clone(), entries: BTreeMap::new() }, None),
+        };
+        Self { kept: Arc::new(Mutex::new(kept)), place }
+    }
+}
+
+/// One source's part of [`Memories`].
+struct Remembered {
+    memories: Memories,
+    source: SourceName,
+}
+
+impl Recall for Remembered {
+    fn load(&self) -> Memory {
+        let kept = self.memories.kept.lock().map(|kept| kept.entries.get(&self.source).cloned());
+        kept.ok().flatten().unwrap_or_default()
+    }
+
+    fn save(&self, memory: &Memory) {
+        let Ok(mut kept) = self.memories.kept.lock() else { return };
+        kept.entries.insert(self.source.clone(), memory.clone());
+        let (kept, place) = (kept.clone(), self.memories.place.clone());
+        // A disk that hangs must not hold up a poll.
+        tokio::task::spawn_blocking(move || {
+            if let Some(place) = place
+                && let Err(error) = kept.save(&place)
+            {
+                tracing::warn!(
+                    "what was seen in this boot will be forgotten at a restart: {}: {error}",
+                    place.display()
+                );
+            }
+        });
+    }
+}

@@ -12,9 +12,6 @@ use std::path::{Path, PathBuf};
 /// The largest file that is written, in bytes. An episode of a few dozen records takes some 20 KiB.
 pub const LARGEST_FILE: usize = 4 * 1024 * 1024;
 
-/// How many episodes stay on disk.
-pub const EPISODES_KEPT: usize = 50;
-
 /// The most that is kept of what was cut off, in bytes.
 pub const TORN_KEPT: usize = 64 * 1024;
 
@@ -136,19 +133,19 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     (None, recovery)
 }
 
-/// Removes the oldest episodes beyond [`EPISODES_KEPT`], never `current`, and what an interrupted [`replace`] left. A
+/// Removes the oldest episodes beyond the newest `kept`, never `current`, and what an interrupted [`replace`] left. A
 /// failure is left to the next time.
-pub(super) fn prune(directory: &Path, current: &str) {
+pub(super) fn prune(directory: &Path, current: &str, kept: usize) {
     for name in list(directory, FRESH).unwrap_or_default() {
         let _ = fs::remove_file(directory.join(name));
     }
     let Ok(names) = list(directory, SUFFIX) else { return };
-    let surplus = names.len().saturating_sub(EPISODES_KEPT);
+    let surplus = names.len().saturating_sub(kept);
     for name in names.iter().take(surplus).filter(|name| *name != current) {
         let _ = fs::remove_file(directory.join(name));
     }
     let Ok(torn) = list(directory, TORN) else { return };
-    let surplus = torn.len().saturating_sub(EPISODES_KEPT);
+    let surplus = torn.len().saturating_sub(kept);
     for name in torn.iter().take(surplus) {
         let _ = fs::remove_file(directory.join(name));
     }

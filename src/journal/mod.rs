@@ -16,7 +16,7 @@ mod files;
 mod writer;
 
 pub use codec::{Contents, DecodeError, EncodeError, LONGEST_LINE, Record, decode, decode_all, encode};
-pub use files::{Cut, EPISODES_KEPT, LARGEST_FILE, Recovery, TORN_KEPT};
+pub use files::{Cut, LARGEST_FILE, Recovery, TORN_KEPT};
 pub use writer::Figures;
 
 use crate::model::{Event, Now};
@@ -78,16 +78,17 @@ enum Keeping {
 }
 
 impl Journal {
-    /// Opens the journal in a state directory, and reads what the newest episode left. It blocks for 5 s at most: with
+    /// Opens the journal in a state directory, and reads what the newest episode left; `kept` episodes
+    /// stay on disk, the newest ones. It blocks for 5 s at most: with
     /// a disk that does not answer even then, or without a thread to be had, the journal is [`Journal::in_memory`].
     ///
     /// A crash before it returns leaves the files as they were, or with a bad tail moved to `….torn`; a file is cut by
     /// putting a whole good one in its place.
-    pub fn open(state_directory: &Path) -> (Self, Recovery) {
+    pub fn open(state_directory: &Path, kept: usize) -> (Self, Recovery) {
         let directory = state_directory.join("episodes");
         let (answer, answered) = sync_channel(1);
         let thread = thread::Builder::new().name("journal".to_owned()).stack_size(256 * 1024).spawn(move || {
-            let (writer, recovery, newest) = Writer::recover(directory);
+            let (writer, recovery, newest) = Writer::recover(directory, kept);
             let seq = newest.map_or(0, |(_, records)| records);
             // Nobody waits any more where the disk took too long; what it may hold must then not be written to.
             if answer.send((writer.desk(), recovery, seq)).is_ok() {
@@ -246,6 +247,8 @@ mod tests {
     use std::time::Instant;
     use tempfile::TempDir;
 
+    const KEPT: usize = 3;
+
     fn now() -> Now {
         Now { moment: Moment::from_millis(7), wall: "2026-01-01T00:00:00Z".parse().unwrap() }
     }
@@ -266,7 +269,7 @@ mod tests {
     async fn written(turns: &[Vec<Event>]) -> TempDir {
         let directory = TempDir::new().unwrap();
         for turn in turns {
-            let (mut journal, recovery) = Journal::open(directory.path());
+            let (mut journal, recovery) = Journal::open(directory.path(), KEPT);
             assert_eq!((recovery.cuts.len(), recovery.trouble), (0, None));
             assert_eq!(journal.append(now(), turn).await, Durability::Synced);
         }
@@ -276,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_appended_is_found_by_the_next_start_and_goes_on_there() {
         let directory = written(&[vec![opened(1), due("a")], vec![due("b"), Event::EpisodeResumed]]).await;
-        let (_, recovery) = Journal::open(directory.path());
+        let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(events(&recovery), [opened(1), due("a"), due("b"), Event::EpisodeResumed]);
         assert_eq!(recovery.records.iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert!(recovery.records.iter().all(|record| record.now == now()));
@@ -286,7 +289,7 @@ mod tests {
     async fn an_episode_has_a_file_and_only_the_newest_is_read() {
         let ten: Vec<_> = (9..=10).map(|generation| vec![due("before"), opened(generation), due("x")]).collect();
         let directory = written(&ten).await;
-        let (_, recovery) = Journal::open(directory.path());
+        let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(
             events(&recovery),
             [opened(10), due("x")],
@@ -311,7 +314,7 @@ mod tests {
         changed[first + 10] ^= 4;
         for (bytes, kept) in [(&whole[..whole.len() - 1], 2), (&whole[..first + 1], 1), (&changed[..], 1)] {
             fs::write(path(&directory, 1), bytes).unwrap();
-            let (mut journal, recovery) = Journal::open(directory.path());
+            let (mut journal, recovery) = Journal::open(directory.path(), KEPT);
             assert_eq!(recovery.records.len(), kept);
             let [cut] = &recovery.cuts[..] else { unreachable!("one cut is said: {recovery:?}") };
             assert_eq!((cut.kept, cut.bytes as usize), (kept, bytes.len() - good(&recovery)));
@@ -319,7 +322,7 @@ mod tests {
             assert!(cut.to_string().contains(&format!("good up to record {kept}")), "{cut}");
             assert_eq!(journal.append(now(), &[due("c")]).await, Durability::Synced);
             drop(journal);
-            let (_, after) = Journal::open(directory.path());
+            let (_, after) = Journal::open(directory.path(), KEPT);
             assert_eq!(after.cuts, []);
             assert_eq!(after.records.len(), kept + 1);
             assert_eq!(after.records.last().unwrap().event, due("c"));
@@ -335,30 +338,30 @@ mod tests {
         let directory = written(&[vec![opened(1), due("a")]]).await;
         fs::write(path(&directory, 2), b"").unwrap();
         fs::write(path(&directory, 3), b"{\"seq\":1,").unwrap();
-        let (_, recovery) = Journal::open(directory.path());
+        let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(events(&recovery), [opened(1), due("a")]);
         assert_eq!(recovery.cuts.len(), 1, "an empty file is no loss");
-        let (_, again) = Journal::open(directory.path());
+        let (_, again) = Journal::open(directory.path(), KEPT);
         assert_eq!((events(&again), again.cuts.len()), (vec![opened(1), due("a")], 0));
     }
 
     #[tokio::test]
     async fn old_episodes_are_removed_beyond_a_count() {
-        let turns: Vec<_> = (1..=EPISODES_KEPT as u64 + 3).map(|generation| vec![opened(generation)]).collect();
+        let turns: Vec<_> = (1..=KEPT as u64 + 3).map(|generation| vec![opened(generation)]).collect();
         let directory = TempDir::new().unwrap();
-        let (mut journal, _) = Journal::open(directory.path());
+        let (mut journal, _) = Journal::open(directory.path(), KEPT);
         for turn in turns {
             assert_eq!(journal.append(now(), &turn).await, Durability::Synced);
         }
         assert_eq!(journal.append(now(), &[due("a")]).await, Durability::Synced);
-        assert_eq!(fs::read_dir(directory.path().join("episodes")).unwrap().count(), EPISODES_KEPT);
+        assert_eq!(fs::read_dir(directory.path().join("episodes")).unwrap().count(), KEPT);
         assert!(!path(&directory, 3).exists() && path(&directory, 4).exists());
     }
 
     #[tokio::test]
     async fn a_journal_that_was_broken_writes_all_of_the_episode_once_it_can() {
         let directory = TempDir::new().unwrap();
-        let (mut journal, _) = Journal::open(directory.path());
+        let (mut journal, _) = Journal::open(directory.path(), KEPT);
         // A directory in the place of the file refuses whatever one does, even as root.
         fs::create_dir_all(path(&directory, 1)).unwrap();
         let Durability::Broken(sentence) = journal.append(now(), &[opened(1)]).await else {
@@ -371,7 +374,7 @@ mod tests {
         assert_eq!(journal.append(now(), &[due("b")]).await, Durability::Synced);
         assert_eq!(journal.state(), State::Kept);
         assert_eq!((journal.figures().failures, journal.figures().mended), (2, 1));
-        let (_, recovery) = Journal::open(directory.path());
+        let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(events(&recovery), [opened(1), due("a"), due("b")]);
     }
 
@@ -396,7 +399,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_stops_growing_at_its_limit_and_the_next_episode_is_kept_again() {
         let directory = TempDir::new().unwrap();
-        let (mut journal, _) = Journal::open(directory.path());
+        let (mut journal, _) = Journal::open(directory.path(), KEPT);
         journal.append(now(), &[opened(1)]).await;
         let long = due(&"x".repeat(60_000));
         let turn: Vec<_> = std::iter::repeat_n(long, LARGEST_FILE / 60_000 + 1).collect();
@@ -411,10 +414,10 @@ mod tests {
     #[tokio::test]
     async fn an_episode_of_a_name_that_was_used_takes_its_place() {
         let directory = written(&[vec![opened(1), due("old"), due("older")]]).await;
-        let (mut journal, _) = Journal::open(directory.path());
+        let (mut journal, _) = Journal::open(directory.path(), KEPT);
         assert_eq!(journal.append(now(), &[opened(1), due("new")]).await, Durability::Synced);
         assert_eq!(journal.append(now(), &[due("newer")]).await, Durability::Synced);
-        let (_, recovery) = Journal::open(directory.path());
+        let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(events(&recovery), [opened(1), due("new"), due("newer")]);
     }
 
@@ -436,7 +439,7 @@ mod tests {
     #[ignore = "it measures the disk and proves nothing"]
     async fn how_long_a_turn_takes() {
         let directory = TempDir::new().unwrap();
-        let (mut journal, _) = Journal::open(directory.path());
+        let (mut journal, _) = Journal::open(directory.path(), KEPT);
         for (what, opens) in [("a turn that opens an episode", true), ("a turn of three records", false)] {
             let mut took = Vec::new();
             for generation in 1..=1_000 {

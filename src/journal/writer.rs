@@ -191,15 +191,17 @@ pub(super) struct Writer {
     desk: Arc<Desk>,
     directory: PathBuf,
     open: Option<(String, File)>,
+    /// How many episodes are kept.
+    kept: usize,
 }
 
 impl Writer {
     /// Reads what is on disk, then starts to serve a desk for it.
-    pub(super) fn recover(directory: PathBuf) -> (Self, Recovery, Option<(String, u64)>) {
+    pub(super) fn recover(directory: PathBuf, kept: usize) -> (Self, Recovery, Option<(String, u64)>) {
         let (found, recovery) = files::recover(&directory);
         let newest = found.as_ref().map(|found| (found.name.clone(), found.records));
         let desk = Arc::new(Desk::new(found, recovery.trouble.as_deref()));
-        (Self { desk, directory, open: None }, recovery, newest)
+        (Self { desk, directory, open: None, kept }, recovery, newest)
     }
 
     pub(super) fn desk(&self) -> Arc<Desk> {
@@ -346,7 +348,7 @@ impl Writer {
             progress.trouble = trouble.as_deref().map(Arc::from);
         });
         if let Some(name) = made {
-            files::prune(&self.directory, &name);
+            files::prune(&self.directory, &name, self.kept);
         }
     }
 

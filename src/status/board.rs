@@ -197,6 +197,7 @@ fn closed(before: &Status, after: &Status, events: &[Event], now: Now) -> Option
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::NoticeIgnored { .. }
+            | Event::MachineResumed
             | Event::NoticeForgotten { .. }
             | Event::EpisodeOpened { .. }
             | Event::NoticeAppeared { .. }
@@ -211,7 +212,7 @@ fn closed(before: &Status, after: &Status, events: &[Event], now: Now) -> Option
             | Event::UndoDue { .. }
             | Event::EpisodeSettled { .. }
             | Event::EpisodeResumed
-            | Event::EpisodeRecovered
+            | Event::EpisodeRecovered { .. }
             | Event::ExitAsked { .. }
             | Event::Exited => {}
         }

@@ -11,6 +11,7 @@ mod routes;
 mod stall;
 
 use super::Board;
+pub use crate::config::Expose;
 use connections::Connections;
 use gate::Gate;
 use std::io;
@@ -43,28 +44,6 @@ pub struct Serving {
     pub expose: Expose,
     /// Names that a request may use for this machine, beside literal addresses and `localhost`.
     pub allowed_hosts: Vec<String>,
-}
-
-/// What is served on addresses that are not loopback.
-#[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Debug,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::ValueEnum,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Expose {
-    /// `/livez`, `/healthz`, `/readyz` and `/metrics`.
-    #[default]
-    Health,
-    /// Everything.
-    All,
 }
 
 /// The HTTP endpoint.

@@ -57,6 +57,7 @@ impl Tally {
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::NoticeIgnored { .. }
+            | Event::MachineResumed
             | Event::NoticeForgotten { .. }
             | Event::NoticeAppeared { .. }
             | Event::NoticeSeenToo { .. }
@@ -70,7 +71,7 @@ impl Tally {
             | Event::UndoDue { .. }
             | Event::EpisodeSettled { .. }
             | Event::EpisodeResumed
-            | Event::EpisodeRecovered
+            | Event::EpisodeRecovered { .. }
             | Event::EpisodeClosed { .. }
             | Event::ExitAsked { .. }
             | Event::Exited => {}
