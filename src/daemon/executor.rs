@@ -358,6 +358,8 @@ mod tests {
         does: Does,
         /// What each run was told to be newer than.
         references: Mutex<Vec<SystemTime>>,
+        /// Where each warm-up was for.
+        warmed: Mutex<Vec<String>>,
     }
 
     #[derive(Clone, Copy, PartialEq, Debug)]
@@ -395,8 +397,13 @@ mod tests {
             Box::pin(async { ending(Outcome::Lost, "adopted") })
         }
 
-        fn keep_warm<'a>(&'a self, _: &'a Place) -> Doing<'a, ()> {
-            Box::pin(async {})
+        fn keep_warm<'a>(&'a self, place: &'a Place) -> Doing<'a, ()> {
+            self.warmed.lock().unwrap().push(place.instance_id.clone());
+            Box::pin(async {
+                if self.does == Does::Panics {
+                    panic!("played");
+                }
+            })
         }
 
         fn warmth(&self) -> serde_json::Value {
@@ -416,7 +423,7 @@ mod tests {
     }
 
     fn given(does: Does, rehearsal: Rehearsal) -> Given {
-        let played = Arc::new(Played { does, references: Mutex::default() });
+        let played = Arc::new(Played { does, references: Mutex::default(), warmed: Mutex::default() });
         let hand = Hand { action: Arc::clone(&played) as Arc<dyn Action>, reach: Reach::Outside };
         let (sender, inputs) = mpsc::channel(4);
         let origin = Instant::now();
@@ -504,6 +511,19 @@ mod tests {
             }
             let references = given.played.references.lock().unwrap().clone();
             assert_eq!(references[0] == references[1], same, "{does:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warm_up_begins_anew_for_another_place_and_after_it_broke() {
+        for (does, wanted) in [(Does::Well, vec!["", "i-1"]), (Does::Panics, vec!["", "i-1", "i-1"])] {
+            let mut given = given(does, Rehearsal::No);
+            let place = given.executor.surroundings.place.clone();
+            given.executor.keep_warm();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            place.set(Place { instance_id: "i-1".to_owned(), ..Place::default() });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(*given.played.warmed.lock().unwrap(), wanted);
         }
     }
 
