@@ -496,6 +496,19 @@ async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
 }
 
 #[tokio::test]
+async fn without_root_another_user_is_refused_in_words() {
+    if is_root() {
+        return;
+    }
+    let hook = hook("command = ['/bin/true']\nuser = 'root'");
+    let ending = hook.act(&given(seconds(5.0)).job).await;
+    assert_eq!(ending.outcome, Outcome::Failed);
+    assert!(ending.detail.starts_with("could not become user root: only root may"), "{}", ending.detail);
+    let findings = hook.check(&Default::default()).await;
+    assert!(findings.iter().any(|it| it.weight == Weight::Error && it.sentence.contains("user root")), "{findings:?}");
+}
+
+#[tokio::test]
 async fn root_as_the_user_of_root_is_started_directly() {
     if !is_root() {
         return;
