@@ -425,6 +425,27 @@ async fn the_output_of_a_survivor_is_read_on_and_does_not_kill_it() {
 }
 
 #[tokio::test]
+async fn a_pipe_that_a_hook_made_itself_is_not_read_and_one_for_both_streams_is_read_once() {
+    let take = |program: &str| {
+        let (_ours, theirs) = spot_watchdog::actions::output::pipe_for_a_stream().unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", program]).stdout(theirs).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let taken = spot_watchdog::actions::output::take_over(child.id()).len();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        taken
+    };
+    assert_eq!(take("exec 2>&1; exec sleep 5"), 1);
+    assert_eq!(take("exec > /dev/null; exec sleep 5"), 0);
+    let mut own = std::process::Command::new("sleep").arg("5").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    assert!(spot_watchdog::actions::output::take_over(own.id()).is_empty());
+    own.kill().unwrap();
+    own.wait().unwrap();
+}
+
+#[tokio::test]
 async fn an_adopted_hook_ends_at_its_stop_by_too() {
     let place = tempfile::tempdir().unwrap();
     let hook = script(
@@ -473,6 +494,19 @@ async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
     wanted.sort_unstable();
     assert_eq!(lines, wanted);
     assert!(given.spawned.try_recv().is_ok());
+}
+
+#[tokio::test]
+async fn without_root_another_user_is_refused_in_words() {
+    if is_root() {
+        return;
+    }
+    let hook = hook("command = ['/bin/true']\nuser = 'root'");
+    let ending = hook.act(&given(seconds(5.0)).job).await;
+    assert_eq!(ending.outcome, Outcome::Failed);
+    assert!(ending.detail.starts_with("could not become user root: only root may"), "{}", ending.detail);
+    let findings = hook.check(&Default::default()).await;
+    assert!(findings.iter().any(|it| it.weight == Weight::Error && it.sentence.contains("user root")), "{findings:?}");
 }
 
 #[tokio::test]
@@ -606,31 +640,48 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::Failed);
 }
 
-/// Not a judgement, a measurement: `cargo test --test hooks -- --ignored --nocapture`.
+/// Not a judgement, a measurement: `cargo test --test hooks -- --ignored --nocapture`. It needs a C compiler.
 #[tokio::test]
 #[ignore = "measures"]
 #[expect(clippy::print_stdout, reason = "what it measures is for the eye")]
 async fn from_order_to_the_hooks_first_instruction() {
     let place = tempfile::tempdir().unwrap();
-    for (keys, who) in [("", "directly"), ("user = 'nobody'", "as another user")] {
-        let hook = hook(&format!("command = ['/bin/true']\n{keys}"));
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let (source, program) = (place.path().join("now.c"), place.path().join("now"));
+    let text = "#include <stdio.h>\n#include <time.h>\nint main(void) { struct timespec t; \
+                clock_gettime(CLOCK_MONOTONIC, &t); printf(\"%lld\\n\", t.tv_sec * 1000000000LL + t.tv_nsec); }\n";
+    fs::write(&source, text).unwrap();
+    let built =
+        std::process::Command::new("cc").arg("-O1").arg("-static").arg("-o").arg(&program).arg(&source).status();
+    assert!(built.unwrap().success());
+    let now = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec * 1_000_000_000 + now.tv_nsec
+    };
+    let show = |who: &str, mut took: Vec<i64>| {
+        took.sort_unstable();
+        println!("{who}: median {} µs, p90 {} µs", took[took.len() / 2] / 1000, took[took.len() * 9 / 10] / 1000);
+    };
+    let mut bare = Vec::new();
+    for _ in 0..200 {
+        let began = now();
+        let output = std::process::Command::new(&program).output().unwrap();
+        bare.push(String::from_utf8(output.stdout).unwrap().trim().parse::<i64>().unwrap() - began);
+    }
+    show("the standard library alone", bare);
+    for (keys, who) in [("", "a hook"), ("user = 'nobody'", "a hook of another user")] {
+        if !keys.is_empty() && !is_root() {
+            continue;
+        }
+        let hook = hook(&format!("command = ['{}']\n{keys}", program.display()));
         let mut took = Vec::new();
         for _ in 0..200 {
-            let mut given = given(seconds(5.0));
-            let began = Instant::now();
-            let mut spawned = None;
-            let acting = hook.act(&given.job);
-            tokio::pin!(acting);
-            loop {
-                tokio::select! {
-                    _ = given.spawned.recv(), if spawned.is_none() => spawned = Some(began.elapsed()),
-                    _ = &mut acting => break,
-                }
-            }
-            took.push((spawned.unwrap_or_default(), began.elapsed()));
+            let given = given(seconds(5.0));
+            let began = now();
+            let ending = hook.act(&given.job).await;
+            assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+            took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
         }
-        took.sort();
-        println!("{who}: begun median {:?} p99 {:?}, whole run median {:?}", took[100].0, took[198].0, took[100].1);
+        show(who, took);
     }
-    drop(place);
 }

@@ -43,6 +43,7 @@ fn job(work: Work, left: Duration, place: &Place) -> Job {
     let surroundings = Surroundings::default();
     surroundings.place.set(place.clone());
     Job {
+        started: std::time::SystemTime::now(),
         run: Run { step: StepName::new("leave"), work, attempt: 1 },
         briefing: Briefing {
             episode: EpisodeId::new("e"),

@@ -179,9 +179,7 @@ impl Hook {
             let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
             return Ending { outcome, detail, left_over, undo_with: None };
         };
-        let streams = [Stream::Stdout, Stream::Stderr];
-        let streams =
-            streams.into_iter().filter_map(|stream| Some((stream, take_over(process.pid, stream)?))).collect();
+        let streams = take_over(process.pid);
         let reading = Reading::begin(streams, &job.output, job.run.step.as_str(), job.run.attempt, None);
         self.see_to_its_end(job, leader, reading, manner).await
     }
@@ -203,6 +201,11 @@ impl Hook {
                 Stopped::InVain => drop(leader),
             }
         }
+        let left_over = match stopped {
+            Stopped::No | Stopped::Asked => left_over,
+            // What is still seen was killed a moment ago, and is on its way out.
+            Stopped::Killed | Stopped::InVain => 0,
+        };
         match refusal {
             Some(why) => Ending { outcome: Outcome::Failed, detail: why, left_over, undo_with: None },
             None => Ending { outcome, detail, left_over, undo_with: None },
@@ -397,6 +400,25 @@ mod tests {
     fn the_defaults_are_those_of_the_design() {
         let settings: Settings = toml::from_str("command = ['/x']").unwrap();
         assert_eq!((settings.stop_signal.as_str(), settings.grace.0), ("TERM", Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn the_schema_knows_its_keys_as_they_are_written() {
+        let schema = serde_json::to_value((ROW.schema)()).unwrap();
+        let mut keys: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let wanted = [
+            "command",
+            "environment",
+            "environment-file",
+            "grace",
+            "proof",
+            "stop-signal",
+            "user",
+            "working-directory",
+        ];
+        assert_eq!(keys, wanted);
+        assert_eq!(schema["additionalProperties"], false);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! Memory stays the same for output of any size: one buffer for each stream, lines cut at [`LINE`] bytes, a bounded
 //! number of log lines a second. Nothing here waits for a process; the caller says when its leader has ended.
 
+use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -97,27 +99,38 @@ fn open_both_ways(end: &PipeWriter) -> io::Result<OwnedFd> {
     File::options().read(true).write(true).open(path).map(OwnedFd::from)
 }
 
-/// The stream of a process that a daemon before us began, where it still is the pipe that it was given.
+/// The streams of a process that a daemon before us began, where they still are the pipes that it was given.
 ///
 /// A pipe that the process made itself, to a `tee` for instance, is open for writing only: that one is left alone,
-/// since reading from it would take what belongs to another.
-pub fn take_over(pid: u32, stream: Stream) -> Option<pipe::Receiver> {
+/// since reading from it would take what belongs to another. Where both streams lead into one pipe, it is read once.
+pub fn take_over(pid: u32) -> Vec<(Stream, pipe::Receiver)> {
+    let mut taken: Vec<PathBuf> = Vec::new();
+    let mut streams = Vec::new();
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        if let Some((pipe, end)) = take_over_one(pid, stream)
+            && !taken.contains(&pipe)
+        {
+            taken.push(pipe);
+            streams.push((stream, end));
+        }
+    }
+    streams
+}
+
+fn take_over_one(pid: u32, stream: Stream) -> Option<(PathBuf, pipe::Receiver)> {
     let number = stream.number();
     let told = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
     let flags = told.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
-    let both_ways = flags & 0o3 == 0o2;
+    let is_open_both_ways = u32::from_str_radix(flags.trim(), 8).ok()? & 0o3 == 0o2;
     let path = format!("/proc/{pid}/fd/{number}");
-    let is_pipe = std::fs::read_link(&path).ok()?.to_str()?.starts_with("pipe:");
-    if !(both_ways && is_pipe) {
+    // The link names the pipe: `pipe:[4711]`.
+    let pipe = std::fs::read_link(&path).ok()?;
+    if !(is_open_both_ways && pipe.to_str()?.starts_with("pipe:")) {
         return None;
     }
-    let end = rustix::fs::open(
-        path,
-        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    );
-    pipe::Receiver::from_owned_fd(end.ok()?).ok()
+    let ways = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let end = rustix::fs::open(path, ways, Mode::empty()).ok()?;
+    Some((pipe, pipe::Receiver::from_owned_fd(end).ok()?))
 }
 
 /// Both streams of a process, being read. Reading ends with the pipes, or when this is dropped.

@@ -352,7 +352,7 @@ fn system_time(at: Timestamp) -> SystemTime {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
     use super::*;
-    use crate::actions::{Place, Task as Doing};
+    use crate::actions::{Place, Task as Doing, watchable};
     use crate::model::{EpisodeId, Finding, MachineId, NoticeAction, NoticeKind, SourceName};
 
     /// An action of which a test chooses what it does.
@@ -361,6 +361,8 @@ mod tests {
         does: Does,
         /// What each run was told to be newer than.
         references: Mutex<Vec<SystemTime>>,
+        /// Where each warm-up was for.
+        warmed: Mutex<Vec<String>>,
     }
 
     #[derive(Clone, Copy, PartialEq, Debug)]
@@ -398,8 +400,13 @@ mod tests {
             Box::pin(async { ending(Outcome::Lost, "adopted") })
         }
 
-        fn keep_warm<'a>(&'a self, _: &'a crate::actions::watchable::Place) -> Doing<'a, ()> {
-            Box::pin(async {})
+        fn keep_warm<'a>(&'a self, place: &'a watchable::Place) -> Doing<'a, ()> {
+            self.warmed.lock().unwrap().push(place.get().instance_id);
+            Box::pin(async {
+                if self.does == Does::Panics {
+                    panic!("played");
+                }
+            })
         }
 
         fn warmth(&self) -> serde_json::Value {
@@ -419,7 +426,7 @@ mod tests {
     }
 
     fn given(does: Does, rehearsal: Rehearsal) -> Given {
-        let played = Arc::new(Played { does, references: Mutex::default() });
+        let played = Arc::new(Played { does, references: Mutex::default(), warmed: Mutex::default() });
         let hand = Hand { action: Arc::clone(&played) as Arc<dyn Action>, reach: Reach::Outside };
         let (sender, inputs) = mpsc::channel(4);
         let origin = Instant::now();
@@ -507,6 +514,19 @@ mod tests {
             }
             let references = given.played.references.lock().unwrap().clone();
             assert_eq!(references[0] == references[1], same, "{does:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warm_up_begins_anew_after_it_broke_and_sees_the_newest_place() {
+        for (does, wanted) in [(Does::Well, vec![""]), (Does::Panics, vec!["", "i-1", "i-1"])] {
+            let mut given = given(does, Rehearsal::No);
+            let place = given.executor.surroundings.place.clone();
+            given.executor.keep_warm();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            place.set(Place { instance_id: "i-1".to_owned(), ..Place::default() });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(*given.played.warmed.lock().unwrap(), wanted);
         }
     }
 

@@ -381,7 +381,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_delays_a_turn_by_its_patience_and_gets_everything_later() {
         let directory = TempDir::new().unwrap();
-        let (writer, _, _) = Writer::recover(directory.path().join("episodes"));
+        let (writer, _, _) = Writer::recover(directory.path().join("episodes"), KEPT);
         let mut journal = Journal { keeping: Keeping::Disk(writer.desk()), seq: 0, refused: None, late: false };
         let began = tokio::time::Instant::now();
         assert_eq!(journal.append(now(), &[opened(1)]).await, Durability::Late);

@@ -441,7 +441,8 @@ pub(in crate::status) mod tests {
         let mut it = Loop::new();
         it.answer(vec![interruption(now(125))], now(5));
         let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
-        let ending = Ending { outcome: Outcome::Done, detail: "exit status 0".to_owned(), left_over: 1 };
+        let ending =
+            Ending { outcome: Outcome::Done, detail: "exit status 0".to_owned(), left_over: 1, undo_with: None };
         it.hear(Input::Ended { run, ending }, now(35));
         it.answer(vec![interruption(now(125))], now(40));
         it.hear(Input::Woke, now(125 + 601));
