@@ -31,9 +31,9 @@ COPY config/hooks /usr/local/share/spot-watchdog/hooks
 
 # A number, so that Kubernetes can see that it is not root.
 USER 10001
-# The journal. Mount a volume here where it should outlive the container.
+# The journal, for which a volume may be mounted, and the notice file; the words are those that systemd uses.
 ENV STATE_DIRECTORY=/var/lib/spot-watchdog \
-    XDG_RUNTIME_DIR=/run
+    RUNTIME_DIRECTORY=/run/spot-watchdog
 WORKDIR /var/lib/spot-watchdog
 # The binary asks itself: an HTTP client in the image would be there for this line alone.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \

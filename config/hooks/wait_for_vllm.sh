@@ -16,6 +16,7 @@ settled=$((began + ${SETTLE:-8}))
 
 # Prints the requests running and waiting, over all models and engines; nothing where vLLM did not say.
 open_requests() {
+    # shellcheck disable=SC2016  # the inner bash expands it
     HOST=${metrics%:*} PORT=${metrics##*:} timeout 2 bash -c '
         exec 3<>"/dev/tcp/$HOST/$PORT"
         printf "GET /metrics HTTP/1.0\r\nHost: %s\r\n\r\n" "$HOST" >&3

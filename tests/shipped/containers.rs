@@ -144,6 +144,32 @@ fn the_image_is_small_not_root_and_asks_itself_how_it_is() {
     assert!(instructions[last..].iter().any(|(name, _)| name == "USER"));
 }
 
+/// Whether the watchdog's command line has these words. Nothing runs that they could reach.
+fn is_understood(words: &[String]) {
+    let nowhere = TempDir::new().unwrap();
+    assert_eq!(words[0], "watchdog");
+    let output = Command::new(env!("CARGO_BIN_EXE_watchdog"))
+        .args(&words[1..])
+        .env("STATE_DIRECTORY", nowhere.path())
+        .env("SPOT_WATCHDOG_LISTEN", "127.0.0.1:9")
+        .output()
+        .unwrap();
+    assert_ne!(output.status.code(), Some(64), "{words:?}: {}", text(&output));
+}
+
+#[test]
+fn the_commands_that_the_image_and_the_pod_run_are_understood() {
+    let instructions = instructions();
+    let (_, health) = instructions.iter().find(|(name, _)| name == "HEALTHCHECK").unwrap();
+    is_understood(&serde_json::from_str::<Vec<String>>(health.split_once("CMD ").unwrap().1).unwrap());
+    let Some(documents) = yaml("config/kubernetes/sidecar.yaml") else { return };
+    let deployment = documents.iter().find(|document| document["kind"] == "Deployment").unwrap();
+    let sidecar = &deployment["spec"]["template"]["spec"]["initContainers"][0];
+    is_understood(
+        &serde_json::from_value::<Vec<String>>(sidecar["lifecycle"]["preStop"]["exec"]["command"].clone()).unwrap(),
+    );
+}
+
 #[test]
 fn whatever_the_image_copies_exists_and_is_let_through_by_dockerignore() {
     let ignore = read(".dockerignore");

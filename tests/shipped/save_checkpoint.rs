@@ -23,7 +23,7 @@ impl Trainer {
             .arg("--pid-file")
             .arg(directory.path().join("pid"))
             .spawn()
-            .unwrap();
+            .expect("the stub trainer needs python3");
         let trainer = Self { directory, process: Ended(process) };
         wait_until("the trainer runs", || trainer.pid_file().exists());
         trainer

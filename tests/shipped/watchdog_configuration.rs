@@ -80,3 +80,28 @@ fn the_policy_allows_to_leave_one_target_group_and_to_look() {
     let wanted = ["DeregisterTargets", "DescribeTargetGroupAttributes", "DescribeTargetHealth", "RegisterTargets"];
     assert_eq!(allowed, wanted.iter().map(|name| format!("elasticloadbalancing:{name}")).collect());
 }
+
+#[test]
+fn the_readme_names_only_files_that_are_there_and_shows_a_configuration_that_is_taken() {
+    let readme = read("README.md");
+    let words = readme.split(|letter: char| !(letter.is_ascii_alphanumeric() || "/._-".contains(letter)));
+    let named: BTreeSet<_> = words
+        .map(|word| word.trim_end_matches(['.', '/']))
+        .filter(|word| ["config/", "systemd/", "tests/run"].iter().any(|top| word.starts_with(top)))
+        .collect();
+    assert!(named.len() > 5, "{named:?}");
+    for path in named {
+        assert!(root().join(path).exists(), "README.md names {path}");
+    }
+    let (_, example) = readme.split_once("```toml\n").unwrap();
+    is_taken("README.md", example.split_once("```").unwrap().0);
+}
+
+#[test]
+fn the_readme_lists_every_hook_that_is_shipped() {
+    let readme = read("README.md");
+    for entry in fs::read_dir(root().join("config/hooks")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(readme.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
