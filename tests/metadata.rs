@@ -29,7 +29,7 @@ async fn emulate(script: Script) -> (Emulator, SocketAddr) {
 }
 
 fn source(address: SocketAddr, imds_v1: ImdsV1) -> Aws {
-    let settings = Settings { metadata_endpoint: Some(format!("http://{address}")), imds_v1 };
+    let settings = Settings { metadata_endpoint: Some(format!("http://{address}")), imds_v1, ..Settings::default() };
     Aws::new(&settings, &|_| None).unwrap()
 }
 

@@ -1,0 +1,267 @@
+//! The other hooks: a loop that watches the notice file, an upload, a wait for open requests.
+
+use crate::save_checkpoint::fails_saying;
+use crate::{Ended, root, text, wait_until};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+#[test]
+fn a_loop_that_watches_the_notice_file_saves_by_itself_and_the_hook_waits_for_the_proof() {
+    let directory = TempDir::new().unwrap();
+    let (notice, pid, checkpoints) =
+        (directory.path().join("notice.json"), directory.path().join("pid"), directory.path().join("ckpt"));
+    let start = || {
+        let child = Command::new("python3")
+            .arg(root().join("config/hooks/flag_file.py"))
+            .args([&checkpoints, &pid])
+            .env("SPOT_NOTICE_FILE", &notice)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Ended(child)
+    };
+    let hook = |rehearsal: &str| {
+        Command::new(root().join("config/hooks/save_checkpoint.sh"))
+            .env("TRAINER_PID_FILE", &pid)
+            .env("TRAINER_SIGNAL", "none")
+            .env("CHECKPOINT_DONE", format!("{}/step-*/DONE", checkpoints.display()))
+            .env("SPOT_NOTICE_FILE", &notice)
+            .env("SPOT_SECONDS_LEFT", "20")
+            .env("SPOT_REHEARSAL", rehearsal)
+            .output()
+            .unwrap()
+    };
+    let trainer = start();
+    wait_until("it trains", || pid.exists() && fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')));
+
+    fails_saying(&hook(""), "no notice file");
+    let output = hook("1");
+    assert!(output.status.success(), "{}", text(&output));
+
+    fs::write(&notice, "{}").unwrap();
+    let output = hook("");
+    assert!(output.status.success(), "{}", text(&output));
+    let saved: BTreeSet<_> = fs::read_dir(&checkpoints).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(saved.len(), 2, "one for the rehearsal, one for the notice: {saved:?}");
+
+    // It goes on from the newest complete checkpoint, not from one that only looks newer.
+    drop(trainer);
+    fs::remove_file(&pid).unwrap();
+    fs::create_dir(checkpoints.join("step-999999")).unwrap();
+    let _again = start();
+    wait_until("it trains again", || pid.exists());
+    wait_until("it saves again at a later step", || {
+        checkpoints.read_dir().unwrap().filter(|entry| entry.as_ref().unwrap().path().join("DONE").exists()).count()
+            == 3
+    });
+}
+
+/// A checkpoint directory, and an `aws` that copies into a directory and writes down what it was asked.
+struct Bucket {
+    directory: TempDir,
+}
+
+impl Bucket {
+    fn new(aws: &str) -> Self {
+        let directory = TempDir::with_prefix("a bucket ").unwrap();
+        let bin = directory.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("aws"), format!("#!/bin/sh\necho \"$*\" >>'{}/asked'\n{aws}\n", directory.path().display()))
+            .unwrap();
+        fs::set_permissions(bin.join("aws"), fs::Permissions::from_mode(0o755)).unwrap();
+        for (step, complete) in [("step-1", true), ("step-2", true), ("step-3", false)] {
+            let step = directory.path().join("ckpt").join(step);
+            fs::create_dir_all(&step).unwrap();
+            fs::write(step.join("weights"), "w").unwrap();
+            if complete {
+                fs::write(step.join("DONE"), "").unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Self { directory }
+    }
+
+    fn upload(&self, seconds_left: u32, rehearsal: &str) -> Output {
+        let path = format!("{}:{}", self.directory.path().join("bin").display(), std::env::var("PATH").unwrap());
+        Command::new(root().join("config/hooks/upload_to_s3.sh"))
+            .env("PATH", path)
+            .env("CHECKPOINT_DONE", format!("{}/ckpt/*/DONE", self.directory.path().display()))
+            .env("S3_URI", "s3://bucket/job/")
+            .env("SPOT_SECONDS_LEFT", seconds_left.to_string())
+            .env("SPOT_REHEARSAL", rehearsal)
+            .output()
+            .unwrap()
+    }
+
+    fn asked(&self) -> Vec<String> {
+        let asked = fs::read_to_string(self.directory.path().join("asked")).unwrap_or_default();
+        asked.replace(&*self.directory.path().to_string_lossy(), "HERE").lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn the_newest_complete_checkpoint_is_uploaded_and_its_mark_goes_last() {
+    let bucket = Bucket::new("exit 0");
+    let output = bucket.upload(30, "");
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(
+        bucket.asked(),
+        [
+            "s3 cp --recursive --only-show-errors --exclude DONE HERE/ckpt/step-2 s3://bucket/job/step-2",
+            "s3 cp --only-show-errors HERE/ckpt/step-2/DONE s3://bucket/job/step-2/DONE",
+        ]
+    );
+    assert!(bucket.upload(30, "1").status.success());
+    assert!(bucket.asked()[3].ends_with(" s3://bucket/job/rehearsal/step-2/DONE"), "{:?}", bucket.asked());
+}
+
+#[test]
+fn an_upload_that_fails_or_hangs_leaves_no_mark() {
+    for (aws, seconds_left, words) in
+        [("exit 1", 30, "exit status 1"), ("sleep 60", 6, "not done within"), ("exit 0", 3, "the time is over")]
+    {
+        let bucket = Bucket::new(aws);
+        let began = Instant::now();
+        let output = bucket.upload(seconds_left, "");
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(words), "{}", text(&output));
+        assert!(began.elapsed() < Duration::from_millis(5_500));
+        assert!(bucket.asked().iter().all(|line| !line.ends_with("/DONE")), "{:?}", bucket.asked());
+    }
+}
+
+#[test]
+fn an_upload_says_what_is_missing() {
+    let bucket = Bucket::new("exit 0");
+    let run = |change: &dyn Fn(&mut Command)| {
+        let mut hook = Command::new(root().join("config/hooks/upload_to_s3.sh"));
+        hook.env("PATH", format!("{}:/usr/bin:/bin", bucket.directory.path().join("bin").display()))
+            .env("CHECKPOINT_DONE", "/nonexistent/*/DONE")
+            .env("S3_URI", "s3://bucket/job");
+        change(&mut hook);
+        let output = hook.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        text(&output)
+    };
+    assert!(run(&|_| ()).contains("no complete checkpoint matches"));
+    assert!(
+        run(&|hook| {
+            hook.env("S3_URI", "bucket/job");
+        })
+        .contains("not s3://BUCKET/PREFIX")
+    );
+    assert!(
+        run(&|hook| {
+            hook.env_remove("CHECKPOINT_DONE");
+        })
+        .contains("CHECKPOINT_DONE is not set")
+    );
+    let bare = TempDir::new().unwrap();
+    symlink("/bin/sh", bare.path().join("sh")).unwrap();
+    assert!(
+        run(&|hook| {
+            hook.env("PATH", bare.path());
+        })
+        .contains("the aws command is not on PATH")
+    );
+}
+
+/// Serves vLLM's metrics: this many requests open at the first question, one fewer at each that follows.
+fn vllm(open: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let left = Arc::new(AtomicUsize::new(open));
+    let shared = Arc::clone(&left);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // The whole request first: closing with a part of it unread would reset the connection.
+            let mut asked = Vec::new();
+            let mut byte = [0];
+            while !asked.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|length| length == 1) {
+                asked.push(byte[0]);
+            }
+            let open = shared.load(Ordering::SeqCst);
+            let body = format!(
+                "# HELP vllm:num_requests_running x\nvllm:num_requests_running{{engine=\"0\",model_name=\"a b\"}} {}.0\n\
+                 vllm:num_requests_running{{engine=\"1\",model_name=\"a b\"}} 0.0\n\
+                 vllm:num_requests_waiting{{engine=\"0\",model_name=\"a b\"}} {}.0\nvllm:num_requests_waiting_total 7\n",
+                open.min(1),
+                open.saturating_sub(1)
+            );
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{body}");
+            shared.store(open.saturating_sub(1), Ordering::SeqCst);
+        }
+    });
+    (address, left)
+}
+
+fn wait_for_vllm(address: &str, drained: &Path, seconds_left: u32, rehearsal: &str) -> Output {
+    Command::new(root().join("config/hooks/wait_for_vllm.sh"))
+        .env("VLLM_METRICS", address)
+        .env("DRAINED_FILE", drained)
+        .env("SETTLE", "1")
+        .env("SPOT_SECONDS_LEFT", seconds_left.to_string())
+        .env("SPOT_REHEARSAL", rehearsal)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn vllm_is_drained_when_no_request_runs_or_waits() {
+    let directory = TempDir::new().unwrap();
+    let drained = directory.path().join("drained");
+    let (address, left) = vllm(4);
+    let output = wait_for_vllm(&address, &drained, 30, "");
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).contains("requests open: 4\n") && text(&output).contains("requests open: 0\n"),
+        "{}",
+        text(&output)
+    );
+    assert_eq!(left.load(Ordering::SeqCst), 0);
+    assert!(drained.exists());
+}
+
+#[test]
+fn a_vllm_that_stays_busy_or_does_not_answer_is_never_called_drained() {
+    let directory = TempDir::new().unwrap();
+    let drained = directory.path().join("drained");
+    fs::write(&drained, "from another time").unwrap();
+    let (busy, _) = vllm(1_000);
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (address, words) in [
+        (busy, "vLLM still has 9"),
+        (refused, "an unknown number"),
+        (silent.local_addr().unwrap().to_string(), "an unknown number"),
+    ] {
+        let began = Instant::now();
+        let output = wait_for_vllm(&address, &drained, 7, "");
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(words), "{}", text(&output));
+        assert!(began.elapsed() < Duration::from_secs(7), "took {:?}", began.elapsed());
+        assert!(!drained.exists());
+    }
+}
+
+#[test]
+fn a_rehearsal_only_looks_whether_vllm_answers() {
+    let directory = TempDir::new().unwrap();
+    let drained = directory.path().join("drained");
+    let (address, _) = vllm(1_000);
+    let output = wait_for_vllm(&address, &drained, 30, "1");
+    assert!(output.status.success(), "{}", text(&output));
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    assert_eq!(wait_for_vllm(&refused, &drained, 30, "1").status.code(), Some(1));
+    assert!(!drained.exists());
+}
