@@ -594,6 +594,8 @@ fn a_file_has_bounds_and_an_encoding() {
     assert_eq!(latin.refused(), "watchdog.toml:2: is not UTF-8; save the file as UTF-8");
     let steps = "[[step]]\n".repeat(101);
     assert_eq!(refused(&steps), "watchdog.toml:101: more than 100 steps");
+    let typed = scene("").flags(hooks(&["/x"; 101])).refused();
+    assert_eq!(typed, "--hook: more than 100 steps");
 }
 
 #[test]
