@@ -238,7 +238,7 @@ pub struct NoticeArgs {
     /// What it announces
     #[arg(value_name = "KIND")]
     pub kind: NoticeKind,
-    /// How much time it leaves [default: what [assume] says for the kind]
+    /// How much time it leaves [default: what the configuration assumes for the kind]
     #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "withdraw")]
     pub window: Option<Duration>,
     /// Why, for people; it is shown in the log and in the status

@@ -140,33 +140,42 @@ fn view(status: &Value) -> String {
     let mut text = String::new();
     let machine = &status["machine"];
     let facts: Vec<String> =
-        ["instance-id", "instance-type", "lifecycle", "zone"].iter().filter_map(|key| word(&machine[*key])).collect();
+        ["id", "type", "lifecycle", "zone"].iter().filter_map(|key| word(&machine[*key])).collect();
     line(&mut text, "machine", &if facts.is_empty() { "not known yet".to_owned() } else { facts.join(", ") });
     for source in list(&status["sources"]) {
-        let state = word(&source["state"]).unwrap_or_else(|| "watching".to_owned());
-        let fault = word(&source["fault"]).or_else(|| word(&source["fault"]["sentence"]));
-        let fault = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
-        line(&mut text, "source", &format!("{} {state}{fault}", name_of(source)));
+        let sight = if source["blind-since"].is_object() {
+            format!("blind for {}", ago(&source["blind-since"]))
+        } else if source["last-good-read"].is_object() {
+            format!("read {} ago", ago(&source["last-good-read"]))
+        } else if source["probes"].as_array().is_some_and(|probes| !probes.is_empty()) {
+            "not read yet".to_owned()
+        } else {
+            "listening".to_owned()
+        };
+        line(&mut text, "source", &format!("{}: {sight}{}", name_of(source), after(&source["fault"]["sentence"])));
     }
     let notices = list(&status["notices"]);
     for notice in notices {
-        let kind = word(&notice["kind"]).or_else(|| word(&notice["key"]["kind"])).unwrap_or_default();
-        let action = word(&notice["action"]).map(|action| format!(", {action}")).unwrap_or_default();
-        line(&mut text, "notice", &format!("{kind}{action}{}", left(notice)));
+        let words = ["kind", "state", "action"].iter().filter_map(|key| word(&notice[*key])).collect::<Vec<_>>();
+        let detail = after(&notice["detail"]);
+        line(&mut text, "notice", &format!("{}{}{detail}", words.join(", "), left(&notice["deadline"])));
     }
     if notices.is_empty() {
         line(&mut text, "notice", "none");
     }
     let episode = &status["episode"];
     if episode.is_object() {
+        let stage = word(&episode["stage"]).map(|stage| format!(", {stage}")).unwrap_or_default();
         let id = word(&episode["id"]).unwrap_or_default();
-        let time = if left(episode).is_empty() { left(status) } else { left(episode) };
-        line(&mut text, "episode", &format!("{id}{time}"));
-        for step in list(&episode["steps"]) {
-            let state = word(&step["outcome"]).or_else(|| word(&step["state"])).unwrap_or_else(|| "due".to_owned());
-            let detail = word(&step["detail"]).map(|detail| format!(": {detail}")).unwrap_or_default();
-            line(&mut text, "  step", &format!("{} {state}{}{detail}", name_of(step), left(step)));
-        }
+        line(&mut text, "episode", &format!("{id}{stage}{}", left(&episode["deadline"])));
+    }
+    for step in list(&status["steps"]) {
+        let progress = word(&step["progress"]).unwrap_or_else(|| "?".to_owned());
+        let tail = if progress == "running" { left(&step["stop-by"]) } else { after(&step["last"]["detail"]) };
+        line(&mut text, "step", &format!("{}: {progress}{tail}", name_of(step)));
+    }
+    for reason in list(&status["health"]) {
+        line(&mut text, "trouble", &word(&reason["sentence"]).unwrap_or_default());
     }
     text
 }
@@ -187,6 +196,17 @@ fn name_of(value: &Value) -> String {
 /// A text that is not empty.
 fn word(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// A text that explains what stands before it.
+fn after(value: &Value) -> String {
+    word(value).map(|text| format!(": {text}")).unwrap_or_default()
+}
+
+/// How long ago something was.
+fn ago(value: &Value) -> String {
+    let seconds = value["seconds-ago"].as_f64().unwrap_or_default().max(0.0);
+    Spoken(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)).to_string()
 }
 
 /// The time that is left, where it says so.
@@ -221,28 +241,34 @@ mod tests {
     fn a_status_in_an_episode_is_a_few_lines() {
         let status = json!({
             "revision": 7,
-            "machine": { "instance-id": "i-0abc", "instance-type": "g5.xlarge", "lifecycle": "spot", "zone": "" },
-            "sources": [{ "name": "aws", "state": "blind", "fault": { "sentence": "refused\u{1b}[2J" } }, { "name": "shutdown" }],
-            "notices": [{ "key": { "kind": "interruption" }, "action": "terminate", "seconds-left": 93.7 }],
-            "episode": {
-                "id": "20260102T030405Z-1",
-                "seconds-left": 88,
-                "steps": [
-                    { "name": "leave", "outcome": "done", "detail": "deregistered" },
-                    { "name": "save", "state": "running", "seconds-left": 83.0 },
-                    { "name": "tell" },
-                ],
-            },
+            "machine": { "id": "i-0abc", "type": "g5.xlarge", "lifecycle": "spot", "zone": "" },
+            "sources": [
+                { "name": "aws", "blind-since": { "seconds-ago": 17.2 }, "fault": { "sentence": "refused\u{1b}[2J" } },
+                { "name": "other", "last-good-read": { "seconds-ago": 2.25 } },
+                { "name": "shutdown", "probes": [] },
+            ],
+            "notices": [{
+                "kind": "interruption", "state": "standing", "action": "terminate", "deadline": { "seconds-left": 93.7 },
+            }],
+            "episode": { "id": "20260102T030405Z-1", "stage": "open", "deadline": { "seconds-left": 93.7 } },
+            "steps": [
+                { "name": "leave", "progress": "done", "last": { "detail": "deregistered" } },
+                { "name": "save", "progress": "running", "stop-by": { "seconds-left": 83.0 } },
+                { "name": "tell", "progress": "due" },
+            ],
+            "health": [{ "word": "blind", "sentence": "aws was not read for three polls" }],
         });
         insta::assert_snapshot!(view(&status), @r#"
     machine  i-0abc, g5.xlarge, spot
-    source   aws blind: refused�[2J
-    source   shutdown watching
-    notice   interruption, terminate, 93s left
-    episode  20260102T030405Z-1, 88s left
-      step   leave done: deregistered
-      step   save running, 83s left
-      step   tell due
+    source   aws: blind for 17s: refused�[2J
+    source   other: read 2.2s ago
+    source   shutdown: listening
+    notice   interruption, standing, terminate, 93s left
+    episode  20260102T030405Z-1, open, 93s left
+    step     leave: done: deregistered
+    step     save: running, 83s left
+    step     tell: due
+    trouble  aws was not read for three polls
     "#);
     }
 
@@ -252,6 +278,38 @@ mod tests {
     machine  not known yet
     notice   none
     "#);
+    }
+
+    /// Serves these routes on loopback, and returns where.
+    async fn serving(routes: axum::Router) -> Url {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Url::parse(&base).unwrap()
+    }
+
+    async fn asked(base: &Url, after: Option<u64>) -> Result<Value, String> {
+        ask(&Client::builder().no_proxy().build().unwrap(), base, after).await.map_err(|error| format!("{error:#}"))
+    }
+
+    #[tokio::test]
+    async fn a_follower_asks_for_what_comes_after_what_it_saw() {
+        let echo = async |uri: axum::http::Uri| axum::Json(json!({ "revision": 4, "asked": uri.to_string() }));
+        let base = serving(axum::Router::new().route("/status", axum::routing::get(echo))).await;
+        let once = asked(&base, None).await.unwrap();
+        assert_eq!((revision(&once), &once["asked"]), (4, &json!("/status")));
+        assert_eq!(asked(&base, Some(4)).await.unwrap()["asked"], "/status?after=4&wait=30s");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_status_is_explained() {
+        let no_watchdog = serving(axum::Router::new().route("/status", axum::routing::get("hello"))).await;
+        assert!(asked(&no_watchdog, None).await.unwrap_err().contains("is it a watchdog?"));
+        let health_only = serving(axum::Router::new()).await;
+        assert!(asked(&health_only, None).await.unwrap_err().contains("expose = \"all\""));
+        let huge = async || vec![b' '; LARGEST + 1];
+        let huge = serving(axum::Router::new().route("/status", axum::routing::get(huge))).await;
+        assert!(asked(&huge, None).await.unwrap_err().contains("larger than any status"));
     }
 
     #[test]

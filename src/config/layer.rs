@@ -39,12 +39,15 @@ pub(super) struct Layer<'i> {
 }
 
 impl<'i> Layer<'i> {
+    /// How many slips of the TOML itself are told: one bracket left open makes many, and the first ones are the true ones.
+    const SLIPS: usize = 5;
+
     /// The layer of a file. Where it is no TOML, that is all that is said of it: the rest would be guesses.
     pub(super) fn of_file(name: &str, text: &'i str, wrongs: &mut Wrongs) -> Self {
         let name: Arc<str> = name.into();
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut table = table.into_inner();
-        for error in &errors {
+        for error in errors.iter().take(Self::SLIPS) {
             let span = error.span().unwrap_or(0..0);
             let about = match text.get(span.clone()).map(str::trim) {
                 Some(part) if !part.is_empty() && !part.contains('\n') => format!(", at `{}`", shown(part)),

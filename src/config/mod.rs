@@ -2,7 +2,8 @@
 //!
 //! The stages: [`Start`] is what the process finds; each of its four layers is parsed with the place of every value;
 //! every layer is read whole, so that everything that is wrong is told at once; the topmost value counts; and only
-//! [`Settings`] leaves. Nothing here knows what a step does: its kind's [`Row`] builds it. Nothing starts, connects or
+//! [`Settings`] leaves. Nothing here knows what a step does or how a source asks: the kind's row builds
+//! it. Nothing starts, connects or
 //! changes anything.
 
 mod keys;

@@ -88,6 +88,10 @@ impl Steps {
             wrongs.add(place, format!("this build has no step of kind \"{kind}\""));
             return;
         };
+        if self.steps.len() >= MOST {
+            wrongs.add(place, format!("more than {MOST} steps"));
+            return;
+        }
         let name = self.unique(&name);
         let mut step = plain(StepName::new(&name), row);
         if let Some(on) = on {
@@ -134,6 +138,11 @@ pub(super) fn hook(place: Place, text: &str, start: &Start, wrongs: &mut Wrongs)
         wrongs.add(place, sentence);
         return None;
     };
+    // What is handed to the row is text, and a directory that is none cannot be named in it.
+    let Some(directory) = start.directory.to_str().map(str::to_owned) else {
+        wrongs.add(place, "the name of the current directory is not UTF-8; call it from another");
+        return None;
+    };
     // A name without a slash is searched in PATH, unless it is a file right here.
     let here = start.directory.join(program);
     let absolute = if program.contains('/') || here.is_file() { tidy(&here) } else { program.clone() };
@@ -142,7 +151,6 @@ pub(super) fn hook(place: Place, text: &str, start: &Start, wrongs: &mut Wrongs)
     let mut own = toml::Table::new();
     own.insert("command".to_owned(), toml::Value::Array(command));
     // Relative arguments are meant from here too.
-    let directory = start.directory.to_string_lossy().into_owned();
     own.insert("working-directory".to_owned(), toml::Value::String(directory));
     Some(Typed { place, name: name_of(program), kind: "hook", own })
 }

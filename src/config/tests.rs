@@ -594,6 +594,8 @@ fn a_file_has_bounds_and_an_encoding() {
     assert_eq!(latin.refused(), "watchdog.toml:2: is not UTF-8; save the file as UTF-8");
     let steps = "[[step]]\n".repeat(101);
     assert_eq!(refused(&steps), "watchdog.toml:101: more than 100 steps");
+    let typed = scene("").flags(hooks(&["/x"; 101])).refused();
+    assert_eq!(typed, "--hook: more than 100 steps");
 }
 
 #[test]
@@ -611,4 +613,23 @@ fn a_daemon_is_looked_for_where_its_configuration_puts_it_even_if_that_is_wrong_
     let found = whereabouts(&scene("").start);
     assert_eq!(found.state_dir, None);
     assert_eq!(found.listen, ["127.0.0.1:9189".parse().unwrap()]);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn whatever_is_done_to_a_file_it_is_read_or_refused(
+        cut in 0..12_000_usize,
+        length in 0..40_usize,
+        paste in proptest::sample::select(vec!["", "\0", "é", "\"", "[", "]]", "= ", "\n[[step]]\n", "99999999999999999999", "{ a = {} }"]),
+    ) {
+        let whole: Vec<char> = shipped_whole().chars().collect();
+        let cut = cut.min(whole.len());
+        let rest = whole.iter().skip(cut + length);
+        let changed: String = whole.iter().take(cut).copied().chain(paste.chars()).chain(rest.copied()).collect();
+        let said = refused(&changed);
+        proptest::prop_assert!(!said.is_empty() && said.lines().count() <= 50, "{said}");
+        proptest::prop_assert!(said.lines().all(|line| line.starts_with("watchdog.toml:") || line == "everything is well"), "{said}");
+    }
 }
