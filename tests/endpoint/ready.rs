@@ -2,7 +2,8 @@
 
 use crate::stand::{Daemon, Endpoint, Reply, at, interruption, notice, secs};
 use spot_watchdog::model::{
-    BootId, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, Signal, SourceName, Stated,
+    BootId, Closing, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, Signal, SourceName,
+    Stated,
 };
 
 async fn readyz(daemon: &Daemon) -> Reply {
@@ -90,6 +91,9 @@ async fn ready_in_another_boot_after_a_crash() {
     let mut after = Daemon::recovered(before.journal.clone(), at(20));
     after.hear(Input::Restarted { boot: BootId::new("another boot") }, at(20));
     assert_eq!(readyz(&after).await.status, 200);
+    let story = after.board.read().last_episode.unwrap();
+    assert_eq!(story.closing, Some(Closing::Rebooted));
+    assert_eq!(story.steps[0].progress, "lost", "it ran when the machine went down");
 }
 
 #[tokio::test]
