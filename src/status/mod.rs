@@ -33,7 +33,7 @@ use jiff::Timestamp;
 /// The version of this shape; it grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
 
-/// The window of the notice that the plan is shown for while all is calm: what EC2 gives.
+/// The window of the notice that the plan is shown for while all is calm: the usual one of an interruption.
 pub const USUAL_WINDOW: std::time::Duration = std::time::Duration::from_secs(120);
 
 impl Status {
@@ -47,7 +47,7 @@ impl Status {
         }
     }
 
-    /// All of it in one line, for `systemctl status`: `watching aws; calm`, `interruption: 87s left; checkpoint running`.
+    /// All of it in one line, for `systemctl status`: `watching NAME; calm`, `interruption: 87s left; checkpoint running`.
     pub fn line(&self) -> String {
         let mut parts = Vec::new();
         match &self.episode {
