@@ -2,8 +2,8 @@
 
 use spot_watchdog::actions::launch;
 use spot_watchdog::cli::args::{Cli, Command};
-use spot_watchdog::cli::{self, Exit, emulate, generate, notice, status};
-use spot_watchdog::config::{self, Flags, Start, whereabouts};
+use spot_watchdog::cli::{self, Exit, emulate, generate, notice, run, status};
+use spot_watchdog::config::{self, Flags, Settings, Start, whereabouts};
 use spot_watchdog::{actions, sources};
 use std::process::{ExitCode, Termination};
 
@@ -20,9 +20,9 @@ fn main() -> ExitCode {
 fn dispatch(command: &Command) -> Exit {
     let around = || whereabouts(&Start::here(Flags::default()));
     match command {
-        Command::Run(args) => configured(args.flags()),
-        Command::Check(args) => configured(args.flags()),
-        Command::Rehearse(args) => configured(args.steps.flags()),
+        Command::Run(args) => configured(args.flags(), run::run),
+        Command::Check(args) => configured(args.flags(), |_| Exit::Well),
+        Command::Rehearse(args) => configured(args.steps.flags(), |_| Exit::Well),
         Command::Emulate { cloud } => cli::end(emulate::emulate(cloud)),
         Command::Notice(args) => cli::end(notice::notice(args, &around())),
         Command::Status(args) => cli::end(status::status(args, &around())),
@@ -30,9 +30,9 @@ fn dispatch(command: &Command) -> Exit {
     }
 }
 
-fn configured(flags: Flags) -> Exit {
+fn configured(flags: Flags, with: impl FnOnce(Settings) -> Exit) -> Exit {
     match config::load(&Start::here(flags), actions::ROWS, sources::ROWS) {
-        Ok(_) => Exit::Well,
+        Ok(settings) => with(settings),
         Err(refused) => cli::refuse(&refused),
     }
 }

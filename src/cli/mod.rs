@@ -4,6 +4,7 @@ pub mod args;
 pub mod emulate;
 pub mod generate;
 pub mod notice;
+pub mod run;
 pub mod status;
 
 use crate::config::{Blame, Refused};

@@ -21,10 +21,14 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long until an address that could not be listened on is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// How long until trouble with accepting is said again.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Connections that the kernel keeps for us to accept.
 const BACKLOG: u32 = 128;
@@ -111,12 +115,16 @@ impl Listening {
             }
         });
         let router = routes::router(self.board, Arc::new(self.gate));
+        let mut quiet_until = Instant::now();
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => self.connections.admit(stream, router.clone(), &stop),
                 Err(error) => {
                     // Out of file descriptors, most likely: accepting at once again would only spin.
-                    tracing::warn!("a connection to http://{address} could not be accepted: {error}");
+                    if Instant::now() >= quiet_until {
+                        tracing::warn!("a connection to http://{address} could not be accepted: {error}");
+                        quiet_until = Instant::now() + QUIET;
+                    }
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
             }
@@ -158,6 +166,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of io errors are not ours, and more are to come")]
 fn trouble(address: SocketAddr, error: &io::Error) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another program listens there; give another address with `listen`, or `off`",

@@ -187,7 +187,62 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+    use super::super::Serving;
     use super::*;
+    use crate::status::BEAT_LATE;
+    use crate::status::board::tests::calm_board;
+    use axum::body::Body;
+    use futures_util::StreamExt as _;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use tokio::time::Instant;
+
+    async fn get(board: &Board, path: &str) -> Response {
+        let gate = Gate::new(&Serving::default(), "127.0.0.1:9189".parse().unwrap());
+        let request = Request::builder().uri(path).header(header::HOST, "localhost").body(Body::empty()).unwrap();
+        TowerToHyperService::new(router(board.clone(), Arc::new(gate))).call(request).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn livez_holds_while_the_loop_turns() {
+        let board = calm_board();
+        tokio::time::advance(BEAT_LATE).await;
+        assert_eq!(get(&board, "/livez").await.status(), 200);
+        assert_eq!(get(&board, "/healthz").await.status(), 503, "late is not well, and not dead either");
+        tokio::time::advance(BEAT_LOST).await;
+        assert_eq!(get(&board, "/livez").await.status(), 503);
+        assert_eq!(get(&board, "/readyz").await.status(), 200);
+        board.beat();
+        assert_eq!(get(&board, "/livez").await.status(), 200);
+        assert_eq!(get(&board, "/healthz").await.status(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_without_events_says_every_15_s_that_it_lives() {
+        let board = calm_board();
+        let response = get(&board, "/events").await;
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let mut parts = response.into_body().into_data_stream();
+        let first = parts.next().await.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&first).contains("data: {"));
+        let began = Instant::now();
+        for _ in 0..3 {
+            let part = parts.next().await.unwrap().unwrap();
+            assert!(part.starts_with(b":"), "{part:?}");
+        }
+        assert_eq!(began.elapsed(), STREAM_KEEP_ALIVE * 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_has_an_end_however_long_it_is_asked_for() {
+        let board = calm_board();
+        let revision = board.read().revision;
+        let began = Instant::now();
+        assert_eq!(get(&board, &format!("/status?after={revision}&wait=24h")).await.status(), 200);
+        assert_eq!(began.elapsed(), LONGEST_WAIT);
+    }
 
     fn read(after: Option<u64>, wait: Option<&str>) -> Result<Option<(u64, Duration)>, String> {
         read_wait(&Asked { after, wait: wait.map(str::to_owned) })

@@ -1,0 +1,130 @@
+//! `watchdog run`: the watch itself.
+
+use super::{Exit, complain, end};
+use crate::actions::Rehearsal;
+use crate::config::{LogFormat, Settings};
+use crate::daemon::log_sink::{self, LogSink};
+use crate::daemon::signals::{Around, Signals};
+use crate::daemon::state_dir::{self, StateDir, StateDirError, User};
+use crate::daemon::{Daemon, Keeping, Outfit, notice_file};
+use crate::model::Weight;
+use crate::status::systemd::Systemd;
+use anyhow::Context;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long work on other threads may go on when we end: a disk that hangs must not hold us up.
+const LAST_WORK: Duration = Duration::from_millis(500);
+
+/// Threads for what may block: spawning and looking at files, of which a dead mount can take one each.
+const BLOCKING_THREADS: usize = 32;
+
+/// Watches until it is asked to end.
+pub fn run(settings: Settings) -> Exit {
+    let log = match start_log(settings.log_format) {
+        Ok(log) => Some(log),
+        Err(error) => {
+            complain(&format!("no log can be written: {error}; the watch goes on without one"));
+            None
+        }
+    };
+    for warning in settings.warnings.iter().filter(|warning| warning.weight >= Weight::Warning) {
+        tracing::warn!("{}: {}", warning.subject, warning.sentence);
+    }
+    let exit = match keeping(settings.state_dir.as_deref()) {
+        Ok(keeping) => end(watch(settings, keeping, log.clone())),
+        Err(taken) => {
+            tracing::error!("{taken}");
+            Exit::Wrong
+        }
+    };
+    if let Some(log) = log {
+        log.flush(log_sink::FLUSH);
+    }
+    exit
+}
+
+fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let signals = Signals::listen(Around::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
+        let notice_file = notice_file::path(&place_of(&keeping));
+        let systemd = Systemd::from_environment();
+        let outfit = Outfit { settings, keeping, rehearsal: Rehearsal::No, notice_file, systemd, log };
+        let mut daemon = Daemon::assemble(outfit)?;
+        daemon.heed_signals(signals);
+        daemon.reap_orphans();
+        daemon.run().await;
+        Ok(())
+    });
+    runtime.shutdown_timeout(LAST_WORK);
+    outcome
+}
+
+/// The runtime of a daemon: one thread that decides, others only for what may block.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::from_secs(1))
+        .thread_stack_size(512 * 1024)
+        .build()
+        .context("cannot start the runtime")
+}
+
+/// Where the state is kept; an error only where another daemon has it.
+fn keeping(explicit: Option<&Path>) -> Result<Keeping, StateDirError> {
+    let Some(path) = state_dir::choose(explicit, User::current(), |name| std::env::var_os(name)) else {
+        let reason = "there is no place for a state directory: neither $STATE_DIRECTORY, $XDG_STATE_HOME nor $HOME \
+                      is set; name one with --state-dir";
+        return Ok(Keeping::Nowhere(reason.to_owned()));
+    };
+    match StateDir::take(&path) {
+        Ok(directory) => Ok(Keeping::Directory(directory)),
+        Err(taken @ StateDirError::Taken { .. }) => Err(taken),
+        Err(unwritable @ StateDirError::Unwritable { .. }) => Ok(Keeping::Nowhere(unwritable.to_string())),
+    }
+}
+
+fn place_of(keeping: &Keeping) -> PathBuf {
+    match keeping {
+        Keeping::Directory(directory) => directory.path().to_path_buf(),
+        Keeping::Nowhere(_) => std::env::temp_dir(),
+    }
+}
+
+/// Begins to log to standard error, from a thread of its own: nobody who reads it late delays anything.
+pub(super) fn start_log(format: LogFormat) -> std::io::Result<LogSink> {
+    let stderr = std::io::stderr();
+    let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let dropped = match format {
+        LogFormat::Text => log_sink::dropped_as_text,
+        LogFormat::Json => log_sink::dropped_as_json,
+    };
+    let sink = LogSink::start(log_sink::own(stderr)?, dropped)?;
+    let level = match std::env::var("SPOT_WATCHDOG_LOG").as_deref() {
+        Ok("debug") => tracing::Level::DEBUG,
+        Ok(_) | Err(_) => tracing::Level::INFO,
+    };
+    let to_journald = std::env::var_os("JOURNAL_STREAM").is_some();
+    let builder =
+        tracing_subscriber::fmt().with_writer(sink.clone()).with_max_level(level).with_target(false).with_ansi(colours);
+    let set = match (format, to_journald) {
+        (LogFormat::Json, _) => builder.json().flatten_event(true).with_timer(Clock).try_init(),
+        // systemd's journal puts its own time before each line.
+        (LogFormat::Text, true) => builder.without_time().try_init(),
+        (LogFormat::Text, false) => builder.with_timer(Clock).try_init(),
+    };
+    set.map_err(std::io::Error::other)?;
+    Ok(sink)
+}
+
+/// Times in the log: UTC, to the millisecond.
+struct Clock;
+
+impl tracing_subscriber::fmt::time::FormatTime for Clock {
+    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        write!(w, "{}", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    }
+}

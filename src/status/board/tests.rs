@@ -1,0 +1,282 @@
+//! The board in virtual time, behind a real mind.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+use super::*;
+use crate::decide::Watchdog;
+use crate::model::{
+    Assume, BootId, Fault, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, Policy,
+    Presence, ProbeName, Rank, Rerun, SourceName, Stated, Step, StepName, Undo,
+};
+use crate::status::{Around, Durability, Keeping, NoticeState, PlanStatus, Readiness};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn now(second: u64) -> Now {
+    let start: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let span = secs(second);
+    Now { moment: Moment::from_millis(1_000_000).plus(span), wall: start + span }
+}
+
+fn policy() -> Policy {
+    Policy {
+        steps: vec![Step {
+            name: StepName::new("checkpoint"),
+            on: BTreeSet::from([NoticeKind::Interruption]),
+            after: Vec::new(),
+            timeout: Some(secs(90)),
+            needs: secs(45),
+            optional: false,
+            hold_until_left: None,
+            retries: 0,
+            repeat: true,
+            rerun: Rerun::IfLost,
+            undo: Undo::Stay,
+        }],
+        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5) }],
+        assume: Assume {
+            interruption: secs(120),
+            hibernate: secs(60),
+            scale_in: secs(60),
+            shutdown: secs(25),
+            rebalance: secs(600),
+            maintenance: secs(120),
+        },
+        reserve: secs(5),
+        least_window: secs(10),
+        lead: secs(600),
+        survived_after: secs(600),
+        undo_on_survival: Undo::PutBack,
+    }
+}
+
+fn around() -> Around {
+    Around {
+        version: "0.1.0".to_owned(),
+        started: now(0),
+        machine: crate::sources::Identity::default(),
+        steps: BTreeMap::new(),
+        journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        trouble: Vec::new(),
+    }
+}
+
+/// The loop without its world: decides, and posts.
+struct Loop {
+    watchdog: Watchdog,
+    around: Around,
+    board: Board,
+}
+
+impl Loop {
+    fn new() -> Self {
+        let watchdog = Watchdog::new(policy());
+        let board = Board::new(Status::of(&watchdog, &around(), now(0)), now(0));
+        let mut it = Self { watchdog, around: around(), board };
+        it.hear(Input::Restarted { boot: BootId::new("boot") }, now(0));
+        it
+    }
+
+    fn hear(&mut self, input: Input, now: Now) -> u64 {
+        let turn = self.watchdog.decide(input, now);
+        self.board.post(Status::of(&self.watchdog, &self.around, now), &turn.events, now);
+        self.board.read().revision
+    }
+
+    fn answer(&mut self, notices: Vec<Notice>, now: Now) -> u64 {
+        let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
+        self.hear(Input::Answered { source, probe, rank: Rank::Vital, notices, skew: None }, now)
+    }
+
+    fn miss(&mut self, took: u64, now: Now) -> u64 {
+        let fault = Fault { word: "timeout".to_owned(), sentence: format!("no answer within {took} ms") };
+        let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
+        self.hear(Input::Unanswered { source, probe, rank: Rank::Vital, fault }, now)
+    }
+}
+
+fn interruption(at: Now) -> Notice {
+    Notice {
+        key: NoticeKey {
+            source: SourceName::new("aws"),
+            kind: NoticeKind::Interruption,
+            machine: MachineId::new("i-0abc"),
+            event: String::new(),
+        },
+        action: NoticeAction::Terminate,
+        stated: Stated::At(at.wall),
+        usual_window: Some(secs(120)),
+        presence: Presence::Reported,
+        detail: String::new(),
+    }
+}
+
+/// A board on which all is calm.
+pub(in crate::status) fn calm_board() -> Board {
+    Loop::new().board
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_does_not_grow_with_polls() {
+    let mut it = Loop::new();
+    let first = it.answer(vec![], now(5));
+    for second in 2..20 {
+        // The wall clock wavers by a millisecond, as it does.
+        let wavering = now(second * 5).wall + SignedDuration::from_millis(i64::try_from(second % 3).unwrap());
+        assert_eq!(it.answer(vec![], Now { wall: wavering, ..now(second * 5) }), first);
+    }
+    let read = it.board.read();
+    assert_eq!(read.sources[0].last_good_read.unwrap().seconds_ago.as_f64(), 0.0);
+    assert_eq!(read.started.seconds_ago.as_f64(), 95.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn misses_count_up_without_a_revision_until_the_source_is_blind() {
+    let mut it = Loop::new();
+    let calm = it.answer(vec![], now(5));
+    let faulty = it.miss(1_001, now(10));
+    assert_eq!(faulty, calm + 1);
+    assert_eq!(it.miss(1_002, now(15)), faulty);
+    let blind = it.miss(1_003, now(20));
+    assert_eq!(blind, faulty + 1);
+    assert_eq!(it.miss(1_004, now(25)), blind);
+    let read = it.board.read();
+    assert_eq!(read.sources[0].probes[0].misses, 4);
+    assert_eq!(read.sources[0].blind_since.unwrap().seconds_ago.as_f64(), 20.0);
+    assert_eq!(read.sources[0].fault.as_ref().unwrap().sentence, "no answer within 1004 ms");
+    assert_eq!(read.health[0].word, "blind");
+    assert_eq!(read.line(), "watching aws; aws could not be read for 20s: no answer within 1004 ms");
+    assert_eq!(it.answer(vec![], now(30)), blind + 1);
+    assert!(it.board.read().health.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn seconds_left_run_on_between_postings() {
+    let mut it = Loop::new();
+    let revision = it.answer(vec![interruption(now(125))], now(5));
+    assert_eq!(it.board.read().line(), "interruption: 2m left; checkpoint running");
+    tokio::time::advance(Duration::from_millis(4_500)).await;
+    let read = it.board.read();
+    assert_eq!(read.revision, revision);
+    assert_eq!(read.readiness, Readiness::Leaving);
+    let episode = read.episode.as_ref().unwrap();
+    assert_eq!(episode.deadline.unwrap().seconds_left.as_f64(), 115.5);
+    assert_eq!(episode.end.unwrap().seconds_left.as_f64(), 110.5);
+    assert_eq!(read.steps[0].stop_by.unwrap().seconds_left.as_f64(), 85.5);
+    assert_eq!(read.steps[0].since.unwrap().seconds_ago.as_f64(), 4.5);
+    assert_eq!(read.leaving_sentence(), "leaving: interruption from aws, 115s left");
+    assert_eq!(read.now, now(5).wall + SignedDuration::from_millis(4_500));
+    assert_eq!(it.answer(vec![interruption(now(125))], now(10)), revision, "time that passes is no change");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_surroundings_is_a_change_too() {
+    let mut it = Loop::new();
+    let calm = it.answer(vec![], now(5));
+    it.around.machine.instance_type = "g5.xlarge".to_owned();
+    assert_eq!(it.answer(vec![], now(10)), calm + 1);
+    it.around.journal = Keeping { durability: Durability::Broken, sentence: "the disk is full; make room".to_owned() };
+    assert_eq!(it.answer(vec![], now(15)), calm + 2);
+    assert_eq!(it.board.reasons(), [Reason::new("journal-broken", "the disk is full; make room")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_all_is_calm_the_plan_is_that_of_a_notice_now() {
+    let mut it = Loop::new();
+    it.answer(vec![], now(5));
+    let PlanStatus::NoticeNow { window, usable, slots } = it.board.read().plan else { unreachable!() };
+    assert_eq!((window.as_f64(), usable.as_f64()), (120.0, 115.0));
+    assert_eq!((slots[0].start_by.as_f64(), slots[0].latest_end.as_f64()), (70.0, 115.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_story_of_a_closed_episode_is_kept() {
+    let mut it = Loop::new();
+    it.answer(vec![interruption(now(125))], now(5));
+    let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
+    let ending = Ending { outcome: Outcome::Done, detail: "exit status 0".to_owned(), left_over: 1, undo_with: None };
+    it.hear(Input::Ended { run, ending }, now(35));
+    it.answer(vec![interruption(now(125))], now(40));
+    it.hear(Input::Woke, now(125 + 601));
+    let closed = it.board.read().last_episode.unwrap();
+    assert_eq!(closed.closing, Some(Closing::Survived));
+    assert_eq!(closed.steps[0].progress, "done");
+    let last = closed.steps[0].last.as_ref().unwrap();
+    assert_eq!((last.took.as_f64(), last.margin.as_f64(), last.left_over), (30.0, 85.0, 1));
+    assert!(it.board.read().episode.is_none());
+
+    it.answer(vec![interruption(now(125))], now(800));
+    let read = it.board.read();
+    assert_eq!(read.notices[0].state, NoticeState::Ignored);
+    assert_eq!(read.last_episode.unwrap().id, closed.id, "it is kept until the next one closes");
+
+    let metrics = it.board.metrics().unwrap();
+    for line in [
+        "spot_watchdog_step_outcomes_total{step=\"checkpoint\",outcome=\"done\"} 1",
+        "spot_watchdog_step_duration_seconds{step=\"checkpoint\"} 30.0",
+        "spot_watchdog_step_margin_seconds{step=\"checkpoint\"} 85.0",
+        "spot_watchdog_episodes_total 1",
+        "spot_watchdog_episode_open 0",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_is_answered_at_a_change_or_at_the_end_of_the_wait() {
+    let mut it = Loop::new();
+    let revision = it.answer(vec![], now(5));
+    let board = it.board.clone();
+    let waiting = tokio::spawn(async move { board.changed_after(revision, secs(30)).await });
+    tokio::time::sleep(secs(3)).await;
+    it.answer(vec![], now(8));
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished(), "a poll is no change");
+    it.answer(vec![interruption(now(129))], now(9));
+    assert!(waiting.await.unwrap().revision > revision);
+
+    let began = Instant::now();
+    let newest = it.board.read().revision;
+    assert_eq!(it.board.changed_after(newest, secs(30)).await.revision, newest);
+    assert_eq!(began.elapsed(), secs(30));
+    let began = Instant::now();
+    it.board.changed_after(newest + 500, secs(30)).await;
+    assert_eq!(began.elapsed(), secs(0), "a revision of another run is answered at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_follows_slowly_skips_to_the_newest() {
+    let mut it = Loop::new();
+    let mut follow = it.board.follow();
+    let first = follow.next().await.unwrap().revision;
+    for second in 1..6 {
+        it.around.machine.zone = format!("zone-{second}");
+        it.answer(vec![], now(second * 5));
+    }
+    let next = follow.next().await.unwrap();
+    assert_eq!(next.machine.zone, "zone-5");
+    assert!(next.revision > first + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_without_beats_is_late() {
+    let board = calm_board();
+    assert!(board.reasons().is_empty());
+    tokio::time::advance(BEAT_LATE).await;
+    assert_eq!(board.reasons()[0].word, "loop-late");
+    board.beat();
+    assert!(board.reasons().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_is_read_back_as_it_was_written() {
+    let mut it = Loop::new();
+    it.answer(vec![interruption(now(125))], now(5));
+    let read = it.board.read();
+    let text = serde_json::to_string(&read).unwrap();
+    let again: Status = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&again).unwrap(), text);
+    assert_eq!(again.schema, 1);
+}

@@ -1,0 +1,364 @@
+//! The shape of what is shown: plain data, written as JSON with kebab-case keys, and read back by our own client.
+
+use super::{Ahead, Durability, Past, Seconds};
+use crate::model::{Closing, EpisodeId, Footing, IgnoredBecause, NoticeAction, NoticeKind, Outcome, Rank, Strength};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything that is shown, as `/status` serves it. Texts from outside are printable and bounded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// The version of this shape: [`super::SCHEMA`].
+    pub schema: u32,
+    /// Grows with each change, from 1 in each run of the daemon.
+    pub revision: u64,
+    /// When this was true, by our wall clock.
+    pub now: Timestamp,
+    /// The version of the daemon.
+    pub version: String,
+    /// Whether it stays.
+    pub mode: Mode,
+    /// Whether new work may come here: what `/readyz` answers.
+    pub readiness: Readiness,
+    /// When it began to run.
+    pub started: Past,
+    /// What the machine is.
+    pub machine: MachineStatus,
+    /// Who is listened to.
+    pub sources: Vec<SourceStatus>,
+    /// Every notice that is known.
+    pub notices: Vec<NoticeStatus>,
+    /// The open episode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub episode: Option<EpisodeStatus>,
+    /// Every step, in declared order; idle while all is calm.
+    pub steps: Vec<StepStatus>,
+    /// Who gets how much of the time.
+    pub plan: PlanStatus,
+    /// The newest episode that closed in this run of the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_episode: Option<ClosedEpisode>,
+    /// What is not as it should be: what `/healthz` answers. Empty is well.
+    pub health: Vec<Reason>,
+    /// Whether what happens now would be remembered over a crash.
+    pub durability: Durability,
+}
+
+/// Whether the daemon stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It does.
+    Running,
+    /// It was asked to end, and ends when nothing is due or running.
+    Ending,
+}
+
+/// Whether new work may come to this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Readiness {
+    /// It may. Starting, blind, a warning and far maintenance change nothing in that: they must not empty a fleet.
+    Ready,
+    /// A strong notice stands and is due.
+    Leaving,
+}
+
+/// What the machine is, as its cloud tells it; empty where that is not known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MachineStatus {
+    /// The cloud's name of it.
+    pub id: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub machine_type: String,
+    /// How it is paid for: `spot`, `on-demand`, `other` or `unknown`.
+    pub lifecycle: String,
+    /// Its region.
+    pub region: String,
+    /// Its zone.
+    pub zone: String,
+}
+
+/// Someone who is listened to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: String,
+    /// The time between two polls; absent for one that is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_interval: Option<Seconds>,
+    /// The oldest of the newest good reads of its vital probes; absent until each was read once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good_read: Option<Past>,
+    /// Since when nothing vital was read, where that is too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blind_since: Option<Past>,
+    /// Why it is blind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Reason>,
+    /// What it asks.
+    pub probes: Vec<ProbeStatus>,
+}
+
+/// One question of a source.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ProbeStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether its blindness blinds the source.
+    pub rank: Rank,
+    /// When it was last read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good_read: Option<Past>,
+    /// Polls in a row without an answer.
+    pub misses: u32,
+    /// The newest reason, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Reason>,
+}
+
+/// A short stable word, and what it means here in one sentence.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Reason {
+    /// The word, for machines: `blind`, `journal-broken`, `loop-late`, `hop-limit` …
+    pub word: String,
+    /// The sentence, for people.
+    pub sentence: String,
+}
+
+impl Reason {
+    /// A reason.
+    pub fn new(word: impl Into<String>, sentence: impl Into<String>) -> Self {
+        Self { word: word.into(), sentence: sentence.into() }
+    }
+}
+
+/// A notice that is known.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NoticeStatus {
+    /// What it announces, as it counts for steps.
+    pub kind: NoticeKind,
+    /// Whether it warns or takes the machine.
+    pub strength: Strength,
+    /// Who said it.
+    pub source: String,
+    /// The cloud's own event id; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub event: String,
+    /// What is made of it.
+    pub state: NoticeState,
+    /// Whether it is the one that counts in the open episode.
+    pub leads: bool,
+    /// Why it is not acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<IgnoredBecause>,
+    /// What will be done with the machine; absent where only its key is remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<NoticeAction>,
+    /// The time that it states, on its cloud's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stated: Option<Timestamp>,
+    /// Its deadline on our clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Ahead>,
+    /// Whether the cloud named that deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footing: Option<Footing>,
+    /// When it opens an episode, where it waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opens: Option<Ahead>,
+    /// The cloud's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// What is made of a notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoticeState {
+    /// It stands in the open episode.
+    Standing,
+    /// It stood in the open episode, and was taken back.
+    Withdrawn,
+    /// Its time to open an episode has not come.
+    Waiting,
+    /// It is not acted on.
+    Ignored,
+}
+
+/// The open episode.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EpisodeStatus {
+    /// Its name.
+    pub id: EpisodeId,
+    /// One more than the episode before.
+    pub generation: u64,
+    /// When it opened.
+    pub opened: Past,
+    /// Whether it goes on.
+    pub stage: StageWord,
+    /// Why it comes to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
+    /// How strong the notices that stand are; absent where none stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<Strength>,
+    /// The deadline that is planned for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Ahead>,
+    /// The last moment that any step may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Ahead>,
+    /// Whether the cloud named the deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footing: Option<Footing>,
+}
+
+/// Whether an episode goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageWord {
+    /// Steps are begun as they become due.
+    Open,
+    /// Nothing new is begun; what was left is put back.
+    Settling,
+}
+
+/// One step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StepStatus {
+    /// Its name.
+    pub name: String,
+    /// The kind of its action; empty for one that the configuration no longer has.
+    pub kind: String,
+    /// What it does, in a few words.
+    pub describe: String,
+    /// Where it stands: `idle`, `due`, `running`, an outcome, `dropped`, `undo-due`, `undoing`, `undone`.
+    pub progress: String,
+    /// The number of its last run in this episode; 0 before the first.
+    pub attempt: u32,
+    /// Since when it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Past>,
+    /// When its run has to have ended, as things stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_by: Option<Ahead>,
+    /// How it last ended in this episode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastRun>,
+    /// The last lines that it printed, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+    /// What its warm-up knows; absent where there is nothing to tell.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub warmth: serde_json::Value,
+}
+
+/// How a step ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LastRun {
+    /// Which attempt.
+    pub attempt: u32,
+    /// The verdict.
+    pub outcome: Outcome,
+    /// The same for people.
+    pub detail: String,
+    /// When it ended.
+    pub ended: Past,
+    /// How long it took.
+    pub took: Seconds,
+    /// What was left to the end of the plan.
+    pub margin: Seconds,
+    /// Processes that it left behind.
+    pub left_over: u32,
+}
+
+/// Who gets how much of the time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum PlanStatus {
+    /// What is left to do in the open episode.
+    Episode {
+        /// The steps that have not ended.
+        slots: Vec<SlotStatus>,
+    },
+    /// What an interruption heard now would get.
+    NoticeNow {
+        /// Its window.
+        window: Seconds,
+        /// The part of it that steps may use.
+        usable: Seconds,
+        /// The steps for it.
+        slots: Vec<OffsetSlot>,
+    },
+}
+
+/// A step's share of the time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SlotStatus {
+    /// Which step.
+    pub step: String,
+    /// Whether there is no time for it.
+    pub skip: bool,
+    /// When it starts at the latest.
+    pub start_by: Ahead,
+    /// When it has to end.
+    pub latest_end: Ahead,
+}
+
+/// A step's share of the time of a notice that has not come: seconds after it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OffsetSlot {
+    /// Which step.
+    pub step: String,
+    /// Whether there is no time for it.
+    pub skip: bool,
+    /// When it starts at the latest.
+    pub start_by: Seconds,
+    /// When it has to end.
+    pub latest_end: Seconds,
+}
+
+/// An episode that has closed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ClosedEpisode {
+    /// Its name.
+    pub id: EpisodeId,
+    /// One more than the episode before.
+    pub generation: u64,
+    /// When it opened.
+    pub opened: Past,
+    /// When it closed.
+    pub closed: Past,
+    /// Why; absent where only its end was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
+    /// Where each step stood at its end.
+    pub steps: Vec<ClosedStep>,
+}
+
+/// Where a step stood when its episode closed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ClosedStep {
+    /// Its name.
+    pub name: String,
+    /// Where it stood, in the words of [`StepStatus::progress`].
+    pub progress: String,
+    /// How the step itself last ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastRun>,
+}

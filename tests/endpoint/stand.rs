@@ -1,0 +1,249 @@
+//! A daemon without its world: a real mind, a real board, a real endpoint on loopback, and a client that says exactly
+//! the bytes it is told to.
+
+use spot_watchdog::decide::Watchdog;
+use spot_watchdog::model::{
+    Assume, BootId, Event, Fault, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind,
+    Now, Policy, Presence, ProbeName, Rank, Rerun, SourceName, Stated, Step, StepName, Undo,
+};
+use spot_watchdog::sources::{Identity, Lifecycle};
+use spot_watchdog::status::http::{Face, Serving};
+use spot_watchdog::status::{Around, Board, Durability, Keeping, Status, StepAround};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// No answer that is due takes longer, on however busy a machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// So many seconds after the daemon began.
+pub(crate) fn at(second: u64) -> Now {
+    let start: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    Now { moment: Moment::from_millis(1_000_000).plus(secs(second)), wall: start + secs(second) }
+}
+
+/// A notice of this kind and action for this time.
+pub(crate) fn notice(kind: NoticeKind, action: NoticeAction, second: u64) -> Notice {
+    Notice {
+        key: NoticeKey {
+            source: SourceName::new("aws"),
+            kind,
+            machine: MachineId::new("i-0abc"),
+            event: String::new(),
+        },
+        action,
+        stated: Stated::At(at(second).wall),
+        usual_window: (kind == NoticeKind::Interruption).then_some(secs(120)),
+        presence: Presence::Reported,
+        detail: String::new(),
+    }
+}
+
+pub(crate) fn interruption(second: u64) -> Notice {
+    notice(NoticeKind::Interruption, NoticeAction::Terminate, second)
+}
+
+/// The mind, its board, and what was journaled.
+pub(crate) struct Daemon {
+    pub(crate) watchdog: Watchdog,
+    pub(crate) board: Board,
+    pub(crate) around: Around,
+    pub(crate) journal: Vec<(Now, Event)>,
+}
+
+impl Daemon {
+    /// One that has just begun, with the facts that an earlier one journaled; not yet told that it was started.
+    pub(crate) fn recovered(journal: Vec<(Now, Event)>, now: Now) -> Self {
+        let mut watchdog = Watchdog::new(policy());
+        for (at, event) in &journal {
+            watchdog.recover(event, *at).unwrap();
+        }
+        let around = around();
+        let board = Board::new(Status::of(&watchdog, &around, now), now);
+        Self { watchdog, board, around, journal }
+    }
+
+    pub(crate) fn started() -> Self {
+        let mut daemon = Self::recovered(Vec::new(), at(0));
+        daemon.hear(Input::Restarted { boot: BootId::new("boot") }, at(0));
+        daemon
+    }
+
+    /// What the loop does: decide, journal, post.
+    pub(crate) fn hear(&mut self, input: Input, now: Now) {
+        let turn = self.watchdog.decide(input, now);
+        self.journal.extend(turn.events.iter().filter(|event| event.is_journaled()).map(|event| (now, event.clone())));
+        self.board.post(Status::of(&self.watchdog, &self.around, now), &turn.events, now);
+    }
+
+    /// The vital probe was answered with these notices.
+    pub(crate) fn answer(&mut self, notices: &[Notice], second: u64) {
+        let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
+        let input = Input::Answered { source, probe, rank: Rank::Vital, notices: notices.to_vec(), skew: None };
+        self.hear(input, at(second));
+    }
+
+    /// The vital probe was not answered.
+    pub(crate) fn miss(&mut self, second: u64) {
+        let fault = Fault {
+            word: "hop-limit".to_owned(),
+            sentence: "the metadata service does not answer from inside a container".to_owned(),
+        };
+        let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
+        self.hear(Input::Unanswered { source, probe, rank: Rank::Vital, fault }, at(second));
+    }
+}
+
+fn policy() -> Policy {
+    let step = |name: &str, on: &[NoticeKind]| Step {
+        name: StepName::new(name),
+        on: on.iter().copied().collect::<BTreeSet<_>>(),
+        after: Vec::new(),
+        timeout: Some(secs(90)),
+        needs: secs(45),
+        optional: false,
+        hold_until_left: None,
+        retries: 0,
+        repeat: true,
+        rerun: Rerun::IfLost,
+        undo: Undo::Stay,
+    };
+    Policy {
+        steps: vec![step(
+            "checkpoint",
+            &[NoticeKind::Interruption, NoticeKind::ScaleIn, NoticeKind::Rebalance, NoticeKind::Shutdown],
+        )],
+        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5) }],
+        assume: Assume {
+            interruption: secs(120),
+            hibernate: secs(60),
+            scale_in: secs(60),
+            shutdown: secs(25),
+            rebalance: secs(600),
+            maintenance: secs(120),
+        },
+        reserve: secs(5),
+        least_window: secs(10),
+        lead: secs(600),
+        survived_after: secs(600),
+        undo_on_survival: Undo::PutBack,
+    }
+}
+
+fn around() -> Around {
+    let hook = StepAround {
+        kind: "hook".to_owned(),
+        describe: "runs /opt/job/save_checkpoint.sh".to_owned(),
+        output: vec!["saving\u{1b}[2J <b>step 4200</b>".to_owned()],
+        warmth: serde_json::Value::Null,
+    };
+    Around {
+        version: "0.1.0".to_owned(),
+        started: at(0),
+        machine: Identity {
+            instance_id: "i-0abc".to_owned(),
+            instance_type: "g5.xlarge".to_owned(),
+            lifecycle: Lifecycle::Spot,
+            ..Identity::default()
+        },
+        steps: BTreeMap::from([(StepName::new("checkpoint"), hook)]),
+        journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        trouble: Vec::new(),
+    }
+}
+
+/// A served endpoint; it ends with this.
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) served: JoinHandle<()>,
+}
+
+impl Endpoint {
+    /// Serves a board as told; the first address is where it can be asked, on loopback.
+    pub(crate) async fn serve(board: &Board, mut serving: Serving) -> Self {
+        if serving.listen.is_empty() {
+            serving.listen.push("127.0.0.1:0".parse().unwrap());
+        }
+        let face = Face::new(serving, board.clone());
+        let mut bound = face.bound();
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(face.serve(stop.clone()));
+        let address = bound.wait_for(|bound| bound[0].is_some()).await.unwrap()[0].unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
+        Self { address, stop, served }
+    }
+
+    pub(crate) async fn usual(board: &Board) -> Self {
+        Self::serve(board, Serving::default()).await
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Asks with these very bytes, and reads to the end of the connection.
+    pub(crate) async fn say(&self, request: &[u8]) -> Reply {
+        let mut stream = self.connect().await;
+        // Whoever is turned away in the middle of what he says may not be able to say the rest.
+        drop(stream.write_all(request).await);
+        let mut bytes = Vec::new();
+        let mut part = [0; 4096];
+        while let Ok(Ok(length @ 1..)) = tokio::time::timeout(PATIENCE, stream.read(&mut part)).await {
+            bytes.extend_from_slice(&part[..length]);
+        }
+        Reply::read(&bytes)
+    }
+
+    pub(crate) async fn ask(&self, method: &str, target: &str) -> Reply {
+        let host = self.address;
+        self.say(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Reply {
+        self.ask("GET", target).await
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.served.abort();
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    fn read(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
