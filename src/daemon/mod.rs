@@ -360,9 +360,11 @@ fn place_of(identity: &Identity, metadata_endpoint: &str) -> Place {
     }
 }
 
-/// What a hook is told about where to ask: the first address that is served, as it is reached from this machine.
+/// What a hook is told about where to ask: an address on loopback where one is served, since only there everything is;
+/// else the first, as it is reached from this machine.
 fn status_url(settings: &Settings) -> String {
-    settings.listen.first().map_or_else(String::new, |address| {
+    let on_loopback = settings.listen.iter().find(|address| address.ip().is_loopback());
+    on_loopback.or(settings.listen.first()).map_or_else(String::new, |address| {
         let host = match address.ip() {
             ip if !ip.is_unspecified() => ip,
             std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),

@@ -100,6 +100,7 @@ pub enum Rank {
 
 /// What went wrong with a probe.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Fault {
     /// A short stable word for metrics and for telling repeats: `hop-limit`, `refused`, `timeout`, `unreadable`.
     pub word: String,
@@ -125,6 +126,7 @@ pub enum Work {
 
 /// One attempt at one step in the open episode. Attempt numbers only rise, so a run is named once.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Run {
     /// Which step.
     pub step: StepName,
@@ -146,6 +148,7 @@ impl fmt::Display for Run {
 
 /// A process that a run is carried out by, named so that no other can be taken for it after a restart of ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Process {
     /// Its process id, which is also its process group's.
     pub pid: u32,
@@ -155,6 +158,7 @@ pub struct Process {
 
 /// How a run ended, as the executor saw it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Ending {
     /// The verdict.
     pub outcome: Outcome,

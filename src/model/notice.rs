@@ -116,6 +116,7 @@ impl fmt::Display for NoticeAction {
 
 /// What stays the same of a notice over polls, restarts and changes of its time: never a hash of its body.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct NoticeKey {
     /// Who said it.
     pub source: SourceName,
@@ -162,6 +163,7 @@ pub enum Presence {
 
 /// A cloud's statement that this machine will be taken, and when.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Notice {
     /// Its identity.
     pub key: NoticeKey,
@@ -196,6 +198,7 @@ impl Notice {
 
 /// A notice that belonged to a closed episode: it opens no new one unless its time moves past the old deadline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Spent {
     /// The notice as last heard.
     pub notice: Notice,
@@ -217,6 +220,7 @@ pub enum Footing {
 
 /// The moment after which nothing counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Deadline {
     /// When, on our clock.
     pub at: Moment,

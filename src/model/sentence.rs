@@ -150,7 +150,9 @@ fn named(notice: &Notice) -> String {
         Stated::In(span) => format!(" in {}", Spoken(span)),
         Stated::Unsaid => String::new(),
     };
-    let detail = if notice.detail.is_empty() { String::new() } else { format!(" ({})", notice.detail) };
+    // Where the cloud's own words say no more than the action and its time, they are not said twice.
+    let says_more = !notice.detail.starts_with(notice.action.word());
+    let detail = if notice.detail.is_empty() || !says_more { String::new() } else { format!(" ({})", notice.detail) };
     format!("{} from {}, {}{time}{detail}", notice.kind(), notice.key.source, notice.action)
 }
 
