@@ -2,7 +2,7 @@
 
 use spot_watchdog::actions::launch;
 use spot_watchdog::cli::args::{Cli, Command};
-use spot_watchdog::cli::{self, Exit, emulate, generate, notice, run, status};
+use spot_watchdog::cli::{self, Exit, emulate, generate, notice, rehearse, run, status};
 use spot_watchdog::config::{self, Flags, Settings, Start, whereabouts};
 use spot_watchdog::{actions, sources};
 use std::process::{ExitCode, Termination};
@@ -22,7 +22,7 @@ fn dispatch(command: &Command) -> Exit {
     match command {
         Command::Run(args) => configured(args.flags(), run::run),
         Command::Check(args) => configured(args.flags(), |_| Exit::Well),
-        Command::Rehearse(args) => configured(args.steps.flags(), |_| Exit::Well),
+        Command::Rehearse(args) => rehearse::rehearse(args),
         Command::Emulate { cloud } => cli::end(emulate::emulate(cloud)),
         Command::Notice(args) => cli::end(notice::notice(args, &around())),
         Command::Status(args) => cli::end(status::status(args, &around())),

@@ -4,6 +4,7 @@ pub mod args;
 pub mod emulate;
 pub mod generate;
 pub mod notice;
+pub mod rehearse;
 pub mod run;
 pub mod status;
 

@@ -51,7 +51,8 @@ fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::
         let signals = Signals::listen(Around::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
         let notice_file = notice_file::path(&place_of(&keeping));
         let systemd = Systemd::from_environment();
-        let outfit = Outfit { settings, keeping, rehearsal: Rehearsal::No, notice_file, systemd, log };
+        let outfit =
+            Outfit { settings, keeping, rehearsal: Rehearsal::No, notice_file, credentials_from: None, systemd, log };
         let mut daemon = Daemon::assemble(outfit)?;
         daemon.heed_signals(signals);
         daemon.reap_orphans();

@@ -20,7 +20,7 @@ use crate::actions::{Place, Rehearsal, Remainders, Surroundings, process};
 use crate::config::{Settings, SourceSetting};
 use crate::decide::Watchdog;
 use crate::journal::{Durability, Journal, Recovery};
-use crate::model::{BootId, Event, Input, MachineId, Now, Order, SourceName, Spoken, Turn};
+use crate::model::{BootId, Event, Input, MachineId, Now, Order, Signal, SourceName, Spoken, Turn};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity, Memory};
 use crate::status::Board;
@@ -53,6 +53,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// How long the journal may take to bring its last records to disk when we end.
 const LAST_SYNC: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether what hooks left behind has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How much time systemd is asked for, again and again, while a plan is finished.
 const EXTENSION: Duration = Duration::from_secs(30);
 
@@ -76,6 +79,8 @@ pub struct Outfit {
     pub rehearsal: Rehearsal,
     /// Where the notice file is written.
     pub notice_file: std::path::PathBuf,
+    /// The metadata service that credentials come from, where it is not the one that is listened to.
+    pub credentials_from: Option<String>,
     /// The line to systemd.
     pub systemd: Systemd,
     /// The log, so that lines that nobody took are counted; nothing in tests.
@@ -135,7 +140,7 @@ impl Daemon {
     /// # Errors
     /// Where a part is missing without which nothing would be heard.
     pub fn assemble(outfit: Outfit) -> Result<Self, AssemblyError> {
-        let Outfit { settings, keeping, rehearsal, notice_file, systemd, log } = outfit;
+        let Outfit { settings, keeping, rehearsal, notice_file, credentials_from, systemd, log } = outfit;
         let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
         let now = clock::now();
         let (inputs, heard) = mpsc::channel(INPUTS);
@@ -149,14 +154,11 @@ impl Daemon {
         narrate::keeping(&keeping, &recovery);
         let watchdog = recover(Watchdog::new(settings.policy.clone()), &recovery);
 
-        let metadata_endpoint = settings
-            .sources
-            .iter()
-            .find_map(|source| match &source.ear {
-                Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
-                Ear::Signals => None,
-            })
-            .unwrap_or_default();
+        let listened_to = settings.sources.iter().find_map(|source| match &source.ear {
+            Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
+            Ear::Signals => None,
+        });
+        let metadata_endpoint = credentials_from.or(listened_to).unwrap_or_default();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let records = start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
@@ -334,7 +336,24 @@ impl Daemon {
         self.board.post(status, events, now);
     }
 
+    /// Ends: processes that hooks left behind have until their stop-by, unless we are asked again.
     async fn end(mut self) {
+        if self.remainders.count() > 0 {
+            tracing::info!("waiting for processes that hooks left behind; a second signal ends them at once");
+        }
+        while self.remainders.count() > 0 {
+            tokio::select! {
+                Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
+                    self.remainders.end_all();
+                },
+                () = tokio::time::sleep(LOOK) => {
+                    self.health.beat();
+                    self.board.beat();
+                    self.systemd.keep_alive();
+                    self.systemd.extend(EXTENSION);
+                }
+            }
+        }
         self.stop.cancel();
         self.journal.settle(LAST_SYNC).await;
         tracing::info!("ended");

@@ -1,0 +1,297 @@
+//! `watchdog rehearse`: an interruption played against the real steps, by the very loop that would meet a real one.
+//!
+//! Our own metadata service answers on loopback. Right after the first poll it begins to give a notice, so that it is
+//! heard as late as a notice can be. The state directory and the notice file are throw-away ones: a rehearsal leaves no
+//! episode behind and stops no training loop that watches for the real file. What is told at the end is read from the
+//! rehearsal's journal, as a restart would read it.
+
+mod progress;
+mod verdict;
+
+use super::args::RehearseArgs;
+use super::run::runtime;
+use super::{Exit, complain, print};
+use crate::actions::{self, Reach, Rehearsal};
+use crate::config::{self, Flags, Settings, Start};
+use crate::daemon::clock;
+use crate::daemon::poller::look;
+use crate::daemon::state_dir::StateDir;
+use crate::daemon::{Daemon, Keeping, Outfit};
+use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
+use crate::journal::Journal;
+use crate::model::{Input, Moment, NoticeKind, Signal, Spoken};
+use crate::sources::metadata::MetadataClient;
+use crate::sources::{self, Ear, Identity, Lifecycle, Memory};
+use crate::status::systemd::Systemd;
+use crate::status::{Board, Status};
+use anyhow::{Context, bail};
+use futures_util::StreamExt;
+use progress::Progress;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::{BufRead, IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use verdict::Verdict;
+
+/// How long the machine's own metadata service may take to say what the machine is.
+const OWN_IDENTITY: Duration = Duration::from_secs(3);
+
+/// How long after its deadline a rehearsal that has not come to its end is given up.
+const GIVE_UP: Duration = Duration::from_secs(15);
+
+/// Rehearses, and tells what came of it.
+pub fn rehearse(args: &RehearseArgs) -> Exit {
+    let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    let (listener, address) = match loopback {
+        Ok(bound) => bound,
+        Err(error) => {
+            complain(&format!("cannot serve metadata on loopback: {error}"));
+            return Exit::Wrong;
+        }
+    };
+    let flags = args.steps.flags();
+    // The settings as they are for a real watch say who we are; those of the rehearsal ask our own service.
+    let (real, settings) = match (load(flags.clone()), load(rehearsed(flags, address))) {
+        (Ok(real), Ok(settings)) => (real, settings),
+        (Err(refused), _) | (_, Err(refused)) => return super::refuse(&refused),
+    };
+    if let Err(exit) = may_begin(&settings, args) {
+        return exit;
+    }
+    let played = runtime().and_then(|runtime| {
+        let played = runtime.block_on(play(&real, settings, args, listener));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        played
+    });
+    match played.and_then(|verdict| tell(&verdict, args)) {
+        Ok(exit) => exit,
+        Err(error) => super::end(Err(error)),
+    }
+}
+
+fn load(flags: Flags) -> Result<Settings, config::Refused> {
+    config::load(&Start::here(flags), actions::ROWS, sources::ROWS)
+}
+
+/// The same steps, with our own metadata service.
+fn rehearsed(flags: Flags, metadata: SocketAddr) -> Flags {
+    Flags { metadata_endpoint: Some(format!("http://{metadata}")), ..flags }
+}
+
+/// Steps that were not typed are run after one question only.
+fn may_begin(settings: &Settings, args: &RehearseArgs) -> Result<(), Exit> {
+    let concerned = settings.policy.steps.iter().filter(|step| step.on.contains(&NoticeKind::Interruption)).count();
+    if concerned == 0 {
+        complain("no step is for an interruption, so there is nothing to rehearse; name one with --hook or in a file");
+        return Err(Exit::Usage);
+    }
+    let (Some(file), false) = (&settings.origin, args.yes) else { return Ok(()) };
+    if !std::io::stdin().is_terminal() {
+        complain(&format!("the steps of {} are run for real: say --yes if they should be", file.display()));
+        return Err(Exit::Usage);
+    }
+    for step in &settings.steps {
+        let how = match (step.reach, args.live) {
+            (Reach::Outside, false) => "only checked",
+            (Reach::Outside, true) | (Reach::Machine, _) => "run for real",
+        };
+        complain(&format!("  {}: {} ({how})", step.name, step.action.describe()));
+    }
+    let _ =
+        write!(std::io::stderr(), "Rehearse these {} steps of {} now? [y/N] ", settings.steps.len(), file.display());
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => {
+            complain("nothing was run");
+            Err(Exit::Usage)
+        }
+    }
+}
+
+/// Plays the interruption.
+async fn play(
+    real: &Settings,
+    settings: Settings,
+    args: &RehearseArgs,
+    listener: TcpListener,
+) -> anyhow::Result<Verdict> {
+    let place = Place::make()?;
+    let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve metadata on loopback")?;
+    let (own, own_endpoint) = own_identity(real).await;
+    let mut script = Script::default();
+    if let Some(own) = &own {
+        wear(&mut script, own);
+    }
+    let emulator = Emulator::with_script(script);
+    let metadata = tokio::spawn(serve(listener, emulator.clone()));
+
+    let mut progress = Progress::begin(&settings, args.notice);
+    progress.say(&match &own {
+        Some(own) => format!("rehearsing on {} ({}, {})", own.instance_id, own.instance_type, own.lifecycle.word()),
+        None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
+    });
+    let policy = settings.policy.clone();
+    let kinds = settings.steps.iter().map(|step| (step.name.clone(), step.kind)).collect();
+    let outfit = Outfit {
+        settings: Settings { listen: vec![free_address()?], ..settings },
+        keeping: Keeping::Directory(StateDir::take(place.path())?),
+        rehearsal: if args.live { Rehearsal::Live } else { Rehearsal::CheckOutside },
+        notice_file: place.path().join("notice.json"),
+        credentials_from: own_endpoint,
+        systemd: Systemd::absent(),
+        log: None,
+    };
+    let daemon = Daemon::assemble(outfit)?;
+    let (board, inputs) = (daemon.board(), daemon.inputs());
+    let quiet = emulator.answered_quiet();
+    let mut watch = tokio::spawn(daemon.run());
+    timeout(GIVE_UP, quiet).await.context("the watch did not ask our metadata service within 15 s")?;
+    let given = clock::now();
+    emulator.interrupt(Action::Terminate, StatedTime::After(args.notice));
+    progress.say(&format!("a notice of {} stands; the next poll will hear it", Spoken(args.notice)));
+
+    let stopped = follow(&board, &inputs, &mut progress, Instant::now() + args.notice + GIVE_UP).await;
+    let _ = inputs.send(Input::Signalled { signal: Signal::Restart }).await;
+    if timeout(GIVE_UP, &mut watch).await.is_err() {
+        watch.abort();
+    }
+    metadata.abort();
+    progress.end();
+    if stopped == Followed::Interrupted {
+        bail!("stopped before it came to its end");
+    }
+    let (journal, recovery) = Journal::open(place.path(), 1);
+    drop(journal);
+    Ok(Verdict::of(&recovery.records, &policy, &kinds, given, args.notice))
+}
+
+/// How the following of a rehearsal ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Followed {
+    /// Every step has ended.
+    ToTheEnd,
+    /// It took longer than anything may.
+    GivenUp,
+    /// Somebody stopped it.
+    Interrupted,
+}
+
+/// Shows what happens until every step has ended.
+async fn follow(board: &Board, inputs: &mpsc::Sender<Input>, progress: &mut Progress, until: Instant) -> Followed {
+    let mut changes = board.follow();
+    let mut signals = signal_hook_tokio::Signals::new([SIGINT, SIGTERM]).ok();
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        let asked = async {
+            match &mut signals {
+                Some(signals) => signals.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.next() => if let Some(status) = changed {
+                progress.show(&status);
+                if is_over(&status) {
+                    return Followed::ToTheEnd;
+                }
+            },
+            _ = ticks.tick() => progress.tick(&board.read()),
+            _ = asked => {
+                let _ = inputs.send(Input::Signalled { signal: Signal::StopNow }).await;
+                return Followed::Interrupted;
+            }
+            () = sleep_until(until) => return Followed::GivenUp,
+        }
+    }
+}
+
+fn is_over(status: &Status) -> bool {
+    status.episode.as_ref().is_some_and(|episode| episode.deadline.is_some())
+        && status.steps.iter().all(|step| !matches!(step.progress.as_str(), "due" | "running"))
+}
+
+/// What the machine really is, and where its credentials come from.
+async fn own_identity(real: &Settings) -> (Option<Identity>, Option<String>) {
+    for setting in &real.sources {
+        let Ear::Asked(source) = &setting.ear else { continue };
+        let endpoint = source.endpoint().as_str().to_owned();
+        let Ok(client) = MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now)
+        else {
+            continue;
+        };
+        let seen = timeout(OWN_IDENTITY, look(source.as_ref(), &client, &Memory::new())).await;
+        let identity = seen.ok().map(|look| look.identity).filter(|identity| !identity.instance_id.is_empty());
+        return (identity, Some(endpoint));
+    }
+    (None, None)
+}
+
+/// Makes the emulated machine look like the real one.
+fn wear(script: &mut Script, own: &Identity) {
+    script.set_item("instance-id", &own.instance_id);
+    script.set_item("instance-type", &own.instance_type);
+    script.set_item("placement/region", &own.region);
+    script.set_item("placement/availability-zone", &own.zone);
+    match own.lifecycle {
+        // An interruption is rehearsed, so the machine is played as one that can be interrupted.
+        Lifecycle::Unknown | Lifecycle::Spot | Lifecycle::OnDemand | Lifecycle::Other => {}
+    }
+    if let Some(address) = own.addresses.first() {
+        script.set_item("local-ipv4", address.to_string());
+    }
+}
+
+/// An address on loopback that nobody uses, so that hooks can ask for the state of the rehearsal.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port on loopback")?;
+    listener.local_addr().context("cannot find a free port on loopback")
+}
+
+fn tell(verdict: &Verdict, args: &RehearseArgs) -> anyhow::Result<Exit> {
+    print(&verdict.to_string())?;
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(verdict).context("cannot write the verdict as JSON")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(if verdict.is_good() { Exit::Well } else { Exit::Late })
+}
+
+/// A directory of the rehearsal's own, gone with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn make() -> anyhow::Result<Self> {
+        let name = format!("spot-watchdog-rehearsal-{}-{}", std::process::id(), clock::now().moment.as_millis());
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make {} (TMPDIR names another place)", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A moment of the journal, since the notice was given.
+fn since(given: Moment, moment: Moment) -> Duration {
+    moment.since(given)
+}

@@ -1,0 +1,144 @@
+//! `watchdog rehearse` as a person types it: the real binary, real hooks, real time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// An empty directory that is home, temporary place and working directory.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(desk.path("tmp")).unwrap();
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn watchdog(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_watchdog"));
+        command
+            .arg("rehearse")
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env("TMPDIR", self.path("tmp"))
+            .env("SPOT_WATCHDOG_POLL_INTERVAL", "200ms")
+            // Nothing of this machine's own cloud is asked.
+            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
+            .env("AWS_ACCESS_KEY_ID", "fake")
+            .env("AWS_SECRET_ACCESS_KEY", "fake")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn rehearse(&self, arguments: &[&str]) -> Output {
+        self.watchdog(arguments).output().unwrap()
+    }
+
+    /// Whatever a rehearsal leaves in the temporary directory.
+    fn leftovers(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.path("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn what_fits_is_timed_and_called_good() {
+    let desk = Desk::new();
+    desk.script("save.sh", "echo saving; [ \"$SPOT_REHEARSAL\" = 1 ] && [ -s \"$SPOT_NOTICE_FILE\" ] && cat > brief.json");
+    let output = desk.rehearse(&["--hook", "./save.sh", "--json", "verdict.json"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("save | saving"), "{told}");
+    assert!(told.contains("needs = \"1s\"    # save"), "{told}");
+    assert!(told.contains("It fits"), "{told}");
+    let verdict: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("verdict.json")).unwrap()).unwrap();
+    assert_eq!(verdict["good"], true);
+    assert_eq!(verdict["steps"][0]["outcome"], "done");
+    assert!(verdict["heard-after-seconds"].as_f64().unwrap() >= 0.1, "the notice comes just after a poll: {verdict}");
+    let brief: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("brief.json")).unwrap()).unwrap();
+    assert_eq!(brief["notice-kind"], "interruption");
+    assert_eq!(desk.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_does_not_fit_is_stopped_in_time_and_ends_with_2() {
+    let desk = Desk::new();
+    desk.script("hang.sh", "trap '' TERM; sleep 300");
+    let began = Instant::now();
+    let output = desk.rehearse(&["--hook", "./hang.sh", "--notice", "10s"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("timed-out"), "{told}");
+    assert!(told.contains("would be lost: hang"), "{told}");
+    assert!(began.elapsed() < Duration::from_secs(30), "it took {:?}", began.elapsed());
+    assert_eq!(desk.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn steps_of_a_file_wait_for_a_yes() {
+    let desk = Desk::new();
+    let hook = desk.script("save.sh", "touch ran");
+    let step = format!("[[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['{}']\n", hook.display());
+    fs::write(desk.path("w.toml"), step).unwrap();
+    let output = desk.rehearse(&["--config", "w.toml"]);
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(said(&output).contains("--yes"), "{}", said(&output));
+    assert!(!desk.path("ran").exists());
+    let output = desk.rehearse(&["--config", "w.toml", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+}
+
+#[test]
+#[cfg(feature = "aws")]
+fn what_reaches_outside_is_only_checked_and_says_what_would_not_work() {
+    let desk = Desk::new();
+    let step = "[[step]]\nname = 'leave'\nkind = 'target-group'\nendpoint-url = 'http://127.0.0.1:1'\ntarget-groups = \
+                ['arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/llm/73e2d6bc24d8a067']\n";
+    fs::write(desk.path("w.toml"), step).unwrap();
+    let output = desk.rehearse(&["--config", "w.toml", "--yes", "--notice", "20s"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("only checked, and it would not work"), "{told}");
+}
+
+#[test]
+fn an_interrupted_rehearsal_leaves_nothing_running() {
+    let desk = Desk::new();
+    desk.script("hang.sh", "echo $$ > pid; exec sleep 300");
+    let mut child =
+        desk.watchdog(&["--hook", "./hang.sh"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = wait_for(&desk.path("pid"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(!Path::new("/proc").join(pid.trim()).join("exe").exists(), "the hook still runs");
+    assert_eq!(desk.leftovers(), Vec::<PathBuf>::new());
+}
+
+fn wait_for(path: &Path) -> String {
+    let began = Instant::now();
+    loop {
+        match fs::read_to_string(path) {
+            Ok(text) if text.ends_with('\n') => return text,
+            _ => assert!(began.elapsed() < Duration::from_secs(20), "{} never came", path.display()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
