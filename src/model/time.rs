@@ -84,8 +84,8 @@ impl fmt::Display for Spoken {
             0 => "0s".to_owned(),
             1..1_000 => format!("{total}ms"),
             1_000..10_000 if !total.is_multiple_of(1_000) => format!("{}.{}s", total / 1_000, total % 1_000 / 100),
-            1_000..120_000 => format!("{}s", total / 1_000),
-            120_000..3_600_000 => two(total / 60_000, "m", total % 60_000 / 1_000, "s"),
+            1_000..=120_000 => format!("{}s", total / 1_000),
+            120_001..3_600_000 => two(total / 60_000, "m", total % 60_000 / 1_000, "s"),
             3_600_000..86_400_000 => two(total / 3_600_000, "h", total % 3_600_000 / 60_000, "m"),
             _ => two(total / 86_400_000, "d", total % 86_400_000 / 3_600_000, "h"),
         };
@@ -109,7 +109,8 @@ mod tests {
         assert_eq!(spoken(1_000), "1s");
         assert_eq!(spoken(1_250), "1.2s");
         assert_eq!(spoken(74_900), "74s");
-        assert_eq!(spoken(120_000), "2m");
+        assert_eq!(spoken(120_000), "120s");
+        assert_eq!(spoken(180_000), "3m");
         assert_eq!(spoken(605_000), "10m5s");
         assert_eq!(spoken(7_200_000), "2h");
         assert_eq!(spoken(90_000_000), "1d1h");
