@@ -1,0 +1,185 @@
+#!/usr/bin/env bash
+# Runs as root inside the guest: the unit as the README installs it, on a real systemd.
+set -uo pipefail
+export SYSTEMD_PAGER= SYSTEMD_COLORS=0
+here=/payload
+state=/var/lib/spot-watchdog
+failures=0
+
+say() { printf '=== %s\n' "$*"; }
+fail() {
+    printf 'FAILED: %s\n' "$*"
+    failures=$((failures + 1))
+    journalctl -u spot-watchdog -n 40 --no-pager -o cat | sed 's/^/    /'
+}
+check() { # WHAT COMMAND...
+    local what=$1
+    shift
+    if "$@"; then printf 'ok: %s\n' "$what"; else fail "$what"; fi
+}
+within() { # SECONDS COMMAND...
+    local until=$((SECONDS + $1))
+    shift
+    while ! "$@" 2>/dev/null; do
+        [ $SECONDS -lt $until ] || return 1
+        sleep 0.2
+    done
+}
+# What the hook wrote since the test was last calm.
+has() { grep -q "$1" /srv/job/log; }
+count() { [ "$(grep -c "$1" /srv/job/log)" = "$2" ]; }
+active() { systemctl is-active --quiet spot-watchdog; }
+pid() { systemctl show -P MainPID spot-watchdog; }
+other_pid() { [ "$(pid)" != "$1" ] && [ "$(pid)" != 0 ]; }
+stopped() { [ "$(systemctl is-active spot-watchdog)" = inactive ]; }
+status_is() { [ "$(curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:9189/$1")" = "$2" ]; }
+calm() { # Ends the episode and empties the hook's log.
+    watchdog notice interruption --withdraw >/dev/null 2>&1
+    within 60 status_is readyz 200 || fail "it did not calm down"
+    : >/srv/job/log
+}
+
+install_it() {
+    useradd --create-home --shell /bin/sh worker
+    install -d -o worker /srv/job
+    cat >/srv/job/hook.sh <<'HOOK'
+#!/bin/sh
+echo "began $SPOT_STEP $SPOT_ATTEMPT as $(id -un) in $HOME" >>/srv/job/log
+sleep "$(cat /srv/job/takes)"
+touch /srv/job/DONE
+echo "ended $SPOT_STEP $SPOT_ATTEMPT" >>/srv/job/log
+HOOK
+    chmod 0755 /srv/job/hook.sh
+    : >/srv/job/log
+    : >/srv/job/DONE
+    chown worker /srv/job/log /srv/job/DONE
+    echo 2 >/srv/job/takes
+    # What the README says.
+    install -m 0755 $here/watchdog /usr/local/bin/
+    install -d /etc/spot-watchdog
+    install -m 0644 $here/spot-watchdog.service /etc/systemd/system/
+    cat >/etc/spot-watchdog/watchdog.toml <<'TOML'
+[[step]]
+name = "save"
+kind = "hook"
+command = ["/srv/job/hook.sh"]
+user = "worker"
+proof = { newer = "/srv/job/DONE" }
+
+[[step]]
+name = "goodbye"
+kind = "hook"
+command = ["/srv/job/hook.sh"]
+on = ["shutdown"]
+TOML
+    # The metadata service at its own address, by our own emulator.
+    ip addr add 169.254.169.254/32 dev lo
+    systemd-run --quiet --unit=metadata /usr/local/bin/watchdog emulate aws --listen 169.254.169.254:80
+    systemctl daemon-reload
+    systemctl enable --now spot-watchdog
+}
+
+say "the unit starts, is ready, and says what it sees"
+install_it
+check "active" within 20 active
+check "its status line tells what it watches" within 20 sh -c 'systemctl show -P StatusText spot-watchdog | grep -q .'
+check "the first line names the machine" within 20 sh -c 'journalctl -u spot-watchdog -o cat | grep -q "watching i-0123456789abcdef0 (g5.xlarge, spot)"'
+check "ready" within 10 status_is readyz 200
+systemctl status spot-watchdog --no-pager | head -n 12
+
+say "a notice runs the hook as another user"
+watchdog notice interruption --window 60s --reason test
+check "it ran to its end" within 20 has "ended save 1"
+check "as that user, at home" has "as worker in /home/worker"
+check "/readyz is red" status_is readyz 503
+check "the notice file is there for everyone" test "$(stat -c %a /run/spot-watchdog/notice.json)" = 644
+calm
+check "the notice file is gone" test ! -e /run/spot-watchdog/notice.json
+
+say "kill -9 in mid-hook: started again, the hook goes on, nothing is run twice"
+echo 8 >/srv/job/takes
+watchdog notice interruption --window 60s
+within 10 has "began save 1"
+before=$(pid)
+kill -9 "$before"
+check "started again" within 15 other_pid "$before"
+check "the hook outlived it" within 20 has "ended save 1"
+check "its proof is believed" within 20 sh -c 'journalctl -u spot-watchdog -o cat | grep -q "save done: .*proof holds"'
+check "and it ran once" count "began save" 1
+calm
+
+say "a loop that hangs is caught by the keep-alive"
+before=$(pid)
+kill -STOP "$before"
+check "started again" within 45 other_pid "$before"
+
+say "a mere restart fires no shutdown step"
+within 20 status_is livez 200
+systemctl restart spot-watchdog
+within 20 status_is livez 200
+check "nothing ran" count "goodbye" 0
+
+say "systemctl stop in the middle of an episode lets the plan finish"
+echo 6 >/srv/job/takes
+watchdog notice interruption --window 60s
+within 10 has "began save 1"
+systemctl stop spot-watchdog
+check "stopped" stopped
+check "after the hook had ended" has "ended save 1"
+check "with exit status 0" test "$(systemctl show -P ExecMainStatus spot-watchdog)" = 0
+check "and no shutdown step" count "goodbye" 0
+systemctl start spot-watchdog
+within 20 status_is livez 200
+sleep 2
+check "after a start it is not run again" count "began save" 1
+calm
+
+say "a wrong configuration is not started again and again"
+cp /etc/spot-watchdog/watchdog.toml /root/good.toml
+echo 'nonsense = 1' >>/etc/spot-watchdog/watchdog.toml
+sed -i '1i nonsense = 1' /etc/spot-watchdog/watchdog.toml
+systemctl restart spot-watchdog 2>/dev/null
+sleep 4
+check "it failed with 78" test "$(systemctl show -P ExecMainStatus spot-watchdog)" = 78
+check "once" test "$(systemctl show -P NRestarts spot-watchdog)" -le 3
+check "and stays down" test "$(systemctl is-active spot-watchdog)" = failed
+cp /root/good.toml /etc/spot-watchdog/watchdog.toml
+systemctl reset-failed spot-watchdog
+
+say "the strict drop-in works for the shipped save hook"
+install -d /etc/systemd/system/spot-watchdog.service.d
+install -m 0644 $here/strict.conf /etc/systemd/system/spot-watchdog.service.d/
+install -D -m 0644 $here/spot-watchdog.sysusers /etc/sysusers.d/spot-watchdog.conf
+systemd-sysusers
+install -D -m 0755 -t /usr/local/share/spot-watchdog/hooks $here/save_checkpoint.sh
+cat >/usr/local/bin/trainer <<'TRAINER'
+#!/bin/bash
+# Saves when it is told to, with a completion mark.
+mkdir -p /var/lib/spot-watchdog/ckpt
+trap 'mkdir -p /var/lib/spot-watchdog/ckpt/step-1; touch /var/lib/spot-watchdog/ckpt/step-1/DONE; exit 0' TERM
+echo $$ >/var/lib/spot-watchdog/trainer.pid
+while :; do sleep 0.2; done
+TRAINER
+chmod 0755 /usr/local/bin/trainer
+systemctl stop spot-watchdog
+cat >/etc/spot-watchdog/watchdog.toml <<'TOML'
+[[step]]
+name = "save"
+kind = "hook"
+command = ["/usr/local/share/spot-watchdog/hooks/save_checkpoint.sh"]
+environment = { TRAINER_PID_FILE = "/var/lib/spot-watchdog/trainer.pid", CHECKPOINT_DONE = "/var/lib/spot-watchdog/ckpt/*/DONE" }
+TOML
+rm -rf $state
+systemctl daemon-reload
+systemctl start spot-watchdog
+check "active under strict.conf" within 20 status_is livez 200
+# The trainer is of the same user, since nobody else may be signalled.
+systemd-run --quiet --unit=trainer --uid=spot-watchdog /usr/local/bin/trainer
+within 10 test -s $state/trainer.pid
+runuser -u spot-watchdog -- watchdog notice interruption --window 60s --state-dir $state
+check "the checkpoint was saved" within 30 test -e $state/ckpt/step-1/DONE
+check "and believed" within 20 sh -c 'curl -s http://127.0.0.1:9189/status | grep -q "\"progress\":\"done\""'
+systemd-analyze security spot-watchdog.service --no-pager | tail -n 1
+
+say "$failures failures"
+exit "$((failures > 0))"
