@@ -181,6 +181,11 @@ impl Watchdog {
             self.ignore(notice, heard.probe, because, now, turn);
             return;
         }
+        if notice.strength() == Strength::Weak && !self.is_somebodys(notice.kind()) {
+            // A warning that nobody asked to act on empties no machine and stops no job that looks for the notice file.
+            self.ignore(notice, heard.probe, IgnoredBecause::NothingToDo, now, turn);
+            return;
+        }
         let deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
         let lead = match notice.key.kind {
             NoticeKind::Maintenance => Some(self.policy().lead),
@@ -217,6 +222,11 @@ impl Watchdog {
             None | Some(Closing::Withdrawn) => false,
             Some(Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted) => true,
         }
+    }
+
+    /// Whether a step is for notices of this kind.
+    fn is_somebodys(&self, kind: NoticeKind) -> bool {
+        self.policy().steps.iter().any(|step| step.on.contains(&kind))
     }
 
     fn wait_for(&mut self, notice: &Notice, heard: Heard<'_>, due: crate::model::Moment) {
@@ -281,11 +291,12 @@ impl Watchdog {
         match signal {
             Signal::ShutDown => {
                 let notice = shutdown_notice();
-                let somebody = self.policy().steps.iter().any(|step| step.on.contains(&NoticeKind::Shutdown));
                 let stands = self.episode().and_then(|episode| episode.notices.get(&notice.key));
                 if stands.is_some_and(|standing| standing.stands) {
                     // Said before: nothing new.
-                } else if self.is_closing_for_good() || (self.episode().is_none() && !somebody) {
+                } else if self.is_closing_for_good()
+                    || (self.episode().is_none() && !self.is_somebodys(NoticeKind::Shutdown))
+                {
                     self.take(Event::NoticeIgnored { notice, because: IgnoredBecause::NothingToDo }, now, turn);
                 } else {
                     let deadline = reckon::deadline(self.policy(), &notice, None, now);

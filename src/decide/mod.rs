@@ -107,6 +107,7 @@ impl Watchdog {
         if !turn.events.is_empty() {
             self.order_new_limits(now, &mut turn.orders);
         }
+        say_once(&mut turn.orders);
         turn
     }
 
@@ -236,6 +237,16 @@ impl Watchdog {
             }
         }
     }
+}
+
+/// Of several orders about the notice file only the last counts, in the place of the first: whoever watches the file
+/// sees it come or go once, and before a step starts.
+fn say_once(orders: &mut Vec<Order>) {
+    let is_about_the_file = |order: &Order| matches!(order, Order::PostNotice { .. } | Order::TakeDownNotice);
+    let Some(first) = orders.iter().position(is_about_the_file) else { return };
+    let Some(last) = orders.iter().rfind(|order| is_about_the_file(order)).cloned() else { return };
+    orders.retain(|order| !is_about_the_file(order));
+    orders.insert(first, last);
 }
 
 /// The positions in `due` of the steps with these names.

@@ -61,7 +61,9 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
         }
         None => (assumed, Footing::Assumed),
     };
-    let window = window.max(policy.least_window);
+    // What is planned then is our own doing, and not what was stated.
+    let (window, footing) =
+        if window < policy.least_window { (policy.least_window, Footing::Assumed) } else { (window, footing) };
     Deadline { at: now.moment.plus(window), heard: now.moment, footing }
 }
 

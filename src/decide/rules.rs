@@ -1,12 +1,12 @@
 //! State → the next event. The rules are asked in order until none has anything to say, so an earlier rule goes first.
 
-use super::episode::{Episode, Progress, Running, Stage, StepState, Trace};
+use super::episode::{Episode, Progress, Running, Stage, Standing, StepState, Trace};
 use super::facts::is_new_deadline;
 use super::planner::{self, Share};
 use super::{Exit, Watchdog, positions, reckon};
 use crate::model::{
-    BootId, Closing, Ending, EpisodeId, Event, Moment, Now, Outcome, Plan, Presence, Rerun, Run, SkippedBecause, Step,
-    StepName, Strength, Work,
+    BootId, Closing, Ending, EpisodeId, Event, Footing, Moment, NoticeKind, Now, Outcome, Plan, Presence, Rerun, Run,
+    SkippedBecause, Step, StepName, Strength, Work,
 };
 use std::time::Duration;
 
@@ -142,12 +142,19 @@ impl Watchdog {
     }
 
     /// The deadline that is planned for: the earliest of the strongest notices that stand.
+    ///
+    /// A signal says that we go down and not when. Where somebody who knows has said it, a pre-stop hook for instance,
+    /// our assumption does not count.
     fn deadline(&self) -> Option<Event> {
         let episode = self.open_episode()?;
         let strength = episode.strength()?;
+        let shutdown =
+            |it: &Standing, footing| it.notice.kind() == NoticeKind::Shutdown && it.deadline.footing == footing;
+        let somebody_knows = episode.standing().any(|standing| shutdown(standing, Footing::Stated));
         let earliest = episode
             .standing()
             .filter(|standing| standing.notice.strength() == strength)
+            .filter(|standing| !(somebody_knows && shutdown(standing, Footing::Assumed)))
             .map(|standing| standing.deadline)
             .min_by_key(|deadline| deadline.at)?;
         is_new_deadline(episode.deadline, earliest, strength, self.policy.least_window)
@@ -325,8 +332,11 @@ impl Watchdog {
             let skip = |because| Some(Event::StepSkipped { step: step.name.clone(), because });
             match (self.step(&step.name), plan.slot(&step.name)) {
                 (None, _) | (_, None) => skip(SkippedBecause::Unknown),
-                (Some(_), Some(slot)) if slot.skip => skip(SkippedBecause::TooLittleTime),
                 (Some(_), Some(_)) if planned.end <= now.moment => skip(SkippedBecause::NoTimeLeft),
+                // Until its turn has come, the steps before it may leave it more than they were promised.
+                (Some(policy), Some(slot)) if slot.skip && !self.is_waiting_for_others(episode, policy) => {
+                    skip(SkippedBecause::TooLittleTime)
+                }
                 (Some(policy), Some(slot))
                     if slot.latest_end <= now.moment && !self.is_waiting_for_others(episode, policy) =>
                 {

@@ -1,8 +1,8 @@
 //! Events in words: one sentence each, the same in the log, in the journal's reading and in a golden timeline.
 
 use super::{
-    Closing, Deadline, Event, Footing, IgnoredBecause, Notice, Outcome, Rank, Run, Signal, SkippedBecause, Spoken,
-    Stated, Work,
+    Closing, Deadline, Event, Footing, IgnoredBecause, Notice, NoticeAction, Outcome, Rank, Run, Signal,
+    SkippedBecause, Spoken, Stated, Work,
 };
 
 /// How loudly an event is said.
@@ -153,7 +153,22 @@ fn named(notice: &Notice) -> String {
     // Where the cloud's own words say no more than the action and its time, they are not said twice.
     let says_more = !notice.detail.starts_with(notice.action.word());
     let detail = if notice.detail.is_empty() || !says_more { String::new() } else { format!(" ({})", notice.detail) };
-    format!("{} from {}, {}{time}{detail}", notice.kind(), notice.key.source, notice.action)
+    // A signal's own notice is called as its source is.
+    let (kind, source) = (notice.kind(), &notice.key.source);
+    let from = if kind.word() == source.as_str() { kind.to_string() } else { format!("{kind} from {source}") };
+    let action = match (notice.action, time.is_empty()) {
+        (NoticeAction::Unstated, true) => String::new(),
+        (NoticeAction::Unstated, false) => ",".to_owned(),
+        (
+            NoticeAction::Terminate
+            | NoticeAction::Stop
+            | NoticeAction::Hibernate
+            | NoticeAction::Reboot
+            | NoticeAction::Leave,
+            _,
+        ) => format!(", {}", notice.action),
+    };
+    format!("{from}{action}{time}{detail}")
 }
 
 fn window(deadline: &Deadline) -> String {
@@ -169,9 +184,10 @@ fn spoken(run: &Run) -> String {
         Work::Act => run.step.to_string(),
         Work::Undo => format!("putting back {}", run.step),
     };
-    match run.attempt {
-        1 => what,
-        attempt => format!("{what} (attempt {attempt})"),
+    match (run.work, run.attempt) {
+        // Attempts are numbered over doing and undoing alike, so here the number would not say how often it was tried.
+        (Work::Act, 1) | (Work::Undo, _) => what,
+        (Work::Act, attempt) => format!("{what} (attempt {attempt})"),
     }
 }
 

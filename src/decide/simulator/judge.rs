@@ -179,6 +179,16 @@ impl Judge {
         }
     }
 
+    /// What has to hold when the machine is taken: nothing is left to be done or is being done.
+    pub(super) fn at_the_end(&mut self, watchdog: &Watchdog, journal: &[(Event, Now)], now: Now) {
+        for step in watchdog.episode().iter().flat_map(|episode| &episode.steps) {
+            if step.progress.is_ahead() {
+                self.broken(format!("{} was still {} when the machine was taken", step.name, step.progress.word()));
+            }
+        }
+        self.replay_equals_live(watchdog, journal, now);
+    }
+
     /// What has to hold when the world has ended.
     pub(super) fn at_rest(&mut self, watchdog: &Watchdog, journal: &[(Event, Now)], now: Now) {
         if let Some(episode) = watchdog.episode() {

@@ -7,11 +7,13 @@
 mod judge;
 pub mod random;
 mod stage;
+mod story;
 
-use crate::model::{Event, Notice, NoticeKey, Now, Order, Policy, ProbeName, Rank, Signal, SourceName, StepName};
-use jiff::SignedDuration;
+use crate::model::{
+    Event, Fault, Notice, NoticeKey, Now, Order, Policy, ProbeName, Rank, Signal, SourceName, StepName,
+};
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 /// Everything outside the mind.
@@ -28,11 +30,25 @@ pub struct World {
     /// Crashes of ours after so many journal records of the world, counted from 1: what was decided after that record
     /// is lost, and its orders are never carried out.
     pub crashes: BTreeMap<u64, Crash>,
-    /// When the world ends; an episode that is still open then must have closed within [`World::AFTERMATH`].
+    /// When the world ends.
     pub length: Duration,
+    /// How it ends.
+    pub finish: Finish,
+}
+
+/// How a world ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finish {
+    /// No notice stands any more; an episode that is still open must close within [`World::AFTERMATH`].
+    Quiet,
+    /// The machine is taken, and with it whatever still runs on it: every step must have ended before.
+    Taken,
 }
 
 impl World {
+    /// The wall clock at the beginning of every world.
+    pub const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
     /// How long after a world's end everything must have come to rest: no notice stands after the end, so the longest
     /// wait is for a survivor's episode to close.
     pub const AFTERMATH: Duration = Duration::from_secs(3_600);
@@ -51,6 +67,8 @@ pub struct Poll {
     pub interval: Duration,
     /// What is answered from which time on; before the first, a good "nothing".
     pub levels: Vec<(Duration, Level)>,
+    /// Whether an answer says what time it is at the cloud, whose clock is right.
+    pub date: Date,
 }
 
 /// What a probe is answered.
@@ -59,7 +77,16 @@ pub enum Level {
     /// These notices stand.
     Standing(Vec<Notice>),
     /// Nothing that can be read.
-    Broken,
+    Broken(Fault),
+}
+
+/// Whether answers carry the cloud's time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Date {
+    /// They do.
+    Sent,
+    /// They do not.
+    Missing,
 }
 
 /// Something that happens once.
@@ -192,36 +219,6 @@ pub enum Told {
     Order(Box<Order>, Now),
     /// Something happened to us.
     World(String),
-}
-
-impl fmt::Display for Timeline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for entry in &self.entries {
-            let seconds = entry.at.as_secs_f64();
-            match &entry.what {
-                Told::Event(event, _) if matches!(**event, Event::SourceRead { .. }) => {}
-                Told::Event(event, _) => writeln!(f, "{seconds:8.1}  {}", event.sentence())?,
-                Told::Order(order, now) => writeln!(f, "{seconds:8.1}    > {}", spoken(order, *now))?,
-                Told::World(what) => writeln!(f, "{seconds:8.1}  * {what}")?,
-            }
-        }
-        for fault in &self.faults {
-            writeln!(f, "BROKEN: {fault}")?;
-        }
-        Ok(())
-    }
-}
-
-fn spoken(order: &Order, now: Now) -> String {
-    let left = |stop_by: &crate::model::Moment| format!("{:.1}s", stop_by.since(now.moment).as_secs_f64());
-    match order {
-        Order::Start { run, stop_by, .. } => format!("start {run}, to end within {}", left(stop_by)),
-        Order::Adopt { run, stop_by, .. } => format!("adopt {run}, to end within {}", left(stop_by)),
-        Order::Limit { run, stop_by } => format!("{run} has to end within {}", left(stop_by)),
-        Order::PostNotice { briefing } => format!("write the notice file: {}", briefing.notice_kind),
-        Order::TakeDownNotice => "remove the notice file".to_owned(),
-        Order::Exit => "exit".to_owned(),
-    }
 }
 
 /// Plays a world to its end.

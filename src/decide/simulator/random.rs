@@ -1,16 +1,13 @@
 //! Worlds from a seed: the same seed makes the same world on every machine.
 
-use super::{Conduct, Crash, Ends, Happening, Level, Poll, Survivors, WhenStopped, World};
+use super::{Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, WhenStopped, World};
 use crate::model::{
-    Assume, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Policy, Presence, ProbeName, Rank,
-    Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
+    Assume, Fault, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Policy, Presence, ProbeName,
+    Rank, Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// The wall clock at the beginning of every world, as the stage has it.
-const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 /// Makes a world: small, and full of trouble.
 pub fn world(seed: u64) -> World {
@@ -26,7 +23,7 @@ pub fn world(seed: u64) -> World {
         .collect();
     let crashes =
         if dice.one_in(3) { BTreeMap::from([(1 + dice.below(25), crash(&mut dice))]) } else { BTreeMap::new() };
-    World { policy, polls, happenings, conduct, crashes, length }
+    World { policy, polls, happenings, conduct, crashes, length, finish: Finish::Quiet }
 }
 
 fn policy(dice: &mut Dice) -> Policy {
@@ -35,7 +32,7 @@ fn policy(dice: &mut Dice) -> Policy {
     let steps = names.iter().enumerate().map(|(at, name)| step(dice, name, &names[..at])).collect();
     Policy {
         steps,
-        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5) }],
+        sources: vec![Listening { source: SourceName::new("cloud"), interval: secs(5) }],
         assume: Assume {
             interruption: secs(40),
             hibernate: secs(20),
@@ -93,11 +90,12 @@ fn polls(dice: &mut Dice, length: Duration) -> Vec<Poll> {
         // The vital probe is always asked; of the others, some.
         if at == 0 || dice.one_in(3) {
             polls.push(Poll {
-                source: SourceName::new("aws"),
+                source: SourceName::new("cloud"),
                 probe: ProbeName::new(probe),
                 rank,
                 interval: secs(5),
                 levels: levels(dice, kind, length),
+                date: Date::Sent,
             });
         }
     }
@@ -114,7 +112,10 @@ fn levels(dice: &mut Dice, kind: NoticeKind, length: Duration) -> Vec<(Duration,
         .map(|at| {
             let level = match dice.below(8) {
                 0 | 1 => Level::Standing(Vec::new()),
-                2 => Level::Broken,
+                2 => Level::Broken(Fault {
+                    word: "refused".to_owned(),
+                    sentence: "the connection is refused".to_owned(),
+                }),
                 3 => {
                     last = notice(dice, kind, at);
                     Level::Standing(vec![last.clone()])
@@ -127,7 +128,8 @@ fn levels(dice: &mut Dice, kind: NoticeKind, length: Duration) -> Vec<(Duration,
 }
 
 fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
-    let from = BEGINNING.saturating_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(BEGINNING);
+    let from =
+        World::BEGINNING.saturating_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(World::BEGINNING);
     let stated = match dice.below(8) {
         0 => Stated::Unsaid,
         1 => Stated::At(plus(from, -1_000)),
@@ -147,7 +149,7 @@ fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
     ];
     Notice {
         key: NoticeKey {
-            source: SourceName::new("aws"),
+            source: SourceName::new("cloud"),
             kind,
             machine: MachineId::new("i-0"),
             event: if kind == NoticeKind::Maintenance { format!("e{}", dice.below(2)) } else { String::new() },

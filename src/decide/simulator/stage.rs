@@ -1,18 +1,17 @@
 //! The stage on which a world is played: the loop, a virtual clock, and an executor whose steps only pretend.
 
 use super::judge::Judge;
-use super::{Conduct, Crash, Ends, Entry, Happening, Level, Survivors, Telling, Timeline, Told, WhenStopped, World};
+use super::{
+    Conduct, Crash, Date, Ends, Entry, Finish, Happening, Level, Survivors, Telling, Timeline, Told, WhenStopped, World,
+};
 use crate::decide::Watchdog;
-use crate::model::{BootId, Ending, Event, Input, Moment, Now, Order, Outcome, Process, Run};
-use jiff::{SignedDuration, Timestamp};
+use crate::model::{BootId, Ending, Event, Input, Moment, Now, Order, Outcome, Process, Run, Spoken};
+use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// No world has more turns than this: the mind comes to rest.
 const MOST_TURNS: u64 = 200_000;
-
-/// The wall clock at the beginning of every world.
-const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 pub(super) struct Stage<'w> {
     world: &'w World,
@@ -90,9 +89,12 @@ impl<'w> Stage<'w> {
         }
         for index in 0..self.world.polls.len() {
             // Two sources are not asked in the same instant.
-            self.schedule(1 + index as u64, Due::Poll(index));
+            self.schedule(index as u64, Due::Poll(index));
         }
-        let end = ms(self.world.length + World::AFTERMATH);
+        let end = match self.world.finish {
+            Finish::Quiet => ms(self.world.length + World::AFTERMATH),
+            Finish::Taken => ms(self.world.length),
+        };
         while let Some(((at, _), due)) = self.due.pop_first() {
             if at > end || self.timeline.turns > MOST_TURNS {
                 break;
@@ -106,8 +108,15 @@ impl<'w> Stage<'w> {
         if self.timeline.turns > MOST_TURNS {
             self.judge.broken("the mind did not come to rest".to_owned());
         }
-        if let Some(watchdog) = &self.watchdog {
-            self.judge.at_rest(watchdog, &self.journal, self.now());
+        if let Some(watchdog) = self.watchdog.take() {
+            match self.world.finish {
+                Finish::Quiet => self.judge.at_rest(&watchdog, &self.journal, self.now()),
+                Finish::Taken => {
+                    self.at = end;
+                    self.tell(|| Told::World("the machine is taken".to_owned()));
+                    self.judge.at_the_end(&watchdog, &self.journal, self.now());
+                }
+            }
         }
         self.timeline.faults = self.judge.into_faults();
         self.timeline
@@ -193,7 +202,7 @@ impl<'w> Stage<'w> {
             Order::Start { run, stop_by, .. } => {
                 *self.timeline.starts.entry(run.step.clone()).or_default() += 1;
                 let conduct = self.world.conduct.get(&run.step).copied().unwrap_or_default();
-                let pid = 1_000 + u32::try_from(self.scheduled).unwrap_or(0);
+                let pid = 1_000 + u32::try_from(self.runs.len()).unwrap_or(0);
                 self.judge.started(&run, self.runs.iter().filter(|other| !other.ended).map(|other| &other.run));
                 if conduct.spawns {
                     self.schedule(self.at, Due::Spawned(run.clone(), pid));
@@ -268,7 +277,14 @@ impl<'w> Stage<'w> {
     }
 
     fn report(&mut self, run: &Run, outcome: Outcome, at: u64) {
-        let ending = Ending { outcome, detail: "as scripted".to_owned(), left_over: 0, undo_with: None };
+        let detail = match outcome {
+            Outcome::Done => "it ended well",
+            Outcome::Failed => "it ended badly",
+            Outcome::TimedOut => "it was stopped",
+            Outcome::Skipped => "it was not begun",
+            Outcome::Lost => "nothing of it is left, and nobody saw how it ended",
+        };
+        let ending = Ending { outcome, detail: detail.to_owned(), left_over: 0, undo_with: None };
         self.schedule(at, Due::Report(run.clone(), ending));
     }
 
@@ -278,19 +294,18 @@ impl<'w> Stage<'w> {
         let (source, probe, rank) = (poll.source.clone(), poll.probe.clone(), poll.rank);
         let over = self.at > ms(self.world.length);
         let level = poll.levels.iter().rev().find(|(from, _)| ms(*from) <= self.at).map(|(_, level)| level);
+        let skew = match poll.date {
+            Date::Sent => Some(-self.set),
+            Date::Missing => None,
+        };
         let input = match level {
-            Some(Level::Broken) if !over => Input::Unanswered {
-                source,
-                probe,
-                rank,
-                fault: crate::model::Fault { word: "scripted".to_owned(), sentence: "as scripted".to_owned() },
-            },
+            Some(Level::Broken(fault)) if !over => Input::Unanswered { source, probe, rank, fault: fault.clone() },
             Some(Level::Standing(notices)) if !over => {
-                Input::Answered { source, probe, rank, notices: notices.clone(), skew: Some(-self.set) }
+                Input::Answered { source, probe, rank, notices: notices.clone(), skew }
             }
             // After the world's end nothing stands any more.
-            Some(Level::Broken | Level::Standing(_)) | None => {
-                Input::Answered { source, probe, rank, notices: Vec::new(), skew: Some(-self.set) }
+            Some(Level::Broken(_) | Level::Standing(_)) | None => {
+                Input::Answered { source, probe, rank, notices: Vec::new(), skew }
             }
         };
         self.turn(input);
@@ -301,18 +316,17 @@ impl<'w> Stage<'w> {
             Happening::HandIn(notice) => self.turn(Input::HandedIn { notice: (**notice).clone() }),
             Happening::TakeBack(key) => self.turn(Input::TakenBack { key: key.clone() }),
             Happening::Signal(signal, again) => {
-                self.tell(|| Told::World(format!("a signal: {signal:?}")));
                 self.turn(Input::Signalled { signal: *signal });
                 // A service manager starts us again some time after; while we still run, it is told so.
                 self.schedule(self.at + ms(*again).max(1), Due::Start);
             }
             Happening::Hibernate(asleep) => {
-                self.tell(|| Told::World("the machine hibernates".to_owned()));
+                self.tell(|| Told::World(format!("the machine hibernates for {}", Spoken(*asleep))));
                 self.at += ms(*asleep);
                 self.turn(Input::Resumed);
             }
             Happening::Reboot(down) => {
-                self.tell(|| Told::World("the machine goes down".to_owned()));
+                self.tell(|| Told::World(format!("the machine goes down, and boots again {} later", Spoken(*down))));
                 self.watchdog = None;
                 self.kill_all();
                 self.at += ms(*down);
@@ -324,13 +338,18 @@ impl<'w> Stage<'w> {
             Happening::Crash(crash) => self.crash(*crash),
             Happening::ClockStep(by) => {
                 self.set = self.set.saturating_add(*by);
-                self.tell(|| Told::World(format!("somebody sets the clock by {by:#}")));
+                let way = if by.is_negative() { "back" } else { "forward" };
+                self.tell(|| Told::World(format!("somebody sets the clock {way} by {}", Spoken(by.unsigned_abs()))));
             }
         }
     }
 
     fn crash(&mut self, crash: Crash) {
-        self.tell(|| Told::World("the daemon dies".to_owned()));
+        let steps = match crash.survivors {
+            Survivors::Live => "its steps live on",
+            Survivors::Gone => "its steps with it",
+        };
+        self.tell(|| Told::World(format!("the daemon dies, {steps}")));
         self.watchdog = None;
         self.drop_wake();
         // Nobody reports to a daemon that is gone, and nobody stops its steps.
@@ -377,7 +396,7 @@ impl<'w> Stage<'w> {
 
     fn now(&self) -> Now {
         let since = SignedDuration::from_millis(i64::try_from(self.at).unwrap_or(i64::MAX));
-        let wall = BEGINNING.saturating_add(since.saturating_add(self.set)).unwrap_or(BEGINNING);
+        let wall = World::BEGINNING.saturating_add(since.saturating_add(self.set)).unwrap_or(World::BEGINNING);
         Now { moment: Moment::from_millis(self.at - self.booted), wall }
     }
 

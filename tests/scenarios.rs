@@ -1,0 +1,416 @@
+//! Stories of whole episodes, one folder each, told by the simulator and compared word for word.
+//!
+//! `tests/scenarios/NAME/watchdog.toml` is a real configuration file, `world.toml` says what the cloud answers over time,
+//! how the steps behave and what befalls us, and `timeline.txt` is what comes of it. Answers are the cloud's own texts,
+//! read by the real source. Time is virtual: the world begins at 2026-01-01T00:00:00Z, and nobody waits.
+//!
+//! `SPOT_UPDATE=1 cargo test --test scenarios` writes the timelines anew; read each difference before you keep it.
+//!
+//! The columns of a timeline: time since the world began; time left to the end of what is planned; a fact, an order
+//! (`>`) or a thing that happens to the machine or to the daemon (`*`).
+
+// A load balancer is left in some of the stories.
+#![cfg(feature = "aws")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use spot_watchdog::actions;
+use spot_watchdog::config::{self, Flags, Start};
+use spot_watchdog::decide::simulator::{
+    Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, Telling, Timeline, Told, WhenStopped, World,
+    run,
+};
+use spot_watchdog::model::{
+    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Policy, Presence, Signal, SourceName, Stated,
+    StepName,
+};
+use spot_watchdog::sources::{self, Answer, Ear, Every, Identity, Memory, Source};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The machine of every story.
+const MACHINE: &str = "i-0abc";
+
+/// `world.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Script {
+    /// What the story is about, for whoever reads the timeline.
+    story: String,
+    /// When the machine is taken; the world ends there.
+    taken: Option<Span>,
+    /// When the world ends without that: no notice stands any more.
+    quiet: Option<Span>,
+    /// Whether the cloud's answers say what time it is there.
+    #[serde(default = "sent")]
+    date: DateHeader,
+    #[serde(default)]
+    says: Vec<Says>,
+    #[serde(default)]
+    step: BTreeMap<String, Behaves>,
+    #[serde(default)]
+    happens: Vec<Happens>,
+    #[serde(default)]
+    crash: Vec<Dies>,
+}
+
+/// What the cloud answers from a time on, until it says something else; before, nothing stands.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Says {
+    at: Span,
+    /// Without it, at each probe.
+    probe: Option<String>,
+    /// 200 with this body. `{now+120s}` in it is that time after each request.
+    body: Option<String>,
+    /// This status and no body.
+    status: Option<u16>,
+    /// No answer, and what the poller makes of it.
+    silence: Option<String>,
+}
+
+/// How a step behaves.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Behaves {
+    takes: Span,
+    ends: HowEnds,
+    when_stopped: HowStopped,
+    answers_after: Option<Span>,
+    process: Known,
+}
+
+impl Default for Behaves {
+    fn default() -> Self {
+        let takes = Span(Duration::from_secs(1));
+        let (ends, when_stopped, process) = (HowEnds::Well, HowStopped::Obeys, Known::Known);
+        Self { takes, ends, when_stopped, answers_after: None, process }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HowEnds {
+    Well,
+    Badly,
+    BadlyOnce,
+    Never,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HowStopped {
+    Obeys,
+    Silent,
+}
+
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Known {
+    Known,
+    Unknown,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DateHeader {
+    Sent,
+    Missing,
+}
+
+const fn sent() -> DateHeader {
+    DateHeader::Sent
+}
+
+/// Something that happens once: exactly one of the keys that are not modifiers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Happens {
+    at: Span,
+    /// A signal to us…
+    signal: Option<Signal>,
+    /// …and how long after it we are started again.
+    #[serde(default = "long")]
+    started_again: Span,
+    /// `watchdog notice KIND`…
+    notice: Option<NoticeKind>,
+    /// …with `--window`…
+    window: Option<Span>,
+    /// …and with `--reason`.
+    reason: Option<String>,
+    /// `watchdog notice KIND --withdraw`.
+    withdraw: Option<NoticeKind>,
+    /// The machine sleeps so long.
+    hibernate: Option<Span>,
+    /// The machine is down so long and boots.
+    reboot: Option<Span>,
+    /// Our clock is set by so much: `"-3m"`.
+    set_clock: Option<SignedDuration>,
+}
+
+const fn long() -> Span {
+    Span(Duration::from_secs(86_400))
+}
+
+/// A crash of ours: at a time, or when a fact was written down and nothing was done about it yet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Dies {
+    at: Option<Span>,
+    /// The beginning of the fact's sentence.
+    after: Option<String>,
+    down: Span,
+    steps: Left,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum Left {
+    Live,
+    Gone,
+}
+
+#[derive(Clone, Copy)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        config::parse_span(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+#[test]
+fn every_scenario_is_told_as_written_and_breaks_no_promise() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    assert!(folders.len() > 30, "the scenarios are in {}", folder.display());
+    let mut wrong = String::new();
+    for folder in folders {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let (story, timeline) = play(&folder);
+        let told = format!("{story}\n{timeline}");
+        let golden = folder.join("timeline.txt");
+        if std::env::var_os("SPOT_UPDATE").is_some() {
+            std::fs::write(&golden, &told).unwrap();
+        }
+        let written = std::fs::read_to_string(&golden).unwrap_or_default();
+        if let Some(difference) = difference(&written, &told) {
+            writeln!(wrong, "{name}: {difference}").unwrap();
+        }
+        for fault in timeline.faults {
+            writeln!(wrong, "{name}: a broken promise: {fault}").unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}\nSPOT_UPDATE=1 writes the timelines anew");
+}
+
+/// The first line that differs.
+fn difference(written: &str, told: &str) -> Option<String> {
+    let (mut written, mut told) = (written.lines(), told.lines());
+    for line in 1.. {
+        match (written.next(), told.next()) {
+            (None, None) => return None,
+            (left, right) if left == right => {}
+            (left, right) => {
+                let end = "(the end)";
+                return Some(format!(
+                    "timeline.txt, line {line}:\n  written {}\n  told    {}",
+                    left.unwrap_or(end),
+                    right.unwrap_or(end)
+                ));
+            }
+        }
+    }
+    None
+}
+
+fn play(folder: &Path) -> (String, Timeline) {
+    let text = std::fs::read_to_string(folder.join("world.toml")).unwrap();
+    let script: Script = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let (policy, asked) = configured(&folder.join("watchdog.toml"));
+    let (length, finish) = match (script.taken, script.quiet) {
+        (Some(Span(at)), None) => (at, Finish::Taken),
+        (None, Some(Span(at))) => (at, Finish::Quiet),
+        (Some(_), Some(_)) | (None, None) => panic!("{}: one of taken and quiet ends a world", folder.display()),
+    };
+    let (timed, on_record): (Vec<&Dies>, Vec<&Dies>) = script.crash.iter().partition(|crash| crash.at.is_some());
+    let mut happenings: Vec<(Duration, Happening)> = script.happens.iter().map(happening).collect();
+    happenings.extend(timed.iter().map(|dies| (dies.at.unwrap().0, Happening::Crash(crash(dies)))));
+    let mut world = World {
+        policy,
+        polls: asked.iter().flat_map(|(source, interval)| polls(source, *interval, length, &script)).collect(),
+        happenings,
+        conduct: script.step.iter().map(|(name, behaves)| (StepName::new(name), conduct(behaves))).collect(),
+        crashes: BTreeMap::new(),
+        length,
+        finish,
+    };
+    for dies in on_record {
+        let after = dies.after.as_deref().unwrap();
+        // Up to a crash, a world goes the same way with and without it.
+        let record = record(&run(&world, Telling::Story), after)
+            .unwrap_or_else(|| panic!("{}: no record begins with \"{after}\"", folder.display()));
+        world.crashes.insert(record, crash(dies));
+    }
+    (script.story.trim().to_owned() + "\n", run(&world, Telling::Story))
+}
+
+/// The policy and the sources that a configuration file makes.
+fn configured(file: &Path) -> (Policy, Vec<(Arc<dyn Source>, Duration)>) {
+    let start = Start {
+        flags: Flags { config: Some(file.to_string_lossy().into_owned()), ..Flags::default() },
+        variables: BTreeMap::new(),
+        directory: PathBuf::from("/"),
+        usual_file: PathBuf::from("/nowhere"),
+    };
+    let settings = config::load(&start, actions::ROWS, sources::ROWS).unwrap_or_else(|refused| panic!("{refused}"));
+    let asked = settings.sources.iter().filter_map(|setting| match &setting.ear {
+        Ear::Asked(source) => Some((Arc::clone(source), setting.poll_interval)),
+        Ear::Signals => None,
+    });
+    (settings.policy.clone(), asked.collect())
+}
+
+/// What a source asks, and what it makes of the scripted answers.
+fn polls(source: &Arc<dyn Source>, interval: Duration, length: Duration, script: &Script) -> Vec<Poll> {
+    let mut memory = Memory::new();
+    let machine = Identity { instance_id: MACHINE.to_owned(), ..Identity::default() };
+    let mut polls = Vec::new();
+    for probe in source.probes() {
+        let interval = match probe.every {
+            Every::Poll => interval,
+            Every::Span(span) => span.max(interval),
+        };
+        let mut levels = Vec::new();
+        let said: Vec<&Says> = script
+            .says
+            .iter()
+            .filter(|says| says.probe.as_ref().is_none_or(|name| *name == probe.name.as_str()))
+            .collect();
+        for (index, says) in said.iter().enumerate() {
+            let mut level = |at: Duration, answer: &Answer| {
+                let level = match source.read(&probe.name, answer, &machine, &memory) {
+                    Ok(reading) => {
+                        memory.extend(reading.remember);
+                        Level::Standing(reading.notices)
+                    }
+                    Err(fault) => Level::Broken(fault),
+                };
+                levels.push((at, level));
+            };
+            match (&says.body, says.status, &says.silence) {
+                (Some(body), None, None) if body.contains("{now") => {
+                    let until = said.get(index + 1).map_or(length, |next| next.at.0);
+                    let polled = (0..).map(|poll| interval * poll).skip_while(|at| *at < says.at.0);
+                    for at in polled.take_while(|at| *at < until) {
+                        level(at, &Answer { status: 200, body: at_request(body, at).into_bytes() });
+                    }
+                }
+                (Some(body), None, None) => level(says.at.0, &Answer { status: 200, body: body.clone().into_bytes() }),
+                (None, Some(status), None) => level(says.at.0, &Answer { status, body: Vec::new() }),
+                (None, None, Some(sentence)) => {
+                    let fault = Fault { word: "silent".to_owned(), sentence: sentence.clone() };
+                    levels.push((says.at.0, Level::Broken(fault)));
+                }
+                _ => panic!("at {:?} it says one of body, status and silence", says.at.0),
+            }
+        }
+        polls.push(Poll {
+            source: source.name(),
+            probe: probe.name.clone(),
+            rank: probe.rank,
+            interval,
+            levels,
+            date: match script.date {
+                DateHeader::Sent => Date::Sent,
+                DateHeader::Missing => Date::Missing,
+            },
+        });
+    }
+    let known = |name: &String| polls.iter().any(|poll| poll.probe.as_str() == name);
+    assert!(script.says.iter().filter_map(|says| says.probe.as_ref()).all(known), "a probe that nobody asks");
+    polls
+}
+
+/// The body with `{now+SPAN}` replaced, where the request comes so long after the beginning.
+fn at_request(body: &str, at: Duration) -> String {
+    let (before, rest) = body.split_once("{now+").unwrap();
+    let (span, after) = rest.split_once('}').unwrap();
+    let at = World::BEGINNING + at + config::parse_span(span).unwrap();
+    format!("{before}{at}{after}")
+}
+
+fn conduct(behaves: &Behaves) -> Conduct {
+    Conduct {
+        takes: behaves.takes.0,
+        ends: match behaves.ends {
+            HowEnds::Well => Ends::Well,
+            HowEnds::Badly => Ends::Badly,
+            HowEnds::BadlyOnce => Ends::BadlyOnce,
+            HowEnds::Never => Ends::Never,
+        },
+        when_stopped: match (&behaves.when_stopped, behaves.answers_after) {
+            (HowStopped::Silent, _) => WhenStopped::Silent,
+            (HowStopped::Obeys, Some(Span(after))) => WhenStopped::AnswersAfter(after),
+            (HowStopped::Obeys, None) => WhenStopped::Obeys,
+        },
+        reports: 1,
+        spawns: behaves.process == Known::Known,
+    }
+}
+
+fn happening(happens: &Happens) -> (Duration, Happening) {
+    // As the daemon's socket makes it.
+    let key = |kind| NoticeKey {
+        source: SourceName::new("socket"),
+        kind,
+        machine: MachineId::new(MACHINE),
+        event: String::new(),
+    };
+    let given = [
+        happens.signal.map(|signal| Happening::Signal(signal, happens.started_again.0)),
+        happens.notice.map(|kind| {
+            Happening::HandIn(Box::new(Notice {
+                key: key(kind),
+                action: NoticeAction::Unstated,
+                stated: happens.window.map_or(Stated::Unsaid, |Span(window)| Stated::In(window)),
+                usual_window: None,
+                presence: Presence::HandedIn,
+                detail: happens.reason.clone().unwrap_or_default(),
+            }))
+        }),
+        happens.withdraw.map(|kind| Happening::TakeBack(key(kind))),
+        happens.hibernate.map(|Span(asleep)| Happening::Hibernate(asleep)),
+        happens.reboot.map(|Span(down)| Happening::Reboot(down)),
+        happens.set_clock.map(Happening::ClockStep),
+    ];
+    let mut given = given.into_iter().flatten();
+    let (Some(happening), None) = (given.next(), given.next()) else {
+        panic!("one thing happens at a time, and something does: {:?}", happens.at.0);
+    };
+    (happens.at.0, happening)
+}
+
+fn crash(dies: &Dies) -> Crash {
+    let survivors = match dies.steps {
+        Left::Live => Survivors::Live,
+        Left::Gone => Survivors::Gone,
+    };
+    Crash { down: dies.down.0, survivors }
+}
+
+/// The number of the first journal record whose sentence begins so.
+fn record(timeline: &Timeline, beginning: &str) -> Option<u64> {
+    let events = timeline.entries.iter().filter_map(|entry| match &entry.what {
+        Told::Event(event, _) => Some(event),
+        Told::Order(..) | Told::World(_) => None,
+    });
+    let records = events.filter(|event| event.is_journaled());
+    (1..).zip(records).find(|(_, event)| event.sentence().starts_with(beginning)).map(|(number, _)| number)
+}
