@@ -1,4 +1,5 @@
 //! Hooks as real processes: how they begin, what they are told, how they end, and what they may not do to us.
+#![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "tests may")]
 
 use spot_watchdog::actions::hook::{Hook, Settings};

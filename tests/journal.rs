@@ -1,6 +1,7 @@
 //! The journal over real crashes: a process that appends is killed at any moment, and what it was told to be on disk is
 //! found there.
 
+#![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use spot_watchdog::journal::{Durability, Journal};

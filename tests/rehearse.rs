@@ -1,5 +1,6 @@
 //! `watchdog rehearse` as a person types it: the real binary, real hooks, real time.
 
+#![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;

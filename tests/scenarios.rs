@@ -261,8 +261,11 @@ fn play(folder: &Path) -> (String, Timeline) {
     (script.story.trim().to_owned() + "\n", run(&world, Telling::Story))
 }
 
+/// What is asked, and how often.
+type Asked = (Arc<dyn Source>, Duration);
+
 /// The policy and the sources that a configuration file makes.
-fn configured(file: &Path) -> (Policy, Vec<(Arc<dyn Source>, Duration)>) {
+fn configured(file: &Path) -> (Policy, Vec<Asked>) {
     let start = Start {
         flags: Flags { config: Some(file.to_string_lossy().into_owned()), ..Flags::default() },
         variables: BTreeMap::new(),

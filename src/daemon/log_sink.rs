@@ -182,6 +182,7 @@ impl Shared {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "this runs on the log's own thread, where nobody else waits")]
 fn write_all(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {

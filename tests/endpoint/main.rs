@@ -165,7 +165,7 @@ async fn the_end_does_not_wait_for_those_who_follow() {
     endpoint.stop.cancel();
     timeout(secs(3), &mut endpoint.served).await.unwrap().unwrap();
     let mut rest = Vec::new();
-    timeout(PATIENCE, lines.into_inner().read_to_end(&mut rest)).await.unwrap().ok();
+    let _ = timeout(PATIENCE, lines.into_inner().read_to_end(&mut rest)).await.unwrap();
     drop(idle);
     assert!(TcpStream::connect(endpoint.address).await.is_err());
 }

@@ -1,6 +1,7 @@
 //! Everything that is shipped around the binary: each file is loaded by what will load it, and each hook is run against
 //! a trainer, a load or a bucket that behaves well, and against ones that do not.
 
+#![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 #![expect(clippy::print_stderr, reason = "a test that is left out says why")]
 

@@ -16,14 +16,15 @@ pub fn world(seed: u64) -> World {
     let policy = policy(&mut dice);
     let polls = polls(&mut dice, length);
     let happenings = (0..dice.below(3)).map(|_| (dice.moment(length), happening(&mut dice))).collect();
-    let conduct = policy
-        .steps
-        .iter()
-        .filter_map(|step| dice.one_in(2).then(|| (step.name.clone(), conduct(&mut dice))))
-        .collect();
+    let mut behaviour = BTreeMap::new();
+    for step in &policy.steps {
+        if dice.one_in(2) {
+            behaviour.insert(step.name.clone(), conduct(&mut dice));
+        }
+    }
     let crashes =
         if dice.one_in(3) { BTreeMap::from([(1 + dice.below(25), crash(&mut dice))]) } else { BTreeMap::new() };
-    World { policy, polls, happenings, conduct, crashes, length, finish: Finish::Quiet }
+    World { policy, polls, happenings, conduct: behaviour, crashes, length, finish: Finish::Quiet }
 }
 
 fn policy(dice: &mut Dice) -> Policy {
