@@ -62,7 +62,10 @@ fn said(output: &Output) -> String {
 #[test]
 fn what_fits_is_timed_and_called_good() {
     let desk = Desk::new();
-    desk.script("save.sh", "echo saving; [ \"$SPOT_REHEARSAL\" = 1 ] && [ -s \"$SPOT_NOTICE_FILE\" ] && cat > brief.json");
+    desk.script(
+        "save.sh",
+        "echo saving; [ \"$SPOT_REHEARSAL\" = 1 ] && [ -s \"$SPOT_NOTICE_FILE\" ] && cat > brief.json",
+    );
     let output = desk.rehearse(&["--hook", "./save.sh", "--json", "verdict.json"]);
     let told = said(&output);
     assert_eq!(output.status.code(), Some(0), "{told}");
