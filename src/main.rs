@@ -2,7 +2,7 @@
 
 use spot_watchdog::actions::launch;
 use spot_watchdog::cli::args::{Cli, Command};
-use spot_watchdog::cli::{self, Exit, emulate, generate, notice, rehearse, run, status};
+use spot_watchdog::cli::{self, Exit, check, emulate, generate, notice, rehearse, run, status};
 use spot_watchdog::config::{self, Flags, Settings, Start, whereabouts};
 use spot_watchdog::{actions, sources};
 use std::process::{ExitCode, Termination};
@@ -21,11 +21,11 @@ fn dispatch(command: &Command) -> Exit {
     let around = || whereabouts(&Start::here(Flags::default()));
     match command {
         Command::Run(args) => configured(args.flags(), run::run),
-        Command::Check(args) => configured(args.flags(), |_| Exit::Well),
+        Command::Check(args) => configured(args.run.flags(), |settings| check::check(args, &settings)),
         Command::Rehearse(args) => rehearse::rehearse(args),
         Command::Emulate { cloud } => cli::end(emulate::emulate(cloud)),
         Command::Notice(args) => cli::end(notice::notice(args, &around())),
-        Command::Status(args) => cli::end(status::status(args, &around())),
+        Command::Status(args) => status::status(args, &around()),
         Command::Generate { what } => cli::end(generate::generate(what, actions::ROWS, sources::ROWS)),
     }
 }

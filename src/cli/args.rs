@@ -58,7 +58,7 @@ pub enum Command {
     /// Watch this machine, and act when it is to be taken; what happens without a command
     Run(RunArgs),
     /// Is the configuration right, and would it work here? Changes nothing
-    Check(StepArgs),
+    Check(CheckArgs),
     /// Play an interruption against the real steps, time each of them, and give a verdict
     Rehearse(RehearseArgs),
     /// Serve a metadata service for tests, scriptable and hostile
@@ -147,6 +147,23 @@ impl RunArgs {
             ..self.steps.flags()
         }
     }
+}
+
+/// What a check is told: all that a run may be told, so that the one command line becomes the other.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchdog check                              what /etc/spot-watchdog/watchdog.toml says
+  watchdog check --hook ./save_checkpoint.sh  the same flags as for a run
+
+Exit code 1 says that something would not work here; warnings alone end with 0.")]
+pub struct CheckArgs {
+    /// What a run would be told.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Print what was found as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What a rehearsal is told.
@@ -258,11 +275,15 @@ pub struct NoticeArgs {
 Examples:
   watchdog status
   watchdog status --follow
-  watchdog status --json | jq .episode")]
+  watchdog status --json | jq .episode
+  watchdog status --probe livez         for health checks")]
 pub struct StatusArgs {
-    /// Show each change as it comes, until interrupted
+    /// Show each change as it comes, until interrupted: live on a terminal, else a line for each
     #[arg(long)]
     pub follow: bool,
+    /// Ask this path alone, print the first line of its answer, and end well only if that is 200
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["follow", "json"])]
+    pub probe: Option<String>,
     /// Show it as JSON, one object a line
     #[arg(long)]
     pub json: bool,

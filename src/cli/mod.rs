@@ -1,6 +1,8 @@
 //! The command line: one file a command. The only place where something is printed and where `anyhow` is used.
 
 pub mod args;
+mod ask;
+pub mod check;
 pub mod emulate;
 pub mod generate;
 pub mod notice;
@@ -87,11 +89,31 @@ pub fn end(result: anyhow::Result<()>) -> Exit {
 /// # Errors
 /// Where stdout cannot be written, a full disk for instance.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    print_to_reader(text).map(|_| ())
+}
+
+/// Whether anybody still reads what is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reader {
+    /// As far as we know.
+    There,
+    /// Nobody: the pipe is closed.
+    Gone,
+}
+
+/// Prints to stdout, and tells whether it is worth printing more.
+fn print_to_reader(text: &str) -> anyhow::Result<Reader> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Without control characters: what others say must not move the cursor of whoever looks.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Prints to stderr, if anybody listens there.

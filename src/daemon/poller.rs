@@ -380,8 +380,9 @@ pub struct Look {
     pub findings: Vec<Finding>,
 }
 
-/// Asks everything once, for `check` and the first line of the log. It takes about two seconds where nothing
-/// answers, and a second for each question that hangs.
+/// Asks everything once, for `check`. It takes about two seconds where nothing answers, and a second for each question
+/// that hangs. Where nobody is there at all that is a warning, since the machine may be none of the cloud's; where
+/// somebody is there and does not let us ask, an error.
 pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory) -> Look {
     let subject = format!("source {}", source.name());
     let mut look = Look { identity: Identity::default(), findings: Vec::new() };
@@ -396,7 +397,8 @@ pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory)
                 }
             }
             Err(symptoms @ Symptoms::NoSession { .. }) => {
-                find(Weight::Error, source.diagnose(&symptoms).sentence);
+                let weight = if symptoms.is_silence() { Weight::Warning } else { Weight::Error };
+                find(weight, source.diagnose(&symptoms).sentence);
                 return look;
             }
             Err(symptoms @ Symptoms::NoAnswer(_)) => find(Weight::Warning, source.diagnose(&symptoms).sentence),

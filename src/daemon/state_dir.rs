@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The most that is read of `memory.json`, in bytes.
@@ -200,6 +200,25 @@ impl SourceMemory {
     }
 }
 
+/// Which process holds the lock of this state directory, seen without touching the lock: a daemon that starts meanwhile
+/// must not find it taken. `None` where none holds it, or where that process cannot be seen from here.
+pub fn held_by(state_directory: &Path) -> Option<u32> {
+    let mut lock = File::open(state_directory.join("lock")).ok()?;
+    let inode = lock.metadata().ok()?.ino();
+    let pid = read_pid(&mut lock)?;
+    holds(&fs::read_to_string("/proc/locks").ok()?, pid, inode).then_some(pid)
+}
+
+/// Whether a table of locks (proc_locks(5)) has this process with a flock on this inode. Devices are not compared: some
+/// file systems show another there than to stat(2).
+fn holds(locks: &str, pid: u32, inode: u64) -> bool {
+    let (pid, inode) = (pid.to_string(), format!(":{inode}"));
+    locks.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, "FLOCK", _, "WRITE", holder, file, ..] if holder == pid && file.ends_with(&inode))
+    })
+}
+
 fn read_pid(lock: &mut File) -> Option<u32> {
     let mut text = String::new();
     lock.rewind().ok()?;
@@ -214,12 +233,28 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
     use tempfile::TempDir;
 
     fn chosen(explicit: Option<&str>, user: User, environment: &[(&str, &str)]) -> Option<String> {
         let look =
             |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         choose(explicit.map(Path::new), user, look).map(|path| path.display().to_string())
+    }
+
+    /// Takes it once it is free. Other tests of this process start programs, and between fork and exec each of those
+    /// holds every descriptor there is, for a moment that has nothing to do with who is tested here.
+    fn take_soon(path: &Path) -> Result<StateDir, StateDirError> {
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            match StateDir::take(path) {
+                Err(StateDirError::Taken { .. }) if Instant::now() < patience => {
+                    thread::sleep(Duration::from_millis(5))
+                }
+                taken => return taken,
+            }
+        }
     }
 
     #[test]
@@ -245,19 +280,45 @@ mod tests {
         assert!(error.to_string().contains(&format!("(pid {})", std::process::id())), "{error}");
         assert!(matches!(error, StateDirError::Taken { .. }));
         drop(first);
-        StateDir::take(&path).unwrap();
+        take_soon(&path).unwrap();
     }
 
     #[test]
     fn a_hook_that_outlives_us_does_not_hold_the_lock() {
         let root = TempDir::new().unwrap();
         let held = StateDir::take(root.path()).unwrap();
-        let mut hook = Command::new("sleep").arg("5").stdin(Stdio::null()).spawn().unwrap();
+        let mut hook = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
         drop(held);
-        let again = StateDir::take(root.path());
+        let again = take_soon(root.path());
+        assert!(hook.try_wait().unwrap().is_none(), "the hook has to outlive the second start");
         hook.kill().unwrap();
         hook.wait().unwrap();
         again.unwrap();
+    }
+
+    #[test]
+    fn who_holds_the_lock_is_seen_without_touching_it() {
+        let root = TempDir::new().unwrap();
+        assert_eq!(held_by(root.path()), None);
+        let held = StateDir::take(root.path()).unwrap();
+        assert_eq!(held_by(root.path()), Some(std::process::id()));
+        drop(held);
+        // A pid that was left behind is not believed. Programs that other tests start may hold the lock for a moment.
+        let patience = Instant::now() + Duration::from_secs(20);
+        while held_by(root.path()).is_some() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(held_by(root.path()), None);
+    }
+
+    #[test]
+    fn a_lock_is_recognised_by_its_process_and_its_file() {
+        let locks = "1: POSIX  ADVISORY  WRITE 77 08:01:500 0 EOF\n2: FLOCK  ADVISORY  WRITE 78 00:2d:500 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 79 00:2d:500 0 EOF\n3: FLOCK  ADVISORY  READ  80 08:01:500 0 EOF\n";
+        assert!(holds(locks, 78, 500));
+        for (pid, inode) in [(77, 500), (79, 500), (80, 500), (78, 50), (78, 1500)] {
+            assert!(!holds(locks, pid, inode), "{pid} {inode}");
+        }
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub use ears::{BLIND_AFTER, Ears, Heard, Ignored, Waiting};
 pub use episode::{Episode, Finished, IllegalMove, Planned, Progress, Running, Stage, Standing, StepState, Trace};
 
 use crate::model::{
-    BootId, Event, Input, Moment, NoticeKey, Now, Order, Plan, Policy, Run, Spent, Step, StepName, Strength, Turn,
+    BootId, Event, Input, Moment, NoticeKey, NoticeKind, Now, Order, Plan, Policy, Run, Spent, Step, StepName,
+    Strength, Turn,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -157,9 +158,13 @@ impl Watchdog {
 
     /// The plan that an interruption with this window, heard now, would get.
     pub fn plan_for(&self, window: Duration, now: Moment) -> Plan {
+        self.plan_against(NoticeKind::Interruption, window, now)
+    }
+
+    /// The plan that a notice of this kind with this window, heard now, would get.
+    pub fn plan_against(&self, kind: NoticeKind, window: Duration, now: Moment) -> Plan {
         let end = now.plus(window).minus(self.policy.reserve.min(window / 10));
-        let due: Vec<&Step> =
-            self.policy.steps.iter().filter(|step| step.on.contains(&crate::model::NoticeKind::Interruption)).collect();
+        let due: Vec<&Step> = self.policy.steps.iter().filter(|step| step.on.contains(&kind)).collect();
         let shares: Vec<planner::Share<'_>> = due
             .iter()
             .map(|step| planner::Share {

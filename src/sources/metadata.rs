@@ -92,6 +92,29 @@ pub enum Symptoms {
     NoAnswer(Miss),
 }
 
+impl Symptoms {
+    /// Whether nobody seems to be there at all, as it is on a machine outside the cloud. Where somebody is there and will
+    /// not answer us, this is the cloud, and something keeps us from hearing it.
+    pub const fn is_silence(&self) -> bool {
+        match self {
+            Self::NoSession { opening: Sign::Miss(opening), plain: Some(Sign::Miss(plain)) } => {
+                opening.is_silence() && plain.is_silence()
+            }
+            Self::NoSession { opening: Sign::Status(_) | Sign::Unusable(_) | Sign::Miss(_), .. }
+            | Self::NoAnswer(_) => false,
+        }
+    }
+}
+
+impl Miss {
+    const fn is_silence(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Refused | Self::Unreachable(_) => true,
+            Self::Broken(_) | Self::TooLarge => false,
+        }
+    }
+}
+
 /// How a request ended, where only that matters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sign {

@@ -89,7 +89,7 @@ fn missed(endpoint: &Endpoint, request: &str, miss: &Miss) -> Fault {
         Miss::Refused => fault(
             "refused",
             format!(
-                "{endpoint} refuses connections: a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running"
+                "{endpoint} refuses connections: this is not an EC2 instance, a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running"
             ),
         ),
         Miss::Unreachable(why) => fault(

@@ -1,0 +1,142 @@
+//! Asks the endpoint of a running daemon: where it is, and one bounded question. It judges no answer.
+
+use crate::config::Whereabouts;
+use anyhow::{Context, bail};
+use reqwest::{Client, StatusCode, Url};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// The most that is read of an answer.
+pub(super) const LARGEST: usize = 4 << 20;
+
+/// Whom to ask, and how.
+#[derive(Debug)]
+pub(super) struct Asker {
+    client: Client,
+    base: Url,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The HTTP status.
+    pub(super) status: StatusCode,
+    /// The body, at most [`LARGEST`].
+    pub(super) body: Vec<u8>,
+}
+
+impl Asker {
+    /// Whoever serves at this address.
+    pub(super) fn at(address: SocketAddr) -> anyhow::Result<Self> {
+        let base = format!("http://{}/", reachable(address));
+        Self::of(Url::parse(&base).context("failed to make a URL of the address")?)
+    }
+
+    /// The daemon at what was typed, else at an address of the configuration: one on loopback where there is one, since
+    /// only there everything is served.
+    pub(super) fn find(
+        url: Option<&str>,
+        typed: Option<SocketAddr>,
+        whereabouts: &Whereabouts,
+    ) -> anyhow::Result<Self> {
+        if let Some(url) = url {
+            return Self::of(Url::parse(url).with_context(|| format!("failed to read \"{url}\" as a URL"))?);
+        }
+        let listen = &whereabouts.listen;
+        let on_loopback = listen.iter().find(|address| address.ip().is_loopback());
+        match typed.as_ref().or(on_loopback).or(listen.first()) {
+            Some(address) => Self::at(*address),
+            None => bail!("the configuration serves no status (listen = \"off\"); name its address with --listen"),
+        }
+    }
+
+    fn of(base: Url) -> anyhow::Result<Self> {
+        // Redirects and proxies are not for a question to our own machine.
+        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
+        Ok(Self { client: client.context("failed to build the HTTP client")?, base })
+    }
+
+    /// Where it asks, without what a URL may hold of a password.
+    pub(super) fn base(&self) -> String {
+        let mut shown = self.base.clone();
+        // Neither fails where there is none.
+        let _ = shown.set_password(None);
+        let _ = shown.set_username("");
+        shown.to_string()
+    }
+
+    /// Asks once, for a path below where it asks.
+    ///
+    /// # Errors
+    /// Where no whole answer comes within `patience`.
+    pub(super) async fn get(&self, path: &str, query: Option<&str>, patience: Duration) -> anyhow::Result<Answer> {
+        let mut url = self.base.clone();
+        let below = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{below}/{}", path.trim_start_matches('/')));
+        url.set_query(query);
+        let base = self.base();
+        let mut answer = self.client.get(url).timeout(patience).send().await.map_err(|error| {
+            anyhow::anyhow!(if error.is_connect() {
+                format!("no watchdog answers at {base}; is it running, and is this its --listen address?")
+            } else {
+                format!("no answer from {base}: {}", error.without_url())
+            })
+        })?;
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.with_context(|| format!("failed to read the answer of {base}"))? {
+            if body.len() + part.len() > LARGEST {
+                bail!("the answer of {base} is larger than any status");
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(Answer { status: answer.status(), body })
+    }
+}
+
+/// Where an address that is listened on can be reached from here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::*;
+
+    #[test]
+    fn it_is_asked_where_it_can_be_reached() {
+        let serving = |texts: &[&str]| Whereabouts {
+            listen: texts.iter().map(|text| text.parse().unwrap()).collect(),
+            state_dir: None,
+        };
+        let asked = |texts: &[&str]| Asker::find(None, None, &serving(texts)).unwrap().base();
+        assert_eq!(asked(&["0.0.0.0:9189"]), "http://127.0.0.1:9189/");
+        assert_eq!(asked(&["[::]:9189"]), "http://[::1]:9189/");
+        assert_eq!(asked(&["10.0.0.1:1", "127.0.0.1:2"]), "http://127.0.0.1:2/", "everything is served on loopback");
+        let typed = Asker::find(None, Some("10.0.0.1:7".parse().unwrap()), &serving(&["0.0.0.0:9189"]));
+        assert_eq!(typed.unwrap().base(), "http://10.0.0.1:7/");
+        let url = Asker::find(Some("https://me:secret@proxy/watch"), None, &serving(&[]));
+        assert_eq!(url.unwrap().base(), "https://proxy/watch");
+        assert!(Asker::find(None, None, &serving(&[])).unwrap_err().to_string().contains("--listen"));
+    }
+
+    #[tokio::test]
+    async fn a_path_stays_below_where_it_asks() {
+        let echo = async |uri: axum::http::Uri| uri.to_string();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(echo)).await });
+        let base = format!("http://{address}/below");
+        let asker = Asker::find(Some(&base), None, &Whereabouts { listen: Vec::new(), state_dir: None }).unwrap();
+        for (path, expected) in [("livez", "/below/livez"), ("/livez", "/below/livez"), ("//evil/x", "/below/evil/x")] {
+            let answer = asker.get(path, Some("a=1"), Duration::from_secs(5)).await.unwrap();
+            assert_eq!(String::from_utf8(answer.body).unwrap(), format!("{expected}?a=1"));
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The ground that a watch would stand on: the state directory, the place of the notice file, the addresses that it
+//! serves on. Nothing is written, and nothing is taken from a daemon that runs; files are looked at on another thread
+//! under a limit, since their mounts may hang.
+
+use crate::cli::ask::Asker;
+use crate::config::{Expose, Settings};
+use crate::daemon::{notice_file, state_dir};
+use crate::model::{Finding, Weight};
+use rustix::fs::{Access, access, statvfs};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpSocket;
+
+/// Below this a disk counts as full: an episode's journal is some tens of kilobytes.
+const ROOM: u64 = 1 << 20;
+
+/// How long an address that is taken may think about who it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+const STATE: &str = "state directory";
+const NOTICE: &str = "notice file";
+const ENDPOINT: &str = "endpoint";
+
+/// Looks at the state directory and the notice file, within `limit`.
+pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> {
+    let named = settings.state_dir.clone();
+    let looking = tokio::task::spawn_blocking(move || {
+        let place = state_dir::choose(named.as_deref(), state_dir::User::current(), |name| std::env::var_os(name));
+        let mut found = vec![state(place.as_deref(), named.is_some())];
+        found.extend(full(place.as_deref()));
+        found.push(notice(&notice_file::path(&place.unwrap_or_else(std::env::temp_dir))));
+        found
+    });
+    match tokio::time::timeout(limit, looking).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) | Err(_) => {
+            vec![Finding::new(Weight::Error, STATE, "could not be looked at in time (does its mount answer?)")]
+        }
+    }
+}
+
+fn state(place: Option<&Path>, is_named: bool) -> Finding {
+    let Some(place) = place else {
+        let sentence = "there is none for this user ($HOME, $XDG_STATE_HOME and $STATE_DIRECTORY are not set), so a crash \
+                        would forget what was done: name one with --state-dir";
+        return Finding::new(Weight::Warning, STATE, sentence);
+    };
+    let shown = place.display();
+    match (usable(place), state_dir::held_by(place)) {
+        (_, Some(pid)) => {
+            let sentence =
+                format!("{shown} is used by the watchdog that runs (pid {pid}); a second one would not start");
+            Finding::new(Weight::Note, STATE, sentence)
+        }
+        (Ok(Standing::There), None) => Finding::new(Weight::Good, STATE, format!("{shown} can be written")),
+        (Ok(Standing::ToBeMade), None) => Finding::new(Weight::Good, STATE, format!("{shown} can be made")),
+        (Err(why), None) => {
+            let weight = if is_named { Weight::Error } else { Weight::Warning };
+            let sentence = format!(
+                "{shown} cannot be used by this user: {why}; the watch would go on in memory, a crash would forget what was \
+                 done, and `watchdog notice` would not reach it: name another with --state-dir"
+            );
+            Finding::new(weight, STATE, sentence)
+        }
+    }
+}
+
+/// A disk without room for a journal.
+fn full(place: Option<&Path>) -> Option<Finding> {
+    let place = place?;
+    let there = place.ancestors().find(|path| path.exists())?;
+    let disk = statvfs(there).ok()?;
+    let left = disk.f_bavail.saturating_mul(disk.f_frsize);
+    // Some file systems count nothing, and tell zero blocks of zero.
+    (disk.f_blocks > 0 && left < ROOM).then(|| {
+        let sentence = format!("the disk of {} is full: what is done could not be written down", place.display());
+        Finding::new(Weight::Warning, STATE, sentence)
+    })
+}
+
+fn notice(file: &Path) -> Finding {
+    let shown = file.display();
+    if file.is_dir() {
+        return Finding::new(Weight::Error, NOTICE, format!("{shown} is a directory: remove it"));
+    }
+    match usable(file.parent().unwrap_or(Path::new("/"))) {
+        Ok(Standing::There | Standing::ToBeMade) => {
+            Finding::new(Weight::Good, NOTICE, format!("{shown} is written on a notice"))
+        }
+        Err(why) => {
+            let sentence =
+                format!("{shown} could not be written by this user ({why}): who waits for it would not see a notice");
+            Finding::new(Weight::Warning, NOTICE, sentence)
+        }
+    }
+}
+
+/// Whether a directory that can be used is there yet.
+enum Standing {
+    There,
+    ToBeMade,
+}
+
+/// Whether a directory can be written by us, or be made.
+fn usable(directory: &Path) -> Result<Standing, String> {
+    let (there, standing) = match directory.ancestors().find(|path| path.symlink_metadata().is_ok()) {
+        Some(there) if there == directory => (there, Standing::There),
+        Some(above) => (above, Standing::ToBeMade),
+        None => return Err("no directory above it exists".to_owned()),
+    };
+    let kind = fs::metadata(there).map_err(|error| format!("{}: {}", there.display(), words(&error)))?;
+    if !kind.is_dir() {
+        return Err(format!("{} is not a directory", there.display()));
+    }
+    match access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(standing),
+        Err(error) => Err(format!("{}: {}", there.display(), words(&error.into()))),
+    }
+}
+
+/// A system error without its number.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_lowercase()
+}
+
+/// Looks whether the addresses that are to be served on can be had.
+pub(super) async fn endpoint(settings: &Settings) -> Vec<Finding> {
+    if settings.listen.is_empty() {
+        return vec![Finding::new(
+            Weight::Note,
+            ENDPOINT,
+            "off: nobody can ask /healthz, /readyz or `watchdog status`",
+        )];
+    }
+    let mut found = Vec::new();
+    for address in &settings.listen {
+        found.push(match bind(*address) {
+            Ok(()) => Finding::new(Weight::Good, ENDPOINT, format!("http://{address} is free")),
+            Err(error) => taken(*address, &error).await,
+        });
+        if !address.ip().is_loopback() && settings.expose == Expose::All {
+            let sentence = format!(
+                "whoever reaches http://{address} sees the names of the steps and what they print (expose = \"all\")"
+            );
+            found.push(Finding::new(Weight::Note, ENDPOINT, sentence));
+        }
+    }
+    found
+}
+
+/// Binds and lets go. Without listening on it, nobody is answered or turned away, and a daemon that starts in this very
+/// moment can still have it.
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of io errors are not ours, and more are to come")]
+async fn taken(address: SocketAddr, error: &io::Error) -> Finding {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse if is_a_watchdog(address).await => {
+            let sentence = format!("http://{address} is served by a watchdog that runs");
+            return Finding::new(Weight::Note, ENDPOINT, sentence);
+        }
+        io::ErrorKind::AddrInUse => {
+            "is taken by another program: give another address with `listen`, or \"off\"".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "is no address of this machine: give another with `listen`".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "cannot be had: ports below 1024 need rights; give a higher one with `listen`".to_owned()
+        }
+        _ => format!("cannot be had ({}): give another with `listen`, or \"off\"", words(error)),
+    };
+    Finding::new(Weight::Error, ENDPOINT, format!("http://{address} {why}"))
+}
+
+/// Whether a watchdog answers there.
+async fn is_a_watchdog(address: SocketAddr) -> bool {
+    let Ok(asker) = Asker::at(address) else { return false };
+    let answer = asker.get("livez", None, PATIENCE).await;
+    answer.is_ok_and(|answer| answer.body.starts_with(b"the loop "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::*;
+    use crate::daemon::state_dir::StateDir;
+    use tempfile::TempDir;
+
+    fn weight_and(part: &str, finding: &Finding) -> Weight {
+        assert!(finding.sentence.contains(part), "{finding:?}");
+        finding.weight
+    }
+
+    #[test]
+    fn a_state_directory_is_looked_at_and_left_as_it_is() {
+        let root = TempDir::new().unwrap();
+        let fresh = root.path().join("a/b");
+        assert_eq!(weight_and("can be made", &state(Some(&fresh), true)), Weight::Good);
+        assert!(!root.path().join("a").exists(), "nothing is made");
+        let held = StateDir::take(&fresh).unwrap();
+        let pid = format!("(pid {})", std::process::id());
+        assert_eq!(weight_and(&pid, &state(Some(&fresh), true)), Weight::Note);
+        drop(held);
+        fs::write(root.path().join("file"), "").unwrap();
+        let wrong = root.path().join("file/state");
+        assert_eq!(weight_and("is not a directory", &state(Some(&wrong), true)), Weight::Error);
+        assert_eq!(state(Some(&wrong), false).weight, Weight::Warning);
+        assert_eq!(weight_and("--state-dir", &state(None, false)), Weight::Warning);
+    }
+
+    #[test]
+    fn a_directory_in_place_of_the_notice_file_is_an_error() {
+        let root = TempDir::new().unwrap();
+        let file = root.path().join("run/notice.json");
+        assert_eq!(weight_and("is written on a notice", &notice(&file)), Weight::Good);
+        fs::create_dir_all(&file).unwrap();
+        assert_eq!(weight_and("is a directory", &notice(&file)), Weight::Error);
+        fs::write(root.path().join("file"), "").unwrap();
+        let wrong = root.path().join("file/notice.json");
+        assert_eq!(weight_and("is not a directory", &notice(&wrong)), Weight::Warning);
+    }
+
+    #[tokio::test]
+    async fn a_port_is_free_or_ours_or_taken() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = other.local_addr().unwrap();
+        let error = bind(address).unwrap_err();
+        assert_eq!(weight_and("another program", &taken(address, &error).await), Weight::Error);
+        drop(other);
+        bind(address).unwrap();
+
+        let ours = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = ours.local_addr().unwrap();
+        let livez = axum::Router::new().route("/livez", axum::routing::get("the loop turns\n"));
+        tokio::spawn(async move { axum::serve(ours, livez).await });
+        let error = bind(address).unwrap_err();
+        assert_eq!(weight_and("by a watchdog that runs", &taken(address, &error).await), Weight::Note);
+
+        let elsewhere: SocketAddr = "192.0.2.1:9189".parse().unwrap();
+        let error = bind(elsewhere).unwrap_err();
+        assert_eq!(weight_and("no address of this machine", &taken(elsewhere, &error).await), Weight::Error);
+    }
+}

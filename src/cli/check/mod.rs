@@ -1,0 +1,177 @@
+//! `watchdog check`: is the configuration right, and would it work here? Everything that a notice would need is looked
+//! at: sources, steps, the plan, the state directory, the notice file, the endpoint. It changes nothing, takes nothing
+//! from a daemon that runs, and ends within a bounded time whatever hangs.
+
+mod ground;
+mod report;
+mod time;
+
+use super::args::CheckArgs;
+use super::{Exit, complain, run};
+use crate::actions::Place;
+use crate::config::{Settings, SourceSetting, StepSetting};
+use crate::daemon::poller::{Look, look};
+use crate::model::{Finding, Weight};
+use crate::sources::metadata::MetadataClient;
+use crate::sources::{Ear, Identity, Memory};
+use futures_util::future::join_all;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use report::Report;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long one look may take. What needs longer than this would be no use in an interruption either.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long looks at files that hang may hold up the end.
+const LAST_WORK: Duration = Duration::from_millis(200);
+
+/// Looks at everything, and says what was found.
+pub fn check(args: &CheckArgs, settings: &Settings) -> Exit {
+    let runtime = match run::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return super::end(Err(error)),
+    };
+    let findings = runtime.block_on(findings(settings));
+    runtime.shutdown_timeout(LAST_WORK);
+    let report = Report::of(findings);
+    let printed = if args.json { report.print_json() } else { report.print() };
+    match printed {
+        Ok(()) => report.exit(),
+        Err(error) => {
+            complain(&format!("the report could not be printed: {error}"));
+            Exit::Wrong
+        }
+    }
+}
+
+async fn findings(settings: &Settings) -> Vec<Finding> {
+    let waiting = Waiting::show();
+    let (looks, files, endpoint) = tokio::join!(
+        join_all(settings.sources.iter().map(|source| waiting.during(source.kind, source_seen(source)))),
+        waiting.during("files", ground::files(settings, LIMIT)),
+        waiting.during("addresses", ground::endpoint(settings)),
+    );
+    // Steps are looked at as the machine that the sources know, as they would be done.
+    let place = place(settings, &looks);
+    let steps =
+        join_all(settings.steps.iter().map(|step| waiting.during(step.name.as_str(), step_seen(step, &place)))).await;
+    waiting.end();
+
+    let mut all = vec![configuration(settings)];
+    all.extend(looks.into_iter().flat_map(|look| look.findings));
+    all.extend(steps.into_iter().flatten());
+    all.extend(time::findings(&settings.policy));
+    all.extend(files);
+    all.extend(endpoint);
+    all.extend(settings.warnings.iter().cloned());
+    all
+}
+
+fn configuration(settings: &Settings) -> Finding {
+    let read = match &settings.origin {
+        Some(path) => path.display().to_string(),
+        None => "flags and variables alone".to_owned(),
+    };
+    let steps = match settings.steps.len() {
+        1 => "1 step".to_owned(),
+        count => format!("{count} steps"),
+    };
+    Finding::new(Weight::Good, "configuration", format!("{read}: {steps}"))
+}
+
+async fn source_seen(setting: &SourceSetting) -> Look {
+    let subject = format!("source {}", setting.kind);
+    let only = |weight, sentence: String| Look {
+        identity: Identity::default(),
+        findings: vec![Finding::new(weight, subject.clone(), sentence)],
+    };
+    let source = match &setting.ear {
+        Ear::Asked(source) => source,
+        Ear::Signals => return only(Weight::Good, "told by signals; there is nothing to ask".to_owned()),
+    };
+    let client = match MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now) {
+        Ok(client) => client,
+        Err(error) => return only(Weight::Error, format!("the HTTP client for it cannot be built: {error}")),
+    };
+    let memory = Memory::new();
+    match tokio::time::timeout(LIMIT, look(source.as_ref(), &client, &memory)).await {
+        Ok(look) => look,
+        Err(_) => only(
+            Weight::Error,
+            format!("{} answers too slowly: not all could be asked within {} s", source.endpoint(), LIMIT.as_secs()),
+        ),
+    }
+}
+
+/// Where a daemon would know itself to be.
+fn place(settings: &Settings, looks: &[Look]) -> Place {
+    let known = looks.iter().map(|look| &look.identity).find(|identity| !identity.instance_id.is_empty());
+    let identity = known.cloned().unwrap_or_default();
+    let endpoint = settings.sources.iter().find_map(|source| match &source.ear {
+        Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
+        Ear::Signals => None,
+    });
+    Place {
+        instance_id: identity.instance_id,
+        addresses: identity.addresses,
+        region: identity.region,
+        metadata_endpoint: endpoint.unwrap_or_default(),
+    }
+}
+
+/// What an action says of itself, under the name of its step.
+async fn step_seen(step: &StepSetting, place: &Place) -> Vec<Finding> {
+    let subject = format!("step {}", step.name);
+    match tokio::time::timeout(LIMIT, step.action.check(place)).await {
+        Ok(found) => found
+            .into_iter()
+            .map(|Finding { weight, subject: part, sentence }| {
+                let sentence = if part == step.kind { sentence } else { format!("{part}: {sentence}") };
+                Finding::new(weight, subject.clone(), sentence)
+            })
+            .collect(),
+        Err(_) => {
+            let sentence = format!("could not be looked at within {} s", LIMIT.as_secs());
+            vec![Finding::new(Weight::Error, subject, sentence)]
+        }
+    }
+}
+
+/// What is waited for, shown on a terminal.
+struct Waiting {
+    bar: ProgressBar,
+    names: Mutex<Vec<String>>,
+}
+
+impl Waiting {
+    fn show() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self { bar, names: Mutex::default() }
+    }
+
+    async fn during<T>(&self, name: &str, work: impl Future<Output = T>) -> T {
+        self.change(|names| names.push(name.to_owned()));
+        let done = work.await;
+        self.change(|names| {
+            if let Some(at) = names.iter().position(|other| other == name) {
+                names.remove(at);
+            }
+        });
+        done
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<String>)) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut names);
+        self.bar.set_message(format!("looking at {}", names.join(", ")));
+    }
+
+    fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,154 @@
+//! What was found, as it is printed: a line for each finding, those of one subject together, and a verdict.
+
+use crate::cli::{Exit, print, printable};
+use crate::model::{Finding, Weight};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+/// A subject is not padded beyond this, so that one long name does not move every line.
+const WIDEST: usize = 30;
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    findings: Vec<Finding>,
+    warnings: usize,
+    errors: usize,
+}
+
+/// Whether what is printed may have colours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Paint {
+    Colours,
+    Plain,
+}
+
+impl Report {
+    /// The report of these findings: subjects in the order in which each was first named, its findings as they came.
+    pub(super) fn of(mut findings: Vec<Finding>) -> Self {
+        let mut order: Vec<String> = Vec::new();
+        for finding in &findings {
+            if !order.contains(&finding.subject) {
+                order.push(finding.subject.clone());
+            }
+        }
+        findings.sort_by_key(|finding| order.iter().position(|subject| *subject == finding.subject));
+        let count = |weight| findings.iter().filter(|finding| finding.weight == weight).count();
+        Self { warnings: count(Weight::Warning), errors: count(Weight::Error), findings }
+    }
+
+    /// How the command ends: warnings are no reason not to start.
+    pub(super) fn exit(&self) -> Exit {
+        if self.errors == 0 { Exit::Well } else { Exit::Wrong }
+    }
+
+    /// Prints it for people.
+    ///
+    /// # Errors
+    /// Where stdout cannot be written.
+    pub(super) fn print(&self) -> anyhow::Result<()> {
+        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print(&self.text(if colours { Paint::Colours } else { Paint::Plain }))
+    }
+
+    /// Prints it for machines, one object.
+    ///
+    /// # Errors
+    /// Where stdout cannot be written.
+    pub(super) fn print_json(&self) -> anyhow::Result<()> {
+        print(&format!("{}\n", serde_json::to_string(self)?))
+    }
+
+    fn text(&self, paint: Paint) -> String {
+        let width = |subject: &str| subject.chars().count();
+        let widest = self.findings.iter().map(|finding| width(&finding.subject)).filter(|width| *width <= WIDEST).max();
+        let widest = widest.unwrap_or_default();
+        let mut text = String::new();
+        for Finding { weight, subject, sentence } in &self.findings {
+            let (sign, colour) = sign(*weight);
+            let sign = painted(&format!("{sign:<9}"), colour, paint);
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{sign}  {:<widest$}  {}", printable(subject), printable(sentence));
+        }
+        let worst = match (self.errors, self.warnings) {
+            (0, 0) => Weight::Good,
+            (0, _) => Weight::Warning,
+            (_, _) => Weight::Error,
+        };
+        let _ = writeln!(text, "{}", painted(&self.verdict(), sign(worst).1, paint));
+        text
+    }
+
+    fn verdict(&self) -> String {
+        let warnings = match self.warnings {
+            1 => "1 warning".to_owned(),
+            count => format!("{count} warnings"),
+        };
+        match (self.errors, self.warnings) {
+            (0, 0) => "all well: it would work here".to_owned(),
+            (0, _) => format!("{warnings}, no errors: it would work here; see what the warnings may cost"),
+            (1, _) => format!("{warnings}, 1 error: it would not work here as configured"),
+            (errors, _) => format!("{warnings}, {errors} errors: it would not work here as configured"),
+        }
+    }
+}
+
+/// The sign and word of a weight, and its colour (ECMA-48, "select graphic rendition").
+const fn sign(weight: Weight) -> (&'static str, &'static str) {
+    match weight {
+        Weight::Good => ("✓ ok", "32"),
+        Weight::Note => ("· note", "36"),
+        Weight::Warning => ("! warning", "33"),
+        Weight::Error => ("✗ error", "31"),
+    }
+}
+
+fn painted(text: &str, colour: &str, paint: Paint) -> String {
+    match paint {
+        Paint::Colours => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
+        Paint::Plain => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report::of(vec![
+            Finding::new(Weight::Good, "source aws", "this machine is i-0abc"),
+            Finding::new(Weight::Error, "step save", "/job/save.sh is not executable\u{1b}[2J"),
+            Finding::new(Weight::Note, "a subject that is far longer than any that we have", "is not padded to"),
+            Finding::new(Weight::Warning, "source aws", "it is asked every 50ms"),
+        ])
+    }
+
+    #[test]
+    fn findings_of_one_subject_stand_together_and_a_verdict_closes_them() {
+        insta::assert_snapshot!(report().text(Paint::Plain), @r#"
+    ✓ ok       source aws  this machine is i-0abc
+    ! warning  source aws  it is asked every 50ms
+    ✗ error    step save   /job/save.sh is not executable�[2J
+    · note     a subject that is far longer than any that we have  is not padded to
+    1 warning, 1 error: it would not work here as configured
+    "#);
+        assert_eq!(report().exit(), Exit::Wrong);
+    }
+
+    #[test]
+    fn colours_stand_around_signs_alone() {
+        let text = report().text(Paint::Colours);
+        assert!(text.starts_with("\u{1b}[32m✓ ok     \u{1b}[0m  source aws"), "{text:?}");
+        assert!(text.ends_with("\u{1b}[31m1 warning, 1 error: it would not work here as configured\u{1b}[0m\n"));
+    }
+
+    #[test]
+    fn warnings_alone_are_no_reason_not_to_start() {
+        let warned = Report::of(vec![Finding::new(Weight::Warning, "plan", "too long")]);
+        assert_eq!(warned.exit(), Exit::Well);
+        assert!(warned.verdict().starts_with("1 warning, no errors"));
+        let well = Report::of(vec![Finding::new(Weight::Note, "endpoint", "off")]);
+        assert_eq!((well.exit(), well.verdict().as_str()), (Exit::Well, "all well: it would work here"));
+    }
+}

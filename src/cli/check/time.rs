@@ -1,0 +1,291 @@
+//! Does the time suffice? The plan that each kind of notice would get, said in words: what fits, what would be skipped or
+//! cut short, and which step is to blame. Pure: the planner itself is asked, with the worst that the poll interval does.
+
+use crate::decide::Watchdog;
+use crate::model::{Finding, Moment, NoticeKind, Policy, Spoken, Step, StepName, Weight, millis};
+use crate::status::USUAL_WINDOW;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What these findings are about.
+const SUBJECT: &str = "plan";
+
+/// A share that is short of its needs by less than this is rounding.
+const TRIFLE: Duration = Duration::from_millis(50);
+
+/// What the plan would be for each kind of notice that a step is for.
+pub(super) fn findings(policy: &Policy) -> Vec<Finding> {
+    if policy.steps.is_empty() {
+        return Vec::new();
+    }
+    let watchdog = Watchdog::new(policy.clone());
+    let mut found: Vec<Finding> = cases(policy).iter().filter_map(|case| weigh(&watchdog, case)).collect();
+    let usable = usable(policy, &cases(policy)[0]);
+    for step in &policy.steps {
+        if let Some(timeout) = step.timeout.filter(|timeout| *timeout > usable) {
+            let sentence = format!(
+                "its timeout, {}, is more than an interruption ever leaves ({})",
+                Spoken(timeout),
+                Spoken(usable)
+            );
+            found.push(Finding::new(Weight::Note, format!("step {}", step.name), sentence));
+        }
+    }
+    found
+}
+
+/// A way in which the machine may be taken, as far as its time differs from another's.
+struct Case {
+    what: &'static str,
+    kind: NoticeKind,
+    /// The time from the notice to its deadline.
+    window: Duration,
+    /// How much of it may pass before we hear.
+    lag: Duration,
+    /// How much it matters where the needs do not fit.
+    weight: Weight,
+    /// Said where the needs do not fit.
+    aside: &'static str,
+}
+
+fn cases(policy: &Policy) -> Vec<Case> {
+    let lag = policy.sources.iter().map(|listening| listening.interval).max().unwrap_or_default();
+    let interruption = NoticeKind::Interruption;
+    let assumed = |what, kind| Case {
+        what,
+        kind,
+        // An assumed window begins when the notice is heard.
+        window: policy.assume.window(kind),
+        lag: Duration::ZERO,
+        weight: Weight::Warning,
+        aside: "",
+    };
+    vec![
+        Case {
+            what: "an interruption",
+            kind: interruption,
+            window: USUAL_WINDOW,
+            lag,
+            weight: Weight::Warning,
+            aside: "",
+        },
+        Case {
+            what: "a hibernation",
+            kind: interruption,
+            window: policy.assume.hibernate,
+            lag: Duration::ZERO,
+            // Most machines are set to terminate.
+            weight: Weight::Note,
+            aside: " (this matters only where the machine is set to hibernate when it is interrupted)",
+        },
+        assumed("a scale-in", NoticeKind::ScaleIn),
+        assumed("a shutdown", NoticeKind::Shutdown),
+        assumed("a rebalance recommendation", NoticeKind::Rebalance),
+        assumed("maintenance", NoticeKind::Maintenance),
+    ]
+}
+
+/// What is left of the window when we hear.
+fn heard(policy: &Policy, case: &Case) -> Duration {
+    case.window.saturating_sub(case.lag).max(policy.least_window)
+}
+
+fn reserve(policy: &Policy, case: &Case) -> Duration {
+    policy.reserve.min(heard(policy, case) / 10)
+}
+
+/// What is left of that for steps.
+fn usable(policy: &Policy, case: &Case) -> Duration {
+    heard(policy, case).saturating_sub(reserve(policy, case))
+}
+
+fn weigh(watchdog: &Watchdog, case: &Case) -> Option<Finding> {
+    let policy = watchdog.policy();
+    let due: Vec<&Step> = policy.steps.iter().filter(|step| step.on.contains(&case.kind)).collect();
+    if due.is_empty() {
+        let matters =
+            case.kind == NoticeKind::Interruption && case.weight == Weight::Warning && !policy.sources.is_empty();
+        return matters.then(|| {
+            let sentence = "no step is for an interruption: when the machine is taken back, nothing is done (see `on`)";
+            Finding::new(Weight::Warning, SUBJECT, sentence)
+        });
+    }
+    let now = Moment::from_millis(0);
+    let plan = watchdog.plan_against(case.kind, heard(policy, case), now);
+    let losses: Vec<String> = due
+        .iter()
+        .filter_map(|step| {
+            let slot = plan.slot(&step.name)?;
+            let share = slot.latest_end.since(slot.start_by);
+            if slot.skip {
+                Some(format!("{} is skipped (it is optional)", step.name))
+            } else if share + TRIFLE < step.needs {
+                Some(format!("{} gets {} of its {}", step.name, Spoken(share), Spoken(step.needs)))
+            } else {
+                None
+            }
+        })
+        .collect();
+    let path = heaviest(&due);
+    let leaves = format!("{} leaves {} for steps ({})", case.what, Spoken(usable(policy, case)), parts(policy, case));
+    let needs = format!("{} {}", arrows(&path), needed(&path));
+    if losses.is_empty() {
+        // What nobody would miss is not said where it fits.
+        let is_odd = case.weight < Weight::Warning;
+        return (!is_odd).then(|| Finding::new(Weight::Good, SUBJECT, format!("{leaves}; {needs}")));
+    }
+    let sentence = format!("{leaves}, and {needs}: {}; {}{}", losses.join(", "), cure(policy, case, &path), case.aside);
+    Some(Finding::new(case.weight, SUBJECT, sentence))
+}
+
+/// What to do about a path that does not fit, and whose fault it is.
+fn cure(policy: &Policy, case: &Case, path: &[&Step]) -> String {
+    let sum: Duration = path.iter().map(|step| step.needs).sum();
+    let unhurried = Case { lag: Duration::ZERO, aside: "", ..*case };
+    if sum <= usable(policy, &unhurried) {
+        return "a shorter poll-interval leaves enough".to_owned();
+    }
+    let longest = path.iter().max_by_key(|step| step.needs);
+    match longest.filter(|_| path.len() > 1) {
+        Some(step) => format!(
+            "most of it is {}'s: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the \
+             others without `after`",
+            step.name
+        ),
+        None => "`watchdog rehearse` measures what it takes; save less at a time".to_owned(),
+    }
+}
+
+/// `120s, less until it is heard and 5s in reserve`.
+fn parts(policy: &Policy, case: &Case) -> String {
+    let window = format!("{}s", case.window.as_secs());
+    let reserve = Spoken(reserve(policy, case));
+    match case.kind {
+        NoticeKind::Interruption if case.window == USUAL_WINDOW && case.lag.is_zero() => {
+            format!("{window}, less {reserve} in reserve")
+        }
+        NoticeKind::Interruption if case.window == USUAL_WINDOW => {
+            format!("{window}, less up to {} until it is heard and {reserve} in reserve", Spoken(case.lag))
+        }
+        NoticeKind::Interruption
+        | NoticeKind::ScaleIn
+        | NoticeKind::Shutdown
+        | NoticeKind::Rebalance
+        | NoticeKind::Maintenance => format!("{window} assumed, less {reserve} in reserve"),
+    }
+}
+
+fn arrows(path: &[&Step]) -> String {
+    path.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(" → ")
+}
+
+fn needed(path: &[&Step]) -> String {
+    let sum = Spoken(path.iter().map(|step| step.needs).sum());
+    match path.len() {
+        1 => format!("needs {sum}"),
+        _ => format!("need {sum} together"),
+    }
+}
+
+/// The path of steps that wait for each other and need the most time.
+fn heaviest<'a>(due: &[&'a Step]) -> Vec<&'a Step> {
+    let by_name: BTreeMap<&StepName, &'a Step> = due.iter().map(|step| (&step.name, *step)).collect();
+    let mut sums: BTreeMap<&StepName, (u64, Option<&'a Step>)> = BTreeMap::new();
+    // The policy has no circle, so as many rounds as there are steps reach every sum.
+    for _ in due {
+        for step in due {
+            let before = step.after.iter().filter_map(|name| by_name.get(name).copied());
+            let best = before.max_by_key(|before| sums.get(&before.name).map_or(0, |(sum, _)| *sum));
+            let led = best.and_then(|best| sums.get(&best.name)).map_or(0, |(sum, _)| *sum);
+            sums.insert(&step.name, (led + millis(step.needs), best));
+        }
+    }
+    // Of equal ones the first declared, so that what is said does not depend on chance.
+    let mut last = due.iter().copied().rev().max_by_key(|step| sums.get(&step.name).map_or(0, |(sum, _)| *sum));
+    let mut path = Vec::new();
+    while let Some(step) = last {
+        path.push(step);
+        last = if path.len() > due.len() { None } else { sums.get(&step.name).and_then(|(_, before)| *before) };
+    }
+    path.reverse();
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::*;
+    use crate::config::{Flags, Start, load};
+    use std::fmt::Write as _;
+
+    /// What is said of a configuration.
+    fn said(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watchdog.toml");
+        std::fs::write(&path, text).unwrap();
+        let flags = Flags { config: Some(path.to_string_lossy().into_owned()), ..Flags::default() };
+        let start = Start { variables: BTreeMap::new(), ..Start::here(flags) };
+        let settings = load(&start, crate::actions::ROWS, crate::sources::ROWS).unwrap();
+        let mut lines = String::new();
+        for Finding { weight, subject, sentence } in findings(&settings.policy) {
+            writeln!(lines, "{weight:?} {subject}: {sentence}").unwrap();
+        }
+        lines
+    }
+
+    fn step(name: &str, more: &str) -> String {
+        format!("[[step]]\nname = '{name}'\nkind = 'hook'\ncommand = ['/bin/true']\n{more}\n")
+    }
+
+    #[test]
+    fn what_fits_is_said_with_its_longest_path() {
+        let steps = [
+            step("alone", "needs = '30s'"),
+            step("drain", "needs = '20s'"),
+            step("save", "needs = '15s'\nafter = ['drain']\non = ['interruption']"),
+        ];
+        insta::assert_snapshot!(said(&steps.concat()), @r#"
+    Good plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve); drain → save need 35s together
+    Good plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve); alone needs 30s
+    "#);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_with_what_is_lost_and_by_whom() {
+        let steps = [
+            step("drain", "needs = '20s'"),
+            step("save", "needs = '90s'\nafter = ['drain']"),
+            step("upload", "needs = '30s'\noptional = true\nafter = ['save']"),
+        ];
+        insta::assert_snapshot!(said(&steps.concat()), @r#"
+    Warning plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m20s together: upload is skipped (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
+    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, upload is skipped (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after` (this matters only where the machine is set to hibernate when it is interrupted)
+    Warning plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, upload is skipped (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
+    "#);
+    }
+
+    #[test]
+    fn a_shutdown_is_held_against_the_time_that_is_assumed_for_it() {
+        let save = step("save", "needs = '45s'\ntimeout = '130s'\non = ['shutdown']");
+        insta::assert_snapshot!(said(&save), @r#"
+    Warning plan: no step is for an interruption: when the machine is taken back, nothing is done (see `on`)
+    Warning plan: a shutdown leaves 22s for steps (25s assumed, less 2.5s in reserve), and save needs 45s: save gets 22s of its 45s; `watchdog rehearse` measures what it takes; save less at a time
+    Note step save: its timeout, 2m10s, is more than an interruption ever leaves (110s)
+    "#);
+        insta::assert_snapshot!(said(&format!("{save}[assume]\nshutdown = '85s'\n")), @r#"
+    Warning plan: no step is for an interruption: when the machine is taken back, nothing is done (see `on`)
+    Good plan: a shutdown leaves 80s for steps (85s assumed, less 5s in reserve); save needs 45s
+    Note step save: its timeout, 2m10s, is more than an interruption ever leaves (110s)
+    "#);
+    }
+
+    #[test]
+    fn a_slow_poll_takes_from_the_time() {
+        let text = format!("poll-interval = '60s'\n{}", step("save", "needs = '60s'\non = ['interruption']"));
+        insta::assert_snapshot!(said(&text), @r#"
+    Warning plan: an interruption leaves 55s for steps (120s, less up to 60s until it is heard and 5s in reserve), and save needs 60s: save gets 55s of its 60s; a shorter poll-interval leaves enough
+    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and save needs 60s: save gets 55s of its 60s; `watchdog rehearse` measures what it takes; save less at a time (this matters only where the machine is set to hibernate when it is interrupted)
+    "#);
+    }
+}

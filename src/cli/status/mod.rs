@@ -1,0 +1,274 @@
+//! `watchdog status`: asks the running daemon's endpoint and shows the answer, once or as it changes; or asks one path
+//! and ends with what that says, for health checks.
+
+mod view;
+
+use super::args::StatusArgs;
+use super::ask::{Answer, Asker};
+use super::{Exit, Reader, complain, end, print_to_reader, printable};
+use crate::config::Whereabouts;
+use crate::status::{SCHEMA, Status};
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reqwest::StatusCode;
+use serde_json::Value;
+use std::io::IsTerminal;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+use view::view;
+
+/// How long an answer may take; it is made from memory.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for a probe: who asks for it waits three seconds as a rule.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a follower's question waits for a change.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// The same where seconds are counted down on a screen.
+const LIVE_WAIT: Duration = Duration::from_millis(500);
+
+/// How long a follower waits before it asks again after a failure: a restart takes about a second.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Shows the status once, or each change of it, or asks one path.
+pub fn status(args: &StatusArgs, whereabouts: &Whereabouts) -> Exit {
+    let asked = Asker::find(args.url.as_deref(), args.listen, whereabouts).and_then(|asker| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start")?;
+        runtime.block_on(async {
+            match &args.probe {
+                Some(path) => probe(&asker, path).await,
+                None => show(args, &asker).await.map(|()| Exit::Well),
+            }
+        })
+    });
+    asked.unwrap_or_else(|error| end(Err(error)))
+}
+
+/// Asks one path: well only where it answers 200. Its first line says the rest.
+async fn probe(asker: &Asker, path: &str) -> anyhow::Result<Exit> {
+    let Answer { status, body } = asker.get(path, None, PROBE_PATIENCE).await?;
+    let text = String::from_utf8_lossy(&body);
+    print_to_reader(&format!("{}\n", printable(text.lines().next().unwrap_or_default())))?;
+    Ok(if status == StatusCode::OK { Exit::Well } else { Exit::Wrong })
+}
+
+async fn show(args: &StatusArgs, asker: &Asker) -> anyhow::Result<()> {
+    if args.follow {
+        return follow(asker, Screen::of(args)).await;
+    }
+    let said = ask(asker, None, Duration::ZERO).await?;
+    let text = if args.json { format!("{}\n", said.raw) } else { view(&said.typed(asker)?) };
+    print_to_reader(&text).map(|_| ())
+}
+
+/// Shows each change until interrupted, over restarts of the daemon.
+async fn follow(asker: &Asker, screen: Screen) -> anyhow::Result<()> {
+    let wait = screen.wait();
+    let mut seen = None;
+    let mut is_gone = false;
+    loop {
+        let began = Instant::now();
+        match ask(asker, seen, wait).await {
+            Ok(said) => {
+                let is_news = is_gone || seen != Some(said.revision());
+                if screen.show(&said, asker, is_news)? == Reader::Gone {
+                    return Ok(());
+                }
+                if !is_news {
+                    // An answer before its time would make this a busy loop.
+                    sleep_until(began + wait.min(PAUSE)).await;
+                }
+                (seen, is_gone) = (Some(said.revision()), false);
+            }
+            Err(error) if seen.is_none() && !is_gone => return Err(error),
+            Err(error) => {
+                if !is_gone {
+                    screen.lose(&format!("{error:#}; still asking"));
+                }
+                // A daemon that was restarted counts from the beginning.
+                (seen, is_gone) = (None, true);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Where a follower shows what it sees.
+enum Screen {
+    /// Drawn anew in place, on a terminal.
+    Live(ProgressBar),
+    /// A line for each change.
+    Lines,
+    /// An object for each change.
+    Json,
+}
+
+impl Screen {
+    fn of(args: &StatusArgs) -> Self {
+        if args.json {
+            return Self::Json;
+        }
+        if !std::io::stdout().is_terminal() {
+            return Self::Lines;
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
+        match ProgressStyle::with_template("{msg}") {
+            Ok(style) => Self::Live(bar.with_style(style)),
+            Err(_) => Self::Lines,
+        }
+    }
+
+    const fn wait(&self) -> Duration {
+        match self {
+            Self::Live(_) => LIVE_WAIT,
+            Self::Lines | Self::Json => WAIT,
+        }
+    }
+
+    fn show(&self, said: &Said, asker: &Asker, is_news: bool) -> anyhow::Result<Reader> {
+        match self {
+            Self::Live(bar) => {
+                let status = said.typed(asker)?;
+                bar.set_message(format!("{}{}", view(&status), at(&status)));
+                Ok(Reader::There)
+            }
+            Self::Lines if is_news => {
+                let status = said.typed(asker)?;
+                print_to_reader(&format!("{} {}\n", at(&status), printable(&status.line())))
+            }
+            Self::Json if is_news => print_to_reader(&format!("{}\n", said.raw)),
+            Self::Lines | Self::Json => Ok(Reader::There),
+        }
+    }
+
+    /// Says that the daemon does not answer.
+    fn lose(&self, sentence: &str) {
+        match self {
+            Self::Live(bar) => {
+                let mut text = bar.message();
+                text.push('\n');
+                view::line(&mut text, "trouble", sentence);
+                bar.set_message(text.trim_end().to_owned());
+            }
+            Self::Lines | Self::Json => complain(sentence),
+        }
+    }
+}
+
+/// When a status was true.
+fn at(status: &Status) -> String {
+    status.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A status, as it came.
+struct Said {
+    raw: Value,
+}
+
+impl Said {
+    fn revision(&self) -> u64 {
+        self.raw.get("revision").and_then(Value::as_u64).unwrap_or_default()
+    }
+
+    /// As our own version knows it.
+    fn typed(&self, asker: &Asker) -> anyhow::Result<Status> {
+        serde_json::from_value(self.raw.clone()).with_context(|| {
+            match self.raw.get("schema").and_then(Value::as_u64) {
+                Some(schema) if schema != u64::from(SCHEMA) => format!(
+                    "the watchdog at {} is of another version (its status has schema {schema}, this one reads {SCHEMA}); ask \
+                     with --json, or with its own binary",
+                    asker.base()
+                ),
+                Some(_) | None => format!("failed to read the answer of {}; is it a watchdog?", asker.base()),
+            }
+        })
+    }
+}
+
+/// Asks once; with a revision, for what comes after it.
+async fn ask(asker: &Asker, after: Option<u64>, wait: Duration) -> anyhow::Result<Said> {
+    let query = after.map(|after| format!("after={after}&wait={}ms", wait.as_millis()));
+    let patience = if query.is_some() { wait + PATIENCE } else { PATIENCE };
+    let Answer { status, body } = asker.get("status", query.as_deref(), patience).await?;
+    let base = asker.base();
+    match status {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => bail!(
+            "{base} does not serve /status: an address that is not loopback needs expose = \"all\", and its name has to be in \
+             allowed-hosts"
+        ),
+        other => bail!("{base} answered {other}"),
+    }
+    let raw = serde_json::from_slice(&body)
+        .with_context(|| format!("failed to read the answer of {base}; is it a watchdog?"))?;
+    Ok(Said { raw })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::super::ask::LARGEST;
+    use super::view::tests::calm;
+    use super::*;
+    use axum::Router;
+    use axum::routing::get;
+    use serde_json::json;
+
+    /// Serves these routes on loopback, and returns who asks there.
+    async fn serving(routes: Router) -> Asker {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Asker::at(address).unwrap()
+    }
+
+    async fn refusal(routes: Router) -> String {
+        let asker = serving(routes).await;
+        match ask(&asker, None, WAIT).await {
+            Ok(said) => format!("{:#}", said.typed(&asker).unwrap_err()),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_asks_for_what_comes_after_what_it_saw() {
+        let echo = async |uri: axum::http::Uri| {
+            let mut status = calm(4);
+            status["asked"] = json!(uri.to_string());
+            axum::Json(status)
+        };
+        let asker = serving(Router::new().route("/status", get(echo))).await;
+        let once = ask(&asker, None, WAIT).await.unwrap();
+        assert_eq!((once.revision(), &once.raw["asked"]), (4, &json!("/status")));
+        assert_eq!(ask(&asker, Some(4), WAIT).await.unwrap().raw["asked"], "/status?after=4&wait=30000ms");
+        assert_eq!(once.typed(&asker).unwrap().revision, 4);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_status_is_explained() {
+        assert!(refusal(Router::new().route("/status", get("hello"))).await.contains("is it a watchdog?"));
+        assert!(refusal(Router::new()).await.contains("expose = \"all\""));
+        let huge = async || vec![b' '; LARGEST + 1];
+        assert!(refusal(Router::new().route("/status", get(huge))).await.contains("larger than any status"));
+        let other = async || axum::Json(json!({ "schema": 9, "revision": 1 }));
+        let said = refusal(Router::new().route("/status", get(other))).await;
+        assert!(said.contains("schema 9, this one reads 1") && said.contains("--json"), "{said}");
+        let strange = async || axum::Json(json!({ "sources": 3 }));
+        assert!(refusal(Router::new().route("/status", get(strange))).await.contains("is it a watchdog?"));
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_well_with_200_alone() {
+        let ill = async || (StatusCode::SERVICE_UNAVAILABLE, "leaving\nmore\n");
+        let asker = serving(Router::new().route("/livez", get("the loop turns\n")).route("/readyz", get(ill))).await;
+        assert_eq!(probe(&asker, "/livez").await.unwrap(), Exit::Well);
+        assert_eq!(probe(&asker, "livez").await.unwrap(), Exit::Well);
+        assert_eq!(probe(&asker, "readyz").await.unwrap(), Exit::Wrong);
+        assert_eq!(probe(&asker, "nothing").await.unwrap(), Exit::Wrong);
+        let nobody = Asker::at("127.0.0.1:1".parse().unwrap()).unwrap();
+        assert!(probe(&nobody, "livez").await.unwrap_err().to_string().contains("no watchdog answers"));
+    }
+}
