@@ -229,6 +229,7 @@ fn read_pid(lock: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    #![expect(clippy::disallowed_methods, reason = "a test without a runtime holds nobody up")]
 
     use super::*;
     use std::os::unix::fs::PermissionsExt;

@@ -30,7 +30,11 @@ impl Moto {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let moto = Self { url: format!("http://127.0.0.1:{port}"), child, http: reqwest::Client::builder().no_proxy().build().unwrap() };
+        let moto = Self {
+            url: format!("http://127.0.0.1:{port}"),
+            child,
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        };
         let patience = Instant::now() + Duration::from_secs(60);
         while moto.http.get(format!("{}/moto-api/data.json", moto.url)).send().await.is_err() {
             assert!(Instant::now() < patience, "moto_server did not come up within a minute");
