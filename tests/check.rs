@@ -1,5 +1,6 @@
 //! `watchdog check` and `watchdog status`, the real binary against the emulator and against a watchdog that runs.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by failing")]
+#![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

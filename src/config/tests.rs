@@ -543,7 +543,7 @@ name = "tell"
 kind = "hook"
 "#), @r#"
     watchdog.toml:6: step "checkpoint": unknown key "timout"; did you mean "timeout"?
-    watchdog.toml:7: step "checkpoint": needs: "2m" is more than its timeout, "90s"
+    watchdog.toml:7: step "checkpoint": needs: "120s" is more than its timeout, "90s"
     watchdog.toml:11: step 2: name: "Check Point" is no name; a name is of a-z, 0-9, "-", "_" and ".", at most 64 characters
     watchdog.toml:12: step 2: kind: unknown kind of step "hok"; did you mean "hook"?
     watchdog.toml:14: step 3: name is missing

@@ -156,7 +156,7 @@ async fn misses_count_up_without_a_revision_until_the_source_is_blind() {
 async fn seconds_left_run_on_between_postings() {
     let mut it = Loop::new();
     let revision = it.answer(vec![interruption(now(125))], now(5));
-    assert_eq!(it.board.read().line(), "interruption: 2m left; checkpoint running");
+    assert_eq!(it.board.read().line(), "interruption: 120s left; checkpoint running");
     tokio::time::advance(Duration::from_millis(4_500)).await;
     let read = it.board.read();
     assert_eq!(read.revision, revision);
