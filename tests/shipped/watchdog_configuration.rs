@@ -18,6 +18,7 @@ pub(crate) fn is_taken(name: &str, configuration: &str) {
         .env("STATE_DIRECTORY", directory.path().join("state"))
         // Nothing listens there, so this machine is plainly not on EC2.
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         .stdin(Stdio::null())
         .output()
         .unwrap();
