@@ -150,9 +150,10 @@ fn named(notice: &Notice) -> String {
         Stated::In(span) => format!(" in {}", Spoken(span)),
         Stated::Unsaid => String::new(),
     };
-    // Where the cloud's own words say no more than the action and its time, they are not said twice.
-    let says_more = !notice.detail.starts_with(notice.action.word());
-    let detail = if notice.detail.is_empty() || !says_more { String::new() } else { format!(" ({})", notice.detail) };
+    // Where the cloud's own words begin with the action and its time, these are not said twice; a doubt that follows is.
+    let said = format!("{}{time}", notice.action);
+    let more = notice.detail.strip_prefix(&said).unwrap_or(&notice.detail).trim_start_matches([' ', ',', ';']);
+    let detail = if more.is_empty() { String::new() } else { format!(" ({more})") };
     // A signal's own notice is called as its source is.
     let (kind, source) = (notice.kind(), &notice.key.source);
     let from = if kind.word() == source.as_str() { kind.to_string() } else { format!("{kind} from {source}") };
