@@ -9,24 +9,30 @@ mod script;
 mod tokens;
 
 pub use script::{
-    Action, Behaviour, Connections, Interruption, MaintenanceEvent, Protocol, Script, Stands, StatedTime, Trouble,
+    Action, Behaviour, Connections, DateHeader, Interruption, MaintenanceEvent, Protocol, Script, Stands, StatedTime,
+    Trouble,
 };
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use reply::{Asked, Reply};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokens::Tokens;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// What `watchdog emulate aws` can be told.
@@ -159,7 +165,7 @@ impl Emulator {
     }
 
     /// Decides on one request, all at one instant.
-    fn decide(&self, request: &Request) -> Decision {
+    fn decide(&self, request: &Request<Body>) -> Decision {
         let elapsed = self.elapsed();
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -185,7 +191,7 @@ impl Emulator {
                 _ => false,
             });
         }
-        Decision { reply, trouble, connections: inner.script.connections, now }
+        Decision { reply, trouble, connections: inner.script.connections, date: inner.script.date, now }
     }
 }
 
@@ -193,6 +199,7 @@ struct Decision {
     reply: Reply,
     trouble: Option<Behaviour>,
     connections: Connections,
+    date: DateHeader,
     now: Timestamp,
 }
 
@@ -201,8 +208,32 @@ struct Decision {
 /// # Errors
 /// What the listener reports.
 pub async fn serve(listener: TcpListener, emulator: Emulator) -> std::io::Result<()> {
-    let router = axum::Router::new().fallback(answer).with_state(emulator);
-    axum::serve(listener, router).await
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => return Err(error),
+            },
+            Some(_) = connections.join_next() => continue,
+        };
+        let emulator = emulator.clone();
+        let answering = service_fn(move |request: Request<Incoming>| {
+            let emulator = emulator.clone();
+            async move { Ok::<_, Infallible>(answer(emulator, request.map(Body::new)).await) }
+        });
+        // The script says whether a Date is sent, so hyper must not add one.
+        let connection =
+            http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), answering);
+        connections.spawn(async { drop(connection.await) });
+    }
+}
+
+/// Whether accepting failed for one connection only, which its client broke off.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset)
 }
 
 /// Lines for a shell to `eval`, by which AWS SDKs and this watchdog ask the emulator.
@@ -210,16 +241,17 @@ pub fn environment(address: SocketAddr) -> String {
     format!("export AWS_EC2_METADATA_SERVICE_ENDPOINT=http://{address}\n")
 }
 
-async fn answer(State(emulator): State<Emulator>, request: Request) -> Response {
-    let Decision { reply, trouble, connections, now } = emulator.decide(&request);
+async fn answer(emulator: Emulator, request: Request<Body>) -> Response {
+    let Decision { reply, trouble, connections, date, now } = emulator.decide(&request);
     let mut response = match trouble {
         Some(behaviour) => misbehave(behaviour, reply).await,
         None => plainly(reply),
     };
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("EC2ws"));
-    if let Some(date) =
-        DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok().and_then(|date| HeaderValue::from_str(&date).ok())
+    if date == DateHeader::Sent
+        && let Some(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok()
+        && let Ok(date) = HeaderValue::from_str(&date)
     {
         headers.insert(DATE, date);
     }
@@ -254,7 +286,7 @@ async fn misbehave(behaviour: Behaviour, reply: Reply) -> Response {
         Behaviour::Silent => std::future::pending().await,
         Behaviour::Endless => {
             let line = Bytes::from_static(&[b'x'; 4096]);
-            let lines = futures_util::stream::repeat_with(move || Ok::<_, std::convert::Infallible>(line.clone()));
+            let lines = futures_util::stream::repeat_with(move || Ok::<_, Infallible>(line.clone()));
             Body::from_stream(lines).into_response()
         }
         Behaviour::Redirect(to) => {

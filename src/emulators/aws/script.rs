@@ -26,6 +26,8 @@ pub struct Script {
     pub longest_session: Duration,
     /// How far its clock is ahead of ours.
     pub ahead: SignedDuration,
+    /// Whether its answers tell its time.
+    pub date: DateHeader,
     /// What is spoiled; the first that matches counts.
     pub troubles: Vec<Trouble>,
 }
@@ -133,6 +135,15 @@ pub enum Connections {
     ClosedEachTime,
 }
 
+/// Whether answers tell the service's time. The real service does; a proxy in between may not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DateHeader {
+    /// Yes.
+    Sent,
+    /// No.
+    LeftOut,
+}
+
 /// A request that is answered badly.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trouble {
@@ -214,6 +225,7 @@ impl Default for Script {
             connections: Connections::KeptOpen,
             longest_session: Duration::from_secs(21_600),
             ahead: SignedDuration::ZERO,
+            date: DateHeader::Sent,
             troubles: Vec::new(),
         }
     }
