@@ -5,7 +5,7 @@
 use spot_watchdog::actions::hook::{Hook, Settings};
 use spot_watchdog::actions::launch::Launcher;
 use spot_watchdog::actions::process::Stat;
-use spot_watchdog::actions::{Action, Job, Output, Reach, Rehearsal, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process, Run,
@@ -129,11 +129,11 @@ async fn a_hook_is_told_everything_and_nothing_about_us() {
     );
     let hook = script(place.path(), "cat > in; env > out; ps -o pgid= -p $$ > group; echo $$ > pid", &keys);
     let surroundings = Surroundings {
-        status_url: "http://127.0.0.1:9189".to_owned(),
         notice_file: PathBuf::from("/run/n.json"),
         rehearsal: Rehearsal::CheckOutside,
         ..Surroundings::default()
     };
+    surroundings.place.set(Place { status_url: "http://127.0.0.1:9189/status".to_owned(), ..Place::default() });
     let given = given_in(seconds(10.5), surroundings);
     assert_eq!(hook.act(&given.job).await.outcome, Outcome::Done);
     let read = |name: &str| fs::read_to_string(place.path().join(name)).unwrap();
@@ -151,7 +151,7 @@ async fn a_hook_is_told_everything_and_nothing_about_us() {
         "SPOT_INSTANCE_ID=i-0abc",
         "SPOT_ATTEMPT=1",
         "SPOT_REHEARSAL=1",
-        "SPOT_STATUS_URL=http://127.0.0.1:9189",
+        "SPOT_STATUS_URL=http://127.0.0.1:9189/status",
         "SPOT_NOTICE_FILE=/run/n.json",
         "SPOT_DEADLINE=2026-01-01T00:02:00Z",
         "SPOT_SECONDS_LEFT=10",
@@ -338,7 +338,8 @@ async fn a_child_that_ends_in_time_is_let_end() {
     let body = "(sleep 0.4; echo uploaded > upload) &";
     let given = given(seconds(20.0));
     let remainders = given.job.surroundings.remainders.clone();
-    assert_eq!(script(place.path(), body, "").act(&given.job).await.left_over, 2);
+    // The subshell, and its `sleep` where it has begun that already.
+    assert!((1..=2).contains(&script(place.path(), body, "").act(&given.job).await.left_over));
     until("the upload", || place.path().join("upload").exists()).await;
     until("the remainder's end", || remainders.count() == 0).await;
 }

@@ -42,7 +42,7 @@ pub fn told(job: &Job, now: Timestamp) -> Vec<(&'static str, String)> {
         ("SPOT_STEP", job.run.step.to_string()),
         ("SPOT_ATTEMPT", job.run.attempt.to_string()),
         ("SPOT_REHEARSAL", job.surroundings.rehearsal.flag().to_owned()),
-        ("SPOT_STATUS_URL", job.surroundings.status_url.clone()),
+        ("SPOT_STATUS_URL", job.surroundings.place.get().status_url),
         ("SPOT_NOTICE_FILE", job.surroundings.notice_file.to_string_lossy().into_owned()),
         ("SPOT_DEADLINE", briefing.deadline.to_string()),
         ("SPOT_STOP_BY", stop_by.to_string()),

@@ -78,6 +78,8 @@ pub struct Place {
     pub region: String,
     /// The metadata service's base URL, for credentials.
     pub metadata_endpoint: String,
+    /// Where `/status` is served; empty where nothing is.
+    pub status_url: String,
 }
 
 /// One run, as its action sees it.
@@ -104,8 +106,6 @@ pub struct Job {
 /// What every run of one daemon shares.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// Where `/status` is served; empty where nothing is.
-    pub status_url: String,
     /// Where the notice file is.
     pub notice_file: PathBuf,
     /// Whether this is a rehearsal.

@@ -34,6 +34,7 @@ use posting::Posting;
 use socket::Socket;
 use state_dir::{SourceMemory, StateDir};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -87,6 +88,9 @@ pub struct Outfit {
     pub log: Option<LogSink>,
 }
 
+/// Which addresses are listened on, as the face tells it.
+type Bound = watch::Receiver<Vec<Option<SocketAddr>>>;
+
 /// Everything around the mind, and the mind.
 pub struct Daemon {
     watchdog: Watchdog,
@@ -103,6 +107,8 @@ pub struct Daemon {
     identity: watch::Receiver<Identity>,
     place: crate::actions::watchable::Place,
     metadata_endpoint: String,
+    listen: Vec<SocketAddr>,
+    bound: Bound,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     remainders: Remainders,
@@ -164,14 +170,11 @@ impl Daemon {
         let records = start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
 
         let place = crate::actions::watchable::Place::default();
-        place.set(place_of(&Identity::default(), &metadata_endpoint));
-        let surroundings = Surroundings {
-            status_url: status_url(&settings),
-            notice_file,
-            rehearsal,
-            place: place.clone(),
-            ..Surroundings::default()
-        };
+        let listen = settings.listen.clone();
+        let mut place_at_first = place_of(&Identity::default(), &metadata_endpoint);
+        place_at_first.status_url = status_url(&listen, &[]);
+        place.set(place_at_first);
+        let surroundings = Surroundings { notice_file, rehearsal, place: place.clone(), ..Surroundings::default() };
         let hands: BTreeMap<_, _> = settings
             .steps
             .iter()
@@ -189,8 +192,10 @@ impl Daemon {
             expose: settings.expose,
             allowed_hosts: settings.allowed_hosts.clone(),
         };
-        if !serving.listen.is_empty() {
-            tasks.spawn(Face::new(serving, board.clone()).serve(stop.clone()));
+        let face = Face::new(serving, board.clone());
+        let bound = face.bound();
+        if !listen.is_empty() {
+            tasks.spawn(face.serve(stop.clone()));
         }
         if let Keeping::Directory(directory) = &keeping {
             match Socket::listen(directory) {
@@ -219,6 +224,8 @@ impl Daemon {
             identity,
             place,
             metadata_endpoint,
+            listen,
+            bound,
             stop,
             tasks,
             remainders,
@@ -323,8 +330,10 @@ impl Daemon {
         self.health.beat();
         self.health.post_journal(self.journal.state());
         let identity = self.identity.borrow_and_update().clone();
-        self.place.set(place_of(&identity, &self.metadata_endpoint));
-        self.welcome.say(&self.watchdog, &identity);
+        let bound = self.bound.borrow_and_update().clone();
+        let status_url = status_url(&self.listen, &bound);
+        self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
+        self.welcome.say(&self.watchdog, &identity, &bound);
         let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &self.health, &identity, now);
         self.systemd.status(&status);
         self.systemd.keep_alive();
@@ -376,20 +385,28 @@ fn place_of(identity: &Identity, metadata_endpoint: &str) -> Place {
         addresses: identity.addresses.clone(),
         region: identity.region.clone(),
         metadata_endpoint: metadata_endpoint.to_owned(),
+        status_url: String::new(),
     }
 }
 
 /// What a hook is told about where to ask: an address on loopback where one is served, since only there everything is;
-/// else the first, as it is reached from this machine.
-fn status_url(settings: &Settings) -> String {
-    let on_loopback = settings.listen.iter().find(|address| address.ip().is_loopback());
-    on_loopback.or(settings.listen.first()).map_or_else(String::new, |address| {
+/// else the first, as it is reached from this machine. `bound` knows the port where 0 was asked for; until it does,
+/// nothing is told.
+fn status_url(listen: &[SocketAddr], bound: &[Option<SocketAddr>]) -> String {
+    let known: Vec<SocketAddr> = listen
+        .iter()
+        .enumerate()
+        .map(|(at, wanted)| bound.get(at).copied().flatten().unwrap_or(*wanted))
+        .filter(|address| address.port() != 0)
+        .collect();
+    let on_loopback = known.iter().find(|address| address.ip().is_loopback());
+    on_loopback.or(known.first()).map_or_else(String::new, |address| {
         let host = match address.ip() {
             ip if !ip.is_unspecified() => ip,
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
-        format!("http://{}/status", std::net::SocketAddr::new(host, address.port()))
+        format!("http://{}/status", SocketAddr::new(host, address.port()))
     })
 }
 
@@ -471,5 +488,23 @@ impl Recall for Remembered {
                 );
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_told_the_address_where_everything_is_served_and_the_port_that_was_given() {
+        let address = |text: &str| text.parse::<SocketAddr>().ok();
+        let all = |texts: &[&str]| texts.iter().filter_map(|text| address(text)).collect::<Vec<_>>();
+        assert_eq!(status_url(&[], &[]), "");
+        assert_eq!(status_url(&all(&["0.0.0.0:9189", "127.0.0.1:91"]), &[]), "http://127.0.0.1:91/status");
+        assert_eq!(status_url(&all(&["0.0.0.0:9189"]), &[None]), "http://127.0.0.1:9189/status");
+        assert_eq!(status_url(&all(&["[::]:9189"]), &[None]), "http://[::1]:9189/status");
+        let any_port = all(&["127.0.0.1:0"]);
+        assert_eq!(status_url(&any_port, &[None]), "");
+        assert_eq!(status_url(&any_port, &[address("127.0.0.1:4711")]), "http://127.0.0.1:4711/status");
     }
 }

@@ -6,6 +6,7 @@ use crate::decide::Watchdog;
 use crate::journal::Recovery;
 use crate::model::{Event, Loudness, Now, Spoken};
 use crate::sources::{Ear, Identity, Lifecycle};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The window that EC2 gives, for saying what a notice now would leave.
@@ -85,8 +86,8 @@ impl Welcome {
         Self { through, steps: counted(settings), left, began: std::time::Instant::now(), said: false }
     }
 
-    /// Says it once, as soon as the machine is known, or cannot be.
-    pub(super) fn say(&mut self, watchdog: &Watchdog, identity: &Identity) {
+    /// Says it once, as soon as the machine is known, or cannot be; then where the status is served.
+    pub(super) fn say(&mut self, watchdog: &Watchdog, identity: &Identity, bound: &[Option<SocketAddr>]) {
         let known = identity.lifecycle != Lifecycle::Unknown && !identity.instance_type.is_empty();
         let fault = watchdog.ears().probes.values().find_map(|heard| heard.fault.as_ref());
         if self.said || !(known || fault.is_some() || self.began.elapsed() >= PATIENCE) {
@@ -109,6 +110,9 @@ impl Welcome {
             (Some(fault), _) if !known => tracing::warn!("{line}; but {fault}"),
             (_, Lifecycle::OnDemand) => tracing::warn!("{line}"),
             (_, Lifecycle::Spot | Lifecycle::Other | Lifecycle::Unknown) => tracing::info!("{line}"),
+        }
+        for address in bound.iter().flatten() {
+            tracing::info!("serving http://{address}");
         }
     }
 }

@@ -117,6 +117,8 @@ fn place(settings: &Settings, looks: &[Look]) -> Place {
         addresses: identity.addresses,
         region: identity.region,
         metadata_endpoint: endpoint.unwrap_or_default(),
+        // Nothing is served while only checking.
+        status_url: String::new(),
     }
 }
 
