@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -340,9 +341,16 @@ pub fn is_waited_for(pid: u32) -> bool {
 
 /// Looks for the process of a run that a daemon before us began and did not live to journal, by what the run was told
 /// in its environment. Reads all of `/proc`, once after a crash.
-pub fn survivor(episode: &EpisodeId, run: &Run) -> Option<Process> {
-    let wanted =
-        [format!("SPOT_EPISODE={episode}"), format!("SPOT_STEP={}", run.step), format!("SPOT_ATTEMPT={}", run.attempt)];
+///
+/// Two daemons on one machine hear of its end in the same second, and then their episodes have one name: the notice
+/// file tells their runs apart.
+pub fn survivor(episode: &EpisodeId, run: &Run, notice_file: &Path) -> Option<Process> {
+    let wanted = [
+        format!("SPOT_EPISODE={episode}"),
+        format!("SPOT_STEP={}", run.step),
+        format!("SPOT_ATTEMPT={}", run.attempt),
+        format!("SPOT_NOTICE_FILE={}", notice_file.to_string_lossy()),
+    ];
     let entries = std::fs::read_dir("/proc").ok()?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let leaders = pids.filter_map(|pid| Stat::of(pid).map(|stat| (pid, stat)));

@@ -127,7 +127,7 @@ impl Executor {
                 self.begin(run, *briefing, stop_by, undo_with, Task::Begin);
             }
             Order::Adopt { run, briefing, process, started, stop_by } => {
-                let process = process.or_else(|| survivor(&briefing.episode, &run));
+                let process = process.or_else(|| survivor(&briefing.episode, &run, &self.surroundings.notice_file));
                 self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started));
             }
             Order::Limit { run, stop_by } => {
