@@ -12,6 +12,8 @@
 //! and is written, whole and in order, once the disk takes it.
 
 mod codec;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod files;
 mod writer;
 

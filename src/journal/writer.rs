@@ -193,6 +193,8 @@ pub(super) struct Writer {
     open: Option<(String, File)>,
     /// How many episodes are kept.
     kept: usize,
+    #[cfg(debug_assertions)]
+    failpoint: super::failpoint::Failpoint,
 }
 
 impl Writer {
@@ -201,7 +203,15 @@ impl Writer {
         let (found, recovery) = files::recover(&directory);
         let newest = found.as_ref().map(|found| (found.name.clone(), found.records));
         let desk = Arc::new(Desk::new(found, recovery.trouble.as_deref()));
-        (Self { desk, directory, open: None, kept }, recovery, newest)
+        let writer = Self {
+            desk,
+            directory,
+            open: None,
+            kept,
+            #[cfg(debug_assertions)]
+            failpoint: super::failpoint::Failpoint::from_environment(),
+        };
+        (writer, recovery, newest)
     }
 
     pub(super) fn desk(&self) -> Arc<Desk> {
@@ -212,6 +222,8 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut seen = 0;
         while let Some(task) = self.next(&mut seen) {
+            #[cfg(debug_assertions)]
+            self.die_where_a_test_wants(task.as_ref());
             let began = Instant::now();
             let result = match &task {
                 Some(task) => self.carry_out(task),
@@ -219,6 +231,16 @@ impl Writer {
             };
             self.finish(task, result, began.elapsed());
         }
+    }
+
+    #[cfg(debug_assertions)]
+    fn die_where_a_test_wants(&mut self, task: Option<&Task>) {
+        let Some(task) = task else { return };
+        let Some(last) = self.failpoint.last_bytes(&task.bytes) else { return };
+        if last > 0 {
+            let _ = self.carry_out(&Task { bytes: task.bytes[..last].to_vec(), name: task.name.clone(), ..*task });
+        }
+        super::failpoint::die()
     }
 
     /// Waits for something to do. `Some(None)`: nothing waits, but the directory is to be looked at again.

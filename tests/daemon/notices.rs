@@ -1,0 +1,70 @@
+//! Notices that are handed in from this machine, and where no cloud answers at all.
+
+use super::NOTES;
+use super::stand::{Cloud, Scene, Watch, wait_for};
+use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+#[test]
+fn a_notice_that_is_handed_in_runs_the_hook_and_taking_it_back_ends_the_episode() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hook = scene.script("save.sh", NOTES);
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    watch.says(&["watching"]);
+    let file = scene.path("run/notice.json");
+    assert!(!file.exists());
+    let said = scene.notice(&["interruption", "--window", "85s", "--reason", "the pod is deleted"]);
+    assert!(said.contains("interruption"), "{said}");
+    watch.says(&["notice: interruption from socket", "in 85s (the pod is deleted); 85s left"]);
+    watch.says(&["save done"]);
+    assert_eq!(scene.noted("SPOT_SOURCE"), "socket");
+    assert_eq!(scene.noted("SPOT_INSTANCE_ID"), "i-0123456789abcdef0");
+    let left: u64 = scene.noted("SPOT_SECONDS_LEFT").parse().unwrap();
+    assert!((60..=80).contains(&left), "{left}");
+    assert_eq!(watch.get("/readyz").0, 503);
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+    assert!(watch.status()["notices"].to_string().contains("the pod is deleted"));
+
+    scene.notice(&["interruption", "--withdraw"]);
+    watch.says(&["was withdrawn"]);
+    watch.says(&["episode closed: its notices were withdrawn"]);
+    watch.answers("/readyz", 200);
+    wait_for("the notice file to be gone", || (!file.exists()).then_some(()));
+
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    watch.says(&["notice: interruption from aws"]);
+    wait_for("the next episode to run it again", || (scene.read("ran") == "save 1\nsave 1\n").then_some(()));
+    watch.wait_until_all_are("done");
+    watch.stop();
+}
+
+#[test]
+fn without_any_network_a_notice_that_is_handed_in_still_runs_the_hook() {
+    let scene = Scene::new();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let hook = scene.script("save.sh", NOTES);
+    let mut watch = Watch::start(scene.watch(&url, &["--hook", &hook]));
+    let first = watch.says(&["watching"]);
+    assert!(first.contains("watching this machine") && first.contains("refuses connections"), "{first}");
+    watch.says(&["blind: aws could not be read", "refuses connections"]);
+    let health = watch.answers("/healthz", 503);
+    assert!(health.contains("refuses connections"), "{health}");
+    assert_eq!(watch.get("/readyz").0, 200, "to be blind never empties a fleet");
+    scene.notice(&["scale-in"]);
+    watch.says(&["save done"]);
+    assert_eq!(scene.noted("SPOT_NOTICE_KIND"), "scale-in");
+    watch.stop();
+}
+
+#[test]
+fn a_notice_for_nobody_says_who_was_looked_for() {
+    let scene = Scene::new();
+    let state = scene.state();
+    let told = scene.tell(&["notice", "interruption", "--state-dir", state.to_str().unwrap()]);
+    let said = String::from_utf8(told.stderr).unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    assert!(said.contains("no watchdog listens at") && said.contains(state.to_str().unwrap()), "{said}");
+}

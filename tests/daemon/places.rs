@@ -1,0 +1,138 @@
+//! Trouble with what the daemon stands on: its port, its state directory, its disk, its configuration.
+
+use super::NOTES;
+use super::stand::{Cloud, Scene, Watch};
+use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+#[test]
+fn a_port_that_is_taken_is_said_and_everything_else_goes_on() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let hook = scene.script("save.sh", NOTES);
+    let mut watch =
+        Watch::start(scene.watch(&cloud.url, &["--hook", &hook, "--listen", &taken, "--listen", "127.0.0.1:0"]));
+    watch.says(&["WARN", &taken, "another program listens there"]);
+    assert_eq!(watch.get("/livez").0, 200, "the other address is served");
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    watch.says(&["save done"]);
+    watch.stop();
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_made_is_said_and_the_hook_runs() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    fs::write(scene.state(), "a file").unwrap();
+    let hook = scene.script("save.sh", NOTES);
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    let state = scene.state();
+    watch.says(&["ERROR", "a crash of ours would forget what was done", state.to_str().unwrap()]);
+    let health = watch.answers("/healthz", 503);
+    assert!(health.contains("journal-in-memory"), "{health}");
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    watch.says(&["save done"]);
+    assert_eq!(scene.read("ran"), "save 1\n");
+    watch.stop();
+}
+
+/// A file system of 64 KiB in memory, unmounted when dropped; nothing where we may not mount.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn at(path: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&path).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"]).arg(&path).output();
+        if mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(path));
+        }
+        eprintln!("skipped: no file system can be mounted here: {mounted:?}");
+        None
+    }
+
+    fn becomes(&self, how: &str) {
+        let mounted = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&self.0).status();
+        assert!(mounted.unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_is_said_the_hook_runs_and_the_journal_is_mended_when_there_is_room() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let Some(mount) = Mount::at(scene.state()) else { return };
+    let hook = scene.script("save.sh", NOTES);
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    watch.says(&["watching"]);
+    let filler = mount.0.join("filler");
+    assert!(fs::write(&filler, vec![0; 1024 * 1024]).is_err(), "it is full now");
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    watch.says(&["ERROR", "the journal is broken, the watch goes on", "free some space"]);
+    watch.says(&["save done"]);
+    assert_eq!(scene.read("ran"), "save 1\n");
+    let health = watch.answers("/healthz", 503);
+    assert!(health.contains("journal-broken"), "{health}");
+    fs::remove_file(filler).unwrap();
+    watch.says(&["the journal is mended"]);
+    watch.answers("/healthz", 200);
+    watch.stop();
+    drop(watch);
+    drop(mount);
+}
+
+#[test]
+fn a_disk_that_is_read_only_is_said_and_the_hook_runs() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let Some(mount) = Mount::at(scene.state()) else { return };
+    mount.becomes("ro");
+    let hook = scene.script("save.sh", NOTES);
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    watch.says(&["ERROR", "a crash of ours would forget what was done", "ead-only"]);
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    watch.says(&["save done"]);
+    watch.stop();
+    drop(watch);
+    drop(mount);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_directory_ends_with_1_and_names_the_first() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hook = scene.script("save.sh", NOTES);
+    let mut first = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    first.says(&["watching"]);
+    let mut second = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    assert_eq!(second.ends().code(), Some(1));
+    let (pid, state) = (format!("(pid {})", first.pid().as_raw_pid()), scene.state());
+    let said = second.log();
+    assert!(
+        said.contains("another watchdog") && said.contains(&pid) && said.contains(state.to_str().unwrap()),
+        "{said}"
+    );
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    first.says(&["save done"]);
+    first.stop();
+    assert_eq!(scene.read("ran"), "save 1\n");
+}
+
+#[test]
+fn a_wrong_configuration_ends_the_start_with_78_and_nothing_has_begun() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let file = "[[step]]\nname = \"save\"\nkind = \"hook\"\ncommand = [\"/bin/true\"]\ntimeuot = \"9s\"\n";
+    scene.write("watchdog.toml", file);
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--config", "watchdog.toml"]));
+    assert_eq!(watch.ends().code(), Some(78));
+    let said = watch.log();
+    assert!(said.contains("watchdog.toml") && said.contains("timeuot") && said.contains("timeout"), "{said}");
+    assert!(!scene.state().exists());
+    assert_eq!(cloud.emulator.all_requests(), 0);
+}
