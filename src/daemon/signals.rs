@@ -131,12 +131,13 @@ type Question = std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 async fn meaning(state: &mut Question) -> Signal {
     match state.await.as_deref().map(str::trim) {
         Some("stopping") => Signal::ShutDown,
-        // `running`, `degraded`, `maintenance` and what else systemctl(1) lists: the host stays.
-        Some(state) if !state.is_empty() => Signal::Restart,
-        Some(_) | None => {
+        // What systemctl(1) prints where it could not ask: D-Bus is among the first to go when the host goes down.
+        Some("" | "unknown" | "offline") | None => {
             tracing::warn!("systemd did not say whether the host goes down, so it is taken to");
             Signal::ShutDown
         }
+        // `running`, `degraded`, `maintenance` and what else it lists: the host stays.
+        Some(_) => Signal::Restart,
     }
 }
 
@@ -183,6 +184,8 @@ mod tests {
         assert_eq!(meaning_of("echo running").await, Signal::Restart);
         assert_eq!(meaning_of("echo degraded; exit 1").await, Signal::Restart);
         assert_eq!(meaning_of("echo broken >&2; exit 1").await, Signal::ShutDown);
+        assert_eq!(meaning_of("echo unknown; exit 1").await, Signal::ShutDown);
+        assert_eq!(meaning_of("echo offline; exit 1").await, Signal::ShutDown);
         assert_eq!(meaning_of("exec sleep 20").await, Signal::ShutDown);
         let mut question: Question = Box::pin(first_words(Command::new("/no/such/systemctl"), PATIENCE));
         assert_eq!(meaning(&mut question).await, Signal::ShutDown);
