@@ -13,6 +13,10 @@ use std::time::Duration;
 /// How long the executor may take to report a run that it stopped; then the run counts as ended without it.
 pub(super) const REPORT_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long a step that failed rests before it is tried again: what failed within milliseconds, because a network or a
+/// mount was away, would only fail once more.
+const REST: Duration = Duration::from_secs(1);
+
 /// How long putting back may take.
 pub(super) const UNDO_LIMIT: Duration = Duration::from_secs(30);
 
@@ -64,10 +68,10 @@ impl Watchdog {
             let plan = self.plan_with(episode, None, now.moment, planned.end);
             for step in episode.steps.iter().filter(|step| step.progress == Progress::Due) {
                 if let (Some(policy), Some(slot)) = (self.step(&step.name), plan.slot(&step.name))
-                    && let Some(hold) = policy.hold_until_left
+                    && let Some(until) = held_until(policy, step, planned.end)
                     && !self.is_waiting_for_others(episode, policy)
                 {
-                    wakes.push(planned.end.minus(hold).min(slot.start_by));
+                    wakes.push(until.min(slot.start_by));
                 }
             }
         }
@@ -361,10 +365,8 @@ impl Watchdog {
             if self.is_waiting_for_others(episode, step) {
                 return None;
             }
-            let held = match step.hold_until_left {
-                Some(hold) if self.exit == Exit::No => {
-                    now.moment < planned.end.minus(hold) && now.moment < slot.start_by
-                }
+            let held = match held_until(step, state, planned.end) {
+                Some(until) if self.exit == Exit::No => now.moment < until.min(slot.start_by),
                 Some(_) | None => false,
             };
             if held {
@@ -445,6 +447,13 @@ impl Watchdog {
             .collect();
         planner::plan(&shares, now, end)
     }
+}
+
+/// Until when a due step is held where it can be: for the time that it wants to be left, or for the rest after a failure.
+fn held_until(step: &Step, state: &StepState, end: Moment) -> Option<Moment> {
+    let wanted = step.hold_until_left.map(|left| end.minus(left));
+    let rested = state.last.as_ref().filter(|_| state.tries > 0).map(|last| last.ended.plus(REST));
+    wanted.max(rested)
 }
 
 /// stop-by(s) = min(start + timeout, latest end(s)).
