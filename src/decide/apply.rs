@@ -6,7 +6,7 @@ use super::episode::{
 use super::{Ears, Exit, Told, Watchdog};
 use crate::model::{
     Closing, Event, IgnoredBecause, Notice, NoticeKey, Now, Outcome, Presence, ProbeName, Run, Signal, SkippedBecause,
-    Spent, Stated, Strength, Undo, Work,
+    Spent, Strength, Undo, Work,
 };
 use std::collections::BTreeSet;
 
@@ -146,6 +146,8 @@ impl Watchdog {
                 }
             }
             Event::EpisodeRecovered { boot } => {
+                // Another run of ours began: what the one before was asked is not asked of this one.
+                self.exit = Exit::No;
                 if let Some(episode) = &mut self.episode {
                     episode.boot = boot.clone();
                 }
@@ -238,11 +240,7 @@ impl Watchdog {
         let Some(episode) = self.episode.take() else { return };
         for notice in standing {
             let Some(known) = episode.notices.get(&notice.key) else { continue };
-            let ours = now.wall_at(known.deadline.at);
-            let until = match notice.stated {
-                Stated::At(at) => at.max(ours),
-                Stated::In(_) | Stated::Unsaid => ours,
-            };
+            let until = episode.spent_until(known, now);
             let spent = Spent { notice: notice.clone(), until, probes: known.probes.clone() };
             self.spent.insert(notice.key.clone(), spent);
         }

@@ -5,8 +5,8 @@
 //! for both, so a journal cannot bring the mind into a state that it could not have reached by itself.
 
 use crate::model::{
-    BootId, Closing, Deadline, Ending, EpisodeId, Moment, Notice, NoticeKey, Outcome, Policy, ProbeName, Process, Run,
-    SkippedBecause, StepName, Strength, Undo, Work,
+    BootId, Closing, Deadline, Ending, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName, Process,
+    Run, SkippedBecause, Stated, StepName, Strength, Undo, Work,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -336,6 +336,21 @@ impl Episode {
         match self.stage {
             Stage::Open { .. } => None,
             Stage::Settling { closing, .. } => Some(closing),
+        }
+    }
+
+    /// Until when a notice that stood in it opens no new one: its deadline by the wall clock, or its stated time where
+    /// that is later.
+    pub(super) fn spent_until(&self, standing: &Standing, now: Now) -> Timestamp {
+        let clocks = match self.closing() {
+            // A boot begins our clock anew, so moments of the boot before are read by a pair of clocks from there.
+            Some(Closing::Rebooted) => Now { moment: self.opened, wall: self.opened_wall },
+            Some(Closing::Withdrawn | Closing::Survived | Closing::Resumed | Closing::Restarted) | None => now,
+        };
+        let ours = clocks.wall_at(standing.deadline.at);
+        match standing.notice.stated {
+            Stated::At(at) => at.max(ours),
+            Stated::In(_) | Stated::Unsaid => ours,
         }
     }
 

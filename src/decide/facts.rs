@@ -5,7 +5,7 @@ use crate::model::{
     BootId, Closing, Deadline, Ending, Event, Fault, Footing, IgnoredBecause, Input, Notice, NoticeAction, NoticeKey,
     NoticeKind, Now, Outcome, Presence, ProbeName, Rank, Signal, SkippedBecause, SourceName, Stated, Strength, Turn,
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 /// A notice's time that moves by less than this has not moved.
@@ -251,17 +251,26 @@ impl Watchdog {
             return None;
         }
         if let Some(spent) = self.spent.get(&notice.key) {
-            let moved = match notice.stated {
-                Stated::At(at) => at.duration_since(spent.until) > SignedDuration::from_secs(2),
-                Stated::In(_) | Stated::Unsaid => false,
-            };
-            return (!moved).then_some(IgnoredBecause::Spent);
+            return (!is_past(notice, spent.until)).then_some(IgnoredBecause::Spent);
         }
         (heard.at_first_read && reckon::is_stale(notice, heard.skew, now)).then_some(IgnoredBecause::Stale)
     }
 
     /// A notice that stands already was heard again.
     fn hear_known(&mut self, notice: &Notice, standing: &super::Standing, heard: Heard<'_>, now: Now, turn: &mut Turn) {
+        if self.is_closing_for_good() {
+            // Nothing moves any more in an episode that ends. What is another interruption opens its own episode as soon
+            // as this one has closed.
+            let until = self.episode().map(|episode| episode.spent_until(standing, now));
+            let is_another = match notice.presence {
+                Presence::HandedIn => true,
+                Presence::Reported => until.is_some_and(|until| is_past(notice, until)),
+            };
+            if is_another {
+                self.wait_for(notice, heard, now.moment);
+            }
+            return;
+        }
         let is_leading = heard.probe.is_none_or(|probe| standing.probes.first() == Some(probe));
         let is_new_probe = heard.probe.filter(|probe| !standing.probes.contains(*probe));
         if let Some(probe) = is_new_probe {
@@ -306,6 +315,14 @@ impl Watchdog {
             Signal::Restart | Signal::StopNow => {}
         }
         self.take(Event::ExitAsked { signal }, now, turn);
+    }
+}
+
+/// Whether a notice states a time past this one, and so is about another interruption.
+fn is_past(notice: &Notice, until: Timestamp) -> bool {
+    match notice.stated {
+        Stated::At(at) => Duration::try_from(at.duration_since(until)).is_ok_and(|by| by > SMALLEST_MOVE),
+        Stated::In(_) | Stated::Unsaid => false,
     }
 }
 
