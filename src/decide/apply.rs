@@ -74,6 +74,8 @@ impl Watchdog {
                 if let Some(standing) = self.standing_mut(key) {
                     standing.stands = false;
                 }
+                self.ears.waiting.remove(key);
+                self.ears.ignored.remove(key);
                 self.ears.stop_missing(key);
             }
             Event::DeadlineSet { deadline, end } => {

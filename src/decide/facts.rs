@@ -33,8 +33,10 @@ impl Watchdog {
                 self.hear_notice(&notice, Heard { probe: None, skew: None, at_first_read: false }, now, turn);
             }
             Input::TakenBack { key } => {
-                let stands = self.episode().and_then(|episode| episode.notices.get(&key));
-                if stands.is_some_and(|standing| standing.stands && standing.notice.presence == Presence::HandedIn) {
+                let standing = self.episode().and_then(|episode| episode.notices.get(&key));
+                let stands = standing.filter(|standing| standing.stands).map(|standing| &standing.notice);
+                let waits = self.ears.waiting.get(&key).map(|waiting| &waiting.notice);
+                if stands.or(waits).is_some_and(|notice| notice.presence == Presence::HandedIn) {
                     self.take(Event::NoticeWithdrawn { key }, now, turn);
                 }
             }
