@@ -40,16 +40,6 @@ pub fn instant_of(moment: Moment, now: Now) -> Instant {
     instant.checked_add(moment.since(now.moment)).unwrap_or_else(|| instant + Duration::from_secs(86_400 * 365))
 }
 
-/// The moment at which a timer rings.
-pub fn moment_of(instant: Instant, now: Now) -> Moment {
-    let current = Instant::now();
-    if instant >= current {
-        now.moment.plus(instant.duration_since(current))
-    } else {
-        now.moment.minus(current.duration_since(instant))
-    }
-}
-
 /// The machine slept, in suspend or hibernation, and is awake again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Resumed {
@@ -146,11 +136,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn moments_and_instants_convert_both_ways() {
+    async fn a_timer_rings_at_its_moment_and_at_once_where_that_is_past() {
         let now = now();
         let later = now.moment.plus(secs(120));
         assert_eq!(instant_of(later, now), Instant::now() + secs(120));
-        assert_eq!(moment_of(instant_of(later, now), now), later);
         assert_eq!(instant_of(now.moment.minus(secs(5)), now), Instant::now());
         assert!(instant_of(Moment::from_millis(u64::MAX), now) > Instant::now() + secs(86_400));
     }

@@ -5,7 +5,6 @@
 
 pub mod clock;
 pub mod executor;
-pub mod health;
 pub mod log_sink;
 mod narrate;
 pub mod notice_file;
@@ -27,9 +26,8 @@ use crate::status::Board;
 use crate::status::http::{Face, Serving};
 use crate::status::systemd::Systemd;
 use executor::{Executor, Hand};
-use health::Health;
 use log_sink::LogSink;
-use poller::{Poller, Recall, SourceRecord};
+use poller::{Poller, Recall};
 use posting::Posting;
 use socket::Socket;
 use state_dir::{SourceMemory, StateDir};
@@ -97,7 +95,6 @@ pub struct Daemon {
     journal: Journal,
     executor: Executor,
     board: Board,
-    health: Health,
     posting: Posting,
     systemd: Systemd,
     slumber: clock::Slumber,
@@ -151,7 +148,6 @@ impl Daemon {
         let now = clock::now();
         let (inputs, heard) = mpsc::channel(INPUTS);
         let (identity_in, identity) = watch::channel(Identity::default());
-        let health = Health::new();
 
         let (journal, recovery) = match &keeping {
             Keeping::Directory(directory) => Journal::open(directory.path(), settings.episodes_kept as usize),
@@ -167,7 +163,7 @@ impl Daemon {
         let metadata_endpoint = credentials_from.or(listened_to).unwrap_or_default();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let records = start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
+        start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
 
         let place = crate::actions::watchable::Place::default();
         let listen = settings.listen.clone();
@@ -185,8 +181,8 @@ impl Daemon {
         executor.keep_warm();
         let remainders = executor.remainders();
 
-        let posting = Posting::new(&settings, now, records, log);
-        let board = Board::new(posting.status(&watchdog, &executor, &journal, &health, &identity.borrow(), now), now);
+        let posting = Posting::new(&settings, now, log);
+        let board = Board::new(posting.status(&watchdog, &executor, &journal, &identity.borrow(), now), now);
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -214,7 +210,6 @@ impl Daemon {
             journal,
             executor,
             board,
-            health,
             posting,
             systemd,
             slumber: clock::Slumber::watch(),
@@ -301,11 +296,8 @@ impl Daemon {
         let now = clock::now();
         let Turn { events, orders } = self.watchdog.decide(input, now);
         if events.iter().any(Event::is_journaled) {
-            match self.journal.append(now, &events).await {
-                Durability::Synced | Durability::InMemory => {}
-                Durability::Late => tracing::error!("the journal's disk does not answer; going on without it"),
-                Durability::Broken(sentence) => tracing::error!("the journal cannot be written, going on: {sentence}"),
-            }
+            // Where that fails, the journal has said so once, the status shows it, and the rescue goes on.
+            let _: Durability = self.journal.append(now, &events).await;
         }
         let mut ends = false;
         for order in orders {
@@ -327,14 +319,12 @@ impl Daemon {
     }
 
     fn post(&mut self, events: &[Event], now: Now) {
-        self.health.beat();
-        self.health.post_journal(self.journal.state());
         let identity = self.identity.borrow_and_update().clone();
         let bound = self.bound.borrow_and_update().clone();
         let status_url = status_url(&self.listen, &bound);
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
         self.welcome.say(&self.watchdog, &identity, &bound);
-        let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &self.health, &identity, now);
+        let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &identity, now);
         self.systemd.status(&status);
         self.systemd.keep_alive();
         if self.watchdog.exit() != crate::decide::Exit::No {
@@ -356,7 +346,6 @@ impl Daemon {
                     self.remainders.end_all();
                 },
                 () = tokio::time::sleep(LOOK) => {
-                    self.health.beat();
                     self.board.beat();
                     self.systemd.keep_alive();
                     self.systemd.extend(EXTENSION);
@@ -410,7 +399,7 @@ fn status_url(listen: &[SocketAddr], bound: &[Option<SocketAddr>]) -> String {
     })
 }
 
-/// Starts a poller for each source that is asked, and returns what each counts.
+/// Starts a poller for each source that is asked.
 fn start_pollers(
     sources: &[SourceSetting],
     boot: &BootId,
@@ -418,29 +407,24 @@ fn start_pollers(
     inputs: &mpsc::Sender<Input>,
     identity: &watch::Sender<Identity>,
     tasks: &mut JoinSet<()>,
-) -> Result<BTreeMap<SourceName, Arc<SourceRecord>>, AssemblyError> {
+) -> Result<(), AssemblyError> {
     let memories = Memories::recalled(boot, keeping);
-    let mut records = BTreeMap::new();
     for setting in sources {
         let Ear::Asked(source) = &setting.ear else { continue };
         let name = source.name();
         let client = MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now)
             .map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
-        let record = Arc::new(SourceRecord::default());
-        records.insert(name.clone(), Arc::clone(&record));
         let poller = Poller {
             source: Arc::clone(source),
             client: Arc::new(client),
             interval: setting.poll_interval,
             inputs: inputs.clone(),
             identity: identity.clone(),
-            record,
-            recall: Box::new(Remembered { memories: memories.clone(), source: name.clone() }),
-            clock: jiff::Timestamp::now,
+            recall: Box::new(Remembered { memories: memories.clone(), source: name }),
         };
         tasks.spawn(poller.listen());
     }
-    Ok(records)
+    Ok(())
 }
 
 /// What sources remember of this boot, in one file.

@@ -5,11 +5,11 @@
 //! follows it: it renews the session, asks the side probes, and learns what the machine is. However slow the second one
 //! is, the first never waits for it; at most two requests are under way.
 
-use crate::model::{Fault, Finding, Input, ProbeName, Rank, Weight};
+use crate::model::{Fault, Finding, Input, Rank, Weight};
 use crate::sources::metadata::{Heard, LONGEST_WAIT, MetadataClient, Symptoms};
 use crate::sources::{Answer, Every, Identity, Lifecycle, Memory, Probe, Reading, Source};
-use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeMap, VecDeque};
+use jiff::SignedDuration;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,12 +56,8 @@ pub struct Poller {
     pub inputs: mpsc::Sender<Input>,
     /// Where it is told what the machine is, whenever more of it becomes known.
     pub identity: watch::Sender<Identity>,
-    /// What it counts.
-    pub record: Arc<SourceRecord>,
     /// What it remembers in this boot.
     pub recall: Box<dyn Recall>,
-    /// The wall clock, to show when something was read.
-    pub clock: fn() -> Timestamp,
 }
 
 impl fmt::Debug for Poller {
@@ -148,14 +144,13 @@ impl Work<'_> {
 
     /// Asks one probe and hands on what it says.
     async fn poll(&self, probe: &Probe) -> Result<Sight, Closed> {
-        let Poller { source, client, record, clock, .. } = self.poller;
+        let Poller { source, client, .. } = self.poller;
         let asked = client.ask(&probe.path).await;
         let sight = Sight::of(&asked);
         let read = match asked {
             Ok(Heard { answer, skew }) => self.read(probe, &answer).await.map(|reading| (reading, skew)),
             Err(symptoms) => Err(source.diagnose(&symptoms)),
         };
-        record.note(&probe.name, &read, clock());
         let (name, rank) = (probe.name.clone(), probe.rank);
         let input = match read {
             Ok((Reading { notices, remember }, skew)) => {
@@ -300,74 +295,6 @@ impl<'a> Timetable<'a> {
             }
         }
         due
-    }
-}
-
-/// What one source's poller counted, for `/status` and the metrics.
-#[derive(Debug, Default)]
-pub struct SourceRecord(Mutex<Reads>);
-
-/// A copy of a [`SourceRecord`].
-#[derive(Clone, PartialEq, Debug, Default, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Reads {
-    /// Each probe that was asked.
-    pub probes: BTreeMap<ProbeName, ProbeReads>,
-    /// When any probe was last read well, by our wall clock.
-    pub last_good: Option<Timestamp>,
-    /// The cloud's clock less ours when it was last told, in milliseconds.
-    pub skew_ms: Option<i64>,
-}
-
-/// What was counted of one probe.
-#[derive(Clone, PartialEq, Debug, Default, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct ProbeReads {
-    /// Good reads without a notice.
-    pub quiet: u64,
-    /// Good reads with a notice.
-    pub noticed: u64,
-    /// Everything else.
-    pub faults: u64,
-    /// The last good read, by our wall clock.
-    pub last_good: Option<Timestamp>,
-    /// What was wrong at the last read; nothing where that was good.
-    pub fault: Option<Fault>,
-}
-
-impl SourceRecord {
-    /// What was counted until now.
-    pub fn reads(&self) -> Reads {
-        self.lock().clone()
-    }
-
-    fn note(&self, probe: &ProbeName, read: &Result<(Reading, Option<SignedDuration>), Fault>, wall: Timestamp) {
-        let mut reads = self.lock();
-        let reads = &mut *reads;
-        let of_probe = reads.probes.entry(probe.clone()).or_default();
-        match read {
-            Ok((reading, skew)) => {
-                if reading.notices.is_empty() {
-                    of_probe.quiet += 1;
-                } else {
-                    of_probe.noticed += 1;
-                }
-                of_probe.last_good = Some(wall);
-                of_probe.fault = None;
-                reads.last_good = Some(wall);
-                if let Some(skew) = skew {
-                    reads.skew_ms = Some(i64::try_from(skew.as_millis()).unwrap_or(i64::MAX));
-                }
-            }
-            Err(fault) => {
-                of_probe.faults += 1;
-                of_probe.fault = Some(fault.clone());
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Reads> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,18 +1,15 @@
 //! From what the loop has at hand to what is posted.
 
 use super::executor::Executor;
-use super::health::Health;
 use super::log_sink::LogSink;
-use super::poller::SourceRecord;
 use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::{self, Journal};
-use crate::model::{Now, SourceName, StepName};
+use crate::model::{Now, StepName};
 use crate::sources::Identity;
 use crate::status::metrics::Figures;
 use crate::status::{Around, Durability, Keeping, Reason, Status, StepAround};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What does not change between two posts, and what is counted.
@@ -20,25 +17,19 @@ use std::time::Duration;
 pub(super) struct Posting {
     started: Now,
     kinds: BTreeMap<StepName, (String, String)>,
-    records: BTreeMap<SourceName, Arc<SourceRecord>>,
     log: Option<LogSink>,
     lateness: Duration,
     worst_lateness: Duration,
 }
 
 impl Posting {
-    pub(super) fn new(
-        settings: &Settings,
-        started: Now,
-        records: BTreeMap<SourceName, Arc<SourceRecord>>,
-        log: Option<LogSink>,
-    ) -> Self {
+    pub(super) fn new(settings: &Settings, started: Now, log: Option<LogSink>) -> Self {
         let kinds = settings
             .steps
             .iter()
             .map(|step| (step.name.clone(), (step.kind.to_owned(), step.action.describe())))
             .collect();
-        Self { started, kinds, records, log, lateness: Duration::ZERO, worst_lateness: Duration::ZERO }
+        Self { started, kinds, log, lateness: Duration::ZERO, worst_lateness: Duration::ZERO }
     }
 
     /// Takes in how much later than it was due a turn came.
@@ -53,18 +44,16 @@ impl Posting {
         watchdog: &Watchdog,
         executor: &Executor,
         journal: &Journal,
-        health: &Health,
         identity: &Identity,
         now: Now,
     ) -> Status {
-        let _ = &self.records;
         let around = Around {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
             machine: identity.clone(),
             steps: self.steps(executor),
             journal: keeping(journal.state()),
-            trouble: health.reasons().into_iter().map(|reason| Reason::new(reason.word, reason.sentence)).collect(),
+            trouble: trouble(journal.state()).into_iter().collect(),
         };
         Status::of(watchdog, &around, now)
     }
@@ -109,4 +98,37 @@ fn keeping(state: journal::State) -> Keeping {
         journal::State::InMemory(sentence) => (Durability::InMemory, sentence),
     };
     Keeping { durability, sentence }
+}
+
+/// Why not all is well with the journal, if it is not.
+fn trouble(state: journal::State) -> Option<Reason> {
+    match state {
+        journal::State::Kept => None,
+        journal::State::Late => Some(Reason::new(
+            "journal-late",
+            "the disk does not take the journal's records in time; a crash of ours might forget them",
+        )),
+        journal::State::Broken(sentence) => Some(Reason::new("journal-broken", sentence)),
+        journal::State::InMemory(reason) => Some(Reason::new(
+            "journal-in-memory",
+            format!("the journal is kept in memory only, and a crash of ours would forget what was done: {reason}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trouble_of_the_journal_has_its_word() {
+        for (state, word) in [
+            (journal::State::Kept, None),
+            (journal::State::Late, Some("journal-late")),
+            (journal::State::Broken("full".to_owned()), Some("journal-broken")),
+            (journal::State::InMemory("read-only".to_owned()), Some("journal-in-memory")),
+        ] {
+            assert_eq!(trouble(state).map(|reason| reason.word).as_deref(), word);
+        }
+    }
 }

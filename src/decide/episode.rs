@@ -354,11 +354,6 @@ impl Episode {
         }
     }
 
-    /// Whether any run goes on.
-    pub fn is_running(&self) -> bool {
-        self.steps.iter().any(|step| step.progress.running().is_some())
-    }
-
     /// Whether what was left is put back now.
     pub(super) fn puts_back(&self, policy: &Policy) -> bool {
         match self.closing() {
