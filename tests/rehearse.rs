@@ -146,3 +146,14 @@ fn wait_for(path: &Path) -> String {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn where_no_source_is_asked_there_is_nothing_to_wait_for() {
+    let desk = Desk::new();
+    fs::write(desk.path("watchdog.toml"), "[[source]]\nkind = 'shutdown'\n").unwrap();
+    let began = Instant::now();
+    let output = desk.rehearse(&["--config", "watchdog.toml", "--hook", "/bin/true", "--yes"]);
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(said(&output).contains("no source is asked here"), "{}", said(&output));
+    assert!(began.elapsed() < Duration::from_secs(5));
+}

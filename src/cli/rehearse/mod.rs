@@ -21,7 +21,7 @@ use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
 use crate::journal::Journal;
 use crate::model::{Input, Moment, NoticeKind, Signal, Spoken};
 use crate::sources::metadata::MetadataClient;
-use crate::sources::{self, Ear, Identity, Lifecycle, Memory};
+use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Board, Status};
 use anyhow::{Context, bail};
@@ -91,6 +91,13 @@ fn may_begin(settings: &Settings, args: &RehearseArgs) -> Result<(), Exit> {
     let concerned = settings.policy.steps.iter().filter(|step| step.on.contains(&NoticeKind::Interruption)).count();
     if concerned == 0 {
         complain("no step is for an interruption, so there is nothing to rehearse; name one with --hook or in a file");
+        return Err(Exit::Usage);
+    }
+    if settings.policy.sources.is_empty() {
+        complain(
+            "no source is asked here, so an interruption would never be heard and cannot be rehearsed; add a [[source]] \
+             that is asked, or rehearse the steps alone with --hook",
+        );
         return Err(Exit::Usage);
     }
     let (Some(file), false) = (&settings.origin, args.yes) else { return Ok(()) };
@@ -236,16 +243,13 @@ async fn own_identity(real: &Settings) -> (Option<Identity>, Option<String>) {
     (None, None)
 }
 
-/// Makes the emulated machine look like the real one.
+/// Makes the emulated machine look like the real one, but for its lifecycle: an interruption is rehearsed, so it is played
+/// as a machine that can be interrupted.
 fn wear(script: &mut Script, own: &Identity) {
     script.set_item("instance-id", &own.instance_id);
     script.set_item("instance-type", &own.instance_type);
     script.set_item("placement/region", &own.region);
     script.set_item("placement/availability-zone", &own.zone);
-    match own.lifecycle {
-        // An interruption is rehearsed, so the machine is played as one that can be interrupted.
-        Lifecycle::Unknown | Lifecycle::Spot | Lifecycle::OnDemand | Lifecycle::Other => {}
-    }
     if let Some(address) = own.addresses.first() {
         script.set_item("local-ipv4", address.to_string());
     }
