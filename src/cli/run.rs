@@ -2,7 +2,7 @@
 
 use super::{Exit, complain, end};
 use crate::actions::Rehearsal;
-use crate::config::{LogFormat, Settings};
+use crate::config::{LOG_VARIABLE, LogFormat, Settings};
 use crate::daemon::log_sink::{self, LogSink};
 use crate::daemon::signals::{Around, Signals};
 use crate::daemon::state_dir::{self, StateDir, StateDirError, User};
@@ -13,6 +13,9 @@ use anyhow::Context;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How long work on other threads may go on when we end: a disk that hangs must not hold us up.
 const LAST_WORK: Duration = Duration::from_millis(500);
@@ -104,18 +107,20 @@ pub(super) fn start_log(format: LogFormat) -> std::io::Result<LogSink> {
         LogFormat::Json => log_sink::dropped_as_json,
     };
     let sink = LogSink::start(log_sink::own(stderr)?, dropped)?;
-    let level = match std::env::var("SPOT_WATCHDOG_LOG").as_deref() {
+    let level = match std::env::var(LOG_VARIABLE).as_deref() {
         Ok("debug") => tracing::Level::DEBUG,
         Ok(_) | Err(_) => tracing::Level::INFO,
     };
+    // What the libraries say of each connection is nobody's business here.
+    let ours = Targets::new().with_default(tracing::Level::INFO).with_target(env!("CARGO_CRATE_NAME"), level);
     let to_journald = std::env::var_os("JOURNAL_STREAM").is_some();
     let builder =
         tracing_subscriber::fmt().with_writer(sink.clone()).with_max_level(level).with_target(false).with_ansi(colours);
     let set = match (format, to_journald) {
-        (LogFormat::Json, _) => builder.json().flatten_event(true).with_timer(Clock).try_init(),
+        (LogFormat::Json, _) => builder.json().flatten_event(true).with_timer(Clock).finish().with(ours).try_init(),
         // systemd's journal puts its own time before each line.
-        (LogFormat::Text, true) => builder.without_time().try_init(),
-        (LogFormat::Text, false) => builder.with_timer(Clock).try_init(),
+        (LogFormat::Text, true) => builder.without_time().finish().with(ours).try_init(),
+        (LogFormat::Text, false) => builder.with_timer(Clock).finish().with(ours).try_init(),
     };
     set.map_err(std::io::Error::other)?;
     Ok(sink)

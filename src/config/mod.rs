@@ -21,7 +21,7 @@ mod tests;
 
 pub use schema::schema;
 pub use settings::{Expose, LogFormat, Settings, SourceSetting, StepSetting};
-pub use start::{Flags, Start};
+pub use start::{Flags, LOG_VARIABLE, Start};
 pub use value::parse_span;
 pub use wrong::{Blame, Place, Refused, Wrong};
 

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+/// The variable that makes the log say more where it is `debug`. It is no key: it counts before anything is read.
+pub const LOG_VARIABLE: &str = "SPOT_WATCHDOG_LOG";
+
 /// The flags of a run, as they were typed. Empty means that it was not given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Flags {
@@ -109,7 +112,8 @@ impl Start {
         let names: Vec<String> = known.iter().map(|key| variable(key.name)).collect();
         let mut written = BTreeMap::new();
         let mut warnings = Vec::new();
-        for name in self.variables.keys().filter(|name| name.starts_with(PREFIX)) {
+        let ours = self.variables.keys().filter(|name| name.starts_with(PREFIX) && *name != LOG_VARIABLE);
+        for name in ours {
             let key = known.iter().find(|key| variable(key.name) == *name);
             match (key, self.variable(name)) {
                 (Some(key), Some(value)) => {

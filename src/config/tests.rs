@@ -328,7 +328,7 @@ fn variables_hold_lists_numbers_and_nothing() {
 
 #[test]
 fn an_unknown_variable_is_a_warning_with_the_nearest_name() {
-    let settings = scene("#\n").set("SPOT_WATCHDOG_POL_INTERVAL", "3s").settings();
+    let settings = scene("#\n").set("SPOT_WATCHDOG_LOG", "debug").set("SPOT_WATCHDOG_POL_INTERVAL", "3s").settings();
     let warning = &settings.warnings[0];
     assert_eq!(warning.subject, "SPOT_WATCHDOG_POL_INTERVAL");
     assert_eq!(
