@@ -3,6 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "aws")]
+#[expect(dead_code, reason = "one happy answer is all that is needed here")]
+#[path = "support/fake_aws.rs"]
+mod fake_aws;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -121,6 +126,39 @@ fn what_reaches_outside_is_only_checked_and_says_what_would_not_work() {
     let told = said(&output);
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("only checked, and it would not work"), "{told}");
+}
+
+#[tokio::test]
+#[cfg(feature = "aws")]
+async fn a_live_rehearsal_puts_back_what_it_took_away_and_says_where_it_could_not() {
+    use fake_aws::{FakeAws, Reply};
+    let here = Reply::Well(vec![("i-0123456789abcdef0", 8000, "healthy")]);
+    for (back, status) in [(here.clone(), 0), (Reply::Error(403, "AccessDenied"), 1)] {
+        let aws = FakeAws::start(&[], here.clone()).await;
+        let desk = Desk::new();
+        let step = format!(
+            "[[step]]\nname = 'leave'\nkind = 'target-group'\nendpoint-url = '{}'\ntarget-groups = \
+             ['arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/llm/73e2d6bc24d8a067']\n",
+            aws.url
+        );
+        fs::write(desk.path("w.toml"), step).unwrap();
+        let rehearsal = move || desk.rehearse(&["--config", "w.toml", "--yes", "--live"]);
+        let rehearsal = tokio::task::spawn_blocking(rehearsal);
+        let mut asked = String::new();
+        while !rehearsal.is_finished() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            asked += &aws.requests().join("\n");
+            if asked.contains("Action=DeregisterTargets") {
+                aws.answer(&[], back.clone());
+            }
+        }
+        let output = rehearsal.await.unwrap();
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(status), "{told}\n{asked}");
+        let (left, came_back) = (asked.find("Action=DeregisterTargets"), asked.find("Action=RegisterTargets"));
+        assert!(left.is_some() && left < came_back, "{asked}");
+        assert_eq!(told.contains("what leave did is NOT put back"), status == 1, "{told}");
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! heard as late as a notice can be. The state directory and the notice file are throw-away ones: a rehearsal leaves no
 //! episode behind and stops no training loop that watches for the real file. What is told at the end is read from the
 //! rehearsal's journal, as a restart would read it.
+//!
+//! A live rehearsal then takes the notice back and waits until what the steps left outside is put back.
 
 mod progress;
 mod verdict;
@@ -18,8 +20,8 @@ use crate::daemon::poller::look;
 use crate::daemon::state_dir::StateDir;
 use crate::daemon::{Daemon, Keeping, Outfit};
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
-use crate::journal::Journal;
-use crate::model::{Input, Moment, NoticeKind, Signal, Spoken};
+use crate::journal::{Journal, Record};
+use crate::model::{Event, Input, Moment, NoticeKind, Outcome, Signal, Spoken, StepName, Work};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
@@ -28,6 +30,7 @@ use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -42,6 +45,9 @@ const OWN_IDENTITY: Duration = Duration::from_secs(3);
 
 /// How long after its deadline a rehearsal that has not come to its end is given up.
 const GIVE_UP: Duration = Duration::from_secs(15);
+
+/// How long putting back may take: 15 s and some polls until the notice counts as withdrawn, then three tries of 30 s.
+const COME_BACK: Duration = Duration::from_secs(150);
 
 /// Rehearses, and tells what came of it.
 pub fn rehearse(args: &RehearseArgs) -> Exit {
@@ -71,7 +77,7 @@ pub fn rehearse(args: &RehearseArgs) -> Exit {
         runtime.shutdown_timeout(Duration::from_secs(1));
         played
     });
-    match played.and_then(|verdict| tell(&verdict, args)) {
+    match played.and_then(|played| tell(&played, args)) {
         Ok(exit) => exit,
         Err(error) => super::end(Err(error)),
     }
@@ -125,13 +131,21 @@ fn may_begin(settings: &Settings, args: &RehearseArgs) -> Result<(), Exit> {
     }
 }
 
+/// What came of it.
+struct Played {
+    /// Nothing where somebody stopped it.
+    verdict: Option<Verdict>,
+    /// What was done outside and not put back: a step, and why.
+    left: Vec<(StepName, String)>,
+}
+
 /// Plays the interruption.
 async fn play(
     real: &Settings,
     settings: Settings,
     args: &RehearseArgs,
     listener: TcpListener,
-) -> anyhow::Result<Verdict> {
+) -> anyhow::Result<Played> {
     let place = Place::make()?;
     let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve metadata on loopback")?;
     let (own, own_endpoint) = own_identity(real).await;
@@ -149,6 +163,12 @@ async fn play(
     });
     let policy = settings.policy.clone();
     let kinds = settings.steps.iter().map(|step| (step.name.clone(), step.kind)).collect();
+    let outside: Vec<StepName> = settings
+        .steps
+        .iter()
+        .filter(|step| args.live && step.reach == Reach::Outside)
+        .map(|step| step.name.clone())
+        .collect();
     let outfit = Outfit {
         settings: Settings { listen: vec![free_address()?], ..settings },
         keeping: Keeping::Directory(StateDir::take(place.path())?),
@@ -167,25 +187,51 @@ async fn play(
     emulator.interrupt(Action::Terminate, StatedTime::After(args.notice));
     progress.say(&format!("a notice of {} stands; the next poll will hear it", Spoken(args.notice)));
 
-    let stopped = follow(&board, &inputs, &mut progress, Instant::now() + args.notice + GIVE_UP).await;
+    let until = Instant::now() + args.notice + GIVE_UP;
+    let mut stopped = follow(&board, &inputs, &mut progress, until, is_over).await;
+    if !outside.is_empty() && stopped != Followed::Interrupted {
+        emulator.withdraw();
+        progress.say("the notice is taken back; in some 20 s that is believed, and what was done outside is put back");
+        stopped = follow(&board, &inputs, &mut progress, Instant::now() + COME_BACK, is_closed).await;
+    }
     let _ = inputs.send(Input::Signalled { signal: Signal::Restart }).await;
     if timeout(GIVE_UP, &mut watch).await.is_err() {
         watch.abort();
     }
     metadata.abort();
     progress.end();
-    if stopped == Followed::Interrupted {
-        bail!("stopped before it came to its end");
-    }
     let (journal, recovery) = Journal::open(place.path(), 1);
     drop(journal);
-    Ok(Verdict::of(&recovery.records, &policy, &kinds, given, args.notice))
+    let verdict =
+        (stopped != Followed::Interrupted).then(|| Verdict::of(&recovery.records, &policy, &kinds, given, args.notice));
+    Ok(Played { verdict, left: not_put_back(&recovery.records, &outside) })
+}
+
+/// Which of these steps were begun and never put back, and why.
+fn not_put_back(records: &[Record], outside: &[StepName]) -> Vec<(StepName, String)> {
+    let mut left: BTreeMap<&StepName, String> = BTreeMap::new();
+    for record in records {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only runs leave something, or put it back")]
+        match &record.event {
+            Event::StepStarted { run, .. } if run.work == Work::Act && outside.contains(&run.step) => {
+                left.insert(&run.step, "it was not tried".to_owned());
+            }
+            Event::StepEnded { run, ending } if run.work == Work::Undo => match ending.outcome {
+                Outcome::Done => drop(left.remove(&run.step)),
+                Outcome::Failed | Outcome::TimedOut | Outcome::Skipped | Outcome::Lost => {
+                    left.insert(&run.step, ending.detail.clone());
+                }
+            },
+            _ => {}
+        }
+    }
+    left.into_iter().map(|(step, why)| (step.clone(), why)).collect()
 }
 
 /// How the following of a rehearsal ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Followed {
-    /// Every step has ended.
+    /// What was waited for is so.
     ToTheEnd,
     /// It took longer than anything may.
     GivenUp,
@@ -193,8 +239,14 @@ enum Followed {
     Interrupted,
 }
 
-/// Shows what happens until every step has ended.
-async fn follow(board: &Board, inputs: &mpsc::Sender<Input>, progress: &mut Progress, until: Instant) -> Followed {
+/// Shows what happens until this is so.
+async fn follow(
+    board: &Board,
+    inputs: &mpsc::Sender<Input>,
+    progress: &mut Progress,
+    until: Instant,
+    is_so: fn(&Status) -> bool,
+) -> Followed {
     let mut changes = board.follow();
     let mut signals = signal_hook_tokio::Signals::new([SIGINT, SIGTERM]).ok();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -208,7 +260,7 @@ async fn follow(board: &Board, inputs: &mpsc::Sender<Input>, progress: &mut Prog
         tokio::select! {
             changed = changes.next() => if let Some(status) = changed {
                 progress.show(&status);
-                if is_over(&status) {
+                if is_so(&status) {
                     return Followed::ToTheEnd;
                 }
             },
@@ -222,9 +274,15 @@ async fn follow(board: &Board, inputs: &mpsc::Sender<Input>, progress: &mut Prog
     }
 }
 
+/// Every step has ended.
 fn is_over(status: &Status) -> bool {
     status.episode.as_ref().is_some_and(|episode| episode.deadline.is_some())
         && status.steps.iter().all(|step| !matches!(step.progress.as_str(), "due" | "running"))
+}
+
+/// Nothing is left to be put back.
+fn is_closed(status: &Status) -> bool {
+    status.episode.is_none()
 }
 
 /// What the machine really is, and where its credentials come from.
@@ -261,13 +319,23 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     listener.local_addr().context("cannot find a free port on loopback")
 }
 
-fn tell(verdict: &Verdict, args: &RehearseArgs) -> anyhow::Result<Exit> {
-    print(&verdict.to_string())?;
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(verdict).context("cannot write the verdict as JSON")?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<Exit> {
+    if let Some(verdict) = &played.verdict {
+        print(&verdict.to_string())?;
+        if let Some(path) = &args.json {
+            let text = serde_json::to_string_pretty(verdict).context("cannot write the verdict as JSON")?;
+            std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        }
     }
-    Ok(if verdict.is_good() { Exit::Well } else { Exit::Late })
+    for (step, why) in &played.left {
+        complain(&format!("what {step} did is NOT put back, so do it by hand: {why}"));
+    }
+    match &played.verdict {
+        None => bail!("stopped before it came to its end"),
+        Some(_) if !played.left.is_empty() => Ok(Exit::Wrong),
+        Some(verdict) if verdict.is_good() => Ok(Exit::Well),
+        Some(_) => Ok(Exit::Late),
+    }
 }
 
 /// A directory of the rehearsal's own, gone with it.

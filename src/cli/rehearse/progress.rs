@@ -61,6 +61,9 @@ impl Progress {
                     None => format!("{} begins", step.name),
                 },
                 "due" => format!("{} waits for its turn", step.name),
+                "undo-due" => continue,
+                "undoing" => format!("what {} did is being put back", step.name),
+                "undone" => format!("putting back what {} did has ended", step.name),
                 progress => match &step.last {
                     Some(last) => format!("{} {progress} after {}: {}", step.name, last.took.spoken(), last.detail),
                     None => format!("{} {progress}", step.name),
