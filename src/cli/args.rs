@@ -206,6 +206,7 @@ pub enum EmulatedCloud {
 #[command(after_help = "\
 Examples:
   watchdog emulate aws --notice-after 30s
+  watchdog emulate aws --script config/emulator/outage-10s.toml
   eval \"$(watchdog emulate aws --print-env)\"; aws sts get-caller-identity
   watchdog --hook ./save_checkpoint.sh --metadata-endpoint http://127.0.0.1:1338")]
 pub struct EmulateAwsArgs {
@@ -227,6 +228,23 @@ pub struct EmulateAwsArgs {
     /// Close the connection after each answer, as the real service may
     #[arg(long)]
     pub close_connections: bool,
+    /// Play a story of notices and troubles from a TOML file: outages, hangs, resets, garbage, notices that move, go
+    /// and come back. It begins with the first connection; after its end the last state stays
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["notice_after", "action", "time", "rebalance_after", "close_connections"]
+    )]
+    pub script: Option<PathBuf>,
+    /// Play the script so many times as fast, for tests
+    #[arg(
+        long,
+        value_name = "TIMES",
+        default_value_t = 1,
+        requires = "script",
+        value_parser = clap::value_parser!(u32).range(1..=1_000)
+    )]
+    pub speed: u32,
     /// Print the variables that make SDKs ask this service, and exit
     #[arg(long)]
     pub print_env: bool,

@@ -2,7 +2,7 @@
 
 use super::args::{EmulateAwsArgs, EmulatedCloud};
 use super::{complain, print};
-use crate::emulators::aws::{Connections, Emulator, EmulatorOptions, environment, serve};
+use crate::emulators::aws::{Connections, Emulator, EmulatorOptions, Expected, Play, environment, serve};
 use crate::model::Spoken;
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -23,18 +23,40 @@ pub fn emulate(cloud: &EmulatedCloud) -> anyhow::Result<()> {
 }
 
 async fn aws(args: &EmulateAwsArgs) -> anyhow::Result<()> {
+    // A wrong script is said before anything is served.
+    let play = args.script.as_deref().map(Play::read).transpose()?.map(|play| play.faster(args.speed));
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("failed to listen on {}; name another address with --listen", args.listen))?;
     let address = listener.local_addr().context("failed to learn the address")?;
     // On stdout, so that a script that asked for port 0 can read where it is.
     print(&format!("http://{address}\n"))?;
-    let notice = match args.notice_after {
-        Some(after) => format!("the notice appears after {}", Spoken(after)),
-        None => "no notice appears (see --notice-after)".to_owned(),
+    let (emulator, told) = match (play, args.notice_after) {
+        (Some(play), _) => {
+            let told = story(&play);
+            (Emulator::with_play(play), told)
+        }
+        (None, Some(after)) => (Emulator::new(options(args)), format!("the notice appears after {}", Spoken(after))),
+        (None, None) => (Emulator::new(options(args)), "no notice appears (see --notice-after)".to_owned()),
     };
-    complain(&format!("serving EC2 instance metadata; {notice}; end it with Ctrl-C"));
-    serve(listener, Emulator::new(options(args))).await.context("failed to serve")
+    complain(&format!("serving EC2 instance metadata; {told}; end it with Ctrl-C"));
+    serve(listener, emulator).await.context("failed to serve")
+}
+
+/// What is played, how long it takes, and what should come of it.
+fn story(play: &Play) -> String {
+    let Expected { hook_runs, hook_by, blind } = play.expected;
+    let by = hook_by.map(|by| format!(", first by {}", Spoken(by))).unwrap_or_default();
+    let blind = match blind {
+        Some(true) => ", and the watchdog goes blind",
+        Some(false) => ", and the watchdog is never blind",
+        None => "",
+    };
+    format!(
+        "a story of {} begins with the first connection: {}\nruns of a hook to expect: {hook_runs}{by}{blind}",
+        Spoken(play.end()),
+        play.about.trim(),
+    )
 }
 
 fn options(args: &EmulateAwsArgs) -> EmulatorOptions {

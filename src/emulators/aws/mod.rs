@@ -1,38 +1,35 @@
 //! EC2's instance metadata service, played by us: IMDSv2 as AWS documents it, and as it was seen to answer.
 //!
-//! [`Script`] says what stands when and can be changed at any time through [`Emulator`]; `reply` is the pure answer to
-//! one request; this file is the server. The fake credentials that it serves are good for nothing.
+//! [`Script`] says what stands when and can be changed at any time through [`Emulator`]; a [`Play`] changes it by itself,
+//! as a file tells it. `reply` is the pure answer to one request, `server` the connections. The fake credentials that it
+//! serves are good for nothing.
 
 mod items;
+mod play;
 mod reply;
 mod script;
+mod script_file;
+mod server;
 mod tokens;
 
+pub use play::{Expected, Play};
 pub use script::{
-    Action, Behaviour, Connections, DateHeader, Interruption, MaintenanceEvent, Protocol, Script, Stands, StatedTime,
-    Trouble,
+    Action, Behaviour, Connections, DateHeader, DateSaid, Interruption, MaintenanceEvent, Protocol, Script, Stands,
+    StatedTime, Trouble,
 };
+pub use script_file::ScriptError;
+pub use server::serve;
 
-use axum::body::{Body, Bytes};
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
-use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode};
-use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use axum::http::{Method, Request};
 use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimePrinter;
+use play::{Dice, Door, Spoils};
 use reply::{Asked, Reply};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokens::Tokens;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// What `watchdog emulate aws` can be told.
@@ -77,7 +74,9 @@ pub struct Emulator(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    began: Instant,
+    /// When its time began; nothing yet for a play that waits for its first connection.
+    began: OnceLock<Instant>,
+    play: Option<Play>,
     inner: Mutex<Inner>,
     quiet: watch::Sender<Quiet>,
 }
@@ -94,6 +93,9 @@ struct Inner {
     script: Script,
     tokens: Tokens,
     asked: BTreeMap<String, u64>,
+    dice: Dice,
+    /// When the play last ended all sessions.
+    ended: Option<Duration>,
 }
 
 impl Emulator {
@@ -104,17 +106,49 @@ impl Emulator {
 
     /// An emulator that plays this script; its time begins now.
     pub fn with_script(script: Script) -> Self {
-        let inner = Inner { script, tokens: Tokens::default(), asked: BTreeMap::new() };
+        let emulator = Self::waiting(script, None);
+        emulator.begin();
+        emulator
+    }
+
+    /// An emulator that carries out a play. Its time begins with the first connection, or now where the play begins by
+    /// refusing any. What [`Emulator::change`] changes is what the play leaves alone: items and further troubles.
+    pub fn with_play(play: Play) -> Self {
+        let at_once = play.begins_at_once();
+        let emulator = Self::waiting(Script::default(), Some(play));
+        if at_once {
+            emulator.begin();
+        }
+        emulator
+    }
+
+    fn waiting(script: Script, play: Option<Play>) -> Self {
+        let dice = Dice(play.as_ref().map_or(0, |play| play.seed));
+        let inner = Inner { script, tokens: Tokens::default(), asked: BTreeMap::new(), dice, ended: None };
         Self(Arc::new(Shared {
-            began: Instant::now(),
+            began: OnceLock::new(),
+            play,
             inner: Mutex::new(inner),
             quiet: watch::Sender::new(Quiet::default()),
         }))
     }
 
+    /// Lets its time begin, if it has not begun.
+    fn begin(&self) {
+        self.0.began.get_or_init(Instant::now);
+    }
+
     /// How long it has run: the time that a script's spans are counted in.
     pub fn elapsed(&self) -> Duration {
-        self.0.began.elapsed()
+        self.0.began.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// Whether it listens now, and when that changes.
+    fn door(&self) -> (Door, Option<Instant>) {
+        let door = self.0.play.as_ref().map_or(Door::Open(None), |play| play.door(self.elapsed()));
+        let (Door::Open(change) | Door::Shut(change)) = door;
+        let change = self.0.began.get().zip(change).and_then(|(began, change)| began.checked_add(change));
+        (door, change)
     }
 
     /// Changes what it serves, from the next request on.
@@ -165,7 +199,7 @@ impl Emulator {
     }
 
     /// Decides on one request, all at one instant.
-    fn decide(&self, request: &Request<Body>) -> Decision {
+    fn decide<B>(&self, request: &Request<B>) -> Decision {
         let elapsed = self.elapsed();
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -174,8 +208,25 @@ impl Emulator {
         if inner.asked.len() < MOST_COUNTED || inner.asked.contains_key(&named) {
             *inner.asked.entry(named).or_default() += 1;
         }
+        let mut met = None;
+        if let Some(play) = &self.0.play {
+            play.stage(&mut inner.script, elapsed, Timestamp::now());
+            let ended = play.sessions_ended(elapsed);
+            if ended > inner.ended {
+                inner.tokens = Tokens::default();
+                inner.ended = ended;
+            }
+            met = play.trouble(request.method(), path, elapsed);
+        }
+        let delay = met.map_or(Duration::ZERO, |met| met.latency + inner.dice.span(met.jitter));
+        let trouble = match met.map(|met| &met.spoils) {
+            Some(Spoils::Answer(behaviour)) => Some(behaviour.clone()),
+            Some(Spoils::Garbage) => Some(Behaviour::Body(inner.dice.garbage())),
+            Some(Spoils::Nothing | Spoils::Refused | Spoils::TokenKill) | None => {
+                inner.script.trouble_at(request.method(), path).cloned()
+            }
+        };
         let now = inner.script.clock(Timestamp::now());
-        let trouble = inner.script.trouble_at(request.method(), path).cloned();
         let asked = Asked { method: request.method(), path, headers: request.headers() };
         let reply = reply::reply(&asked, &inner.script, &mut inner.tokens, elapsed, now);
         if trouble.is_none() && reply.status == 404 && *asked.method == Method::GET {
@@ -191,113 +242,23 @@ impl Emulator {
                 _ => false,
             });
         }
-        Decision { reply, trouble, connections: inner.script.connections, date: inner.script.date, now }
+        Decision { reply, delay, trouble, connections: inner.script.connections, date: inner.script.date, now }
     }
 }
 
 struct Decision {
     reply: Reply,
+    /// How long the answer waits.
+    delay: Duration,
     trouble: Option<Behaviour>,
     connections: Connections,
     date: DateHeader,
     now: Timestamp,
 }
 
-/// Serves the emulator on a listener until the future is dropped.
-///
-/// # Errors
-/// What the listener reports.
-pub async fn serve(listener: TcpListener, emulator: Emulator) -> std::io::Result<()> {
-    let mut connections = JoinSet::new();
-    loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) if is_of_one_connection(&error) => continue,
-                Err(error) => return Err(error),
-            },
-            Some(_) = connections.join_next() => continue,
-        };
-        let emulator = emulator.clone();
-        let answering = service_fn(move |request: Request<Incoming>| {
-            let emulator = emulator.clone();
-            async move { Ok::<_, Infallible>(answer(emulator, request.map(Body::new)).await) }
-        });
-        // The script says whether a Date is sent, so hyper must not add one.
-        let connection =
-            http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), answering);
-        connections.spawn(async { drop(connection.await) });
-    }
-}
-
-/// Whether accepting failed for one connection only, which its client broke off.
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset)
-}
-
 /// Lines for a shell to `eval`, by which AWS SDKs and this watchdog ask the emulator.
 pub fn environment(address: SocketAddr) -> String {
     format!("export AWS_EC2_METADATA_SERVICE_ENDPOINT=http://{address}\n")
-}
-
-async fn answer(emulator: Emulator, request: Request<Body>) -> Response {
-    let Decision { reply, trouble, connections, date, now } = emulator.decide(&request);
-    let mut response = match trouble {
-        Some(behaviour) => misbehave(behaviour, reply).await,
-        None => plainly(reply),
-    };
-    let headers = response.headers_mut();
-    headers.insert(SERVER, HeaderValue::from_static("EC2ws"));
-    if date == DateHeader::Sent
-        && let Some(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok()
-        && let Ok(date) = HeaderValue::from_str(&date)
-    {
-        headers.insert(DATE, date);
-    }
-    if connections == Connections::ClosedEachTime {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-fn plainly(reply: Reply) -> Response {
-    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let length = HeaderValue::from(reply.body.len());
-    let mut response = (status, reply.body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    headers.insert(CONTENT_LENGTH, length);
-    if let Some(seconds) = reply.token_ttl {
-        headers.insert(HeaderName::from_static(tokens::TTL_HEADER), HeaderValue::from(seconds));
-    }
-    response
-}
-
-/// Spoils a reply as the script wants it.
-async fn misbehave(behaviour: Behaviour, reply: Reply) -> Response {
-    match behaviour {
-        Behaviour::Status(status) => plainly(Reply::error(status)),
-        Behaviour::Body(body) => plainly(Reply { status: 200, body, ..reply }),
-        Behaviour::Late(span) => {
-            tokio::time::sleep(span).await;
-            plainly(reply)
-        }
-        Behaviour::Silent => std::future::pending().await,
-        Behaviour::Endless => {
-            let line = Bytes::from_static(&[b'x'; 4096]);
-            let lines = futures_util::stream::repeat_with(move || Ok::<_, Infallible>(line.clone()));
-            Body::from_stream(lines).into_response()
-        }
-        Behaviour::Redirect(to) => {
-            let mut response = StatusCode::FOUND.into_response();
-            if let Ok(to) = HeaderValue::from_str(&to) {
-                response.headers_mut().insert(LOCATION, to);
-            }
-            response
-        }
-        Behaviour::WithoutTtl => plainly(Reply { token_ttl: None, ..reply }),
-    }
 }
 
 impl Script {

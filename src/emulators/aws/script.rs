@@ -172,6 +172,31 @@ pub enum Behaviour {
     Redirect(String),
     /// Well, but without saying how long the session lasts.
     WithoutTtl,
+    /// With the right body, byte by byte, and so much time between two of them.
+    Drip(Duration),
+    /// With a body that ends so many bytes before the length that was announced; all of it is missing where it is shorter.
+    Truncated(usize),
+    /// With a body of so many bytes.
+    Oversized(usize),
+    /// By ending the connection with RST.
+    Reset,
+    /// By closing the connection.
+    Closed,
+    /// With bytes that are not HTTP.
+    NotHttp,
+    /// Well, but under this content type.
+    ContentType(String),
+    /// Well, but with this `Date`.
+    Date(DateSaid),
+}
+
+/// What stands in the `Date` header instead of the service's clock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DateSaid {
+    /// This text; no such header where it is empty.
+    Text(String),
+    /// The service's clock and so much more.
+    Ahead(SignedDuration),
 }
 
 impl Script {

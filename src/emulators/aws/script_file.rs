@@ -1,0 +1,504 @@
+//! How a play is written as a TOML file: what may stand in it, and what is wrong with one that cannot be played. It only
+//! reads; when something stands is decided in `play`.
+
+use super::play::{Again, Expected, Play, PlayedNotice, PlayedTrouble, Questions, Says, Spoils, Turns};
+use super::script::{Action, Behaviour, Connections, DateSaid, Protocol, Stands, StatedTime};
+use axum::http::{HeaderValue, Method};
+use jiff::SignedDuration;
+use serde::Deserialize;
+use std::path::Path;
+use std::time::Duration;
+
+/// The longest file that is read, in bytes.
+const LONGEST_FILE: u64 = 256 * 1024;
+
+/// The longest span that can be meant.
+const LONGEST_SPAN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// The longest body that is made up, in bytes.
+const LONGEST_BODY: usize = 16 * 1024 * 1024;
+
+/// Why a script cannot be played.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ScriptError {
+    /// It cannot be read from the disk.
+    #[error("{file}: {sentence}")]
+    Unreadable {
+        /// The file, as it was named.
+        file: String,
+        /// What the system says.
+        sentence: String,
+    },
+    /// Something in it is wrong.
+    #[error("{file}:{line}: {key}{sentence}")]
+    Wrong {
+        /// The file, as it was named.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// The key and a colon; empty where no single one is wrong.
+        key: String,
+        /// What is wrong, and what would be right.
+        sentence: String,
+    },
+}
+
+impl Play {
+    /// Reads a script from a file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, with what is wrong, in which line, at which key.
+    pub fn read(path: &Path) -> Result<Self, ScriptError> {
+        let file = path.display().to_string();
+        let unreadable = |sentence: String| ScriptError::Unreadable { file: file.clone(), sentence };
+        let size = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
+        if size > LONGEST_FILE {
+            return Err(unreadable(format!("{size} bytes are more than a script may have ({LONGEST_FILE})")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        Self::parse(&text, &file)
+    }
+
+    /// Reads a script from its text; `file` is how errors name it.
+    ///
+    /// # Errors
+    /// What is wrong, in which line, at which key.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ScriptError> {
+        let wrong = |error: &toml::de::Error, key: String| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            let sentence = error.message().lines().next().unwrap_or_default().to_owned();
+            ScriptError::Wrong { file: file.to_owned(), line, key, sentence }
+        };
+        let document = toml::Deserializer::parse(text).map_err(|error| wrong(&error, String::new()))?;
+        let script: ScriptFile = serde_path_to_error::deserialize(document).map_err(|error| {
+            let keys = error.path().iter().filter_map(|segment| match segment {
+                serde_path_to_error::Segment::Map { key } => Some(key.as_str()),
+                serde_path_to_error::Segment::Enum { variant } => Some(variant.as_str()),
+                serde_path_to_error::Segment::Seq { .. } | serde_path_to_error::Segment::Unknown => None,
+            });
+            let key = keys.collect::<Vec<_>>().join(".");
+            wrong(error.inner(), if key.is_empty() { key } else { format!("{key}: ") })
+        })?;
+        Ok(script.into())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ScriptFile {
+    #[serde(default)]
+    about: String,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    http_tokens: HttpTokens,
+    #[serde(default)]
+    close_connections: bool,
+    longest_session: Option<Span>,
+    #[serde(default)]
+    clock_ahead: Span,
+    #[serde(default)]
+    clock_behind: Span,
+    #[serde(default)]
+    expect_hook_runs: u32,
+    expect_hook_by: Option<Span>,
+    expect_blind: Option<bool>,
+    #[serde(default)]
+    notice: Vec<NoticeTable>,
+    #[serde(default)]
+    trouble: Vec<TroubleTable>,
+}
+
+impl From<ScriptFile> for Play {
+    fn from(file: ScriptFile) -> Self {
+        Self {
+            about: file.about,
+            expected: Expected {
+                hook_runs: file.expect_hook_runs,
+                hook_by: file.expect_hook_by.map(|span| span.0),
+                blind: file.expect_blind,
+            },
+            seed: file.seed,
+            protocol: match file.http_tokens {
+                HttpTokens::Required => Protocol::Version2,
+                HttpTokens::Optional => Protocol::Version1Too,
+            },
+            connections: if file.close_connections { Connections::ClosedEachTime } else { Connections::KeptOpen },
+            longest_session: file.longest_session.map(|span| span.0),
+            ahead: file.clock_ahead.signed() - file.clock_behind.signed(),
+            notices: file.notice.into_iter().map(|table| table.0).collect(),
+            troubles: file.trouble.into_iter().map(|table| table.0).collect(),
+        }
+    }
+}
+
+/// As `aws ec2 modify-instance-metadata-options --http-tokens` has it.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HttpTokens {
+    #[default]
+    Required,
+    Optional,
+}
+
+/// A duration with its unit, as everywhere.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(try_from = "String")]
+struct Span(Duration);
+
+impl Span {
+    fn signed(self) -> SignedDuration {
+        SignedDuration::try_from(self.0).unwrap_or(SignedDuration::MAX)
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no duration; write one as \"250ms\", \"5s\" or \"1m30s\"");
+        let span = text.trim().parse::<SignedDuration>().map_err(|_| wrong())?;
+        match Duration::try_from(span) {
+            Ok(span) if span <= LONGEST_SPAN => Ok(Self(span)),
+            Ok(_) => Err(format!("{text:?} is longer than a year")),
+            Err(_) => Err(wrong()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "RawNotice")]
+struct NoticeTable(PlayedNotice);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawNotice {
+    kind: Kind,
+    #[serde(default)]
+    from: Span,
+    until: Option<Span>,
+    r#for: Option<Span>,
+    every: Option<Span>,
+    action: Option<ActionWord>,
+    time: Option<Time>,
+    code: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Interruption,
+    Rebalance,
+    ScaleIn,
+    Maintenance,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ActionWord {
+    Terminate,
+    Stop,
+    Hibernate,
+}
+
+/// `"120s"` after it appears, a time in RFC 3339, or `"none"`.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+struct Time(StatedTime);
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(StatedTime::Unsaid));
+        }
+        if let Ok(time) = text.parse() {
+            return Ok(Self(StatedTime::At(time)));
+        }
+        let told = format!("{text:?} is no time; write a span (\"120s\"), an RFC 3339 time or \"none\"");
+        Span::try_from(text).map(|span| Self(StatedTime::After(span.0))).map_err(|_| told)
+    }
+}
+
+impl TryFrom<RawNotice> for NoticeTable {
+    type Error = String;
+
+    fn try_from(raw: RawNotice) -> Result<Self, String> {
+        let RawNotice { kind, from, until, r#for, every, action, time, code } = raw;
+        let only = |given: bool, key: &str, whose: &str| {
+            if given { Err(format!("`{key}` is only for {whose}")) } else { Ok(()) }
+        };
+        only(action.is_some() && kind != Kind::Interruption, "action", "an interruption")?;
+        only(code.is_some() && kind != Kind::Maintenance, "code", "maintenance")?;
+        let timeless = matches!(kind, Kind::Rebalance | Kind::ScaleIn);
+        only(time.is_some() && timeless, "time", "an interruption or maintenance")?;
+        let says = match kind {
+            Kind::Interruption => Says::Interruption {
+                action: match action.unwrap_or(ActionWord::Terminate) {
+                    ActionWord::Terminate => Action::Terminate,
+                    ActionWord::Stop => Action::Stop,
+                    ActionWord::Hibernate => Action::Hibernate,
+                },
+                time: time.map_or_else(StatedTime::default, |time| time.0),
+            },
+            Kind::Rebalance => Says::Rebalance,
+            Kind::ScaleIn => Says::ScaleIn,
+            Kind::Maintenance => {
+                let after = match time.map(|time| time.0) {
+                    None => Duration::from_secs(3_600),
+                    Some(StatedTime::After(after)) => after,
+                    Some(StatedTime::At(_) | StatedTime::Unsaid) => {
+                        return Err("`time` of maintenance is a span, counted from where it appears".to_owned());
+                    }
+                };
+                Says::Maintenance { code: code.unwrap_or_else(|| "system-reboot".to_owned()), after }
+            }
+        };
+        Ok(Self(PlayedNotice { turns: turns(from, until, r#for, every)?, says }))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "RawTrouble")]
+struct TroubleTable(PlayedTrouble);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawTrouble {
+    #[serde(default)]
+    from: Span,
+    until: Option<Span>,
+    r#for: Option<Span>,
+    every: Option<Span>,
+    path: Option<String>,
+    method: Option<String>,
+    latency: Option<Span>,
+    jitter: Option<Span>,
+    does: Option<Does>,
+}
+
+/// What a trouble does: a word, or a word with its measure, as in `{ status = 503 }`.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Does {
+    /// Never answers; the connection stays open.
+    Hang,
+    /// Sends an answer of these many bytes too few.
+    Truncated(usize),
+    /// Sends one byte of the body, waits so long, sends the next.
+    Drip(Span),
+    /// Sends a body of so many bytes.
+    Oversized(usize),
+    /// Sends a body that never ends.
+    Endless,
+    /// Ends the connection at once by RST.
+    Reset,
+    /// Closes the connection without an answer.
+    Closed,
+    /// Does not listen, and cuts off who is connected.
+    Refused,
+    /// Answers with this status and an error page.
+    Status(u16),
+    /// Answers 200 with this body.
+    Body(String),
+    /// Answers 200 with random bytes.
+    Garbage,
+    /// Answers with something that is not HTTP.
+    NotHttp,
+    /// Answers with a redirect to there.
+    Redirect(String),
+    /// Answers well, under this content type.
+    ContentType(String),
+    /// Answers well, with this text as `Date`; without that header where it is empty.
+    Date(String),
+    /// Answers well, with a `Date` that is so far ahead.
+    DateAhead(Span),
+    /// Answers well, with a `Date` that is so far behind.
+    DateBehind(Span),
+    /// Ends all sessions when it begins.
+    TokenKill,
+}
+
+impl TryFrom<RawTrouble> for TroubleTable {
+    type Error = String;
+
+    fn try_from(raw: RawTrouble) -> Result<Self, String> {
+        let RawTrouble { from, until, r#for, every, path, method, latency, jitter, does } = raw;
+        if does.is_none() && latency.is_none() && jitter.is_none() {
+            return Err("it does nothing; write `does`, `latency` or `jitter`".to_owned());
+        }
+        let one_question = path.is_some() || method.is_some() || latency.is_some() || jitter.is_some();
+        if one_question && matches!(does, Some(Does::Refused | Does::TokenKill)) {
+            return Err(
+                "it meets the service as a whole: `path`, `method`, `latency` and `jitter` say nothing here".to_owned()
+            );
+        }
+        if let Some(path) = &path
+            && !path.starts_with('/')
+        {
+            return Err(format!("`path` is {path:?}; it begins with a slash, as in \"/latest/api/token\""));
+        }
+        let method = match method.as_deref() {
+            None => None,
+            Some("GET") => Some(Method::GET),
+            Some("PUT") => Some(Method::PUT),
+            Some("HEAD") => Some(Method::HEAD),
+            Some(other) => return Err(format!("`method` is {other:?}; it may be \"GET\", \"PUT\" or \"HEAD\"")),
+        };
+        Ok(Self(PlayedTrouble {
+            turns: turns(from, until, r#for, every)?,
+            questions: Questions { method, path },
+            latency: latency.unwrap_or_default().0,
+            jitter: jitter.unwrap_or_default().0,
+            spoils: does.map_or(Ok(Spoils::Nothing), spoils)?,
+        }))
+    }
+}
+
+fn spoils(does: Does) -> Result<Spoils, String> {
+    let header = |text: String| match HeaderValue::from_str(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(format!("{text:?} cannot stand in a header")),
+    };
+    Ok(Spoils::Answer(match does {
+        Does::Refused => return Ok(Spoils::Refused),
+        Does::TokenKill => return Ok(Spoils::TokenKill),
+        Does::Garbage => return Ok(Spoils::Garbage),
+        Does::Hang => Behaviour::Silent,
+        Does::Truncated(bytes) => Behaviour::Truncated(bytes.max(1)),
+        Does::Drip(gap) => Behaviour::Drip(gap.0),
+        Does::Oversized(bytes) if bytes > LONGEST_BODY => {
+            return Err(format!("`oversized` is {bytes}; beyond {LONGEST_BODY} bytes write \"endless\""));
+        }
+        Does::Oversized(bytes) => Behaviour::Oversized(bytes),
+        Does::Endless => Behaviour::Endless,
+        Does::Reset => Behaviour::Reset,
+        Does::Closed => Behaviour::Closed,
+        Does::Status(status) if (200..=599).contains(&status) => Behaviour::Status(status),
+        Does::Status(status) => return Err(format!("`status` is {status}; it is between 200 and 599")),
+        Does::Body(body) => Behaviour::Body(body.into_bytes()),
+        Does::NotHttp => Behaviour::NotHttp,
+        Does::Redirect(to) => Behaviour::Redirect(header(to)?),
+        Does::ContentType(text) => Behaviour::ContentType(header(text)?),
+        Does::Date(text) => Behaviour::Date(DateSaid::Text(header(text)?)),
+        Does::DateAhead(span) => Behaviour::Date(DateSaid::Ahead(span.signed())),
+        Does::DateBehind(span) => Behaviour::Date(DateSaid::Ahead(-span.signed())),
+    }))
+}
+
+/// From when to when, and whether again and again.
+fn turns(from: Span, until: Option<Span>, lasting: Option<Span>, every: Option<Span>) -> Result<Turns, String> {
+    let from = from.0;
+    if let Some(until) = until
+        && until.0 <= from
+    {
+        return Err("`until` is not after `from`; both are counted from the begin of the play".to_owned());
+    }
+    if let Some(lasting) = lasting
+        && lasting.0.is_zero()
+    {
+        return Err("`for` is no time at all".to_owned());
+    }
+    let until = until.map(|until| until.0);
+    let (until, again) = match (until, lasting, every) {
+        (until, None, None) => (until, None),
+        (None, Some(lasting), None) => (Some(from + lasting.0), None),
+        (Some(_), Some(_), None) => return Err("`until` and `for` say the same; write one of them".to_owned()),
+        (_, None, Some(_)) => return Err("`every` needs `for`: the part of each turn in which it stands".to_owned()),
+        (_, Some(lasting), Some(every)) if lasting.0 >= every.0 => {
+            return Err("`for` is not shorter than `every`, so that it would always stand".to_owned());
+        }
+        (until, Some(lasting), Some(every)) => (until, Some(Again { every: every.0, lasting: lasting.0 })),
+    };
+    Ok(Turns { stands: Stands { from, until }, again })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+    use super::super::play::Door;
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Play::parse(text, "p.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_file_line_and_key() {
+        assert_eq!(
+            refusal("about = 'x'\n\n[[trouble]]\nfrom = '5'\ndoes = 'hang'\n"),
+            "p.toml:4: trouble.from: \"5\" is no duration; write one as \"250ms\", \"5s\" or \"1m30s\""
+        );
+        let unknown = refusal("[[trouble]]\ndoes = 'hang'\nfrm = '1s'\n");
+        assert!(unknown.starts_with("p.toml:3: trouble") && unknown.contains("unknown field `frm`"), "{unknown}");
+        let unknown = refusal("[[trouble]]\n\ndoes = 'sulk'\n");
+        assert!(unknown.starts_with("p.toml:3: trouble.does") && unknown.contains("sulk"), "{unknown}");
+        let kind = refusal("[[notice]]\nfrom = '1s'\n");
+        assert!(kind.starts_with("p.toml:1: notice") && kind.contains("kind"), "{kind}");
+        assert!(refusal("[[trouble]\n").starts_with("p.toml:1: "));
+        assert!(refusal("expect-hook-runs = -1\n").starts_with("p.toml:1: expect-hook-runs: "));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for (table, said) in [
+            ("[[trouble]]\nfrom = '1s'", "does nothing"),
+            ("[[trouble]]\nfrom = '5s'\nuntil = '5s'\ndoes = 'hang'", "not after"),
+            ("[[trouble]]\nuntil = '5s'\nfor = '5s'\ndoes = 'hang'", "say the same"),
+            ("[[trouble]]\nevery = '5s'\ndoes = 'hang'", "needs `for`"),
+            ("[[trouble]]\nevery = '5s'\nfor = '5s'\ndoes = 'hang'", "always stand"),
+            ("[[trouble]]\nfor = '0s'\ndoes = 'hang'", "no time at all"),
+            ("[[trouble]]\npath = '/latest/api/token'\ndoes = 'refused'", "as a whole"),
+            ("[[trouble]]\npath = 'latest'\ndoes = 'hang'", "slash"),
+            ("[[trouble]]\nmethod = 'POST'\ndoes = 'hang'", "GET"),
+            ("[[trouble]]\ndoes = { status = 99 }", "between 200 and 599"),
+            ("[[trouble]]\ndoes = { oversized = 99999999 }", "endless"),
+            ("[[trouble]]\ndoes = { date = \"a\\nb\" }", "header"),
+            ("[[notice]]\nkind = 'rebalance'\naction = 'stop'", "only for an interruption"),
+            ("[[notice]]\nkind = 'rebalance'\ntime = '5s'", "only for an interruption or maintenance"),
+            ("[[notice]]\nkind = 'interruption'\ncode = 'x'", "only for maintenance"),
+            ("[[notice]]\nkind = 'interruption'\ntime = 'soon'", "RFC 3339"),
+            ("[[trouble]]\nfrom = '9999h'\ndoes = 'hang'", "longer than a year"),
+            ("[[trouble]]\nfrom = '-1s'\ndoes = 'hang'", "no duration"),
+        ] {
+            let refusal = refusal(table);
+            assert!(refusal.contains(said), "{table}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_whole_script_is_read() {
+        let text = "
+            about = 'All of it.'
+            expect-hook-runs = 1
+            expect-hook-by = '50s'
+            expect-blind = true
+            [[notice]]
+            kind = 'interruption'
+            from = '10s'
+            action = 'stop'
+            time = '90s'
+            [[trouble]]
+            from = '20s'
+            for = '10s'
+            does = 'refused'
+            [[trouble]]
+            path = '/latest/meta-data/*'
+            latency = '50ms'
+            does = { status = 503 }
+        ";
+        let play = Play::parse(text, "p.toml").unwrap().faster(10);
+        assert_eq!(play.expected, Expected { hook_runs: 1, hook_by: Some(Duration::from_secs(5)), blind: Some(true) });
+        assert_eq!(play.end(), Duration::from_secs(3));
+        let (second, ms) = (Duration::from_secs, Duration::from_millis);
+        assert_eq!(play.door(second(0)), Door::Open(Some(second(2))));
+        assert_eq!(play.door(second(2)), Door::Shut(Some(second(3))));
+        assert_eq!(play.door(second(3)), Door::Open(None));
+        let trouble = play.trouble(&Method::GET, "/latest/meta-data/x", Duration::ZERO).unwrap();
+        assert_eq!((trouble.latency, &trouble.spoils), (ms(50), &Spoils::Answer(Behaviour::Status(503))));
+        assert_eq!(play.trouble(&Method::PUT, "/latest/api/token", Duration::ZERO), None);
+    }
+}

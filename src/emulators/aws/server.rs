@@ -1,0 +1,270 @@
+//! The emulated service's connections: accepted, answered, and ended as badly as the play wants. What is answered is
+//! decided by [`Emulator`]; this only carries it out.
+
+use super::play::Door;
+use super::reply::Reply;
+use super::script::{Behaviour, Connections, DateHeader, DateSaid};
+use super::{Decision, Emulator, tokens};
+use axum::body::{Body, Bytes};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::{SignedDuration, Timestamp};
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// The most connections at once; the next one waits.
+const MOST: usize = 256;
+
+/// How long the header of a request may take, and how long a connection may stay without one.
+const HEADER_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long it rests where no connection can be accepted, as when no file may be opened any more.
+const REST: Duration = Duration::from_millis(100);
+
+/// How long the first part of a body has to leave before the rest is cut off.
+const HEAD_START: Duration = Duration::from_millis(20);
+
+/// What is sent instead of HTTP.
+const GIBBERISH: &[u8] = b"\x16\x03\x01\x00\x05hello\r\nSSH-2.0-OpenSSH_9.2\r\n\r\n";
+
+/// Serves the emulator on a listener until the future is dropped. Where its play refuses connections the listener is
+/// closed, and bound again to the same address afterwards.
+///
+/// # Errors
+/// Where the address cannot be learned, or not be bound again.
+pub async fn serve(listener: TcpListener, emulator: Emulator) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let mut listener = Some(listener);
+    let mut connections = JoinSet::new();
+    loop {
+        match emulator.door() {
+            (Door::Shut(_), change) => {
+                listener = None;
+                connections.shutdown().await;
+                moment(change).await;
+            }
+            (Door::Open(_), change) => {
+                let listening = match listener.take() {
+                    Some(listening) => listening,
+                    None => bind(address).await?,
+                };
+                tokio::select! {
+                    accepted = listening.accept(), if connections.len() < MOST => match accepted {
+                        Ok((stream, _)) => {
+                            emulator.begin();
+                            connections.spawn(attend(stream, emulator.clone()));
+                        }
+                        Err(error) => {
+                            tracing::debug!("no connection could be accepted: {error}");
+                            sleep(REST).await;
+                        }
+                    },
+                    Some(_) = connections.join_next() => {}
+                    () = moment(change) => {}
+                }
+                listener = Some(listening);
+            }
+        }
+    }
+}
+
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{address} could not be bound again: {error}")))
+}
+
+async fn moment(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Answers on one connection until it ends.
+async fn attend(stream: TcpStream, emulator: Emulator) {
+    let answer = hyper::service::service_fn(move |request: axum::http::Request<hyper::body::Incoming>| {
+        let decision = emulator.decide(&request);
+        answer(decision)
+    });
+    let mut connection = hyper::server::conn::http1::Builder::new()
+        // The play says whether a Date is sent, so hyper must not add one.
+        .auto_date_header(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_LIMIT)
+        .serve_connection(TokioIo::new(stream), answer);
+    let Err(error) = (&mut connection).await else { return };
+    let mut stream = connection.into_parts().io.into_inner();
+    match error.source().and_then(|cause| cause.downcast_ref()) {
+        Some(Cut::Reset) => {
+            if let Err(error) = stream.set_zero_linger() {
+                tracing::debug!("a connection could not be reset: {error}");
+            }
+        }
+        Some(Cut::NotHttp) => {
+            // Who does not read it within a second has gone.
+            let _ = timeout(Duration::from_secs(1), stream.write_all(GIBBERISH)).await;
+        }
+        Some(Cut::Closed) | None => {}
+    }
+}
+
+/// How a connection ends in the middle of things.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cut {
+    Closed,
+    Reset,
+    NotHttp,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the play ends this connection")
+    }
+}
+
+impl Error for Cut {}
+
+async fn answer(decision: Decision) -> Result<Response, Cut> {
+    let Decision { reply, delay, trouble, connections, date, now } = decision;
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
+    let mut said = match date {
+        DateHeader::Sent => DateSaid::Ahead(SignedDuration::ZERO),
+        DateHeader::LeftOut => DateSaid::Text(String::new()),
+    };
+    let mut response = match trouble {
+        None => plainly(reply),
+        Some(Behaviour::Date(lie)) => {
+            said = lie;
+            plainly(reply)
+        }
+        Some(behaviour) => misbehave(behaviour, reply).await?,
+    };
+    let headers = response.headers_mut();
+    headers.insert(SERVER, HeaderValue::from_static("EC2ws"));
+    if let Some(date) = date_header(said, now) {
+        headers.insert(DATE, date);
+    }
+    if connections == Connections::ClosedEachTime {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+fn date_header(said: DateSaid, now: Timestamp) -> Option<HeaderValue> {
+    let text = match said {
+        DateSaid::Text(text) if text.is_empty() => return None,
+        DateSaid::Text(text) => text,
+        DateSaid::Ahead(ahead) => {
+            let now = now.saturating_add(ahead).unwrap_or(now);
+            DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok()?
+        }
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+fn plainly(reply: Reply) -> Response {
+    let (Reply { body, .. }, mut response) = head(reply);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    *response.body_mut() = Body::from(body);
+    response
+}
+
+/// Everything but the body and its length.
+fn head(reply: Reply) -> (Reply, Response) {
+    let mut response = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    if let Some(seconds) = reply.token_ttl {
+        headers.insert(HeaderName::from_static(tokens::TTL_HEADER), HeaderValue::from(seconds));
+    }
+    (reply, response)
+}
+
+/// Spoils a reply as the script wants it.
+async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, Cut> {
+    Ok(match behaviour {
+        Behaviour::Status(status) => plainly(Reply::error(status)),
+        Behaviour::Body(body) => plainly(Reply { status: 200, body, ..reply }),
+        Behaviour::Late(span) => {
+            sleep(span).await;
+            plainly(reply)
+        }
+        Behaviour::Silent => std::future::pending().await,
+        Behaviour::Endless => {
+            let line = Bytes::from_static(&[b'x'; 4096]);
+            Body::from_stream(stream::repeat_with(move || Ok::<_, Infallible>(line.clone()))).into_response()
+        }
+        Behaviour::Redirect(to) => {
+            let mut response = StatusCode::FOUND.into_response();
+            if let Ok(to) = HeaderValue::from_str(&to) {
+                response.headers_mut().insert(LOCATION, to);
+            }
+            response
+        }
+        Behaviour::WithoutTtl => plainly(Reply { token_ttl: None, ..reply }),
+        Behaviour::Drip(gap) => {
+            let (Reply { body, .. }, mut response) = head(reply);
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            *response.body_mut() = Body::from_stream(drip(body, gap));
+            response
+        }
+        Behaviour::Truncated(missing) => {
+            let (Reply { mut body, .. }, mut response) = head(reply);
+            let announced = body.len().max(missing);
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(announced));
+            body.truncate(announced - missing);
+            *response.body_mut() = Body::from_stream(cut_off(body));
+            response
+        }
+        Behaviour::Oversized(bytes) => plainly(Reply { status: 200, body: vec![b'x'; bytes], ..reply }),
+        Behaviour::Reset => return Err(Cut::Reset),
+        Behaviour::Closed => return Err(Cut::Closed),
+        Behaviour::NotHttp => return Err(Cut::NotHttp),
+        Behaviour::ContentType(text) => {
+            let mut response = plainly(reply);
+            if let Ok(text) = HeaderValue::from_str(&text) {
+                response.headers_mut().insert(CONTENT_TYPE, text);
+            }
+            response
+        }
+        // Only its header is spoiled, which is written later.
+        Behaviour::Date(_) => plainly(reply),
+    })
+}
+
+/// A body that comes byte by byte.
+fn drip(body: Vec<u8>, gap: Duration) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(body.into_iter(), move |mut left| async move {
+        let byte = left.next()?;
+        sleep(gap).await;
+        Some((Ok(Bytes::from(vec![byte])), left))
+    })
+}
+
+/// A body after which the connection closes, whatever length was announced.
+fn cut_off(body: Vec<u8>) -> impl Stream<Item = Result<Bytes, Cut>> {
+    stream::unfold(Some(Some(body)), |left| async move {
+        match left? {
+            Some(body) => Some((Ok(Bytes::from(body)), Some(None))),
+            None => {
+                sleep(HEAD_START).await;
+                Some((Err(Cut::Closed), None))
+            }
+        }
+    })
+}

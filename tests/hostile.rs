@@ -1,0 +1,309 @@
+//! The real daemon against every story that is shipped in `config/emulator/`, played many times as fast, with its polls
+//! as close together: what each of them says that should happen is what happens.
+
+#![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stderr, reason = "what was measured is shown")]
+
+use spot_watchdog::emulators::aws::{Emulator, Play, serve};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A play's 5 s between two polls, at the usual speed.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How much faster than written a play goes.
+const SPEED: u32 = 50;
+
+/// A notice counts as withdrawn after 15 s, which no speed shortens: so this much faster where that is waited for.
+const SPEED_WITH_WITHDRAWAL: u32 = 20;
+const WITH_WITHDRAWAL: &[&str] = &["comes-back"];
+
+/// What a loaded machine may add to everything: starting a hook, seeing its file.
+const SLACK: Duration = Duration::from_millis(600);
+
+/// A question that is under way when the trouble ends waits for its own second.
+const QUESTION: Duration = Duration::from_secs(1);
+
+/// How long it goes on after the last change.
+const REST: Duration = Duration::from_millis(2_000);
+
+/// How many are played at once.
+const AT_ONCE: usize = 6;
+
+/// Stories whose last state keeps the watchdog blind.
+const BLIND_FOR_GOOD: &[&str] = &["slow-drip"];
+
+/// A process that ends with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What was seen while a story was played; all times are the play's own.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When each run of the hook was seen to begin.
+    hook_runs: Vec<Duration>,
+    /// When `/healthz` first and last said that the source is blind.
+    blind: Option<(Duration, Duration)>,
+    /// The last answer of `/healthz`.
+    health: String,
+    log: Vec<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    at: jiff::Timestamp,
+    level: String,
+    text: String,
+}
+
+fn stories() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/emulator");
+    let mut stories: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    stories.sort();
+    stories
+}
+
+fn name(story: &Path) -> String {
+    story.file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+fn speed(name: &str) -> u32 {
+    if WITH_WITHDRAWAL.contains(&name) { SPEED_WITH_WITHDRAWAL } else { SPEED }
+}
+
+/// A daemon that asks this endpoint, with one hook that writes a line for each run.
+fn daemon(desk: &Path, endpoint: SocketAddr, listen: SocketAddr) -> Ended {
+    let hook = desk.join("hook.sh");
+    fs::write(&hook, "#!/bin/sh\necho run >> \"${0%/*}/runs\"\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_watchdog"))
+        .arg("--hook")
+        .arg(&hook)
+        .arg("--state-dir")
+        .arg(desk.join("state"))
+        .args(["--listen", &listen.to_string(), "--metadata-endpoint", &format!("http://{endpoint}")])
+        .args(["--poll-interval", "100ms", "--log-format", "json"])
+        .env("RUNTIME_DIRECTORY", desk.join("run"))
+        .current_dir(desk)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(desk.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    Ended(child)
+}
+
+/// An address that nobody listens on.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn runs(desk: &Path) -> usize {
+    fs::read_to_string(desk.join("runs")).unwrap_or_default().lines().count()
+}
+
+/// The status and body of an answer, or nothing where nobody answers.
+fn ask(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_whitespace().nth(1)?;
+    Some(format!("{status} {body}"))
+}
+
+fn log(desk: &Path) -> Vec<Line> {
+    let file = BufReader::new(File::open(desk.join("log")).unwrap());
+    file.lines()
+        .map(|line| {
+            let line = line.unwrap();
+            let value: serde_json::Value =
+                serde_json::from_str(&line).unwrap_or_else(|error| panic!("not a line of JSON ({error}): {line}"));
+            Line {
+                at: value["timestamp"].as_str().unwrap().parse().unwrap(),
+                level: value["level"].as_str().unwrap().to_owned(),
+                text: value["message"].as_str().unwrap().to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// Plays a story to its end, with a daemon that listens to it.
+fn play(story: &Path) -> (Play, Seen) {
+    let play = Play::read(story).unwrap().faster(speed(&name(story)));
+    let desk = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (endpoint, listen) = (listener.local_addr().unwrap(), free_address());
+    let emulator = Emulator::with_play(play.clone());
+    let served = emulator.clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let service = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            tokio::select! {
+                ended = serve(listener, served) => panic!("the emulator ended: {ended:?}"),
+                _ = stopped => {}
+            }
+        });
+    });
+    let daemon = daemon(desk.path(), endpoint, listen);
+    let mut seen = Seen::default();
+    let began = Instant::now();
+    while emulator.elapsed() < play.end() + REST {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}: the play does not end", name(story));
+        let runs = runs(desk.path());
+        seen.hook_runs.resize(runs.max(seen.hook_runs.len()), emulator.elapsed());
+        if let Some(health) = ask(listen, "/healthz") {
+            if health.contains("blind") {
+                let now = emulator.elapsed();
+                seen.blind = Some((seen.blind.map_or(now, |(first, _)| first), now));
+            }
+            seen.health = health;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(daemon);
+    stop.send(()).unwrap();
+    service.join().unwrap();
+    seen.log = log(desk.path());
+    (play, seen)
+}
+
+/// What is wrong with what was seen, in sentences.
+fn faults(name: &str, play: &Play, seen: &Seen) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut fault = |text: String| faults.push(format!("{name}: {text}"));
+    let expected = play.expected;
+    if seen.hook_runs.len() != expected.hook_runs as usize {
+        fault(format!("the hook ran {} times instead of {}", seen.hook_runs.len(), expected.hook_runs));
+    }
+    if let (Some(by), Some(first)) = (expected.hook_by, seen.hook_runs.first()) {
+        let latest = by + SLACK + if expected.blind == Some(true) { QUESTION } else { Duration::ZERO };
+        if *first > latest {
+            fault(format!("the hook began at {first:?} instead of {by:?}"));
+        }
+    }
+    match (expected.blind, seen.blind) {
+        (Some(true), None) => fault("it was never blind".to_owned()),
+        (Some(false), Some(blind)) => fault(format!("it was blind: {blind:?}")),
+        (Some(true), Some(_)) | (Some(false), None) | (None, _) => {}
+    }
+    if let (Some((begins, ends)), Some((first, last))) = (outage(name), seen.blind) {
+        if first > begins + POLL * 3 + SLACK {
+            fault(format!("blind was shown at {first:?}, and it was since {begins:?}"));
+        }
+        if last > ends + POLL + SLACK {
+            fault(format!("blind was shown until {last:?}, and it was until {ends:?}"));
+        }
+    }
+    let ends_well = !BLIND_FOR_GOOD.contains(&name);
+    if seen.health.starts_with("200") != ends_well {
+        fault(format!("/healthz says at the end: {}", seen.health));
+    }
+    let minute = Duration::from_secs(60) / speed(name);
+    let mut said: BTreeMap<&str, jiff::Timestamp> = BTreeMap::new();
+    for line in &seen.log {
+        if let Some(before) = said.insert(&line.text, line.at)
+            && line.at.duration_since(before).unsigned_abs() < minute
+        {
+            fault(format!("{} said again after {}: {}", line.level, line.at - before, line.text));
+        }
+    }
+    faults
+}
+
+/// From when to when nobody listens, in the stories of which this is all, and which are long enough to show.
+fn outage(name: &str) -> Option<(Duration, Duration)> {
+    let seconds = |seconds| Duration::from_secs(seconds) / speed(name);
+    match name {
+        "outage-600s" => Some((seconds(30), seconds(630))),
+        "blind-from-the-start" => Some((seconds(0), seconds(120))),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_shipped_story_ends_as_it_says() {
+    let mut stories = stories();
+    assert!(stories.len() >= 12, "stories are missing");
+    // The longest first, so that no one waits for it alone.
+    stories.sort_by_key(|story| Play::read(story).unwrap().faster(speed(&name(story))).end());
+    let waiting: Mutex<VecDeque<PathBuf>> = Mutex::new(stories.into_iter().rev().collect());
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(story) = waiting.lock().unwrap().pop_front() else { return };
+                    let (play, seen) = play(&story);
+                    let name = name(&story);
+                    eprintln!(
+                        "{name}: hook {:?} (by {:?}), blind {:?}",
+                        seen.hook_runs, play.expected.hook_by, seen.blind
+                    );
+                    let faults = faults(&name, &play, &seen);
+                    if !faults.is_empty() {
+                        let log = seen.log.iter().map(|line| format!("    {} {} {}\n", line.at, line.level, line.text));
+                        wrong.lock().unwrap().push(format!("{}\n{}", faults.join("\n"), log.collect::<String>()));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_command_plays_a_script_and_closes_its_listener_where_it_says_so() {
+    let desk = tempfile::tempdir().unwrap();
+    let script = desk.path().join("s.toml");
+    fs::write(&script, "about = 'x'\n[[trouble]]\nfrom = '50s'\nfor = '100s'\ndoes = 'refused'\n").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_watchdog"))
+        .args(["emulate", "aws", "--listen", "127.0.0.1:0", "--speed", "100", "--script"])
+        .arg(&script)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let _child = Ended(child);
+    let address: SocketAddr = line.trim().strip_prefix("http://").unwrap().parse().unwrap();
+    thread::sleep(Duration::from_millis(700));
+    assert!(ask(address, "/").is_some_and(|answer| answer.starts_with("401")), "its time begins with a connection");
+    thread::sleep(Duration::from_millis(900));
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    thread::sleep(Duration::from_millis(800));
+    assert!(ask(address, "/").is_some_and(|answer| answer.starts_with("401")), "it listens again");
+}
+
+#[test]
+fn every_shipped_story_says_what_it_is_about_and_what_should_happen() {
+    for story in stories() {
+        let text = fs::read_to_string(&story).unwrap();
+        assert!(text.starts_with("# "), "{}: no story", story.display());
+        assert!(text.contains("\nabout = \""), "{}", story.display());
+        assert!(text.contains("\nexpect-hook-runs = "), "{}", story.display());
+        Play::read(&story).unwrap();
+    }
+}
