@@ -55,7 +55,7 @@ impl Steps {
         }
         let names = self.names.clone();
         for (name, table) in &named {
-            let Some((step, row)) = common(name.as_deref(), table, &names, rows, wrongs) else { continue };
+            let Some((step, row)) = shared_keys(name.as_deref(), table, &names, rows, wrongs) else { continue };
             let own = match own_keys(row) {
                 // Keys that it does not know were complained of already.
                 Some(valid) => table.only_these(&valid),
@@ -177,7 +177,7 @@ fn name_of(program: &str) -> String {
 }
 
 /// Reads the keys that all steps have. The step is `None` where it has no kind that is known.
-fn common(
+fn shared_keys(
     name: Option<&str>,
     table: &Section<'_, '_>,
     names: &BTreeSet<String>,
@@ -223,8 +223,8 @@ fn common(
 
     let row = row?;
     if let Some(own) = own_keys(row) {
-        let common = keys::STEP.iter().map(|key| key.name.to_owned());
-        let valid: Vec<String> = common.chain(own).collect();
+        let shared = keys::STEP.iter().map(|key| key.name.to_owned());
+        let valid: Vec<String> = shared.chain(own).collect();
         table.only(&valid.iter().map(String::as_str).collect::<Vec<_>>(), wrongs);
     }
     let default = plain(StepName::new(name.unwrap_or_default()), row);

@@ -32,9 +32,16 @@ pub enum Around {
 
 impl Around {
     /// Told by what systemd sets for its services (`systemd.exec(5)`). PID 1 of a container has none of it.
+    ///
+    /// `SYSTEMD_EXEC_PID` (systemd 248) names the process that was started, so a shell that a service started, which
+    /// hands the other variables on, is told apart by it.
     pub fn of(environment: impl Fn(&str) -> Option<OsString>) -> Self {
-        let is_set = |name| environment(name).is_some_and(|value| !value.is_empty());
-        if is_set("INVOCATION_ID") || is_set("NOTIFY_SOCKET") { Self::Systemd } else { Self::Nothing }
+        let set = |name| environment(name).filter(|value| !value.is_empty());
+        let ours = match set("SYSTEMD_EXEC_PID") {
+            Some(pid) => pid == *std::process::id().to_string(),
+            None => set("INVOCATION_ID").is_some() || set("NOTIFY_SOCKET").is_some(),
+        };
+        if ours { Self::Systemd } else { Self::Nothing }
     }
 }
 
@@ -198,6 +205,10 @@ mod tests {
         assert_eq!(with("NOTIFY_SOCKET"), Around::Systemd);
         assert_eq!(with("HOME"), Around::Nothing);
         assert_eq!(Around::of(|_| Some(OsString::new())), Around::Nothing);
+        // A shell hands all of it on to what it starts; only the one that systemd started is named.
+        let named = |pid: u32| Around::of(move |_| Some(OsString::from(pid.to_string())));
+        assert_eq!(named(std::process::id()), Around::Systemd);
+        assert_eq!(named(1), Around::Nothing);
     }
 
     #[test]

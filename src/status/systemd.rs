@@ -20,7 +20,7 @@ const LINE: usize = 400;
 /// The line to systemd.
 #[derive(Debug)]
 pub struct Systemd {
-    manager: Option<(UnixDatagram, SocketAddr)>,
+    line: Option<(UnixDatagram, SocketAddr)>,
     keep_alive: Option<Duration>,
     next_keep_alive: Option<Instant>,
     said: String,
@@ -45,10 +45,10 @@ impl Systemd {
     }
 
     fn at(address: Option<SocketAddr>, keep_alive: Option<Duration>) -> Self {
-        let manager = address.and_then(|address| Some((socket().ok()?, address)));
+        let line = address.and_then(|address| Some((socket().ok()?, address)));
         Self {
-            keep_alive: keep_alive.filter(|span| manager.is_some() && !span.is_zero()),
-            manager,
+            keep_alive: keep_alive.filter(|span| line.is_some() && !span.is_zero()),
+            line,
             next_keep_alive: None,
             said: String::new(),
         }
@@ -99,7 +99,7 @@ impl Systemd {
     }
 
     fn tell(&self, states: &[NotifyState<'_>]) {
-        let Some((socket, address)) = &self.manager else { return };
+        let Some((socket, address)) = &self.line else { return };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
         // By address each time: a systemd that was executed anew has bound the same address to another socket.
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
@@ -128,26 +128,26 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
     use super::*;
 
-    fn heard(manager: &UnixDatagram) -> Vec<String> {
+    fn heard(line: &UnixDatagram) -> Vec<String> {
         let mut all = Vec::new();
         let mut buffer = [0; 1024];
-        while let Ok(length) = manager.recv(&mut buffer) {
+        while let Ok(length) = line.recv(&mut buffer) {
             all.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
         }
         all
     }
 
-    fn manager(directory: &tempfile::TempDir) -> (UnixDatagram, SocketAddr) {
+    fn line(directory: &tempfile::TempDir) -> (UnixDatagram, SocketAddr) {
         let path = directory.path().join("notify");
-        let manager = UnixDatagram::bind(&path).unwrap();
-        manager.set_nonblocking(true).unwrap();
-        (manager, address(path.as_os_str()).unwrap())
+        let line = UnixDatagram::bind(&path).unwrap();
+        line.set_nonblocking(true).unwrap();
+        (line, address(path.as_os_str()).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
     async fn systemd_hears_each_state_and_keep_alives_at_half_its_time() {
         let directory = tempfile::tempdir().unwrap();
-        let (manager, address) = manager(&directory);
+        let (line, address) = line(&directory);
         let mut systemd = Systemd::at(Some(address), Some(Duration::from_secs(20)));
         assert_eq!(systemd.keep_alive_every(), Some(Duration::from_secs(10)));
         systemd.ready();
@@ -157,7 +157,7 @@ mod tests {
         }
         systemd.stopping();
         systemd.extend(Duration::from_secs(30));
-        let told = heard(&manager);
+        let told = heard(&line);
         assert_eq!(told.first().unwrap(), "READY=1\n");
         let alive = told.iter().filter(|message| *message == "WATCHDOG=1\n").count();
         assert!((3..=5).contains(&alive), "{told:?}");
@@ -165,9 +165,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manager_that_takes_nothing_is_never_waited_for() {
+    async fn a_systemd_that_takes_nothing_is_never_waited_for() {
         let directory = tempfile::tempdir().unwrap();
-        let (_manager, address) = manager(&directory);
+        let (_manager, address) = line(&directory);
         let mut systemd = Systemd::at(Some(address), None);
         let before = std::time::Instant::now();
         for _ in 0..10_000 {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_manager_nothing_happens() {
+    async fn without_systemd_nothing_happens() {
         let mut systemd = Systemd::absent();
         systemd.ready();
         systemd.keep_alive();
