@@ -101,7 +101,7 @@ fn is_alive(pid: u32) -> bool {
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < seconds(5.0), "{what} did not come");
+        assert!(began.elapsed() < seconds(20.0), "{what} did not come");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -243,12 +243,12 @@ async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
     let place = tempfile::tempdir().unwrap();
     let hook =
         script(place.path(), "trap 'echo asked' TERM; echo $$ > pid; while :; do sleep 0.05; done", "grace = '300ms'");
-    let given = given(seconds(0.8));
+    let given = given(seconds(3.0));
     let began = Instant::now();
     let ending = hook.act(&given.job).await;
     let took = began.elapsed();
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::TimedOut, "killed when its time was up"));
-    assert!((seconds(0.79)..seconds(1.0)).contains(&took), "{took:?}");
+    assert!((seconds(2.99)..seconds(5.0)).contains(&took), "{took:?}");
     assert!(given.job.output.tail().contains(&"asked".to_owned()), "it was asked before");
     until("the end", || !is_alive(pid_in(&place.path().join("pid")))).await;
 }
@@ -257,11 +257,11 @@ async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
 async fn a_hook_that_is_stopped_is_done_only_with_a_proof() {
     let place = tempfile::tempdir().unwrap();
     let body = "trap 'echo 1 > DONE; exit 0' TERM; while :; do sleep 0.02; done";
-    let ending = script(place.path(), body, "grace = '400ms'").act(&given(seconds(0.8)).job).await;
+    let ending = script(place.path(), body, "grace = '1s'").act(&given(seconds(2.5)).job).await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
     assert_eq!(ending.detail, "stopped when its time was up, exit status 0");
-    let keys = "grace = '400ms'\nproof = { newer = 'DONE' }";
-    let ending = script(place.path(), body, keys).act(&given(seconds(0.8)).job).await;
+    let keys = "grace = '1s'\nproof = { newer = 'DONE' }";
+    let ending = script(place.path(), body, keys).act(&given(seconds(2.5)).job).await;
     assert_eq!(
         (ending.outcome, ending.detail.as_str()),
         (Outcome::Done, "stopped when its time was up, exit status 0, proof holds")
@@ -315,20 +315,20 @@ async fn a_proof_waits_until_the_files_are_quiet() {
 async fn what_a_hook_leaves_is_counted_may_go_on_and_ends_at_its_stop_by() {
     let place = tempfile::tempdir().unwrap();
     let body = "(trap '' TERM; while :; do echo tick; sleep 0.05; done) & echo $! > child\necho bye";
-    let given = given(seconds(1.2));
+    let given = given(seconds(4.0));
     let remainders = given.job.surroundings.remainders.clone();
     let began = Instant::now();
     let ending = script(place.path(), body, "grace = '200ms'").act(&given.job).await;
     assert_eq!(ending.outcome, Outcome::Done);
     assert!(ending.left_over >= 1, "{ending:?}");
-    assert!(began.elapsed() < seconds(0.7), "a held pipe does not hold the step: {:?}", began.elapsed());
+    assert!(began.elapsed() < seconds(3.0), "a held pipe does not hold the step: {:?}", began.elapsed());
     let child = pid_in(&place.path().join("child"));
     assert_eq!(remainders.count(), 1);
-    tokio::time::sleep(seconds(0.2)).await;
     assert!(is_alive(child), "it may go on");
-    assert!(given.job.output.tail().iter().filter(|line| *line == "tick").count() > 3, "and is still read");
-    tokio::time::sleep(seconds(1.4).saturating_sub(began.elapsed())).await;
-    assert!(!is_alive(child), "it has ended with its step's time");
+    let ticks = || given.job.output.tail().iter().filter(|line| *line == "tick").count();
+    until("more of its output", || ticks() > 3).await;
+    until("its end", || !is_alive(child)).await;
+    assert!(began.elapsed() >= seconds(3.8), "it has its step's time: {:?}", began.elapsed());
     until("the remainder's end", || remainders.count() == 0).await;
 }
 
@@ -459,7 +459,7 @@ async fn an_adopted_hook_ends_at_its_stop_by_too() {
     let began = Instant::now();
     let ending = hook.adopt(&given(seconds(0.5)).job, Some(process)).await;
     assert_eq!(ending.outcome, Outcome::TimedOut, "{}", ending.detail);
-    assert!(began.elapsed() < seconds(0.9));
+    assert!(began.elapsed() < seconds(3.0));
     assert!(!former.wait().unwrap().success());
 }
 
@@ -624,7 +624,7 @@ async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
     let began = Instant::now();
     executor.stop_everything();
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
-    assert!(began.elapsed() < seconds(0.5));
+    assert!(began.elapsed() < seconds(3.0));
     assert_eq!(executor.children_left(), 0);
 }
 
