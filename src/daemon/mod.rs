@@ -11,6 +11,7 @@ pub mod notice_file;
 pub mod poller;
 mod posting;
 pub mod reaper;
+mod sight;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
@@ -110,6 +111,7 @@ pub struct Daemon {
     tasks: JoinSet<()>,
     remainders: Remainders,
     welcome: narrate::Welcome,
+    sight: sight::Sight,
     /// Kept to the end: the lock, and the socket's file.
     _keeping: Keeping,
 }
@@ -225,6 +227,7 @@ impl Daemon {
             tasks,
             remainders,
             welcome,
+            sight: sight::Sight::default(),
             _keeping: keeping,
         })
     }
@@ -314,7 +317,7 @@ impl Daemon {
         if self.watchdog.exit() == crate::decide::Exit::AtOnce {
             self.remainders.end_all();
         }
-        narrate::events(&events, &self.watchdog, now);
+        narrate::events(&events, &mut self.sight, &self.watchdog, now);
         self.post(&events, now);
         if !events.is_empty() && began.elapsed() > BEAT {
             tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));

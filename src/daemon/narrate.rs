@@ -1,6 +1,7 @@
 //! The log: each event in a sentence, with the seconds that are left.
 
 use super::Keeping;
+use super::sight::Sight;
 use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::Recovery;
@@ -16,22 +17,28 @@ const USUAL_WINDOW: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Says what became fact.
-pub(super) fn events(events: &[Event], watchdog: &Watchdog, now: Now) {
+pub(super) fn events(events: &[Event], sight: &mut Sight, watchdog: &Watchdog, now: Now) {
     let left = watchdog
         .episode()
         .and_then(|episode| episode.deadline)
         .map(|planned| planned.deadline.at.since(now.moment).as_secs());
-    for event in events {
-        let sentence = event.sentence();
-        match (event.loudness(), left) {
-            (Loudness::Quiet, _) => tracing::debug!("{sentence}"),
-            (Loudness::Told, Some(left)) => tracing::info!(seconds_left = left, "{sentence}"),
-            (Loudness::Told, None) => tracing::info!("{sentence}"),
-            (Loudness::Warned, Some(left)) => tracing::warn!(seconds_left = left, "{sentence}"),
-            (Loudness::Warned, None) => tracing::warn!("{sentence}"),
-            (Loudness::Cried, Some(left)) => tracing::error!(seconds_left = left, "{sentence}"),
-            (Loudness::Cried, None) => tracing::error!("{sentence}"),
-        }
+    for (event, added) in sight.take(events, now) {
+        say(event.loudness(), &format!("{}{added}", event.sentence()), left);
+    }
+    for event in events.iter().filter(|event| !Sight::concerns(event)) {
+        say(event.loudness(), &event.sentence(), left);
+    }
+}
+
+fn say(loudness: Loudness, sentence: &str, left: Option<u64>) {
+    match (loudness, left) {
+        (Loudness::Quiet, _) => tracing::debug!("{sentence}"),
+        (Loudness::Told, Some(left)) => tracing::info!(seconds_left = left, "{sentence}"),
+        (Loudness::Told, None) => tracing::info!("{sentence}"),
+        (Loudness::Warned, Some(left)) => tracing::warn!(seconds_left = left, "{sentence}"),
+        (Loudness::Warned, None) => tracing::warn!("{sentence}"),
+        (Loudness::Cried, Some(left)) => tracing::error!(seconds_left = left, "{sentence}"),
+        (Loudness::Cried, None) => tracing::error!("{sentence}"),
     }
 }
 
