@@ -1,6 +1,7 @@
 //! The example configurations, taken by the watchdog itself, and the policy that they need.
 
 use crate::{read, root, text};
+use spot_watchdog::emulators::aws::Play;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -94,8 +95,15 @@ fn the_readme_names_only_files_that_are_there_and_shows_a_configuration_that_is_
     for path in named {
         assert!(root().join(path).exists(), "README.md names {path}");
     }
-    let (_, example) = readme.split_once("```toml\n").unwrap();
-    is_taken("README.md", example.split_once("```").unwrap().0);
+    let examples = readme.split("```toml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let (scripts, configurations): (Vec<_>, Vec<_>) = examples.partition(|example| example.contains("[[trouble]]"));
+    assert!(!scripts.is_empty() && !configurations.is_empty());
+    for configuration in configurations {
+        is_taken("README.md", configuration);
+    }
+    for script in scripts {
+        Play::parse(script, "README.md").unwrap();
+    }
 }
 
 #[test]
