@@ -307,6 +307,7 @@ impl Daemon {
             let _: Durability = self.journal.append(now, &events).await;
         }
         let mut ends = false;
+        let is_ordering = !orders.is_empty();
         for order in orders {
             if order == Order::Exit {
                 ends = true;
@@ -316,6 +317,10 @@ impl Daemon {
         }
         if self.watchdog.exit() == crate::decide::Exit::AtOnce {
             self.remainders.end_all();
+        }
+        if is_ordering {
+            // What was ordered goes first: a hook does not wait until it is told of and posted.
+            tokio::task::yield_now().await;
         }
         narrate::events(&events, &mut self.sight, &self.watchdog, now);
         self.post(&events, now);

@@ -8,14 +8,14 @@ use crate::model::{
     Closing, Event, IgnoredBecause, Notice, NoticeKey, Now, Outcome, Presence, ProbeName, Run, Signal, SkippedBecause,
     Spent, Strength, Undo, Work,
 };
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 impl Watchdog {
     /// Takes an event in.
     pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalMove> {
         match event {
             Event::SourceRead { .. } | Event::SourceMissed { .. } => {
-                let known = self.known_notices();
+                let known = known_notices(self.episode.as_ref(), &self.spent);
                 self.ears.apply(event, now, &known);
             }
             Event::SourceWentBlind { .. } | Event::SourceSawAgain { .. } => self.ears.apply(event, now, &[]),
@@ -38,7 +38,7 @@ impl Watchdog {
                     boot: boot.clone(),
                     opened: now.moment,
                     opened_wall: *wall,
-                    notices: std::collections::BTreeMap::new(),
+                    notices: BTreeMap::new(),
                     deadline: None,
                     stage: Stage::Open { resumed: None },
                     steps: self.policy.steps.iter().map(|step| StepState::new(step.name.clone())).collect(),
@@ -249,25 +249,6 @@ impl Watchdog {
         self.told.clear();
     }
 
-    /// Each notice that a probe reported and whose absence would mean something, with that probe.
-    fn known_notices(&self) -> Vec<(NoticeKey, ProbeName)> {
-        fn each<'a>(
-            key: &'a NoticeKey,
-            probes: &'a BTreeSet<ProbeName>,
-        ) -> impl Iterator<Item = (NoticeKey, ProbeName)> + 'a {
-            probes.iter().map(|probe| (key.clone(), probe.clone()))
-        }
-        let standing = self.episode.iter().flat_map(|episode| {
-            episode
-                .notices
-                .iter()
-                .filter(|(_, standing)| standing.stands && standing.notice.presence == Presence::Reported)
-                .flat_map(|(key, standing)| each(key, &standing.probes))
-        });
-        let spent = self.spent.iter().flat_map(|(key, spent)| each(key, &spent.probes));
-        standing.chain(spent).collect()
-    }
-
     /// The notices that an episode leaves standing when it closes for this reason.
     pub(super) fn left_standing(episode: &Episode, closing: Closing) -> Vec<Notice> {
         match closing {
@@ -279,4 +260,17 @@ impl Watchdog {
                 .collect(),
         }
     }
+}
+
+/// Each notice that a probe reported and whose absence would mean something, with that probe.
+fn known_notices<'a>(
+    episode: Option<&'a Episode>,
+    spent: &'a BTreeMap<NoticeKey, Spent>,
+) -> Vec<(&'a NoticeKey, &'a ProbeName)> {
+    let standing = episode.into_iter().flat_map(|episode| {
+        let reported = |standing: &&Standing| standing.stands && standing.notice.presence == Presence::Reported;
+        episode.notices.values().filter(reported).map(|standing| (&standing.notice.key, &standing.probes))
+    });
+    let spent = spent.iter().map(|(key, spent)| (key, &spent.probes));
+    standing.chain(spent).flat_map(|(key, probes)| probes.iter().map(move |probe| (key, probe))).collect()
 }

@@ -77,6 +77,12 @@ struct Missing {
     reads: u32,
 }
 
+impl Missing {
+    fn is_long(self) -> bool {
+        self.reads >= ABSENT_READS && self.last.since(self.since) >= ABSENT_FOR
+    }
+}
+
 impl Ears {
     /// Ears that have heard nothing since `began`.
     pub fn since(began: Moment) -> Self {
@@ -84,7 +90,7 @@ impl Ears {
     }
 
     /// Takes in an event that concerns them; `known` are the notices that a probe reported before.
-    pub fn apply(&mut self, event: &Event, now: Now, known: &[(NoticeKey, ProbeName)]) {
+    pub fn apply(&mut self, event: &Event, now: Now, known: &[(&NoticeKey, &ProbeName)]) {
         match event {
             Event::SourceRead { source, probe, rank, standing } => {
                 let heard = self.heard(source, probe, *rank);
@@ -134,17 +140,16 @@ impl Ears {
 
     /// Whether this probe was read before in this run.
     pub fn has_read(&self, source: &SourceName, probe: &ProbeName) -> bool {
-        self.probes.get(&(source.clone(), probe.clone())).is_some_and(|heard| heard.last_good.is_some())
+        self.probes.iter().any(|((of, asked), heard)| of == source && asked == probe && heard.last_good.is_some())
     }
 
     /// Whether each of the probes that reported a notice has been read often enough without it.
     pub fn is_absent(&self, key: &NoticeKey, probes: &BTreeSet<ProbeName>) -> bool {
-        !probes.is_empty()
-            && probes.iter().all(|probe| {
-                self.missing.get(&(key.clone(), probe.clone())).is_some_and(|missing| {
-                    missing.reads >= ABSENT_READS && missing.last.since(missing.since) >= ABSENT_FOR
-                })
-            })
+        // A handful at most, of which few are missing for long: looking through them is cheaper than making a key.
+        let is_missed = |probe: &ProbeName| {
+            self.missing.iter().any(|((of, by), missing)| missing.is_long() && by == probe && of == key)
+        };
+        !self.missing.is_empty() && !probes.is_empty() && probes.iter().all(is_missed)
     }
 
     /// Forgets the absence of a notice that is no longer looked for.
@@ -203,9 +208,9 @@ impl Ears {
         probe: &ProbeName,
         standing: &[NoticeKey],
         now: Moment,
-        known: &[(NoticeKey, ProbeName)],
+        known: &[(&NoticeKey, &ProbeName)],
     ) {
-        for (key, of) in known {
+        for &(key, of) in known {
             if key.source != *source || of != probe {
                 continue;
             }

@@ -301,6 +301,11 @@ impl Episode {
         self.steps.iter().find(|step| step.name == *name)
     }
 
+    /// The step of this name, which is most often the one at this place: the policy seldom changes within an episode.
+    pub(super) fn step_near(&self, at: usize, name: &StepName) -> Option<&StepState> {
+        self.steps.get(at).filter(|step| step.name == *name).or_else(|| self.step(name))
+    }
+
     /// The step of this name, made if the policy did not have it when the episode opened.
     pub(super) fn step_mut(&mut self, name: &StepName) -> &mut StepState {
         let at = match self.steps.iter().position(|step| step.name == *name) {

@@ -56,6 +56,13 @@ struct Told {
     at: Moment,
 }
 
+impl Told {
+    /// When the end of the run has to have been reported.
+    fn report_by(&self) -> Moment {
+        self.stop_by.max(self.at).plus(rules::REPORT_WITHIN)
+    }
+}
+
 /// Whether we were asked to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -114,7 +121,9 @@ impl Watchdog {
 
     /// When a decision may be due although nothing new was heard.
     pub fn next_wake(&self, now: Now) -> Option<Moment> {
-        self.wakes(now).into_iter().min()
+        let mut first: Option<Moment> = None;
+        self.wakes(now, |wake| first = Some(first.map_or(wake, |first| first.min(wake))));
+        first
     }
 
     /// What the operator wants.
@@ -169,7 +178,7 @@ impl Watchdog {
             .iter()
             .map(|step| planner::Share {
                 step: &step.name,
-                after: positions(&step.after, &due),
+                after: positions(&step.after, due.iter().copied()),
                 needs: step.needs,
                 optional: step.optional,
                 started: None,
@@ -180,7 +189,7 @@ impl Watchdog {
 
     /// When a run has to have ended, as things stand.
     pub fn stop_by(&self, running: &Running, now: Moment) -> Moment {
-        rules::stop_by(self, running, now)
+        rules::Planning::at(self, now).stop_by(running)
     }
 
     /// Makes an event fact: the only way that a decision changes the state.
@@ -214,18 +223,15 @@ impl Watchdog {
             self.told.clear();
             return;
         };
-        let limits: Vec<(Run, Moment)> = episode
-            .steps
-            .iter()
-            .filter_map(|step| step.progress.running())
-            .map(|running| (running.run.clone(), self.stop_by(running, now.moment)))
+        let plan = rules::Planning::at(self, now.moment);
+        let running = || episode.steps.iter().filter_map(|step| step.progress.running());
+        let changed: Vec<(Run, Moment)> = running()
+            .map(|running| (&running.run, plan.stop_by(running)))
+            .filter(|(run, stop_by)| self.told.get(run).is_none_or(|told| told.stop_by != *stop_by))
+            .map(|(run, stop_by)| (run.clone(), stop_by))
             .collect();
-        self.told.retain(|run, _| limits.iter().any(|(running, _)| running == run));
-        for (run, stop_by) in limits {
-            let told = self.told.get(&run).copied();
-            if told.is_some_and(|told| told.stop_by == stop_by) {
-                continue;
-            }
+        self.told.retain(|run, _| running().any(|running| running.run == *run));
+        for (run, stop_by) in changed {
             self.told.insert(run.clone(), Told { stop_by, at: now.moment });
             let adopted = orders.iter_mut().find_map(|order| match order {
                 Order::Adopt { run: adopted, stop_by, .. } if *adopted == run => Some(stop_by),
@@ -255,6 +261,6 @@ fn say_once(orders: &mut Vec<Order>) {
 }
 
 /// The positions in `due` of the steps with these names.
-fn positions(names: &[StepName], due: &[&Step]) -> Vec<usize> {
-    names.iter().filter_map(|name| due.iter().position(|step| step.name == *name)).collect()
+fn positions<'a>(names: &[StepName], due: impl Iterator<Item = &'a Step> + Clone) -> Vec<usize> {
+    names.iter().filter_map(|name| due.clone().position(|step| step.name == *name)).collect()
 }

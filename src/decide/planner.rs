@@ -49,12 +49,14 @@ pub struct Share<'a> {
 
 /// Plans the time from `now` to `end` over these steps, given in the order they were declared.
 pub fn plan(shares: &[Share<'_>], now: Moment, end: Moment) -> Plan {
-    let mut skipped = vec![false; shares.len()];
-    while let Some(victim) = optional_to_skip(shares, &skipped, now, end) {
-        skipped[victim] = true;
+    if shares.is_empty() {
+        return Plan { end, slots: Vec::new() };
     }
-    let graph = Graph::new(shares, &skipped);
-    let scaled: Vec<u64> = (0..shares.len()).map(|at| graph.scaled_needs(at, now, end)).collect();
+    let mut graph = Graph::new(shares);
+    while let Some(victim) = graph.optional_to_skip(now, end) {
+        graph.skip(victim);
+    }
+    let scaled = graph.scaled_needs(now, end);
     let after = graph.sums_after(&scaled);
     let slots = shares
         .iter()
@@ -63,7 +65,7 @@ pub fn plan(shares: &[Share<'_>], now: Moment, end: Moment) -> Plan {
             let latest_end = end.minus(Duration::from_millis(after[at]));
             Slot {
                 step: share.step.clone(),
-                skip: skipped[at],
+                skip: graph.skipped[at],
                 start_by: latest_end.minus(Duration::from_millis(scaled[at])),
                 latest_end,
             }
@@ -72,41 +74,40 @@ pub fn plan(shares: &[Share<'_>], now: Moment, end: Moment) -> Plan {
     Plan { end, slots }
 }
 
-/// The optional step to give up next, if some path does not fit.
-fn optional_to_skip(shares: &[Share<'_>], skipped: &[bool], now: Moment, end: Moment) -> Option<usize> {
-    if !shares.iter().zip(skipped).any(|(share, gone)| share.optional && !gone && share.started.is_none()) {
-        return None;
-    }
-    let left = millis(end.since(now)).saturating_add(millis(SLACK));
-    let graph = Graph::new(shares, skipped);
-    let needs: Vec<u64> = graph.needs.iter().zip(shares).map(|(needs, share)| remaining(*needs, share, now)).collect();
-    let before = graph.sums_before(&needs);
-    let after = graph.sums_after(&needs);
-    // An optional step on any path that does not fit is itself a step through which a path does not fit.
-    (0..shares.len())
-        .rev()
-        .filter(|&at| shares[at].optional && !skipped[at] && shares[at].started.is_none())
-        .find(|&at| before[at] + needs[at] + after[at] > left)
-}
-
-/// What is left of the needs of a step that runs.
-fn remaining(needs: u64, share: &Share<'_>, now: Moment) -> u64 {
-    share.started.map_or(needs, |started| needs.saturating_sub(millis(now.since(started))))
-}
-
 /// The steps and who waits for whom, with skipped ones needing nothing.
 struct Graph<'a> {
     shares: &'a [Share<'a>],
     needs: Vec<u64>,
+    skipped: Vec<bool>,
     /// Positions such that each step comes after those that it waits for.
     order: Vec<usize>,
 }
 
 impl<'a> Graph<'a> {
-    fn new(shares: &'a [Share<'a>], skipped: &[bool]) -> Self {
-        let needs =
-            shares.iter().zip(skipped).map(|(share, gone)| if *gone { 0 } else { millis(share.needs) }).collect();
-        Self { shares, needs, order: in_order(shares) }
+    fn new(shares: &'a [Share<'a>]) -> Self {
+        let needs = shares.iter().map(|share| millis(share.needs)).collect();
+        Self { shares, needs, skipped: vec![false; shares.len()], order: in_order(shares) }
+    }
+
+    fn skip(&mut self, at: usize) {
+        self.skipped[at] = true;
+        self.needs[at] = 0;
+    }
+
+    /// The optional step to give up next, if some path does not fit.
+    fn optional_to_skip(&self, now: Moment, end: Moment) -> Option<usize> {
+        let may_go = |at: usize| self.shares[at].optional && !self.skipped[at] && self.shares[at].started.is_none();
+        let left = millis(end.since(now)).saturating_add(millis(SLACK));
+        // No path is longer than all steps in a row.
+        if self.needs.iter().sum::<u64>() <= left || !(0..self.shares.len()).any(may_go) {
+            return None;
+        }
+        let needs: Vec<u64> =
+            self.needs.iter().zip(self.shares).map(|(needs, share)| remaining(*needs, share, now)).collect();
+        let before = self.sums_before(&needs);
+        let after = self.sums_after(&needs);
+        // An optional step on any path that does not fit is itself a step through which a path does not fit.
+        (0..self.shares.len()).rev().filter(|at| may_go(*at)).find(|&at| before[at] + needs[at] + after[at] > left)
     }
 
     /// For each step, the largest sum of `needs` on a path that leads to it, without its own.
@@ -129,52 +130,58 @@ impl<'a> Graph<'a> {
         sums
     }
 
-    /// The needs of a step, scaled down as far as the tightest path through it asks.
+    /// The needs of each step, scaled down as far as the tightest path through it asks.
     ///
     /// A path that begins with a running step is measured from that step's start, so that its shares do not drift
     /// while it runs.
-    fn scaled_needs(&self, at: usize, now: Moment, end: Moment) -> u64 {
-        let needs = self.needs[at];
-        if needs == 0 {
-            return 0;
+    fn scaled_needs(&self, now: Moment, end: Moment) -> Vec<u64> {
+        let mut scaled = self.needs.clone();
+        // Every path has at least the time from now, and none is longer than all steps in a row.
+        if self.needs.iter().sum::<u64>() <= millis(end.since(now)) {
+            return scaled;
         }
-        let after = self.sums_after(&self.needs)[at];
-        let mut tightest = needs;
-        for head in 0..self.shares.len() {
-            if !self.shares[head].after.is_empty() {
-                continue;
-            }
-            let Some(leading) = self.longest_between(head, at) else { continue };
-            let sum = leading + needs + after;
-            let time = millis(end.since(self.shares[head].started.unwrap_or(now)));
-            if sum > time {
-                let share = u128::from(needs) * u128::from(time) / u128::from(sum);
-                tightest = tightest.min(u64::try_from(share).unwrap_or(needs));
+        let after = self.sums_after(&self.needs);
+        let mut leading = vec![None; self.shares.len()];
+        for (head, share) in self.shares.iter().enumerate().filter(|(_, share)| share.after.is_empty()) {
+            let time = millis(end.since(share.started.unwrap_or(now)));
+            self.sums_from(head, &mut leading);
+            for (at, &needs) in self.needs.iter().enumerate() {
+                let Some(leading) = leading[at] else { continue };
+                let sum = leading + needs + after[at];
+                if needs > 0 && sum > time {
+                    let share = u128::from(needs) * u128::from(time) / u128::from(sum);
+                    scaled[at] = scaled[at].min(u64::try_from(share).unwrap_or(needs));
+                }
             }
         }
-        tightest
+        scaled
     }
 
-    /// The largest sum of needs on a path from `head` to just before `to`; nothing where there is no path.
-    fn longest_between(&self, head: usize, to: usize) -> Option<u64> {
-        let mut sums: Vec<Option<u64>> = vec![None; self.shares.len()];
+    /// For each step, the largest sum of needs on a path from `head` to just before it; nothing where there is no path.
+    fn sums_from(&self, head: usize, sums: &mut [Option<u64>]) {
+        sums.fill(None);
         sums[head] = Some(0);
-        for &at in &self.order {
-            if at != head {
-                sums[at] = self.shares[at]
-                    .after
-                    .iter()
-                    .filter_map(|&before| sums[before].map(|sum| sum + self.needs[before]))
-                    .max();
-            }
+        for &at in self.order.iter().filter(|at| **at != head) {
+            sums[at] = self.shares[at]
+                .after
+                .iter()
+                .filter_map(|&before| sums[before].map(|sum| sum + self.needs[before]))
+                .max();
         }
-        sums[to]
     }
+}
+
+/// What is left of the needs of a step that runs.
+fn remaining(needs: u64, share: &Share<'_>, now: Moment) -> u64 {
+    share.started.map_or(needs, |started| needs.saturating_sub(millis(now.since(started))))
 }
 
 /// The positions in an order in which each step follows those that it waits for. The policy has no cycle; if one were
 /// there, the steps on it would keep their declared order.
 fn in_order(shares: &[Share<'_>]) -> Vec<usize> {
+    if shares.iter().enumerate().all(|(at, share)| share.after.iter().all(|earlier| *earlier < at)) {
+        return (0..shares.len()).collect();
+    }
     let mut order = Vec::with_capacity(shares.len());
     let mut placed = vec![false; shares.len()];
     while order.len() < shares.len() {

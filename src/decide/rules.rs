@@ -3,11 +3,12 @@
 use super::episode::{Episode, Progress, Running, Stage, Standing, StepState, Trace};
 use super::facts::is_new_deadline;
 use super::planner::{self, Share};
-use super::{Exit, Watchdog, positions, reckon};
+use super::{Exit, Told, Watchdog, positions, reckon};
 use crate::model::{
     BootId, Closing, Ending, EpisodeId, Event, Footing, Moment, NoticeKind, Now, Outcome, Plan, Presence, Rerun, Run,
-    SkippedBecause, Step, StepName, Strength, Work,
+    SkippedBecause, Slot, Step, StepName, Strength, Work,
 };
+use std::cell::OnceCell;
 use std::time::Duration;
 
 /// How long the executor may take to report a run that it stopped; then the run counts as ended without it.
@@ -30,52 +31,54 @@ impl Watchdog {
     /// The next event that follows from the state alone.
     pub(super) fn consequence(&self, now: Now) -> Option<Event> {
         self.boot.as_ref()?;
+        let plan = Planning::at(self, now.moment);
         self.blindness(now)
             .or_else(|| self.forgetting())
             .or_else(|| self.waiting(now))
             .or_else(|| self.withdrawal())
             .or_else(|| self.stage(now))
             .or_else(|| self.deadline())
-            .or_else(|| self.overdue(now))
+            .or_else(|| self.overdue(&plan, now))
             .or_else(|| self.due_steps(now))
             .or_else(|| self.stopping())
             .or_else(|| self.settling(now))
-            .or_else(|| self.skipping(now))
-            .or_else(|| self.starting(now))
+            .or_else(|| self.skipping(&plan, now))
+            .or_else(|| self.starting(&plan, now))
             .or_else(|| self.closed())
             .or_else(|| self.exited())
     }
 
-    /// Moments at which a rule may have something new to say.
-    pub(super) fn wakes(&self, now: Now) -> Vec<Moment> {
-        let mut wakes = Vec::new();
+    /// Tells the moments at which a rule may have something new to say.
+    pub(super) fn wakes(&self, now: Now, mut tell: impl FnMut(Moment)) {
         for listening in &self.policy.sources {
             if !self.ears.blind.contains_key(&listening.source) {
-                wakes.push(self.ears.blind_at(listening));
+                tell(self.ears.blind_at(listening));
             }
         }
-        wakes.extend(self.ears.waiting.values().map(|waiting| waiting.due));
-        let Some(episode) = &self.episode else { return wakes };
+        self.ears.waiting.values().for_each(|waiting| tell(waiting.due));
+        let Some(episode) = &self.episode else { return };
         if let (None, Some(planned)) = (episode.closing(), episode.deadline) {
-            wakes.push(planned.deadline.at.plus(self.policy.survived_after));
+            tell(planned.deadline.at.plus(self.policy.survived_after));
         }
+        let plan = Planning::at(self, now.moment);
         for running in episode.steps.iter().filter_map(|step| step.progress.running()) {
-            wakes.extend(self.report_by(running, now.moment));
+            if let Some(by) = self.report_by(running, &plan) {
+                tell(by);
+            }
         }
         if let Some(planned) = episode.deadline
             && episode.closing().is_none()
         {
-            let plan = self.plan_with(episode, None, now.moment, planned.end);
             for step in episode.steps.iter().filter(|step| step.progress == Progress::Due) {
-                if let (Some(policy), Some(slot)) = (self.step(&step.name), plan.slot(&step.name))
+                if let Some(policy) = self.step(&step.name)
                     && let Some(until) = held_until(policy, step, planned.end)
                     && !self.is_waiting_for_others(episode, policy)
+                    && let Some(slot) = plan.slot(&step.name)
                 {
-                    wakes.push(until.min(slot.start_by));
+                    tell(until.min(slot.start_by));
                 }
             }
         }
-        wakes
     }
 
     /// A source that gave no answer for too long is blind.
@@ -166,14 +169,13 @@ impl Watchdog {
     }
 
     /// A run whose end the executor did not report in time has ended all the same.
-    fn overdue(&self, now: Now) -> Option<Event> {
-        let running = self
-            .episode
-            .as_ref()?
-            .steps
-            .iter()
-            .filter_map(|step| step.progress.running())
-            .find(|running| self.report_by(running, now.moment).is_some_and(|by| now.moment >= by))?;
+    fn overdue(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
+        let running =
+            self.episode.as_ref()?.steps.iter().filter_map(|step| step.progress.running()).find(|running| {
+                let is_late = |told: &Told| now.moment >= told.report_by();
+                // The time first: a plan is made only for the rare run that may be overdue.
+                self.told.get(&running.run).is_some_and(is_late) && self.report_by(running, plan).is_some()
+            })?;
         Some(Event::StepEnded {
             run: running.run.clone(),
             ending: Ending {
@@ -186,9 +188,9 @@ impl Watchdog {
     }
 
     /// When the end of a run has to have been reported; nothing while the executor does not know its newest stop-by.
-    fn report_by(&self, running: &Running, now: Moment) -> Option<Moment> {
+    fn report_by(&self, running: &Running, plan: &Planning<'_>) -> Option<Moment> {
         let told = self.told.get(&running.run)?;
-        (told.stop_by == self.stop_by(running, now)).then(|| told.stop_by.max(told.at).plus(REPORT_WITHIN))
+        (told.stop_by == plan.stop_by(running)).then(|| told.report_by())
     }
 
     /// Steps that have become due: for the first time, for a stronger notice, after a failure, or after a loss of sight.
@@ -198,8 +200,8 @@ impl Watchdog {
             return None;
         }
         episode.deadline?;
-        self.policy.steps.iter().find_map(|step| {
-            let state = episode.step(&step.name);
+        self.policy.steps.iter().enumerate().find_map(|(at, step)| {
+            let state = episode.step_near(at, &step.name);
             let round = self.round_of(episode, step)?;
             let due = match state.map_or(&Progress::Idle, |state| &state.progress) {
                 Progress::Idle | Progress::Dropped => true,
@@ -325,13 +327,12 @@ impl Watchdog {
     }
 
     /// Due steps that the plan has no time for.
-    fn skipping(&self, now: Now) -> Option<Event> {
+    fn skipping(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
         let episode = self.open_episode()?;
         let planned = episode.deadline?;
         if !episode.steps.iter().any(|step| step.progress == Progress::Due) {
             return None;
         }
-        let plan = self.plan_with(episode, None, now.moment, planned.end);
         episode.steps.iter().filter(|step| step.progress == Progress::Due).find_map(|step| {
             let skip = |because| Some(Event::StepSkipped { step: step.name.clone(), because });
             match (self.step(&step.name), plan.slot(&step.name)) {
@@ -352,13 +353,12 @@ impl Watchdog {
     }
 
     /// Due steps whose time has come.
-    fn starting(&self, now: Now) -> Option<Event> {
+    fn starting(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
         let episode = self.open_episode()?;
         let planned = episode.deadline?;
         if !episode.steps.iter().any(|step| step.progress == Progress::Due) {
             return None;
         }
-        let plan = self.plan_with(episode, None, now.moment, planned.end);
         episode.steps.iter().filter(|step| step.progress == Progress::Due).find_map(|state| {
             let step = self.step(&state.name)?;
             let slot = plan.slot(&state.name)?;
@@ -419,18 +419,18 @@ impl Watchdog {
             .policy
             .steps
             .iter()
-            .filter_map(|step| {
-                let state = episode.step(&step.name);
+            .enumerate()
+            .filter_map(|(at, step)| {
+                let state = episode.step_near(at, &step.name);
                 let counts = state.is_some_and(|state| state.progress.is_ahead()) || extra == Some(&step.name);
                 counts.then_some((step, state))
             })
             .collect();
-        let names: Vec<&Step> = ahead.iter().map(|(step, _)| *step).collect();
         let shares: Vec<Share<'_>> = ahead
             .iter()
             .map(|(step, state)| Share {
                 step: &step.name,
-                after: positions(&step.after, &names),
+                after: positions(&step.after, ahead.iter().map(|(step, _)| *step)),
                 needs: step.needs,
                 optional: step.optional,
                 started: state.and_then(|state| match &state.progress {
@@ -461,33 +461,49 @@ fn limit(step: &Step, start: Moment, latest_end: Moment) -> Moment {
     step.timeout.map_or(latest_end, |timeout| start.plus(timeout).min(latest_end))
 }
 
-/// When a run has to have ended, as things stand.
-pub(super) fn stop_by(watchdog: &Watchdog, running: &Running, now: Moment) -> Moment {
-    let Some(episode) = &watchdog.episode else { return running.stop_by };
-    if watchdog.exit == Exit::AtOnce {
-        return running.since;
+/// The plan of one instant, made when it is first asked for: most turns ask for none, and some ask again and again.
+pub(super) struct Planning<'a> {
+    watchdog: &'a Watchdog,
+    now: Moment,
+    plan: OnceCell<Option<Plan>>,
+}
+
+impl<'a> Planning<'a> {
+    pub(super) const fn at(watchdog: &'a Watchdog, now: Moment) -> Self {
+        Self { watchdog, now, plan: OnceCell::new() }
     }
-    match running.run.work {
-        Work::Undo => {
-            let usual = running.since.plus(UNDO_LIMIT);
-            let hurried = match episode.stage {
-                Stage::Open { resumed } => resumed.map(|resumed| resumed.plus(UNDO_LIMIT_IN_EPISODE)),
-                Stage::Settling { .. } => watchdog
-                    .ears
-                    .waiting
-                    .values()
-                    .map(|waiting| waiting.due)
-                    .min()
-                    .map(|due| due.max(running.since).plus(UNDO_LIMIT_IN_EPISODE)),
-            };
-            hurried.map_or(usual, |hurried| usual.min(hurried))
+
+    fn slot(&self, step: &StepName) -> Option<&Slot> {
+        self.plan.get_or_init(|| self.watchdog.plan(self.now)).as_ref()?.slot(step)
+    }
+
+    /// When a run has to have ended, as things stand.
+    pub(super) fn stop_by(&self, running: &Running) -> Moment {
+        let watchdog = self.watchdog;
+        let Some(episode) = &watchdog.episode else { return running.stop_by };
+        if watchdog.exit == Exit::AtOnce {
+            return running.since;
         }
-        Work::Act => {
-            let (Some(planned), Some(step)) = (episode.deadline, watchdog.step(&running.run.step)) else {
-                return running.stop_by;
-            };
-            let plan = watchdog.plan_with(episode, None, now, planned.end);
-            plan.slot(&step.name).map_or(running.stop_by, |slot| limit(step, running.since, slot.latest_end))
+        match running.run.work {
+            Work::Undo => {
+                let usual = running.since.plus(UNDO_LIMIT);
+                let hurried = match episode.stage {
+                    Stage::Open { resumed } => resumed.map(|resumed| resumed.plus(UNDO_LIMIT_IN_EPISODE)),
+                    Stage::Settling { .. } => watchdog
+                        .ears
+                        .waiting
+                        .values()
+                        .map(|waiting| waiting.due)
+                        .min()
+                        .map(|due| due.max(running.since).plus(UNDO_LIMIT_IN_EPISODE)),
+                };
+                hurried.map_or(usual, |hurried| usual.min(hurried))
+            }
+            Work::Act => {
+                let slot = self.slot(&running.run.step);
+                let (Some(slot), Some(step)) = (slot, watchdog.step(&running.run.step)) else { return running.stop_by };
+                limit(step, running.since, slot.latest_end)
+            }
         }
     }
 }

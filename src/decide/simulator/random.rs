@@ -7,7 +7,13 @@ use crate::model::{
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::Duration;
+
+// Names are shared, as they are in a daemon: comparing them and cloning them is most of what a turn does.
+static CLOUD: LazyLock<SourceName> = LazyLock::new(|| SourceName::new("cloud"));
+static SOCKET: LazyLock<SourceName> = LazyLock::new(|| SourceName::new("socket"));
+static MACHINE: LazyLock<MachineId> = LazyLock::new(|| MachineId::new("i-0"));
 
 /// Makes a world: small, and full of trouble.
 pub fn world(seed: u64) -> World {
@@ -33,7 +39,7 @@ fn policy(dice: &mut Dice) -> Policy {
     let steps = names.iter().enumerate().map(|(at, name)| step(dice, name, &names[..at])).collect();
     Policy {
         steps,
-        sources: vec![Listening { source: SourceName::new("cloud"), interval: secs(5) }],
+        sources: vec![Listening { source: CLOUD.clone(), interval: secs(5) }],
         assume: Assume {
             interruption: secs(40),
             hibernate: secs(20),
@@ -91,7 +97,7 @@ fn polls(dice: &mut Dice, length: Duration) -> Vec<Poll> {
         // The vital probe is always asked; of the others, some.
         if at == 0 || dice.one_in(3) {
             polls.push(Poll {
-                source: SourceName::new("cloud"),
+                source: CLOUD.clone(),
                 probe: ProbeName::new(probe),
                 rank,
                 interval: secs(5),
@@ -150,9 +156,9 @@ fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
     ];
     Notice {
         key: NoticeKey {
-            source: SourceName::new("cloud"),
+            source: CLOUD.clone(),
             kind,
-            machine: MachineId::new("i-0"),
+            machine: MACHINE.clone(),
             event: if kind == NoticeKind::Maintenance { format!("e{}", dice.below(2)) } else { String::new() },
         },
         action: actions[dice.below(5) as usize],
@@ -164,12 +170,7 @@ fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
 }
 
 fn happening(dice: &mut Dice) -> Happening {
-    let handed = |kind| NoticeKey {
-        source: SourceName::new("socket"),
-        kind,
-        machine: MachineId::new("i-0"),
-        event: String::new(),
-    };
+    let handed = |kind| NoticeKey { source: SOCKET.clone(), kind, machine: MACHINE.clone(), event: String::new() };
     let kind = [NoticeKind::Shutdown, NoticeKind::Interruption, NoticeKind::Rebalance][dice.below(3) as usize];
     match dice.below(9) {
         0 | 1 => Happening::HandIn(Box::new(Notice {

@@ -26,7 +26,7 @@ pub(super) struct Stage<'w> {
     /// By how much somebody has set the wall clock.
     set: SignedDuration,
     /// The mind, while the daemon runs.
-    watchdog: Option<Watchdog>,
+    watchdog: Option<Box<Watchdog>>,
     /// What is on disk.
     journal: Vec<(Event, Now)>,
     /// What is due, by time and then in the order it was scheduled.
@@ -34,7 +34,7 @@ pub(super) struct Stage<'w> {
     scheduled: u64,
     /// Steps that pretend to run.
     runs: Vec<Pretended>,
-    /// The wake that is scheduled, so that only one is.
+    /// The next wake; only the newest counts, so it is not among what is due.
     wake: Option<(u64, u64)>,
 }
 
@@ -45,7 +45,7 @@ enum Due {
     /// A step ends by itself, unless it ended before.
     Ends(Run, u32),
     /// A step's end is reported.
-    Report(Run, Ending),
+    Report(Box<(Run, Ending)>),
     Spawned(Run, u32),
     Start,
 }
@@ -95,7 +95,7 @@ impl<'w> Stage<'w> {
             Finish::Quiet => ms(self.world.length + World::AFTERMATH),
             Finish::Taken => ms(self.world.length),
         };
-        while let Some(((at, _), due)) = self.due.pop_first() {
+        while let Some((at, due)) = self.next() {
             if at > end || self.timeline.turns > MOST_TURNS {
                 break;
             }
@@ -122,24 +122,36 @@ impl<'w> Stage<'w> {
         self.timeline
     }
 
+    /// What is due next, and when.
+    fn next(&mut self) -> Option<(u64, Due)> {
+        let first = self.due.first_key_value().map(|(at, _)| *at);
+        match self.wake {
+            Some(wake) if first.is_none_or(|first| wake < first) => {
+                self.wake = None;
+                Some((wake.0, Due::Wake))
+            }
+            Some(_) | None => self.due.pop_first().map(|((at, _), due)| (at, due)),
+        }
+    }
+
     /// Past the world's end, with nothing open, only polls would follow.
     fn is_over(&self) -> bool {
         self.at > ms(self.world.length)
             && self.watchdog.as_ref().is_some_and(|watchdog| watchdog.episode().is_none())
-            && self.due.values().all(|due| matches!(due, Due::Poll(_) | Due::Wake))
+            && self.due.values().all(|due| matches!(due, Due::Poll(_)))
     }
 
     fn happen(&mut self, due: Due) {
         match due {
             Due::Start => self.start(),
-            Due::Wake => {
-                self.wake = None;
-                self.turn(Input::Woke);
-            }
+            Due::Wake => self.turn(Input::Woke),
             Due::Poll(index) => self.poll(index),
             Due::Happening(index) => self.happening(&self.world.happenings[index].1.clone()),
             Due::Ends(run, pid) => self.end_by_itself(&run, pid),
-            Due::Report(run, ending) => self.turn(Input::Ended { run, ending }),
+            Due::Report(report) => {
+                let (run, ending) = *report;
+                self.turn(Input::Ended { run, ending });
+            }
             Due::Spawned(run, pid) => {
                 let process = Process { pid, start_ticks: u64::from(pid) };
                 self.turn(Input::Spawned { run, process });
@@ -160,7 +172,7 @@ impl<'w> Stage<'w> {
             }
         }
         self.tell(|| Told::World("the daemon starts".to_owned()));
-        self.watchdog = Some(watchdog);
+        self.watchdog = Some(Box::new(watchdog));
         self.turn(Input::Restarted { boot: self.boot() });
     }
 
@@ -285,7 +297,7 @@ impl<'w> Stage<'w> {
             Outcome::Lost => "nothing of it is left, and nobody saw how it ended",
         };
         let ending = Ending { outcome, detail: detail.to_owned(), left_over: 0, undo_with: None };
-        self.schedule(at, Due::Report(run.clone(), ending));
+        self.schedule(at, Due::Report(Box::new((run.clone(), ending))));
     }
 
     fn poll(&mut self, index: usize) {
@@ -332,7 +344,7 @@ impl<'w> Stage<'w> {
                 self.at += ms(*down);
                 self.booted = self.at;
                 self.boots += 1;
-                self.drop_wake();
+                self.wake = None;
                 self.schedule(self.at, Due::Start);
             }
             Happening::Crash(crash) => self.crash(*crash),
@@ -351,7 +363,7 @@ impl<'w> Stage<'w> {
         };
         self.tell(|| Told::World(format!("the daemon dies, {steps}")));
         self.watchdog = None;
-        self.drop_wake();
+        self.wake = None;
         // Nobody reports to a daemon that is gone, and nobody stops its steps.
         self.due.retain(|_, due| !matches!(due, Due::Report(..) | Due::Spawned(..)));
         for index in 0..self.runs.len() {
@@ -374,17 +386,10 @@ impl<'w> Stage<'w> {
     }
 
     fn wake_at(&mut self, wake: Option<Moment>) {
-        self.drop_wake();
-        if let Some(wake) = wake {
-            let at = (self.booted + wake.as_millis()).max(self.at + 1);
-            self.wake = Some(self.schedule(at, Due::Wake));
-        }
-    }
-
-    fn drop_wake(&mut self) {
-        if let Some(before) = self.wake.take() {
-            self.due.remove(&before);
-        }
+        self.wake = wake.map(|wake| {
+            self.scheduled += 1;
+            ((self.booted + wake.as_millis()).max(self.at + 1), self.scheduled)
+        });
     }
 
     fn schedule(&mut self, at: u64, due: Due) -> (u64, u64) {
