@@ -260,6 +260,8 @@ impl Care {
     async fn see_through(self, job: Job) {
         let Self { hand, task, mut processes, inputs, records } = self;
         let (run, began, stop_by) = (job.run.clone(), Instant::now(), job.stop_by.clone());
+        let episode = job.briefing.episode.clone();
+        let spawned = |process| Input::Spawned { episode: episode.clone(), run: run.clone(), process };
         let mut untold = None;
         let ending = {
             let work = AssertUnwindSafe(work(hand, task, &job)).catch_unwind();
@@ -272,7 +274,7 @@ impl Care {
                         seen = true;
                         note(&records, &run, |record| record.process = Some(process));
                         // A loop that is held up must not hold up the care for this run.
-                        untold = inputs.try_send(Input::Spawned { run: run.clone(), process }).err();
+                        untold = inputs.try_send(spawned(process)).err();
                     }
                     ended = &mut work => break ended.unwrap_or_else(|_| {
                         ending(Outcome::Failed, "the action broke down, which is an error in the watchdog: please report it")
@@ -285,7 +287,7 @@ impl Care {
         };
         if let Ok((_, process)) = processes.try_recv() {
             note(&records, &run, |record| record.process = Some(process));
-            untold = Some(mpsc::error::TrySendError::Full(Input::Spawned { run: run.clone(), process }));
+            untold = Some(mpsc::error::TrySendError::Full(spawned(process)));
         }
         note(&records, &run, |record| {
             record.took = Some(began.elapsed());
@@ -294,7 +296,7 @@ impl Care {
         if let Some(mpsc::error::TrySendError::Full(spawned)) = untold {
             let _ = inputs.send(spawned).await;
         }
-        let _ = inputs.send(Input::Ended { run, ending }).await;
+        let _ = inputs.send(Input::Ended { episode, run, ending }).await;
     }
 }
 

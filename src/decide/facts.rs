@@ -2,8 +2,9 @@
 
 use super::{Exit, Watchdog, reckon};
 use crate::model::{
-    BootId, Closing, Deadline, Ending, Event, Fault, Footing, IgnoredBecause, Input, Notice, NoticeAction, NoticeKey,
-    NoticeKind, Now, Outcome, Presence, ProbeName, Rank, Signal, SkippedBecause, SourceName, Stated, Strength, Turn,
+    BootId, Closing, Deadline, Ending, EpisodeId, Event, Fault, Footing, IgnoredBecause, Input, Notice, NoticeAction,
+    NoticeKey, NoticeKind, Now, Outcome, Presence, ProbeName, Rank, Signal, SkippedBecause, SourceName, Stated,
+    Strength, Turn,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -47,19 +48,24 @@ impl Watchdog {
                     self.take(Event::EpisodeSettled { closing: Closing::Resumed }, now, turn);
                 }
             }
-            Input::Spawned { run, process } => {
+            Input::Spawned { episode, run, process } => {
                 let known = self.running(&run).is_some_and(|running| running.process.is_none());
-                if known {
+                if known && self.is_of(&episode) {
                     self.take(Event::StepSpawned { run, process }, now, turn);
                 }
             }
-            Input::Ended { run, ending } => {
-                if self.running(&run).is_some() {
+            Input::Ended { episode, run, ending } => {
+                if self.running(&run).is_some() && self.is_of(&episode) {
                     self.take(Event::StepEnded { run, ending }, now, turn);
                 }
             }
             Input::Woke => {}
         }
+    }
+
+    /// Whether a report is of the open episode, and not a late one of an episode before.
+    fn is_of(&self, episode: &EpisodeId) -> bool {
+        self.episode().is_some_and(|open| open.id == *episode)
     }
 
     /// The first input of a run of the daemon: what it found is compared with where it is.

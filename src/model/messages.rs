@@ -60,6 +60,8 @@ pub enum Input {
     Resumed,
     /// The process of a run exists.
     Spawned {
+        /// In which episode it was ordered: attempts are counted anew in each.
+        episode: EpisodeId,
         /// Which run.
         run: Run,
         /// Its process.
@@ -67,6 +69,8 @@ pub enum Input {
     },
     /// A run ended.
     Ended {
+        /// In which episode it was ordered: attempts are counted anew in each.
+        episode: EpisodeId,
         /// Which run.
         run: Run,
         /// How.

@@ -5,7 +5,7 @@ use super::{
     Conduct, Crash, Date, Ends, Entry, Finish, Happening, Level, Survivors, Telling, Timeline, Told, WhenStopped, World,
 };
 use crate::decide::Watchdog;
-use crate::model::{BootId, Ending, Event, Input, Moment, Now, Order, Outcome, Process, Run, Spoken};
+use crate::model::{BootId, Ending, EpisodeId, Event, Input, Moment, Now, Order, Outcome, Process, Run, Spoken};
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,12 +45,14 @@ enum Due {
     /// A step ends by itself, unless it ended before.
     Ends(Run, u32),
     /// A step's end is reported.
-    Report(Box<(Run, Ending)>),
-    Spawned(Run, u32),
+    Report(Box<(EpisodeId, Run, Ending)>),
+    Spawned(EpisodeId, Run, u32),
     Start,
 }
 
 struct Pretended {
+    /// In which episode it was ordered.
+    episode: EpisodeId,
     run: Run,
     /// Its process id.
     pid: u32,
@@ -149,12 +151,12 @@ impl<'w> Stage<'w> {
             Due::Happening(index) => self.happening(&self.world.happenings[index].1.clone()),
             Due::Ends(run, pid) => self.end_by_itself(&run, pid),
             Due::Report(report) => {
-                let (run, ending) = *report;
-                self.turn(Input::Ended { run, ending });
+                let (episode, run, ending) = *report;
+                self.turn(Input::Ended { episode, run, ending });
             }
-            Due::Spawned(run, pid) => {
+            Due::Spawned(episode, run, pid) => {
                 let process = Process { pid, start_ticks: u64::from(pid) };
-                self.turn(Input::Spawned { run, process });
+                self.turn(Input::Spawned { episode, run, process });
             }
         }
     }
@@ -211,32 +213,35 @@ impl<'w> Stage<'w> {
 
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Start { run, stop_by, .. } => {
+            Order::Start { run, stop_by, briefing, .. } => {
+                let episode = briefing.episode;
                 *self.timeline.starts.entry(run.step.clone()).or_default() += 1;
                 let conduct = self.world.conduct.get(&run.step).copied().unwrap_or_default();
                 let pid = 1_000 + u32::try_from(self.runs.len()).unwrap_or(0);
                 self.judge.started(&run, self.runs.iter().filter(|other| !other.ended).map(|other| &other.run));
                 if conduct.spawns {
-                    self.schedule(self.at, Due::Spawned(run.clone(), pid));
+                    self.schedule(self.at, Due::Spawned(episode.clone(), run.clone(), pid));
                 }
                 if conduct.ends != Ends::Never {
                     self.schedule(self.at + ms(conduct.takes), Due::Ends(run.clone(), pid));
                 }
-                self.runs.push(Pretended { run, pid, conduct, stop_by, ended: false, stop_wake: None });
+                self.runs.push(Pretended { episode, run, pid, conduct, stop_by, ended: false, stop_wake: None });
                 let last = self.runs.len() - 1;
                 self.arm_stop(last);
             }
-            Order::Adopt { run, process, stop_by, .. } => {
-                let alive = self
-                    .runs
-                    .iter()
-                    .position(|it| it.run == run && !it.ended && process.is_none_or(|process| process.pid == it.pid));
+            Order::Adopt { run, process, stop_by, briefing, .. } => {
+                let alive = self.runs.iter().position(|it| {
+                    it.run == run
+                        && it.episode == briefing.episode
+                        && !it.ended
+                        && process.is_none_or(|process| process.pid == it.pid)
+                });
                 match alive {
                     Some(index) => {
                         self.runs[index].stop_by = stop_by;
                         self.arm_stop(index);
                     }
-                    None => self.report(&run, Outcome::Lost, self.at),
+                    None => self.report(briefing.episode, &run, Outcome::Lost, self.at),
                 }
             }
             Order::Limit { run, stop_by } => {
@@ -269,6 +274,7 @@ impl<'w> Stage<'w> {
             self.due.remove(&stop);
         }
         let Pretended { conduct, stop_by, .. } = self.runs[index];
+        let episode = self.runs[index].episode.clone();
         let stopped = now.moment >= stop_by;
         let outcome = match (stopped, conduct.ends) {
             (true, _) => Outcome::TimedOut,
@@ -283,12 +289,12 @@ impl<'w> Stage<'w> {
         };
         if let Some(delay) = delay {
             for _ in 0..conduct.reports {
-                self.report(run, outcome, self.at + ms(delay));
+                self.report(episode.clone(), run, outcome, self.at + ms(delay));
             }
         }
     }
 
-    fn report(&mut self, run: &Run, outcome: Outcome, at: u64) {
+    fn report(&mut self, episode: EpisodeId, run: &Run, outcome: Outcome, at: u64) {
         let detail = match outcome {
             Outcome::Done => "it ended well",
             Outcome::Failed => "it ended badly",
@@ -297,7 +303,7 @@ impl<'w> Stage<'w> {
             Outcome::Lost => "nothing of it is left, and nobody saw how it ended",
         };
         let ending = Ending { outcome, detail: detail.to_owned(), left_over: 0, undo_with: None };
-        self.schedule(at, Due::Report(Box::new((run.clone(), ending))));
+        self.schedule(at, Due::Report(Box::new((episode, run.clone(), ending))));
     }
 
     fn poll(&mut self, index: usize) {

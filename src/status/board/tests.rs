@@ -197,7 +197,8 @@ async fn the_story_of_a_closed_episode_is_kept() {
     it.answer(vec![interruption(now(125))], now(5));
     let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
     let ending = Ending { outcome: Outcome::Done, detail: "exit status 0".to_owned(), left_over: 1, undo_with: None };
-    it.hear(Input::Ended { run, ending }, now(35));
+    let episode = it.watchdog.episode().unwrap().id.clone();
+    it.hear(Input::Ended { episode, run, ending }, now(35));
     it.answer(vec![interruption(now(125))], now(40));
     it.hear(Input::Woke, now(125 + 601));
     let closed = it.board.read().last_episode.unwrap();
