@@ -78,7 +78,7 @@ impl Watchdog {
         let unknown: Vec<_> = episode
             .steps
             .iter()
-            .filter(|step| step.progress == super::Progress::Due && self.step(&step.name).is_none())
+            .filter(|step| step.progress.is_due() && self.step(&step.name).is_none())
             .map(|step| step.name.clone())
             .collect();
         let running: Vec<_> = episode
@@ -195,11 +195,7 @@ impl Watchdog {
             return;
         }
         let deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
-        let lead = match notice.key.kind {
-            NoticeKind::Maintenance => Some(self.policy().lead),
-            NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => None,
-        };
-        let due = lead.map_or(now.moment, |lead| deadline.at.minus(lead));
+        let due = self.due(notice, deadline, now);
         if due > now.moment {
             self.wait_for(notice, heard, due);
             let said = self.ears.ignored.get(&notice.key).is_some_and(|ignored| ignored.stated == notice.stated);
@@ -235,6 +231,14 @@ impl Watchdog {
     /// Whether a step is for notices of this kind.
     fn is_somebodys(&self, kind: NoticeKind) -> bool {
         self.policy().steps.iter().any(|step| step.on.contains(&kind))
+    }
+
+    /// When a notice is acted on: at once, but what is scheduled only its lead before its time.
+    fn due(&self, notice: &Notice, deadline: Deadline, now: Now) -> crate::model::Moment {
+        match notice.key.kind {
+            NoticeKind::Maintenance => deadline.at.minus(self.policy().lead).max(now.moment),
+            NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => now.moment,
+        }
     }
 
     fn wait_for(&mut self, notice: &Notice, heard: Heard<'_>, due: crate::model::Moment) {
@@ -275,7 +279,8 @@ impl Watchdog {
                 Presence::Reported => until.is_some_and(|until| is_past(notice, until)),
             };
             if is_another {
-                self.wait_for(notice, heard, now.moment);
+                let deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
+                self.wait_for(notice, heard, self.due(notice, deadline, now));
             }
             return;
         }
