@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 impl Watchdog {
     /// Takes an event in.
     pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalMove> {
+        self.planned.take();
         match event {
             Event::SourceRead { .. } | Event::SourceMissed { .. } => {
                 let known = known_notices(self.episode.as_ref(), &self.spent);
@@ -171,6 +172,7 @@ impl Watchdog {
         self.ears = Ears::since(now.moment);
         self.exit = Exit::No;
         self.told.clear();
+        self.planned.take();
     }
 
     /// Remembers, so that it is said once, that a notice is not acted on.

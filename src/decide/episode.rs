@@ -248,6 +248,11 @@ impl Progress {
         matches!(self, Self::Due | Self::Running(_))
     }
 
+    /// Whether it waits to be begun.
+    pub const fn is_due(&self) -> bool {
+        matches!(self, Self::Due)
+    }
+
     /// The word for it in `/status`.
     pub const fn word(&self) -> &'static str {
         match self {

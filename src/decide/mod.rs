@@ -26,7 +26,9 @@ use crate::model::{
     BootId, Event, Input, Moment, NoticeKey, NoticeKind, Now, Order, Plan, Policy, Run, Spent, Step, StepName,
     Strength, Turn,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// No turn has more consequences than this; the mind comes to rest long before.
@@ -46,6 +48,8 @@ pub struct Watchdog {
     exit: Exit,
     /// What the executor was last told of each run, so that only changes are ordered.
     told: BTreeMap<Run, Told>,
+    /// The plan as it was last made, with its moment, until something becomes fact: several rules ask for it.
+    planned: OnceLock<(Moment, Option<Plan>)>,
 }
 
 /// The stop-by that the executor was last told of a run.
@@ -88,6 +92,7 @@ impl Watchdog {
             spent: BTreeMap::new(),
             exit: Exit::No,
             told: BTreeMap::new(),
+            planned: OnceLock::new(),
         }
     }
 
@@ -105,6 +110,7 @@ impl Watchdog {
     /// Late, doubled and spurious inputs are harmless: what they say is either already known or no longer asked.
     pub fn decide(&mut self, input: Input, now: Now) -> Turn {
         let mut turn = Turn::default();
+        self.planned.take();
         self.hear(input, now, &mut turn);
         for _ in 0..MOST_CONSEQUENCES {
             let Some(event) = self.consequence(now) else { break };
@@ -163,6 +169,14 @@ impl Watchdog {
         let episode = self.episode.as_ref()?;
         let end = episode.deadline?.end;
         Some(self.plan_with(episode, None, now, end))
+    }
+
+    /// The plan, made anew only where it was not made for this moment.
+    fn plan_at_hand(&self, now: Moment) -> Cow<'_, Option<Plan>> {
+        match self.planned.get_or_init(|| (now, self.plan(now))) {
+            (at, plan) if *at == now => Cow::Borrowed(plan),
+            _ => Cow::Owned(self.plan(now)),
+        }
     }
 
     /// The plan that an interruption with this window, heard now, would get.

@@ -8,6 +8,7 @@ use crate::model::{
     BootId, Closing, Ending, EpisodeId, Event, Footing, Moment, NoticeKind, Now, Outcome, Plan, Presence, Rerun, Run,
     SkippedBecause, Slot, Step, StepName, Strength, Work,
 };
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Watchdog {
         if let Some(planned) = episode.deadline
             && episode.closing().is_none()
         {
-            for step in episode.steps.iter().filter(|step| step.progress == Progress::Due) {
+            for step in episode.steps.iter().filter(|step| step.progress.is_due()) {
                 if let Some(policy) = self.step(&step.name)
                     && let Some(until) = held_until(policy, step, planned.end)
                     && !self.is_waiting_for_others(episode, policy)
@@ -295,7 +296,7 @@ impl Watchdog {
                 SkippedBecause::EpisodeOver
             }
         };
-        if let Some(step) = episode.steps.iter().find(|step| step.progress == Progress::Due) {
+        if let Some(step) = episode.steps.iter().find(|step| step.progress.is_due()) {
             return Some(Event::StepSkipped { step: step.name.clone(), because });
         }
         if !episode.puts_back(&self.policy) || self.exit == Exit::AtOnce {
@@ -330,10 +331,10 @@ impl Watchdog {
     fn skipping(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
         let episode = self.open_episode()?;
         let planned = episode.deadline?;
-        if !episode.steps.iter().any(|step| step.progress == Progress::Due) {
+        if !episode.steps.iter().any(|step| step.progress.is_due()) {
             return None;
         }
-        episode.steps.iter().filter(|step| step.progress == Progress::Due).find_map(|step| {
+        episode.steps.iter().filter(|step| step.progress.is_due()).find_map(|step| {
             let skip = |because| Some(Event::StepSkipped { step: step.name.clone(), because });
             match (self.step(&step.name), plan.slot(&step.name)) {
                 (None, _) | (_, None) => skip(SkippedBecause::Unknown),
@@ -356,10 +357,10 @@ impl Watchdog {
     fn starting(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
         let episode = self.open_episode()?;
         let planned = episode.deadline?;
-        if !episode.steps.iter().any(|step| step.progress == Progress::Due) {
+        if !episode.steps.iter().any(|step| step.progress.is_due()) {
             return None;
         }
-        episode.steps.iter().filter(|step| step.progress == Progress::Due).find_map(|state| {
+        episode.steps.iter().filter(|step| step.progress.is_due()).find_map(|state| {
             let step = self.step(&state.name)?;
             let slot = plan.slot(&state.name)?;
             if self.is_waiting_for_others(episode, step) {
@@ -465,7 +466,7 @@ fn limit(step: &Step, start: Moment, latest_end: Moment) -> Moment {
 pub(super) struct Planning<'a> {
     watchdog: &'a Watchdog,
     now: Moment,
-    plan: OnceCell<Option<Plan>>,
+    plan: OnceCell<Cow<'a, Option<Plan>>>,
 }
 
 impl<'a> Planning<'a> {
@@ -474,7 +475,7 @@ impl<'a> Planning<'a> {
     }
 
     fn slot(&self, step: &StepName) -> Option<&Slot> {
-        self.plan.get_or_init(|| self.watchdog.plan(self.now)).as_ref()?.slot(step)
+        self.plan.get_or_init(|| self.watchdog.plan_at_hand(self.now)).as_ref().as_ref()?.slot(step)
     }
 
     /// When a run has to have ended, as things stand.

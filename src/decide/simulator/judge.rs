@@ -46,7 +46,10 @@ impl Judge {
         for order in &turn.orders {
             self.order(watchdog, turn, order, now);
         }
-        if let Some(event) = watchdog.consequence(now) {
+        // A turn ends when nothing follows any more; only what it then ordered may have changed that.
+        if !turn.orders.is_empty()
+            && let Some(event) = watchdog.consequence(now)
+        {
             self.broken(format!("the mind was not at rest: {event:?}"));
         }
     }

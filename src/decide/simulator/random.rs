@@ -15,12 +15,16 @@ static CLOUD: LazyLock<SourceName> = LazyLock::new(|| SourceName::new("cloud"));
 static SOCKET: LazyLock<SourceName> = LazyLock::new(|| SourceName::new("socket"));
 static MACHINE: LazyLock<MachineId> = LazyLock::new(|| MachineId::new("i-0"));
 
+/// How often a source is asked, in seconds.
+const INTERVALS: [u64; 5] = [5, 10, 15, 20, 30];
+
 /// Makes a world: small, and full of trouble.
 pub fn world(seed: u64) -> World {
     let mut dice = Dice::new(seed);
     let length = secs(dice.within(20, 120));
-    let policy = policy(&mut dice);
-    let polls = polls(&mut dice, length);
+    let interval = secs(INTERVALS[dice.below(INTERVALS.len() as u64) as usize]);
+    let policy = policy(&mut dice, interval);
+    let polls = polls(&mut dice, interval, length);
     let happenings = (0..dice.below(3)).map(|_| (dice.moment(length), happening(&mut dice))).collect();
     let mut behaviour = BTreeMap::new();
     for step in &policy.steps {
@@ -33,13 +37,13 @@ pub fn world(seed: u64) -> World {
     World { policy, polls, happenings, conduct: behaviour, crashes, length, finish: Finish::Quiet }
 }
 
-fn policy(dice: &mut Dice) -> Policy {
+fn policy(dice: &mut Dice, interval: Duration) -> Policy {
     let count = 1 + dice.below(4) as usize;
     let names: Vec<StepName> = ["a", "b", "c", "d"][..count].iter().map(StepName::new).collect();
     let steps = names.iter().enumerate().map(|(at, name)| step(dice, name, &names[..at])).collect();
     Policy {
         steps,
-        sources: vec![Listening { source: CLOUD.clone(), interval: secs(5) }],
+        sources: vec![Listening { source: CLOUD.clone(), interval }],
         assume: Assume {
             interruption: secs(40),
             hibernate: secs(20),
@@ -84,7 +88,7 @@ fn kinds(dice: &mut Dice) -> BTreeSet<NoticeKind> {
     kinds
 }
 
-fn polls(dice: &mut Dice, length: Duration) -> Vec<Poll> {
+fn polls(dice: &mut Dice, interval: Duration, length: Duration) -> Vec<Poll> {
     let probes = [
         ("spot/instance-action", Rank::Vital, NoticeKind::Interruption),
         ("spot/termination-time", Rank::Side, NoticeKind::Interruption),
@@ -100,7 +104,7 @@ fn polls(dice: &mut Dice, length: Duration) -> Vec<Poll> {
                 source: CLOUD.clone(),
                 probe: ProbeName::new(probe),
                 rank,
-                interval: secs(5),
+                interval,
                 levels: levels(dice, kind, length),
                 date: Date::Sent,
             });
