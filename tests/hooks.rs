@@ -5,7 +5,7 @@
 use spot_watchdog::actions::hook::{Hook, Settings};
 use spot_watchdog::actions::launch::Launcher;
 use spot_watchdog::actions::process::Stat;
-use spot_watchdog::actions::{Action, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Job, Output, Place, Posted, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process, Run,
@@ -76,6 +76,7 @@ fn given_in(time: Duration, surroundings: Surroundings) -> Given {
         stop_by: StopBy::new(moments),
         output: Output::default(),
         spawned: sender,
+        posted: Posted::default(),
         surroundings: Arc::new(surroundings),
     };
     Given { job, limit, spawned }

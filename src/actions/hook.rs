@@ -5,12 +5,13 @@
 //! `Done` only if the step's proof holds. A hook that we asked to end is `TimedOut`, unless it then exits 0 and has a
 //! proof that holds: it has saved its work, and just in time.
 
-use super::launch::{Prepared, Start, find_user, why_not};
+use super::launch::{self, Begun, Launcher, Start, find_user, hand_over};
 use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
 use super::process::{Exit, Leader, Manner, Stopped, members, signal_named, wait_to_end};
 use super::proof::Proof;
 use super::{
-    Action, BuildError, Defaults, Job, Place, Reach, Row, Span, StopBy, Task, check_hook, environment, watchable,
+    Action, BuildError, Defaults, Job, Place, Posted, Reach, Row, Span, StopBy, Task, check_hook, environment,
+    watchable,
 };
 use crate::model::{Ending, Finding, Outcome, Process, Undo};
 use jiff::Timestamp;
@@ -27,6 +28,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
 
 /// The row of this kind.
 pub const ROW: Row = Row {
@@ -142,8 +144,9 @@ impl Hook {
         let manner = self.manner(&job.stop_by);
         let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
         let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
+        let posted = job.posted.clone();
         // Starting reads files and waits for exec, either of which hangs as long as a dead network mount does.
-        let beginning = tokio::task::spawn_blocking(move || hook.begin(&launcher, told, &briefing));
+        let beginning = tokio::task::spawn_blocking(move || hook.begin(&launcher, told, &briefing, posted));
         let begun = tokio::select! {
             biased;
             begun = beginning => begun,
@@ -152,7 +155,7 @@ impl Hook {
                 return ending(Outcome::TimedOut, detail);
             }
         };
-        let Begun { leader, streams, mark } = match begun {
+        let Begun { spawned: (leader, streams), mark } = match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(why)) => return ending(Outcome::Failed, why),
             Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
@@ -256,31 +259,55 @@ impl Hook {
         Manner { signal: self.stop_signal, grace: self.settings.grace.0.min(half) }
     }
 
-    fn begin(
-        &self,
-        launcher: &super::launch::Launcher,
-        told: Vec<(&'static str, String)>,
-        briefing: &[u8],
-    ) -> Result<Begun, String> {
-        let settings = &self.settings;
-        let user = settings.user.as_deref().map(find_user).transpose()?;
+    /// All that a program needs, short of beginning it.
+    fn prepare(&self, told: Vec<(&'static str, String)>, briefing: &[u8]) -> Result<Ready, String> {
+        let user = self.settings.user.as_deref().map(find_user).transpose()?;
         let environment = self.environment(std::env::vars_os(), user.as_ref(), told)?;
-        let directory = settings.working_directory.as_deref();
-        let start = Start {
-            program: self.program(),
-            arguments: settings.command.get(1..).unwrap_or_default(),
-            user: user.as_ref(),
-            directory,
-            path: environment.get(OsStr::new("PATH")).map(OsString::as_os_str),
-        };
-        let Prepared { mut command, file, mark } = launcher.prepare(&start)?;
-        let no_pipe = |error: io::Error| format!("could not start {}: {}", self.program(), super::launch::said(&error));
+        let no_pipe = |error: io::Error| format!("could not start {}: {}", self.program(), launch::said(&error));
         let (stdout, its_stdout) = pipe_for_a_stream().map_err(no_pipe)?;
         let (stderr, its_stderr) = pipe_for_a_stream().map_err(no_pipe)?;
-        command.stdin(Stdio::from(standing_input(briefing).map_err(no_pipe)?));
-        command.stdout(its_stdout).stderr(its_stderr).env_clear().envs(environment);
-        let leader = Leader::spawn(&mut command).map_err(|error| why_not(&file, directory, &error))?;
-        Ok(Begun { leader, streams: vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)], mark })
+        let its_stdin = standing_input(briefing).map_err(no_pipe)?;
+        if let Some(user) = &user {
+            for pipe in [&its_stdin, &its_stdout, &its_stderr] {
+                hand_over(pipe, user);
+            }
+        }
+        let streams = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+        Ok(Ready { user, environment, its_stdin, its_stdout, its_stderr, streams })
+    }
+
+    fn start<'a>(&'a self, ready: &'a Ready) -> Start<'a> {
+        Start {
+            program: self.program(),
+            arguments: self.settings.command.get(1..).unwrap_or_default(),
+            user: ready.user.as_ref(),
+            directory: self.settings.working_directory.as_deref(),
+            path: ready.environment.get(OsStr::new("PATH")).map(OsString::as_os_str),
+        }
+    }
+
+    fn begin(
+        &self,
+        launcher: &Launcher,
+        told: Vec<(&'static str, String)>,
+        briefing: &[u8],
+        posted: Posted,
+    ) -> Result<Begun<(Leader, Streams)>, String> {
+        let mut ready = self.prepare(told, briefing)?;
+        let streams = std::mem::take(&mut ready.streams);
+        let runtime = Handle::current();
+        launcher.begin(&self.start(&ready), |command| {
+            let stream = |pipe: &OwnedFd| pipe.try_clone().map(Stdio::from);
+            command
+                .stdin(stream(&ready.its_stdin)?)
+                .stdout(stream(&ready.its_stdout)?)
+                .stderr(stream(&ready.its_stderr)?);
+            command.env_clear().envs(&ready.environment);
+            let _within = runtime.enter();
+            // All is ready: nothing but the notice file may still be on its way.
+            runtime.block_on(posted.settled());
+            Ok((Leader::spawn(command)?, streams))
+        })
     }
 
     /// Later ones win: what we inherited or its user has instead, the file, the settings, what we tell.
@@ -312,11 +339,18 @@ impl Hook {
     }
 }
 
-struct Begun {
-    leader: Leader,
-    streams: Vec<(Stream, pipe::Receiver)>,
-    mark: Option<String>,
+/// What a program is begun with.
+struct Ready {
+    user: Option<User>,
+    environment: BTreeMap<OsString, OsString>,
+    its_stdin: OwnedFd,
+    its_stdout: OwnedFd,
+    its_stderr: OwnedFd,
+    streams: Streams,
 }
+
+/// What we read of a program.
+type Streams = Vec<(Stream, pipe::Receiver)>;
 
 impl Action for Hook {
     fn describe(&self) -> String {
@@ -335,8 +369,19 @@ impl Action for Hook {
         Box::pin(self.take_back(job, process))
     }
 
+    /// Prepares a start once and lets it go: what that reads, of our own code and of the system's tables of users, is
+    /// then in memory. What is wrong with the hook is for `check` to say.
     fn keep_warm<'a>(&'a self, _: &'a watchable::Place) -> Task<'a, ()> {
-        Box::pin(async {})
+        let hook = self.clone();
+        Box::pin(async move {
+            let prepared = tokio::task::spawn_blocking(move || {
+                let ready = hook.prepare(Vec::new(), b"")?;
+                launch::look(&hook.start(&ready))
+            });
+            if let Ok(Err(why)) = prepared.await {
+                tracing::debug!("{why}");
+            }
+        })
     }
 
     fn warmth(&self) -> serde_json::Value {

@@ -1,19 +1,24 @@
 //! Finding a step's program, saying why it cannot be begun, and beginning it as another user.
 //!
-//! What has to happen between fork and exec (user, groups, limits) is done by our own binary, run as the hidden
-//! `watchdog launch-step`, which then becomes the program: the process id stays, and this crate stays free of unsafe
-//! code. [`launch`] runs before anything else of `main`, without a runtime; it must stay quick.
+//! Another user's program is begun by a thread that has become that user: on Linux users and groups belong to a
+//! thread, and a process has those of the thread that makes it. What else has to happen between fork and exec (limits)
+//! is done by our own binary, run as the hidden `watchdog launch-step`, which then becomes the program: the process id
+//! stays, and this crate stays free of unsafe code. [`launch`] runs before anything else of `main`, without a runtime;
+//! it must stay quick.
 
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "launch-step";
@@ -55,58 +60,136 @@ pub struct Start<'a> {
     pub path: Option<&'a OsStr>,
 }
 
-/// A command, and the mark that a refusal of the launcher bears on standard error.
+/// What was begun, and the mark that a refusal of the launcher bears on standard error: the program never sees it, so
+/// nothing that it prints is taken for ours.
 #[derive(Debug)]
-pub struct Prepared {
-    /// What to run.
-    pub command: Command,
-    /// What the error is about.
-    pub file: PathBuf,
-    /// The mark: the program never sees it, so nothing that it prints is taken for ours.
+pub struct Begun<T> {
+    /// What the spawning returned.
+    pub spawned: T,
+    /// The mark, where the launcher is under way.
     pub mark: Option<String>,
 }
 
 impl Launcher {
-    /// Prepares a start: directly where that will do, through ourselves where it will not. Looks at files, and may
-    /// block where a mount hangs.
+    /// Begins a program: directly where that will do, through ourselves where it will not. `spawn` adds what is the
+    /// caller's to the command and spawns it; it may be called on another thread. Looks at files, and may block where a
+    /// mount hangs.
     ///
     /// # Errors
-    /// A sentence, where it is clear already that it cannot be begun.
-    pub fn prepare(&self, start: &Start<'_>) -> Result<Prepared, String> {
-        let another = start.user.filter(|user| !is_us(user));
-        if let Some(user) = another
-            && !rustix::process::geteuid().is_root()
-        {
-            return Err(cannot_become(&user.name));
-        }
-        if another.is_none() && self.open_files.is_none() {
-            let file = find_program(start.program, start.directory, start.path)?;
-            let mut command = Command::new(&file);
-            command.args(start.arguments);
-            if let Some(directory) = start.directory {
-                command.current_dir(directory);
+    /// A sentence, where it cannot be begun.
+    pub fn begin<T: Send>(
+        &self,
+        start: &Start<'_>,
+        spawn: impl FnOnce(&mut Command) -> io::Result<T> + Send,
+    ) -> Result<Begun<T>, String> {
+        let identity = start.user.filter(|user| !is_us(user)).map(Identity::of).transpose()?;
+        match (self.open_files, identity) {
+            (None, None) => directly(start, spawn).map(|spawned| Begun { spawned, mark: None }),
+            (None, Some(identity)) => {
+                let spawned = identity.act(|| directly(start, spawn))?;
+                Ok(Begun { spawned, mark: None })
             }
-            return Ok(Prepared { command, file, mark: None });
+            (Some(open_files), identity) => self.through_ourselves(start, open_files, identity.as_ref(), spawn),
         }
+    }
+
+    fn through_ourselves<T>(
+        &self,
+        start: &Start<'_>,
+        open_files: u64,
+        identity: Option<&Identity>,
+        spawn: impl FnOnce(&mut Command) -> io::Result<T>,
+    ) -> Result<Begun<T>, String> {
         let mark = format!("{:016x}{:016x}:", random(), random());
         let mut command = Command::new(&self.program);
         command.arg(SUBCOMMAND).arg("--mark").arg(&mark);
-        if let Some(user) = another {
-            // Looked up here, so that the launcher has nothing to ask the name service for.
-            let groups: Vec<String> = groups_of(user)?.iter().map(Gid::to_string).collect();
-            command.arg("--user-id").arg(user.uid.to_string());
-            command.arg("--group-id").arg(user.gid.to_string());
+        if let Some(Identity { user, group, groups }) = identity {
+            let groups: Vec<String> = groups.iter().map(Gid::to_string).collect();
+            command.arg("--user-id").arg(user.to_string());
+            command.arg("--group-id").arg(group.to_string());
             command.arg("--groups").arg(groups.join(","));
         }
         if let Some(directory) = start.directory {
             command.arg("--directory").arg(directory);
         }
-        if let Some(limit) = self.open_files {
-            command.arg("--open-files").arg(limit.to_string());
-        }
+        command.arg("--open-files").arg(open_files.to_string());
         command.arg("--").arg(start.program).args(start.arguments);
-        Ok(Prepared { command, file: self.program.clone(), mark: Some(mark) })
+        let spawned = spawn(&mut command).map_err(|error| why_not(&self.program, None, &error))?;
+        Ok(Begun { spawned, mark: Some(mark) })
     }
+}
+
+/// Looks at all that a start looks at, and begins nothing.
+///
+/// # Errors
+/// As [`Launcher::begin`].
+pub fn look(start: &Start<'_>) -> Result<(), String> {
+    let look = || find_program(start.program, start.directory, start.path).map(drop);
+    match start.user.filter(|user| !is_us(user)) {
+        Some(user) => Identity::of(user)?.act(look),
+        None => look(),
+    }
+}
+
+/// Begins a program with what this thread may do.
+fn directly<T>(start: &Start<'_>, spawn: impl FnOnce(&mut Command) -> io::Result<T>) -> Result<T, String> {
+    let file = find_program(start.program, start.directory, start.path)?;
+    let mut command = Command::new(&file);
+    command.args(start.arguments);
+    if let Some(directory) = start.directory {
+        command.current_dir(directory);
+    }
+    spawn(&mut command).map_err(|error| why_not(&file, start.directory, &error))
+}
+
+/// Another user, as the kernel knows one. Looked up while we are still ourselves, so that nobody has to ask the name
+/// service as the user.
+#[derive(Debug)]
+struct Identity {
+    user: Uid,
+    group: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Identity {
+    fn of(user: &User) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(cannot_become(&user.name));
+        }
+        Ok(Self { user: user.uid, group: user.gid, groups: groups_of(user)? })
+    }
+
+    /// Does something as this user, on a thread that ends with it. The kernel takes from that thread every capability
+    /// that we have, and marks our memory as not to be looked into by the user.
+    fn act<T: Send>(&self, work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+        thread::scope(|scope| {
+            let acting = thread::Builder::new().name("user".to_owned()).spawn_scoped(scope, || {
+                self.take_on()?;
+                work()
+            });
+            let acting =
+                acting.map_err(|error| format!("no thread can be started to become user {}: {error}", self.user))?;
+            acting.join().unwrap_or_else(|_| Err(format!("the thread that became user {} broke down", self.user)))
+        })
+    }
+
+    /// Makes the calling thread this user, for good.
+    fn take_on(&self) -> Result<(), String> {
+        let group = rustix::thread::Gid::from_raw(self.group.as_raw());
+        let user = rustix::thread::Uid::from_raw(self.user.as_raw());
+        let groups: Vec<_> = self.groups.iter().map(|group| rustix::thread::Gid::from_raw(group.as_raw())).collect();
+        set_thread_groups(&groups)
+            .and_then(|()| set_thread_res_gid(group, group, group))
+            .and_then(|()| set_thread_res_uid(user, user, user))
+            .map_err(|error| could_not_become(self.user, &error.into()))
+    }
+}
+
+/// Gives a new pipe to a program's user: a script's `</dev/stdin` or `>/dev/stderr` opens it anew, which takes rights to
+/// it.
+pub fn hand_over(pipe: impl AsFd, user: &User) {
+    let owner = Some(rustix::fs::Uid::from_raw(user.uid.as_raw()));
+    let _ = rustix::fs::fchown(pipe, owner, None);
 }
 
 /// Becomes a step's program, if that is what these arguments (the whole of `args_os`) ask for; `None` where they are
@@ -181,17 +264,14 @@ fn become_program(arguments: &mut impl Iterator<Item = OsString>, mark: &mut OsS
 }
 
 fn become_user(user: Uid, group: Gid, groups: &[Gid]) -> Result<(), String> {
-    let failed = |what: &str, error: nix::Error| {
-        format!("could not become user {user}: setting its {what}: {} (CAP_SETUID, CAP_SETGID?)", said(&error.into()))
-    };
-    // A script's `</dev/stdin` or `>/dev/stderr` opens the pipe anew, which takes rights to it.
-    let owner = Some(rustix::fs::Uid::from_raw(user.as_raw()));
-    let _ = rustix::fs::fchown(io::stdin(), owner, None);
-    let _ = rustix::fs::fchown(io::stdout(), owner, None);
-    let _ = rustix::fs::fchown(io::stderr(), owner, None);
-    setgroups(groups).map_err(|error| failed("groups", error))?;
-    setgid(group).map_err(|error| failed("group", error))?;
-    setuid(user).map_err(|error| failed("user id", error))
+    setgroups(groups)
+        .and_then(|()| setgid(group))
+        .and_then(|()| setuid(user))
+        .map_err(|error| could_not_become(user, &error.into()))
+}
+
+fn could_not_become(user: Uid, error: &io::Error) -> String {
+    format!("could not become user {user}: {} (CAP_SETUID, CAP_SETGID?)", said(error))
 }
 
 /// All groups that a user is in.
@@ -262,7 +342,7 @@ pub fn find_program(program: &str, directory: Option<&Path>, path: Option<&OsStr
 /// The sentence for a start that the system refused.
 pub fn why_not(file: &Path, directory: Option<&Path>, error: &io::Error) -> String {
     if let Some(directory) = directory
-        && let Err(error) = fs::read_dir(directory)
+        && let Err(error) = fs::metadata(directory.join("."))
     {
         return no_directory(directory, &error);
     }

@@ -93,6 +93,8 @@ pub struct Job {
     pub started: SystemTime,
     /// When it has to have ended; it may move.
     pub stop_by: StopBy,
+    /// The notice file, which stands before a program begins that may look for it.
+    pub posted: Posted,
     /// Where its output goes.
     pub output: Output,
     /// Told once its process exists.
@@ -204,6 +206,27 @@ impl StopBy {
                 () = tokio::time::sleep_until(at) => return,
                 changed = moments.changed() => if changed.is_err() { tokio::time::sleep_until(at).await; return },
             }
+        }
+    }
+}
+
+/// The notice file as it has to be when a program begins.
+#[derive(Clone, Debug, Default)]
+pub struct Posted(Option<(watch::Receiver<u64>, u64)>);
+
+impl Posted {
+    /// How long a program waits for the file: writing it takes well under a millisecond where it is in memory.
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    /// Where the file is as it has to be once so much has been carried out.
+    pub fn when(carried_out: watch::Receiver<u64>, asked: u64) -> Self {
+        Self(Some((carried_out, asked)))
+    }
+
+    /// Returns when it is, or when it has had its time.
+    pub async fn settled(self) {
+        if let Some((mut carried_out, asked)) = self.0 {
+            let _ = tokio::time::timeout(Self::PATIENCE, carried_out.wait_for(|count| *count >= asked)).await;
         }
     }
 }

@@ -9,13 +9,14 @@ use crate::actions::process::survivor;
 use crate::actions::{Action, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
 use crate::model::{Briefing, Ending, Input, Moment, Order, Outcome, Process, Run, Spoken, StepName, Weight, Work};
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -65,6 +66,8 @@ pub struct Executor {
     limits: BTreeMap<Run, watch::Sender<Instant>>,
     began: BTreeMap<(StepName, Work), Began>,
     records: Records,
+    /// Told by each run that was begun and has not got going: its process exists, or it has ended.
+    starting: Vec<oneshot::Receiver<()>>,
     warm_ups: JoinSet<()>,
 }
 
@@ -101,6 +104,7 @@ impl Executor {
             limits: BTreeMap::new(),
             began: BTreeMap::new(),
             records: Records::default(),
+            starting: Vec::new(),
             warm_ups: JoinSet::new(),
         }
     }
@@ -139,6 +143,12 @@ impl Executor {
             Order::TakeDownNotice => self.notice_file.take_down(),
             Order::Exit => {}
         }
+    }
+
+    /// Returns when every run that was begun has got going, or `limit` is over.
+    pub async fn got_going(&mut self, limit: Duration) {
+        let starting = std::mem::take(&mut self.starting);
+        let _ = tokio::time::timeout(limit, join_all(starting)).await;
     }
 
     /// What is known of the runs, those of former episodes too as long as there is room.
@@ -194,12 +204,15 @@ impl Executor {
             forget(&mut records);
         }
         let (spawned, processes) = mpsc::channel(1);
+        let (going, got_going) = oneshot::channel();
+        self.starting.push(got_going);
         let job = Job {
             run: run.clone(),
             briefing,
             started,
             undo_with,
             stop_by: StopBy::new(moments),
+            posted: self.notice_file.posted(),
             output,
             spawned,
             surroundings: Arc::clone(&self.surroundings),
@@ -208,15 +221,12 @@ impl Executor {
             hand: self.hands.get(&run.step).cloned(),
             task,
             processes,
+            going,
             inputs: self.inputs.clone(),
             records: Arc::clone(&self.records),
         };
         self.limits.insert(run, limit);
-        let noticed = self.notice_file.settled();
-        self.runs.spawn(async move {
-            noticed.await;
-            care.see_through(job).await;
-        });
+        self.runs.spawn(care.see_through(job));
     }
 
     /// When the first attempt of this round began. A proof that an earlier round left is too old for this one, so an
@@ -252,17 +262,18 @@ struct Care {
     hand: Option<Hand>,
     task: Task,
     processes: mpsc::Receiver<(Run, Process)>,
+    going: oneshot::Sender<()>,
     inputs: mpsc::Sender<Input>,
     records: Records,
 }
 
 impl Care {
     async fn see_through(self, job: Job) {
-        let Self { hand, task, mut processes, inputs, records } = self;
+        let Self { hand, task, mut processes, going, inputs, records } = self;
         let (run, began, stop_by) = (job.run.clone(), Instant::now(), job.stop_by.clone());
         let episode = job.briefing.episode.clone();
         let spawned = |process| Input::Spawned { episode: episode.clone(), run: run.clone(), process };
-        let mut untold = None;
+        let (mut untold, mut going) = (None, Some(going));
         let ending = {
             let work = AssertUnwindSafe(work(hand, task, &job)).catch_unwind();
             let mut work = std::pin::pin!(work);
@@ -272,6 +283,7 @@ impl Care {
                     biased;
                     Some((_, process)) = processes.recv(), if !seen => {
                         seen = true;
+                        drop(going.take());
                         note(&records, &run, |record| record.process = Some(process));
                         // A loop that is held up must not hold up the care for this run.
                         untold = inputs.try_send(spawned(process)).err();

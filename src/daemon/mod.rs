@@ -19,8 +19,11 @@ pub mod state_dir;
 use crate::actions::{Place, Rehearsal, Remainders, Surroundings, process};
 use crate::config::{Settings, SourceSetting};
 use crate::decide::Watchdog;
-use crate::journal::{Durability, Journal, Recovery};
-use crate::model::{BootId, Event, Input, MachineId, Now, Order, Signal, SourceName, Spoken, Turn};
+use crate::journal::{self, Durability, Journal, Record, Recovery};
+use crate::model::{
+    BootId, Event, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Now, Order, Presence, Signal,
+    SourceName, Spoken, Stated, Turn,
+};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity, Memory};
 use crate::status::Board;
@@ -55,6 +58,9 @@ const LAST_SYNC: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether what hooks left behind has ended.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long telling and posting waits for what was ordered to get going: a process takes some 2 ms to begin.
+const GOT_GOING: Duration = Duration::from_millis(5);
 
 /// How much time systemd is asked for, again and again, while a plan is finished.
 const EXTENSION: Duration = Duration::from_secs(30);
@@ -265,6 +271,7 @@ impl Daemon {
     pub async fn run(mut self) {
         let boot = self.boot.clone();
         let mut ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
+        drill(&self.watchdog, clock::now());
         let began = Instant::now();
         // Where nobody is asked, there is no first answer to wait for.
         let mut is_ready = self.watchdog.policy().sources.is_empty();
@@ -320,7 +327,7 @@ impl Daemon {
         }
         if is_ordering {
             // What was ordered goes first: a hook does not wait until it is told of and posted.
-            tokio::task::yield_now().await;
+            self.executor.got_going(GOT_GOING).await;
         }
         narrate::events(&events, &mut self.sight, &self.watchdog, now);
         self.post(&events, now);
@@ -368,6 +375,34 @@ impl Daemon {
         self.journal.settle(LAST_SYNC).await;
         tracing::info!("ended");
     }
+}
+
+/// Goes once, on a copy of the mind, through what a notice would have us decide and write: the code for it is then in
+/// memory, and need not be found on a disk in the moment that counts.
+fn drill(watchdog: &Watchdog, now: Now) {
+    let mut watchdog = watchdog.clone();
+    let notice = Notice {
+        key: NoticeKey {
+            source: SourceName::new("drill"),
+            kind: NoticeKind::Interruption,
+            machine: MachineId::new(""),
+            event: String::new(),
+        },
+        action: NoticeAction::Terminate,
+        stated: Stated::In(Duration::from_secs(120)),
+        usual_window: None,
+        presence: Presence::HandedIn,
+        detail: String::new(),
+    };
+    let Turn { events, orders } = watchdog.decide(Input::HandedIn { notice }, now);
+    let lines = events.into_iter().map(|event| journal::encode(&Record { seq: 1, now, event }));
+    let texts = orders.iter().map(|order| match order {
+        Order::Start { briefing, .. } | Order::Adopt { briefing, .. } | Order::PostNotice { briefing } => {
+            serde_json::to_vec(briefing)
+        }
+        Order::Limit { .. } | Order::TakeDownNotice | Order::Exit => Ok(Vec::new()),
+    });
+    tracing::trace!("a drill: {} records, {} orders", lines.flatten().count(), texts.flatten().count());
 }
 
 /// Applies what the journal kept. What is not a legal move is left out and said: it cannot have been ours.

@@ -2,6 +2,7 @@
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
+use crate::actions::Posted;
 use crate::model::Briefing;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
@@ -16,9 +17,6 @@ const NAME: &str = "notice.json";
 
 /// Our directory below those for runtime files.
 const DIRECTORY: &str = "spot-watchdog";
-
-/// How long a first step waits for the file: writing it takes well under a millisecond where it is in memory.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long one write may take before the next is tried.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -83,12 +81,9 @@ impl NoticeFile {
         self.ask(Say::TakeDown);
     }
 
-    /// What returns when all that was asked so far has been carried out, or has had its time.
-    pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (mut carried_out, asked) = (self.carried_out.clone(), self.asked);
-        async move {
-            let _ = tokio::time::timeout(PATIENCE, carried_out.wait_for(|count| *count >= asked)).await;
-        }
+    /// For runs that begin now: the file as asked so far.
+    pub fn posted(&self) -> Posted {
+        Posted::when(self.carried_out.clone(), self.asked)
     }
 
     fn ask(&mut self, say: Say) {
@@ -100,11 +95,25 @@ impl NoticeFile {
 }
 
 async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch::Sender<u64>) {
+    let place = path.clone();
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || make_room(&place)).await {
+        tracing::warn!("the notice file {} could not be written now: {error}", path.display());
+    }
+    let mut count = 0;
     while let Some(say) = asked.recv().await {
-        let to = path.clone();
-        let writing = tokio::task::spawn_blocking(move || match say {
-            Say::Post(line) => post(&to, &line),
-            Say::TakeDown => take_down(&to),
+        count += 1;
+        let reach = move |carried_out: &watch::Sender<u64>| {
+            carried_out.send_if_modified(|reached| std::mem::replace(reached, count.max(*reached)) < count);
+        };
+        let (to, told) = (path.clone(), carried_out.clone());
+        let writing = tokio::task::spawn_blocking(move || {
+            let written = match say {
+                Say::Post(line) => post(&to, &line),
+                Say::TakeDown => take_down(&to),
+            };
+            // Told from here: whoever waits for it waits for nothing else.
+            reach(&told);
+            written
         });
         match tokio::time::timeout(LIMIT, writing).await {
             Ok(Ok(Ok(()))) => {}
@@ -112,11 +121,23 @@ async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch
             Ok(Err(_)) => tracing::warn!("the notice file {} could not be kept", path.display()),
             Err(_) => tracing::warn!("the notice file {} could not be kept within 5 s", path.display()),
         }
-        carried_out.send_modify(|count| *count += 1);
+        reach(&carried_out);
     }
 }
 
+/// Makes the directory and tries it, so that what is wrong with it is said long before a notice.
+fn make_room(path: &Path) -> io::Result<()> {
+    let draft = write_draft(path, b"")?;
+    remove(&draft)
+}
+
 fn post(path: &Path, line: &[u8]) -> io::Result<()> {
+    let draft = write_draft(path, line)?;
+    fs::rename(&draft, path).inspect_err(|_| drop(remove(&draft)))
+}
+
+/// Writes what is to become the file beside it.
+fn write_draft(path: &Path, line: &[u8]) -> io::Result<PathBuf> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
         DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
@@ -125,15 +146,9 @@ fn post(path: &Path, line: &[u8]) -> io::Result<()> {
     }
     let draft = directory.join(format!(".{NAME}.{}", std::process::id()));
     remove(&draft)?;
-    let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft).and_then(|mut file| {
-        file.set_permissions(Permissions::from_mode(0o644))?;
-        file.write_all(line)?;
-        fs::rename(&draft, path)
-    });
-    if written.is_err() {
-        let _ = remove(&draft);
-    }
-    written
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
+    let written = file.set_permissions(Permissions::from_mode(0o644)).and_then(|()| file.write_all(line));
+    written.inspect_err(|_| drop(remove(&draft))).map(|()| draft)
 }
 
 fn take_down(path: &Path) -> io::Result<()> {

@@ -17,6 +17,9 @@ use tokio::sync::watch;
 /// How often a disk that refuses is tried again without being asked.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How long after a new episode's first record old ones are removed: the rescue needs the disk more.
+const TIDY_AFTER: Duration = Duration::from_secs(2);
+
 /// How many episodes may wait for a disk that hangs. Only the newest matters to a restart.
 const EPISODES_WAITING: usize = 4;
 
@@ -175,6 +178,16 @@ impl Desk {
 
 /// What the thread does next.
 #[derive(Debug)]
+enum Next {
+    Write(Task),
+    /// Nothing waits, but the disk refused: the directory is looked at again.
+    LookAgain,
+    /// Nothing waits, and the disk is quiet.
+    TidyUp,
+}
+
+/// What is to be written.
+#[derive(Debug)]
 struct Task {
     serial: u64,
     name: String,
@@ -191,6 +204,8 @@ pub(super) struct Writer {
     desk: Arc<Desk>,
     directory: PathBuf,
     open: Option<(String, File)>,
+    /// The newest file that was made, until old ones were removed for it.
+    untidy: Option<String>,
     /// How many episodes are kept.
     kept: usize,
     #[cfg(debug_assertions)]
@@ -207,6 +222,7 @@ impl Writer {
             desk,
             directory,
             open: None,
+            untidy: None,
             kept,
             #[cfg(debug_assertions)]
             failpoint: super::failpoint::Failpoint::from_environment(),
@@ -221,21 +237,33 @@ impl Writer {
     /// Makes the disk equal to the desk until that is closed.
     pub(super) fn run(mut self) {
         let mut seen = 0;
-        while let Some(task) = self.next(&mut seen) {
-            #[cfg(debug_assertions)]
-            self.die_where_a_test_wants(task.as_ref());
+        while let Some(next) = self.next(&mut seen) {
             let began = Instant::now();
-            let result = match &task {
-                Some(task) => self.carry_out(task),
-                None => files::ensure_directory(&self.directory),
-            };
-            self.finish(task, result, began.elapsed());
+            match next {
+                Next::Write(task) => {
+                    #[cfg(debug_assertions)]
+                    self.die_where_a_test_wants(&task);
+                    let result = self.carry_out(&task);
+                    self.finish(Some(task), result, began.elapsed());
+                }
+                Next::LookAgain => {
+                    let result = files::ensure_directory(&self.directory);
+                    self.finish(None, result, began.elapsed());
+                }
+                Next::TidyUp => self.tidy_up(),
+            }
+        }
+        self.tidy_up();
+    }
+
+    fn tidy_up(&mut self) {
+        if let Some(name) = self.untidy.take() {
+            files::prune(&self.directory, &name, self.kept);
         }
     }
 
     #[cfg(debug_assertions)]
-    fn die_where_a_test_wants(&mut self, task: Option<&Task>) {
-        let Some(task) = task else { return };
+    fn die_where_a_test_wants(&mut self, task: &Task) {
         let Some(last) = self.failpoint.last_bytes(&task.bytes) else { return };
         if last > 0 {
             let _ = self.carry_out(&Task { bytes: task.bytes[..last].to_vec(), name: task.name.clone(), ..*task });
@@ -243,8 +271,8 @@ impl Writer {
         super::failpoint::die()
     }
 
-    /// Waits for something to do. `Some(None)`: nothing waits, but the directory is to be looked at again.
-    fn next(&self, seen: &mut u64) -> Option<Option<Task>> {
+    /// Waits for something to do; nothing once the desk is closed and empty.
+    fn next(&self, seen: &mut u64) -> Option<Next> {
         let mut sheets = self.desk.sheets();
         let mut rested = false;
         loop {
@@ -263,22 +291,24 @@ impl Writer {
                     reaches: volume.reaches,
                 };
                 *seen = sheets.asked;
-                return Some(Some(task));
+                return Some(Next::Write(task));
             }
             if sheets.closing {
                 return None;
             }
-            if broken && rested {
+            if rested {
                 *seen = sheets.asked;
-                return Some(None);
+                return Some(if broken { Next::LookAgain } else { Next::TidyUp });
             }
-            sheets = if broken {
-                let (sheets, waited) =
-                    self.desk.put.wait_timeout(sheets, RETRY).unwrap_or_else(PoisonError::into_inner);
-                rested = waited.timed_out();
-                sheets
-            } else {
-                self.desk.put.wait(sheets).unwrap_or_else(PoisonError::into_inner)
+            let pause = if broken { Some(RETRY) } else { self.untidy.as_ref().map(|_| TIDY_AFTER) };
+            sheets = match pause {
+                Some(pause) => {
+                    let (sheets, waited) =
+                        self.desk.put.wait_timeout(sheets, pause).unwrap_or_else(PoisonError::into_inner);
+                    rested = waited.timed_out();
+                    sheets
+                }
+                None => self.desk.put.wait(sheets).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -369,8 +399,8 @@ impl Writer {
             }
             progress.trouble = trouble.as_deref().map(Arc::from);
         });
-        if let Some(name) = made {
-            files::prune(&self.directory, &name, self.kept);
+        if made.is_some() {
+            self.untidy = made;
         }
     }
 
