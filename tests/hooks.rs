@@ -5,8 +5,9 @@
 use spot_watchdog::actions::hook::{Hook, Settings};
 use spot_watchdog::actions::launch::Launcher;
 use spot_watchdog::actions::process::Stat;
-use spot_watchdog::actions::{Action, Job, Output, Place, Posted, Reach, Rehearsal, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
+use spot_watchdog::journal::Receipt;
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process, Run,
     SourceName, StepName, Weight, Work,
@@ -76,7 +77,7 @@ fn given_in(time: Duration, surroundings: Surroundings) -> Given {
         stop_by: StopBy::new(moments),
         output: Output::default(),
         spawned: sender,
-        posted: Posted::default(),
+        clearance: Clearance::default(),
         surroundings: Arc::new(surroundings),
     };
     Given { job, limit, spawned }
@@ -118,6 +119,26 @@ async fn exit_status_0_is_done_and_another_is_not() {
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "exit status 3"));
     let ending = script(place.path(), "kill -SEGV $$", "").act(&given.job).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "killed by SIGSEGV"));
+}
+
+#[tokio::test]
+async fn a_hook_is_made_ready_and_not_begun_before_its_record_is_on_disk() {
+    let place = tempfile::tempdir().unwrap();
+    let mut given = given(seconds(20.0));
+    let (give, comes) = tokio::sync::oneshot::channel::<()>();
+    given.job.clearance = Clearance::after(async { drop(comes.await) });
+    let hook = script(place.path(), "touch begun", "");
+    let begun = place.path().join("begun");
+    let open_files = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open_files();
+    let wait = async {
+        until("its pipes", || open_files() > before).await;
+        assert!(!begun.exists() && given.spawned.try_recv().is_err(), "it is only made ready");
+        give.send(()).unwrap();
+    };
+    let (ending, ()) = tokio::join!(hook.act(&given.job), wait);
+    assert_eq!(ending.outcome, Outcome::Done);
+    assert!(begun.exists());
 }
 
 #[tokio::test]
@@ -597,8 +618,8 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     let notice = place.path().join("run/notice.json");
     let hook = script(place.path(), "cat \"$SPOT_NOTICE_FILE\"", "");
     let (mut executor, mut inputs) = executor(hook, notice.clone());
-    executor.carry_out(Order::PostNotice { briefing: Box::new(briefing()) });
-    executor.carry_out(start(5_000));
+    executor.carry_out(Order::PostNotice { briefing: Box::new(briefing()) }, &Receipt::default());
+    executor.carry_out(start(5_000), &Receipt::default());
     let (process, ending) = reports(&mut inputs).await;
     assert!(process.is_some_and(|process| process.start_ticks > 0));
     assert_eq!(ending.outcome, Outcome::Done);
@@ -607,7 +628,7 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     assert_eq!(record.outcome, Some(Outcome::Done));
     assert!(record.took.is_some() && record.process == process);
     assert!(record.output.tail()[0].contains("i-0abc"), "the notice stood before the hook began");
-    executor.carry_out(Order::TakeDownNotice);
+    executor.carry_out(Order::TakeDownNotice, &Receipt::default());
     until("the notice's end", || !notice.exists()).await;
     assert!(inputs.try_recv().is_err());
 }
@@ -616,11 +637,11 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
 async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
     let place = tempfile::tempdir().unwrap();
     let (mut executor, mut inputs) = executor(hook("command = ['sleep', '60']"), place.path().join("n"));
-    executor.carry_out(start(60_000));
+    executor.carry_out(start(60_000), &Receipt::default());
     tokio::time::sleep(seconds(0.1)).await;
-    executor.carry_out(Order::Limit { run: run(), stop_by: Moment::from_millis(0) });
+    executor.carry_out(Order::Limit { run: run(), stop_by: Moment::from_millis(0) }, &Receipt::default());
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
-    executor.carry_out(start(60_000));
+    executor.carry_out(start(60_000), &Receipt::default());
     tokio::time::sleep(seconds(0.1)).await;
     let began = Instant::now();
     executor.stop_everything();
@@ -634,12 +655,15 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
     let place = tempfile::tempdir().unwrap();
     let (mut executor, mut inputs) = executor(hook("command = ['/bin/true']"), place.path().join("n"));
     let unknown = Run { step: StepName::new("gone"), ..run() };
-    executor.carry_out(Order::Start {
-        run: unknown,
-        briefing: Box::new(briefing()),
-        stop_by: Moment::from_millis(9_000),
-        undo_with: Vec::new(),
-    });
+    executor.carry_out(
+        Order::Start {
+            run: unknown,
+            briefing: Box::new(briefing()),
+            stop_by: Moment::from_millis(9_000),
+            undo_with: Vec::new(),
+        },
+        &Receipt::default(),
+    );
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::Failed);
 }
 

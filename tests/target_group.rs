@@ -10,7 +10,7 @@ mod moto;
 
 use fake_aws::{FakeAws, Reply};
 use moto::Moto;
-use spot_watchdog::actions::{Action, Job, Output, Place, Posted, ROWS, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, ROWS, StopBy, Surroundings};
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, MachineId, NoticeAction, NoticeKind, Outcome, Run, SourceName, StepName, Weight, Work,
 };
@@ -59,7 +59,7 @@ fn job(work: Work, left: Duration, place: &Place) -> Job {
         output: Output::default(),
         spawned: mpsc::channel(1).0,
         undo_with: Vec::new(),
-        posted: Posted::default(),
+        clearance: Clearance::default(),
         surroundings: Arc::new(surroundings),
     }
 }

@@ -10,7 +10,7 @@ use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
 use super::process::{Exit, Leader, Manner, Stopped, members, signal_named, wait_to_end};
 use super::proof::Proof;
 use super::{
-    Action, BuildError, Defaults, Job, Place, Posted, Reach, Row, Span, StopBy, Task, check_hook, environment,
+    Action, BuildError, Clearance, Defaults, Job, Place, Reach, Row, Span, StopBy, Task, check_hook, environment,
     watchable,
 };
 use crate::model::{Ending, Finding, Outcome, Process, Undo};
@@ -144,9 +144,9 @@ impl Hook {
         let manner = self.manner(&job.stop_by);
         let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
         let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
-        let posted = job.posted.clone();
+        let clearance = job.clearance.clone();
         // Starting reads files and waits for exec, either of which hangs as long as a dead network mount does.
-        let beginning = tokio::task::spawn_blocking(move || hook.begin(&launcher, told, &briefing, posted));
+        let beginning = tokio::task::spawn_blocking(move || hook.begin(&launcher, told, &briefing, &clearance));
         let begun = tokio::select! {
             biased;
             begun = beginning => begun,
@@ -291,7 +291,7 @@ impl Hook {
         launcher: &Launcher,
         told: Vec<(&'static str, String)>,
         briefing: &[u8],
-        posted: Posted,
+        clearance: &Clearance,
     ) -> Result<Begun<(Leader, Streams)>, String> {
         let mut ready = self.prepare(told, briefing)?;
         let streams = std::mem::take(&mut ready.streams);
@@ -304,8 +304,7 @@ impl Hook {
                 .stderr(stream(&ready.its_stderr)?);
             command.env_clear().envs(&ready.environment);
             let _within = runtime.enter();
-            // All is ready: nothing but the notice file may still be on its way.
-            runtime.block_on(posted.settled());
+            runtime.block_on(clearance.given());
             Ok((Leader::spawn(command)?, streams))
         })
     }

@@ -20,11 +20,14 @@ pub use output::Output;
 pub use process::Remainders;
 
 use crate::model::{Briefing, Ending, Finding, Process, Run};
+use futures_util::FutureExt;
+use futures_util::future::Shared;
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -37,10 +40,11 @@ pub trait Action: Debug + Send + Sync {
     /// What it does, in a few words, for `/status` and `check`: `runs /opt/job/save_checkpoint.sh`.
     fn describe(&self) -> String;
 
-    /// Does the step. `Ending::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
+    /// Does the step. It is called while the run's record is on its way to disk, and does nothing that can be seen before
+    /// [`Clearance::given`] has returned. `Ending::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
 
-    /// Puts back what [`Action::act`] did.
+    /// Puts back what [`Action::act`] did; it waits for its clearance too.
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
 
     /// Takes a run back into care that was begun before a crash of ours: waits for its process until that is gone, and
@@ -93,8 +97,8 @@ pub struct Job {
     pub started: SystemTime,
     /// When it has to have ended; it may move.
     pub stop_by: StopBy,
-    /// The notice file, which stands before a program begins that may look for it.
-    pub posted: Posted,
+    /// What it waits for before it does anything that can be seen.
+    pub clearance: Clearance,
     /// Where its output goes.
     pub output: Output,
     /// Told once its process exists.
@@ -210,24 +214,42 @@ impl StopBy {
     }
 }
 
-/// The notice file as it has to be when a program begins.
-#[derive(Clone, Debug, Default)]
-pub struct Posted(Option<(watch::Receiver<u64>, u64)>);
+/// What a run waits for before it does anything that can be seen: its record is on disk, or the disk has had its time,
+/// and the notice file stands. Until then it may make itself ready.
+#[derive(Clone)]
+pub struct Clearance {
+    comes: Shared<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    heeded: Arc<AtomicBool>,
+}
 
-impl Posted {
-    /// How long a program waits for the file: writing it takes well under a millisecond where it is in memory.
-    const PATIENCE: Duration = Duration::from_millis(100);
-
-    /// Where the file is as it has to be once so much has been carried out.
-    pub fn when(carried_out: watch::Receiver<u64>, asked: u64) -> Self {
-        Self(Some((carried_out, asked)))
+impl Clearance {
+    /// It comes when this is over.
+    pub fn after(preconditions: impl Future<Output = ()> + Send + 'static) -> Self {
+        let preconditions: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(preconditions);
+        Self { comes: preconditions.shared(), heeded: Arc::default() }
     }
 
-    /// Returns when it is, or when it has had its time.
-    pub async fn settled(self) {
-        if let Some((mut carried_out, asked)) = self.0 {
-            let _ = tokio::time::timeout(Self::PATIENCE, carried_out.wait_for(|count| *count >= asked)).await;
-        }
+    /// Returns once it has come.
+    pub async fn given(&self) {
+        self.comes.clone().await;
+        self.heeded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody waited for it.
+    pub fn was_heeded(&self) -> bool {
+        self.heeded.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Clearance {
+    fn default() -> Self {
+        Self::after(std::future::ready(()))
+    }
+}
+
+impl Debug for Clearance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clearance").field("heeded", &self.was_heeded()).finish_non_exhaustive()
     }
 }
 

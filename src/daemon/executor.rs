@@ -6,7 +6,8 @@
 
 use super::notice_file::NoticeFile;
 use crate::actions::process::survivor;
-use crate::actions::{Action, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
+use crate::actions::{Action, Clearance, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
+use crate::journal::{Durability, Receipt};
 use crate::model::{Briefing, Ending, Input, Moment, Order, Outcome, Process, Run, Spoken, StepName, Weight, Work};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -122,25 +123,27 @@ impl Executor {
         }
     }
 
-    /// Carries an order out, and returns at once. `Order::Exit` is not for us.
-    pub fn carry_out(&mut self, order: Order) {
+    /// Carries an order out, and returns at once. What it is to be seen by, a program or a file, comes when `receipt` has
+    /// settled: the records that led to the order are on disk then, or the disk has had its time. `Order::Exit` is not
+    /// for us.
+    pub fn carry_out(&mut self, order: Order, receipt: &Receipt) {
         while self.runs.try_join_next().is_some() {}
         self.limits.retain(|_, limit| !limit.is_closed());
         match order {
             Order::Start { run, briefing, stop_by, undo_with } => {
-                self.begin(run, *briefing, stop_by, undo_with, Task::Begin);
+                self.begin(run, *briefing, stop_by, undo_with, Task::Begin, receipt);
             }
             Order::Adopt { run, briefing, process, started, stop_by } => {
                 let process = process.or_else(|| survivor(&briefing.episode, &run, &self.surroundings.notice_file));
-                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started));
+                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started), receipt);
             }
             Order::Limit { run, stop_by } => {
                 if let Some(limit) = self.limits.get(&run) {
                     let _ = limit.send((self.clock)(stop_by));
                 }
             }
-            Order::PostNotice { briefing } => self.notice_file.post(&briefing),
-            Order::TakeDownNotice => self.notice_file.take_down(),
+            Order::PostNotice { briefing } => self.notice_file.post(&briefing, receipt),
+            Order::TakeDownNotice => self.notice_file.take_down(receipt),
             Order::Exit => {}
         }
     }
@@ -193,7 +196,15 @@ impl Executor {
         self.surroundings.remainders.end_all();
     }
 
-    fn begin(&mut self, run: Run, briefing: Briefing, stop_by: Moment, undo_with: Vec<serde_json::Value>, task: Task) {
+    fn begin(
+        &mut self,
+        run: Run,
+        briefing: Briefing,
+        stop_by: Moment,
+        undo_with: Vec<serde_json::Value>,
+        task: Task,
+        receipt: &Receipt,
+    ) {
         let (limit, moments) = watch::channel((self.clock)(stop_by));
         let started = self.reference(&run, task);
         let output = Output::default();
@@ -206,13 +217,18 @@ impl Executor {
         let (spawned, processes) = mpsc::channel(1);
         let (going, got_going) = oneshot::channel();
         self.starting.push(got_going);
+        let (receipt, posted) = (receipt.clone(), self.notice_file.settled());
+        let clearance = Clearance::after(async move {
+            let _: Durability = receipt.settled().await;
+            posted.await;
+        });
         let job = Job {
             run: run.clone(),
             briefing,
             started,
             undo_with,
             stop_by: StopBy::new(moments),
-            posted: self.notice_file.posted(),
+            clearance,
             output,
             spawned,
             surroundings: Arc::clone(&self.surroundings),
@@ -316,15 +332,19 @@ async fn work(hand: Option<Hand>, task: Task, job: &Job) -> Ending {
     let Some(Hand { action, reach }) = hand else {
         return ending(Outcome::Failed, "the configuration has no such step");
     };
-    match (task, reach, job.surroundings.rehearsal, job.run.work) {
+    let ending = match (task, reach, job.surroundings.rehearsal, job.run.work) {
         (Task::Adopt(process, _), ..) => action.adopt(job, process).await,
         (Task::Begin, Reach::Outside, Rehearsal::CheckOutside, _) => only_check(action.as_ref(), job).await,
         (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Act) => action.act(job).await,
         (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Undo) => action.undo(job).await,
-    }
+    };
+    let acted = matches!(task, Task::Begin) && ending.outcome == Outcome::Done;
+    debug_assert!(!acted || job.clearance.was_heeded(), "{} did not wait for its clearance", action.describe());
+    ending
 }
 
 async fn only_check(action: &dyn Action, job: &Job) -> Ending {
+    job.clearance.given().await;
     let findings = action.check(&job.surroundings.place.get()).await;
     match findings.iter().find(|finding| finding.weight == Weight::Error) {
         Some(finding) => ending(Outcome::Failed, &format!("only checked, and it would not work: {}", finding.sentence)),
@@ -397,6 +417,7 @@ mod tests {
             let process = Process { pid: 1, start_ticks: 2 };
             job.spawned.try_send((job.run.clone(), process)).unwrap();
             Box::pin(async {
+                job.clearance.given().await;
                 match self.does {
                     Does::Well => ending(Outcome::Done, "well"),
                     Does::Badly => ending(Outcome::Failed, "badly"),
@@ -406,8 +427,11 @@ mod tests {
             })
         }
 
-        fn undo<'a>(&'a self, _: &'a Job) -> Doing<'a, Ending> {
-            Box::pin(async { ending(Outcome::Done, "undone") })
+        fn undo<'a>(&'a self, job: &'a Job) -> Doing<'a, Ending> {
+            Box::pin(async {
+                job.clearance.given().await;
+                ending(Outcome::Done, "undone")
+            })
         }
 
         fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Doing<'a, Ending> {
@@ -478,7 +502,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_action_that_forgets_its_stop_by_is_dropped_just_after_it() {
         let mut given = given(Does::Hangs, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1));
+        given.executor.carry_out(start(Work::Act, 1), &Receipt::default());
         assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
         let took = given.origin.elapsed();
         assert!((Duration::from_millis(10_250)..Duration::from_millis(10_300)).contains(&took), "{took:?}");
@@ -488,10 +512,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_limit_moves_the_end_of_a_run() {
         let mut given = given(Does::Hangs, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1));
+        given.executor.carry_out(start(Work::Act, 1), &Receipt::default());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let run = Run { step: StepName::new("step"), work: Work::Act, attempt: 1 };
-        given.executor.carry_out(Order::Limit { run, stop_by: Moment::from_millis(2_000) });
+        given.executor.carry_out(Order::Limit { run, stop_by: Moment::from_millis(2_000) }, &Receipt::default());
         assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
         assert!(given.origin.elapsed() < Duration::from_millis(2_300));
     }
@@ -499,22 +523,22 @@ mod tests {
     #[tokio::test]
     async fn an_action_that_panics_has_failed_and_the_next_one_runs() {
         let mut given = given(Does::Panics, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1));
+        given.executor.carry_out(start(Work::Act, 1), &Receipt::default());
         assert_eq!(end(&mut given).await.outcome, Outcome::Failed);
-        given.executor.carry_out(start(Work::Undo, 1));
+        given.executor.carry_out(start(Work::Undo, 1), &Receipt::default());
         assert_eq!(end(&mut given).await.detail, "undone");
     }
 
     #[tokio::test]
     async fn a_rehearsal_only_checks_what_reaches_outside() {
         let mut checked = given(Does::Well, Rehearsal::CheckOutside);
-        checked.executor.carry_out(start(Work::Act, 1));
+        checked.executor.carry_out(start(Work::Act, 1), &Receipt::default());
         let ending = end(&mut checked).await;
         assert_eq!(ending.outcome, Outcome::Failed);
         assert!(ending.detail.contains("no credentials"));
         assert!(checked.played.references.lock().unwrap().is_empty(), "it was not done");
         let mut live = given(Does::Well, Rehearsal::Live);
-        live.executor.carry_out(start(Work::Act, 1));
+        live.executor.carry_out(start(Work::Act, 1), &Receipt::default());
         assert_eq!(end(&mut live).await.detail, "well");
     }
 
@@ -523,7 +547,7 @@ mod tests {
         for (does, same) in [(Does::Badly, true), (Does::Well, false)] {
             let mut given = given(does, Rehearsal::No);
             for attempt in 1..=2 {
-                given.executor.carry_out(start(Work::Act, attempt));
+                given.executor.carry_out(start(Work::Act, attempt), &Receipt::default());
                 end(&mut given).await;
             }
             let references = given.played.references.lock().unwrap().clone();

@@ -19,7 +19,7 @@ pub mod state_dir;
 use crate::actions::{Place, Rehearsal, Remainders, Surroundings, process};
 use crate::config::{Settings, SourceSetting};
 use crate::decide::Watchdog;
-use crate::journal::{self, Durability, Journal, Record, Recovery};
+use crate::journal::{self, Durability, Journal, Receipt, Record, Recovery};
 use crate::model::{
     BootId, Event, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Now, Order, Presence, Signal,
     SourceName, Spoken, Stated, Turn,
@@ -309,18 +309,23 @@ impl Daemon {
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
         let Turn { events, orders } = self.watchdog.decide(input, now);
-        if events.iter().any(Event::is_journaled) {
-            // Where that fails, the journal has said so once, the status shows it, and the rescue goes on.
-            let _: Durability = self.journal.append(now, &events).await;
-        }
-        let mut ends = false;
+        let is_journaling = events.iter().any(Event::is_journaled);
+        let receipt = if is_journaling { self.journal.submit(now, &events) } else { Receipt::default() };
         let is_ordering = !orders.is_empty();
-        for order in orders {
-            if order == Order::Exit {
-                ends = true;
-            } else {
-                self.executor.carry_out(order);
-            }
+        let ends = orders.contains(&Order::Exit);
+        // A run makes itself ready while its record is on its way to disk; a limit has nothing to make ready.
+        let (limits, others): (Vec<_>, Vec<_>) =
+            orders.into_iter().partition(|order| matches!(order, Order::Limit { .. }));
+        for order in others {
+            self.executor.carry_out(order, &receipt);
+        }
+        if is_journaling {
+            let durability = receipt.settled().await;
+            // Where that failed, the journal has said so once, the status shows it, and the rescue goes on.
+            let _: Durability = self.journal.take_in(durability);
+        }
+        for order in limits {
+            self.executor.carry_out(order, &receipt);
         }
         if self.watchdog.exit() == crate::decide::Exit::AtOnce {
             self.remainders.end_all();

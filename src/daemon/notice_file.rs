@@ -2,13 +2,14 @@
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
-use crate::actions::Posted;
+use crate::journal::{Durability, Receipt};
 use crate::model::Briefing;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,6 +18,9 @@ const NAME: &str = "notice.json";
 
 /// Our directory below those for runtime files.
 const DIRECTORY: &str = "spot-watchdog";
+
+/// How long a first step waits for the file: writing it takes well under a millisecond where it is in memory.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long one write may take before the next is tried.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -56,8 +60,8 @@ pub struct NoticeFile {
 
 #[derive(Debug)]
 enum Say {
-    Post(Vec<u8>),
-    TakeDown,
+    Post(Vec<u8>, Receipt),
+    TakeDown(Receipt),
 }
 
 impl NoticeFile {
@@ -69,21 +73,24 @@ impl NoticeFile {
         Self { says, asked: 0, carried_out: seen, _writer: writer }
     }
 
-    /// Writes it.
-    pub fn post(&mut self, briefing: &Briefing) {
+    /// Writes it, once the records that led to it have settled.
+    pub fn post(&mut self, briefing: &Briefing, receipt: &Receipt) {
         let mut line = serde_json::to_vec(briefing).unwrap_or_default();
         line.push(b'\n');
-        self.ask(Say::Post(line));
+        self.ask(Say::Post(line, receipt.clone()));
     }
 
-    /// Removes it.
-    pub fn take_down(&mut self) {
-        self.ask(Say::TakeDown);
+    /// Removes it, once the records that led to that have settled.
+    pub fn take_down(&mut self, receipt: &Receipt) {
+        self.ask(Say::TakeDown(receipt.clone()));
     }
 
-    /// For runs that begin now: the file as asked so far.
-    pub fn posted(&self) -> Posted {
-        Posted::when(self.carried_out.clone(), self.asked)
+    /// What returns when all that was asked so far has been carried out, or has had its time.
+    pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut carried_out, asked) = (self.carried_out.clone(), self.asked);
+        async move {
+            let _ = tokio::time::timeout(PATIENCE, carried_out.wait_for(|count| *count >= asked)).await;
+        }
     }
 
     fn ask(&mut self, say: Say) {
@@ -108,8 +115,11 @@ async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch
         let (to, told) = (path.clone(), carried_out.clone());
         let writing = tokio::task::spawn_blocking(move || {
             let written = match say {
-                Say::Post(line) => post(&to, &line),
-                Say::TakeDown => take_down(&to),
+                Say::Post(line, receipt) => post(&to, &line, || settle(&receipt)),
+                Say::TakeDown(receipt) => {
+                    settle(&receipt);
+                    remove(&to)
+                }
             };
             // Told from here: whoever waits for it waits for nothing else.
             reach(&told);
@@ -131,8 +141,13 @@ fn make_room(path: &Path) -> io::Result<()> {
     remove(&draft)
 }
 
-fn post(path: &Path, line: &[u8]) -> io::Result<()> {
+fn settle(receipt: &Receipt) {
+    let _: Durability = Handle::current().block_on(receipt.settled());
+}
+
+fn post(path: &Path, line: &[u8], settle: impl FnOnce()) -> io::Result<()> {
     let draft = write_draft(path, line)?;
+    settle();
     fs::rename(&draft, path).inspect_err(|_| drop(remove(&draft)))
 }
 
@@ -149,10 +164,6 @@ fn write_draft(path: &Path, line: &[u8]) -> io::Result<PathBuf> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
     let written = file.set_permissions(Permissions::from_mode(0o644)).and_then(|()| file.write_all(line));
     written.inspect_err(|_| drop(remove(&draft))).map(|()| draft)
-}
-
-fn take_down(path: &Path) -> io::Result<()> {
-    remove(path)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -182,13 +193,14 @@ mod tests {
     fn it_is_written_whole_readable_by_all_and_removed() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("run/notice.json");
-        post(&path, b"{}\n").unwrap();
-        post(&path, b"{\"a\":1}\n").unwrap();
+        post(&path, b"{}\n", || {}).unwrap();
+        let before = || assert_eq!(fs::read(&path).unwrap(), b"{}\n", "nothing is seen before it may be");
+        post(&path, b"{\"a\":1}\n", before).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"{\"a\":1}\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
-        take_down(&path).unwrap();
-        take_down(&path).unwrap();
+        remove(&path).unwrap();
+        remove(&path).unwrap();
         assert!(!path.exists());
     }
 
@@ -197,7 +209,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("notice.json");
         fs::create_dir(&path).unwrap();
-        assert!(post(&path, b"{}").is_err());
+        assert!(post(&path, b"{}", || {}).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft is left");
     }
 }

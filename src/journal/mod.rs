@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
+use tokio::time::Instant;
 use writer::{Desk, Writer};
 
 /// How long an append waits for the disk. A checkpoint that begins this much later is still a checkpoint.
@@ -46,6 +47,32 @@ pub enum Durability {
     Broken(String),
     /// Nothing is kept on disk.
     InMemory,
+}
+
+/// Records on their way to disk; by default none, and settled.
+#[derive(Clone, Debug)]
+pub struct Receipt(Waiting);
+
+#[derive(Clone, Debug)]
+enum Waiting {
+    For { desk: Arc<Desk>, target: u64, until: Instant },
+    Over(Durability),
+}
+
+impl Default for Receipt {
+    fn default() -> Self {
+        Self(Waiting::Over(Durability::Synced))
+    }
+}
+
+impl Receipt {
+    /// Returns once they are on disk, or [`PATIENCE`] after they were submitted.
+    pub async fn settled(&self) -> Durability {
+        match &self.0 {
+            Waiting::For { desk, target, until } => wait(desk, *target, *until).await,
+            Waiting::Over(durability) => durability.clone(),
+        }
+    }
 }
 
 /// How the journal does.
@@ -119,13 +146,20 @@ impl Journal {
         Self { keeping: Keeping::Memory { reason: reason.into() }, seq: 0, refused: None, late: false }
     }
 
-    /// Writes the facts of one turn and waits until they are on disk, [`PATIENCE`] at most. Facts that a restart need
-    /// not remember are passed over, and so are those before the first episode: there is nothing yet that they change.
-    ///
-    /// A crash before it returns may keep any beginning of them; after [`Durability::Synced`], all of them; after
-    /// anything else, perhaps none. Dropping the future does not take them back.
+    /// Writes the facts of one turn and waits until they are on disk, [`PATIENCE`] at most: [`Journal::submit`], then
+    /// [`Journal::take_in`].
     pub async fn append(&mut self, now: Now, events: &[Event]) -> Durability {
-        let Keeping::Disk(desk) = &self.keeping else { return Durability::InMemory };
+        let durability = self.submit(now, events).settled().await;
+        self.take_in(durability)
+    }
+
+    /// Puts the facts of one turn on their way to disk, and does not wait. Facts that a restart need not remember are
+    /// passed over, and so are those before the first episode: there is nothing yet that they change.
+    ///
+    /// A crash before the receipt has settled may keep any beginning of them; after [`Durability::Synced`], all of them;
+    /// after anything else, perhaps none. Dropping the receipt does not take them back.
+    pub fn submit(&mut self, now: Now, events: &[Event]) -> Receipt {
+        let Keeping::Disk(desk) = &self.keeping else { return Receipt(Waiting::Over(Durability::InMemory)) };
         let desk = desk.clone();
         let mut due = 0_u32;
         for event in events.iter().filter(|event| event.is_journaled()) {
@@ -142,18 +176,23 @@ impl Journal {
             }
         }
         if due == 0 {
-            return Durability::Synced;
+            return Receipt::default();
         }
         let target = desk.ask();
-        let durability = wait(&desk, target, PATIENCE).await;
-        if durability == Durability::Late {
+        Receipt(Waiting::For { desk, target, until: Instant::now() + PATIENCE })
+    }
+
+    /// Takes in what became of a receipt, and says it where it is new. Returns how far the turn's records can be relied on.
+    pub fn take_in(&mut self, durability: Durability) -> Durability {
+        let is_late = durability == Durability::Late;
+        if let (true, Keeping::Disk(desk)) = (is_late, &self.keeping) {
             desk.count_late();
             if !self.late {
                 let millis = PATIENCE.as_millis();
                 tracing::error!("the disk did not take the journal's records in {millis} ms, the watch goes on");
             }
         }
-        self.late = durability == Durability::Late;
+        self.late = is_late;
         match (&self.refused, durability) {
             (Some(sentence), Durability::Synced) => Durability::Broken(sentence.clone()),
             (_, durability) => durability,
@@ -167,7 +206,7 @@ impl Journal {
         match &self.keeping {
             Keeping::Disk(desk) => {
                 let target = desk.ask();
-                wait(desk, target, limit).await
+                wait(desk, target, Instant::now() + limit).await
             }
             Keeping::Memory { .. } => Durability::InMemory,
         }
@@ -226,10 +265,10 @@ impl Drop for Journal {
     }
 }
 
-async fn wait(desk: &Desk, target: u64, limit: Duration) -> Durability {
+async fn wait(desk: &Desk, target: u64, until: Instant) -> Durability {
     let mut progress = desk.progress();
     let settled = progress.wait_for(|progress| progress.tried >= target);
-    match tokio::time::timeout(limit, settled).await {
+    match tokio::time::timeout_at(until, settled).await {
         Ok(Ok(progress)) if progress.synced >= target => Durability::Synced,
         Ok(Ok(progress)) => Durability::Broken(progress.trouble.as_deref().unwrap_or("the disk refused").to_owned()),
         Ok(Err(_)) => Durability::Broken("the journal's thread has ended".to_owned()),
@@ -356,7 +395,14 @@ mod tests {
             assert_eq!(journal.append(now(), &turn).await, Durability::Synced);
         }
         assert_eq!(journal.append(now(), &[due("a")]).await, Durability::Synced);
-        assert_eq!(fs::read_dir(directory.path().join("episodes")).unwrap().count(), KEPT);
+        let count = || fs::read_dir(directory.path().join("episodes")).unwrap().count();
+        assert_eq!(count(), KEPT + 3, "a rescue needs the disk more");
+        drop(journal);
+        let began = Instant::now();
+        while count() > KEPT && began.elapsed() < Duration::from_secs(10) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(count(), KEPT);
         assert!(!path(&directory, 3).exists() && path(&directory, 4).exists());
     }
 
