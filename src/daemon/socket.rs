@@ -293,7 +293,7 @@ fn read_request(line: &[u8]) -> Result<Request, String> {
 
 async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: MachineId) -> Result<String, String> {
     let key = |kind, machine| NoticeKey { source: SourceName::new(SOURCE), kind, machine, event: String::new() };
-    let (messages, says) = match request {
+    let (input, says) = match request {
         Request::Notice { kind, action, window, reason } => {
             let stated = window.map_or(Stated::Unsaid, |Window(window)| Stated::In(window));
             let left = window.map_or_else(
@@ -309,22 +309,17 @@ async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: Machi
                 detail: reason.as_deref().map(printable).unwrap_or_default(),
             };
             let says = format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows");
-            (vec![Input::HandedIn { notice }], says)
+            (Input::HandedIn { notice }, says)
         }
-        Request::Withdraw { kind } => {
-            // It may have been handed in before the machine's name was known.
-            let mut names = vec![machine, MachineId::new("")];
-            names.dedup();
-            let back = names.into_iter().map(|machine| Input::TakenBack { key: key(kind, machine) }).collect();
-            (back, format!("the notice of {kind} was taken back, if one had been handed in"))
-        }
+        Request::Withdraw { kind } => (
+            Input::TakenBack { key: key(kind, machine) },
+            format!("the notice of {kind} was taken back, if one had been handed in"),
+        ),
     };
     let ending = || "the watchdog is ending".to_owned();
-    for input in messages {
-        let (taken, is_taken) = oneshot::channel();
-        inputs.send(Handed { input, taken }).await.map_err(|_| ending())?;
-        is_taken.await.map_err(|_| ending())?;
-    }
+    let (taken, is_taken) = oneshot::channel();
+    inputs.send(Handed { input, taken }).await.map_err(|_| ending())?;
+    is_taken.await.map_err(|_| ending())?;
     Ok(says)
 }
 
@@ -459,9 +454,7 @@ mod tests {
         assert_eq!((notice.presence, notice.detail.as_str()), (Presence::HandedIn, "pod [31m deleted "));
         let path = served.path.clone();
         spawn_blocking(move || take_back(&path, NoticeKind::Shutdown)).await.unwrap().unwrap();
-        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key.clone() }));
-        let unnamed = NoticeKey { machine: MachineId::new(""), ..notice.key };
-        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: unnamed }));
+        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key }));
     }
 
     #[tokio::test]
