@@ -1,4 +1,4 @@
-//! Dying at a chosen record, for `tests/crash.rs`: the process kills itself as `kill -9` would, with the chosen part of
+//! Dying at a chosen record, for `tests/crash`: the process kills itself as `kill -9` would, with the chosen part of
 //! the journal on disk. It is compiled into debug builds only; a release build has no such thing.
 //!
 //! `SPOT_TEST_DIE` says where, counted in records of this run of the process: `after 5`, when the fifth is on disk and
