@@ -370,7 +370,7 @@ async fn ports_that_cannot_be_read_leave_it_unsure_and_it_says_so() {
 async fn a_machine_that_nobody_named_is_not_guessed_at() {
     let fake = FakeAws::start(&[], Reply::Hang).await;
     let leave = action(&fake.url, &[LLM]);
-    let (ending, _) = act(&leave, &place("", &[], &fake.url), SOON).await;
+    let (ending, _) = act(&leave, &place("", &[], &fake.url), Duration::from_secs(1)).await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert!(
         ending.detail.contains("neither this machine's instance id nor its addresses are known"),
@@ -378,6 +378,25 @@ async fn a_machine_that_nobody_named_is_not_guessed_at() {
         ending.detail
     );
     assert_eq!(fake.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_notice_that_comes_before_the_machine_is_known_waits_for_its_name_and_its_addresses() {
+    let fake = FakeAws::start(&[], Reply::Well(vec![("10.0.0.7", 8000, "healthy")])).await;
+    let leave = action(&fake.url, &[LLM]);
+    let job = job(Work::Act, SOON, &place("", &[], &fake.url));
+    let naming = async {
+        for addresses in [&[][..], &["10.0.0.7"][..]] {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(fake.requests().len(), 0);
+            job.surroundings.place.set(place("i-0abc", addresses, &fake.url));
+        }
+    };
+    let (ending, ()) = tokio::join!(leave.act(&job), naming);
+    assert_eq!(
+        (ending.outcome, ending.detail.as_str()),
+        (Outcome::Done, "deregistered 10.0.0.7:8000 from llm (1 group)")
+    );
 }
 
 #[tokio::test]

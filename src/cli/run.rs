@@ -7,12 +7,14 @@ use crate::daemon::log_sink::{self, LogSink};
 use crate::daemon::signals::{Around, Signals};
 use crate::daemon::state_dir::{self, StateDir, StateDirError, User};
 use crate::daemon::{Daemon, Keeping, Outfit, notice_file};
-use crate::model::Weight;
+use crate::model::{Spoken, Weight};
 use crate::status::systemd::Systemd;
 use anyhow::Context;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::Duration;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,6 +22,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// How long work on other threads may go on when we end: a disk that hangs must not hold us up.
 const LAST_WORK: Duration = Duration::from_millis(500);
+
+/// How long a start waits for the state directory. Reading it takes milliseconds, and meanwhile nobody listens.
+const TAKING: Duration = Duration::from_secs(3);
 
 /// Threads for what may block: spawning and looking at files, of which a dead mount can take one each.
 const BLOCKING_THREADS: usize = 32;
@@ -100,7 +105,18 @@ fn keeping(explicit: Option<&Path>) -> Result<Keeping, StateDirError> {
                       is set; name one with --state-dir";
         return Ok(Keeping::Nowhere(reason.to_owned()));
     };
-    match StateDir::take(&path) {
+    // A disk that hangs must not keep us from watching.
+    let (answer, answered) = sync_channel(1);
+    let place = path.clone();
+    let taking = thread::Builder::new().name("state".to_owned()).spawn(move || answer.send(StateDir::take(&place)));
+    let taken = match taking {
+        Ok(_) => answered.recv_timeout(TAKING).unwrap_or_else(|_| {
+            let reason = format!("the disk did not answer for {}", Spoken(TAKING));
+            Err(StateDirError::Unwritable { path, reason })
+        }),
+        Err(_) => StateDir::take(&path),
+    };
+    match taken {
         Ok(directory) => Ok(Keeping::Directory(directory)),
         Err(taken @ StateDirError::Taken { .. }) => Err(taken),
         Err(unwritable @ StateDirError::Unwritable { .. }) => Ok(Keeping::Nowhere(unwritable.to_string())),

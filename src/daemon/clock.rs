@@ -1,4 +1,6 @@
 //! The clocks, read once for everyone, and the conversions between them. Nothing else in the daemon reads a clock.
+//!
+//! In debug builds only, `SPOT_TEST_BOOT` is the identity of the boot, so that `tests/crash` can play a reboot.
 
 use crate::model::{BootId, Moment, Now, millis};
 use jiff::Timestamp;
@@ -22,6 +24,10 @@ pub fn now() -> Now {
 /// # Errors
 /// Where `/proc` is not there or holds nothing; then a reboot cannot be told from a restart.
 pub fn boot_id() -> io::Result<BootId> {
+    #[cfg(debug_assertions)]
+    if let Ok(boot) = std::env::var("SPOT_TEST_BOOT") {
+        return Ok(BootId::new(boot));
+    }
     let text = std::fs::read_to_string(BOOT_ID)?;
     let text = text.trim();
     if text.is_empty() {

@@ -24,6 +24,9 @@ pub const LONGEST_LINE: usize = 16 * 1024;
 /// How long the end of the process waits for the log.
 pub const FLUSH: Duration = Duration::from_millis(200);
 
+/// A reader that has taken nothing for so long does not read: a busy one takes a pipe's content within milliseconds.
+const STALLS_AFTER: Duration = Duration::from_secs(2);
+
 /// How long the thread rests when a descriptor that someone else made non-blocking takes nothing.
 const REST: Duration = Duration::from_millis(20);
 
@@ -51,6 +54,17 @@ pub fn own(stream: impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
+/// Whether anybody reads the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reader {
+    /// Somebody does, as far as we can know.
+    Reads,
+    /// Nobody has for so long; lines wait, and are dropped once there are too many.
+    Stalls(Duration),
+    /// It is gone, and lines are lost.
+    Left,
+}
+
 /// The log's way out; clones share it.
 #[derive(Clone, Debug)]
 pub struct LogSink(Arc<Shared>);
@@ -66,7 +80,10 @@ struct Shared {
 struct Waiting {
     bytes: Vec<u8>,
     lines: usize,
-    writing: bool,
+    /// Since when the thread is in one write.
+    writing: Option<Instant>,
+    /// Whether the newest write failed: the reader left, or the terminal hung up.
+    refused: bool,
     /// Dropped, and not yet said.
     unsaid: u64,
     /// Dropped in all.
@@ -91,11 +108,24 @@ impl LogSink {
         self.0.waiting().dropped
     }
 
+    /// How the log's reader does.
+    pub fn reader(&self) -> Reader {
+        let waiting = self.0.waiting();
+        let stuck = waiting.writing.map_or(Duration::ZERO, |since| since.elapsed());
+        if waiting.refused {
+            Reader::Left
+        } else if stuck >= STALLS_AFTER {
+            Reader::Stalls(stuck)
+        } else {
+            Reader::Reads
+        }
+    }
+
     /// Waits until everything is written, `limit` at most. It blocks.
     pub fn flush(&self, limit: Duration) {
         let until = Instant::now() + limit;
         let mut waiting = self.0.waiting();
-        while waiting.writing || waiting.lines > 0 || waiting.unsaid > 0 {
+        while waiting.writing.is_some() || waiting.lines > 0 || waiting.unsaid > 0 {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
                 return;
             };
@@ -155,7 +185,7 @@ impl Shared {
             let lines = mem::take(&mut waiting.lines) as u64;
             // The lines that were dropped came after those that wait.
             let unsaid = mem::take(&mut waiting.unsaid);
-            waiting.writing = true;
+            waiting.writing = Some(Instant::now());
             drop(waiting);
             if unsaid > 0 {
                 bytes.extend_from_slice(dropped(unsaid).as_bytes());
@@ -167,7 +197,8 @@ impl Shared {
                 spare = bytes;
             }
             let mut waiting = self.waiting();
-            waiting.writing = false;
+            waiting.writing = None;
+            waiting.refused = written.is_err();
             if written.is_err() {
                 // A terminal that hung up or a reader that left: there is nobody to tell.
                 waiting.dropped += lines;

@@ -33,7 +33,7 @@ use executor::{Executor, Hand};
 use log_sink::LogSink;
 use poller::{Poller, Recall};
 use posting::Posting;
-use socket::Socket;
+use socket::{Handed, Socket};
 use state_dir::{SourceMemory, StateDir};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -46,6 +46,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Inputs that wait for the loop; whoever sends more waits too.
 const INPUTS: usize = 256;
+
+/// What was handed in and waits for the loop.
+const HANDED: usize = 16;
 
 /// How often the loop turns though nothing happens, to show that it does.
 const BEAT: Duration = Duration::from_secs(1);
@@ -108,6 +111,7 @@ pub struct Daemon {
     boot: BootId,
     inputs: mpsc::Sender<Input>,
     heard: mpsc::Receiver<Input>,
+    handed: mpsc::Receiver<Handed>,
     identity: watch::Receiver<Identity>,
     place: crate::actions::watchable::Place,
     metadata_endpoint: String,
@@ -155,6 +159,7 @@ impl Daemon {
         let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
         let now = clock::now();
         let (inputs, heard) = mpsc::channel(INPUTS);
+        let (hand_over, handed) = mpsc::channel(HANDED);
         let (identity_in, identity) = watch::channel(Identity::default());
 
         let (journal, recovery) = match &keeping {
@@ -202,15 +207,16 @@ impl Daemon {
             tasks.spawn(face.serve(stop.clone()));
         }
         if let Keeping::Directory(directory) = &keeping {
-            match Socket::listen(directory) {
-                Ok(socket) => {
-                    let machine = identity.clone();
-                    let machine = move || MachineId::new(&machine.borrow().instance_id);
-                    let inputs = inputs.clone();
-                    tasks.spawn(async move { socket.serve(inputs, machine).await });
+            let (path, machine) = (directory.socket(), identity.clone());
+            let machine = move || MachineId::new(&machine.borrow().instance_id);
+            tasks.spawn(async move {
+                // A disk that hangs must not hold up the start.
+                match tokio::task::spawn_blocking(move || Socket::listen(path)).await {
+                    Ok(Ok(socket)) => socket.serve(hand_over, machine).await,
+                    Ok(Err(error)) => tracing::warn!("`watchdog notice` will not reach this daemon: {error}"),
+                    Err(_) => {}
                 }
-                Err(error) => tracing::warn!("`watchdog notice` will not reach this daemon: {error}"),
-            }
+            });
         }
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
@@ -224,6 +230,7 @@ impl Daemon {
             boot,
             inputs,
             heard,
+            handed,
             identity,
             place,
             metadata_endpoint,
@@ -283,10 +290,11 @@ impl Daemon {
             let wake = self.watchdog.next_wake(now).map(|moment| clock::instant_of(moment, now));
             let beat = Instant::now() + BEAT;
             let due = wake.map_or(beat, |wake| wake.min(beat));
-            let input = tokio::select! {
+            let (input, taken) = tokio::select! {
                 biased;
-                Some(input) = self.heard.recv() => input,
-                () = sleep_until(due) => Input::Woke,
+                Some(input) = self.heard.recv() => (input, None),
+                Some(Handed { input, taken }) = self.handed.recv() => (input, Some(taken)),
+                () = sleep_until(due) => (Input::Woke, None),
             };
             let lateness =
                 if matches!(input, Input::Woke) { Instant::now().duration_since(due) } else { Duration::ZERO };
@@ -297,6 +305,10 @@ impl Daemon {
             }
             let answered = matches!(input, Input::Answered { .. } | Input::Unanswered { .. });
             ends = self.turn(input, Instant::now()).await || ends;
+            if let Some(taken) = taken {
+                // Whoever asked may have left.
+                let _ = taken.send(());
+            }
             if !is_ready && (answered || began.elapsed() >= FIRST_ANSWER) {
                 is_ready = true;
                 self.systemd.ready();

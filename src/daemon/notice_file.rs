@@ -8,6 +8,8 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -19,8 +21,9 @@ const NAME: &str = "notice.json";
 /// Our directory below those for runtime files.
 const DIRECTORY: &str = "spot-watchdog";
 
-/// How long a first step waits for the file: writing it takes well under a millisecond where it is in memory.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a first step waits for the file: writing it takes well under a millisecond where it is in memory. A disk
+/// that hangs costs it once, and not with each step.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long one write may take before the next is tried.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -55,6 +58,8 @@ pub struct NoticeFile {
     says: mpsc::Sender<Say>,
     asked: u64,
     carried_out: watch::Receiver<u64>,
+    /// So much of what was asked was waited for in vain, and is not waited for again.
+    given_up: Arc<AtomicU64>,
     _writer: AbortOnDropHandle<()>,
 }
 
@@ -70,7 +75,7 @@ impl NoticeFile {
         let (says, asked) = mpsc::channel(64);
         let (carried_out, seen) = watch::channel(0);
         let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, carried_out)));
-        Self { says, asked: 0, carried_out: seen, _writer: writer }
+        Self { says, asked: 0, carried_out: seen, given_up: Arc::default(), _writer: writer }
     }
 
     /// Writes it, once the records that led to it have settled.
@@ -87,9 +92,14 @@ impl NoticeFile {
 
     /// What returns when all that was asked so far has been carried out, or has had its time.
     pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (mut carried_out, asked) = (self.carried_out.clone(), self.asked);
+        let (mut carried_out, asked, given_up) = (self.carried_out.clone(), self.asked, Arc::clone(&self.given_up));
         async move {
-            let _ = tokio::time::timeout(PATIENCE, carried_out.wait_for(|count| *count >= asked)).await;
+            // What hangs behind a write that was given up hangs too.
+            let hangs = *carried_out.borrow() < given_up.load(Ordering::Relaxed);
+            let limit = if hangs { Duration::ZERO } else { PATIENCE };
+            if tokio::time::timeout(limit, carried_out.wait_for(|count| *count >= asked)).await.is_err() {
+                given_up.fetch_max(asked, Ordering::Relaxed);
+            }
         }
     }
 
@@ -103,7 +113,8 @@ impl NoticeFile {
 
 async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch::Sender<u64>) {
     let place = path.clone();
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || make_room(&place)).await {
+    let tried = tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(move || make_room(&place)));
+    if let Ok(Ok(Err(error))) = tried.await {
         tracing::warn!("the notice file {} could not be written now: {error}", path.display());
     }
     let mut count = 0;
@@ -211,5 +222,20 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(post(&path, b"{}", || {}).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_hangs_is_waited_for_once_and_not_with_each_step() {
+        let (_hangs, carried_out) = watch::channel(0);
+        let (says, _asked) = mpsc::channel(64);
+        let writer = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        let mut file = NoticeFile { says, asked: 0, carried_out, given_up: Arc::default(), _writer: writer };
+        let began = tokio::time::Instant::now();
+        file.take_down(&Receipt::default());
+        file.settled().await;
+        file.settled().await;
+        file.take_down(&Receipt::default());
+        file.settled().await;
+        assert_eq!(began.elapsed(), PATIENCE);
     }
 }

@@ -1,7 +1,7 @@
 //! From what the loop has at hand to what is posted.
 
 use super::executor::Executor;
-use super::log_sink::LogSink;
+use super::log_sink::{LINES_WAITING, LogSink, Reader};
 use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::{self, Journal};
@@ -53,7 +53,7 @@ impl Posting {
             machine: identity.clone(),
             steps: self.steps(executor),
             journal: keeping(journal.state()),
-            trouble: trouble(journal.state()).into_iter().collect(),
+            trouble: self.log.as_ref().and_then(|log| trouble(log.reader())).into_iter().collect(),
         };
         Status::of(watchdog, &around, now)
     }
@@ -93,25 +93,32 @@ impl Posting {
 fn keeping(state: journal::State) -> Keeping {
     let (durability, sentence) = match state {
         journal::State::Kept => (Durability::Kept, String::new()),
-        journal::State::Late => (Durability::Late, "the disk has not answered in time".to_owned()),
+        journal::State::Late => (
+            Durability::Late,
+            "the disk does not take the journal's records in time; a crash of ours might forget them".to_owned(),
+        ),
         journal::State::Broken(sentence) => (Durability::Broken, sentence),
-        journal::State::InMemory(sentence) => (Durability::InMemory, sentence),
+        journal::State::InMemory(reason) => (
+            Durability::InMemory,
+            format!("the journal is kept in memory only, and a crash of ours would forget what was done: {reason}"),
+        ),
     };
     Keeping { durability, sentence }
 }
 
-/// Why not all is well with the journal, if it is not.
-fn trouble(state: journal::State) -> Option<Reason> {
-    match state {
-        journal::State::Kept => None,
-        journal::State::Late => Some(Reason::new(
-            "journal-late",
-            "the disk does not take the journal's records in time; a crash of ours might forget them",
+/// Why not all is well with the log, if it is not.
+fn trouble(reader: Reader) -> Option<Reason> {
+    match reader {
+        Reader::Reads => None,
+        Reader::Stalls(_) => Some(Reason::new(
+            "log-stalled",
+            format!(
+                "nobody reads our log: lines wait, and are dropped once there are {LINES_WAITING}; nothing else waits for it"
+            ),
         )),
-        journal::State::Broken(sentence) => Some(Reason::new("journal-broken", sentence)),
-        journal::State::InMemory(reason) => Some(Reason::new(
-            "journal-in-memory",
-            format!("the journal is kept in memory only, and a crash of ours would forget what was done: {reason}"),
+        Reader::Left => Some(Reason::new(
+            "log-gone",
+            "our log cannot be written any more, since its reader has left: its lines are lost, and nothing else is",
         )),
     }
 }
@@ -121,14 +128,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_trouble_of_the_journal_has_its_word() {
-        for (state, word) in [
-            (journal::State::Kept, None),
-            (journal::State::Late, Some("journal-late")),
-            (journal::State::Broken("full".to_owned()), Some("journal-broken")),
-            (journal::State::InMemory("read-only".to_owned()), Some("journal-in-memory")),
+    fn each_trouble_of_journal_and_log_has_its_word_and_sentence() {
+        for (state, durability) in [
+            (journal::State::Kept, Durability::Kept),
+            (journal::State::Late, Durability::Late),
+            (journal::State::Broken("full".to_owned()), Durability::Broken),
+            (journal::State::InMemory("read-only".to_owned()), Durability::InMemory),
         ] {
-            assert_eq!(trouble(state).map(|reason| reason.word).as_deref(), word);
+            let kept = keeping(state);
+            assert_eq!(kept.durability, durability);
+            assert_eq!(kept.sentence.is_empty(), durability == Durability::Kept, "{}", kept.sentence);
+        }
+        for (reader, word) in [
+            (Reader::Reads, None),
+            (Reader::Stalls(Duration::from_secs(3)), Some("log-stalled")),
+            (Reader::Left, Some("log-gone")),
+        ] {
+            assert_eq!(trouble(reader).map(|reason| reason.word).as_deref(), word);
         }
     }
 }

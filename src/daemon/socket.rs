@@ -10,9 +10,9 @@
 //! ```
 //!
 //! `action`, `window` and `reason` may be left out. Only the daemon's own user and root are heard. Whether a notice is
-//! acted on is the mind's to say, in `/status`; the answer here says that it was handed over.
+//! acted on is the mind's to say, in `/status`; the answer here says that it was heard, and that a crash of ours forgets
+//! it only where the disk refuses the journal: it is given once the loop has carried the turn out.
 
-use super::state_dir::StateDir;
 use crate::model::{
     Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, SourceName, Spoken, Stated,
 };
@@ -24,10 +24,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
+use std::{mem, thread};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -125,6 +127,18 @@ pub fn take_back(socket: &Path, kind: NoticeKind) -> Result<String, SocketError>
     ask(socket, &Request::Withdraw { kind })
 }
 
+/// What was handed in, on its way to the loop.
+#[derive(Debug)]
+pub struct Handed {
+    /// What it says.
+    pub input: Input,
+    /// Told once the loop has taken it in and the journal was given it.
+    pub taken: oneshot::Sender<()>,
+}
+
+/// How long the end of the daemon waits for the socket's file to be removed.
+const REMOVAL: Duration = Duration::from_millis(100);
+
 /// The daemon's end of the socket. The file goes with it.
 #[derive(Debug)]
 pub struct Socket {
@@ -133,13 +147,12 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Listens in a state directory, within the runtime. A file that a dead daemon left is replaced: that the directory
-    /// is ours proves that nobody listens there.
+    /// Listens at this path, within the runtime. A file that a dead daemon left is replaced: that the directory
+    /// is ours proves that nobody listens there. It waits for the disk: not to be called on the runtime's thread.
     ///
     /// # Errors
     /// [`SocketError::CannotListen`]; the daemon goes on without it.
-    pub fn listen(directory: &StateDir) -> Result<Self, SocketError> {
-        let path = directory.socket();
+    pub fn listen(path: PathBuf) -> Result<Self, SocketError> {
         let listener = Self::bind(&path).map_err(|error| SocketError::CannotListen { path: path.clone(), error })?;
         Ok(Self { listener, path })
     }
@@ -156,7 +169,7 @@ impl Socket {
     }
 
     /// Serves as long as the loop listens. `machine` names the machine as its cloud does, empty while that is unknown.
-    pub async fn serve(self, inputs: mpsc::Sender<Input>, machine: impl Fn() -> MachineId) {
+    pub async fn serve(self, inputs: mpsc::Sender<Handed>, machine: impl Fn() -> MachineId) {
         let mut connections = JoinSet::new();
         while !inputs.is_closed() {
             tokio::select! {
@@ -182,7 +195,16 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // A disk that hangs must not hold up our end; what is left behind is replaced by the next daemon.
+        let (done, gone) = sync_channel::<()>(1);
+        let path = mem::take(&mut self.path);
+        let removal = thread::Builder::new().name("socket".to_owned()).spawn(move || {
+            let _ = fs::remove_file(path);
+            drop(done);
+        });
+        if removal.is_ok() {
+            let _ = gone.recv_timeout(REMOVAL);
+        }
     }
 }
 
@@ -232,7 +254,7 @@ impl From<Window> for String {
     }
 }
 
-async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<Input>, machine: MachineId) -> io::Result<()> {
+async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<Handed>, machine: MachineId) -> io::Result<()> {
     let asks = stream.peer_cred()?.uid();
     let ours = rustix::process::geteuid().as_raw();
     let reply = if asks != ours && asks != 0 {
@@ -269,9 +291,9 @@ fn read_request(line: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(line).map_err(|error| printable(&format!("the request is not understood: {error}")))
 }
 
-async fn pass_on(request: Request, inputs: &mpsc::Sender<Input>, machine: MachineId) -> Result<String, String> {
+async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: MachineId) -> Result<String, String> {
     let key = |kind, machine| NoticeKey { source: SourceName::new(SOURCE), kind, machine, event: String::new() };
-    let (messages, says) = match request {
+    let (input, says) = match request {
         Request::Notice { kind, action, window, reason } => {
             let stated = window.map_or(Stated::Unsaid, |Window(window)| Stated::In(window));
             let left = window.map_or_else(
@@ -287,20 +309,17 @@ async fn pass_on(request: Request, inputs: &mpsc::Sender<Input>, machine: Machin
                 detail: reason.as_deref().map(printable).unwrap_or_default(),
             };
             let says = format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows");
-            (vec![Input::HandedIn { notice }], says)
+            (Input::HandedIn { notice }, says)
         }
-        Request::Withdraw { kind } => {
-            // It may have been handed in before the machine's name was known.
-            let mut names = vec![machine, MachineId::new("")];
-            names.dedup();
-            let back = names.into_iter().map(|machine| Input::TakenBack { key: key(kind, machine) }).collect();
-            (back, format!("the notice of {kind} was taken back, if one had been handed in"))
-        }
+        Request::Withdraw { kind } => (
+            Input::TakenBack { key: key(kind, machine) },
+            format!("the notice of {kind} was taken back, if one had been handed in"),
+        ),
     };
-    let refused = |_| "the watchdog is ending".to_owned();
-    for message in messages {
-        inputs.send(message).await.map_err(refused)?;
-    }
+    let ending = || "the watchdog is ending".to_owned();
+    let (taken, is_taken) = oneshot::channel();
+    inputs.send(Handed { input, taken }).await.map_err(|_| ending())?;
+    is_taken.await.map_err(|_| ending())?;
     Ok(says)
 }
 
@@ -365,6 +384,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
+    use crate::daemon::state_dir::StateDir;
     use proptest::prelude::*;
     use tempfile::TempDir;
     use tokio::task::spawn_blocking;
@@ -387,9 +407,19 @@ mod tests {
         let root = TempDir::new().unwrap();
         let directory = StateDir::take(&root.path().join(below)).unwrap();
         fs::write(directory.socket(), "left by a dead daemon").unwrap();
-        let socket = Socket::listen(&directory).unwrap();
+        let socket = Socket::listen(directory.socket()).unwrap();
         let (sender, inputs) = mpsc::channel(4);
-        let server = tokio::spawn(socket.serve(sender, || MachineId::new("i-0abc")));
+        let (hand_over, mut handed) = mpsc::channel::<Handed>(4);
+        let serving = socket.serve(hand_over, || MachineId::new("i-0abc"));
+        let server = tokio::spawn(async move {
+            let taking = async {
+                while let Some(Handed { input, taken }) = handed.recv().await {
+                    sender.send(input).await.unwrap();
+                    taken.send(()).unwrap();
+                }
+            };
+            tokio::join!(serving, taking);
+        });
         Served { path: directory.socket(), _root: root, _directory: directory, inputs, server }
     }
 
@@ -424,9 +454,22 @@ mod tests {
         assert_eq!((notice.presence, notice.detail.as_str()), (Presence::HandedIn, "pod [31m deleted "));
         let path = served.path.clone();
         spawn_blocking(move || take_back(&path, NoticeKind::Shutdown)).await.unwrap().unwrap();
-        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key.clone() }));
-        let unnamed = NoticeKey { machine: MachineId::new(""), ..notice.key };
-        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: unnamed }));
+        assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key }));
+    }
+
+    #[tokio::test]
+    async fn the_answer_comes_once_the_loop_has_taken_it_in_and_not_before() {
+        let root = TempDir::new().unwrap();
+        let path = root.path().join("socket");
+        let (sender, mut handed) = mpsc::channel(4);
+        let server = tokio::spawn(Socket::listen(path.clone()).unwrap().serve(sender, || MachineId::new("")));
+        let mut answer =
+            tokio::spawn(async move { raw(&path, "{\"request\":\"withdraw\",\"kind\":\"rebalance\"}\n").await });
+        let Handed { taken, .. } = handed.recv().await.unwrap();
+        assert!(timeout(Duration::from_millis(50), &mut answer).await.is_err(), "nobody has taken it in yet");
+        taken.send(()).unwrap();
+        assert!(answer.await.unwrap().contains("\"ok\":true"));
+        server.abort();
     }
 
     #[tokio::test]

@@ -12,9 +12,15 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 /// The most that is read of `memory.json`, in bytes.
 const LARGEST_MEMORY: u64 = 256 * 1024;
+
+/// How long a start waits for our number to be written into the lock.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who asks for a state directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,16 +111,11 @@ impl StateDir {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| unwritable(format!("it cannot be made: {error}")))?;
         let place = path.join("lock");
-        let options = || File::options().read(true).to_owned();
-        let opened = options().write(true).create(true).mode(0o600).open(&place);
-        let (mut lock, refused) = match opened {
-            Ok(lock) => (lock, None),
-            // On a disk that became read-only another daemon may still hold it.
-            Err(error) => match options().open(&place) {
-                Ok(lock) => (lock, Some(error)),
-                Err(_) => return Err(unwritable(format!("its lock cannot be made: {error}"))),
-            },
-        };
+        // To be read it is opened first: a disk that takes no writes for now, or hangs over them, still tells whether
+        // another daemon holds it, and what was done.
+        let created = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
+        let opened = File::open(&place).or_else(|_| created());
+        let mut lock = opened.map_err(|error| unwritable(format!("its lock cannot be made: {error}")))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -122,13 +123,8 @@ impl StateDir {
             }
             Err(error) => return Err(unwritable(format!("its lock cannot be taken: {error}"))),
         }
-        if let Some(error) = refused {
-            let trouble = format!("{} cannot be written for now: {error}", path.display());
-            return Ok(Self { path: path.to_owned(), trouble: Some(trouble), _lock: lock });
-        }
-        // The number is for people; on a full disk the lock holds without it.
-        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        Ok(Self { path: path.to_owned(), trouble: None, _lock: lock })
+        let trouble = sign(place).map(|because| format!("{} cannot be written for now: {because}", path.display()));
+        Ok(Self { path: path.to_owned(), trouble, _lock: lock })
     }
 
     /// Where it is.
@@ -167,6 +163,24 @@ impl StateDir {
     /// Where [`SourceMemory::save`] puts it.
     pub fn memory(&self) -> PathBuf {
         self.path.join("memory.json")
+    }
+}
+
+/// Puts our number into the lock, for people; on a full disk the lock holds without it. Returns why the file cannot be
+/// written at all, if that is so.
+fn sign(lock: PathBuf) -> Option<String> {
+    let (answer, answered) = sync_channel(1);
+    let signing = thread::Builder::new().name("lock".to_owned()).spawn(move || {
+        let opened = File::options().write(true).open(lock).map(|mut lock| {
+            let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        });
+        let _ = answer.send(opened);
+    });
+    signing.ok()?;
+    match answered.recv_timeout(PATIENCE) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("the disk does not answer".to_owned()),
     }
 }
 
@@ -234,8 +248,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::process::{Command, Stdio};
-    use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
     use tempfile::TempDir;
 
     fn chosen(explicit: Option<&str>, user: User, environment: &[(&str, &str)]) -> Option<String> {

@@ -7,6 +7,7 @@ use crate::model::{
     Strength, Turn,
 };
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A notice's time that moves by less than this has not moved.
@@ -34,10 +35,7 @@ impl Watchdog {
                 self.hear_notice(&notice, Heard { probe: None, skew: None, at_first_read: false }, now, turn);
             }
             Input::TakenBack { key } => {
-                let standing = self.episode().and_then(|episode| episode.notices.get(&key));
-                let stands = standing.filter(|standing| standing.stands).map(|standing| &standing.notice);
-                let waits = self.ears.waiting.get(&key).map(|waiting| &waiting.notice);
-                if stands.or(waits).is_some_and(|notice| notice.presence == Presence::HandedIn) {
+                for key in self.handed_in_as(&key) {
                     self.take(Event::NoticeWithdrawn { key }, now, turn);
                 }
             }
@@ -61,6 +59,21 @@ impl Watchdog {
             }
             Input::Woke => {}
         }
+    }
+
+    /// The notices that were handed in and are meant by this key. One that is handed in, or taken back, right after a start
+    /// of ours may come before the machine's name is known, and then has none.
+    fn handed_in_as(&self, key: &NoticeKey) -> BTreeSet<NoticeKey> {
+        let standing = self.episode().into_iter().flat_map(|episode| episode.standing().map(|it| &it.notice));
+        let waiting = self.ears.waiting.values().map(|waiting| &waiting.notice);
+        let is_meant = |notice: &&Notice| {
+            let of = &notice.key;
+            let is_machine =
+                of.machine == key.machine || of.machine.as_str().is_empty() || key.machine.as_str().is_empty();
+            let is_other = (&of.source, of.kind, &of.event) != (&key.source, key.kind, &key.event);
+            notice.presence == Presence::HandedIn && is_machine && !is_other
+        };
+        standing.chain(waiting).filter(is_meant).map(|notice| notice.key.clone()).collect()
     }
 
     /// Whether a report is of the open episode, and not a late one of an episode before.

@@ -1,11 +1,23 @@
-//! Dying at a chosen record, for `tests/crash.rs`: the process kills itself as `kill -9` would, with the chosen part of
+//! Dying at a chosen record, for `tests/crash`: the process kills itself as `kill -9` would, with the chosen part of
 //! the journal on disk. It is compiled into debug builds only; a release build has no such thing.
 //!
 //! `SPOT_TEST_DIE` says where, counted in records of this run of the process: `after 5`, when the fifth is on disk and
 //! nothing has followed from it; `before 5`, when the fifth is to be written, and all that follows from the fourth is
 //! done or being done; `within 5`, with the first half of the fifth's line on disk.
+//!
+//! `SPOT_TEST_DISK`, for `tests/trouble`, names a file: as long as it is there, the next write to the disk hangs.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 const VARIABLE: &str = "SPOT_TEST_DIE";
+
+/// While this file is there, the disk hangs.
+static HANGS_WHILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("SPOT_TEST_DISK").map(PathBuf::from));
+
+/// How often it is looked whether the file is gone.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Where we die, if anywhere.
 #[derive(Debug)]
@@ -51,6 +63,14 @@ impl Failpoint {
             Moment::Within => usize::midpoint(begin, end),
             Moment::After => end,
         })
+    }
+}
+
+/// Hangs as a disk does that does not answer.
+#[expect(clippy::disallowed_methods, reason = "only the journal's own thread hangs, and only in a test")]
+pub(super) fn hang_where_a_test_wants() {
+    while HANGS_WHILE.as_ref().is_some_and(|file| file.exists()) {
+        std::thread::sleep(LOOK);
     }
 }
 

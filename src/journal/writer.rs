@@ -8,6 +8,7 @@ use super::files::{self, Found, Recovery};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -72,6 +73,17 @@ impl Volume {
     }
 }
 
+/// How the disk keeps up with what it is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// In time.
+    Good,
+    /// Its newest write was not in time; nothing waits for it now.
+    Slow,
+    /// What was given to it when it was late still waits.
+    Hangs,
+}
+
 /// Where the daemon puts records and the thread takes them.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -89,6 +101,12 @@ struct Sheets {
     figures: Figures,
     /// Grows with each append, so that a broken disk is tried again at once.
     asked: u64,
+    /// Whether the disk was last waited for in vain, or took too long for what it was given then.
+    slow: bool,
+    /// The count of accepted records when it was last waited for in vain.
+    late_at: u64,
+    /// Whether it was said that the disk is late, and not yet that it is no longer.
+    said_late: bool,
     closing: bool,
 }
 
@@ -161,8 +179,26 @@ impl Desk {
         self.sheets().figures
     }
 
+    /// How the disk keeps up, before more is put there.
+    pub(super) fn pace(&self) -> Pace {
+        let (slow, late_at) = {
+            let sheets = self.sheets();
+            (sheets.slow, sheets.late_at)
+        };
+        match slow {
+            false => Pace::Good,
+            true if self.progress.borrow().synced < late_at => Pace::Hangs,
+            true => Pace::Slow,
+        }
+    }
+
+    /// Takes in that the disk was waited for in vain.
     pub(super) fn count_late(&self) {
-        self.sheets().figures.late += 1;
+        let mut sheets = self.sheets();
+        sheets.figures.late += 1;
+        sheets.late_at = sheets.accepted;
+        sheets.slow = true;
+        sheets.said_late = true;
     }
 
     pub(super) fn close(&self) {
@@ -239,6 +275,8 @@ impl Writer {
         let mut seen = 0;
         while let Some(next) = self.next(&mut seen) {
             let began = Instant::now();
+            #[cfg(debug_assertions)]
+            super::failpoint::hang_where_a_test_wants();
             match next {
                 Next::Write(task) => {
                     #[cfg(debug_assertions)]
@@ -364,6 +402,7 @@ impl Writer {
                 sheets.figures.mended += u64::from(before.is_some());
                 sheets.figures.sync_time += took;
                 sheets.figures.longest = sheets.figures.longest.max(took);
+                sheets.slow = sheets.slow && took > super::PATIENCE;
             }
             Some(_) => sheets.figures.failures += 1,
         }
@@ -381,11 +420,18 @@ impl Writer {
                 sheets.volumes.pop_front();
             }
         }
+        let caught_up = trouble.is_none() && sheets.volumes.iter().all(|volume| !volume.waits());
+        let in_time_again = caught_up && mem::take(&mut sheets.said_late);
         drop(sheets);
         if trouble.is_some() {
             self.open = None;
         }
         match (&before, &trouble) {
+            (None, None) if in_time_again => {
+                tracing::warn!(
+                    "the journal is mended: the disk answers again, all records of this episode are on disk"
+                );
+            }
             (None, Some(sentence)) => tracing::error!("the journal is broken, the watch goes on: {sentence}"),
             (Some(_), None) => tracing::warn!("the journal is mended: all records of this episode are on disk"),
             (None, None) | (Some(_), Some(_)) => {}

@@ -140,7 +140,8 @@ async fn not_ready_while_a_shutdown_notice_stands_however_it_came() {
         presence: Presence::HandedIn,
         detail: "pre-stop".to_owned(),
     };
-    let key = notice.key.clone();
+    // By then it is known which machine this is.
+    let key = NoticeKey { machine: MachineId::new("i-0abc"), ..notice.key.clone() };
     handed_in.hear(Input::HandedIn { notice }, at(5));
     assert_eq!(readyz(&handed_in).await.status, 503);
     handed_in.hear(Input::TakenBack { key }, at(8));

@@ -20,6 +20,9 @@ const LAST_WORD: Duration = Duration::from_millis(150);
 /// The most that is spent on reading ports that nobody had read before; half of the time left where that is less.
 const COLD_READ: Duration = Duration::from_secs(10);
 
+/// The most that the machine's addresses are waited for: the metadata service tells them within milliseconds.
+const ADDRESSES: Duration = Duration::from_secs(1);
+
 /// The action.
 #[derive(Debug)]
 pub(super) struct TargetGroup {
@@ -43,9 +46,7 @@ impl TargetGroup {
     }
 
     async fn leave_all(&self, job: &Job) -> Ending {
-        let place = job.surroundings.place.get();
-        let me = Me::at(&place, job.briefing.instance_id.as_str());
-        let ends = self.groups.iter().map(|group| self.leave_in_time(group, &place, &me, job));
+        let ends = self.groups.iter().map(|group| self.leave_in_time(group, job));
         let ends: Vec<(&GroupArn, Left)> = self.groups.iter().zip(join_all(ends).await).collect();
         let mut taken = Taken::default();
         for (group, left) in &ends {
@@ -57,12 +58,12 @@ impl TargetGroup {
         verdict::of_leaving(&ends, taken)
     }
 
-    async fn leave_in_time(&self, group: &GroupArn, place: &Place, me: &Me, job: &Job) -> Left {
+    async fn leave_in_time(&self, group: &GroupArn, job: &Job) -> Left {
         let noted = Noted::default();
         let asked = Mutex::new(Vec::new());
         tokio::select! {
             biased;
-            left = self.leave(group, place, me, job, (&noted, &asked)) => left,
+            left = self.leave(group, job, (&noted, &asked)) => left,
             () = job.stop_by.reached(LAST_WORD) => Left::Still {
                 asked: asked.lock().map(|asked| asked.clone()).unwrap_or_default(),
                 because: out_of_time(&noted),
@@ -70,19 +71,13 @@ impl TargetGroup {
         }
     }
 
-    async fn leave(
-        &self,
-        group: &GroupArn,
-        place: &Place,
-        me: &Me,
-        job: &Job,
-        (noted, asked): (&Noted, &Mutex<Vec<Target>>),
-    ) -> Left {
+    async fn leave(&self, group: &GroupArn, job: &Job, (noted, asked): (&Noted, &Mutex<Vec<Target>>)) -> Left {
         let known = self.known(group);
         let warm = !known.is_empty();
+        let (place, me) = if warm { who(job) } else { told_who(job, noted).await };
+        let (place, me) = (&place, &me);
         if !warm && me.is_nobody() {
-            let because = Trouble::new(Kind::Refused, "neither this machine's instance id nor its addresses are known");
-            return Left::Still { asked: Vec::new(), because };
+            return Left::Still { asked: Vec::new(), because: nobody() };
         }
         let (mut targets, mut unread) = (known, None);
         if !warm {
@@ -191,6 +186,42 @@ impl TargetGroup {
             Err(because) => Returned::Out { asked: targets.to_vec(), because },
         }
     }
+}
+
+/// Who we are, as far as it is known.
+fn who(job: &Job) -> (Place, Me) {
+    let place = job.surroundings.place.get();
+    let me = Me::at(&place, job.briefing.instance_id.as_str());
+    (place, me)
+}
+
+/// Who we are, once it is known: a notice that comes right after our start comes before what the machine is. Without any
+/// name there is nothing to ask for; where only the addresses are missing they are waited for a little, since in a group
+/// of addresses a machine without them does not seem to be registered.
+async fn told_who(job: &Job, noted: &Noted) -> (Place, Me) {
+    let mut changes = job.surroundings.place.follow();
+    let until = Instant::now() + ADDRESSES;
+    loop {
+        changes.borrow_and_update();
+        let (place, me) = who(job);
+        if let Ok(mut noted) = noted.lock() {
+            *noted = me.is_nobody().then(nobody);
+        }
+        let missed = if me.is_nobody() {
+            changes.changed().await.is_err()
+        } else if place.addresses.is_empty() {
+            tokio::time::timeout_at(until, changes.changed()).await.is_err()
+        } else {
+            true
+        };
+        if missed {
+            return (place, me);
+        }
+    }
+}
+
+fn nobody() -> Trouble {
+    Trouble::new(Kind::Refused, "neither this machine's instance id nor its addresses are known")
 }
 
 fn out_of_time(noted: &Noted) -> Trouble {
