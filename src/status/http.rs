@@ -30,8 +30,9 @@ const RETRY: Duration = Duration::from_secs(10);
 /// How long until trouble with accepting is said again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Connections that the kernel keeps for us to accept.
-const BACKLOG: u32 = 128;
+/// Connections that the kernel keeps for us to accept. Whoever finds no room tries again a second later, which is a long
+/// time for a health check while others storm in.
+const BACKLOG: u32 = 4096;
 
 /// What the kernel keeps of an answer that is not read, in bytes; it doubles this.
 const SEND_BUFFER: u32 = 64 * 1024;
@@ -118,7 +119,7 @@ impl Listening {
         let mut quiet_until = Instant::now();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.connections.admit(stream, router.clone(), &stop),
+                Ok((stream, _)) => self.connections.admit(stream, router.clone(), &stop).await,
                 Err(error) => {
                     // Out of file descriptors, most likely: accepting at once again would only spin.
                     if Instant::now() >= quiet_until {
