@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -70,6 +71,13 @@ impl Face {
     /// for, nothing where it could not be had.
     pub fn bound(&self) -> watch::Receiver<Vec<Option<SocketAddr>>> {
         self.bound.subscribe()
+    }
+
+    /// Serves one connection to its end, as one to this address is served, wherever it comes from: a fuzzer has no sockets
+    /// to spare.
+    pub async fn attend(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, address: SocketAddr) {
+        let gate = Arc::new(Gate::new(&self.serving, address));
+        connections::serve_alone(stream, routes::router(self.board.clone(), gate)).await;
     }
 
     /// Serves until `stop`, and half a second more for answers that are being read. An address that cannot be listened

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -126,7 +127,18 @@ enum Room {
     Made,
 }
 
-async fn serve(stream: TcpStream, router: Router, place: &Arc<Place>, stop: CancellationToken) {
+/// Serves one connection that has a place of its own.
+pub(super) async fn serve_alone(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+    let (place, _, _) = Connections::default().take_place();
+    serve(stream, router, &place, CancellationToken::new()).await;
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    place: &Arc<Place>,
+    stop: CancellationToken,
+) {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request: axum::http::Request<Incoming>| {
         let asking = Asking::on(place);
