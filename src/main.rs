@@ -23,7 +23,7 @@ fn dispatch(command: &Command) -> Exit {
         Command::Run(args) => configured(args.flags(), run::run),
         Command::Check(args) => configured(args.run.flags(), |settings| check::check(args, &settings)),
         Command::Rehearse(args) => rehearse::rehearse(args),
-        Command::Emulate { cloud } => cli::end(emulate::emulate(cloud)),
+        Command::Emulate { cloud } => emulate::emulate(cloud),
         Command::Notice(args) => cli::end(notice::notice(args, &around())),
         Command::Status(args) => status::status(args, &around()),
         Command::Generate { what } => cli::end(generate::generate(what, actions::ROWS, sources::ROWS)),

@@ -30,6 +30,9 @@ const WITH_WITHDRAWAL: &[&str] = &["comes-back"];
 /// What a loaded machine may add to everything: starting a hook, seeing its file.
 const SLACK: Duration = Duration::from_millis(600);
 
+/// What it may add to a poll.
+const LATE: Duration = Duration::from_millis(200);
+
 /// A question that is under way when the trouble ends waits for its own second.
 const QUESTION: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,8 @@ struct Seen {
     hook_runs: Vec<Duration>,
     /// When `/healthz` first and last said that the source is blind.
     blind: Option<(Duration, Duration)>,
+    /// When it was first asked anything after its outage.
+    asked_again: Option<Duration>,
     /// The last answer of `/healthz`.
     health: String,
     log: Vec<Line>,
@@ -168,10 +173,20 @@ fn play(story: &Path) -> (Play, Seen) {
     let daemon = daemon(desk.path(), endpoint, listen);
     let mut seen = Seen::default();
     let began = Instant::now();
+    let outage = outage(&name(story));
+    let mut asked = 0;
     while emulator.elapsed() < play.end() + REST {
         assert!(began.elapsed() < Duration::from_secs(60), "{}: the play does not end", name(story));
         let runs = runs(desk.path());
         seen.hook_runs.resize(runs.max(seen.hook_runs.len()), emulator.elapsed());
+        if let Some((_, ends)) = outage {
+            let now = emulator.elapsed();
+            if now < ends {
+                asked = emulator.all_requests();
+            } else if seen.asked_again.is_none() && emulator.all_requests() > asked {
+                seen.asked_again = Some(now);
+            }
+        }
         if let Some(health) = ask(listen, "/healthz") {
             if health.contains("blind") {
                 let now = emulator.elapsed();
@@ -207,22 +222,38 @@ fn faults(name: &str, play: &Play, seen: &Seen) -> Vec<String> {
         (Some(false), Some(blind)) => fault(format!("it was blind: {blind:?}")),
         (Some(true), Some(_)) | (Some(false), None) | (None, _) => {}
     }
-    if let (Some((begins, ends)), Some((first, last))) = (outage(name), seen.blind) {
-        if first > begins + POLL * 3 + SLACK {
-            fault(format!("blind was shown at {first:?}, and it was since {begins:?}"));
+    if let Some((begins, ends)) = outage(name) {
+        match seen.asked_again {
+            Some(again) if again <= ends + POLL + LATE => {}
+            again => fault(format!("it was first asked again at {again:?}, and could be at {ends:?}")),
         }
-        if last > ends + POLL + SLACK {
-            fault(format!("blind was shown until {last:?}, and it was until {ends:?}"));
+        if let Some((first, last)) = seen.blind {
+            if first > begins + POLL * 3 + SLACK {
+                fault(format!("blind was shown at {first:?}, and it was since {begins:?}"));
+            }
+            if last > ends + POLL + SLACK {
+                fault(format!("blind was shown until {last:?}, and it was until {ends:?}"));
+            }
+        }
+        // The first good answer holds the notice that came meanwhile.
+        if let (Some(again), Some(hook)) = (seen.asked_again, seen.hook_runs.first())
+            && *hook > again + SLACK
+        {
+            fault(format!("the hook began at {hook:?}, and the notice could be heard at {again:?}"));
         }
     }
     let ends_well = !BLIND_FOR_GOOD.contains(&name);
     if seen.health.starts_with("200") != ends_well {
         fault(format!("/healthz says at the end: {}", seen.health));
     }
-    let minute = Duration::from_secs(60) / speed(name);
-    let mut said: BTreeMap<&str, jiff::Timestamp> = BTreeMap::new();
+    // A minute of the play for what is told, and a real one for what is complained of, where numbers make no difference.
+    let mut said: BTreeMap<String, jiff::Timestamp> = BTreeMap::new();
     for line in &seen.log {
-        if let Some(before) = said.insert(&line.text, line.at)
+        let (what, minute) = match line.level.as_str() {
+            "INFO" => (line.text.clone(), Duration::from_secs(60) / speed(name)),
+            _ => (line.text.split(|c: char| c.is_ascii_digit()).collect(), Duration::from_secs(60)),
+        };
+        if let Some(before) = said.insert(what, line.at)
             && line.at.duration_since(before).unsigned_abs() < minute
         {
             fault(format!("{} said again after {}: {}", line.level, line.at - before, line.text));
@@ -231,10 +262,12 @@ fn faults(name: &str, play: &Play, seen: &Seen) -> Vec<String> {
     faults
 }
 
-/// From when to when nobody listens, in the stories of which this is all, and which are long enough to show.
+/// From when to when nobody listens, in the stories of which this is all.
 fn outage(name: &str) -> Option<(Duration, Duration)> {
     let seconds = |seconds| Duration::from_secs(seconds) / speed(name);
     match name {
+        "outage-1s" => Some((seconds(30), seconds(31))),
+        "outage-10s" => Some((seconds(30), seconds(40))),
         "outage-600s" => Some((seconds(30), seconds(630))),
         "blind-from-the-start" => Some((seconds(0), seconds(120))),
         _ => None,
@@ -257,8 +290,12 @@ fn every_shipped_story_ends_as_it_says() {
                     let (play, seen) = play(&story);
                     let name = name(&story);
                     eprintln!(
-                        "{name}: hook {:?} (by {:?}), blind {:?}",
-                        seen.hook_runs, play.expected.hook_by, seen.blind
+                        "{name}: hook {:?} (by {:?}), blind {:?}, asked again {:?} after {:?}",
+                        seen.hook_runs,
+                        play.expected.hook_by,
+                        seen.blind,
+                        seen.asked_again,
+                        outage(&name)
                     );
                     let faults = faults(&name, &play, &seen);
                     if !faults.is_empty() {
@@ -278,23 +315,47 @@ fn the_command_plays_a_script_and_closes_its_listener_where_it_says_so() {
     let desk = tempfile::tempdir().unwrap();
     let script = desk.path().join("s.toml");
     fs::write(&script, "about = 'x'\n[[trouble]]\nfrom = '50s'\nfor = '100s'\ndoes = 'refused'\n").unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_watchdog"))
-        .args(["emulate", "aws", "--listen", "127.0.0.1:0", "--speed", "100", "--script"])
-        .arg(&script)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let _child = Ended(child);
-    let address: SocketAddr = line.trim().strip_prefix("http://").unwrap().parse().unwrap();
+    let (_child, address) = emulate(&script, &["--speed", "100"]);
     thread::sleep(Duration::from_millis(700));
     assert!(ask(address, "/").is_some_and(|answer| answer.starts_with("401")), "its time begins with a connection");
     thread::sleep(Duration::from_millis(900));
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     thread::sleep(Duration::from_millis(800));
     assert!(ask(address, "/").is_some_and(|answer| answer.starts_with("401")), "it listens again");
+}
+
+#[test]
+fn a_reset_in_the_middle_comes_after_so_many_bytes_of_the_body() {
+    let desk = tempfile::tempdir().unwrap();
+    let script = desk.path().join("s.toml");
+    fs::write(&script, "http-tokens = 'optional'\n[[trouble]]\ndoes = { reset-after = 3 }\n").unwrap();
+    let (_child, address) = emulate(&script, &[]);
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /latest/meta-data/instance-id HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let error = stream.read_to_end(&mut answer).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, "i-0");
+    assert!(head.contains("content-length: 19"), "{head}");
+}
+
+/// The command with a script, and where it listens.
+fn emulate(script: &Path, more: &[&str]) -> (Ended, SocketAddr) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_watchdog"))
+        .args(["emulate", "aws", "--listen", "127.0.0.1:0", "--script"])
+        .arg(script)
+        .args(more)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let child = Ended(child);
+    let address = line.trim().strip_prefix("http://").unwrap().parse().unwrap();
+    (child, address)
 }
 
 #[test]

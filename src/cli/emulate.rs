@@ -1,30 +1,34 @@
 //! `watchdog emulate`: serves a metadata service of our own for anyone's tests, until it is interrupted.
 
 use super::args::{EmulateAwsArgs, EmulatedCloud};
-use super::{complain, print};
+use super::{Exit, complain, end, print};
 use crate::emulators::aws::{Connections, Emulator, EmulatorOptions, Expected, Play, environment, serve};
 use crate::model::Spoken;
 use anyhow::Context;
 use tokio::net::TcpListener;
 
-/// Serves it, or prints how to reach it.
-///
-/// # Errors
-/// Where it cannot be served.
-pub fn emulate(cloud: &EmulatedCloud) -> anyhow::Result<()> {
-    match cloud {
-        EmulatedCloud::Aws(args) if args.print_env => print(&environment(args.listen)),
-        EmulatedCloud::Aws(args) => {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start")?;
-            runtime.block_on(aws(args))
+/// Serves it, or prints how to reach it. A script that cannot be played is said before anything is served, and is a wrong
+/// configuration.
+pub fn emulate(cloud: &EmulatedCloud) -> Exit {
+    let EmulatedCloud::Aws(args) = cloud;
+    if args.print_env {
+        return end(print(&environment(args.listen)));
+    }
+    match args.script.as_deref().map(Play::read).transpose() {
+        Ok(play) => end(play_aws(args, play.map(|play| play.faster(args.speed)))),
+        Err(error) => {
+            complain(&error.to_string());
+            Exit::Configuration
         }
     }
 }
 
-async fn aws(args: &EmulateAwsArgs) -> anyhow::Result<()> {
-    // A wrong script is said before anything is served.
-    let play = args.script.as_deref().map(Play::read).transpose()?.map(|play| play.faster(args.speed));
+fn play_aws(args: &EmulateAwsArgs, play: Option<Play>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start")?;
+    runtime.block_on(aws(args, play))
+}
+
+async fn aws(args: &EmulateAwsArgs, play: Option<Play>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("failed to listen on {}; name another address with --listen", args.listen))?;

@@ -199,11 +199,16 @@ impl Watchdog {
                 from: "no episode".to_owned(),
             });
         };
+        let known = episode.steps.len();
         let state = episode.step_mut(name);
         let before = state.clone();
         // What goes with the move may look at where the step came from.
         with(state);
-        state.make(step).inspect_err(|_| *episode.step_mut(name) = before)
+        state.make(step).inspect_err(|_| {
+            *episode.step_mut(name) = before;
+            // Nor is a step known that only an illegal move has named.
+            episode.steps.truncate(known);
+        })
     }
 
     fn end_run(&mut self, run: &Run, ending: &crate::model::Ending, now: Now) -> Result<(), IllegalMove> {
@@ -275,4 +280,34 @@ fn known_notices<'a>(
     });
     let spent = spent.iter().map(|(key, spent)| (key, &spent.probes));
     standing.chain(spent).flat_map(|(key, probes)| probes.iter().map(move |probe| (key, probe))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+    use crate::decide::simulator::{World, random};
+    use crate::model::{BootId, EpisodeId, Moment, Strength, Work};
+
+    #[test]
+    fn an_illegal_move_changes_nothing_even_of_a_step_that_nobody_knows() {
+        let now = Now { moment: Moment::from_millis(1_000), wall: World::BEGINNING };
+        let mut watchdog = Watchdog::new(random::world(1).policy);
+        let opened = Event::EpisodeOpened {
+            id: EpisodeId::new("e"),
+            generation: 1,
+            boot: BootId::new("boot"),
+            wall: now.wall,
+            spent: Vec::new(),
+        };
+        watchdog.recover(&opened, now).unwrap();
+        let before = watchdog.episode().cloned();
+        let unknown = crate::model::StepName::new("unknown");
+        let run = Run { step: unknown.clone(), work: Work::Act, attempt: 1 };
+        watchdog.recover(&Event::StepStarted { run, stop_by: now.moment }, now).unwrap_err();
+        assert_eq!(watchdog.episode(), before.as_ref());
+        watchdog.recover(&Event::StepDue { step: unknown, round: Strength::Strong }, now).unwrap();
+        assert_ne!(watchdog.episode(), before.as_ref(), "a step of an earlier configuration is remembered");
+    }
 }

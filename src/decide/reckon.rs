@@ -14,7 +14,7 @@ pub const STALE_AFTER: SignedDuration = SignedDuration::from_mins(10);
 pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<SignedDuration> {
     match notice.stated {
         Stated::At(at) => {
-            let skew = skew.filter(|skew| skew.abs() > SKEW_TOLERANCE).unwrap_or_default();
+            let skew = skew.filter(|skew| skew.unsigned_abs() > SKEW_TOLERANCE.unsigned_abs()).unwrap_or_default();
             Some(at.duration_since(now.wall).saturating_sub(skew))
         }
         Stated::In(span) => Some(SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)),

@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,8 +31,9 @@ const RETRY: Duration = Duration::from_secs(10);
 /// How long until trouble with accepting is said again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Connections that the kernel keeps for us to accept.
-const BACKLOG: u32 = 128;
+/// Connections that the kernel keeps for us to accept. Whoever finds no room tries again a second later, which is a long
+/// time for a health check while others storm in.
+const BACKLOG: u32 = 4096;
 
 /// What the kernel keeps of an answer that is not read, in bytes; it doubles this.
 const SEND_BUFFER: u32 = 64 * 1024;
@@ -69,6 +71,13 @@ impl Face {
     /// for, nothing where it could not be had.
     pub fn bound(&self) -> watch::Receiver<Vec<Option<SocketAddr>>> {
         self.bound.subscribe()
+    }
+
+    /// Serves one connection to its end, as one to this address is served, wherever it comes from: a fuzzer has no sockets
+    /// to spare.
+    pub async fn attend(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, address: SocketAddr) {
+        let gate = Arc::new(Gate::new(&self.serving, address));
+        connections::serve_alone(stream, routes::router(self.board.clone(), gate)).await;
     }
 
     /// Serves until `stop`, and half a second more for answers that are being read. An address that cannot be listened
@@ -118,7 +127,7 @@ impl Listening {
         let mut quiet_until = Instant::now();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.connections.admit(stream, router.clone(), &stop),
+                Ok((stream, _)) => self.connections.admit(stream, router.clone(), &stop).await,
                 Err(error) => {
                     // Out of file descriptors, most likely: accepting at once again would only spin.
                     if Instant::now() >= quiet_until {

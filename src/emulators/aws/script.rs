@@ -180,6 +180,8 @@ pub enum Behaviour {
     Oversized(usize),
     /// By ending the connection with RST.
     Reset,
+    /// By ending the connection with RST after so many bytes of the right body.
+    ResetAfter(usize),
     /// By closing the connection.
     Closed,
     /// With bytes that are not HTTP.
@@ -188,6 +190,8 @@ pub enum Behaviour {
     ContentType(String),
     /// Well, but with this `Date`.
     Date(DateSaid),
+    /// Well, in packets that are dropped after so many hops: their IP time-to-live, as `HttpPutResponseHopLimit` sets it.
+    HopLimit(u8),
 }
 
 /// What stands in the `Date` header instead of the service's clock.

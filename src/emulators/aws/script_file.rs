@@ -6,6 +6,8 @@ use super::script::{Action, Behaviour, Connections, DateSaid, Protocol, Stands, 
 use axum::http::{HeaderValue, Method};
 use jiff::SignedDuration;
 use serde::Deserialize;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,11 +53,14 @@ impl Play {
     pub fn read(path: &Path) -> Result<Self, ScriptError> {
         let file = path.display().to_string();
         let unreadable = |sentence: String| ScriptError::Unreadable { file: file.clone(), sentence };
-        let size = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-        if size > LONGEST_FILE {
-            return Err(unreadable(format!("{size} bytes are more than a script may have ({LONGEST_FILE})")));
+        // Read to a bound and not by its size: a device or a pipe has none to tell.
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(LONGEST_FILE + 1).read_to_string(&mut text))
+            .map_err(|error| unreadable(error.to_string()))?;
+        if text.len() as u64 > LONGEST_FILE {
+            return Err(unreadable(format!("it is longer than a script may be ({LONGEST_FILE} bytes)")));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
         Self::parse(&text, &file)
     }
 
@@ -295,6 +300,8 @@ enum Does {
     Endless,
     /// Ends the connection at once by RST.
     Reset,
+    /// Sends so many bytes of the body, and ends the connection by RST.
+    ResetAfter(usize),
     /// Closes the connection without an answer.
     Closed,
     /// Does not listen, and cuts off who is connected.
@@ -317,6 +324,8 @@ enum Does {
     DateAhead(Span),
     /// Answers well, with a `Date` that is so far behind.
     DateBehind(Span),
+    /// Answers well, in packets that go so many hops.
+    HopLimit(u8),
     /// Ends all sessions when it begins.
     TokenKill,
 }
@@ -375,6 +384,7 @@ fn spoils(does: Does) -> Result<Spoils, String> {
         Does::Oversized(bytes) => Behaviour::Oversized(bytes),
         Does::Endless => Behaviour::Endless,
         Does::Reset => Behaviour::Reset,
+        Does::ResetAfter(bytes) => Behaviour::ResetAfter(bytes),
         Does::Closed => Behaviour::Closed,
         Does::Status(status) if (200..=599).contains(&status) => Behaviour::Status(status),
         Does::Status(status) => return Err(format!("`status` is {status}; it is between 200 and 599")),
@@ -383,6 +393,8 @@ fn spoils(does: Does) -> Result<Spoils, String> {
         Does::Redirect(to) => Behaviour::Redirect(header(to)?),
         Does::ContentType(text) => Behaviour::ContentType(header(text)?),
         Does::Date(text) => Behaviour::Date(DateSaid::Text(header(text)?)),
+        Does::HopLimit(hops) if (1..=64).contains(&hops) => Behaviour::HopLimit(hops),
+        Does::HopLimit(hops) => return Err(format!("`hop-limit` is {hops}; EC2 has 1 to 64")),
         Does::DateAhead(span) => Behaviour::Date(DateSaid::Ahead(span.signed())),
         Does::DateBehind(span) => Behaviour::Date(DateSaid::Ahead(-span.signed())),
     }))
@@ -443,6 +455,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_of_a_size_is_not_read_for_ever() {
+        let refusal = Play::read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(refusal.starts_with("/dev/zero: it is longer"), "{refusal}");
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         for (table, said) in [
             ("[[trouble]]\nfrom = '1s'", "does nothing"),
@@ -456,6 +474,7 @@ mod tests {
             ("[[trouble]]\nmethod = 'POST'\ndoes = 'hang'", "GET"),
             ("[[trouble]]\ndoes = { status = 99 }", "between 200 and 599"),
             ("[[trouble]]\ndoes = { oversized = 99999999 }", "endless"),
+            ("[[trouble]]\ndoes = { hop-limit = 0 }", "1 to 64"),
             ("[[trouble]]\ndoes = { date = \"a\\nb\" }", "header"),
             ("[[notice]]\nkind = 'rebalance'\naction = 'stop'", "only for an interruption"),
             ("[[notice]]\nkind = 'rebalance'\ntime = '5s'", "only for an interruption or maintenance"),

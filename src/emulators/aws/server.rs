@@ -13,11 +13,14 @@ use futures_util::stream::{self, Stream};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::fmt::rfc2822::DateTimePrinter;
 use jiff::{SignedDuration, Timestamp};
+use rustix::net::sockopt;
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -35,6 +38,9 @@ const REST: Duration = Duration::from_millis(100);
 
 /// How long the first part of a body has to leave before the rest is cut off.
 const HEAD_START: Duration = Duration::from_millis(20);
+
+/// How many hops packets go that are not meant to be dropped.
+const USUAL_HOPS: u8 = 64;
 
 /// What is sent instead of HTTP.
 const GIBBERISH: &[u8] = b"\x16\x03\x01\x00\x05hello\r\nSSH-2.0-OpenSSH_9.2\r\n\r\n";
@@ -95,8 +101,13 @@ async fn moment(at: Option<Instant>) {
 
 /// Answers on one connection until it ends.
 async fn attend(stream: TcpStream, emulator: Emulator) {
+    // The connection's other handle: hyper keeps the first for itself.
+    let socket = stream.as_fd().try_clone_to_owned().ok().map(Arc::new);
     let answer = hyper::service::service_fn(move |request: axum::http::Request<hyper::body::Incoming>| {
         let decision = emulator.decide(&request);
+        if let Some(socket) = &socket {
+            limit_hops(socket, decision.trouble.as_ref());
+        }
         answer(decision)
     });
     let mut connection = hyper::server::conn::http1::Builder::new()
@@ -107,7 +118,7 @@ async fn attend(stream: TcpStream, emulator: Emulator) {
         .serve_connection(TokioIo::new(stream), answer);
     let Err(error) = (&mut connection).await else { return };
     let mut stream = connection.into_parts().io.into_inner();
-    match error.source().and_then(|cause| cause.downcast_ref()) {
+    match cut(&error) {
         Some(Cut::Reset) => {
             if let Err(error) = stream.set_zero_linger() {
                 tracing::debug!("a connection could not be reset: {error}");
@@ -119,6 +130,29 @@ async fn attend(stream: TcpStream, emulator: Emulator) {
         }
         Some(Cut::Closed) | None => {}
     }
+}
+
+/// Says how far the packets of an answer go. On a machine without a router in between, each arrives.
+fn limit_hops(socket: &OwnedFd, trouble: Option<&Behaviour>) {
+    let hops = if let Some(Behaviour::HopLimit(hops)) = trouble { *hops } else { USUAL_HOPS };
+    // A socket knows one of the two families, or both.
+    let limited = sockopt::set_ip_ttl(socket, hops.into());
+    let limited = sockopt::set_ipv6_unicast_hops(socket, Some(hops)).or(limited);
+    if let Err(error) = limited {
+        tracing::debug!("packets cannot be limited to {hops} hops: {error}");
+    }
+}
+
+/// How the play wanted a connection to end, from the error that it ended with.
+fn cut(error: &(dyn Error + 'static)) -> Option<Cut> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(cut) = error.downcast_ref() {
+            return Some(*cut);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// How a connection ends in the middle of things.
@@ -224,12 +258,13 @@ async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, Cut> 
             response
         }
         Behaviour::Truncated(missing) => {
-            let (Reply { mut body, .. }, mut response) = head(reply);
-            let announced = body.len().max(missing);
-            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(announced));
-            body.truncate(announced - missing);
-            *response.body_mut() = Body::from_stream(cut_off(body));
-            response
+            let announced = reply.body.len().max(missing);
+            shortened(reply, announced, announced - missing, Cut::Closed)
+        }
+        Behaviour::ResetAfter(sent) => {
+            // One byte more than there is, so that there is something left to be cut off.
+            let announced = reply.body.len().max(sent.saturating_add(1));
+            shortened(reply, announced, sent, Cut::Reset)
         }
         Behaviour::Oversized(bytes) => plainly(Reply { status: 200, body: vec![b'x'; bytes], ..reply }),
         Behaviour::Reset => return Err(Cut::Reset),
@@ -242,8 +277,8 @@ async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, Cut> 
             }
             response
         }
-        // Only its header is spoiled, which is written later.
-        Behaviour::Date(_) => plainly(reply),
+        // Only a header or the packets are spoiled, which is done elsewhere.
+        Behaviour::Date(_) | Behaviour::HopLimit(_) => plainly(reply),
     })
 }
 
@@ -256,14 +291,23 @@ fn drip(body: Vec<u8>, gap: Duration) -> impl Stream<Item = Result<Bytes, Infall
     })
 }
 
-/// A body after which the connection closes, whatever length was announced.
-fn cut_off(body: Vec<u8>) -> impl Stream<Item = Result<Bytes, Cut>> {
-    stream::unfold(Some(Some(body)), |left| async move {
+/// An answer that announces so many bytes, sends the first of them, and is cut off.
+fn shortened(reply: Reply, announced: usize, sent: usize, cut: Cut) -> Response {
+    let (Reply { mut body, .. }, mut response) = head(reply);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(announced));
+    body.truncate(sent);
+    *response.body_mut() = Body::from_stream(cut_off(body, cut));
+    response
+}
+
+/// A body after which the connection ends, whatever length was announced.
+fn cut_off(body: Vec<u8>, cut: Cut) -> impl Stream<Item = Result<Bytes, Cut>> {
+    stream::unfold(Some(Some(body)), move |left| async move {
         match left? {
             Some(body) => Some((Ok(Bytes::from(body)), Some(None))),
             None => {
                 sleep(HEAD_START).await;
-                Some((Err(Cut::Closed), None))
+                Some((Err(cut), None))
             }
         }
     })

@@ -1,7 +1,8 @@
 //! The connections that are open, and how many there may be.
 //!
-//! When one too many comes, the one that has been idle for longest is closed, or the oldest where all are being
-//! answered: a health check always gets through, whoever holds the others.
+//! When one too many comes, another is closed: the one that has been idle for longest, or the one that has been answered
+//! for longest, whichever there are more of. So neither those who say nothing nor those who never read to the end can keep
+//! a health check out: it is closed only once half of all places have changed hands since it came.
 
 use super::stall::Stalling;
 use axum::Router;
@@ -16,6 +17,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,15 +54,26 @@ struct Slots {
 
 #[derive(Debug)]
 struct Slot {
-    /// Since when nothing is asked on it; nothing while a request is answered.
-    idle_since: Option<Instant>,
+    doing: Doing,
+    /// Since when it does so.
+    since: Instant,
     close: CancellationToken,
 }
 
+/// What a connection does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Doing {
+    /// Nothing is asked on it, or not to the end.
+    Idle,
+    /// A request is answered.
+    Answering,
+}
+
 impl Connections {
-    /// Serves a connection until it ends, `stop` comes, or its place is needed.
-    pub(super) fn admit(&self, stream: TcpStream, router: Router, stop: &CancellationToken) {
-        let (place, close) = self.take_place();
+    /// Serves a connection until it ends, `stop` comes, or its place is needed. Returns once the one that had to make room
+    /// had its turn to close: many that come in one instant would otherwise be open all at once.
+    pub(super) async fn admit(&self, stream: TcpStream, router: Router, stop: &CancellationToken) {
+        let (place, close, room) = self.take_place();
         let (stop, abort) = (stop.clone(), self.abort.clone());
         self.tasks.spawn(async move {
             tokio::select! {
@@ -69,6 +82,9 @@ impl Connections {
                 () = abort.cancelled() => {}
             }
         });
+        if room == Room::Made {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Waits until every connection has ended.
@@ -82,25 +98,47 @@ impl Connections {
         self.abort.cancel();
     }
 
-    fn take_place(&self) -> (Arc<Place>, CancellationToken) {
+    fn take_place(&self) -> (Arc<Place>, CancellationToken, Room) {
         let mut slots = lock(&self.slots);
+        let mut room = Room::Left;
         if slots.open.len() >= MOST {
-            // What is idle goes before what is not, and what has been so for longer goes first.
-            let first = slots.open.iter().min_by_key(|(id, slot)| (slot.idle_since.is_none(), slot.idle_since, **id));
-            let first = first.map(|(id, _)| *id);
-            if let Some(slot) = first.and_then(|id| slots.open.remove(&id)) {
+            let idle = slots.open.values().filter(|slot| slot.doing == Doing::Idle).count();
+            let yielding = if idle * 2 >= slots.open.len() { Doing::Idle } else { Doing::Answering };
+            let longest = slots.open.iter().filter(|(_, slot)| slot.doing == yielding);
+            let longest = longest.min_by_key(|(id, slot)| (slot.since, **id)).map(|(id, _)| *id);
+            if let Some(slot) = longest.and_then(|id| slots.open.remove(&id)) {
                 slot.close.cancel();
+                room = Room::Made;
             }
         }
         let id = slots.next;
         slots.next += 1;
         let close = CancellationToken::new();
-        slots.open.insert(id, Slot { idle_since: Some(Instant::now()), close: close.clone() });
-        (Arc::new(Place { id, slots: Arc::clone(&self.slots) }), close)
+        slots.open.insert(id, Slot { doing: Doing::Idle, since: Instant::now(), close: close.clone() });
+        (Arc::new(Place { id, slots: Arc::clone(&self.slots) }), close, room)
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, place: &Arc<Place>, stop: CancellationToken) {
+/// Whether there was room for one more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Room {
+    Left,
+    /// Another connection was told to close.
+    Made,
+}
+
+/// Serves one connection that has a place of its own.
+pub(super) async fn serve_alone(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+    let (place, _, _) = Connections::default().take_place();
+    serve(stream, router, &place, CancellationToken::new()).await;
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    place: &Arc<Place>,
+    stop: CancellationToken,
+) {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request: axum::http::Request<Incoming>| {
         let asking = Asking::on(place);
@@ -138,9 +176,9 @@ struct Place {
 }
 
 impl Place {
-    fn set_idle_since(&self, since: Option<Instant>) {
+    fn set(&self, doing: Doing) {
         if let Some(slot) = lock(&self.slots).open.get_mut(&self.id) {
-            slot.idle_since = since;
+            (slot.doing, slot.since) = (doing, Instant::now());
         }
     }
 }
@@ -156,14 +194,14 @@ struct Asking(Arc<Place>);
 
 impl Asking {
     fn on(place: &Arc<Place>) -> Self {
-        place.set_idle_since(None);
+        place.set(Doing::Answering);
         Self(Arc::clone(place))
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.set_idle_since(Some(Instant::now()));
+        self.0.set(Doing::Idle);
     }
 }
 
@@ -202,25 +240,50 @@ fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn when_one_too_many_comes_the_longest_idle_goes_and_then_the_oldest() {
-        let connections = Connections::default();
+    type Taken = (Arc<Place>, CancellationToken, Room);
+
+    /// As many as there may be, a millisecond apart.
+    async fn all_taken(connections: &Connections) -> Vec<Taken> {
         let mut open = Vec::new();
         for _ in 0..MOST {
             open.push(connections.take_place());
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        let first = Asking::on(&open[0].0);
-        let second = connections.take_place();
-        assert!(!open[0].1.is_cancelled(), "what is being answered stays");
-        assert!(open[1].1.is_cancelled(), "what was idle for longest goes");
+        open
+    }
 
-        let _asked: Vec<Asking> =
-            open.iter().map(|(place, _)| Asking::on(place)).chain([Asking::on(&second.0)]).collect();
-        let _third = connections.take_place();
-        assert!(open[0].1.is_cancelled(), "all are being answered, so the oldest goes");
+    fn closed(open: &[Taken]) -> Vec<usize> {
+        open.iter().enumerate().filter(|(_, (_, close, _))| close.is_cancelled()).map(|(at, _)| at).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_one_too_many_comes_the_longest_idle_goes() {
+        let connections = Connections::default();
+        let open = all_taken(&connections).await;
+        let _asked = Asking::on(&open[0].0);
+        assert!(open.iter().all(|(_, _, room)| *room == Room::Left));
+        let (_place, _, room) = connections.take_place();
+        assert_eq!(room, Room::Made);
+        assert_eq!(closed(&open), [1], "what is being answered stays");
         assert_eq!(lock(&connections.slots).open.len(), MOST);
-        drop(first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_most_are_being_answered_the_one_that_takes_longest_goes_and_not_who_has_just_come() {
+        let connections = Connections::default();
+        let open = all_taken(&connections).await;
+        let mut asked = Vec::new();
+        // In the other order than they came.
+        for (place, _, _) in open.iter().rev().take(MOST - 1) {
+            asked.push(Asking::on(place));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let newcomers: Vec<Taken> = (0..MOST / 2 - 1).map(|_| connections.take_place()).collect();
+        assert_eq!(closed(&newcomers), Vec::<usize>::new(), "each has its time to ask");
+        assert_eq!(closed(&open), (MOST / 2 + 1..MOST).collect::<Vec<_>>());
+        let _last = [connections.take_place(), connections.take_place()];
+        assert_eq!(closed(&open).first(), Some(&0), "then it is the turn of those who never asked");
+        assert_eq!(lock(&connections.slots).open.len(), MOST);
     }
 
     #[tokio::test(start_paused = true)]

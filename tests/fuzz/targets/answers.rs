@@ -1,0 +1,51 @@
+//! What a metadata service answers, to every probe of every source. The first byte says to which, the second with which
+//! status, the rest is the body.
+
+use super::{Bytes, is_showable};
+use spot_watchdog::sources::{Answer, Ear, Identity, Memory, ROWS};
+
+pub fn look(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let (which, status) = (usize::from(bytes.byte()), bytes.of(&[200, 404, 401, 500, 301]));
+    let answer = Answer { status, body: bytes.0.to_vec() };
+    for row in ROWS {
+        let Ok(Ear::Asked(source)) = (row.build)(toml::Table::new(), &|_| None) else { continue };
+        let probes = source.probes();
+        let probe = &probes[which % probes.len()].name;
+        let machine = Identity { instance_id: "i-0abc".to_owned(), ..Identity::default() };
+        for memory in [Memory::new(), Memory::from(["in-service".to_owned()])] {
+            let read = source.read(probe, &answer, &machine, &memory);
+            assert_eq!(read, source.read(probe, &answer, &machine, &memory), "it is pure");
+            match read {
+                Ok(reading) => {
+                    assert!(reading.notices.len() <= 32 && reading.remember.len() <= 1, "{reading:?}");
+                    for (at, notice) in reading.notices.iter().enumerate() {
+                        is_showable(&notice.detail, 200);
+                        is_showable(&notice.key.event, 80);
+                        assert_eq!(notice.key.source, source.name());
+                        assert!(reading.notices[..at].iter().all(|other| other.key != notice.key), "{reading:?}");
+                    }
+                    assert!(matches!(status, 200 | 404), "{status} is no answer: {reading:?}");
+                }
+                Err(fault) => {
+                    is_showable(&fault.sentence, 400);
+                    is_showable(&fault.word, 40);
+                    assert_ne!(status, 404, "a 404 is a good nothing: {fault}");
+                }
+            }
+        }
+        let items = source.identity_probes();
+        let mut machine = Identity::default();
+        match source.identify(&items[which % items.len()].name, &answer, &mut machine) {
+            Ok(()) => {
+                for text in [&machine.instance_id, &machine.instance_type, &machine.region, &machine.zone] {
+                    is_showable(text, 64);
+                }
+            }
+            Err(fault) => {
+                is_showable(&fault.sentence, 400);
+                assert_eq!(machine, Identity::default());
+            }
+        }
+    }
+}

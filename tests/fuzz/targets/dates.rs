@@ -1,0 +1,49 @@
+//! Dates and spans of time, wherever a text from outside holds one.
+
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::HeaderValue;
+use spot_watchdog::config::parse_span;
+use spot_watchdog::model::{Moment, Now, ProbeName, Stated};
+use spot_watchdog::sources::metadata::skew;
+use spot_watchdog::sources::{Answer, Ear, Identity, Memory, ROWS};
+use std::time::Duration;
+
+pub fn look(data: &[u8]) {
+    if let Ok(header) = HeaderValue::from_bytes(data) {
+        for asked in [Timestamp::UNIX_EPOCH, Timestamp::MAX, Timestamp::MIN] {
+            for took in [Duration::ZERO, Duration::MAX] {
+                let _ = skew(&header, asked, took);
+            }
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(span) = parse_span(text) {
+        // It can be written again, and means the same.
+        let spelled = SignedDuration::try_from(span).unwrap();
+        assert_eq!(parse_span(&format!("{spelled:#}")), Ok(span), "{text:?}");
+    }
+    let quoted = serde_json::to_string(text).unwrap();
+    stated("spot/termination-time", text.to_owned(), text);
+    stated("spot/instance-action", format!("{{\"action\":\"stop\",\"time\":{quoted}}}"), text);
+    stated("events/maintenance/scheduled", format!("[{{\"NotBefore\":{quoted}}}]"), text);
+}
+
+/// Reads a body that holds a text as its time, and uses whatever time was understood.
+fn stated(probe: &str, body: String, text: &str) {
+    let answer = Answer { status: 200, body: body.into_bytes() };
+    for row in ROWS {
+        let Ok(Ear::Asked(source)) = (row.build)(toml::Table::new(), &|_| None) else { continue };
+        let reading = source.read(&ProbeName::new(probe), &answer, &Identity::default(), &Memory::new());
+        for notice in reading.into_iter().flat_map(|reading| reading.notices) {
+            let Stated::At(at) = notice.stated else { continue };
+            if !probe.starts_with("events") {
+                // Only seconds may differ: a leap second is the one before.
+                assert_eq!(at.to_string()[..17], text.trim()[..17], "{text:?}");
+            }
+            for wall in [Timestamp::UNIX_EPOCH, Timestamp::MIN, Timestamp::MAX] {
+                let now = Now { moment: Moment::from_millis(5_000), wall };
+                let _ = now.wall_at(now.moment_at(at));
+            }
+        }
+    }
+}

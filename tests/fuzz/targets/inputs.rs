@@ -1,0 +1,215 @@
+//! The mind itself: any inputs at any times, whether or not a world could bring them. The first byte chooses a policy.
+
+use super::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use spot_watchdog::decide::Watchdog;
+use spot_watchdog::decide::simulator::{World, random};
+use spot_watchdog::model::{
+    BootId, Ending, EpisodeId, Event, Fault, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind,
+    Now, Order, Outcome, Policy, Presence, ProbeName, Process, Rank, Run, Signal, SourceName, Stated, Work,
+};
+use std::time::Duration;
+
+/// More than these are a loop, not a decision.
+const MOST_EVENTS: usize = 500;
+
+/// More would only be slower.
+const MOST_INPUTS: usize = 200;
+
+pub fn look(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let mut story = Story::of(random::world(bytes.byte().into()).policy);
+    story.hear(Input::Restarted { boot: BootId::new("a") });
+    for _ in 0..MOST_INPUTS {
+        if bytes.is_empty() {
+            break;
+        }
+        story.wait(&mut bytes);
+        story.next(&mut bytes);
+    }
+    story.replay_equals_live();
+}
+
+struct Story {
+    watchdog: Watchdog,
+    now: Now,
+    journal: Vec<(Event, Now)>,
+    /// What was ordered to run, in which episode.
+    ordered: Vec<(EpisodeId, Run)>,
+}
+
+impl Story {
+    fn of(policy: Policy) -> Self {
+        let now = Now { moment: Moment::from_millis(1_000_000), wall: World::BEGINNING };
+        Self { watchdog: Watchdog::new(policy), now, journal: Vec::new(), ordered: Vec::new() }
+    }
+
+    /// Lets time pass: our own clock only forward, the other anywhere.
+    fn wait(&mut self, bytes: &mut Bytes<'_>) {
+        let millis = match bytes.byte() % 8 {
+            0 => 0,
+            1 => 1,
+            2 => u64::from(bytes.byte()) * 10,
+            3 | 4 => u64::from(bytes.byte()) * 1_000,
+            5 => u64::from(bytes.number() % 10_000_000),
+            6 => bytes.long() % (1 << 45),
+            _ => 15_000,
+        };
+        self.now.moment = self.now.moment.plus(Duration::from_millis(millis));
+        let passed = SignedDuration::from_millis(i64::try_from(millis).unwrap());
+        self.now.wall = self.now.wall.saturating_add(passed).unwrap();
+        match bytes.byte() {
+            250 => self.now.wall = time(bytes),
+            251 => self.now.wall = Timestamp::MAX,
+            252 => self.now.wall = Timestamp::MIN,
+            _ => {}
+        }
+    }
+
+    fn next(&mut self, bytes: &mut Bytes<'_>) {
+        let cloud = || SourceName::new("cloud");
+        let rank = |bytes: &mut Bytes<'_>| bytes.of(&[Rank::Vital, Rank::Side]);
+        let probe = |bytes: &mut Bytes<'_>| ProbeName::new(bytes.of(&["p", "q", "r"]));
+        let input = match bytes.byte() % 16 {
+            0..=4 => {
+                let count = bytes.byte() % 4;
+                let notices = (0..count).map(|_| notice(bytes)).collect();
+                let skew = match bytes.byte() % 8 {
+                    0 => Some(SignedDuration::from_millis(i64::from(bytes.number()) - (1 << 31))),
+                    1 => Some(bytes.of(&[SignedDuration::MAX, SignedDuration::MIN])),
+                    _ => None,
+                };
+                Input::Answered { source: cloud(), probe: probe(bytes), rank: rank(bytes), notices, skew }
+            }
+            5 => {
+                let fault = Fault { word: "refused".to_owned(), sentence: "it is refused".to_owned() };
+                Input::Unanswered { source: cloud(), probe: probe(bytes), rank: rank(bytes), fault }
+            }
+            6 => Input::HandedIn { notice: notice(bytes) },
+            7 => Input::TakenBack { key: notice(bytes).key },
+            8 => Input::Signalled { signal: bytes.of(&[Signal::ShutDown, Signal::Restart, Signal::StopNow]) },
+            9 => Input::Resumed,
+            10 => {
+                let (episode, run) = self.run(bytes);
+                Input::Spawned { episode, run, process: Process { pid: bytes.number(), start_ticks: bytes.long() } }
+            }
+            11..=13 => {
+                let (episode, run) = self.run(bytes);
+                let outcome = bytes.of(&Outcome::ALL);
+                let undo_with = (bytes.byte() == 1).then(|| serde_json::json!({"left": ["x"]}));
+                let ending = Ending { outcome, detail: "so it ended".to_owned(), left_over: bytes.number(), undo_with };
+                Input::Ended { episode, run, ending }
+            }
+            14 => {
+                // We die, and are started again in this boot or the next.
+                let mut recovered = Watchdog::new(self.watchdog.policy().clone());
+                for (event, at) in newest(&self.journal) {
+                    recovered.recover(event, *at).unwrap();
+                }
+                self.watchdog = recovered;
+                Input::Restarted { boot: BootId::new(bytes.of(&["a", "a", "b"])) }
+            }
+            _ => Input::Woke,
+        };
+        self.hear(input);
+    }
+
+    /// A run that was ordered, or one that never was.
+    fn run(&self, bytes: &mut Bytes<'_>) -> (EpisodeId, Run) {
+        let at = usize::from(bytes.byte());
+        if at < 224 && !self.ordered.is_empty() {
+            return self.ordered[self.ordered.len() - 1 - at % self.ordered.len()].clone();
+        }
+        let steps = &self.watchdog.policy().steps;
+        let step = steps[at % steps.len()].name.clone();
+        let run = Run { step, work: bytes.of(&[Work::Act, Work::Undo]), attempt: bytes.byte().into() };
+        let episode = self.watchdog.episode().map_or_else(|| EpisodeId::new("none"), |episode| episode.id.clone());
+        (episode, run)
+    }
+
+    fn hear(&mut self, input: Input) {
+        let now = self.now;
+        let turn = self.watchdog.decide(input.clone(), now);
+        assert!(turn.events.len() <= MOST_EVENTS, "{} events", turn.events.len());
+        assert!(!turn.events.is_empty() || turn.orders.is_empty(), "orders without an event: {:?}", turn.orders);
+        for event in &turn.events {
+            if event.is_journaled() {
+                self.journal.push((event.clone(), now));
+            }
+        }
+        for order in &turn.orders {
+            if let Order::Start { run, stop_by, briefing, .. } = order {
+                let is_journaled =
+                    turn.events.iter().any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
+                assert!(is_journaled, "{run} was ordered without its event");
+                assert!(*stop_by > now.moment, "{run} was begun without any time");
+                assert!(
+                    self.ordered.iter().all(|(episode, before)| (episode, before) != (&briefing.episode, run)),
+                    "{run} was ordered twice"
+                );
+                self.ordered.push((briefing.episode.clone(), run.clone()));
+            }
+        }
+        let more = self.watchdog.decide(Input::Woke, now);
+        assert!(more.events.is_empty() && more.orders.is_empty(), "it was not at rest after {input:?}: {more:?}");
+        let _ = self.watchdog.next_wake(now);
+        let _ = self.watchdog.plan(now.moment);
+    }
+
+    fn replay_equals_live(&self) {
+        let mut replayed = Watchdog::new(self.watchdog.policy().clone());
+        for (event, at) in newest(&self.journal) {
+            replayed.recover(event, *at).unwrap();
+        }
+        assert_eq!(replayed.episode(), self.watchdog.episode());
+        assert_eq!(replayed.generation(), self.watchdog.generation());
+    }
+}
+
+/// What stands in the newest file.
+fn newest(journal: &[(Event, Now)]) -> &[(Event, Now)] {
+    let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
+    &journal[newest.unwrap_or(0)..]
+}
+
+fn notice(bytes: &mut Bytes<'_>) -> Notice {
+    let presence = bytes.of(&[Presence::Reported, Presence::HandedIn]);
+    let source = match presence {
+        Presence::Reported => "cloud",
+        Presence::HandedIn => "socket",
+    };
+    let stated = match bytes.byte() % 8 {
+        0 => Stated::Unsaid,
+        1 => Stated::In(Duration::from_millis(bytes.long())),
+        2 => Stated::In(Duration::from_secs(bytes.byte().into())),
+        3 => Stated::At(bytes.of(&[Timestamp::MIN, Timestamp::MAX, Timestamp::UNIX_EPOCH])),
+        _ => Stated::At(time(bytes)),
+    };
+    let actions = [
+        NoticeAction::Unstated,
+        NoticeAction::Terminate,
+        NoticeAction::Stop,
+        NoticeAction::Hibernate,
+        NoticeAction::Reboot,
+        NoticeAction::Leave,
+    ];
+    Notice {
+        key: NoticeKey {
+            source: SourceName::new(source),
+            kind: bytes.of(&NoticeKind::ALL),
+            machine: MachineId::new(bytes.of(&["i-0", "i-0", "i-1", ""])),
+            event: bytes.of(&["", "", "e"]).to_owned(),
+        },
+        action: bytes.of(&actions),
+        stated,
+        usual_window: bytes.of(&[None, Some(Duration::from_secs(120)), Some(Duration::ZERO), Some(Duration::MAX)]),
+        presence,
+        detail: String::new(),
+    }
+}
+
+/// A time within some days of the beginning.
+fn time(bytes: &mut Bytes<'_>) -> Timestamp {
+    let millis = i64::from(bytes.number() % 400_000_000) - 100_000_000;
+    World::BEGINNING.saturating_add(SignedDuration::from_millis(millis)).unwrap()
+}

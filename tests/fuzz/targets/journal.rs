@@ -1,0 +1,51 @@
+//! The journal: any bytes as a file, and any events as records of one.
+
+use spot_watchdog::decide::Watchdog;
+use spot_watchdog::decide::simulator::random;
+use spot_watchdog::journal::{Record, decode, decode_all, encode};
+use spot_watchdog::model::{BootId, Event, Input, Moment, Now};
+use std::time::Duration;
+
+pub fn look(data: &[u8]) {
+    let contents = decode_all(data);
+    assert!(contents.good <= data.len() && (contents.bad.is_some() || contents.good == data.len()));
+    let again = decode_all(&data[..contents.good]);
+    assert!(again.bad.is_none() && again.records == contents.records);
+    recover(&contents.records);
+
+    // No fuzzer guesses a checksum, so that whatever it makes of the events gets one.
+    let mut records = Vec::new();
+    for line in data.split(|byte| *byte == b'\n').take(64) {
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { continue };
+        let seq = records.len() as u64 + 1;
+        let record = Record { seq, now: now(seq), event };
+        if let Ok(line) = encode(&record) {
+            assert_eq!(decode(&line).unwrap(), record);
+            records.push(record);
+        }
+    }
+    recover(&records);
+}
+
+/// Whatever was journaled, a mind takes it or leaves it, and goes on.
+fn recover(records: &[Record]) {
+    let mut watchdog = Watchdog::new(random::world(records.len() as u64).policy);
+    for Record { now, event, .. } in records {
+        let before = watchdog.episode().cloned();
+        if watchdog.recover(event, *now).is_err() {
+            assert_eq!(watchdog.episode(), before.as_ref(), "an illegal move changed something");
+        }
+    }
+    let last = records.last().map_or_else(|| now(1), |record| record.now);
+    let restarted = Input::Restarted { boot: BootId::new("boot") };
+    for (input, later) in [(restarted, 1), (Input::Woke, 60), (Input::Woke, 7_200)] {
+        let at = Now { moment: last.moment.plus(Duration::from_secs(later)), wall: last.wall };
+        let _ = watchdog.decide(input, at);
+        let _ = watchdog.next_wake(at);
+    }
+}
+
+fn now(seq: u64) -> Now {
+    let wall = spot_watchdog::decide::simulator::World::BEGINNING;
+    Now { moment: Moment::from_millis(1_000_000 + seq * 1_000), wall }
+}
