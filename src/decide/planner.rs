@@ -277,6 +277,36 @@ mod tests {
         assert_eq!(ends, [at(4_500); 3]);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn more_time_never_means_fewer_steps(
+            steps in proptest::collection::vec((0..60_u64, proptest::bool::ANY, 0..64_u8), 1..7),
+            left in 0..150_000_u64,
+            more in 0..60_000_u64,
+        ) {
+            let names: Vec<StepName> = (0..steps.len()).map(|at| StepName::new(format!("s{at}"))).collect();
+            let shares: Vec<Share<'_>> = steps
+                .iter()
+                .zip(&names)
+                .enumerate()
+                .map(|(at, (&(needs, optional, after), step))| Share {
+                    step,
+                    after: (0..at).filter(|before| after & (1 << before) != 0).collect(),
+                    needs: secs(needs),
+                    optional,
+                    started: None,
+                })
+                .collect();
+            let skipped = |end| {
+                let plan = plan(&shares, at(0), at(end));
+                plan.slots.iter().map(|slot| slot.skip).collect::<Vec<_>>()
+            };
+            for (with_less, with_more) in skipped(left).into_iter().zip(skipped(left + more)) {
+                proptest::prop_assert!(with_less || !with_more, "a step is skipped that had its place with less time");
+            }
+        }
+    }
+
     #[test]
     fn what_stopping_a_step_took_does_not_cost_the_next_one() {
         let plan = planned(&[("upload", 30, true, &[])], at(300), at(30_000));

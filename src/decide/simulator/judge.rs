@@ -1,7 +1,7 @@
 //! The promises, held against every turn of a world.
 
 use crate::decide::{Progress, Watchdog};
-use crate::model::{Event, Now, Order, Outcome, Policy, Run, StepName, Strength, Turn, Work};
+use crate::model::{Event, Notice, Now, Order, Outcome, Policy, Run, StepName, Strength, Turn, Work};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -46,11 +46,42 @@ impl Judge {
         for order in &turn.orders {
             self.order(watchdog, turn, order, now);
         }
+        if !turn.events.is_empty() {
+            self.nobody_waits_for_nothing(watchdog);
+        }
         // A turn ends when nothing follows any more; only what it then ordered may have changed that.
         if !turn.orders.is_empty()
             && let Some(event) = watchdog.consequence(now)
         {
             self.broken(format!("the mind was not at rest: {event:?}"));
+        }
+    }
+
+    /// A due step waits only for those that it is after, for the time that it wants to be left, or for its rest after a
+    /// failure.
+    fn nobody_waits_for_nothing(&mut self, watchdog: &Watchdog) {
+        let Some(episode) = watchdog.episode().filter(|episode| episode.closing().is_none()) else { return };
+        for state in episode.steps.iter().filter(|state| state.progress.is_due() && state.tries == 0) {
+            let Some(step) = watchdog.policy().steps.iter().find(|step| step.name == state.name) else { continue };
+            let is_waiting =
+                step.after.iter().any(|before| episode.step(before).is_some_and(|before| before.progress.is_ahead()));
+            if !is_waiting && step.hold_until_left.is_none() {
+                self.broken(format!("{} waits for nothing that it is after", step.name));
+            }
+        }
+    }
+
+    /// Whatever a source reports is acted on, waits for its time, or was noted with a reason.
+    pub(super) fn heard(&mut self, watchdog: &Watchdog, notices: &[Notice]) {
+        for notice in notices {
+            let key = &notice.key;
+            let stands = watchdog
+                .episode()
+                .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.stands));
+            let (ears, is_spent) = (watchdog.ears(), watchdog.spent.contains_key(key));
+            if !stands && !is_spent && !ears.waiting.contains_key(key) && !ears.ignored.contains_key(key) {
+                self.broken(format!("{key} was heard and neither acted on nor noted"));
+            }
         }
     }
 

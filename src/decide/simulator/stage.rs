@@ -327,6 +327,9 @@ impl<'w> Stage<'w> {
             }
         };
         self.turn(input);
+        if let (Some(watchdog), Some(Level::Standing(notices)), false) = (&self.watchdog, level, over) {
+            self.judge.heard(watchdog, notices);
+        }
     }
 
     fn happening(&mut self, happening: &Happening) {
