@@ -283,9 +283,9 @@ impl<'a> Story<'a> {
 
     /// How the step that leaves the load balancer ended last, or its undoing.
     fn leaving(&self) -> Option<(Work, Outcome)> {
-        truths::records(&self.scene.state()).iter().rev().find_map(|record| match &record.event {
-            Event::StepEnded { run, ending } if run.step.as_str() == "leave" => Some((run.work, ending.outcome)),
-            _ => None,
+        truths::records(&self.scene.state()).iter().rev().find_map(|record| {
+            let Event::StepEnded { run, ending } = &record.event else { return None };
+            (run.step.as_str() == "leave").then_some((run.work, ending.outcome))
         })
     }
 

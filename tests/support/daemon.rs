@@ -2,17 +2,17 @@
 //! and its endpoint, and gone with the test, hooks included. Everything waits for conditions, and for each at most
 //! [`PATIENCE`].
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use spot_watchdog::emulators::aws::{Emulator, Script, serve};
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -174,25 +174,37 @@ impl Drop for Scene {
     }
 }
 
+/// What becomes of what a daemon says.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Ear {
+    /// It is read at once.
+    Listens,
+    /// It is left where it is.
+    Rests,
+    /// The pipe has no reader any more.
+    IsGone,
+}
+
 /// A running daemon; killed when dropped.
 pub(crate) struct Watch {
     child: Child,
     log: Arc<Mutex<String>>,
+    ear: Arc<Mutex<Ear>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Watch {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (lines, ours) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
-        let reader = thread::spawn(move || {
-            for line in lines.split(b'\n').map_while(Result::ok) {
-                let mut log = ours.lock().unwrap();
-                writeln!(log, "{}", String::from_utf8_lossy(&line)).unwrap();
-            }
-        });
-        Self { child, log, reader: Some(reader) }
+        let (log, ear) = (Arc::new(Mutex::new(String::new())), Arc::new(Mutex::new(Ear::Listens)));
+        let (pipe, ours, told) = (child.stderr.take().unwrap(), log.clone(), ear.clone());
+        let reader = thread::spawn(move || listen(pipe, &ours, &told));
+        Self { child, log, ear, reader: Some(reader) }
+    }
+
+    /// Lets what it says be read, or not.
+    pub(crate) fn lend(&self, ear: Ear) {
+        *self.ear.lock().unwrap() = ear;
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -226,6 +238,7 @@ impl Watch {
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().unwrap()?;
         if let Some(reader) = self.reader.take_if(|_| true) {
+            self.lend(Ear::Listens);
             // What is still in the pipe; a hook that outlives it has pipes of its own.
             reader.join().unwrap();
         }
@@ -265,6 +278,38 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Reads a log into a text, as long as somebody listens.
+fn listen(mut pipe: ChildStderr, log: &Mutex<String>, ear: &Mutex<Ear>) {
+    let mut rest = Vec::new();
+    loop {
+        let mut ready = [PollFd::new(&pipe, PollFlags::IN)];
+        let soon = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let is_ready = poll(&mut ready, Some(&soon)).is_ok_and(|count| count > 0);
+        // Held while it reads: who has taken the ear away knows that nothing is read any more.
+        let ear = ear.lock().unwrap();
+        match *ear {
+            Ear::Listens if is_ready => {
+                let mut chunk = [0; 8192];
+                let read = pipe.read(&mut chunk).unwrap_or(0);
+                if read == 0 {
+                    return;
+                }
+                rest.extend_from_slice(&chunk[..read]);
+                if let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
+                    let lines: Vec<u8> = rest.drain(..=end).collect();
+                    log.lock().unwrap().push_str(&String::from_utf8_lossy(&lines));
+                }
+            }
+            Ear::Listens => {}
+            Ear::Rests => {
+                drop(ear);
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ear::IsGone => return,
+        }
     }
 }
 
