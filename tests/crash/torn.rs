@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const KEPT: usize = 50;
@@ -91,7 +92,8 @@ async fn one(bytes: &[u8], records: &[Record], harm: Harm, policy: &Policy, stat
         _ => Event::Exited,
     };
     let now = records.last().unwrap().now;
-    assert_eq!(journal.append(now, std::slice::from_ref(&next)).await, Durability::Synced, "{told}");
+    journal.append(now, std::slice::from_ref(&next)).await;
+    assert_eq!(journal.settle(Duration::from_secs(30)).await, Durability::Synced, "{told}");
     drop(journal);
     let (_, again) = Journal::open(state, KEPT);
     assert_eq!((again.cuts.len(), &again.trouble), (0, &None), "{told}");
