@@ -159,6 +159,8 @@ pub(crate) struct Story<'a> {
     balancer: Balancer,
     /// How many acts of the cloud's part are over.
     acts: usize,
+    /// Whether somebody hands in or takes back a notice, and has not been told that it was heard.
+    is_telling: bool,
     /// Runs that were killed before they had left their proof.
     killed: BTreeSet<Ran>,
     second: Option<Second>,
@@ -195,6 +197,7 @@ impl<'a> Story<'a> {
             #[cfg(feature = "aws")]
             balancer,
             acts: 0,
+            is_telling: false,
             killed: BTreeSet::new(),
             second: None,
             left_at_end: None,
@@ -228,14 +231,14 @@ impl<'a> Story<'a> {
                     && self.is_old()
                     && self.interrupt(Action::Terminate, 120)
             }
-            (Fate::WithdrawnAndReturned, 0) => self.tell(&["interruption", "--window", "100s"]),
+            (Fate::WithdrawnAndReturned, 0) => self.tell(true, &["interruption", "--window", "100s"]),
             (Fate::WithdrawnAndReturned, 1) => {
-                !self.begun().is_empty()
-                    && self.leaving() == Some((Work::Act, Outcome::Done))
-                    && self.tell(&["interruption", "--withdraw"])
+                let is_time = !self.begun().is_empty() && self.leaving() == Some((Work::Act, Outcome::Done));
+                self.tell(is_time, &["interruption", "--withdraw"])
             }
             (Fate::WithdrawnAndReturned, 2) => {
-                self.leaving() == Some((Work::Undo, Outcome::Done)) && self.tell(&["interruption", "--window", "100s"])
+                let is_time = self.leaving() == Some((Work::Undo, Outcome::Done));
+                self.tell(is_time, &["interruption", "--window", "100s"])
             }
             (Fate::WithdrawnAndReturned, 3) => {
                 self.leaving() == Some((Work::Act, Outcome::Done))
@@ -260,12 +263,18 @@ impl<'a> Story<'a> {
         true
     }
 
-    /// `watchdog notice` to the daemon, which may be dying; whether it was told that it was heard.
-    fn tell(&self, words: &[&str]) -> bool {
+    /// `watchdog notice` to the daemon once it is time, and again until we are told that it was heard: it may be dying, and
+    /// then may have heard it or not.
+    fn tell(&mut self, is_time: bool, words: &[&str]) -> bool {
+        self.is_telling |= is_time;
+        if !self.is_telling {
+            return false;
+        }
         let state = self.scene.state();
         let words = [&["notice"], words, &["--state-dir", state.to_str().unwrap()]].concat();
         let told = self.scene.command(&words).stdin(Stdio::null()).output().unwrap();
-        told.status.success()
+        self.is_telling = !told.status.success();
+        !self.is_telling
     }
 
     /// After the second life has looked at the old notice five times, nothing of the old episode has begun again; then

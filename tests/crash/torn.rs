@@ -34,15 +34,17 @@ enum Harm {
 pub(crate) fn everywhere(bytes: &[u8], policy: &Policy) -> Tried {
     let whole = decode_all(bytes);
     assert!(whole.bad.is_none() && whole.records.len() >= 7, "{:?}", whole.bad);
-    // The ordinary run takes the first record, the last two, and every seventh byte between; and one bit of each byte.
+    // The first record and the last two are taken byte by byte, and bit by bit where everything is asked for; between them
+    // every seventh byte, or every byte, and one bit of it.
     let everything = is_everything_asked_for();
     let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
     let (first, last_two) = (ends[0] + 1, ends[ends.len() - 3]);
-    let is_chosen = |at: &usize| everything || *at <= first || *at >= last_two || at.is_multiple_of(7);
+    let is_telling = |at: &usize| *at <= first || *at >= last_two;
+    let is_chosen = |at: &usize| everything || is_telling(at) || at.is_multiple_of(7);
     let mut harms: Vec<Harm> = (0..=bytes.len()).filter(is_chosen).map(Harm::Cut).collect();
     let cuts = harms.len();
     for at in (0..bytes.len()).filter(is_chosen) {
-        let bits = (0..8_u8).filter(|bit| everything || usize::from(*bit) == at % 8);
+        let bits = (0..8_u8).filter(|bit| everything && is_telling(&at) || usize::from(*bit) == at % 8);
         harms.extend(bits.map(|bit| Harm::Changed(at, 1 << bit)));
     }
     let next = AtomicUsize::new(0);
@@ -51,8 +53,13 @@ pub(crate) fn everywhere(bytes: &[u8], policy: &Policy) -> Tried {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 let state = TempDir::with_prefix_in("spot-watchdog-", "/dev/shm").or_else(|_| TempDir::new()).unwrap();
-                while let Some(harm) = harms.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    runtime.block_on(one(bytes, &whole.records, *harm, policy, state.path()));
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(harm) = harms.get(at) else { return };
+                    // Each has a place of its own: the thread of a journal that was dropped may still tidy up in the old one.
+                    let place = state.path().join(at.to_string());
+                    runtime.block_on(one(bytes, &whole.records, *harm, policy, &place));
+                    let _ = fs::remove_dir_all(place);
                 }
             });
         }
@@ -74,8 +81,7 @@ async fn one(bytes: &[u8], records: &[Record], harm: Harm, policy: &Policy, stat
     };
     let whole = bytes[..place].iter().filter(|byte| **byte == b'\n').count();
     let episodes = state.join("episodes");
-    let _ = fs::remove_dir_all(&episodes);
-    fs::create_dir(&episodes).unwrap();
+    fs::create_dir_all(&episodes).unwrap();
     fs::write(episodes.join("20260101T000000Z-0001.jsonl"), &harmed).unwrap();
 
     let told = format!("{harm:?}");
