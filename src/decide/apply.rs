@@ -102,12 +102,16 @@ impl Watchdog {
                     process: None,
                     stop_by: *stop_by,
                 };
-                let can_undo = self.step(&run.step).is_some_and(|step| step.undo == Undo::PutBack);
+                let policy = self.step(&run.step);
+                let can_undo = policy.is_some_and(|step| step.undo == Undo::PutBack);
+                // Whatever it became due for, it is begun for all that stands now, and not once more for that.
+                let round = policy.zip(self.episode()).and_then(|(step, episode)| self.round_of(episode, step));
                 self.make(&run.step, &Move::Start(running), |step| {
                     step.attempts = run.attempt;
                     match run.work {
                         Work::Act => {
                             step.tries += 1;
+                            step.round = step.round.max(round);
                             if can_undo {
                                 step.trace = Trace::Left;
                             }

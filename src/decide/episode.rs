@@ -88,7 +88,7 @@ pub struct StepState {
     pub attempts: u32,
     /// Attempts begun since it last became due for a new reason.
     pub tries: u32,
-    /// The strongest round that it was due for.
+    /// The strongest round that it was due, or begun, for.
     pub round: Option<Strength>,
     /// Whether something may have to be put back.
     pub trace: Trace,

@@ -219,7 +219,7 @@ impl Watchdog {
     }
 
     /// The strongest round that the standing notices ask of a step.
-    fn round_of(&self, episode: &Episode, step: &Step) -> Option<Strength> {
+    pub(super) fn round_of(&self, episode: &Episode, step: &Step) -> Option<Strength> {
         episode
             .standing()
             .filter(|standing| step.on.contains(&standing.notice.kind()))

@@ -40,9 +40,6 @@ impl Judge {
         if turn.events.is_empty() && !turn.orders.is_empty() {
             self.broken("an order without an event".to_owned());
         }
-        for event in &turn.events {
-            self.event(event);
-        }
         for order in &turn.orders {
             self.order(watchdog, turn, order, now);
         }
@@ -85,7 +82,8 @@ impl Judge {
         }
     }
 
-    fn event(&mut self, event: &Event) {
+    /// A fact, once it is one: what a crash has cut off was none.
+    pub(super) fn event(&mut self, watchdog: &Watchdog, event: &Event) {
         match event {
             Event::EpisodeOpened { .. } | Event::EpisodeClosed { .. } | Event::EpisodeResumed => self.ended.clear(),
             Event::StepDue { step, round } => {
@@ -98,6 +96,19 @@ impl Judge {
                 }
                 self.rounds.insert(step.clone(), *round);
             }
+            Event::StepStarted { run, .. } if run.work == Work::Act => {
+                // It is begun for all that stands now, whatever it became due for.
+                let standing = watchdog.episode().into_iter().flat_map(|episode| episode.standing());
+                let step = watchdog.policy().steps.iter().find(|step| step.name == run.step);
+                let round = standing
+                    .map(|standing| &standing.notice)
+                    .filter(|notice| step.is_some_and(|step| step.on.contains(&notice.kind())))
+                    .map(Notice::strength)
+                    .max();
+                if let (Some(round), Some(known)) = (round, self.rounds.get_mut(&run.step)) {
+                    *known = round.max(*known);
+                }
+            }
             Event::StepEnded { run, ending } if run.work == Work::Act => {
                 let round = self.rounds.get(&run.step).copied().unwrap_or(Strength::Strong);
                 self.ended.insert(run.step.clone(), (round, ending.outcome));
@@ -106,6 +117,7 @@ impl Judge {
                 self.ended.remove(step);
             }
             Event::StepSkipped { .. }
+            | Event::StepStarted { .. }
             | Event::StepEnded { .. }
             | Event::SourceRead { .. }
             | Event::SourceMissed { .. }
@@ -119,7 +131,6 @@ impl Judge {
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
             | Event::DeadlineSet { .. }
-            | Event::StepStarted { .. }
             | Event::StepSpawned { .. }
             | Event::StepAdopted { .. }
             | Event::EpisodeSettled { .. }

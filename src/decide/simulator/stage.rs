@@ -186,6 +186,7 @@ impl<'w> Stage<'w> {
         let turn = watchdog.decide(input, now);
         self.judge.turn(&watchdog, &turn, now);
         for event in &turn.events {
+            self.judge.event(&watchdog, event);
             self.tell(|| Told::Event(Box::new(event.clone()), now));
             if event.is_journaled() {
                 self.timeline.records += 1;
