@@ -2,8 +2,10 @@
 #![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "tests may")]
 
+use spot_watchdog::actions::cgroup::Delegated;
 use spot_watchdog::actions::hook::{Hook, Settings};
 use spot_watchdog::actions::launch::Launcher;
+use spot_watchdog::actions::open_files::OpenFiles;
 use spot_watchdog::actions::process::Stat;
 use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
@@ -17,6 +19,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -66,7 +69,12 @@ fn given(time: Duration) -> Given {
     given_in(time, Surroundings { launcher: launcher(), ..Surroundings::default() })
 }
 
-fn given_in(time: Duration, surroundings: Surroundings) -> Given {
+fn given_in(time: Duration, mut surroundings: Surroundings) -> Given {
+    // All runs here have one name, and by this alone their processes are told apart.
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    if surroundings.notice_file.as_os_str().is_empty() {
+        surroundings.notice_file = format!("/no/notice/{}", NUMBER.fetch_add(1, Ordering::Relaxed)).into();
+    }
     let (limit, moments) = watch::channel(Instant::now() + time);
     let (sender, spawned) = mpsc::channel(1);
     let job = Job {
@@ -84,7 +92,7 @@ fn given_in(time: Duration, surroundings: Surroundings) -> Given {
 }
 
 fn launcher() -> Launcher {
-    Launcher { program: PathBuf::from(env!("CARGO_BIN_EXE_watchdog")), open_files: None }
+    Launcher { program: PathBuf::from(env!("CARGO_BIN_EXE_watchdog")), ..Launcher::default() }
 }
 
 fn is_root() -> bool {
@@ -507,8 +515,10 @@ async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let body = "id -un; id -G; id -g; echo $HOME $USER $LOGNAME; echo by name > /dev/stderr; cat /dev/stdin | wc -l; ulimit -n; exit 3";
     let hook = script(place.path(), body, "user = 'nobody'");
-    let surroundings =
-        Surroundings { launcher: Launcher { open_files: Some(333), ..launcher() }, ..Surroundings::default() };
+    let surroundings = Surroundings {
+        launcher: Launcher { open_files: Some(OpenFiles::of(333)), ..launcher() },
+        ..Surroundings::default()
+    };
     let mut given = given_in(seconds(5.0), surroundings);
     let ending = hook.act(&given.job).await;
     assert_eq!(ending.detail, "exit status 3", "{:?}", given.job.output.tail());
@@ -540,7 +550,7 @@ async fn root_as_the_user_of_root_is_started_directly() {
     }
     let place = tempfile::tempdir().unwrap();
     let surroundings = Surroundings {
-        launcher: Launcher { program: PathBuf::from("/no/launcher"), open_files: None },
+        launcher: Launcher { program: PathBuf::from("/no/launcher"), ..Launcher::default() },
         ..Surroundings::default()
     };
     let given = given_in(seconds(5.0), surroundings);
@@ -604,8 +614,13 @@ async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, Endin
 }
 
 fn start(millis: u64) -> Order {
+    begin(1, millis)
+}
+
+/// No two runs of an episode have one number: by that their processes are told apart.
+fn begin(attempt: u32, millis: u64) -> Order {
     Order::Start {
-        run: run(),
+        run: Run { attempt, ..run() },
         briefing: Box::new(briefing()),
         stop_by: Moment::from_millis(millis),
         undo_with: Vec::new(),
@@ -641,7 +656,7 @@ async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
     tokio::time::sleep(seconds(0.1)).await;
     executor.carry_out(Order::Limit { run: run(), stop_by: Moment::from_millis(0) }, &Receipt::default());
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
-    executor.carry_out(start(60_000), &Receipt::default());
+    executor.carry_out(begin(2, 60_000), &Receipt::default());
     tokio::time::sleep(seconds(0.1)).await;
     let began = Instant::now();
     executor.stop_everything();
@@ -711,4 +726,47 @@ async fn from_order_to_the_hooks_first_instruction() {
         }
         show(who, took);
     }
+    let mount = "/sys/fs/cgroup/unified";
+    let mount = Path::new(if Path::new(mount).exists() { mount } else { "/sys/fs/cgroup" });
+    let directory = mount.join(format!("spot-measure-{}", std::process::id()));
+    let Ok(delegated) =
+        fs::create_dir(&directory).map_err(|error| error.to_string()).and_then(|()| Delegated::take(directory.clone()))
+    else {
+        return;
+    };
+    for (keys, who) in [("", "a hook in a cgroup"), ("user = 'nobody'", "a hook of another user in a cgroup")] {
+        for ahead in [false, true] {
+            let hook = hook(&format!("command = ['{}']\n{keys}", program.display()));
+            let launcher = Launcher { delegated: Some(delegated.clone()), ..launcher() };
+            let warm = Surroundings { launcher: launcher.clone(), ..Surroundings::default() };
+            let mut warming = tokio::task::JoinSet::new();
+            if ahead {
+                let hook = hook.clone();
+                warming.spawn(async move { hook.keep_warm(&StepName::new("save"), &warm).await });
+            }
+            let mut took = Vec::new();
+            for _ in 0..100 {
+                if ahead {
+                    until("a launcher", || {
+                        let mut runs = fs::read_dir(&directory).unwrap().flatten();
+                        runs.any(|run| fs::read(run.path().join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty()))
+                    })
+                    .await;
+                    tokio::time::sleep(seconds(0.02)).await;
+                }
+                let given =
+                    given_in(seconds(5.0), Surroundings { launcher: launcher.clone(), ..Surroundings::default() });
+                let began = now();
+                let ending = hook.act(&given.job).await;
+                assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+                took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
+            }
+            show(&format!("{who}{}", if ahead { ", by a launcher that stands by" } else { "" }), took);
+        }
+    }
+    until("the end of its cgroup", || {
+        delegated.sweep();
+        fs::remove_dir(&directory).is_ok()
+    })
+    .await;
 }

@@ -84,10 +84,10 @@ async fn act(action: &Arc<dyn Action>, place: &Place, left: Duration) -> (Ending
 
 /// Runs the warm-up until it knows what is registered.
 async fn warm_up(action: &Arc<dyn Action>, place: &Place) {
-    let live = Surroundings::default().place;
-    live.set(place.clone());
+    let (step, surroundings) = (StepName::new("leave"), Surroundings::default());
+    surroundings.place.set(place.clone());
     tokio::select! {
-        () = action.keep_warm(&live) => panic!("the warm-up ended"),
+        () = action.keep_warm(&step, &surroundings) => panic!("the warm-up ended"),
         () = async {
             for _ in 0..200 {
                 let groups = action.warmth()["groups"].as_array().cloned().unwrap();
@@ -403,8 +403,9 @@ async fn a_notice_that_comes_before_the_machine_is_known_waits_for_its_name_and_
 async fn the_warm_up_waits_for_the_machine_to_be_known() {
     let fake = FakeAws::start(&[], Reply::Well(BOTH_PORTS.to_vec())).await;
     let leave = action(&fake.url, &[LLM]);
-    let live = Surroundings::default().place;
-    let warming = leave.keep_warm(&live);
+    let surroundings = Surroundings::default();
+    let (step, live) = (StepName::new("leave"), &surroundings.place);
+    let warming = leave.keep_warm(&step, &surroundings);
     let naming = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!((fake.requests().len(), fake.keys_given()), (0, 0));

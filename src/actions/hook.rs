@@ -5,15 +5,17 @@
 //! `Done` only if the step's proof holds. A hook that we asked to end is `TimedOut`, unless it then exits 0 and has a
 //! proof that holds: it has saved its work, and just in time.
 
-use super::launch::{self, Begun, Launcher, Start, find_user, hand_over};
+use super::kin::Signs;
+use super::launch::{self, Begun, Launcher, Start, could_not_begin, find_user, hand_over};
 use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
-use super::process::{Exit, Leader, Manner, Stopped, members, signal_named, wait_to_end};
+use super::process::{Exit, Leader, Manner, Stopped, signal_named, wait_to_end};
 use super::proof::Proof;
+use super::stand_by::{Ahead, StandBy};
 use super::{
-    Action, BuildError, Clearance, Defaults, Job, Place, Reach, Row, Span, StopBy, Task, check_hook, environment,
-    watchable,
+    Action, BuildError, Clearance, Defaults, Job, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook,
+    environment,
 };
-use crate::model::{Ending, Finding, Outcome, Process, Undo};
+use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo};
 use jiff::Timestamp;
 use nix::unistd::User;
 use schemars::JsonSchema;
@@ -22,7 +24,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -86,6 +88,7 @@ const fn two_seconds() -> Span {
 pub struct Hook {
     settings: Arc<Settings>,
     stop_signal: rustix::process::Signal,
+    ahead: Arc<Ahead>,
 }
 
 impl fmt::Debug for Hook {
@@ -128,7 +131,7 @@ impl Hook {
         let stop_signal = signal_named(&settings.stop_signal).ok_or_else(|| {
             wrong("stop-signal", format!("there is no signal `{}` (TERM, INT, USR1 …)", settings.stop_signal))
         })?;
-        Ok(Self { settings: Arc::new(settings), stop_signal })
+        Ok(Self { settings: Arc::new(settings), stop_signal, ahead: Arc::default() })
     }
 
     /// Its settings.
@@ -144,9 +147,17 @@ impl Hook {
         let manner = self.manner(&job.stop_by);
         let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
         let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
-        let clearance = job.clearance.clone();
+        let (clearance, step) = (job.clearance.clone(), job.run.step.clone());
+        let standing = self.ahead.take();
+        let _afterwards = self.ahead.another_afterwards();
         // Starting reads files and waits for exec, either of which hangs as long as a dead network mount does.
-        let beginning = tokio::task::spawn_blocking(move || hook.begin(&launcher, told, &briefing, &clearance));
+        let beginning = tokio::task::spawn_blocking(move || {
+            let ready = hook.prepare(told, &briefing)?;
+            match standing.map(|standing| hook.begin_with(standing, &step, &ready, &clearance)).transpose()?.flatten() {
+                Some(begun) => Ok((begun, ready.streams)),
+                None => hook.begin(&launcher, &step, &ready, &clearance).map(|begun| (begun, ready.streams)),
+            }
+        });
         let begun = tokio::select! {
             biased;
             begun = beginning => begun,
@@ -155,11 +166,12 @@ impl Hook {
                 return ending(Outcome::TimedOut, detail);
             }
         };
-        let Begun { spawned: (leader, streams), mark } = match begun {
+        let (Begun { spawned: leader, mark }, streams) = match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(why)) => return ending(Outcome::Failed, why),
             Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
         };
+        let leader = leader.known_by(signs(job));
         let _ = job.spawned.try_send((job.run.clone(), leader.process()));
         let (step, attempt) = (job.run.step.as_str(), job.run.attempt);
         let reading = Reading::begin(streams, &job.output, step, attempt, mark.as_deref());
@@ -172,10 +184,10 @@ impl Hook {
             let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
             return Ending { outcome, detail, left_over: 0, undo_with: None };
         };
-        let Some(leader) = Leader::adopt(process) else {
-            let left = Leader::of_what_is_left(process);
-            let left_over = u32::try_from(left.as_ref().map_or(0, |_| members(process).len())).unwrap_or(u32::MAX);
-            if let Some(left) = left {
+        let Some(leader) = Leader::adopt(process, signs(job)) else {
+            let mut left_over = 0;
+            if let Some((left, count)) = Leader::of_what_is_left(process, signs(job)).await {
+                left_over = count;
                 let step = job.run.step.to_string();
                 job.surroundings.remainders.take(left, None, job.stop_by.clone(), manner, step);
             }
@@ -194,7 +206,8 @@ impl Hook {
             async { tokio::join!(reading.catch_up(CATCH_UP), leader.count_members()) },
             self.verdict(job, exit, stopped),
         );
-        if left_over > 0 {
+        // Where it could not be seen whether anyone is left, it is looked again.
+        if left_over != Some(0) {
             let step = job.run.step.to_string();
             job.surroundings.remainders.take(leader, Some(reading), job.stop_by.clone(), manner, step);
         } else {
@@ -205,7 +218,7 @@ impl Hook {
             }
         }
         let left_over = match stopped {
-            Stopped::No | Stopped::Asked => left_over,
+            Stopped::No | Stopped::Asked => left_over.unwrap_or_default(),
             // What is still seen was killed a moment ago, and is on its way out.
             Stopped::Killed | Stopped::InVain => 0,
         };
@@ -263,7 +276,7 @@ impl Hook {
     fn prepare(&self, told: Vec<(&'static str, String)>, briefing: &[u8]) -> Result<Ready, String> {
         let user = self.settings.user.as_deref().map(find_user).transpose()?;
         let environment = self.environment(std::env::vars_os(), user.as_ref(), told)?;
-        let no_pipe = |error: io::Error| format!("could not start {}: {}", self.program(), launch::said(&error));
+        let no_pipe = |error: io::Error| could_not_begin(self.program(), &error);
         let (stdout, its_stdout) = pipe_for_a_stream().map_err(no_pipe)?;
         let (stderr, its_stderr) = pipe_for_a_stream().map_err(no_pipe)?;
         let its_stdin = standing_input(briefing).map_err(no_pipe)?;
@@ -276,27 +289,47 @@ impl Hook {
         Ok(Ready { user, environment, its_stdin, its_stdout, its_stderr, streams })
     }
 
-    fn start<'a>(&'a self, ready: &'a Ready) -> Start<'a> {
+    fn start<'a>(&'a self, step: &'a StepName, ready: &'a Ready) -> Start<'a> {
         Start {
             program: self.program(),
             arguments: self.settings.command.get(1..).unwrap_or_default(),
             user: ready.user.as_ref(),
             directory: self.settings.working_directory.as_deref(),
             path: ready.environment.get(OsStr::new("PATH")).map(OsString::as_os_str),
+            step: step.as_str(),
+        }
+    }
+
+    /// Begins it by the launcher that stands by; `None` where that is gone.
+    fn begin_with(
+        &self,
+        standing: StandBy,
+        step: &StepName,
+        ready: &Ready,
+        clearance: &Clearance,
+    ) -> Result<Option<Begun<Leader>>, String> {
+        let mark = launch::mark();
+        let words = self.start(step, ready).words(&mark)?;
+        let streams = [ready.its_stdin.as_fd(), ready.its_stdout.as_fd(), ready.its_stderr.as_fd()];
+        Handle::current().block_on(clearance.given());
+        match standing.become_program(&words, &ready.environment, streams) {
+            Ok(spawned) => Ok(Some(Begun { spawned, mark: Some(mark) })),
+            Err(error) => {
+                tracing::debug!(%step, "the launcher that stood by is gone: {error}");
+                Ok(None)
+            }
         }
     }
 
     fn begin(
         &self,
         launcher: &Launcher,
-        told: Vec<(&'static str, String)>,
-        briefing: &[u8],
+        step: &StepName,
+        ready: &Ready,
         clearance: &Clearance,
-    ) -> Result<Begun<(Leader, Streams)>, String> {
-        let mut ready = self.prepare(told, briefing)?;
-        let streams = std::mem::take(&mut ready.streams);
+    ) -> Result<Begun<Leader>, String> {
         let runtime = Handle::current();
-        launcher.begin(&self.start(&ready), |command| {
+        launcher.begin(&self.start(step, ready), |command| {
             let stream = |pipe: &OwnedFd| pipe.try_clone().map(Stdio::from);
             command
                 .stdin(stream(&ready.its_stdin)?)
@@ -305,7 +338,7 @@ impl Hook {
             command.env_clear().envs(&ready.environment);
             let _within = runtime.enter();
             runtime.block_on(clearance.given());
-            Ok((Leader::spawn(command)?, streams))
+            launcher.give_back_files(|| Leader::spawn(command))
         })
     }
 
@@ -369,16 +402,23 @@ impl Action for Hook {
     }
 
     /// Prepares a start once and lets it go: what that reads, of our own code and of the system's tables of users, is
-    /// then in memory. What is wrong with the hook is for `check` to say.
-    fn keep_warm<'a>(&'a self, _: &'a watchable::Place) -> Task<'a, ()> {
-        let hook = self.clone();
+    /// then in memory. What is wrong with the hook is for `check` to say. Where runs have cgroups, a launcher stands by;
+    /// elsewhere a start is as quick without one.
+    fn keep_warm<'a>(&'a self, step: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
+        let (hook, launcher) = (self.clone(), &surroundings.launcher);
         Box::pin(async move {
-            let prepared = tokio::task::spawn_blocking(move || {
-                let ready = hook.prepare(Vec::new(), b"")?;
-                launch::look(&hook.start(&ready))
+            let prepared = tokio::task::spawn_blocking({
+                let step = step.clone();
+                move || {
+                    let ready = hook.prepare(Vec::new(), b"")?;
+                    launch::look(&hook.start(&step, &ready))
+                }
             });
             if let Ok(Err(why)) = prepared.await {
                 tracing::debug!("{why}");
+            }
+            if launcher.delegated.is_some() {
+                self.ahead.keep(launcher, step.as_str()).await;
             }
         })
     }
@@ -390,6 +430,12 @@ impl Action for Hook {
     fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
         Box::pin(check_hook::look(self.clone()))
     }
+}
+
+/// What the processes of this run are known by.
+fn signs(job: &Job) -> Signs {
+    let Surroundings { launcher, notice_file, .. } = &*job.surroundings;
+    Signs::of(launcher.delegated.clone(), &job.briefing.episode, &job.run, notice_file)
 }
 
 fn ending(outcome: Outcome, detail: String) -> Ending {

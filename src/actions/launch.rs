@@ -1,13 +1,17 @@
 //! Finding a step's program, saying why it cannot be begun, and beginning it as another user.
 //!
 //! Another user's program is begun by a thread that has become that user: on Linux users and groups belong to a
-//! thread, and a process has those of the thread that makes it. What else has to happen between fork and exec (limits)
-//! is done by our own binary, run as the hidden `watchdog launch-step`, which then becomes the program: the process id
-//! stays, and this crate stays free of unsafe code. [`launch`] runs before anything else of `main`, without a runtime;
-//! it must stay quick.
+//! thread, and a process has those of the thread that makes it. A cgroup belongs to a process: that is entered between
+//! fork and exec by our own binary, run as the hidden `watchdog launch-step`, which then becomes the program: the process
+//! id stays, and this crate stays free of unsafe code. [`launch`] runs before anything else of `main`, without a runtime;
+//! it must stay quick. One that is begun ahead of the notice waits for what to become ([`super::stand_by`]).
 
+use super::cgroup::{Delegated, Held};
+use super::open_files::OpenFiles;
+use super::process::Stat;
+use super::stand_by;
+use crate::model::Process;
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
@@ -35,13 +39,15 @@ pub struct Launcher {
     /// Our own binary. The kernel's link to it, which it is by default, still leads to it when a newer one was
     /// installed in its place.
     pub program: PathBuf,
-    /// The soft limit of open files that the daemon was started with, where it has raised its own.
-    pub open_files: Option<u64>,
+    /// The limit of open files that the daemon was started with, where it has raised its own.
+    pub open_files: Option<OpenFiles>,
+    /// The cgroup below which each run gets its own, where there is one.
+    pub delegated: Option<Delegated>,
 }
 
 impl Default for Launcher {
     fn default() -> Self {
-        Self { program: PathBuf::from("/proc/self/exe"), open_files: None }
+        Self { program: PathBuf::from("/proc/self/exe"), open_files: None, delegated: None }
     }
 }
 
@@ -58,6 +64,8 @@ pub struct Start<'a> {
     pub directory: Option<&'a Path>,
     /// Its `PATH`.
     pub path: Option<&'a OsStr>,
+    /// The step whose run it is.
+    pub step: &'a str,
 }
 
 /// What was begun, and the mark that a refusal of the launcher bears on standard error: the program never sees it, so
@@ -82,41 +90,73 @@ impl Launcher {
         start: &Start<'_>,
         spawn: impl FnOnce(&mut Command) -> io::Result<T> + Send,
     ) -> Result<Begun<T>, String> {
-        let identity = start.user.filter(|user| !is_us(user)).map(Identity::of).transpose()?;
-        match (self.open_files, identity) {
-            (None, None) => directly(start, spawn).map(|spawned| Begun { spawned, mark: None }),
-            (None, Some(identity)) => {
-                let spawned = identity.act(|| directly(start, spawn))?;
-                Ok(Begun { spawned, mark: None })
-            }
-            (Some(open_files), identity) => self.through_ourselves(start, open_files, identity.as_ref(), spawn),
+        if let Some(delegated) = &self.delegated {
+            return self.through_ourselves(start, delegated, spawn);
         }
+        let spawned = match start.another()? {
+            None => directly(start, spawn)?,
+            Some(identity) => identity.act(|| directly(start, spawn))?,
+        };
+        Ok(Begun { spawned, mark: None })
     }
 
     fn through_ourselves<T>(
         &self,
         start: &Start<'_>,
-        open_files: u64,
-        identity: Option<&Identity>,
+        delegated: &Delegated,
         spawn: impl FnOnce(&mut Command) -> io::Result<T>,
     ) -> Result<Begun<T>, String> {
-        let mark = format!("{:016x}{:016x}:", random(), random());
+        let mark = mark();
         let mut command = Command::new(&self.program);
-        command.arg(SUBCOMMAND).arg("--mark").arg(&mark);
-        if let Some(Identity { user, group, groups }) = identity {
-            let groups: Vec<String> = groups.iter().map(Gid::to_string).collect();
-            command.arg("--user-id").arg(user.to_string());
-            command.arg("--group-id").arg(group.to_string());
-            command.arg("--groups").arg(groups.join(","));
-        }
-        if let Some(directory) = start.directory {
-            command.arg("--directory").arg(directory);
-        }
-        command.arg("--open-files").arg(open_files.to_string());
-        command.arg("--").arg(start.program).args(start.arguments);
+        command.arg(SUBCOMMAND).arg("--step").arg(start.step).arg("--cgroup").arg(delegated.directory());
+        command.args(start.words(&mark)?);
         let spawned = spawn(&mut command).map_err(|error| why_not(&self.program, None, &error))?;
         Ok(Begun { spawned, mark: Some(mark) })
     }
+
+    /// Spawns a process, with the limit of open files that is its own.
+    ///
+    /// # Errors
+    /// Those of `spawn`.
+    pub fn give_back_files<T>(&self, mut spawn: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match &self.open_files {
+            Some(open_files) => open_files.given_back(spawn),
+            None => spawn(),
+        }
+    }
+}
+
+impl Start<'_> {
+    /// The user to become, where that is another.
+    fn another(&self) -> Result<Option<Identity>, String> {
+        self.user.filter(|user| !is_us(user)).map(Identity::of).transpose()
+    }
+
+    /// What the launcher is told to become, as words of its command line.
+    ///
+    /// # Errors
+    /// A sentence, where it is clear already that it cannot.
+    pub fn words(&self, mark: &str) -> Result<Vec<OsString>, String> {
+        let mut words: Vec<OsString> = vec!["--mark".into(), mark.into()];
+        let mut say = |option: &str, value: &OsStr| words.extend([option.into(), value.to_owned()]);
+        if let Some(Identity { user, group, groups }) = self.another()? {
+            let groups: Vec<String> = groups.iter().map(Gid::to_string).collect();
+            say("--user-id", user.to_string().as_ref());
+            say("--group-id", group.to_string().as_ref());
+            say("--groups", groups.join(",").as_ref());
+        }
+        if let Some(directory) = self.directory {
+            say("--directory", directory.as_os_str());
+        }
+        say("--", self.program.as_ref());
+        words.extend(self.arguments.iter().map(OsString::from));
+        Ok(words)
+    }
+}
+
+/// A mark that nobody can guess.
+pub fn mark() -> String {
+    format!("{:016x}{:016x}:", random(), random())
 }
 
 /// Looks at all that a start looks at, and begins nothing.
@@ -125,8 +165,8 @@ impl Launcher {
 /// As [`Launcher::begin`].
 pub fn look(start: &Start<'_>) -> Result<(), String> {
     let look = || find_program(start.program, start.directory, start.path).map(drop);
-    match start.user.filter(|user| !is_us(user)) {
-        Some(user) => Identity::of(user)?.act(look),
+    match start.another()? {
+        Some(identity) => identity.act(look),
         None => look(),
     }
 }
@@ -200,23 +240,35 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
         return None;
     }
     let mut mark = OsString::new();
-    let why = become_program(&mut arguments, &mut mark);
+    let Some(why) = become_program(arguments.collect(), &mut mark) else { return Some(ExitCode::SUCCESS) };
     let mut line = mark.into_encoded_bytes();
     line.extend_from_slice(format!(" {why}\n").as_bytes());
     let _ = io::stderr().write_all(&line);
     Some(ExitCode::from(NOT_BEGUN))
 }
 
-/// The sentence that says why not; there is nothing else to return.
-fn become_program(arguments: &mut impl Iterator<Item = OsString>, mark: &mut OsString) -> String {
-    let (mut user, mut group, mut groups, mut directory, mut open_files) = (None, None, Vec::new(), None, None);
+/// The sentence that says why not; `None` where nothing was wanted after all.
+fn become_program(words: Vec<OsString>, mark: &mut OsString) -> Option<String> {
+    let (mut user, mut group, mut groups, mut directory) = (None, None, Vec::new(), None);
+    let (mut step, mut environment) = (String::new(), None);
+    let mut words = words.into_iter();
     let program = loop {
-        let (Some(option), Some(value)) = (arguments.next(), arguments.next()) else {
-            return format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command");
+        let (Some(option), Some(value)) = (words.next(), words.next()) else {
+            return Some(format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command"));
         };
         let number = || value.to_str().and_then(|number| number.parse::<u32>().ok());
         match option.to_str() {
             Some("--mark") => *mark = value,
+            Some("--step") => step = value.to_string_lossy().into_owned(),
+            Some("--cgroup") => enter_cgroup(Path::new(&value), &step),
+            Some("--stand-by") => match stand_by::wait() {
+                Ok(Some(given)) => {
+                    words = given.words.into_iter();
+                    environment = Some(given.environment);
+                }
+                Ok(None) => return None,
+                Err(error) => return Some(format!("{SUBCOMMAND}: cannot hear what to become: {}", said(&error))),
+            },
             Some("--user-id") => user = number().map(Uid::from_raw),
             Some("--group-id") => group = number().map(Gid::from_raw),
             Some("--groups") => {
@@ -224,43 +276,48 @@ fn become_program(arguments: &mut impl Iterator<Item = OsString>, mark: &mut OsS
                 groups = listed.split(',').filter_map(|group| group.parse().ok()).map(Gid::from_raw).collect();
             }
             Some("--directory") => directory = Some(PathBuf::from(value)),
-            Some("--open-files") => open_files = value.to_str().and_then(|limit| limit.parse().ok()),
             Some("--") => break value,
-            Some(_) | None => return format!("{SUBCOMMAND}: unknown option {}", option.display()),
+            Some(_) | None => return Some(format!("{SUBCOMMAND}: unknown option {}", option.display())),
         }
     };
-    if let Some(soft) = open_files {
-        let limits = getrlimit(Resource::Nofile);
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: limits.maximum });
-    }
     match (user, group) {
         (Some(user), Some(group)) => {
             if let Err(why) = become_user(user, group, &groups) {
-                return why;
+                return Some(why);
             }
         }
         (None, None) => {}
-        (Some(_), None) | (None, Some(_)) => return format!("{SUBCOMMAND}: a user needs a group"),
+        (Some(_), None) | (None, Some(_)) => return Some(format!("{SUBCOMMAND}: a user needs a group")),
     }
     // Only as the user: a home on a network mount may be closed to root.
     if let Some(directory) = &directory
         && let Err(error) = std::env::set_current_dir(directory)
     {
-        return no_directory(directory, &error);
+        return Some(no_directory(directory, &error));
     }
     let program = program.to_string_lossy();
-    let path = std::env::var_os("PATH");
-    let file = match find_program(&program, None, path.as_deref()) {
+    let environment = environment.unwrap_or_else(|| std::env::vars_os().collect());
+    let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    let file = match find_program(&program, None, path) {
         Ok(file) => file,
-        Err(why) => return why,
+        Err(why) => return Some(why),
     };
     // The C library would hand it to a shell.
     if let Some(why) = has_no_format(&file) {
-        return could_not(&file, &why);
+        return Some(could_not(&file, &why));
     }
     let mut command = Command::new(&file);
-    command.args(arguments);
-    why_not(&file, None, &command.exec())
+    command.args(words).env_clear().envs(environment);
+    Some(why_not(&file, None, &command.exec()))
+}
+
+/// Where it cannot be entered, the run is held by its group and its environment as everywhere else: the daemon sees
+/// that there is no cgroup.
+fn enter_cgroup(delegated: &Path, step: &str) {
+    let pid = std::process::id();
+    if let Some(stat) = Stat::of(pid) {
+        let _ = Held::enter(delegated, step, Process { pid, start_ticks: stat.start_ticks });
+    }
 }
 
 fn become_user(user: Uid, group: Gid, groups: &[Gid]) -> Result<(), String> {
@@ -339,6 +396,11 @@ pub fn find_program(program: &str, directory: Option<&Path>, path: Option<&OsStr
     })
 }
 
+/// The sentence for a start that failed before its file mattered.
+pub fn could_not_begin(program: &str, error: &io::Error) -> String {
+    could_not(Path::new(program), &reason(Path::new(program), error))
+}
+
 /// The sentence for a start that the system refused.
 pub fn why_not(file: &Path, directory: Option<&Path>, error: &io::Error) -> String {
     if let Some(directory) = directory
@@ -373,9 +435,10 @@ fn reason(file: &Path, error: &io::Error) -> String {
         Some(Errno::NOEXEC) => has_no_format(file).unwrap_or_else(|| {
             "the system cannot run this kind of file (was it built for another machine?)".to_owned()
         }),
-        Some(Errno::AGAIN) => "the limit of processes is reached (ulimit -u, TasksMax=)".to_owned(),
+        Some(Errno::AGAIN) => "the limit of processes is reached (ulimit -u, TasksMax=, pids.max)".to_owned(),
         Some(Errno::NOMEM) => "there is no memory for a new process".to_owned(),
-        Some(Errno::MFILE | Errno::NFILE) => "too many files are open".to_owned(),
+        Some(Errno::MFILE) => "our limit of open files is reached (ulimit -n, LimitNOFILE=)".to_owned(),
+        Some(Errno::NFILE) => "the machine's limit of open files is reached (sysctl fs.file-max)".to_owned(),
         Some(Errno::TXTBSY) => "it is open for writing (is it being replaced?)".to_owned(),
         Some(Errno::TOOBIG) => "its arguments and environment are too long".to_owned(),
         Some(_) | None => said(error),

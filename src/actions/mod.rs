@@ -7,19 +7,23 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod cgroup;
 pub mod check_hook;
 pub mod environment;
 pub mod hook;
+pub mod kin;
 pub mod launch;
+pub mod open_files;
 pub mod output;
 pub mod process;
 pub mod proof;
+pub mod stand_by;
 pub mod target_group;
 
 pub use output::Output;
 pub use process::Remainders;
 
-use crate::model::{Briefing, Ending, Finding, Process, Run};
+use crate::model::{Briefing, Ending, Finding, Process, Run, StepName};
 use futures_util::FutureExt;
 use futures_util::future::Shared;
 use std::borrow::Cow;
@@ -51,9 +55,10 @@ pub trait Action: Debug + Send + Sync {
     /// judges what can still be judged. Without a process, none was begun or it left no trace.
     fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending>;
 
-    /// Prepares whatever must be ready when a notice comes, and keeps it so. It runs beside the daemon as long as that
-    /// lives, and returns early where there is nothing to prepare. The place is live: the machine's name may come later.
-    fn keep_warm<'a>(&'a self, place: &'a watchable::Place) -> Task<'a, ()>;
+    /// Prepares whatever must be ready when a notice comes, and keeps it so, for this step. It runs beside the daemon as
+    /// long as that lives, and returns early where there is nothing to prepare. The place in the surroundings is live:
+    /// the machine's name may come later.
+    fn keep_warm<'a>(&'a self, step: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()>;
 
     /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
     fn warmth(&self) -> serde_json::Value;

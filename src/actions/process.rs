@@ -2,17 +2,17 @@
 //!
 //! A leader that is our child is not reaped before its group has been dealt with: while it is a zombie its number, and
 //! with it the group's, belongs to nobody else, so that a signal never reaches a stranger. Dropping a [`Leader`] kills
-//! its group. Nothing here knows of hooks, settings or proofs.
+//! its group and its other kin. Nothing here knows of hooks, settings or proofs.
 
 use super::StopBy;
+use super::kin::{Kin, Signs};
 use super::output::Reading;
-use crate::model::{EpisodeId, Process, Run};
+use crate::model::Process;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How often a group with processes left in it is looked at.
 const LOOK_AT_REMAINDER: Duration = Duration::from_millis(250);
+
+/// How long looking through `/proc` may take: a process that hangs in the kernel can hold up whoever reads about it.
+const LOOKING: Duration = Duration::from_millis(200);
 
 /// Signals by name; the numbers differ between architectures.
 const SIGNALS: &[(&str, Signal)] = &[
@@ -108,26 +111,24 @@ impl Stat {
         Self::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    const fn is_alive(&self) -> bool {
+    /// Every process there is.
+    pub fn pids() -> impl Iterator<Item = u32> {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    }
+
+    /// Of every process there is, as far as it lives long enough to be read.
+    pub fn of_all() -> impl Iterator<Item = (u32, Self)> {
+        Self::pids().filter_map(|pid| Some((pid, Self::of(pid)?)))
+    }
+
+    /// Whether it has not ended yet.
+    pub const fn is_alive(&self) -> bool {
         !matches!(self.state, b'Z' | b'X' | b'x')
     }
 }
 
-/// The processes alive in the group that this leader began. Reads all of `/proc`: some milliseconds on a busy machine.
-pub fn members(leader: Process) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            Stat::of(*pid).is_some_and(|stat| {
-                stat.is_alive() && stat.group == leader.pid && stat.start_ticks >= leader.start_ticks
-            })
-        })
-        .collect()
-}
-
-/// The leader of a process group that is ours to end. Dropping it kills whatever is left of the group.
+/// The leader of a process group that is ours to end. Dropping it kills whatever is left of the group, and of its kin.
 #[derive(Debug)]
 pub struct Leader {
     process: Process,
@@ -135,6 +136,7 @@ pub struct Leader {
     kinship: Kinship,
     sight: Sight,
     group: Care,
+    kin: Kin,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,11 +175,18 @@ impl Leader {
         let start_ticks = Stat::of(pid).map_or(0, |stat| stat.start_ticks);
         let known = Pid::from_child(&child);
         let process = Process { pid, start_ticks };
-        Ok(Self { process, pid: known, kinship: Kinship::Child, sight: Sight::on(known), group: Care::Ours })
+        let kin = Kin::new(process, Signs::default());
+        Ok(Self { process, pid: known, kinship: Kinship::Child, sight: Sight::on(known), group: Care::Ours, kin })
+    }
+
+    /// From now on those that show these signs belong to it too, and not only its group.
+    pub fn known_by(mut self, signs: Signs) -> Self {
+        self.kin = Kin::new(self.process, signs);
+        self
     }
 
     /// Takes over a process that a daemon before us began; `None` where it has ended since.
-    pub fn adopt(process: Process) -> Option<Self> {
+    pub fn adopt(process: Process, signs: Signs) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
         let is_it =
             || Stat::of(process.pid).is_some_and(|stat| stat.is_alive() && stat.start_ticks == process.start_ticks);
@@ -186,21 +195,21 @@ impl Leader {
         }
         let sight = Sight::on(pid);
         // The number may have passed to another before the pidfd was there.
-        is_it().then_some(Self { process, pid, kinship: Kinship::Stranger, sight, group: Care::Ours })
+        let kin = Kin::new(process, signs);
+        is_it().then_some(Self { process, pid, kinship: Kinship::Stranger, sight, group: Care::Ours, kin })
     }
 
-    /// The group of a process that has ended already, for what it may have left there.
-    pub fn of_what_is_left(process: Process) -> Option<Self> {
+    /// The kin of a process that has ended already, and how many there are; `None` where it left nobody.
+    pub async fn of_what_is_left(process: Process, signs: Signs) -> Option<(Self, u32)> {
         let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
         // Where the number belongs to another by now, so may the group.
         let is_taken = Stat::of(process.pid).is_some_and(|stat| stat.start_ticks != process.start_ticks);
-        (!is_taken && !members(process).is_empty()).then_some(Self {
-            process,
-            pid,
-            kinship: Kinship::Stranger,
-            sight: Sight::Looking,
-            group: Care::Ours,
-        })
+        let kin = Kin::new(process, signs);
+        let (kinship, sight) = (Kinship::Stranger, Sight::Looking);
+        let mut left = Self { process, pid, kinship, sight, group: Care::Over, kin };
+        let count = if is_taken { 0 } else { left.count_members().await? };
+        left.group = Care::Ours;
+        (count > 0).then_some((left, count))
     }
 
     /// Which process it is.
@@ -241,11 +250,22 @@ impl Leader {
         }
     }
 
-    /// Sends a signal to the whole group.
-    pub fn signal_group(&self, signal: Signal) {
+    /// Sends a signal to all of its kin: to the group at once, and a moment later to those who left that.
+    pub fn signal(&self, signal: Signal) {
+        self.signal_group(signal);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let kin = self.kin.clone();
+            runtime.spawn_blocking(move || kin.signal_those_elsewhere(signal));
+        } else if let Some(held) = self.kin.held().filter(|_| signal == Signal::KILL) {
+            // We are ending ourselves.
+            held.kill();
+        }
+    }
+
+    fn signal_group(&self, signal: Signal) {
         let is_there = match self.kinship {
             Kinship::Child => true,
-            Kinship::Stranger => !members(self.process).is_empty(),
+            Kinship::Stranger => self.kin.has_a_group(),
         };
         if !is_there {
             return;
@@ -257,16 +277,24 @@ impl Leader {
         }
     }
 
-    /// Counts the processes alive in its group, without holding up the runtime.
-    pub async fn count_members(&self) -> u32 {
-        let process = self.process;
-        let found = tokio::task::spawn_blocking(move || members(process)).await.unwrap_or_default();
-        u32::try_from(found.iter().filter(|pid| **pid != process.pid).count()).unwrap_or(u32::MAX)
+    /// Counts its kin that are alive, without holding up the runtime. `None` where that cannot be seen in time.
+    pub async fn count_members(&self) -> Option<u32> {
+        let kin = self.kin.clone();
+        let looking = tokio::task::spawn_blocking(move || kin.count());
+        let count = tokio::time::timeout(LOOKING, looking).await.ok()?.ok()?;
+        Some(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// Lets go: nothing is left of the group.
+    /// Lets go: nothing is left of its kin.
     pub fn let_go(mut self) {
         self.group = Care::Over;
+    }
+
+    /// Removes the cgroup that held them, as far as it is empty by now.
+    fn remove_cgroup(kin: &Kin) {
+        if let Some(held) = kin.held() {
+            held.remove();
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -284,14 +312,17 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         if self.group == Care::Ours {
-            self.signal_group(Signal::KILL);
+            self.signal(Signal::KILL);
         }
+        let kin = self.kin.clone();
         if self.kinship == Kinship::Stranger {
+            Self::remove_cgroup(&kin);
             return;
         }
         let (pid, number) = (self.pid, self.process.pid);
         if reap(pid) {
             ours(|pids| pids.remove(&number));
+            Self::remove_cgroup(&kin);
             return;
         }
         // It was killed a moment ago. Without a runtime we are ending ourselves, and init waits for it.
@@ -304,6 +335,7 @@ impl Drop for Leader {
                     }
                 }
                 ours(|pids| pids.remove(&number));
+                Self::remove_cgroup(&kin);
             });
         }
     }
@@ -341,26 +373,11 @@ pub fn is_waited_for(pid: u32) -> bool {
 
 /// Looks for the process of a run that a daemon before us began and did not live to journal, by what the run was told
 /// in its environment. Reads all of `/proc`, once after a crash.
-///
-/// Two daemons on one machine hear of its end in the same second, and then their episodes have one name: the notice
-/// file tells their runs apart.
-pub fn survivor(episode: &EpisodeId, run: &Run, notice_file: &Path) -> Option<Process> {
-    let wanted = [
-        format!("SPOT_EPISODE={episode}"),
-        format!("SPOT_STEP={}", run.step),
-        format!("SPOT_ATTEMPT={}", run.attempt),
-        format!("SPOT_NOTICE_FILE={}", notice_file.to_string_lossy()),
-    ];
-    let entries = std::fs::read_dir("/proc").ok()?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let leaders = pids.filter_map(|pid| Stat::of(pid).map(|stat| (pid, stat)));
-    leaders
-        .filter(|(pid, stat)| stat.is_alive() && stat.group == *pid)
-        .find(|(pid, _)| {
-            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            let told: BTreeSet<&[u8]> = environment.split(|byte| *byte == 0).collect();
-            wanted.iter().all(|wanted| told.contains(wanted.as_bytes()))
-        })
+pub fn survivor(signs: &Signs) -> Option<Process> {
+    Stat::of_all()
+        .filter(|(pid, stat)| stat.is_alive() && stat.group == *pid && signs.are_on(*pid))
+        // What it began may lead a group of its own by now, but is younger.
+        .min_by_key(|(_, stat)| stat.start_ticks)
         .map(|(pid, stat)| Process { pid, start_ticks: stat.start_ticks })
 }
 
@@ -391,21 +408,27 @@ pub async fn wait_to_end(leader: &Leader, stop_by: &StopBy, manner: Manner) -> S
     tokio::select! {
         biased;
         () = leader.ended() => return Stopped::No,
-        () = stop_by.reached(manner.grace) => leader.signal_group(manner.signal),
+        () = stop_by.reached(manner.grace) => ask(leader, manner.signal),
     }
     tokio::select! {
         biased;
         () = leader.ended() => return Stopped::Asked,
-        () = stop_by.reached(Duration::ZERO) => leader.signal_group(Signal::KILL),
+        () = stop_by.reached(Duration::ZERO) => leader.signal(Signal::KILL),
     }
     // A kill takes effect within milliseconds, or not before some IO comes back.
     match tokio::time::timeout(Duration::from_millis(150), leader.ended()).await {
         Ok(()) => {
-            leader.signal_group(Signal::KILL);
+            leader.signal(Signal::KILL);
             Stopped::Killed
         }
         Err(_) => Stopped::InVain,
     }
+}
+
+/// Asks a run to end. Those who have stopped (SIGSTOP, a debugger) could not hear it.
+fn ask(leader: &Leader, signal: Signal) {
+    leader.signal(signal);
+    leader.signal(Signal::CONT);
 }
 
 /// What runs left behind: process groups whose leader has ended, each until it is empty or its stop-by is there.
@@ -446,22 +469,23 @@ async fn see_out(leader: &Leader, stop_by: &StopBy, manner: Manner, step: &str) 
         () = emptied(leader) => return,
         () = stop_by.reached(manner.grace) => {
             tracing::info!(step, "asking what {step} left running to end");
-            leader.signal_group(manner.signal);
+            ask(leader, manner.signal);
         }
     }
     tokio::select! {
         () = emptied(leader) => return,
         () = stop_by.reached(Duration::ZERO) => {}
     }
-    let count = leader.count_members().await;
-    if count > 0 {
-        tracing::warn!(step, "killing {count} processes that {step} left running");
+    match leader.count_members().await {
+        Some(0) => return,
+        Some(count) => tracing::warn!(step, "killing {count} processes that {step} left running"),
+        None => tracing::warn!(step, "killing whatever {step} left running"),
     }
     // What forks faster than it is killed is killed again; what hangs in the kernel is left to it in the end.
     for _ in 0..20 {
-        leader.signal_group(Signal::KILL);
+        leader.signal(Signal::KILL);
         tokio::time::sleep(LOOK).await;
-        if leader.count_members().await == 0 {
+        if leader.count_members().await == Some(0) {
             return;
         }
         tokio::time::sleep(LOOK_AT_REMAINDER).await;
@@ -470,7 +494,7 @@ async fn see_out(leader: &Leader, stop_by: &StopBy, manner: Manner, step: &str) 
 }
 
 async fn emptied(leader: &Leader) {
-    while leader.count_members().await > 0 {
+    while leader.count_members().await != Some(0) {
         tokio::time::sleep(LOOK_AT_REMAINDER).await;
     }
 }

@@ -2,6 +2,9 @@
 
 use super::{Exit, complain, end};
 use crate::actions::Rehearsal;
+use crate::actions::cgroup::Delegated;
+use crate::actions::launch::Launcher;
+use crate::actions::open_files::OpenFiles;
 use crate::config::{LOG_VARIABLE, LogFormat, Settings};
 use crate::daemon::log_sink::{self, LogSink};
 use crate::daemon::signals::{Around, Signals};
@@ -64,8 +67,16 @@ fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::
         let signals = Signals::listen(Around::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
         let notice_file = notice_file::path(&place_of(&keeping));
         let systemd = Systemd::from_environment();
-        let outfit =
-            Outfit { settings, keeping, rehearsal: Rehearsal::No, notice_file, credentials_from: None, systemd, log };
+        let outfit = Outfit {
+            settings,
+            keeping,
+            rehearsal: Rehearsal::No,
+            notice_file,
+            launcher: launcher(),
+            credentials_from: None,
+            systemd,
+            log,
+        };
         let mut daemon = Daemon::assemble(outfit)?;
         daemon.heed_signals(signals);
         daemon.reap_orphans();
@@ -74,6 +85,16 @@ fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::
     });
     runtime.shutdown_timeout(LAST_WORK);
     outcome
+}
+
+/// How hooks are begun here: each in a cgroup of its own where we may make some, and with the limit of open files that
+/// we were started with, since ours is raised.
+fn launcher() -> Launcher {
+    let delegated = Delegated::find().inspect_err(|why| tracing::debug!("hooks get no cgroups: {why}")).ok();
+    if let Some(delegated) = &delegated {
+        delegated.sweep();
+    }
+    Launcher { open_files: OpenFiles::raise(), delegated, ..Launcher::default() }
 }
 
 /// The runtime of a daemon: one thread that decides, others only for what may block.

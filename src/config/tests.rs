@@ -25,7 +25,7 @@ impl Action for Idle {
     fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
         unreachable!("configuration runs nothing")
     }
-    fn keep_warm<'a>(&'a self, _: &'a crate::actions::watchable::Place) -> Task<'a, ()> {
+    fn keep_warm<'a>(&'a self, _: &'a crate::model::StepName, _: &'a crate::actions::Surroundings) -> Task<'a, ()> {
         Box::pin(std::future::ready(()))
     }
     fn warmth(&self) -> serde_json::Value {

@@ -5,6 +5,7 @@
 //! here; that it ends at its stop-by is seen to here, so that no action can forget it.
 
 use super::notice_file::NoticeFile;
+use crate::actions::kin::Signs;
 use crate::actions::process::survivor;
 use crate::actions::{Action, Clearance, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
 use crate::journal::{Durability, Receipt};
@@ -113,9 +114,9 @@ impl Executor {
     /// Keeps every action ready for a notice, as long as this lives.
     pub fn keep_warm(&mut self) {
         for (step, hand) in &self.hands {
-            let (step, hand, place) = (step.clone(), hand.clone(), self.surroundings.place.clone());
+            let (step, hand, surroundings) = (step.clone(), hand.clone(), Arc::clone(&self.surroundings));
             self.warm_ups.spawn(async move {
-                while AssertUnwindSafe(hand.action.keep_warm(&place)).catch_unwind().await.is_err() {
+                while AssertUnwindSafe(hand.action.keep_warm(&step, &surroundings)).catch_unwind().await.is_err() {
                     tracing::warn!(%step, "the warm-up of {step} broke, and begins again in {}", Spoken(REST));
                     tokio::time::sleep(REST).await;
                 }
@@ -134,7 +135,10 @@ impl Executor {
                 self.begin(run, *briefing, stop_by, undo_with, Task::Begin, receipt);
             }
             Order::Adopt { run, briefing, process, started, stop_by } => {
-                let process = process.or_else(|| survivor(&briefing.episode, &run, &self.surroundings.notice_file));
+                let process = process.or_else(|| {
+                    let notice_file = &self.surroundings.notice_file;
+                    survivor(&Signs::of(None, &briefing.episode, &run, notice_file))
+                });
                 self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started), receipt);
             }
             Order::Limit { run, stop_by } => {
@@ -386,7 +390,7 @@ fn system_time(at: Timestamp) -> SystemTime {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
     use super::*;
-    use crate::actions::{Place, Task as Doing, watchable};
+    use crate::actions::{Place, Task as Doing};
     use crate::model::{EpisodeId, Finding, MachineId, NoticeAction, NoticeKind, SourceName};
 
     /// An action of which a test chooses what it does.
@@ -438,8 +442,8 @@ mod tests {
             Box::pin(async { ending(Outcome::Lost, "adopted") })
         }
 
-        fn keep_warm<'a>(&'a self, place: &'a watchable::Place) -> Doing<'a, ()> {
-            self.warmed.lock().unwrap().push(place.get().instance_id);
+        fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Doing<'a, ()> {
+            self.warmed.lock().unwrap().push(surroundings.place.get().instance_id);
             Box::pin(async {
                 if self.does == Does::Panics {
                     panic!("played");

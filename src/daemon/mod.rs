@@ -16,6 +16,7 @@ pub mod signals;
 pub mod socket;
 pub mod state_dir;
 
+use crate::actions::launch::Launcher;
 use crate::actions::{Place, Rehearsal, Remainders, Surroundings, process};
 use crate::config::{Settings, SourceSetting};
 use crate::decide::Watchdog;
@@ -88,6 +89,8 @@ pub struct Outfit {
     pub rehearsal: Rehearsal,
     /// Where the notice file is written.
     pub notice_file: std::path::PathBuf,
+    /// How hooks are begun.
+    pub launcher: Launcher,
     /// The metadata service that credentials come from, where it is not the one that is listened to.
     pub credentials_from: Option<String>,
     /// The line to systemd.
@@ -155,7 +158,7 @@ impl Daemon {
     /// # Errors
     /// Where a part is missing without which nothing would be heard.
     pub fn assemble(outfit: Outfit) -> Result<Self, AssemblyError> {
-        let Outfit { settings, keeping, rehearsal, notice_file, credentials_from, systemd, log } = outfit;
+        let Outfit { settings, keeping, rehearsal, notice_file, launcher, credentials_from, systemd, log } = outfit;
         let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
         let now = clock::now();
         let (inputs, heard) = mpsc::channel(INPUTS);
@@ -183,7 +186,8 @@ impl Daemon {
         let mut place_at_first = place_of(&Identity::default(), &metadata_endpoint);
         place_at_first.status_url = status_url(&listen, &[]);
         place.set(place_at_first);
-        let surroundings = Surroundings { notice_file, rehearsal, place: place.clone(), ..Surroundings::default() };
+        let surroundings =
+            Surroundings { notice_file, rehearsal, place: place.clone(), launcher, ..Surroundings::default() };
         let hands: BTreeMap<_, _> = settings
             .steps
             .iter()

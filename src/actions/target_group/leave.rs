@@ -6,8 +6,8 @@ use super::verdict::{self, Left, Returned, Taken};
 use super::warm::Seen;
 use super::{GroupArn, Settings};
 use crate::actions::aws::{Kind, Trouble};
-use crate::actions::{Action, Job, Place, Task, watchable};
-use crate::model::{Ending, Finding, Outcome, Process};
+use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::model::{Ending, Finding, Outcome, Process, StepName};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -261,8 +261,8 @@ impl Action for TargetGroup {
         }))
     }
 
-    fn keep_warm<'a>(&'a self, place: &'a watchable::Place) -> Task<'a, ()> {
-        Box::pin(self.stay_warm(place))
+    fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
+        Box::pin(self.stay_warm(&surroundings.place))
     }
 
     fn warmth(&self) -> serde_json::Value {

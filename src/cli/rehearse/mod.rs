@@ -13,6 +13,7 @@ mod verdict;
 use super::args::RehearseArgs;
 use super::run::runtime;
 use super::{Exit, complain, print};
+use crate::actions::launch::Launcher;
 use crate::actions::{self, Reach, Rehearsal};
 use crate::config::{self, Flags, Settings, Start};
 use crate::daemon::clock;
@@ -174,6 +175,7 @@ async fn play(
         keeping: Keeping::Directory(StateDir::take(place.path())?),
         rehearsal: if args.live { Rehearsal::Live } else { Rehearsal::CheckOutside },
         notice_file: place.path().join("notice.json"),
+        launcher: Launcher::default(),
         credentials_from: own_endpoint,
         systemd: Systemd::absent(),
         log: None,
