@@ -85,6 +85,7 @@ fn the_unit_survives_crashes_and_lets_checkpoints_survive_them_too() {
         ("StartLimitIntervalSec", "0"),
         ("RestartPreventExitStatus", "64 78"),
         ("KillMode", "process"),
+        ("Delegate", "yes"),
         ("OOMPolicy", "continue"),
         ("StateDirectory", "spot-watchdog"),
         ("RuntimeDirectoryPreserve", "restart"),

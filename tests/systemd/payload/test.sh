@@ -45,6 +45,8 @@ install_it() {
     cat >/srv/job/hook.sh <<'HOOK'
 #!/bin/sh
 echo "began $SPOT_STEP $SPOT_ATTEMPT as $(id -un) in $HOME" >>/srv/job/log
+echo "held in $(cat /proc/self/cgroup) with $(ulimit -S -n) files" >>/srv/job/log
+[ ! -e /srv/job/hides ] || env -i setsid sleep 4711 &
 sleep "$(cat /srv/job/takes)"
 touch /srv/job/DONE
 echo "ended $SPOT_STEP $SPOT_ATTEMPT" >>/srv/job/log
@@ -91,6 +93,9 @@ say "a notice runs the hook as another user"
 watchdog notice interruption --window 60s --reason test
 check "it ran to its end" within 20 has "ended save 1"
 check "as that user, at home" has "as worker in /home/worker"
+check "in a cgroup of its own" has "held in 0::/system.slice/spot-watchdog.service/save\.[0-9.]* "
+check "with the limit of files that systemd gave us" has "with $(systemctl show -P LimitNOFILESoft spot-watchdog) files"
+check "while ours is raised" test "$(awk '/Max open files/ { print $4 }' "/proc/$(pid)/limits")" -gt 1024
 check "/readyz is red" status_is readyz 503
 check "the notice file is there for everyone" test "$(stat -c %a /run/spot-watchdog/notice.json)" = 644
 calm
@@ -107,6 +112,23 @@ check "the hook outlived it" within 20 has "ended save 1"
 check "its proof is believed" within 20 sh -c 'journalctl -u spot-watchdog -o cat | grep -q "save done: .*proof holds"'
 check "and it ran once" count "began save" 1
 calm
+
+say "what hides from a hook's group and cleans its environment ends with it, over a crash too"
+hidden() { pgrep -f 'sleep 4711' >/dev/null; }
+gone() { ! hidden; }
+echo 30 >/srv/job/takes
+touch /srv/job/hides
+watchdog notice interruption --window 20s
+within 10 hidden
+before=$(pid)
+kill -9 "$before"
+check "started again" within 15 other_pid "$before"
+check "what hides survived that" hidden
+check "and ends at its stop-by" within 40 gone
+rm /srv/job/hides
+calm
+check "no cgroup of a run is left" within 20 sh -c \
+    '[ "$(find /sys/fs/cgroup/system.slice/spot-watchdog.service -mindepth 1 -type d | wc -l)" -le 2 ]'
 
 say "a loop that hangs is caught by the keep-alive"
 before=$(pid)
