@@ -2,6 +2,7 @@
 //! Only the journal's own thread comes here, since a disk may hang.
 
 use super::codec::{Contents, LONGEST_LINE, Record, decode_all};
+use super::spare;
 use crate::model::EpisodeId;
 use std::fmt;
 use std::fs::{self, File};
@@ -91,6 +92,9 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     if let Err(error) = ensure_directory(directory) {
         recovery.trouble = Some(format!("cannot make {}: {error}", directory.display()));
     }
+    if let Err(error) = spare::recover(directory) {
+        recovery.trouble.get_or_insert_with(|| format!("cannot recover a file in {}: {error}", directory.display()));
+    }
     let names = match list(directory, SUFFIX) {
         Ok(names) => names,
         Err(error) => {
@@ -101,7 +105,7 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     };
     for name in names.into_iter().rev() {
         let path = directory.join(&name);
-        let (size, mut text) = match read(&path) {
+        let (size, mut text, zeros) = match read(&path) {
             Ok(read) => read,
             Err(error) => {
                 let because = format!("it cannot be read: {error}");
@@ -125,7 +129,7 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
         }
         if !records.is_empty() {
             text.truncate(good);
-            let found = Found { name, text, records: records.len() as u64, sound: cut == 0 };
+            let found = Found { name, text, records: records.len() as u64, sound: cut == 0 && zeros == 0 };
             recovery.records = records;
             return (Some(found), recovery);
         }
@@ -202,12 +206,16 @@ fn generation(name: &str) -> u64 {
     stem.rsplit_once('-').and_then(|(_, generation)| generation.parse().ok()).unwrap_or(0)
 }
 
-fn read(path: &Path) -> io::Result<(u64, Vec<u8>)> {
+/// The size of a file, its bytes, and the count of the zeros at its end, which are in neither: a spare that was not
+/// settled ends so.
+fn read(path: &Path) -> io::Result<(u64, Vec<u8>, usize)> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     let mut text = Vec::new();
     file.take((LARGEST_FILE + LONGEST_LINE) as u64).read_to_end(&mut text)?;
-    Ok((size, text))
+    let zeros = text.len() - spare::without_zeros(&text);
+    text.truncate(text.len() - zeros);
+    Ok((size - zeros as u64, text, zeros))
 }
 
 fn save_torn(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {

@@ -15,6 +15,7 @@ mod codec;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod files;
+mod spare;
 mod writer;
 
 pub use codec::{Contents, DecodeError, EncodeError, LONGEST_LINE, Record, decode, decode_all, encode};
@@ -314,6 +315,11 @@ mod tests {
         directory.path().join(format!("episodes/2026-01-01T00:00:00Z-{generation}.jsonl"))
     }
 
+    fn episodes(directory: &TempDir) -> usize {
+        let files = fs::read_dir(directory.path().join("episodes")).unwrap();
+        files.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|it| it == "jsonl")).count()
+    }
+
     fn events(recovery: &Recovery) -> Vec<Event> {
         recovery.records.iter().map(|record| record.event.clone()).collect()
     }
@@ -364,7 +370,7 @@ mod tests {
     #[tokio::test]
     async fn before_the_first_episode_there_is_nothing_to_keep() {
         let directory = written(&[vec![Event::Exited, due("a")]]).await;
-        assert_eq!(fs::read_dir(directory.path().join("episodes")).unwrap().count(), 0);
+        assert_eq!(episodes(&directory), 0);
     }
 
     #[tokio::test]
@@ -408,6 +414,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_spare_that_a_power_cut_left_half_way_is_known() {
+        let directory = written(&[vec![opened(1)], vec![opened(2), due("a")]]).await;
+        let (second, spare) = (path(&directory, 2), directory.path().join("episodes/next.spare"));
+        let text = fs::read(&second).unwrap();
+        let padded = [text.as_slice(), &[0; 5_000]].concat();
+        let torn = [&text[..text.len() - 9], &[0; 5_000]].concat();
+        for (bytes, named, expected, cuts) in [
+            (&padded, true, vec![opened(2), due("a")], 0),
+            (&padded, false, vec![opened(2), due("a")], 0),
+            (&torn, false, vec![opened(2)], 1),
+            (&vec![0; 5_000], false, vec![opened(1)], 0),
+        ] {
+            let _ = (fs::remove_file(&second), fs::remove_file(&spare));
+            fs::write(if named { &second } else { &spare }, bytes).unwrap();
+            let (mut journal, recovery) = Journal::open(directory.path(), KEPT);
+            assert_eq!((events(&recovery), recovery.cuts.len(), recovery.trouble), (expected.clone(), cuts, None));
+            assert_eq!(journal.append(now(), &[due("b")]).await, Durability::Synced);
+            drop(journal);
+            let (_, again) = Journal::open(directory.path(), KEPT);
+            assert_eq!(events(&again), [expected, vec![due("b")]].concat());
+            assert_eq!(again.cuts.len(), 0);
+        }
+    }
+
+    #[tokio::test]
     async fn old_episodes_are_removed_beyond_a_count() {
         let turns: Vec<_> = (1..=KEPT as u64 + 3).map(|generation| vec![opened(generation)]).collect();
         let directory = TempDir::new().unwrap();
@@ -416,14 +447,13 @@ mod tests {
             synced(&mut journal, &turn).await;
         }
         synced(&mut journal, &[due("a")]).await;
-        let count = || fs::read_dir(directory.path().join("episodes")).unwrap().count();
-        assert_eq!(count(), KEPT + 3, "a rescue needs the disk more");
+        assert_eq!(episodes(&directory), KEPT + 3, "a rescue needs the disk more");
         drop(journal);
         let began = Instant::now();
-        while count() > KEPT && began.elapsed() < Duration::from_secs(10) {
+        while episodes(&directory) > KEPT && began.elapsed() < Duration::from_secs(10) {
             tokio::task::yield_now().await;
         }
-        assert_eq!(count(), KEPT);
+        assert_eq!(episodes(&directory), KEPT);
         assert!(!path(&directory, 3).exists() && path(&directory, 4).exists());
     }
 

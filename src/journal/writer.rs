@@ -5,6 +5,7 @@
 //! file that may be damaged is mended by writing it anew.
 
 use super::files::{self, Found, Recovery};
+use super::spare::{self, Spare};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
@@ -240,6 +241,10 @@ pub(super) struct Writer {
     desk: Arc<Desk>,
     directory: PathBuf,
     open: Option<(String, File)>,
+    /// For the next episode.
+    spare: Option<Spare>,
+    /// Whether the file that was a spare has yet to be settled.
+    unsettled: bool,
     /// The newest file that was made, until old ones were removed for it.
     untidy: Option<String>,
     /// How many episodes are kept.
@@ -258,6 +263,8 @@ impl Writer {
             desk,
             directory,
             open: None,
+            spare: None,
+            unsettled: false,
             untidy: None,
             kept,
             #[cfg(debug_assertions)]
@@ -273,6 +280,7 @@ impl Writer {
     /// Makes the disk equal to the desk until that is closed.
     pub(super) fn run(mut self) {
         let mut seen = 0;
+        self.make_spare();
         while let Some(next) = self.next(&mut seen) {
             let began = Instant::now();
             #[cfg(debug_assertions)]
@@ -283,15 +291,36 @@ impl Writer {
                     self.die_where_a_test_wants(&task);
                     let result = self.carry_out(&task);
                     self.finish(Some(task), result, began.elapsed());
+                    self.settle();
                 }
                 Next::LookAgain => {
                     let result = files::ensure_directory(&self.directory);
                     self.finish(None, result, began.elapsed());
                 }
-                Next::TidyUp => self.tidy_up(),
+                Next::TidyUp => {
+                    self.tidy_up();
+                    self.make_spare();
+                }
             }
         }
         self.tidy_up();
+        if let Some(spare) = self.spare.take() {
+            spare.discard();
+        }
+    }
+
+    /// Without one, an episode's file is made when it begins.
+    fn make_spare(&mut self) {
+        if self.spare.is_none() && self.desk.progress.borrow().trouble.is_none() {
+            self.spare = Spare::make(&self.directory).ok();
+        }
+    }
+
+    /// Whoever waits for the record has been told already. Where this fails, the next start knows what to make of it.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.unsettled) {
+            let _ = spare::settle(&self.directory);
+        }
     }
 
     fn tidy_up(&mut self) {
@@ -370,6 +399,13 @@ impl Writer {
 
     fn create(&mut self, task: &Task) -> io::Result<()> {
         let path = self.directory.join(&task.name);
+        if let Some(spare) = self.spare.take()
+            && let Ok(file) = spare.become_file(&path, &task.bytes)
+        {
+            self.unsettled = true;
+            self.open = Some((task.name.clone(), file));
+            return Ok(());
+        }
         let file = match File::options().append(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => file,
             // An episode of the same name, or a directory that went away.
@@ -379,7 +415,6 @@ impl Writer {
             Err(error) => return Err(error),
         };
         (&file).write_all(&task.bytes)?;
-        // Preallocating was measured and left out: on ext4 it saves 0.3 ms of the 0.5 ms that the first record takes.
         file.sync_data()?;
         File::open(&self.directory)?.sync_all()?;
         self.open = Some((task.name.clone(), file));
