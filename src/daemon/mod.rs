@@ -15,6 +15,7 @@ mod sight;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
+mod waiting;
 
 use crate::actions::launch::Launcher;
 use crate::actions::{Place, Rehearsal, Remainders, Surroundings, process};
@@ -125,6 +126,9 @@ pub struct Daemon {
     remainders: Remainders,
     welcome: narrate::Welcome,
     sight: sight::Sight,
+    waiting: waiting::Waiting,
+    /// Of former runs, to be heard once more.
+    recalled: Vec<Notice>,
     /// Kept to the end: the lock, and the socket's file.
     _keeping: Keeping,
 }
@@ -222,6 +226,11 @@ impl Daemon {
                 }
             });
         }
+        let state_directory = match &keeping {
+            Keeping::Directory(directory) => Some(directory.path()),
+            Keeping::Nowhere(_) => None,
+        };
+        let (waiting, recalled) = waiting::Waiting::recall(state_directory);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
             watchdog,
@@ -245,6 +254,8 @@ impl Daemon {
             remainders,
             welcome,
             sight: sight::Sight::default(),
+            waiting,
+            recalled,
             _keeping: keeping,
         })
     }
@@ -282,6 +293,9 @@ impl Daemon {
     pub async fn run(mut self) {
         let boot = self.boot.clone();
         let mut ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
+        for notice in std::mem::take(&mut self.recalled) {
+            ends = self.turn(Input::HandedIn { notice }, Instant::now()).await || ends;
+        }
         drill(&self.watchdog, clock::now());
         let began = Instant::now();
         // Where nobody is asked, there is no first answer to wait for.
@@ -349,6 +363,9 @@ impl Daemon {
         if is_ordering {
             // What was ordered goes first: a hook does not wait until it is told of and posted.
             self.executor.got_going(GOT_GOING).await;
+        }
+        if !events.is_empty() {
+            self.waiting.keep(&self.watchdog, now).await;
         }
         narrate::events(&events, &mut self.sight, &self.watchdog, now);
         self.post(&events, now);

@@ -205,13 +205,17 @@ impl SourceMemory {
     /// # Errors
     /// Where the disk refuses; what was saved before then stays.
     pub fn save(&self, place: &Path) -> io::Result<()> {
-        let fresh = place.with_extension("json.new");
-        let text = serde_json::to_vec(self)?;
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&fresh, place)
+        replace(place, &serde_json::to_vec(self)?)
     }
+}
+
+/// Puts a small file in place at once: after a crash there is the old one or the new one.
+pub(super) fn replace(place: &Path, text: &[u8]) -> io::Result<()> {
+    let fresh = place.with_extension("json.new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&fresh, place)
 }
 
 /// Which process holds the lock of this state directory, seen without touching the lock: a daemon that starts meanwhile

@@ -2,6 +2,7 @@
 
 use super::NOTES;
 use super::stand::{Cloud, Scene, Watch, wait_for};
+use rustix::process::Signal;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -36,6 +37,34 @@ fn a_notice_that_is_handed_in_runs_the_hook_and_taking_it_back_ends_the_episode(
     watch.says(&["notice: interruption from aws"]);
     wait_for("the next episode to run it again", || (scene.read("ran") == "save 1\nsave 1\n").then_some(()));
     watch.wait_until_all_are("done");
+    watch.stop();
+}
+
+#[test]
+fn a_notice_that_was_handed_in_for_later_is_not_forgotten_by_a_crash_and_can_still_be_taken_back() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hook = scene.script("save.sh", NOTES);
+    let arguments = ["--hook", hook.as_str(), "--on", "maintenance"];
+    let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
+    watch.says(&["watching"]);
+    scene.notice(&["maintenance", "--window", "30h", "--reason", "the rack is rewired"]);
+    watch.says(&["the rack is rewired", "its time is far"]);
+    let opens = |watch: &mut Watch| watch.status()["notices"][0]["opens"].clone();
+    assert!(opens(&mut watch).is_object(), "{}", watch.status());
+    watch.signal(Signal::KILL);
+    watch.ends();
+
+    let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
+    watch.says(&["the rack is rewired", "its time is far"]);
+    assert!(opens(&mut watch).is_object(), "{}", watch.status());
+    scene.notice(&["maintenance", "--withdraw"]);
+    wait_for("it to be taken back", || watch.status()["notices"].as_array().is_some_and(Vec::is_empty).then_some(()));
+    watch.signal(Signal::KILL);
+    watch.ends();
+
+    let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
+    watch.says(&["watching"]);
+    assert_eq!(watch.status()["notices"].as_array().map(Vec::len), Some(0));
     watch.stop();
 }
 

@@ -1,0 +1,101 @@
+//! Handed-in notices that wait for their time, kept over a restart: what a source reports is heard again, but nobody
+//! hands a notice in twice.
+//!
+//! Trouble with the file is said and goes no further. Times are kept as the wall clock's, so that a restart that comes
+//! hours later, or a reboot, knows how much is left.
+
+use super::state_dir::replace;
+use crate::decide::Watchdog;
+use crate::model::{Notice, NoticeKey, Now, Presence, Stated};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file's name in the state directory.
+const NAME: &str = "waiting.json";
+
+/// The largest file that is read, in bytes: a notice takes a few hundred, and few wait.
+const LARGEST: u64 = 256 * 1024;
+
+/// How long a turn waits until the file is written.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The notices that wait, as they are on disk.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Where they are kept; nowhere in memory only.
+    place: Option<PathBuf>,
+    kept: BTreeMap<NoticeKey, Notice>,
+}
+
+impl Waiting {
+    /// What a daemon before us was handed and had not acted on yet; to be handed to the mind again.
+    pub(super) fn recall(state_directory: Option<&Path>) -> (Self, Vec<Notice>) {
+        let place = state_directory.map(|directory| directory.join(NAME));
+        let found = place.as_deref().map(read).unwrap_or_default();
+        let kept = found.iter().map(|notice| (notice.key.clone(), notice.clone())).collect();
+        (Self { place, kept }, found)
+    }
+
+    /// Keeps what waits now, if that is not what is kept already.
+    pub(super) async fn keep(&mut self, watchdog: &Watchdog, now: Now) {
+        let lead = watchdog.policy().lead;
+        let handed_in = watchdog.ears().waiting.iter().filter(|(_, it)| it.notice.presence == Presence::HandedIn);
+        let wait: BTreeMap<_, _> = handed_in
+            .map(|(key, waiting)| {
+                let until = || Stated::At(now.wall_at(waiting.due.plus(lead)));
+                let notice = match (&waiting.notice.stated, self.kept.get(key)) {
+                    (Stated::In(_), Some(kept)) => kept.clone(),
+                    (Stated::In(_), None) => Notice { stated: until(), ..waiting.notice.clone() },
+                    (Stated::At(_) | Stated::Unsaid, _) => waiting.notice.clone(),
+                };
+                (key.clone(), notice)
+            })
+            .collect();
+        if wait == self.kept {
+            return;
+        }
+        self.kept = wait;
+        let Some(place) = self.place.clone() else { return };
+        let notices: Vec<Notice> = self.kept.values().cloned().collect();
+        let writing = tokio::task::spawn_blocking(move || {
+            let written = serde_json::to_vec(&notices).map_err(std::io::Error::from);
+            if let Err(error) = written.and_then(|text| replace(&place, &text)) {
+                tracing::warn!("notices that wait would be forgotten at a restart: {}: {error}", place.display());
+            }
+        });
+        let _ = tokio::time::timeout(PATIENCE, writing).await;
+    }
+}
+
+/// What is on disk; nothing where the file is not there or cannot be believed.
+fn read(place: &Path) -> Vec<Notice> {
+    let mut text = String::new();
+    let read = File::open(place).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
+    if read.is_err() {
+        return Vec::new();
+    }
+    serde_json::from_str(&text).unwrap_or_else(|error| {
+        tracing::warn!("{} cannot be believed, what waited in it is forgotten: {error}", place.display());
+        Vec::new()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_believed_is_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join(NAME);
+        assert!(Waiting::recall(Some(place.path())).1.is_empty());
+        for text in ["", "[", "{}", "[{}]", "[{\"key\":1}]", "\u{0}"] {
+            std::fs::write(&file, text).unwrap();
+            assert!(Waiting::recall(Some(place.path())).1.is_empty(), "{text}");
+        }
+    }
+}
