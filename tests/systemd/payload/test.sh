@@ -48,6 +48,7 @@ echo "began $SPOT_STEP $SPOT_ATTEMPT as $(id -un) in $HOME" >>/srv/job/log
 echo "held in $(cat /proc/self/cgroup) with $(ulimit -S -n) files" >>/srv/job/log
 [ ! -e /srv/job/hides ] || env -i setsid sleep 4711 &
 sleep "$(cat /srv/job/takes)"
+ip -o addr show dev lo | grep -q 10.9.8.7 && echo "the network was up when $SPOT_STEP ended" >>/srv/job/log
 touch /srv/job/DONE
 echo "ended $SPOT_STEP $SPOT_ATTEMPT" >>/srv/job/log
 HOOK
@@ -74,12 +75,50 @@ kind = "hook"
 command = ["/srv/job/hook.sh"]
 on = ["shutdown"]
 TOML
-    # The metadata service at its own address, by our own emulator.
-    ip addr add 169.254.169.254/32 dev lo
-    systemd-run --quiet --unit=metadata /usr/local/bin/watchdog emulate aws --listen 169.254.169.254:80
+    # What stands for the network: an address that comes and goes with it.
+    cat >/etc/systemd/system/network-here.service <<'UNIT'
+[Unit]
+Before=network.target network-online.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/sbin/ip addr add 10.9.8.7/32 dev lo
+ExecStop=/usr/sbin/ip addr del 10.9.8.7/32 dev lo
+[Install]
+WantedBy=network-online.target multi-user.target
+UNIT
     systemctl daemon-reload
+    systemctl enable --quiet --now network-here
+    serve_metadata
     systemctl enable --now spot-watchdog
 }
+
+# The metadata service at its own address, by our own emulator.
+serve_metadata() {
+    ip addr add 169.254.169.254/32 dev lo
+    systemd-run --quiet --unit=metadata /usr/local/bin/watchdog emulate aws --listen 169.254.169.254:80
+}
+
+after_the_reboot() {
+    say "the plan was finished while the host went down, and the next boot closes its episode"
+    check "the hook had its time" has "ended save 1"
+    check "with the network still up" has "the network was up when save ended"
+    check "the shutdown step ran too" has "ended goodbye 1"
+    check "active" within 30 active
+    check "the old episode is closed" within 20 sh -c \
+        'journalctl -u spot-watchdog -o cat | grep -q "episode closed: the machine booted again"'
+    serve_metadata
+    check "ready" within 30 status_is readyz 200
+    check "nothing was run again" count "began save" 1
+    check "no notice file stands" test ! -e /run/spot-watchdog/notice.json
+}
+
+if [ -e /root/rebooted ]; then
+    failures=$(cat /root/rebooted)
+    after_the_reboot
+    say "$failures failures"
+    exit "$((failures > 0))"
+fi
 
 say "the unit starts, is ready, and says what it sees"
 install_it
@@ -111,6 +150,20 @@ check "started again" within 15 other_pid "$before"
 check "the hook outlived it" within 20 has "ended save 1"
 check "its proof is believed" within 20 sh -c 'journalctl -u spot-watchdog -o cat | grep -q "save done: .*proof holds"'
 check "and it ran once" count "began save" 1
+calm
+
+say "the kernel, out of memory, kills the daemon: the same"
+echo 8 >/srv/job/takes
+watchdog notice interruption --window 60s
+within 10 has "began save 1"
+before=$(pid)
+# Whom it kills is left to us; that it is killed by the kernel is not.
+echo 1000 >"/proc/$before/oom_score_adj"
+echo f >/proc/sysrq-trigger
+check "started again" within 15 other_pid "$before"
+check "after an OOM kill" within 10 sh -c "journalctl -k -o cat | grep -qi 'killed process $before (watchdog)'"
+check "the hook outlived it" within 20 has "ended save 1"
+check "and ran once" count "began save" 1
 calm
 
 say "what hides from a hook's group and cleans its environment ends with it, over a crash too"
@@ -203,5 +256,22 @@ check "the checkpoint was saved" within 30 test -e $state/ckpt/step-1/DONE
 check "and believed" within 20 sh -c 'curl -s http://127.0.0.1:9189/status | grep -q "\"progress\":\"done\""'
 systemd-analyze security spot-watchdog.service --no-pager | tail -n 1
 
-say "$failures failures"
-exit "$((failures > 0))"
+say "a host that goes down in the middle of an episode"
+systemctl stop trainer
+rm -r /etc/systemd/system/spot-watchdog.service.d
+systemctl daemon-reload
+systemctl stop spot-watchdog
+rm -rf $state
+cp /root/good.toml /etc/spot-watchdog/watchdog.toml
+systemctl start spot-watchdog
+within 20 status_is readyz 200
+: >/srv/job/log
+echo 6 >/srv/job/takes
+watchdog notice interruption --window 60s
+within 10 has "began save 1"
+echo "$failures" >/root/rebooted
+sync
+systemctl reboot
+# The reboot ends this.
+sleep 300
+exit 1
