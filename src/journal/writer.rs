@@ -258,6 +258,7 @@ impl Writer {
     pub(super) fn recover(directory: PathBuf, kept: usize) -> (Self, Recovery, Option<(String, u64)>) {
         let (found, recovery) = files::recover(&directory);
         let newest = found.as_ref().map(|found| (found.name.clone(), found.records));
+        let untidy = found.as_ref().map(|found| found.name.clone());
         let desk = Arc::new(Desk::new(found, recovery.trouble.as_deref()));
         let writer = Self {
             desk,
@@ -265,7 +266,7 @@ impl Writer {
             open: None,
             spare: None,
             unsettled: false,
-            untidy: None,
+            untidy,
             kept,
             #[cfg(debug_assertions)]
             failpoint: super::failpoint::Failpoint::from_environment(),
@@ -281,6 +282,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut seen = 0;
         self.make_spare();
+        self.tidy_up();
         while let Some(next) = self.next(&mut seen) {
             let began = Instant::now();
             #[cfg(debug_assertions)]
@@ -303,7 +305,7 @@ impl Writer {
                 }
             }
         }
-        self.tidy_up();
+        // Old files are left to the next start: it may have begun already.
         if let Some(spare) = self.spare.take() {
             spare.discard();
         }
