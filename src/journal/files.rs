@@ -92,6 +92,10 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     if let Err(error) = ensure_directory(directory) {
         recovery.trouble = Some(format!("cannot make {}: {error}", directory.display()));
     }
+    // What an interrupted [`replace`] left.
+    for name in list(directory, FRESH).unwrap_or_default() {
+        let _ = fs::remove_file(directory.join(name));
+    }
     if let Err(error) = spare::recover(directory) {
         recovery.trouble.get_or_insert_with(|| format!("cannot recover a file in {}: {error}", directory.display()));
     }
@@ -137,12 +141,8 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     (None, recovery)
 }
 
-/// Removes the oldest episodes beyond the newest `kept`, never `current`, and what an interrupted [`replace`] left. A
-/// failure is left to the next time.
+/// Removes the oldest episodes beyond the newest `kept`, never `current`. A failure is left to the next time.
 pub(super) fn prune(directory: &Path, current: &str, kept: usize) {
-    for name in list(directory, FRESH).unwrap_or_default() {
-        let _ = fs::remove_file(directory.join(name));
-    }
     let Ok(names) = list(directory, SUFFIX) else { return };
     let surplus = names.len().saturating_sub(kept);
     for name in names.iter().take(surplus).filter(|name| *name != current) {
