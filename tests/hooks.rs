@@ -12,7 +12,7 @@ use spot_watchdog::daemon::executor::{Executor, Hand};
 use spot_watchdog::journal::Receipt;
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process, Run,
-    SourceName, StepName, Weight, Work,
+    SourceName, StepName, Undo, Weight, Work,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -127,6 +127,36 @@ async fn exit_status_0_is_done_and_another_is_not() {
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "exit status 3"));
     let ending = script(place.path(), "kill -SEGV $$", "").act(&given.job).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "killed by SIGSEGV"));
+}
+
+#[tokio::test]
+async fn a_hook_that_names_an_undo_is_put_back_by_it_and_its_proof_does_not_count() {
+    let place = tempfile::tempdir().unwrap();
+    let note = |word: &str| format!("echo {word} $SPOT_STEP $WHO >> ran; cat >> told");
+    let undo = script(place.path(), &note("back"), "");
+    fs::rename(place.path().join("hook.sh"), place.path().join("undo.sh")).unwrap();
+    let keys = format!(
+        "undo = ['{}', 'x']\nenvironment = {{ WHO = 'me' }}\nproof = {{ absent = '{}' }}",
+        place.path().join("undo.sh").display(),
+        place.path().join("ran").display()
+    );
+    let hook = script(place.path(), &note("out"), &keys);
+    assert_eq!((undo.puts_back(), hook.puts_back()), (Undo::Stay, Undo::PutBack));
+    let mut given = given(seconds(20.0));
+    assert_eq!(hook.act(&given.job).await.outcome, Outcome::Failed, "its proof does not hold");
+    given.job.run.work = Work::Undo;
+    let ending = hook.undo(&given.job).await;
+    assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, no proof asked for"));
+    assert_eq!(fs::read_to_string(place.path().join("ran")).unwrap(), "out save me\nback save me\n");
+    assert_eq!(
+        fs::read_to_string(place.path().join("told")).unwrap().lines().count(),
+        2,
+        "it is told of the notice too"
+    );
+    assert_eq!(undo.undo(&given.job).await.outcome, Outcome::Failed);
+    let found = script(place.path(), "", "undo = ['/no/such/program']").check(&Place::default()).await;
+    let errors: Vec<_> = found.iter().filter(|finding| finding.weight == Weight::Error).collect();
+    assert!(errors.len() == 1 && errors[0].sentence.contains("/no/such/program"), "{found:?}");
 }
 
 #[tokio::test]

@@ -70,23 +70,28 @@ fn findings(hook: &Hook) -> Vec<Finding> {
     });
     let program = settings.command.first().map_or("", String::as_str);
     let path = environment.get(OsStr::new("PATH")).map(|path| path.as_os_str());
-    match find_program(program, settings.working_directory.as_deref(), path) {
-        Ok(file) => match wrong_with_program(&file, user.as_ref()) {
-            Some(why) => say(Weight::Error, format!("{} {why}", file.display())),
-            None => {
-                say(Weight::Good, format!("{} can be run", file.display()));
-                let as_root = user.as_ref().map_or(rustix::process::geteuid().is_root(), |user| user.uid.is_root());
-                if as_root && let Some(open) = open_to_all(&file) {
-                    let sentence = format!(
-                        "{} is run as root, and anybody may change {} (chmod o-w it)",
-                        file.display(),
-                        open.display()
-                    );
-                    say(Weight::Warning, sentence);
+    let back = hook.back().and_then(|back| back.settings().command.first());
+    for (program, role) in [(Some(program), ""), (back.map(String::as_str), "its undo ")] {
+        let Some(program) = program else { continue };
+        match find_program(program, settings.working_directory.as_deref(), path) {
+            Ok(file) => match wrong_with_program(&file, user.as_ref()) {
+                Some(why) => say(Weight::Error, format!("{role}{} {why}", file.display())),
+                None => {
+                    say(Weight::Good, format!("{role}{} can be run", file.display()));
+                    let as_root = user.as_ref().map_or(rustix::process::geteuid().is_root(), |user| user.uid.is_root());
+                    if as_root && let Some(open) = open_to_all(&file) {
+                        let sentence = format!(
+                            "{} is run as root, and anybody may change {} (chmod o-w it)",
+                            file.display(),
+                            open.display()
+                        );
+                        say(Weight::Warning, sentence);
+                    }
                 }
-            }
-        },
-        Err(why) => say(Weight::Error, why),
+            },
+            Err(why) if role.is_empty() => say(Weight::Error, why),
+            Err(why) => say(Weight::Error, format!("its undo: {why}")),
+        }
     }
     let Some(proof) = &settings.proof else {
         let sentence = "it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there";

@@ -15,7 +15,7 @@ use super::{
     Action, BuildError, Clearance, Defaults, Job, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook,
     environment,
 };
-use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo};
+use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo, Work};
 use jiff::Timestamp;
 use nix::unistd::User;
 use schemars::JsonSchema;
@@ -37,7 +37,7 @@ pub const ROW: Row = Row {
     kind: "hook",
     summary: "runs a command and sees to its end",
     reach: Reach::Machine,
-    undo: Undo::Stay,
+    undo: Undo::PutBack,
     build,
     schema: || schemars::schema_for!(Settings),
     defaults: Defaults { needs: Duration::from_secs(5), retries: 1, repeat: true },
@@ -73,6 +73,10 @@ pub struct Settings {
     /// How long before its stop-by it is asked to end; no more than half of the time that it has.
     #[serde(default = "two_seconds")]
     pub grace: Span,
+    /// A command that puts back what this one did, when a notice is withdrawn or the machine survives; as the same user, in
+    /// the same directory and environment. Its exit status counts, the proof does not.
+    #[schemars(length(min = 1))]
+    pub undo: Option<Vec<String>>,
 }
 
 fn term() -> String {
@@ -89,6 +93,8 @@ pub struct Hook {
     settings: Arc<Settings>,
     stop_signal: rustix::process::Signal,
     ahead: Arc<Ahead>,
+    /// What puts back what this does.
+    back: Option<Arc<Self>>,
 }
 
 impl fmt::Debug for Hook {
@@ -114,6 +120,13 @@ impl Hook {
     /// The key that cannot be used, and why.
     pub fn new(settings: Settings) -> Result<Self, BuildError> {
         let wrong = |key: &str, message: String| BuildError { key: key.to_owned(), message };
+        let back = settings.undo.clone().map(|command| {
+            Self::new(Settings { command, proof: None, undo: None, ..settings.clone() }).map_err(|error| {
+                let key = if error.key == "command" { "undo".to_owned() } else { error.key };
+                BuildError { key, ..error }
+            })
+        });
+        let back = back.transpose()?.map(Arc::new);
         if settings.command.first().is_none_or(String::is_empty) {
             return Err(wrong("command", "the command is empty: name the program to run".to_owned()));
         }
@@ -131,12 +144,17 @@ impl Hook {
         let stop_signal = signal_named(&settings.stop_signal).ok_or_else(|| {
             wrong("stop-signal", format!("there is no signal `{}` (TERM, INT, USR1 …)", settings.stop_signal))
         })?;
-        Ok(Self { settings: Arc::new(settings), stop_signal, ahead: Arc::default() })
+        Ok(Self { settings: Arc::new(settings), stop_signal, ahead: Arc::default(), back })
     }
 
     /// Its settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The hook that puts back what this one does, where there is one.
+    pub fn back(&self) -> Option<&Self> {
+        self.back.as_deref()
     }
 
     fn program(&self) -> &str {
@@ -393,12 +411,23 @@ impl Action for Hook {
         Box::pin(self.run(job))
     }
 
-    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async { ending(Outcome::Failed, "a hook cannot be undone".to_owned()) })
+    fn puts_back(&self) -> Undo {
+        if self.back.is_some() { Undo::PutBack } else { Undo::Stay }
+    }
+
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        match &self.back {
+            Some(back) => Box::pin(back.run(job)),
+            None => Box::pin(std::future::ready(nothing_to_undo_with())),
+        }
     }
 
     fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending> {
-        Box::pin(self.take_back(job, process))
+        match (job.run.work, &self.back) {
+            (Work::Act, _) => Box::pin(self.take_back(job, process)),
+            (Work::Undo, Some(back)) => Box::pin(back.take_back(job, process)),
+            (Work::Undo, None) => Box::pin(std::future::ready(nothing_to_undo_with())),
+        }
     }
 
     /// Prepares a start once and lets it go: what that reads, of our own code and of the system's tables of users, is
@@ -436,6 +465,11 @@ impl Action for Hook {
 fn signs(job: &Job) -> Signs {
     let Surroundings { launcher, notice_file, .. } = &*job.surroundings;
     Signs::of(launcher.delegated.clone(), &job.briefing.episode, &job.run, notice_file)
+}
+
+/// Where the configuration has changed since the step was begun.
+fn nothing_to_undo_with() -> Ending {
+    ending(Outcome::Failed, "its configuration names no `undo` (any more)".to_owned())
 }
 
 fn ending(outcome: Outcome, detail: String) -> Ending {
@@ -476,6 +510,8 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         assert_eq!(refusal("command = []").0, "command");
         assert_eq!(refusal("command = ['']").0, "command");
+        assert_eq!(refusal("command = ['x']\nundo = []").0, "undo");
+        assert_eq!(refusal("command = ['x']\nundo = ['']").0, "undo");
         assert!(refusal("command = 'x'").1.contains("sequence"));
         assert_eq!(refusal("command = ['x']\ngrace = 2").0, "grace");
         assert!(refusal("command = ['x']\ngrace = '2'").1.contains("\"3s\""));
@@ -504,6 +540,7 @@ mod tests {
             "grace",
             "proof",
             "stop-signal",
+            "undo",
             "user",
             "working-directory",
         ];

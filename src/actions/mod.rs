@@ -10,7 +10,9 @@ pub mod aws;
 pub mod cgroup;
 pub mod check_hook;
 pub mod environment;
+pub mod haproxy;
 pub mod hook;
+pub mod http;
 pub mod kin;
 pub mod launch;
 pub mod open_files;
@@ -23,7 +25,7 @@ pub mod target_group;
 pub use output::Output;
 pub use process::Remainders;
 
-use crate::model::{Briefing, Ending, Finding, Process, Run, StepName};
+use crate::model::{Briefing, Ending, Finding, Process, Run, StepName, Undo};
 use futures_util::FutureExt;
 use futures_util::future::Shared;
 use std::borrow::Cow;
@@ -47,6 +49,11 @@ pub trait Action: Debug + Send + Sync {
     /// Does the step. It is called while the run's record is on its way to disk, and does nothing that can be seen before
     /// [`Clearance::given`] has returned. `Ending::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
+
+    /// Whether there is anything to put back, as this step is configured. It is asked of kinds that can ([`Row::undo`]).
+    fn puts_back(&self) -> Undo {
+        Undo::PutBack
+    }
 
     /// Puts back what [`Action::act`] did; it waits for its clearance too.
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
@@ -267,8 +274,8 @@ pub struct Row {
     pub summary: &'static str,
     /// Whether it reaches beyond this machine.
     pub reach: Reach,
-    /// Whether it can be undone.
-    pub undo: crate::model::Undo,
+    /// Whether it can be undone; a step of this kind may still have nothing to put back ([`Action::puts_back`]).
+    pub undo: Undo,
     /// Builds the action from the keys of its `[[step]]` that are its own.
     pub build: fn(toml::Table) -> Result<Arc<dyn Action>, BuildError>,
     /// The JSON schema of its own keys.
@@ -330,4 +337,4 @@ impl schemars::JsonSchema for Span {
 }
 
 /// Every kind of action.
-pub const ROWS: &[Row] = &[hook::ROW, target_group::ROW];
+pub const ROWS: &[Row] = &[hook::ROW, target_group::ROW, haproxy::ROW, http::ROW];

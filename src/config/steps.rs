@@ -10,7 +10,7 @@ use super::start::Start;
 use super::value;
 use super::wrong::{Place, Wrongs, hint, nearest, shown, worded};
 use crate::actions::{BuildError, Row};
-use crate::model::{NoticeKind, Rerun, Step, StepName};
+use crate::model::{NoticeKind, Rerun, Step, StepName, Undo};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -104,6 +104,11 @@ impl Steps {
     }
 
     fn push(&mut self, step: Step, row: &Row, action: std::sync::Arc<dyn crate::actions::Action>) {
+        let undo = match step.undo {
+            Undo::PutBack => action.puts_back(),
+            Undo::Stay => Undo::Stay,
+        };
+        let step = Step { undo, ..step };
         self.settings.push(StepSetting { name: step.name.clone(), kind: row.kind, reach: row.reach, action });
         self.steps.push(step);
     }

@@ -87,8 +87,8 @@ static ROWS: &[Row] = &[
     },
 ];
 
-/// The real hook, as the shipped file shows it; its load balancer is that of [`ROWS`], for builds without one.
-static REAL_ROWS: &[Row] = &[actions::hook::ROW, ROWS[1]];
+/// The real kinds, as the shipped file shows them; the target group is that of [`ROWS`], for builds without one.
+static REAL_ROWS: &[Row] = &[actions::hook::ROW, ROWS[1], actions::haproxy::ROW, actions::http::ROW];
 
 /// A start in an empty directory, with a configuration file if there is a text for it.
 struct Scene {
@@ -167,7 +167,7 @@ fn the_shipped_file_is_a_configuration_with_and_without_its_examples() {
     assert_eq!(settings.policy.steps, []);
     assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
     let settings = scene(&shipped_whole()).real();
-    assert_eq!(settings.steps.len(), 3);
+    assert_eq!(settings.steps.len(), REAL_ROWS.len() + 1, "one of each kind, and a second hook");
     assert_eq!(settings.warnings, []);
 }
 
@@ -219,9 +219,11 @@ fn the_example_step_shows_the_defaults_of_a_hook() {
     let example = &scene(&shipped_whole()).real().policy.steps[0];
     let short = "[[step]]\nname = \"checkpoint\"\nkind = \"hook\"\ncommand = [\"x\"]\n";
     let plain = &scene(short).real().policy.steps[0];
-    let expected = Step { timeout: example.timeout, hold_until_left: example.hold_until_left, ..plain.clone() };
+    let Step { timeout, hold_until_left, undo, .. } = *example;
+    let expected = Step { timeout, hold_until_left, undo, ..plain.clone() };
     assert_eq!(*example, expected);
-    assert_eq!((plain.timeout, plain.hold_until_left), (None, None));
+    assert_eq!((plain.timeout, plain.hold_until_left, plain.undo), (None, None, Undo::Stay));
+    assert_eq!(undo, Undo::PutBack, "it names a command for it");
 }
 
 #[test]

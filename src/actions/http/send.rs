@@ -1,0 +1,328 @@
+//! The action: sends its request on a notice, insists where that can do no harm, and sends its undo.
+
+use super::exchange::{Answer, Tls, Trouble, connect, exchange, load_roots};
+use super::template::Field;
+use super::{Request, address};
+use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo, Weight};
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+/// How long before its stop-by a run says what became of it, rather than be cut off without a word.
+const LAST_WORD: Duration = Duration::from_millis(150);
+
+/// The rest between two tries.
+const REST: Duration = Duration::from_millis(250);
+
+/// How long it is tried again: what restarts is back by then, and what comes after us needs its time too.
+const INSISTING: Duration = Duration::from_secs(10);
+
+/// The most characters of an answer's body that are shown.
+const WORDS: usize = 120;
+
+/// The subject of findings; who asks knows the step's name, and puts it there.
+const SUBJECT: &str = "http";
+
+/// The action.
+#[derive(Debug)]
+pub(super) struct Http {
+    there: Request,
+    back: Option<Request>,
+    tls: OnceCell<Tls>,
+}
+
+/// What an undo needs to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Sent {
+    /// Whether the request may have done something.
+    may_have_worked: bool,
+}
+
+/// How far it came, for the sentence that ends it whenever that is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Way {
+    /// Whether a request is out, and unanswered.
+    waiting: bool,
+    /// Whether one may have done something.
+    may_have_worked: bool,
+    /// What went wrong last.
+    last: Option<Miss>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Miss {
+    Trouble(Trouble),
+    Answer(Answer),
+}
+
+impl Http {
+    pub(super) fn new(there: Request, back: Option<Request>) -> Self {
+        Self { there, back, tls: OnceCell::new() }
+    }
+
+    /// The request, until it worked, cannot work, or time is up.
+    async fn send(&self, request: &Request, job: &Job) -> (Outcome, String, Way) {
+        let way = Mutex::new(Way::default());
+        let ended = tokio::select! {
+            biased;
+            ended = self.insist(request, job, &way) => Some(ended),
+            () = job.stop_by.reached(LAST_WORD) => None,
+        };
+        let way = way.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (outcome, detail) = match (ended, &way.last) {
+            (Some(Ok(status)), _) => (Outcome::Done, format!("{request}: {status}")),
+            (Some(Err(())), last) => (Outcome::Failed, said(request, last.as_ref())),
+            (None, _) if way.waiting => {
+                (Outcome::TimedOut, format!("{request}: it had not answered when time ran out"))
+            }
+            (None, last) => (Outcome::TimedOut, said(request, last.as_ref())),
+        };
+        (outcome, detail, way)
+    }
+
+    async fn insist(&self, request: &Request, job: &Job, way: &Mutex<Way>) -> Result<u16, ()> {
+        let until = Instant::now() + INSISTING;
+        loop {
+            let miss = match self.send_once(request, job, way).await {
+                Ok(answer) if request.expects(answer.status) => {
+                    note(way, |way| way.may_have_worked = true);
+                    return Ok(answer.status);
+                }
+                Ok(answer) => {
+                    // What the other side found wrong with it was not done (RFC 9110, 15.5); all else is not known.
+                    let refused = (400..500).contains(&answer.status);
+                    note(way, |way| way.may_have_worked |= !refused);
+                    Miss::Answer(answer)
+                }
+                Err(trouble) => {
+                    note(way, |way| way.may_have_worked |= trouble.was_sent());
+                    Miss::Trouble(trouble)
+                }
+            };
+            let again = match &miss {
+                Miss::Trouble(trouble) => trouble.may_pass() && (!trouble.was_sent() || request.may_be_repeated()),
+                Miss::Answer(answer) => {
+                    request.may_be_repeated() && (answer.status == 429 || (500..600).contains(&answer.status))
+                }
+            };
+            note(way, |way| (way.last, way.waiting) = (Some(miss), false));
+            if !again || Instant::now() + REST >= until {
+                return Err(());
+            }
+            sleep(REST).await;
+        }
+    }
+
+    async fn send_once(&self, request: &Request, job: &Job, way: &Mutex<Way>) -> Result<Answer, Trouble> {
+        let value = |field| value(field, job);
+        let url = address(&request.url.filled(value)).map_err(|why| Trouble::Unknown(format!("its URL {why}")))?;
+        let body = request.body.as_ref().map(|body| body.filled(value)).unwrap_or_default();
+        let tls = self.tls(&url).await?;
+        let sending = || note(way, |way| (way.waiting, way.may_have_worked) = (true, true));
+        let before = note(way, |way| way.may_have_worked);
+        let answer = exchange((&request.method, &url), &request.headers, body, tls, sending).await;
+        // Whether it worked is known better now.
+        note(way, |way| (way.waiting, way.may_have_worked) = (false, before));
+        answer
+    }
+
+    async fn tls(&self, url: &Url) -> Result<Option<Tls>, Trouble> {
+        if url.scheme() != "https" {
+            return Ok(None);
+        }
+        let loaded = self.tls.get_or_try_init(|| async {
+            let loading = tokio::task::spawn_blocking(load_roots).await;
+            loading.unwrap_or_else(|_| Err(Trouble::NoRoots("they could not be read".to_owned())))
+        });
+        loaded.await.cloned().map(Some)
+    }
+
+    async fn go(&self, job: &Job) -> Ending {
+        let (outcome, detail, way) = self.send(&self.there, job).await;
+        let sent = Sent { may_have_worked: way.may_have_worked };
+        let undo_with = self.back.as_ref().and_then(|_| serde_json::to_value(sent).ok());
+        Ending { outcome, detail, left_over: 0, undo_with }
+    }
+
+    async fn come_back(&self, job: &Job) -> Ending {
+        let Some(back) = &self.back else {
+            return ending(Outcome::Failed, "its configuration names no `undo` (any more)".to_owned());
+        };
+        let mut noted = Vec::new();
+        for told in &job.undo_with {
+            match serde_json::from_value::<Sent>(told.clone()) {
+                Ok(sent) => noted.push(sent),
+                Err(_) => tracing::warn!("what an earlier run noted for its undo cannot be read, and is passed over"),
+            }
+        }
+        // A run of which we lost sight told nothing, and may have done it.
+        if !noted.is_empty() && noted.iter().all(|sent| !sent.may_have_worked) {
+            return ending(Outcome::Done, format!("nothing to put back: no {} was taken", self.there));
+        }
+        let (outcome, detail, _) = self.send(back, job).await;
+        let detail = if outcome == Outcome::Done { detail } else { format!("not put back: {detail}") };
+        ending(outcome, detail)
+    }
+
+    async fn look(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let mut say = |weight, sentence: String| found.push(Finding::new(weight, SUBJECT, sentence));
+        let mut seen: Vec<&str> = Vec::new();
+        for request in std::iter::once(&self.there).chain(&self.back) {
+            if seen.contains(&request.shown.as_str()) {
+                continue;
+            }
+            seen.push(&request.shown);
+            // Nothing is sent: any request may change something.
+            let reached = match address(&request.shown) {
+                Ok(url) => match connect(&url).await {
+                    Ok(_) => self.tls(&url).await.map(|_| url),
+                    Err(trouble) => Err(trouble),
+                },
+                Err(why) => Err(Trouble::Unknown(why.to_owned())),
+            };
+            match reached {
+                Ok(url) => {
+                    say(Weight::Good, format!("{} takes connections; the request itself is not tried", request.shown));
+                    if url.scheme() == "http" && !is_near(&url) && request.headers.values().any(|it| it.is_sensitive())
+                    {
+                        let sentence = "its headers go over the network in clear text (https:// would hide them)";
+                        say(Weight::Warning, format!("{}: {sentence}", request.shown));
+                    }
+                }
+                Err(trouble) => say(Weight::Error, trouble.at(&request.shown).to_string()),
+            }
+        }
+        if self.back.is_none() {
+            let sentence = "it has no `undo`, so what it does stays when a notice is withdrawn or the machine survives";
+            say(Weight::Note, sentence.to_owned());
+        }
+        found
+    }
+}
+
+/// Whether an address is on this machine.
+fn is_near(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn value(field: Field, job: &Job) -> String {
+    let briefing = &job.briefing;
+    match field {
+        Field::Notice => serde_json::to_string(briefing).unwrap_or_default(),
+        Field::Episode => briefing.episode.to_string(),
+        Field::Source => briefing.source.to_string(),
+        Field::NoticeKind => briefing.notice_kind.to_string(),
+        Field::Action => briefing.action.to_string(),
+        Field::InstanceId => briefing.instance_id.to_string(),
+        Field::Deadline => briefing.deadline.to_string(),
+        Field::SecondsLeft => job.stop_by.now().saturating_duration_since(Instant::now()).as_secs().to_string(),
+        Field::Detail => briefing.detail.clone(),
+        Field::Step => job.run.step.to_string(),
+        Field::Attempt => job.run.attempt.to_string(),
+    }
+}
+
+fn said(request: &Request, last: Option<&Miss>) -> String {
+    match last {
+        Some(Miss::Trouble(trouble)) => format!("{request}: {}", trouble.at(&request.shown)),
+        Some(Miss::Answer(answer)) => {
+            let status = answer.status;
+            let why = match status {
+                300..=399 => " (a redirect, which is not followed: name the address itself)",
+                401 | 403 => " (it wants other credentials: see `headers`)",
+                404 => " (nothing is there by this path)",
+                405 => " (it wants another `method`)",
+                429 => " (it is asked too often)",
+                _ => "",
+            };
+            let words = words(request, &answer.body);
+            let words = if words.is_empty() { words } else { format!(": {words}") };
+            format!("{request}: it answered {status}{why}{words}")
+        }
+        None => format!("{request}: nothing was sent when time ran out"),
+    }
+}
+
+/// The first words of an answer, without what we sent in confidence: some servers repeat it.
+fn words(request: &Request, body: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for value in request.headers.values().filter(|value| value.is_sensitive()) {
+        if let Ok(secret) = value.to_str() {
+            for part in secret.split_whitespace().filter(|part| part.len() > 3) {
+                text = text.replace(part, "…");
+            }
+        }
+    }
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut shown: String = crate::actions::output::printable(line.as_bytes()).chars().take(WORDS + 1).collect();
+    if shown.chars().count() > WORDS {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
+}
+
+fn note<T>(way: &Mutex<Way>, write: impl FnOnce(&mut Way) -> T) -> T {
+    write(&mut way.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn ending(outcome: Outcome, detail: String) -> Ending {
+    Ending { outcome, detail, left_over: 0, undo_with: None }
+}
+
+impl Action for Http {
+    fn describe(&self) -> String {
+        format!("sends {}", self.there)
+    }
+
+    fn puts_back(&self) -> Undo {
+        if self.back.is_some() { Undo::PutBack } else { Undo::Stay }
+    }
+
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async {
+            job.clearance.given().await;
+            self.go(job).await
+        })
+    }
+
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async {
+            job.clearance.given().await;
+            self.come_back(job).await
+        })
+    }
+
+    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+        let detail = "we ended while it ran, and cannot know whether the request was taken".to_owned();
+        Box::pin(std::future::ready(ending(Outcome::Lost, detail)))
+    }
+
+    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
+        Box::pin(async {
+            // Root certificates are read now, and not in the notice.
+            for request in std::iter::once(&self.there).chain(&self.back) {
+                if let Ok(url) = address(&request.shown)
+                    && let Err(trouble) = self.tls(&url).await
+                {
+                    tracing::warn!("{}", trouble.at(&request.shown));
+                }
+            }
+        })
+    }
+
+    fn warmth(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
+        Box::pin(self.look())
+    }
+}
