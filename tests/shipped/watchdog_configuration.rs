@@ -46,6 +46,7 @@ pub(crate) fn names_shipped_hooks(configuration: &str) {
     assert!(!hooks.is_empty());
     for step in hooks {
         let program = step["command"][0].as_str().unwrap();
+        assert!(step.get("undo").is_none_or(|undo| undo[0].as_str() == Some(program)), "{program}");
         let name = program.strip_prefix("/usr/local/share/spot-watchdog/hooks/").unwrap();
         let hook = root().join("config/hooks").join(name);
         assert_eq!(

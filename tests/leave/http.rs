@@ -1,0 +1,175 @@
+//! The `http` action against servers that answer well, badly, and not at all.
+
+use crate::played::{PlayedServer, Says, reply};
+use crate::{LONG, action, job, undo_of};
+use spot_watchdog::actions::Action;
+use spot_watchdog::model::{Ending, Outcome, Undo, Weight, Work};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+fn is(ending: &Ending, outcome: Outcome, words: &str) {
+    assert!(ending.outcome == outcome && ending.detail.contains(words), "{ending:?}, not {outcome}: {words}");
+}
+
+async fn act(action: &Arc<dyn Action>, left: Duration) -> Ending {
+    action.act(&job(Work::Act, left)).await
+}
+
+/// The head of a request without its first line, in lower case and sorted, and its body.
+fn parts(request: &str) -> (String, Vec<String>, String) {
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
+    let first = lines.next().unwrap().to_owned();
+    let mut headers: Vec<String> = lines.map(str::to_lowercase).collect();
+    headers.sort();
+    (first, headers, body.to_owned())
+}
+
+#[tokio::test]
+async fn the_request_is_what_was_written_with_the_notice_filled_in() {
+    let server = PlayedServer::start(|_| reply("200 OK", "")).await;
+    let keys = format!(
+        "url = '{}/leave/{{{{instance-id}}}}?why={{{{detail}}}}'\nmethod = 'PUT'\nheaders = {{ X-Token = 'abc' }}\n\
+         body = '{{\"all\": {{{{notice}}}}, \"why\": \"{{{{detail}}}}\", \"try\": {{{{attempt}}}}}}'\n\
+         undo = {{ url = '{}/back', method = 'DELETE' }}",
+        server.url, server.url
+    );
+    let leave = action("http", &keys);
+    assert_eq!(leave.puts_back(), Undo::PutBack);
+    let ending = act(&leave, LONG).await;
+    assert_eq!((ending.outcome, &ending.detail), (Outcome::Done, &format!("PUT to {}: 200", server.url)));
+    let (first, headers, body) = parts(&server.asked.all()[0]);
+    assert_eq!(first, "PUT /leave/i-0abc?why=it%20is%20%22taken%22 HTTP/1.1");
+    let host = server.url.strip_prefix("http://").unwrap();
+    assert_eq!(
+        headers,
+        [
+            "connection: close".to_owned(),
+            format!("content-length: {}", body.len()),
+            "content-type: application/json".to_owned(),
+            format!("host: {host}"),
+            format!("user-agent: spot-watchdog/{}", env!("CARGO_PKG_VERSION")),
+            "x-token: abc".to_owned(),
+        ]
+    );
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&body["why"], &body["try"]), (&"it is \"taken\"".into(), &1.into()));
+    assert_eq!((&body["all"]["notice-kind"], &body["all"]["instance-id"]), (&"interruption".into(), &"i-0abc".into()));
+
+    let ending_of_undo = leave.undo(&undo_of(&ending)).await;
+    is(&ending_of_undo, Outcome::Done, "DELETE to");
+    let (first, headers, body) = parts(&server.asked.all()[1]);
+    assert_eq!((first.as_str(), body.as_str()), ("DELETE /back HTTP/1.1", ""));
+    assert!(headers.contains(&"x-token: abc".to_owned()), "{headers:?}");
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_tried_again_and_nothing_else_is() {
+    for (method, status, wanted, outcome) in [
+        ("PUT", "503 Service Unavailable", 3, Outcome::Done),
+        ("DELETE", "429 Too Many Requests", 3, Outcome::Done),
+        ("POST", "503 Service Unavailable", 1, Outcome::Failed),
+        ("PATCH", "500 Internal Server Error", 1, Outcome::Failed),
+        ("PUT", "400 Bad Request", 1, Outcome::Failed),
+        ("PUT", "302 Found", 1, Outcome::Failed),
+    ] {
+        let tries = AtomicUsize::new(0);
+        let server = PlayedServer::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => reply(status, "not now"),
+            1 => Says::Nothing,
+            _ => reply("204 No Content", ""),
+        })
+        .await;
+        let leave = action("http", &format!("url = '{}/'\nmethod = '{method}'", server.url));
+        let ending = act(&leave, LONG).await;
+        assert_eq!(ending.outcome, outcome, "{method} {status}: {ending:?}");
+        assert_eq!(server.asked.all().len(), wanted, "{method} {status}");
+        if outcome == Outcome::Failed {
+            is(&ending, outcome, &format!("it answered {}", &status[..3]));
+            is(&ending, outcome, ": not now");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_has_nothing_to_undo_and_what_may_have_been_taken_has() {
+    for (says, undone) in
+        [(reply("403 Forbidden", ""), false), (reply("500 Oh", ""), true), (Says::Nothing, true), (Says::Hangs, true)]
+    {
+        let said = says.clone();
+        let server =
+            PlayedServer::start(move |it| if it.contains(" /back ") { reply("200 OK", "") } else { said.clone() })
+                .await;
+        let keys = format!("url = '{}/leave'\nundo = {{ url = '{}/back' }}", server.url, server.url);
+        let leave = action("http", &keys);
+        let ending = act(&leave, Duration::from_secs(1)).await;
+        assert_ne!(ending.outcome, Outcome::Done, "{says:?}");
+        let back = leave.undo(&undo_of(&ending)).await;
+        assert_eq!((back.outcome, server.asked.count(" /back ") == 1), (Outcome::Done, undone), "{says:?}: {back:?}");
+    }
+    // Where we were killed in the middle, nobody knows.
+    let server = PlayedServer::start(|_| reply("200 OK", "")).await;
+    let leave = action("http", &format!("url = '{0}/leave'\nundo = {{ url = '{0}/back' }}", server.url));
+    is(&leave.undo(&job(Work::Undo, LONG)).await, Outcome::Done, ": 200");
+    let none = action("http", &format!("url = '{}/leave'", server.url));
+    assert_eq!(none.puts_back(), Undo::Stay);
+    is(&none.undo(&job(Work::Undo, LONG)).await, Outcome::Failed, "names no `undo`");
+}
+
+#[tokio::test]
+async fn each_trouble_has_its_sentence_and_ends_in_time() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let hanging = PlayedServer::start(|_| Says::Hangs).await;
+    let garbage = PlayedServer::start(|_| Says::Bytes("220 mail.example ESMTP\r\n".to_owned())).await;
+    let silent = PlayedServer::start(|_| Says::Nothing).await;
+    let mut sentences = std::collections::BTreeSet::new();
+    for (url, outcome, words) in [
+        (format!("http://{nobody}/"), Outcome::TimedOut, "nobody listens at"),
+        (hanging.url.clone(), Outcome::TimedOut, "it had not answered when time ran out"),
+        (garbage.url.clone(), Outcome::Failed, "gave no HTTP answer"),
+        (silent.url.clone(), Outcome::Failed, "gave no HTTP answer"),
+        (garbage.url.replace("http:", "https:"), Outcome::Failed, "no TLS with https://127.0.0.1"),
+    ] {
+        let began = Instant::now();
+        let leave = action("http", &format!("url = '{url}'"));
+        let ending = act(&leave, Duration::from_secs(2)).await;
+        // Without root certificates nothing can be said of anybody's.
+        if !ending.detail.contains("no root certificates") {
+            is(&ending, outcome, words);
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "{url}: {:?}", began.elapsed());
+        sentences.insert(ending.detail);
+    }
+    assert_eq!(sentences.len(), 5, "{sentences:?}");
+}
+
+#[tokio::test]
+async fn nothing_that_was_sent_in_confidence_is_shown_and_no_answer_is_too_long() {
+    let echo = PlayedServer::start(|request| reply("401 Unauthorized", &format!("no: {request}"))).await;
+    let keys = format!("url = '{}/hunter2?k=hunter2'\nheaders = {{ Authorization = 'Bearer swordfish' }}", echo.url);
+    let leave = action("http", &keys);
+    let ending = act(&leave, LONG).await;
+    is(&ending, Outcome::Failed, "it answered 401 (it wants other credentials: see `headers`)");
+    assert!(!ending.detail.contains("swordfish"), "{ending:?}");
+    assert!(!format!("{leave:?}{}", leave.describe()).contains("hunter2"));
+
+    let flood = PlayedServer::start(|_| Says::Floods("HTTP/1.1 500 Oh\r\n\r\nmore ".to_owned())).await;
+    let began = Instant::now();
+    let ending = act(&action("http", &format!("url = '{}'", flood.url)), LONG).await;
+    is(&ending, Outcome::Failed, "it answered 500: more xxx");
+    assert!(ending.detail.chars().count() < 250 && began.elapsed() < Duration::from_secs(10), "{ending:?}");
+}
+
+#[tokio::test]
+async fn check_sends_nothing_and_says_what_it_can() {
+    let server = PlayedServer::start(|_| reply("200 OK", "")).await;
+    let leave = action("http", &format!("url = '{}/x'", server.url));
+    let found = leave.check(&Default::default()).await;
+    let weights: Vec<Weight> = found.iter().map(|finding| finding.weight).collect();
+    assert_eq!(weights, [Weight::Good, Weight::Note], "{found:?}");
+    assert_eq!(server.asked.all(), Vec::<String>::new());
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let found = action("http", &format!("url = 'http://{nobody}'\nundo = {{}}")).check(&Default::default()).await;
+    assert!(found.len() == 1 && found[0].weight == Weight::Error, "{found:?}");
+}
