@@ -116,6 +116,24 @@ fn steps_of_a_file_wait_for_a_yes() {
 }
 
 #[test]
+fn a_hook_that_can_put_back_what_it_did_does_so_after_its_rehearsal() {
+    let desk = Desk::new();
+    let leave = desk.script("leave.sh", "echo out >> told");
+    let back = desk.script("back.sh", "echo \"back $SPOT_REHEARSAL\" >> told");
+    let configuration = format!(
+        "[[step]]\nname = \"leave\"\nkind = \"hook\"\ncommand = [{leave:?}]\nundo = [{back:?}]\nworking-directory = {:?}\n",
+        desk.path("")
+    );
+    fs::write(desk.path("watchdog.toml"), configuration).unwrap();
+    let output = desk.rehearse(&["--config", "watchdog.toml", "--yes"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("what the steps changed is put back"), "{told}");
+    assert_eq!(fs::read_to_string(desk.path("told")).unwrap(), "out\nback 1\n", "{told}");
+    assert!(!told.contains("NOT put back"), "{told}");
+}
+
+#[test]
 #[cfg(feature = "aws")]
 fn what_reaches_outside_is_only_checked_and_says_what_would_not_work() {
     let desk = Desk::new();

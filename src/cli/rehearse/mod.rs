@@ -5,7 +5,8 @@
 //! episode behind and stops no training loop that watches for the real file. What is told at the end is read from the
 //! rehearsal's journal, as a restart would read it.
 //!
-//! A live rehearsal then takes the notice back and waits until what the steps left outside is put back.
+//! Where steps have changed something, outside in a live one or by a hook with an `undo`, the notice is then taken back, and
+//! it is waited until all of it is put back.
 
 mod progress;
 mod verdict;
@@ -22,7 +23,7 @@ use crate::daemon::state_dir::StateDir;
 use crate::daemon::{Daemon, Keeping, Outfit};
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
 use crate::journal::{Journal, Record};
-use crate::model::{Event, Input, Moment, NoticeKind, Outcome, Signal, Spoken, StepName, Work};
+use crate::model::{Event, Input, Moment, NoticeKind, Outcome, Signal, Spoken, StepName, Undo, Work};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
@@ -136,7 +137,7 @@ fn may_begin(settings: &Settings, args: &RehearseArgs) -> Result<(), Exit> {
 struct Played {
     /// Nothing where somebody stopped it.
     verdict: Option<Verdict>,
-    /// What was done outside and not put back: a step, and why.
+    /// What was changed and not put back: a step, and why.
     left: Vec<(StepName, String)>,
 }
 
@@ -164,12 +165,12 @@ async fn play(
     });
     let policy = settings.policy.clone();
     let kinds = settings.steps.iter().map(|step| (step.name.clone(), step.kind)).collect();
-    let outside: Vec<StepName> = settings
-        .steps
-        .iter()
-        .filter(|step| args.live && step.reach == Reach::Outside)
-        .map(|step| step.name.clone())
-        .collect();
+    // What is only checked changes nothing; what is run on this machine is asked to put back where it can.
+    let changing = settings.steps.iter().zip(&policy.steps).filter(|(setting, step)| match setting.reach {
+        Reach::Outside => args.live,
+        Reach::Machine => step.undo == Undo::PutBack,
+    });
+    let changing: Vec<StepName> = changing.map(|(_, step)| step.name.clone()).collect();
     let outfit = Outfit {
         settings: Settings { listen: vec![free_address()?], ..settings },
         keeping: Keeping::Directory(StateDir::take(place.path())?),
@@ -191,9 +192,9 @@ async fn play(
 
     let until = Instant::now() + args.notice + GIVE_UP;
     let mut stopped = follow(&board, &inputs, &mut progress, until, is_over).await;
-    if !outside.is_empty() && stopped != Followed::Interrupted {
+    if !changing.is_empty() && stopped != Followed::Interrupted {
         emulator.withdraw();
-        progress.say("the notice is taken back; in some 20 s that is believed, and what was done outside is put back");
+        progress.say("the notice is taken back; in some 20 s that is believed, and what the steps changed is put back");
         stopped = follow(&board, &inputs, &mut progress, Instant::now() + COME_BACK, is_closed).await;
     }
     let _ = inputs.send(Input::Signalled { signal: Signal::Restart }).await;
@@ -206,16 +207,16 @@ async fn play(
     drop(journal);
     let verdict =
         (stopped != Followed::Interrupted).then(|| Verdict::of(&recovery.records, &policy, &kinds, given, args.notice));
-    Ok(Played { verdict, left: not_put_back(&recovery.records, &outside) })
+    Ok(Played { verdict, left: not_put_back(&recovery.records, &changing) })
 }
 
 /// Which of these steps were begun and never put back, and why.
-fn not_put_back(records: &[Record], outside: &[StepName]) -> Vec<(StepName, String)> {
+fn not_put_back(records: &[Record], changing: &[StepName]) -> Vec<(StepName, String)> {
     let mut left: BTreeMap<&StepName, String> = BTreeMap::new();
     for record in records {
         #[expect(clippy::wildcard_enum_match_arm, reason = "only runs leave something, or put it back")]
         match &record.event {
-            Event::StepStarted { run, .. } if run.work == Work::Act && outside.contains(&run.step) => {
+            Event::StepStarted { run, .. } if run.work == Work::Act && changing.contains(&run.step) => {
                 left.insert(&run.step, "it was not tried".to_owned());
             }
             Event::StepEnded { run, ending } if run.work == Work::Undo => match ending.outcome {
