@@ -9,12 +9,12 @@ use spot_watchdog::emulators::aws::Script;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The step of a shipped example that leaves, with other places. What comes after it is tried elsewhere.
-fn example(name: &str, places: &[(&str, &str)]) -> String {
+pub(crate) fn example(name: &str, places: &[(&str, &str)]) -> String {
     let text = fs::read_to_string(root().join("config/examples").join(name)).unwrap();
     let (mut text, _) =
         text.split_once("# Then let the open requests finish.").map(|(a, b)| (a.to_owned(), b)).unwrap();
@@ -55,7 +55,7 @@ fn play(configuration: &str, out: impl Fn() -> bool, back: impl Fn() -> bool) ->
 }
 
 /// Runs a server of the test's on a thread of its own.
-fn serve(answers: impl Fn(&str) -> Says + Send + Sync + 'static) -> (String, Asked) {
+pub(crate) fn serve(answers: impl Fn(&str) -> Says + Send + Sync + 'static) -> (String, Asked) {
     let (started, server) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -5,9 +5,11 @@
 #![expect(clippy::disallowed_methods, reason = "what is waited for happens in other processes")]
 
 mod examples;
+mod goes_wrong;
 mod haproxy;
 mod haproxy_played;
 mod http;
+mod load;
 mod played;
 mod proxy;
 #[expect(dead_code, reason = "other tests play longer stories with it")]

@@ -2,6 +2,7 @@
 //! sockets, so that nothing depends on free ports; and all of it ends with the test.
 
 use crate::stand::wait_for;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -24,6 +25,8 @@ pub(crate) struct Proxy {
 struct Held {
     free: Mutex<bool>,
     told: Condvar,
+    /// Servers that have ended, and answer nothing any more.
+    gone: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Proxy {
@@ -37,14 +40,7 @@ impl Proxy {
         let directory = TempDir::with_prefix("haproxy-").unwrap();
         let held = Arc::new(Held::default());
         for server in ["gpu1", "gpu2"] {
-            let listener = UnixListener::bind(directory.path().join(server)).unwrap();
-            let held = Arc::clone(&held);
-            thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    let held = Arc::clone(&held);
-                    thread::spawn(move || serve(stream, server, &held));
-                }
-            });
+            listen(directory.path(), server, &held);
         }
         let here = directory.path().display();
         let configuration = format!(
@@ -85,13 +81,20 @@ impl Proxy {
 
     /// One request through it: which server answered.
     pub(crate) fn get(&self, path: &str) -> String {
+        self.try_get(path).unwrap_or_else(|answer| panic!("{answer}"))
+    }
+
+    /// One request through it: which server answered, or what came instead.
+    pub(crate) fn try_get(&self, path: &str) -> Result<String, String> {
         let mut stream = UnixStream::connect(self.socket("web")).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
+            Some(_) | None => Err(answer),
+        }
     }
 
     /// Who answers twenty requests, each name once.
@@ -128,6 +131,18 @@ impl Proxy {
         line.split(',').nth(4).unwrap().parse().unwrap()
     }
 
+    /// Ends a server as a machine ends: nothing new reaches it, and what it still works on is never answered.
+    pub(crate) fn end_server(&self, server: &'static str) {
+        fs::remove_file(self.directory.path().join(server)).unwrap();
+        self.held.gone.lock().unwrap().insert(server);
+    }
+
+    /// Starts it again.
+    pub(crate) fn start_server(&self, server: &'static str) {
+        self.held.gone.lock().unwrap().remove(server);
+        listen(self.directory.path(), server, &self.held);
+    }
+
     /// Lets the slow requests end.
     pub(crate) fn let_go(&self) {
         *self.held.free.lock().unwrap() = true;
@@ -143,6 +158,17 @@ impl Drop for Proxy {
     }
 }
 
+fn listen(directory: &Path, server: &'static str, held: &Arc<Held>) {
+    let listener = UnixListener::bind(directory.join(server)).unwrap();
+    let held = Arc::clone(held);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let held = Arc::clone(&held);
+            thread::spawn(move || serve(stream, server, &held));
+        }
+    });
+}
+
 fn serve(mut stream: UnixStream, name: &str, held: &Held) {
     let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -154,6 +180,13 @@ fn serve(mut stream: UnixStream, name: &str, held: &Held) {
     if String::from_utf8_lossy(&request).lines().next().is_some_and(|line| line.contains("/slow")) {
         let free = held.free.lock().unwrap();
         let _free = held.told.wait_while(free, |free| !*free).unwrap();
+    }
+    if String::from_utf8_lossy(&request).starts_with("GET /work") {
+        // Long enough for the server to end meanwhile.
+        thread::sleep(Duration::from_millis(40));
+    }
+    if held.gone.lock().unwrap().contains(name) {
+        return;
     }
     let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{name}", name.len());
 }
