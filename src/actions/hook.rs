@@ -13,7 +13,7 @@ use super::proof::Proof;
 use super::stand_by::{Ahead, StandBy};
 use super::{
     Action, BuildError, Clearance, Defaults, Job, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook,
-    environment,
+    environment, read_keys,
 };
 use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo, Work};
 use jiff::Timestamp;
@@ -105,12 +105,7 @@ impl fmt::Debug for Hook {
 }
 
 fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
-    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| {
-        let key = error.path().to_string();
-        let key = if key == "." { String::new() } else { key };
-        BuildError { key, message: error.into_inner().message().to_owned() }
-    })?;
-    Hook::new(settings).map(|hook| Arc::new(hook) as Arc<dyn Action>)
+    Hook::new(read_keys(keys)?).map(|hook| Arc::new(hook) as Arc<dyn Action>)
 }
 
 impl Hook {

@@ -305,6 +305,20 @@ pub struct BuildError {
     pub message: String,
 }
 
+/// Reads a step's own keys into their struct.
+///
+/// # Errors
+/// The first key that is wrong, missing or unknown, with its path.
+pub fn read_keys<T: serde::de::DeserializeOwned>(keys: toml::Table) -> Result<T, BuildError> {
+    serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
+        key: match error.path().to_string() {
+            path if path == "." => String::new(),
+            path => path,
+        },
+        message: error.into_inner().message().to_owned(),
+    })
+}
+
 /// A span of time in an action's own keys, written `"3s"` or `"1m 30s"`: never negative, never a bare number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Deserialize)]
 #[serde(try_from = "String")]

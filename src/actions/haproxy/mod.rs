@@ -8,7 +8,7 @@ mod leave;
 mod replies;
 mod talk;
 
-use super::{Action, BuildError, Defaults, Reach, Row};
+use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::model::Undo;
 use leave::Haproxy;
 use schemars::JsonSchema;
@@ -71,13 +71,7 @@ pub const ROW: Row = Row {
 };
 
 fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
-    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
-        key: match error.path().to_string() {
-            path if path == "." => String::new(),
-            path => path,
-        },
-        message: error.into_inner().message().to_owned(),
-    })?;
+    let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: &str| BuildError { key: key.to_owned(), message: message.to_owned() };
     let socket = Socket::parse(&settings.socket).ok_or_else(|| {
         wrong("socket", "is neither a path, as /run/haproxy/admin.sock is, nor host:port, as 10.0.0.5:9999 is")

@@ -7,7 +7,7 @@ mod exchange;
 mod send;
 mod template;
 
-use super::{Action, BuildError, Defaults, Reach, Row};
+use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::model::Undo;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -77,13 +77,7 @@ pub const ROW: Row = Row {
 };
 
 fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
-    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
-        key: match error.path().to_string() {
-            path if path == "." => String::new(),
-            path => path,
-        },
-        message: error.into_inner().message().to_owned(),
-    })?;
+    let settings: Settings = read_keys(keys)?;
     let back = settings.undo.clone().map(|back| Settings {
         url: back.url.unwrap_or_else(|| settings.url.clone()),
         method: back.method.unwrap_or_else(|| settings.method.clone()),
