@@ -94,6 +94,38 @@ fn survive(undo: &str, wanted: &str) {
 }
 
 #[test]
+fn an_undo_that_outlives_us_is_waited_for_and_never_runs_twice_at_once() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let out = scene.script("out.sh", "true");
+    let back = scene.script(
+        "back.sh",
+        "echo begins >> \"$SCENE/told\"; while [ ! -e \"$SCENE/go\" ]; do sleep 0.05; done; echo ends >> \"$SCENE/told\"",
+    );
+    let step = format!("[[step]]\nname = \"leave\"\nkind = \"hook\"\ncommand = [{out:?}]\nundo = [{back:?}]\n");
+    let file = scene.write("watchdog.toml", &step);
+    let start = || {
+        let watch = Watch::start(scene.watch(&cloud.url, &["--config", file.to_str().unwrap()]));
+        says(&watch, "serving http://");
+        watch
+    };
+    let mut watch = start();
+    notice(&scene, &["--window", "85s"]);
+    says(&watch, "leave done");
+    notice(&scene, &["--withdraw"]);
+    wait_for("the undo to begin", || (scene.read("told") == "begins\n").then_some(()));
+    watch.signal(Signal::KILL);
+    watch.ends();
+    let watch = start();
+    says(&watch, "putting back leave");
+    assert_eq!(scene.read("told"), "begins\n", "{}", watch.log());
+    scene.write("go", "");
+    says(&watch, "episode closed");
+    // How the first ended is not ours to see, so it is run once more.
+    assert_eq!(scene.read("told"), "begins\nends\nbegins\nends\n", "{}", watch.log());
+    watch.is_sane();
+}
+
+#[test]
 fn https_is_spoken_with_whom_the_root_certificates_know_and_with_nobody_else() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
     let made = Command::new("openssl")

@@ -143,7 +143,16 @@ async fn an_haproxy_that_hangs_is_waited_for_and_then_named() {
     let Some(proxy) = Proxy::start() else { return };
     let leave = leave(&proxy, "server = 'llm/gpu1'");
     kill_process(proxy.pid(), Signal::STOP).unwrap();
-    let ending = act(&leave, Duration::from_millis(3500)).await;
+    // Its threads stop one after the other.
+    let threads = format!("/proc/{}/task", proxy.pid().as_raw_nonzero());
+    wait_for("all of its threads to stand still", || {
+        let mut threads = std::fs::read_dir(&threads).unwrap().flatten();
+        let stands = |thread: std::fs::DirEntry| {
+            std::fs::read_to_string(thread.path().join("status")).unwrap().contains("State:\tT")
+        };
+        threads.all(stands).then_some(())
+    });
+    let ending = act(&leave, Duration::from_millis(4500)).await;
     let going = tokio::spawn({
         let leave = Arc::clone(&leave);
         async move { act(&leave, LONG).await }

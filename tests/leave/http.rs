@@ -133,12 +133,14 @@ async fn each_trouble_has_its_sentence_and_ends_in_time() {
     ] {
         let began = Instant::now();
         let leave = action("http", &format!("url = '{url}'"));
-        let ending = act(&leave, Duration::from_secs(2)).await;
+        // What is not tried again ends by itself, however slow this machine is.
+        let left = if outcome == Outcome::TimedOut { Duration::from_secs(2) } else { LONG };
+        let ending = act(&leave, left).await;
         // Without root certificates nothing can be said of anybody's.
         if !ending.detail.contains("no root certificates") {
             is(&ending, outcome, words);
         }
-        assert!(began.elapsed() < Duration::from_secs(2), "{url}: {:?}", began.elapsed());
+        assert!(began.elapsed() < left, "{url}: {:?}", began.elapsed());
         sentences.insert(ending.detail);
     }
     assert_eq!(sentences.len(), 5, "{sentences:?}");
