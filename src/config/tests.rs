@@ -88,7 +88,7 @@ static ROWS: &[Row] = &[
 ];
 
 /// The real hook, as the shipped file shows it; its load balancer is that of [`ROWS`], for builds without one.
-static REAL_ROWS: &[Row] = &[actions::hook::ROW, ROWS[1]];
+static REAL_ROWS: &[Row] = &[actions::hook::ROW, ROWS[1], actions::drain::ROW, actions::signal::ROW];
 
 /// A start in an empty directory, with a configuration file if there is a text for it.
 struct Scene {
@@ -167,7 +167,7 @@ fn the_shipped_file_is_a_configuration_with_and_without_its_examples() {
     assert_eq!(settings.policy.steps, []);
     assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
     let settings = scene(&shipped_whole()).real();
-    assert_eq!(settings.steps.len(), 3);
+    assert_eq!(settings.steps.len(), 5);
     assert_eq!(settings.warnings, []);
 }
 
@@ -222,6 +222,24 @@ fn the_example_step_shows_the_defaults_of_a_hook() {
     let expected = Step { timeout: example.timeout, hold_until_left: example.hold_until_left, ..plain.clone() };
     assert_eq!(*example, expected);
     assert_eq!((plain.timeout, plain.hold_until_left), (None, None));
+}
+
+#[test]
+fn a_drain_settles_where_a_load_balancer_was_left_before_it() {
+    let settle = |after: &str| {
+        let step = |name: &str, rest: &str| format!("[[step]]\nname = \"{name}\"\n{rest}\n");
+        let file = step("drain", &format!("kind = \"drain\"\nconnections = [80]\nafter = [{after}]"))
+            + &step("leave", "kind = \"target-group\"\ntarget-groups = [\"a\"]")
+            + &step("say", "kind = \"hook\"\ncommand = [\"x\"]\nafter = [\"leave\"]")
+            + &step("save", "kind = \"hook\"\ncommand = [\"x\"]");
+        format!("{:?}", scene(&file).real().steps[0].action)
+    };
+    for after in ["\"leave\"", "\"save\", \"leave\"", "\"say\""] {
+        assert!(settle(after).contains("settle: Span(15s)"), "{after}: {}", settle(after));
+    }
+    for after in ["", "\"save\""] {
+        assert!(settle(after).contains("settle: Span(0ns)"), "{after}: {}", settle(after));
+    }
 }
 
 #[test]
