@@ -17,6 +17,7 @@ use rustix::process::{
 };
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -26,24 +27,29 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often is looked whether its proof holds.
 const LOOK_FOR_PROOF: Duration = Duration::from_millis(500);
 
+/// How long it may take to see whether the file is there that has to be.
+const LOOK_FOR_FILE: Duration = Duration::from_secs(1);
+
 /// The most processes of a group that is signalled.
 const MEMBERS: usize = 1024;
 
 /// A signal to one process.
 #[derive(Debug)]
 pub(super) struct Signal {
-    target: Target,
-    sent: Sent,
-    to: Reached,
-    proof: Option<Proof>,
+    pub(super) target: Target,
+    pub(super) sent: Sent,
+    pub(super) to: Reached,
+    pub(super) only_with: Option<PathBuf>,
+    pub(super) proof: Option<Proof>,
 }
 
 impl Signal {
-    pub(super) const fn new(target: Target, sent: Sent, to: Reached, proof: Option<Proof>) -> Self {
-        Self { target, sent, to, proof }
-    }
-
     async fn signal(&self, job: &Job) -> Ending {
+        if let Some(file) = &self.only_with
+            && let Err(why) = is_there(file.clone()).await
+        {
+            return ending(Outcome::Failed, format!("nobody is signalled: {} {why}", file.display()));
+        }
         let found = tokio::select! {
             biased;
             found = self.target.find() => found,
@@ -221,6 +227,17 @@ impl Signal {
     const fn asks_to_end(&self) -> bool {
         use rustix::process::Signal;
         matches!(self.sent.signal, Signal::TERM | Signal::INT | Signal::QUIT | Signal::KILL)
+    }
+}
+
+/// Whether a file is there.
+async fn is_there(file: PathBuf) -> Result<(), String> {
+    let looking = tokio::task::spawn_blocking(move || file.try_exists());
+    match tokio::time::timeout(LOOK_FOR_FILE, looking).await {
+        Ok(Ok(Ok(true))) => Ok(()),
+        Ok(Ok(Ok(false))) => Err("is not there".to_owned()),
+        Ok(Ok(Err(error))) => Err(format!("cannot be looked for: {error}")),
+        Ok(Err(_)) | Err(_) => Err("could not be looked for in time".to_owned()),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Settings {
     /// Whether the process alone gets it, or its process group.
     #[serde(default)]
     pub to: Reached,
+    /// A file without which nobody is signalled.
+    pub only_with: Option<PathBuf>,
     /// What has to be seen on disk; with it, the process need not end.
     pub proof: Option<Proof>,
 }
@@ -116,6 +118,9 @@ fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
     };
     let signal = signal_named(&settings.signal)
         .ok_or_else(|| wrong("signal", format!("there is no signal `{}` (TERM, INT, USR1 …)", settings.signal)))?;
+    if settings.only_with.as_ref().is_some_and(|file| !file.is_absolute()) {
+        return Err(wrong("only-with", "is no absolute path, as /run/spot-watchdog/drained is".to_owned()));
+    }
     if let Some(proof) = &settings.proof {
         proof.validate().map_err(|(key, message)| wrong(key, message))?;
         let patterns = [("proof.newer", &proof.newer), ("proof.absent", &proof.absent)];
@@ -128,7 +133,8 @@ fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
         }
     }
     let name = settings.signal.strip_prefix("SIG").unwrap_or(&settings.signal).to_owned();
-    Ok(act::Signal::new(target, reaction::Sent { signal, name }, settings.to, settings.proof))
+    let sent = reaction::Sent { signal, name };
+    Ok(act::Signal { target, sent, to: settings.to, only_with: settings.only_with, proof: settings.proof })
 }
 
 #[cfg(test)]
@@ -172,6 +178,7 @@ mod tests {
             ("process = { unit = 'a' }\nsignal = 'FOO'", "signal", "there is no signal `FOO`"),
             ("process = { unit = 'a' }\nto = 'cgroup'", "to", "unknown variant `cgroup`"),
             ("process = { unit = 'a' }\nproof = { newer = 'x' }", "proof.newer", "is relative"),
+            ("process = { unit = 'a' }\nonly-with = 'drained'", "only-with", "is no absolute path"),
             ("process = { unit = 'a' }\nproof = {}", "proof", "a proof needs"),
             ("process = { name = 'a' }", "process.name", "unknown field `name`"),
         ] {

@@ -17,7 +17,7 @@ pub(super) struct Sent {
 /// What a process would do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reaction {
-    /// It has a handler, or a thread that waits for the signal.
+    /// It has a handler, or reads the signal when it likes.
     Handles,
     /// It would be as if nothing had come.
     Ignores,
@@ -51,8 +51,9 @@ impl Masks {
 pub(super) fn of(pid: u32, signal: Signal) -> Option<Reaction> {
     let masks = Masks::of(&format!("/proc/{pid}/status"))?;
     let bit = 1_u64 << u32::try_from(signal.as_raw() - 1).ok()?;
-    // Handlers belong to the process, what is blocked to a thread: where all block it, one waits for it (sigwait(3),
-    // signalfd(2)), and where one does not, that one takes it.
+    // Handlers belong to the process, what is blocked to a thread: where all block it, it is read from a signalfd(2), and
+    // where one does not, that one takes it. A thread that waits in sigwait(3) has it unblocked for that time, so who only
+    // waits cannot be told from who would die, and is spared.
     let all_block = || {
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS);
         let masks = threads.filter_map(|thread| Masks::of(&thread.path().join("status").to_string_lossy()));
