@@ -1,7 +1,7 @@
 //! Waiting until nothing is in flight, and signalling the server only then: the actions against a stand-in for vLLM that
 //! streams its answers and aborts them on SIGTERM, and the shipped example run by the daemon itself.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test says what it expects by failing")]
 #![expect(clippy::disallowed_methods, reason = "what is waited for happens in other processes")]
 
 #[cfg(feature = "aws")]

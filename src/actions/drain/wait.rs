@@ -235,11 +235,8 @@ impl Drain {
             }
         }
         for port in &self.settings.connections {
-            match connections::look(vec![*port]).await {
-                Ok(Ports { listening: 0, .. }) => {
-                    say(Weight::Warning, format!("nobody listens on port {port} here (in another network namespace?)"));
-                }
-                Ok(Ports { .. }) | Err(_) => {}
+            if let Ok(Ports { listening: 0, .. }) = connections::look(vec![*port]).await {
+                say(Weight::Warning, format!("nobody listens on port {port} here (in another network namespace?)"));
             }
         }
         if !self.settings.connections.is_empty() && self.settings.metrics.is_none() {
@@ -247,10 +244,10 @@ impl Drain {
                             the server exports gauges, `metrics` is better";
             say(Weight::Note, sentence.to_owned());
         }
-        if let Some(file) = &self.settings.drained {
-            if let Some(wrong) = wrong_with_file(file.clone()).await {
-                say(Weight::Warning, wrong);
-            }
+        if let Some(file) = &self.settings.drained
+            && let Some(wrong) = wrong_with_file(file.clone()).await
+        {
+            say(Weight::Warning, wrong);
         }
         found
     }

@@ -104,12 +104,14 @@ fn in_file(file: &Path) -> Result<Found, String> {
     let mut content = String::new();
     let opened =
         File::open(file).and_then(|it| Ok((it.metadata()?.modified()?, it.take(64).read_to_string(&mut content)?)));
-    let (written, _) = opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
+    let (written, _) = opened.map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
             format!("there is no pid file {shown}: is its process running, and does it write there?")
+        } else if error.kind() == io::ErrorKind::InvalidData {
+            format!("{shown} holds no process id")
+        } else {
+            format!("the pid file {shown} cannot be read: {error}")
         }
-        io::ErrorKind::InvalidData => format!("{shown} holds no process id"),
-        _ => format!("the pid file {shown} cannot be read: {error}"),
     })?;
     let pid = match content.trim().parse::<u32>() {
         Ok(pid) if pid > 1 => pid,
