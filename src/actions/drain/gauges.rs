@@ -339,6 +339,29 @@ mod tests {
         assert_eq!(tally(None, &["x"], "x 1e300\nx 1e300"), Ok(1_000_000_000_000_000));
     }
 
+    proptest::proptest! {
+        /// Lines that nearly are gauges, and anything else, in pieces of any size.
+        #[test]
+        fn whatever_comes_means_the_same_in_any_pieces(
+            lines in proptest::collection::vec("(vllm:num_requests_(running|waiting)|tgi_[a-z]{0,3}|#|\\PC{0,9})[{ ]?(a=\"[\"}x]{0,3}\"\\})? ?([0-9.eNa+-]{0,6}|\\PC{0,9})", 0..12),
+            size in 1..40_usize,
+        ) {
+            let text = lines.join("\n");
+            let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+                let mut tally = Tally::new(None, &[]);
+                pieces.for_each(|piece| tally.feed(piece));
+                tally.finish()
+            };
+            let whole = read(&mut std::iter::once(text.as_bytes()));
+            let cut = read(&mut text.as_bytes().chunks(size));
+            proptest::prop_assert_eq!(format!("{whole:?}"), format!("{cut:?}"));
+            // A zero is never made of nothing: both gauges of the server have to be there.
+            if whole.is_ok_and(|read| read.server == Some(Server::Vllm)) {
+                proptest::prop_assert!(text.contains("vllm:num_requests_running") && text.contains("vllm:num_requests_waiting"));
+            }
+        }
+    }
+
     #[test]
     fn a_line_without_an_end_costs_no_memory_and_is_no_zero() {
         let mut tally = Tally::new(None, &["x".to_owned()]);
