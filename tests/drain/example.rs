@@ -118,6 +118,14 @@ fn watch(scene: &Scene, cloud: &Cloud, unit: &Unit, api: &str) -> Watch {
     watch
 }
 
+/// Hands a notice in, or takes it back: what the cloud takes back is believed after 15 s only.
+fn notice(scene: &Scene, words: &[&str]) {
+    let state = scene.state();
+    let all = [&["notice", "interruption", "--state-dir", state.to_str().unwrap()], words].concat();
+    let told = scene.command(&all).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+}
+
 #[test]
 fn vllm_is_stopped_only_when_drained_and_no_request_is_lost() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
@@ -125,13 +133,15 @@ fn vllm_is_stopped_only_when_drained_and_no_request_is_lost() {
     let (api, left) = balancer();
     let mut watch = watch(&scene, &cloud, &unit, &api);
     let (sending, port) = (Arc::new(AtomicBool::new(true)), unit.port);
+    let answered = Arc::new(AtomicUsize::new(0));
     let clients: Vec<JoinHandle<Vec<Answer>>> = (0..8)
         .map(|_| {
-            let sending = Arc::clone(&sending);
+            let (sending, answered) = (Arc::clone(&sending), Arc::clone(&answered));
             thread::spawn(move || {
                 let mut answers = Vec::new();
                 while sending.load(Ordering::Relaxed) {
                     answers.push(ask(port, Duration::from_secs(1)).join().unwrap());
+                    answered.fetch_add(1, Ordering::Relaxed);
                 }
                 // The last one that the load balancer sends takes long.
                 answers.push(ask(port, Duration::from_secs(4)).join().unwrap());
@@ -139,8 +149,8 @@ fn vllm_is_stopped_only_when_drained_and_no_request_is_lost() {
             })
         })
         .collect();
-    wait_for("the load to flow", || (scene.path("unit/vllm.pid").exists()).then_some(()));
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(120)));
+    wait_for("the load to flow", || (answered.load(Ordering::Relaxed) >= 8).then_some(()));
+    notice(&scene, &["--window", "120s"]);
     wait_for("the load balancer to be told", || left.load(Ordering::Relaxed).then_some(()));
     thread::sleep(LATE);
     sending.store(false, Ordering::Relaxed);
@@ -157,7 +167,7 @@ fn vllm_is_stopped_only_when_drained_and_no_request_is_lost() {
     assert_eq!(unit.begun.load(Ordering::Relaxed), 1, "it was begun again while the notice stands");
 
     // A notice that is withdrawn takes the file away, and what held the unit back.
-    cloud.emulator.withdraw();
+    notice(&scene, &["--withdraw"]);
     wait_for("the unit to be begun again", || (unit.begun.load(Ordering::Relaxed) == 2).then_some(()));
     assert!(!scene.path("run/drained").exists());
     watch.stop();

@@ -2,6 +2,7 @@
 
 use crate::vllm::{Answer, Vllm};
 use crate::{action, job};
+use futures_util::future::join_all;
 use spot_watchdog::actions::Place;
 use spot_watchdog::model::{Outcome, Weight, Work};
 use std::fs;
@@ -52,56 +53,59 @@ async fn what_is_in_flight_is_let_finish_and_then_the_file_is_there() {
 async fn a_zero_is_not_believed_before_the_load_balancer_had_its_time() {
     let place = TempDir::new().unwrap();
     let vllm = Vllm::start(place.path(), 0);
-    let drain = action("drain", &format!("metrics = '{}'\nsettle = '3s'", vllm.metrics()));
+    let drain = action("drain", &format!("metrics = '{}'\nsettle = '4s'", vllm.metrics()));
     let began = Instant::now();
     let run = job(Work::Act, LONG);
     let (ending, late) = tokio::join!(drain.act(&run), async {
         // What a load balancer sends that has not heard yet: more than two looks saw nothing by now.
-        tokio::time::sleep(Duration::from_millis(1800)).await;
-        vllm.ask(Duration::from_secs(3))
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        vllm.ask(Duration::from_secs(4))
     });
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-    assert!(began.elapsed() >= Duration::from_millis(4800), "it ended after {:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(5500), "it ended after {:?}", began.elapsed());
     assert_eq!(late.join().unwrap(), Answer::Whole);
     assert_eq!(run.output.tail()[0], "nothing in flight; load balancers may still send");
 
     // A run that is taken back after a crash settles from when it began, not anew.
     let mut run = job(Work::Act, LONG);
-    run.started -= Duration::from_secs(3);
+    run.started -= Duration::from_secs(4);
     let began = Instant::now();
     assert_eq!(drain.adopt(&run, None).await.outcome, Outcome::Done);
-    assert!(began.elapsed() < Duration::from_millis(2500), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "it took {:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn what_cannot_be_read_never_counts_as_drained() {
-    let place = TempDir::new().unwrap();
-    let drained = place.path().join("drained");
-    let vllm = Vllm::start(place.path(), 0);
-    for (trick, said) in [
+    let troubles = [
         ("stuck", "3 requests cut: still in flight when time was up"),
         ("nan", "says that vllm:num_requests_waiting is NaN, which counts nothing"),
         ("missing", "has metrics of vllm and no gauge vllm:num_requests_waiting"),
         ("html", "answers with a page of HTML and not with metrics (is it the right path?)"),
         ("broken", "answers with status 500"),
         ("hang", "does not answer within 2 s"),
-    ] {
-        vllm.play(trick);
-        let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", vllm.metrics(), drained.display());
-        let drain = action("drain", &keys);
-        let began = Instant::now();
-        let ending = drain.act(&job(Work::Act, Duration::from_millis(2500))).await;
-        assert!(began.elapsed() < Duration::from_secs(5), "{trick}: it took {:?}", began.elapsed());
-        assert_eq!(ending.outcome, Outcome::TimedOut, "{trick}: {}", ending.detail);
-        assert!(ending.detail.ends_with(said), "{trick}: {}", ending.detail);
-        assert!(!drained.exists(), "{trick}");
-        let found = drain.check(&Place::default()).await;
-        match trick {
-            "stuck" => assert_eq!(found[0].sentence, "it sees 3 requests in flight now (vllm)"),
-            _ => {
-                assert_eq!(found[0].weight, Weight::Error, "{trick}: {found:?}");
-                assert!(found[0].sentence.contains(said), "{trick}: {found:?}");
-            }
+    ];
+    join_all(troubles.map(|(trick, said)| is_no_zero(trick, said))).await;
+}
+
+async fn is_no_zero(trick: &str, said: &str) {
+    let place = TempDir::new().unwrap();
+    let drained = place.path().join("drained");
+    let vllm = Vllm::start(place.path(), 0);
+    vllm.play(trick);
+    let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", vllm.metrics(), drained.display());
+    let drain = action("drain", &keys);
+    let (began, left) = (Instant::now(), Duration::from_secs(4));
+    let ending = drain.act(&job(Work::Act, left)).await;
+    assert!(began.elapsed() < left + Duration::from_secs(3), "{trick}: it took {:?}", began.elapsed());
+    assert_eq!(ending.outcome, Outcome::TimedOut, "{trick}: {}", ending.detail);
+    assert!(ending.detail.ends_with(said), "{trick}: {}", ending.detail);
+    assert!(!drained.exists(), "{trick}");
+    let found = drain.check(&Place::default()).await;
+    match trick {
+        "stuck" => assert_eq!(found[0].sentence, "it sees 3 requests in flight now (vllm)"),
+        _ => {
+            assert_eq!(found[0].weight, Weight::Error, "{trick}: {found:?}");
+            assert!(found[0].sentence.contains(said), "{trick}: {found:?}");
         }
     }
 }
