@@ -9,6 +9,7 @@
 pub mod aws;
 pub mod cgroup;
 pub mod check_hook;
+pub mod drain;
 pub mod environment;
 pub mod haproxy;
 pub mod hook;
@@ -19,6 +20,7 @@ pub mod open_files;
 pub mod output;
 pub mod process;
 pub mod proof;
+pub mod signal;
 pub mod stand_by;
 pub mod target_group;
 
@@ -74,12 +76,13 @@ pub trait Action: Debug + Send + Sync {
     fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>>;
 }
 
-/// Whether an action reaches beyond this machine.
+/// Whether an action reaches beyond what is ours to try.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// It acts on this machine alone, and a rehearsal runs it.
+    /// It acts on this machine alone, on what is ours to try, and a rehearsal runs it.
     Machine,
-    /// It changes something outside, and a rehearsal only checks it unless told otherwise.
+    /// It changes something outside or a process that others began, or it waits for what only such a change brings about;
+    /// a rehearsal only checks it unless told otherwise.
     Outside,
 }
 
@@ -142,7 +145,7 @@ pub enum Rehearsal {
     /// It is not.
     #[default]
     No,
-    /// It is; what reaches beyond this machine is only checked.
+    /// It is; what reaches beyond the watchdog's own is only checked.
     CheckOutside,
     /// It is, and everything is run.
     Live,
@@ -351,4 +354,4 @@ impl schemars::JsonSchema for Span {
 }
 
 /// Every kind of action.
-pub const ROWS: &[Row] = &[hook::ROW, target_group::ROW, haproxy::ROW, http::ROW];
+pub const ROWS: &[Row] = &[hook::ROW, target_group::ROW, haproxy::ROW, http::ROW, drain::ROW, signal::ROW];

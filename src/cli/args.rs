@@ -173,9 +173,9 @@ Examples:
   watchdog rehearse --hook ./save_checkpoint.sh
   watchdog rehearse --config watchdog.toml --yes --json verdict.json
 
-A hook sees SPOT_REHEARSAL=1: it should save and not stop. Steps that change something outside
-this machine are only checked, unless --live is given. Exit code 2 says that a step was not done
-in time.")]
+A hook sees SPOT_REHEARSAL=1: it should save and not stop. Steps that others would feel, such as
+leaving a load balancer or signalling a server, are only checked, unless --live is given. Exit
+code 2 says that a step was not done in time.")]
 pub struct RehearseArgs {
     /// What chooses the steps.
     #[command(flatten)]

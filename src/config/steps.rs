@@ -21,6 +21,10 @@ const MOST: usize = 100;
 /// The most that a failure is tried again.
 const MOST_RETRIES: u32 = 100;
 
+/// The own key of kinds that wait for load balancers to have stopped sending. Its default is the kind's, and "0s" for a
+/// step that follows no step which leaves one.
+const SETTLE: &str = "settle";
+
 /// Steps in the order of their declaration.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
@@ -54,17 +58,35 @@ impl Steps {
             named.push((name, table));
         }
         let names = self.names.clone();
-        for (name, table) in &named {
-            let Some((step, row)) = shared_keys(name.as_deref(), table, &names, rows, wrongs) else { continue };
-            let own = match own_keys(row) {
+        // Every step's shared keys first: what a key of a kind's own is by default may depend on the steps before it.
+        let shared: Vec<_> = named
+            .iter()
+            .filter_map(|(name, table)| {
+                let (step, row) = shared_keys(name.as_deref(), table, &names, rows, wrongs)?;
+                Some((step, row, table))
+            })
+            .collect();
+        let leaving: BTreeSet<&StepName> =
+            shared.iter().filter(|(_, row, _)| leaves(row)).map(|(step, ..)| &step.name).collect();
+        let mut built = Vec::new();
+        for (step, row, table) in &shared {
+            let own_keys = own_keys(row);
+            let mut own = match &own_keys {
                 // Keys that it does not know were complained of already.
-                Some(valid) => table.only_these(&valid),
+                Some(valid) => table.only_these(valid),
                 None => table.rest(&keys::names(keys::STEP)),
             };
+            let settles = own_keys.is_some_and(|keys| keys.iter().any(|key| key == SETTLE));
+            if settles && !follows(step, &leaving, shared.iter().map(|(step, ..)| step)) {
+                own.entry(SETTLE).or_insert_with(|| toml::Value::String("0s".to_owned()));
+            }
             match (row.build)(own) {
-                Ok(action) => self.push(step, row, action),
+                Ok(action) => built.push((step.clone(), *row, action)),
                 Err(BuildError { key, message }) => table.complain(&key, &message, wrongs),
             }
+        }
+        for (step, row, action) in built {
+            self.push(step, row, action);
         }
         if let Some(circle) = circle(&self.steps) {
             let first = named.iter().find(|(name, _)| name.as_deref() == circle.first().copied());
@@ -271,6 +293,26 @@ fn plain(name: StepName, row: &Row) -> Step {
 pub(super) fn own_keys(row: &Row) -> Option<Vec<String>> {
     let schema = (row.schema)();
     Some(schema.get("properties")?.as_object()?.keys().cloned().collect())
+}
+
+/// Whether a kind of step leaves a load balancer: it is put back, and once is enough.
+fn leaves(row: &Row) -> bool {
+    row.undo == Undo::PutBack && !row.defaults.repeat
+}
+
+/// Whether a step comes after one of these, at whatever remove.
+fn follows<'a>(step: &'a Step, those: &BTreeSet<&StepName>, steps: impl Iterator<Item = &'a Step> + Clone) -> bool {
+    let mut open: Vec<&StepName> = step.after.iter().collect();
+    let mut seen = BTreeSet::new();
+    while let Some(earlier) = open.pop() {
+        if those.contains(earlier) {
+            return true;
+        }
+        if seen.insert(earlier) {
+            open.extend(steps.clone().filter(|step| step.name == *earlier).flat_map(|step| &step.after));
+        }
+    }
+    false
 }
 
 /// A circle in `after`, if there is one: `a`, `b`, `a`, each waiting for the next.

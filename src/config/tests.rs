@@ -88,7 +88,14 @@ static ROWS: &[Row] = &[
 ];
 
 /// The real kinds, as the shipped file shows them; the target group is that of [`ROWS`], for builds without one.
-static REAL_ROWS: &[Row] = &[actions::hook::ROW, ROWS[1], actions::haproxy::ROW, actions::http::ROW];
+static REAL_ROWS: &[Row] = &[
+    actions::hook::ROW,
+    ROWS[1],
+    actions::haproxy::ROW,
+    actions::http::ROW,
+    actions::drain::ROW,
+    actions::signal::ROW,
+];
 
 /// A start in an empty directory, with a configuration file if there is a text for it.
 struct Scene {
@@ -224,6 +231,24 @@ fn the_example_step_shows_the_defaults_of_a_hook() {
     assert_eq!(*example, expected);
     assert_eq!((plain.timeout, plain.hold_until_left, plain.undo), (None, None, Undo::Stay));
     assert_eq!(undo, Undo::PutBack, "it names a command for it");
+}
+
+#[test]
+fn a_drain_settles_where_a_load_balancer_was_left_before_it() {
+    let settle = |after: &str| {
+        let step = |name: &str, rest: &str| format!("[[step]]\nname = \"{name}\"\n{rest}\n");
+        let file = step("drain", &format!("kind = \"drain\"\nconnections = [80]\nafter = [{after}]"))
+            + &step("leave", "kind = \"target-group\"\ntarget-groups = [\"a\"]")
+            + &step("say", "kind = \"hook\"\ncommand = [\"x\"]\nafter = [\"leave\"]")
+            + &step("save", "kind = \"hook\"\ncommand = [\"x\"]");
+        format!("{:?}", scene(&file).real().steps[0].action)
+    };
+    for after in ["\"leave\"", "\"save\", \"leave\"", "\"say\""] {
+        assert!(settle(after).contains("settle: Span(15s)"), "{after}: {}", settle(after));
+    }
+    for after in ["", "\"save\""] {
+        assert!(settle(after).contains("settle: Span(0ns)"), "{after}: {}", settle(after));
+    }
 }
 
 #[test]

@@ -352,7 +352,7 @@ async fn only_check(action: &dyn Action, job: &Job) -> Ending {
     let findings = action.check(&job.surroundings.place.get()).await;
     match findings.iter().find(|finding| finding.weight == Weight::Error) {
         Some(finding) => ending(Outcome::Failed, &format!("only checked, and it would not work: {}", finding.sentence)),
-        None => ending(Outcome::Done, "only checked, since it reaches beyond this machine (--live does it)"),
+        None => ending(Outcome::Done, "only checked: what others would feel is not done without --live"),
     }
 }
 

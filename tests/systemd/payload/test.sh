@@ -209,6 +209,56 @@ sleep 2
 check "after a start it is not run again" count "began save" 1
 calm
 
+say "a server is stopped only when drained, and its Restart=always is held back while the notice stands"
+cp /etc/spot-watchdog/watchdog.toml /root/hooks.toml
+cat >/etc/systemd/system/server.service <<'UNIT'
+[Unit]
+# As config/examples/vllm.toml says.
+ConditionPathExists=!/run/spot-watchdog/drained
+[Service]
+ExecStart=/bin/bash -c 'trap "exit 0" TERM; while :; do sleep 0.1; done'
+Restart=always
+RestartSec=100ms
+UNIT
+cat >/etc/spot-watchdog/watchdog.toml <<'TOML'
+[[step]]
+name = "drain"
+kind = "drain"
+connections = [8000]
+drained = "/run/spot-watchdog/drained"
+
+[[step]]
+name = "stop-server"
+kind = "signal"
+process = { unit = "server.service" }
+only-with = "/run/spot-watchdog/drained"
+after = ["drain"]
+TOML
+server_is() { [ "$(systemctl is-active server)" = "$1" ]; }
+systemctl daemon-reload
+systemctl start server
+systemctl restart spot-watchdog
+within 20 status_is livez 200
+check "check finds its process, and says that it comes again" \
+    sh -c 'watchdog check | tr -s "\n " " " | grep -q "SIGTERM would go to bash .* which catches it.*begins server.service again"'
+first=$(systemctl show -P MainPID server)
+watchdog notice interruption --window 60s
+check "it was signalled, and ended" within 30 sh -c 'journalctl -u spot-watchdog -o cat | grep -q "stop-server done: bash .* after SIGTERM"'
+check "its unit is down" within 10 server_is inactive
+sleep 2
+check "and stays down" server_is inactive
+calm
+check "once the notice is gone, so is the file" within 20 test ! -e /run/spot-watchdog/drained
+systemctl start server
+check "and it can be begun again" within 10 server_is active
+kill -KILL "$(systemctl show -P MainPID server)"
+check "as it is when it ends by itself" within 10 sh -c '[ "$(systemctl show -P NRestarts server)" -ge 1 ]'
+check "in a process that is another" test "$(systemctl show -P MainPID server)" != "$first"
+systemctl stop server
+cp /root/hooks.toml /etc/spot-watchdog/watchdog.toml
+systemctl restart spot-watchdog
+within 20 status_is livez 200
+
 say "a wrong configuration is not started again and again"
 cp /etc/spot-watchdog/watchdog.toml /root/good.toml
 echo 'nonsense = 1' >>/etc/spot-watchdog/watchdog.toml

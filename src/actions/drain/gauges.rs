@@ -1,0 +1,375 @@
+//! Gauges in Prometheus' text format: which count requests in flight, and what they add up to.
+//!
+//! Metrics are read line by line as they come, in constant memory, whatever their size. All label sets of a name are
+//! added: one server may run several models and engines. Nothing here asks anybody.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::fmt;
+
+/// The longest line that is read: one that is longer may be a gauge of ours, so nothing is believed beside it.
+const LINE: usize = 64 * 1024;
+
+/// A server whose gauges are known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Server {
+    /// vLLM: what runs and what waits.
+    Vllm,
+    /// SGLang, started with `--enable-metrics`.
+    Sglang,
+    /// Hugging Face's Text Generation Inference.
+    Tgi,
+    /// NVIDIA Triton, whose gauge counts what waits for execution and not what is executed.
+    Triton,
+}
+
+impl Server {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::Vllm, Self::Sglang, Self::Tgi, Self::Triton];
+
+    /// Its word in the configuration.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::Tgi => "tgi",
+            Self::Triton => "triton",
+        }
+    }
+
+    /// The gauges whose sum is what is in flight (vLLM, SGLang and TGI: what runs and what waits).
+    pub(super) const fn gauges(self) -> &'static [&'static str] {
+        match self {
+            Self::Vllm => &["vllm:num_requests_running", "vllm:num_requests_waiting"],
+            Self::Sglang => &["sglang:num_running_reqs", "sglang:num_queue_reqs"],
+            Self::Tgi => &["tgi_queue_size", "tgi_batch_current_size"],
+            Self::Triton => &["nv_inference_pending_request_count"],
+        }
+    }
+
+    /// What the names of its metrics begin with.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm:",
+            Self::Sglang => "sglang:",
+            Self::Tgi => "tgi_",
+            Self::Triton => "nv_inference_",
+        }
+    }
+}
+
+/// Whether this may be the name of a gauge (Prometheus' data model).
+pub(super) fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    name.len() <= 200 && name.bytes().all(fits) && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+}
+
+/// What metrics said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Read {
+    /// Requests in flight.
+    pub(super) in_flight: u64,
+    /// The server, where its gauges are among those counted.
+    pub(super) server: Option<Server>,
+}
+
+/// Why metrics do not say what is in flight.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Trouble {
+    /// It is a page for people.
+    Html,
+    /// There is not one sample in it.
+    NoMetrics,
+    /// No server whose gauges are known is among them.
+    NobodyKnown,
+    /// More than one is.
+    Several(Vec<Server>),
+    /// A gauge is not there; the server that should have it.
+    Missing(String, Option<Server>),
+    /// A gauge is NaN, infinite or negative.
+    NoCount(String, f64),
+    /// The line of a gauge cannot be read.
+    Garbled(String),
+    /// A line does not end.
+    LongLine,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Html => f.write_str("answers with a page of HTML and not with metrics (is it the right path?)"),
+            Self::NoMetrics => f.write_str("answers, and there is no metric in it (is it the right path?)"),
+            Self::NobodyKnown => f.write_str("has no gauge of a server that is known: name those to count in `gauges`"),
+            Self::Several(servers) => {
+                let words: Vec<&str> = servers.iter().map(|server| server.word()).collect();
+                write!(f, "has gauges of {}: say with `server` which counts", words.join(" and "))
+            }
+            Self::Missing(gauge, None) => write!(f, "has no gauge {gauge}"),
+            Self::Missing(gauge, Some(server)) => {
+                let hint = match server {
+                    Server::Sglang => " (was it started with --enable-metrics?)",
+                    Server::Vllm | Server::Tgi | Server::Triton => "",
+                };
+                write!(f, "has metrics of {} and no gauge {gauge}{hint}", server.word())
+            }
+            Self::NoCount(gauge, value) => write!(f, "says that {gauge} is {value}, which counts nothing"),
+            Self::Garbled(gauge) => write!(f, "has a line of {gauge} that cannot be read"),
+            Self::LongLine => write!(f, "has a line of more than {} KiB", LINE / 1024),
+        }
+    }
+}
+
+/// Adds up gauges of metrics that come in pieces.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// Those that have to be there; those of every known server where none was named.
+    gauges: Vec<(String, Option<f64>)>,
+    named: Named,
+    seen: [bool; Server::ALL.len()],
+    samples: u64,
+    first: Option<u8>,
+    line: Vec<u8>,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Named {
+    /// By the operator, with their server if that was named.
+    Yes(Option<Server>),
+    /// Not at all: who it is shows in what it exports.
+    No,
+}
+
+impl Tally {
+    /// Of a server's gauges and of these others; of whoever it turns out to be where neither is named.
+    pub(super) fn new(server: Option<Server>, others: &[String]) -> Self {
+        let of = |server: &Server| server.gauges().iter().map(|gauge| (*gauge).to_owned()).collect::<Vec<_>>();
+        let (named, mut names) = match (server, others) {
+            (None, []) => (Named::No, Server::ALL.iter().flat_map(of).collect()),
+            (server, _) => (Named::Yes(server), server.iter().flat_map(of).collect::<Vec<_>>()),
+        };
+        for other in others {
+            if !names.contains(other) {
+                names.push(other.clone());
+            }
+        }
+        let gauges = names.into_iter().map(|name| (name, None)).collect();
+        Self { gauges, named, seen: Default::default(), samples: 0, first: None, line: Vec::new(), trouble: None }
+    }
+
+    /// Takes the next piece.
+    pub(super) fn feed(&mut self, piece: &[u8]) {
+        self.first = self.first.or_else(|| piece.trim_ascii_start().first().copied());
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            if self.line.len() + part.len() > LINE {
+                self.trouble.get_or_insert(Trouble::LongLine);
+                return;
+            }
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    /// What they add up to.
+    pub(super) fn finish(mut self) -> Result<Read, Trouble> {
+        self.end_line();
+        if self.first == Some(b'<') {
+            return Err(Trouble::Html);
+        }
+        if let Some(trouble) = self.trouble {
+            return Err(trouble);
+        }
+        if self.samples == 0 {
+            return Err(Trouble::NoMetrics);
+        }
+        let server = match self.named {
+            Named::Yes(server) => server,
+            Named::No => {
+                let known = Server::ALL.into_iter().zip(self.seen).filter(|(_, seen)| *seen).map(|(server, _)| server);
+                match known.collect::<Vec<_>>().as_slice() {
+                    [] => return Err(Trouble::NobodyKnown),
+                    [one] => Some(*one),
+                    several => return Err(Trouble::Several(several.to_vec())),
+                }
+            }
+        };
+        let is_of = |gauge: &str| server.filter(|server| server.gauges().contains(&gauge));
+        let mut sum = 0.0;
+        for (gauge, value) in &self.gauges {
+            match (value, self.named, is_of(gauge)) {
+                (_, Named::No, None) => {}
+                (Some(value), Named::Yes(_) | Named::No, _) => sum += value,
+                (None, Named::Yes(_) | Named::No, of) => return Err(Trouble::Missing(gauge.clone(), of)),
+            }
+        }
+        // Half a request is one; more than this no server has.
+        let in_flight = sum.ceil().min(1e15);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is whole, positive and bounded"
+        )]
+        Ok(Read { in_flight: in_flight as u64, server })
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        self.read(line.trim_ascii());
+        // Its room is used again.
+        self.line = line;
+        self.line.clear();
+    }
+
+    /// Reads one line: `name{label="value",…} number [time]`, or a comment (Prometheus' exposition formats).
+    fn read(&mut self, line: &[u8]) {
+        if line.is_empty() || line.first() == Some(&b'#') {
+            return;
+        }
+        let end = line.iter().position(|byte| *byte == b'{' || byte.is_ascii_whitespace()).unwrap_or(line.len());
+        let (name, rest) = line.split_at(end);
+        let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_name(name)) else { return };
+        self.samples += 1;
+        for (server, seen) in Server::ALL.into_iter().zip(&mut self.seen) {
+            *seen |= name.starts_with(server.prefix());
+        }
+        let Some((_, sum)) = self.gauges.iter_mut().find(|(gauge, _)| gauge == name) else { return };
+        let value = after_labels(rest).and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<f64>().ok());
+        match value {
+            Some(value) if value.is_finite() && value >= 0.0 => *sum = Some(sum.unwrap_or_default() + value),
+            Some(value) => {
+                self.trouble.get_or_insert(Trouble::NoCount(name.to_owned(), value));
+            }
+            None => {
+                self.trouble.get_or_insert(Trouble::Garbled(name.to_owned()));
+            }
+        }
+    }
+}
+
+/// What stands behind the labels. A label's value may hold anything, brackets too; only a quote and a backslash are
+/// escaped in it.
+fn after_labels(rest: &[u8]) -> Option<&str> {
+    let rest = std::str::from_utf8(rest).ok()?;
+    let Some(labels) = rest.strip_prefix('{') else { return Some(rest) };
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, letter) in labels.char_indices() {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '}' if !quoted => return labels.get(at + 1..),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn tally(server: Option<Server>, others: &[&str], text: &str) -> Result<u64, Trouble> {
+        let others: Vec<String> = others.iter().map(|other| (*other).to_owned()).collect();
+        let whole = {
+            let mut tally = Tally::new(server, &others);
+            tally.feed(text.as_bytes());
+            tally.finish()
+        };
+        // However it is cut into pieces, it says the same.
+        let mut tally = Tally::new(server, &others);
+        text.as_bytes().chunks(3).for_each(|piece| tally.feed(piece));
+        let cut = tally.finish();
+        assert!(cut == whole || matches!(cut, Err(Trouble::NoCount(_, value)) if value.is_nan()), "{cut:?}, {whole:?}");
+        whole.map(|read| read.in_flight)
+    }
+
+    const VLLM: &str = "# HELP vllm:num_requests_running Number of requests in model execution batches.\n\
+        # TYPE vllm:num_requests_running gauge\n\
+        vllm:num_requests_running{engine=\"0\",model_name=\"a\"} 2.0\n\
+        vllm:num_requests_running{engine=\"1\",model_name=\"a}\\\" 9\"} 1.0 1700000000000\n\
+        # TYPE vllm:num_requests_waiting gauge\n\
+        vllm:num_requests_waiting{engine=\"0\",model_name=\"a\"} 4.0\n\
+        vllm:num_requests_waiting_by_reason{engine=\"0\"} 50.0\n";
+
+    #[test]
+    fn every_label_set_of_both_gauges_is_added() {
+        assert_eq!(tally(None, &[], VLLM), Ok(7));
+        assert_eq!(tally(Some(Server::Vllm), &[], VLLM), Ok(7));
+        assert_eq!(tally(None, &["vllm:num_requests_waiting"], VLLM), Ok(4), "named gauges count alone");
+        assert_eq!(tally(Some(Server::Vllm), &["vllm:num_requests_waiting_by_reason"], VLLM), Ok(57));
+    }
+
+    #[test]
+    fn each_server_is_known_by_what_it_exports() {
+        for (text, count) in [
+            ("sglang:num_running_reqs{model_name=\"m\"} 3.0\nsglang:num_queue_reqs{model_name=\"m\"} 1.0\n", 4),
+            ("tgi_queue_size 0\ntgi_batch_current_size 2\ntgi_request_count{method=\"x\"} 9\n", 2),
+            ("nv_inference_pending_request_count{model=\"m\",version=\"1\"} 5\nnv_gpu_utilization 0.1\n", 5),
+        ] {
+            assert_eq!(tally(None, &[], text), Ok(count), "{text}");
+        }
+        let both = format!("{VLLM}tgi_queue_size 0\n");
+        assert_eq!(tally(None, &[], &both), Err(Trouble::Several(vec![Server::Vllm, Server::Tgi])));
+        assert_eq!(tally(Some(Server::Vllm), &[], &both), Ok(7));
+        assert_eq!(tally(None, &[], "go_goroutines 7\n"), Err(Trouble::NobodyKnown));
+    }
+
+    #[test]
+    fn what_counts_nothing_is_no_zero() {
+        let one = "vllm:num_requests_running 0\n";
+        let missing = Trouble::Missing("vllm:num_requests_waiting".to_owned(), Some(Server::Vllm));
+        assert_eq!(tally(None, &[], one), Err(missing));
+        assert_eq!(tally(None, &["x"], one), Err(Trouble::Missing("x".to_owned(), None)));
+        for value in ["NaN", "+Inf", "-Inf", "-1", "nan"] {
+            let text = format!("{one}vllm:num_requests_waiting{{a=\"b\"}} {value}\n");
+            let said = tally(None, &[], &text).unwrap_err();
+            assert!(matches!(said, Trouble::NoCount(..)), "{value}: {said:?}");
+        }
+        for line in ["x", "x{", "x{a=\"b} 1", "x one", "x{a=\"b\"}", "x{a=\"\\\"} 1"] {
+            assert_eq!(tally(None, &["x"], &format!("{line}\n")), Err(Trouble::Garbled("x".to_owned())), "{line}");
+        }
+        assert_eq!(tally(None, &[], ""), Err(Trouble::NoMetrics));
+        assert_eq!(tally(None, &["x"], "{\"error\": 1}\n"), Err(Trouble::NoMetrics));
+        assert_eq!(tally(None, &["x"], "\n <html>\nx 0\n"), Err(Trouble::Html));
+        assert_eq!(tally(None, &["x"], "x 0.25\n"), Ok(1), "a part of a request is in flight");
+        assert_eq!(tally(None, &["x"], "x 1e300\nx 1e300"), Ok(1_000_000_000_000_000));
+    }
+
+    proptest::proptest! {
+        /// Lines that nearly are gauges, and anything else, in pieces of any size.
+        #[test]
+        fn whatever_comes_means_the_same_in_any_pieces(
+            lines in proptest::collection::vec("(vllm:num_requests_(running|waiting)|tgi_[a-z]{0,3}|#|\\PC{0,9})[{ ]?(a=\"[\"}x]{0,3}\"\\})? ?([0-9.eNa+-]{0,6}|\\PC{0,9})", 0..12),
+            size in 1..40_usize,
+        ) {
+            let text = lines.join("\n");
+            let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+                let mut tally = Tally::new(None, &[]);
+                pieces.for_each(|piece| tally.feed(piece));
+                tally.finish()
+            };
+            let whole = read(&mut std::iter::once(text.as_bytes()));
+            let cut = read(&mut text.as_bytes().chunks(size));
+            proptest::prop_assert_eq!(format!("{whole:?}"), format!("{cut:?}"));
+            // A zero is never made of nothing: both gauges of the server have to be there.
+            if whole.is_ok_and(|read| read.server == Some(Server::Vllm)) {
+                proptest::prop_assert!(text.contains("vllm:num_requests_running") && text.contains("vllm:num_requests_waiting"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_costs_no_memory_and_is_no_zero() {
+        let mut tally = Tally::new(None, &["x".to_owned()]);
+        tally.feed(b"x 0\n");
+        for _ in 0..100 {
+            tally.feed(&[b'y'; 16 * 1024]);
+        }
+        assert!(tally.line.capacity() <= 2 * LINE, "{}", tally.line.capacity());
+        assert_eq!(tally.finish(), Err(Trouble::LongLine));
+    }
+}

@@ -1,0 +1,387 @@
+//! Waits until nothing is in flight: looks twice a second, believes a zero once the load balancer has had its time, and
+//! only when it comes twice in a row.
+
+use super::connections::{self, Ports};
+use super::gauges::{Server, Tally};
+use super::metrics::{Asker, Sight};
+use super::{ROW, Settings};
+use crate::actions::output::printable;
+use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::model::{Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
+use serde_json::json;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+
+/// How often is looked: a request that one part of a server hands to the next is on neither gauge for some milliseconds,
+/// and shows in the look after.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How many looks in a row have to see nothing.
+const IN_A_ROW: u32 = 2;
+
+/// How often at most the log hears what is left.
+const SAY: Duration = Duration::from_secs(2);
+
+/// How long writing or removing the file may take: a page on a file system in memory, as a rule.
+const FILE: Duration = Duration::from_secs(1);
+
+/// Waits for what is in flight.
+#[derive(Debug)]
+pub(super) struct Drain {
+    settings: Settings,
+    /// What the newest look of a run saw.
+    seen: Mutex<Option<Look>>,
+}
+
+/// What one look saw.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Look {
+    Saw(InFlight),
+    /// It could not be seen, and why.
+    Unread(String),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct InFlight {
+    requests: u64,
+    connections: u64,
+    server: Presence,
+}
+
+/// Whether the server that has metrics was met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Presence {
+    #[default]
+    NotAsked,
+    Answers(Option<Server>),
+    Gone,
+}
+
+impl InFlight {
+    const fn is_nothing(&self) -> bool {
+        self.requests == 0 && self.connections == 0
+    }
+}
+
+impl fmt::Display for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = || counted(self.requests, "request");
+        let connections = || counted(self.connections, "connection");
+        match (self.requests, self.connections) {
+            (0, 0) => f.write_str("nothing"),
+            (_, 0) => f.write_str(&requests()),
+            (0, _) => f.write_str(&connections()),
+            (_, _) => write!(f, "{} and {}", requests(), connections()),
+        }
+    }
+}
+
+fn counted(count: u64, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+impl Drain {
+    /// One with these settings.
+    pub(super) const fn new(settings: Settings) -> Self {
+        Self { settings, seen: Mutex::new(None) }
+    }
+
+    async fn wait(&self, job: &Job) -> Ending {
+        let began = Instant::now();
+        let already = SystemTime::now().duration_since(job.started).unwrap_or_default();
+        let settled = began + self.settings.settle.0.saturating_sub(already);
+        if let Err(why) = self.with_file(remove).await {
+            // What was written for an earlier notice would be believed now.
+            return ending(Outcome::Failed, why);
+        }
+        let asker = Asker::new();
+        let mut told = Told::default();
+        let (mut newest, mut zeros) = (None, 0);
+        while zeros < IN_A_ROW {
+            let at = Instant::now();
+            let ours = job.surroundings.place.get().addresses;
+            let look = tokio::select! {
+                biased;
+                look = self.look(&asker, &ours) => look,
+                () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
+            };
+            let is_zero = matches!(&look, Look::Saw(seen) if seen.is_nothing());
+            zeros = if is_zero && at >= settled { zeros + 1 } else { 0 };
+            told.tell(job, &look, settled);
+            self.show(&look);
+            newest = Some(look);
+            if zeros < IN_A_ROW {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
+                }
+            }
+        }
+        let episode = job.briefing.episode.to_string();
+        let line = json!({ "episode": episode, "drained": jiff::Timestamp::now() });
+        if let Err(why) = self.with_file(move |file| write(file, &line.to_string())).await {
+            return ending(Outcome::Failed, format!("nothing is in flight, but {why}"));
+        }
+        let who = match newest {
+            Some(Look::Saw(InFlight { server: Presence::Gone, .. })) => "the server is gone, and so is what it had",
+            Some(Look::Saw(_) | Look::Unread(_)) | None => "nothing is in flight any more",
+        };
+        ending(Outcome::Done, format!("drained after {}: {who}", Spoken(whole_seconds(began.elapsed()))))
+    }
+
+    /// What is said where time ran out.
+    fn cut(&self, newest: Option<&Look>, settled: Instant) -> Ending {
+        let detail = match newest {
+            None => "time was up before anything could be seen".to_owned(),
+            Some(Look::Unread(why)) => format!("not known to be drained when time was up: {why}"),
+            Some(Look::Saw(seen)) if !seen.is_nothing() => format!("{seen} cut: still in flight when time was up"),
+            Some(Look::Saw(_)) if Instant::now() < settled => format!(
+                "nothing was in flight when time was up, but load balancers had not had their {} to stop sending",
+                Spoken(self.settings.settle.0)
+            ),
+            Some(Look::Saw(_)) => {
+                "nothing was in flight when time was up, but it was not seen twice in a row".to_owned()
+            }
+        };
+        ending(Outcome::TimedOut, detail)
+    }
+
+    async fn look(&self, asker: &Result<Asker, String>, ours: &[IpAddr]) -> Look {
+        let mut seen = InFlight::default();
+        let ports = &self.settings.connections;
+        // Before our own question, which is a connection too.
+        if !ports.is_empty() {
+            match connections::look(ports.clone()).await {
+                Ok(Ports { established, .. }) => seen.connections = established,
+                Err(why) => return Look::Unread(why),
+            }
+        }
+        let Some(address) = &self.settings.metrics else { return Look::Saw(seen) };
+        let tally = Tally::new(self.settings.server, &self.settings.gauges);
+        let sight = match asker {
+            Ok(asker) => asker.ask(address, tally).await,
+            Err(why) => Sight::Unread(why.clone()),
+        };
+        match sight {
+            Sight::Unread(why) => return Look::Unread(format!("{address} {why}")),
+            Sight::Read(read) => {
+                seen.requests = read.in_flight;
+                seen.server = Presence::Answers(read.server);
+            }
+            Sight::Gone => {
+                seen.server = Presence::Gone;
+                // A server that is ending listens no more and still answers what it had.
+                if let Some(port) = address.port_here(ours).filter(|port| !ports.contains(port)) {
+                    match connections::look(vec![port]).await {
+                        Ok(Ports { established, .. }) => seen.connections += established,
+                        Err(why) => return Look::Unread(why),
+                    }
+                }
+            }
+        }
+        Look::Saw(seen)
+    }
+
+    fn show(&self, look: &Look) {
+        if let Ok(mut seen) = self.seen.lock() {
+            *seen = Some(look.clone());
+        }
+    }
+
+    /// Does something with the file for pre-stop hooks, where there is to be one.
+    async fn with_file<F>(&self, work: F) -> Result<(), String>
+    where
+        F: FnOnce(&Path) -> io::Result<()> + Send + 'static,
+    {
+        let Some(file) = self.settings.drained.clone() else { return Ok(()) };
+        let path = file.clone();
+        let working = tokio::task::spawn_blocking(move || work(&path));
+        match tokio::time::timeout(FILE, working).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(format!("the file {} could not be changed: {error}", file.display())),
+            Ok(Err(_)) | Err(_) => Err(format!("the file {} was not changed in time", file.display())),
+        }
+    }
+
+    async fn findings(&self, place: &Place) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
+        let metrics = self.settings.metrics.as_ref().map(ToString::to_string).unwrap_or_default();
+        match self.look(&Asker::new(), &place.addresses).await {
+            Look::Unread(why) => say(Weight::Error, format!("{why}; what cannot be read never counts as drained")),
+            Look::Saw(seen @ InFlight { server: Presence::Gone, .. }) => say(
+                Weight::Warning,
+                format!(
+                    "nobody listens at {metrics} now, which would count as drained ({seen} in flight): is the address \
+                     right, and does the server run?"
+                ),
+            ),
+            Look::Saw(seen) => {
+                let of = match seen.server {
+                    Presence::Answers(Some(server)) => format!(" ({})", server.word()),
+                    Presence::Answers(None) | Presence::NotAsked | Presence::Gone => String::new(),
+                };
+                say(Weight::Good, format!("it sees {seen} in flight now{of}"));
+                if seen.server == Presence::Answers(Some(Server::Triton)) && self.settings.connections.is_empty() {
+                    let sentence = "Triton's gauge counts what waits for execution, not what is executed: give \
+                                    `connections` too, with the ports that it serves on";
+                    say(Weight::Warning, sentence.to_owned());
+                }
+            }
+        }
+        for port in &self.settings.connections {
+            if let Ok(Ports { listening: 0, .. }) = connections::look(vec![*port]).await {
+                say(Weight::Warning, format!("nobody listens on port {port} here (in another network namespace?)"));
+            }
+        }
+        if !self.settings.connections.is_empty() && self.settings.metrics.is_none() {
+            let sentence = "a connection counts whether or not a request is on it, and proxies keep idle ones open: where \
+                            the server exports gauges, `metrics` is better";
+            say(Weight::Note, sentence.to_owned());
+        }
+        if let Some(file) = &self.settings.drained
+            && let Some(wrong) = wrong_with_file(file.clone()).await
+        {
+            say(Weight::Warning, wrong);
+        }
+        found
+    }
+}
+
+/// What pre-stop hooks would see in the file's place, where that is not as it should be.
+async fn wrong_with_file(file: PathBuf) -> Option<String> {
+    let looking = tokio::task::spawn_blocking(move || {
+        if file.exists() {
+            return Some(format!(
+                "{} is there already: a pre-stop hook that looks for it now would not wait (remove it, unless a notice \
+                 stands)",
+                file.display()
+            ));
+        }
+        let directory = file.parent()?;
+        let why = match rustix::fs::access(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+            Ok(()) => return None,
+            Err(rustix::io::Errno::NOENT) => {
+                "does not exist (systemd makes the unit's own /run/spot-watchdog)".to_owned()
+            }
+            Err(error) => format!("cannot be written to: {}", io::Error::from(error)),
+        };
+        Some(format!("the directory of {} {why}", file.display()))
+    });
+    match tokio::time::timeout(FILE, looking).await {
+        Ok(Ok(wrong)) => wrong,
+        Ok(Err(_)) | Err(_) => Some("the place of its file could not be looked at in time".to_owned()),
+    }
+}
+
+fn remove(file: &Path) -> io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes the file whole or not at all; whoever may enter its directory may read it.
+fn write(file: &Path, line: &str) -> io::Result<()> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let fresh = file.with_file_name(name);
+    std::fs::write(&fresh, format!("{line}\n"))?;
+    std::fs::rename(&fresh, file)
+}
+
+/// What the log and the step's last lines were told.
+#[derive(Default)]
+struct Told {
+    words: String,
+    at: Option<Instant>,
+}
+
+impl Told {
+    fn tell(&mut self, job: &Job, look: &Look, settled: Instant) {
+        let words = match look {
+            Look::Saw(seen) if seen.is_nothing() && Instant::now() < settled => {
+                "nothing in flight; load balancers may still send".to_owned()
+            }
+            Look::Saw(seen) => format!("{seen} in flight"),
+            Look::Unread(why) => format!("not known what is in flight: {why}"),
+        };
+        if words == self.words || self.at.is_some_and(|at| at.elapsed() < SAY) {
+            return;
+        }
+        tracing::info!(step = %job.run.step, "{}: {words}", job.run.step);
+        job.output.keep(words.clone());
+        *self = Self { words, at: Some(Instant::now()) };
+    }
+}
+
+const fn whole_seconds(span: Duration) -> Duration {
+    Duration::from_secs(span.as_secs())
+}
+
+fn ending(outcome: Outcome, detail: impl Into<String>) -> Ending {
+    let detail = printable(detail.into().as_bytes());
+    Ending { outcome, detail, left_over: 0, undo_with: None }
+}
+
+impl Action for Drain {
+    fn describe(&self) -> String {
+        let ports: Vec<String> = self.settings.connections.iter().map(ToString::to_string).collect();
+        let ports = match ports.as_slice() {
+            [] => String::new(),
+            [one] => format!("connections on port {one}"),
+            many => format!("connections on ports {}", many.join(", ")),
+        };
+        match &self.settings.metrics {
+            Some(address) if ports.is_empty() => format!("waits until {address} shows nothing in flight"),
+            Some(address) => format!("waits until {address} shows nothing in flight, and for {ports}"),
+            None => format!("waits for {ports} to end"),
+        }
+    }
+
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async {
+            job.clearance.given().await;
+            self.wait(job).await
+        })
+    }
+
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async {
+            job.clearance.given().await;
+            match (&self.settings.drained, self.with_file(remove).await) {
+                (None, _) => ending(Outcome::Done, "it changed nothing, so there is nothing to put back"),
+                (Some(file), Ok(())) => ending(Outcome::Done, format!("{} is gone", file.display())),
+                (Some(_), Err(why)) => ending(Outcome::Failed, why),
+            }
+        })
+    }
+
+    /// It only looked, so it looks on; the settling counts from when it began.
+    fn adopt<'a>(&'a self, job: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+        self.act(job)
+    }
+
+    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn warmth(&self) -> serde_json::Value {
+        match self.seen.lock().ok().and_then(|seen| seen.clone()) {
+            None => serde_json::Value::Null,
+            Some(Look::Unread(why)) => json!({ "in-flight": null, "because": why }),
+            Some(Look::Saw(seen)) => {
+                json!({ "in-flight": seen.requests + seen.connections, "requests": seen.requests, "connections": seen.connections })
+            }
+        }
+    }
+
+    fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>> {
+        Box::pin(self.findings(place))
+    }
+}

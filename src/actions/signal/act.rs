@@ -1,0 +1,330 @@
+//! Sends the signal, once, and waits for what is to come of it.
+//!
+//! The process is held by a pidfd between the last look at it and the signal, so that no other can take its number. It is
+//! journaled before the signal goes out: after a crash of ours it is waited for, and not signalled again.
+
+use super::reaction::{self, Reaction, Sent};
+use super::target::{self, Found, Target, called};
+use super::{ROW, Reached};
+use crate::actions::output::printable;
+use crate::actions::process::Stat;
+use crate::actions::proof::Proof;
+use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::model::{Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, getpgrp, kill_process, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process,
+};
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often is looked whether the process has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How often is looked whether its proof holds.
+const LOOK_FOR_PROOF: Duration = Duration::from_millis(500);
+
+/// How long it may take to see whether the file is there that has to be.
+const LOOK_FOR_FILE: Duration = Duration::from_secs(1);
+
+/// The most processes of a group that is signalled.
+const MEMBERS: usize = 1024;
+
+/// A signal to one process.
+#[derive(Debug)]
+pub(super) struct Signal {
+    pub(super) target: Target,
+    pub(super) sent: Sent,
+    pub(super) to: Reached,
+    pub(super) only_with: Option<PathBuf>,
+    pub(super) proof: Option<Proof>,
+}
+
+impl Signal {
+    async fn signal(&self, job: &Job) -> Ending {
+        if let Some(file) = &self.only_with
+            && let Err(why) = is_there(file.clone()).await
+        {
+            return ending(Outcome::Failed, format!("nobody is signalled: {} {why}", file.display()));
+        }
+        let found = tokio::select! {
+            biased;
+            found = self.target.find() => found,
+            () = job.stop_by.reached(Duration::ZERO) => {
+                return ending(Outcome::TimedOut, format!("time was up before {} was found", self.target));
+            }
+        };
+        let process = match found {
+            Ok(Found::Running(process)) => process,
+            Ok(Found::NotRunning(why)) => return self.needless(job, why).await,
+            Err(why) => return ending(Outcome::Failed, why),
+        };
+        let name = called(process);
+        let refused = match self.may_go_out(process) {
+            Ok(()) => {
+                // Before the signal: who comes after a crash of ours has to know that it may have gone out.
+                let _ = job.spawned.try_send((job.run.clone(), process));
+                self.send(process)
+            }
+            Err(why) => Err(why),
+        };
+        match refused {
+            Ok(()) => {}
+            Err(Refused::Gone) => return self.needless(job, format!("{name} ended by itself")).await,
+            Err(Refused::Because(why)) => return ending(Outcome::Failed, format!("{name} {why}")),
+        }
+        tracing::info!(step = %job.run.step, pid = process.pid, "{}: sent {} to {name}", job.run.step, self.sent);
+        job.output.keep(format!("sent {} to {name}", self.sent));
+        self.wait(job, process, &name).await
+    }
+
+    /// How it ends where there is nobody to signal.
+    async fn needless(&self, job: &Job, why: String) -> Ending {
+        let Some(proof) = &self.proof else {
+            return ending(Outcome::Done, format!("nobody to signal: {why}"));
+        };
+        match proof.hold(job.started, None, &job.stop_by).await {
+            Ok(()) => ending(Outcome::Done, format!("nobody to signal: {why}; its proof holds")),
+            Err(proof) => ending(Outcome::Failed, format!("nobody to signal: {why}; its proof does not hold: {proof}")),
+        }
+    }
+
+    async fn wait(&self, job: &Job, process: Process, name: &str) -> Ending {
+        let began = Instant::now();
+        let took =
+            || Spoken(Duration::from_millis(u64::try_from(began.elapsed().as_millis() / 100 * 100).unwrap_or(0)));
+        let mut proof_looked_for = None;
+        let mut unproven = String::new();
+        loop {
+            let has_ended = !is_running(process);
+            if let Some(proof) = &self.proof {
+                let due = proof_looked_for.is_none_or(|at: Instant| at.elapsed() >= LOOK_FOR_PROOF);
+                if has_ended || due {
+                    proof_looked_for = Some(Instant::now());
+                    let ended = if has_ended { "ended, and " } else { "" };
+                    match proof.hold(job.started, None, &job.stop_by).await {
+                        Ok(()) => {
+                            return ending(Outcome::Done, format!("{name}: {ended}its proof holds after {}", took()));
+                        }
+                        Err(why) if has_ended => {
+                            let detail = format!("{name} ended, and its proof does not hold: {why}");
+                            return ending(Outcome::Failed, detail);
+                        }
+                        Err(why) => unproven = format!(", and its proof does not hold: {why}"),
+                    }
+                }
+            } else if has_ended {
+                return ending(Outcome::Done, format!("{name} ended {} after {}", took(), self.sent));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = job.stop_by.reached(Duration::ZERO) => {
+                    let detail = format!("{name} still runs {} after {}{unproven}", took(), self.sent);
+                    return ending(Outcome::TimedOut, detail);
+                }
+            }
+        }
+    }
+
+    /// Whether the signal may go out: nobody dies of it who was not meant to, and we may send it.
+    fn may_go_out(&self, process: Process) -> Result<(), Refused> {
+        let members = match self.to {
+            Reached::Process => vec![process],
+            Reached::Group => members_with(process)?,
+        };
+        for member in members {
+            let of_group =
+                if member == process { String::new() } else { format!("has {} in its group, which ", called(member)) };
+            let because = |why: String| Refused::Because(format!("{of_group}{why}"));
+            let Some(reaction) = reaction::of(member.pid, self.sent.signal) else {
+                if member == process {
+                    return Err(Refused::Gone);
+                }
+                continue;
+            };
+            self.sent.fits(reaction).map_err(because)?;
+            match raw(member).map(test_kill_process) {
+                Some(Err(Errno::PERM)) => {
+                    let owner = std::fs::metadata(format!("/proc/{}", member.pid)).map(|it| it.uid());
+                    let owner = owner.map_or_else(|_| String::new(), |uid| format!(", it belongs to user {uid}"));
+                    let why = format!("may not be signalled by us{owner} (run as that user, as root or with CAP_KILL)");
+                    return Err(because(why));
+                }
+                Some(Err(Errno::SRCH)) | None if member == process => return Err(Refused::Gone),
+                Some(Ok(()) | Err(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends it to this very process, or to its group while it leads or is in it.
+    fn send(&self, process: Process) -> Result<(), Refused> {
+        let pid = raw(process).ok_or(Refused::Gone)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        // With the pidfd in hand the number may pass on.
+        let stat = Stat::of(process.pid).filter(|stat| stat.is_alive() && stat.start_ticks == process.start_ticks);
+        let stat = stat.ok_or(Refused::Gone)?;
+        let sent = match (self.to, pidfd) {
+            (Reached::Process, Ok(pidfd)) => pidfd_send_signal(pidfd, self.sent.signal),
+            (Reached::Process, Err(_)) => kill_process(pid, self.sent.signal),
+            (Reached::Group, _) => match i32::try_from(stat.group).ok().and_then(Pid::from_raw) {
+                Some(group) => kill_process_group(group, self.sent.signal),
+                None => Err(Errno::SRCH),
+            },
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            Err(Errno::SRCH) => Err(Refused::Gone),
+            Err(error) => Err(Refused::Because(format!("could not be signalled: {}", std::io::Error::from(error)))),
+        }
+    }
+
+    async fn findings(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
+        match self.target.find().await {
+            Err(why) => say(Weight::Error, why),
+            Ok(Found::NotRunning(why)) => say(Weight::Warning, format!("{why}, so there is nobody to signal now")),
+            Ok(Found::Running(process)) => {
+                let name = called(process);
+                match self.may_go_out(process) {
+                    Err(Refused::Because(why)) => say(Weight::Error, format!("{name} {why}")),
+                    Err(Refused::Gone) => say(Weight::Warning, format!("{name} ended just now")),
+                    Ok(()) => {
+                        let does = match reaction::of(process.pid, self.sent.signal) {
+                            Some(Reaction::Handles) => "catches it",
+                            Some(Reaction::Dies | Reaction::Ignores) | None => "does not catch it and ends at once",
+                        };
+                        say(Weight::Good, format!("{} would go to {name}, which {does}", self.sent));
+                        if does == "catches it" && self.proof.is_none() && !self.asks_to_end() {
+                            let sentence = format!(
+                                "it waits until {name} has ended, and not everybody ends by {}: with a `proof` it waits \
+                                 for that instead",
+                                self.sent
+                            );
+                            say(Weight::Note, sentence);
+                        }
+                    }
+                }
+            }
+        }
+        if let Target::Unit(unit) = &self.target
+            && let Ok(told) = target::told_of(unit).await
+            && told.restart == "always"
+        {
+            let sentence = format!(
+                "systemd begins {unit} again once it has ended (Restart=always); to hold that back while the notice stands, \
+                 give {unit} `ConditionPathExists=!` with the `drained` file of the step before it"
+            );
+            say(Weight::Note, sentence);
+        }
+        found
+    }
+
+    const fn asks_to_end(&self) -> bool {
+        use rustix::process::Signal;
+        matches!(self.sent.signal, Signal::TERM | Signal::INT | Signal::QUIT | Signal::KILL)
+    }
+}
+
+/// Whether a file is there.
+async fn is_there(file: PathBuf) -> Result<(), String> {
+    let looking = tokio::task::spawn_blocking(move || file.try_exists());
+    match tokio::time::timeout(LOOK_FOR_FILE, looking).await {
+        Ok(Ok(Ok(true))) => Ok(()),
+        Ok(Ok(Ok(false))) => Err("is not there".to_owned()),
+        Ok(Ok(Err(error))) => Err(format!("cannot be looked for: {error}")),
+        Ok(Err(_)) | Err(_) => Err("could not be looked for in time".to_owned()),
+    }
+}
+
+/// Why a signal does not go out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Refused {
+    /// The process has ended.
+    Gone,
+    /// A clause that follows its name.
+    Because(String),
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SIG{}", self.name)
+    }
+}
+
+fn raw(process: Process) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(process.pid).ok()?)
+}
+
+fn is_running(process: Process) -> bool {
+    Stat::of(process.pid).is_some_and(|stat| stat.is_alive() && stat.start_ticks == process.start_ticks)
+}
+
+/// Everyone in the group of a process.
+fn members_with(process: Process) -> Result<Vec<Process>, Refused> {
+    let group = Stat::of(process.pid).ok_or(Refused::Gone)?.group;
+    if i32::try_from(group).ok().and_then(Pid::from_raw) == Some(getpgrp()) {
+        return Err(Refused::Because(
+            "is in our own process group, which would end us too: signal it alone".to_owned(),
+        ));
+    }
+    let alive = Stat::of_all().filter(|(_, stat)| stat.group == group && stat.is_alive());
+    let members: Vec<Process> =
+        alive.map(|(pid, stat)| Process { pid, start_ticks: stat.start_ticks }).take(MEMBERS + 1).collect();
+    if members.len() > MEMBERS {
+        return Err(Refused::Because(format!("has a group of more than {MEMBERS} processes: signal it alone")));
+    }
+    Ok(members)
+}
+
+fn ending(outcome: Outcome, detail: String) -> Ending {
+    Ending { outcome, detail: printable(detail.as_bytes()), left_over: 0, undo_with: None }
+}
+
+impl Action for Signal {
+    fn describe(&self) -> String {
+        match self.to {
+            Reached::Process => format!("sends {} to {}", self.sent, self.target),
+            Reached::Group => format!("sends {} to the process group of {}", self.sent, self.target),
+        }
+    }
+
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async {
+            job.clearance.given().await;
+            self.signal(job).await
+        })
+    }
+
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async {
+            job.clearance.given().await;
+            ending(Outcome::Failed, "a signal cannot be taken back".to_owned())
+        })
+    }
+
+    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending> {
+        Box::pin(async move {
+            match process {
+                Some(process) => self.wait(job, process, &called(process)).await,
+                None => ending(Outcome::Lost, "we ended before it was noted that anybody was signalled".to_owned()),
+            }
+        })
+    }
+
+    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn warmth(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
+        Box::pin(self.findings())
+    }
+}

@@ -1,0 +1,318 @@
+//! Finds the one process that a signal is for, and says why where it cannot be told which that is.
+//!
+//! Everything here reads `/proc`, a file or what `systemctl` prints, under a limit.
+
+use crate::actions::output::printable;
+use crate::actions::process::Stat;
+use crate::model::Process;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+/// How long finding may take.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// The shortest part of a command line that is looked for.
+pub(super) const LEAST_PART: usize = 3;
+
+/// The most that is read of a command line.
+const COMMAND_LINE: u64 = 64 * 1024;
+
+/// The most that is read of what systemctl prints.
+const WORDS: u64 = 4096;
+
+/// How much older than its process a pid file may be, for clocks that are set while a machine boots.
+const OLDER: Duration = Duration::from_secs(60);
+
+/// Kernel ticks in a second, as `/proc` counts them on every architecture (proc_pid_stat(5), USER_HZ).
+const TICKS: u64 = 100;
+
+/// How the process is named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Target {
+    /// By a file that holds its number.
+    PidFile(PathBuf),
+    /// As a systemd unit's main process.
+    Unit(String),
+    /// By a part of its command line.
+    CommandLine(String),
+}
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// The process.
+    Running(Process),
+    /// It is certain which is meant, and that it does not run; why.
+    NotRunning(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PidFile(file) => write!(f, "the process in {}", file.display()),
+            Self::Unit(unit) => write!(f, "the main process of {unit}"),
+            Self::CommandLine(part) => write!(f, "the process whose command line has `{part}`"),
+        }
+    }
+}
+
+/// Whether this may be the name of a systemd unit (systemd.unit(5)).
+pub(super) fn is_unit(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('-') && name.bytes().all(fits)
+}
+
+impl Target {
+    /// Finds it.
+    ///
+    /// # Errors
+    /// Why it is not certain which process is meant, and what to do about it.
+    pub(super) async fn find(&self) -> Result<Found, String> {
+        let looking = match self {
+            Self::Unit(unit) => return Ok(told_of(unit).await?.main_process()),
+            Self::PidFile(file) => {
+                let file = file.clone();
+                tokio::task::spawn_blocking(move || in_file(&file))
+            }
+            Self::CommandLine(part) => {
+                let part = part.clone();
+                tokio::task::spawn_blocking(move || only_one(&part, those_with(&part)))
+            }
+        };
+        match tokio::time::timeout(LIMIT, looking).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => Err(format!("{self} was not found within {} s", LIMIT.as_secs())),
+        }
+    }
+}
+
+/// A process with its name, for people: `vllm (pid 812)`.
+pub(super) fn called(process: Process) -> String {
+    let name = std::fs::read(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+    let name = printable(name.trim_ascii());
+    if name.is_empty() { format!("process {}", process.pid) } else { format!("{name} (pid {})", process.pid) }
+}
+
+fn in_file(file: &Path) -> Result<Found, String> {
+    let shown = file.display();
+    let mut content = String::new();
+    let opened =
+        File::open(file).and_then(|it| Ok((it.metadata()?.modified()?, it.take(64).read_to_string(&mut content)?)));
+    let (written, _) = opened.map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            format!("there is no pid file {shown}: is its process running, and does it write there?")
+        } else if error.kind() == io::ErrorKind::InvalidData {
+            format!("{shown} holds no process id")
+        } else {
+            format!("the pid file {shown} cannot be read: {error}")
+        }
+    })?;
+    let pid = match content.trim().parse::<u32>() {
+        Ok(pid) if pid > 1 => pid,
+        Ok(pid) => return Err(format!("{shown} names process {pid}, which nobody may mean")),
+        Err(_) => return Err(format!("{shown} holds no process id")),
+    };
+    let Some(stat) = Stat::of(pid).filter(Stat::is_alive) else {
+        return Ok(Found::NotRunning(format!("process {pid}, which {shown} names, does not run any more")));
+    };
+    let process = Process { pid, start_ticks: stat.start_ticks };
+    // Numbers are given anew: a process cannot have been named before it was there.
+    if began(process).is_some_and(|began| began > written + OLDER) {
+        return Err(format!(
+            "{shown} was written before {} began: the number has passed to another process, so nobody is signalled",
+            called(process)
+        ));
+    }
+    Ok(Found::Running(process))
+}
+
+/// When a process began, by the wall clock as it is now.
+fn began(process: Process) -> Option<SystemTime> {
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up = Duration::new(u64::try_from(up.tv_sec).ok()?, u32::try_from(up.tv_nsec).ok()?);
+    let after_boot = Duration::from_millis(process.start_ticks.saturating_mul(1000 / TICKS));
+    SystemTime::now().checked_sub(up.saturating_sub(after_boot))
+}
+
+/// Those, beside us, whose command line has this part.
+fn those_with(part: &str) -> Vec<Process> {
+    let us = std::process::id();
+    let has_part = |pid: u32| {
+        let mut line = Vec::new();
+        let read =
+            File::open(format!("/proc/{pid}/cmdline")).and_then(|it| it.take(COMMAND_LINE).read_to_end(&mut line));
+        let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        read.is_ok() && words.join(" ").contains(part)
+    };
+    let found = Stat::pids().filter(|pid| *pid != us && has_part(*pid)).filter_map(|pid| {
+        let stat = Stat::of(pid).filter(Stat::is_alive)?;
+        Some(Process { pid, start_ticks: stat.start_ticks })
+    });
+    found.collect()
+}
+
+fn only_one(part: &str, found: Vec<Process>) -> Result<Found, String> {
+    match found.as_slice() {
+        [one] => Ok(Found::Running(*one)),
+        [] => Err(format!(
+            "no process that we see has `{part}` in its command line: does it run, and in this container or with a \
+             shared process namespace?"
+        )),
+        several => {
+            let names: Vec<String> = several.iter().take(5).map(|process| called(*process)).collect();
+            let more = if several.len() > 5 { " and others" } else { "" };
+            Err(format!(
+                "{} processes have `{part}` in their command line, so nobody is signalled: {}{more} (give more of it, or \
+                 a pid file or unit)",
+                several.len(),
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+/// What systemd tells of a unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Unit {
+    name: String,
+    process: Option<Process>,
+    state: String,
+    /// Its `Restart=`.
+    pub(super) restart: String,
+}
+
+impl Unit {
+    fn main_process(self) -> Found {
+        match self.process {
+            Some(process) => Found::Running(process),
+            None => Found::NotRunning(format!("{} has no main process, it is {}", self.name, self.state)),
+        }
+    }
+
+    /// Reads `KEY=VALUE` lines (systemctl(1), `show`).
+    fn parse(name: &str, words: &str) -> Result<Self, String> {
+        let value = |key: &str| words.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or("");
+        match value("LoadState") {
+            "loaded" => {}
+            "" => return Err(format!("systemd says nothing of {name} (is this machine run by it?)")),
+            "not-found" => return Err(format!("systemd has no unit {name}")),
+            state => return Err(format!("systemd could not load {name}: it is {}", printable(state.as_bytes()))),
+        }
+        let pid = value("MainPID").parse::<u32>().ok().filter(|pid| *pid > 1);
+        let process = pid.and_then(|pid| {
+            let stat = Stat::of(pid).filter(Stat::is_alive)?;
+            Some(Process { pid, start_ticks: stat.start_ticks })
+        });
+        let state = printable(value("ActiveState").as_bytes());
+        Ok(Self { name: name.to_owned(), process, state, restart: printable(value("Restart").as_bytes()) })
+    }
+}
+
+/// Asks systemd for a unit.
+///
+/// # Errors
+/// Why it does not say which its main process is.
+pub(super) async fn told_of(unit: &str) -> Result<Unit, String> {
+    let asking = async {
+        let mut systemctl = Command::new("systemctl");
+        systemctl.args(["show", "--no-pager", "--property=LoadState,ActiveState,MainPID,Restart", "--", unit]);
+        systemctl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = systemctl.spawn()?;
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
+        if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
+            let (mut out, mut err) = (out.take(WORDS), err.take(WORDS));
+            tokio::try_join!(out.read_to_end(&mut said), err.read_to_end(&mut complained))?;
+        }
+        let _ = child.wait().await;
+        io::Result::Ok((said, complained))
+    };
+    match tokio::time::timeout(LIMIT, asking).await {
+        Ok(Ok((said, complained))) if said.is_empty() && !complained.is_empty() => {
+            let words: String = printable(complained.trim_ascii()).chars().take(200).collect();
+            Err(format!("systemd could not be asked for {unit}: {words}"))
+        }
+        Ok(Ok((said, _))) => Unit::parse(unit, &String::from_utf8_lossy(&said)),
+        Ok(Err(error)) => Err(format!("systemctl, which tells the main process of {unit}, cannot be run: {error}")),
+        Err(_) => Err(format!("systemd was asked for {unit} and did not answer within {} s", LIMIT.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn us() -> Process {
+        let pid = std::process::id();
+        Process { pid, start_ticks: Stat::of(pid).unwrap().start_ticks }
+    }
+
+    #[test]
+    fn a_pid_file_names_one_process_or_says_why_not() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("pid");
+        let said = |content: &str| {
+            std::fs::write(&file, content).unwrap();
+            in_file(&file).map_err(|why| why.replace(&*file.to_string_lossy(), "FILE"))
+        };
+        assert!(in_file(&file).unwrap_err().starts_with("there is no pid file"));
+        assert_eq!(said(&format!(" {}\n", us().pid)), Ok(Found::Running(us())));
+        for garbage in ["", "x", "-5", "12 13", "99999999999999999999", "1.5"] {
+            assert_eq!(said(garbage), Err("FILE holds no process id".to_owned()), "{garbage}");
+        }
+        for nobody in ["0", "1"] {
+            assert!(said(nobody).unwrap_err().ends_with("which nobody may mean"));
+        }
+        // The largest number that Linux gives is 4194304.
+        let gone = said("4194305").unwrap();
+        assert_eq!(
+            gone,
+            Found::NotRunning(format!("process 4194305, which {} names, does not run any more", file.display()))
+        );
+        std::fs::write(&file, [0xff, 0xfe]).unwrap();
+        assert!(in_file(&file).unwrap_err().ends_with("holds no process id"));
+    }
+
+    #[test]
+    fn a_number_that_has_passed_to_another_process_is_not_signalled() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("pid");
+        std::fs::write(&file, us().pid.to_string()).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(366 * 86_400 * 10);
+        File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+        let why = in_file(&file).unwrap_err();
+        assert!(why.contains("the number has passed to another process"), "{why}");
+    }
+
+    #[test]
+    fn a_command_line_has_to_be_one_processs_own() {
+        let process = |pid| Process { pid, start_ticks: 0 };
+        assert_eq!(only_one("x", vec![process(7)]), Ok(Found::Running(process(7))));
+        assert!(only_one("x", Vec::new()).unwrap_err().starts_with("no process that we see has `x`"));
+        let several = only_one("x", (4_194_305..4_194_313).map(process).collect()).unwrap_err();
+        assert!(several.starts_with("8 processes have `x`"), "{several}");
+        assert!(several.contains("process 4194309 and others"), "{several}");
+    }
+
+    #[test]
+    fn a_unit_is_read_as_systemctl_prints_it() {
+        let parse = |words: &str| Unit::parse("vllm.service", words);
+        let running = format!("LoadState=loaded\nActiveState=active\nMainPID={}\nRestart=always\n", us().pid);
+        let unit = parse(&running).unwrap();
+        assert_eq!(unit.restart, "always");
+        assert_eq!(unit.main_process(), Found::Running(us()));
+        let dead = parse("Restart=no\nMainPID=0\nLoadState=loaded\nActiveState=inactive\n").unwrap();
+        let words = "vllm.service has no main process, it is inactive".to_owned();
+        assert_eq!(dead.main_process(), Found::NotRunning(words));
+        let none = parse("Restart=no\nMainPID=0\nLoadState=not-found\nActiveState=inactive\n");
+        assert_eq!(none.unwrap_err(), "systemd has no unit vllm.service");
+        assert_eq!(parse("LoadState=masked\n").unwrap_err(), "systemd could not load vllm.service: it is masked");
+        assert!(parse("").unwrap_err().starts_with("systemd says nothing"));
+    }
+}

@@ -1,0 +1,155 @@
+//! The `drain` action against the stand-in for vLLM, well and in every trouble.
+
+use crate::vllm::{Answer, Vllm};
+use crate::{action, job};
+use futures_util::future::join_all;
+use spot_watchdog::actions::Place;
+use spot_watchdog::model::{Outcome, Weight, Work};
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn what_is_in_flight_is_let_finish_and_then_the_file_is_there() {
+    let place = TempDir::new().unwrap();
+    let vllm = Vllm::start(place.path(), 0);
+    let drained = place.path().join("drained");
+    fs::write(&drained, "of an earlier notice").unwrap();
+    let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", vllm.metrics(), drained.display());
+    let drain = action("drain", &keys);
+    let requests: Vec<_> = (0..5).map(|_| vllm.ask(Duration::from_secs(3))).collect();
+    vllm.has(5);
+    let run = job(Work::Act, LONG);
+    let (ending, seen) = tokio::join!(drain.act(&run), async {
+        let began = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let warmth = drain.warmth();
+            if warmth["in-flight"] == 5 || began.elapsed() > LONG {
+                return (warmth, drained.exists());
+            }
+        }
+    });
+    assert_eq!(seen.0["requests"], 5);
+    assert!(!seen.1, "the file of an earlier notice is gone as soon as it begins");
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(ending.detail.contains("nothing is in flight any more"), "{}", ending.detail);
+    assert_eq!(run.output.tail()[0], "5 requests in flight");
+    for request in requests {
+        assert!(request.is_finished(), "it ended before an answer did");
+        assert_eq!(request.join().unwrap(), Answer::Whole);
+    }
+    let line: serde_json::Value = serde_json::from_slice(&fs::read(&drained).unwrap()).unwrap();
+    assert_eq!(line["episode"], "e");
+
+    let undone = drain.undo(&job(Work::Undo, LONG)).await;
+    assert_eq!((undone.outcome, drained.exists()), (Outcome::Done, false), "{}", undone.detail);
+}
+
+#[tokio::test]
+async fn a_zero_is_not_believed_before_the_load_balancer_had_its_time() {
+    let place = TempDir::new().unwrap();
+    let vllm = Vllm::start(place.path(), 0);
+    let drain = action("drain", &format!("metrics = '{}'\nsettle = '4s'", vllm.metrics()));
+    let began = Instant::now();
+    let run = job(Work::Act, LONG);
+    let (ending, late) = tokio::join!(drain.act(&run), async {
+        // What a load balancer sends that has not heard yet: more than two looks saw nothing by now.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        vllm.ask(Duration::from_secs(4))
+    });
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(began.elapsed() >= Duration::from_millis(5500), "it ended after {:?}", began.elapsed());
+    assert_eq!(late.join().unwrap(), Answer::Whole);
+    assert_eq!(run.output.tail()[0], "nothing in flight; load balancers may still send");
+
+    // A run that is taken back after a crash settles from when it began, not anew.
+    let mut run = job(Work::Act, LONG);
+    run.started -= Duration::from_secs(4);
+    let began = Instant::now();
+    assert_eq!(drain.adopt(&run, None).await.outcome, Outcome::Done);
+    assert!(began.elapsed() < Duration::from_secs(4), "it took {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_never_counts_as_drained() {
+    let troubles = [
+        ("stuck", "3 requests cut: still in flight when time was up"),
+        ("nan", "says that vllm:num_requests_waiting is NaN, which counts nothing"),
+        ("missing", "has metrics of vllm and no gauge vllm:num_requests_waiting"),
+        ("html", "answers with a page of HTML and not with metrics (is it the right path?)"),
+        ("broken", "answers with status 500"),
+        ("hang", "does not answer within 2 s"),
+    ];
+    join_all(troubles.map(|(trick, said)| is_no_zero(trick, said))).await;
+}
+
+async fn is_no_zero(trick: &str, said: &str) {
+    let place = TempDir::new().unwrap();
+    let drained = place.path().join("drained");
+    let vllm = Vllm::start(place.path(), 0);
+    vllm.play(trick);
+    let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", vllm.metrics(), drained.display());
+    let drain = action("drain", &keys);
+    let (began, left) = (Instant::now(), Duration::from_secs(4));
+    let ending = drain.act(&job(Work::Act, left)).await;
+    assert!(began.elapsed() < left + Duration::from_secs(3), "{trick}: it took {:?}", began.elapsed());
+    assert_eq!(ending.outcome, Outcome::TimedOut, "{trick}: {}", ending.detail);
+    assert!(ending.detail.ends_with(said), "{trick}: {}", ending.detail);
+    assert!(!drained.exists(), "{trick}");
+    let found = drain.check(&Place::default()).await;
+    match trick {
+        "stuck" => assert_eq!(found[0].sentence, "it sees 3 requests in flight now (vllm)"),
+        _ => {
+            assert_eq!(found[0].weight, Weight::Error, "{trick}: {found:?}");
+            assert!(found[0].sentence.contains(said), "{trick}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_drained_and_one_that_only_listens_no_more_is_not() {
+    let place = TempDir::new().unwrap();
+    let vllm = Vllm::start(place.path(), 0);
+    let drain = action("drain", &format!("metrics = '{}'\nsettle = '0s'", vllm.metrics()));
+    let request = vllm.ask(Duration::from_secs(3));
+    vllm.has(1);
+    vllm.play("deaf");
+    let ending = drain.act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(ending.detail.ends_with("the server is gone, and so is what it had"), "{}", ending.detail);
+    assert!(request.is_finished(), "it ended before the answer did");
+    assert_eq!(request.join().unwrap(), Answer::Whole);
+    let found = drain.check(&Place::default()).await;
+    assert_eq!(found[0].weight, Weight::Warning);
+    assert!(found[0].sentence.starts_with("nobody listens at http://127.0.0.1:"), "{found:?}");
+}
+
+#[tokio::test]
+async fn connections_are_counted_where_there_are_no_gauges() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let drain = action("drain", &format!("connections = [{port}]\nsettle = '0s'"));
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+
+    let ending = drain.act(&job(Work::Act, Duration::from_millis(1200))).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    assert_eq!(ending.detail, "1 connection cut: still in flight when time was up");
+    let found = drain.check(&Place::default()).await;
+    assert_eq!(found[0].sentence, "it sees 1 connection in flight now");
+    assert!(
+        found.iter().any(|it| it.weight == Weight::Note && it.sentence.contains("keep idle ones open")),
+        "{found:?}"
+    );
+
+    drop((client, server));
+    let ending = drain.act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    drop(listener);
+    let found = drain.check(&Place::default()).await;
+    assert!(found.iter().any(|it| it.sentence.starts_with(&format!("nobody listens on port {port}"))), "{found:?}");
+}
