@@ -87,8 +87,16 @@ static ROWS: &[Row] = &[
     },
 ];
 
-/// The real hook, as the shipped file shows it; its load balancer is that of [`ROWS`], for builds without one.
-static REAL_ROWS: &[Row] = &[actions::hook::ROW, ROWS[1]];
+/// The real kinds, as the shipped file shows them; those that some builds cannot have are real in all but what they do.
+static REAL_ROWS: &[Row] = &[
+    actions::hook::ROW,
+    Row { build: idle, ..actions::target_group::ROW },
+    Row { build: idle, ..actions::auto_scaling::ROW },
+];
+
+fn idle(own: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
+    Ok(Arc::new(Idle(own)))
+}
 
 /// A start in an empty directory, with a configuration file if there is a text for it.
 struct Scene {
@@ -167,7 +175,7 @@ fn the_shipped_file_is_a_configuration_with_and_without_its_examples() {
     assert_eq!(settings.policy.steps, []);
     assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
     let settings = scene(&shipped_whole()).real();
-    assert_eq!(settings.steps.len(), 3);
+    assert_eq!(settings.steps.len(), REAL_ROWS.len() + 1, "one of each kind, and a second hook");
     assert_eq!(settings.warnings, []);
 }
 
