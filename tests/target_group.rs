@@ -5,10 +5,15 @@
 
 #[path = "target_group/auto_scaling.rs"]
 mod auto_scaling;
+#[expect(clippy::disallowed_methods, dead_code, reason = "one story is told with the real binary")]
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "support/fake_aws.rs"]
 mod fake_aws;
 #[path = "support/job.rs"]
 mod job;
+#[path = "target_group/live.rs"]
+mod live;
 #[path = "support/moto.rs"]
 mod moto;
 
