@@ -147,6 +147,7 @@ impl Groups {
     /// As [`Groups::once`].
     pub(super) async fn drain_time(&self, group: &GroupArn) -> Result<Option<Duration>, Trouble> {
         let client = self.client(self.region(group)).await;
+        let _turn = self.gate.acquire().await;
         let answer = client.describe_target_group_attributes().target_group_arn(group.as_str()).send();
         let answer = tokio::time::timeout(CALL, answer).await.map_err(|_| Trouble::silent(CALL))?;
         let answer =

@@ -221,20 +221,24 @@ impl TargetGroup {
         }
         self.look_at_fleet(place, &me, &mut findings).await;
         let groups = self.groups().unwrap_or_default();
-        for (group, read) in groups.iter().zip(self.read_all(place, &me).await) {
-            self.look_at(group, &me, read, &mut findings).await;
-        }
+        let reads = self.read_all(place, &me).await;
+        let looks = groups.iter().zip(reads).map(|(group, read)| self.look_at(group, &me, read));
+        findings.extend(join_all(looks).await.into_iter().flatten());
         findings
     }
 
-    async fn look_at(&self, group: &GroupArn, me: &Me, read: Result<Sight, Trouble>, findings: &mut Vec<Finding>) {
+    async fn look_at(&self, group: &GroupArn, me: &Me, read: Result<Sight, Trouble>) -> Vec<Finding> {
+        let mut findings = Vec::new();
         let subject = format!("target group {}", group.name());
         let mut find = |weight, sentence: String| findings.push(Finding::new(weight, subject.clone(), sentence));
         match read {
             Err(trouble) if trouble.kind == Kind::Denied => {
                 find(Weight::Warning, format!("what is registered cannot be read, so leaving is a guess: {trouble}"));
             }
-            Err(trouble) => return find(Weight::Error, trouble.to_string()),
+            Err(trouble) => {
+                find(Weight::Error, trouble.to_string());
+                return findings;
+            }
             Ok(_) if me.is_nobody() => {
                 find(Weight::Warning, "exists; which of its targets is this machine is not known here".to_owned());
             }
@@ -268,5 +272,6 @@ impl TargetGroup {
             // Leaving does not hang on it.
             Err(why) => find(Weight::Note, format!("its deregistration delay cannot be read: {why}")),
         }
+        findings
     }
 }
