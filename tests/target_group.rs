@@ -5,6 +5,8 @@
 
 #[path = "target_group/auto_scaling.rs"]
 mod auto_scaling;
+#[path = "target_group/credentials.rs"]
+mod credentials;
 #[expect(clippy::disallowed_methods, dead_code, reason = "one story is told with the real binary")]
 #[path = "support/daemon.rs"]
 mod daemon;

@@ -83,6 +83,7 @@ impl FakeAws {
         let routes = Router::new()
             .route("/latest/api/token", axum::routing::put(token))
             .route("/latest/meta-data/{*path}", axum::routing::get(credentials))
+            .route("/container", axum::routing::get(container))
             .fallback(api)
             .with_state(Arc::clone(&world));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -161,6 +162,18 @@ async fn credentials(State(world): State<Arc<Mutex<World>>>, uri: Uri) -> Respon
     told.to_string().into_response()
 }
 
+/// As EKS pod identity gives them: to whoever shows the pod's token.
+async fn container(headers: axum::http::HeaderMap) -> Response {
+    if headers.get("authorization").is_none_or(|shown| shown != "pod-token") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let told = serde_json::json!({
+        "AccessKeyId": "AKIDCONTAINER", "SecretAccessKey": "secret", "Token": "session",
+        "Expiration": "2100-01-01T00:00:00Z",
+    });
+    told.to_string().into_response()
+}
+
 async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::HeaderMap, body: String) -> Response {
     let signed = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let key = signed.split("Credential=").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
@@ -176,6 +189,19 @@ async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::Header
         if world.refused.contains(action) {
             world.requests.push(format!("{key} {body}"));
             return error(403, "AccessDenied", "said by AWS");
+        }
+        if action == "AssumeRoleWithWebIdentity" {
+            // It is what credentials come from, and needs none.
+            let is_ours = body.contains("WebIdentityToken=pod-token");
+            let key = if is_ours { "AKIDWEBIDENTITY" } else { "AKIDSTRANGER" };
+            return xml(
+                200,
+                format!(
+                    "<{action}Response><{action}Result><Credentials><AccessKeyId>{key}</AccessKeyId>\
+                     <SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken>\
+                     <Expiration>2100-01-01T00:00:00Z</Expiration></Credentials></{action}Result></{action}Response>"
+                ),
+            );
         }
         world.signed_at.push(headers["x-amz-date"].to_str().unwrap().to_owned());
         world.requests.push(format!("{key} {body}"));

@@ -10,7 +10,7 @@ use std::thread;
 const GROUP: &str = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/llm/73e2d6bc24d8a067";
 
 /// An API that is served beside what waits in this thread, for as long as the second part lives.
-fn serve_api() -> (FakeAws, tokio::sync::oneshot::Sender<()>) {
+pub(crate) fn serve_api() -> (FakeAws, tokio::sync::oneshot::Sender<()>) {
     let (started, api) = std::sync::mpsc::sync_channel(1);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     thread::spawn(move || {
