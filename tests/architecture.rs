@@ -31,6 +31,7 @@ const CLOUD_PLACES: &[(&str, &str)] = &[
     ("src/sources/aws/", "it is this cloud's ear"),
     ("src/actions/aws/", "it is how this cloud's API is called"),
     ("src/actions/target_group/", "it leaves this cloud's load balancer"),
+    ("src/actions/auto_scaling/", "it leaves this cloud's group of machines"),
     ("src/emulators/", "they play this cloud's metadata service"),
 ];
 

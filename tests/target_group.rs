@@ -1,22 +1,31 @@
-//! The `target-group` action against moto, and against an API that fails in every way it knows.
+//! The `target-group` and `auto-scaling` actions against moto, and against an API that fails in every way it knows.
 
 #![cfg(feature = "aws")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may panic and talk")]
 
+#[path = "target_group/auto_scaling.rs"]
+mod auto_scaling;
+#[path = "target_group/credentials.rs"]
+mod credentials;
+#[expect(clippy::disallowed_methods, dead_code, reason = "one story is told with the real binary")]
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "support/fake_aws.rs"]
 mod fake_aws;
+#[path = "support/job.rs"]
+mod job;
+#[path = "target_group/live.rs"]
+mod live;
 #[path = "support/moto.rs"]
 mod moto;
 
 use fake_aws::{FakeAws, Reply};
+use job::{SOON, act, job, place};
 use moto::Moto;
-use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, ROWS, StopBy, Surroundings};
-use spot_watchdog::model::{
-    Briefing, Ending, EpisodeId, MachineId, NoticeAction, NoticeKind, Outcome, Run, SourceName, StepName, Weight, Work,
-};
+use spot_watchdog::actions::{Action, Place, ROWS, Surroundings};
+use spot_watchdog::model::{Outcome, StepName, Weight, Work};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use std::time::Duration;
 
 const REGION: &str = "us-east-1";
 const LLM: &str = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/llm/73e2d6bc24d8a067";
@@ -33,53 +42,6 @@ fn action(endpoint: &str, groups: &[&str]) -> Arc<dyn Action> {
     );
     keys.insert("endpoint-url".into(), endpoint.into());
     (row.build)(keys).unwrap()
-}
-
-/// A run that ends after `left`, on the machine that `place` tells.
-fn job(work: Work, left: Duration, place: &Place) -> Job {
-    let (moments, stop_by) = watch::channel(tokio::time::Instant::now() + left);
-    // The executor would keep it: a stop-by that nobody can move any more still counts.
-    drop(moments);
-    let surroundings = Surroundings::default();
-    surroundings.place.set(place.clone());
-    Job {
-        started: std::time::SystemTime::now(),
-        run: Run { step: StepName::new("leave"), work, attempt: 1 },
-        briefing: Briefing {
-            episode: EpisodeId::new("e"),
-            source: SourceName::new("aws"),
-            notice_kind: NoticeKind::Interruption,
-            action: NoticeAction::Terminate,
-            instance_id: MachineId::new(&place.instance_id),
-            deadline: jiff::Timestamp::now(),
-            stated: true,
-            detail: String::new(),
-        },
-        stop_by: StopBy::new(stop_by),
-        output: Output::default(),
-        spawned: mpsc::channel(1).0,
-        undo_with: Vec::new(),
-        clearance: Clearance::default(),
-        surroundings: Arc::new(surroundings),
-    }
-}
-
-fn place(instance: &str, addresses: &[&str], metadata: &str) -> Place {
-    Place {
-        instance_id: instance.into(),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        metadata_endpoint: metadata.into(),
-        ..Place::default()
-    }
-}
-
-/// Acts with `left` to go, and holds that it ended in time.
-async fn act(action: &Arc<dyn Action>, place: &Place, left: Duration) -> (Ending, Duration) {
-    let began = Instant::now();
-    let ending = action.act(&job(Work::Act, left, place)).await;
-    let took = began.elapsed();
-    assert!(took < left, "{took:?} of {left:?}: {}", ending.detail);
-    (ending, took)
 }
 
 /// Runs the warm-up until it knows what is registered.
@@ -100,8 +62,6 @@ async fn warm_up(action: &Arc<dyn Action>, place: &Place) {
         } => {}
     }
 }
-
-const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn an_instance_leaves_and_returns_with_the_very_same_port() {

@@ -5,6 +5,7 @@
 //! executor, so that no action can forget them: it drops an action's future at the run's stop-by, and whatever the
 //! action holds has to end when it is dropped.
 
+pub mod auto_scaling;
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod cgroup;
@@ -27,10 +28,11 @@ pub mod target_group;
 pub use output::Output;
 pub use process::Remainders;
 
-use crate::model::{Briefing, Ending, Finding, Process, Run, StepName, Undo};
+use crate::model::{Briefing, Ending, Finding, NoticeKind, Process, Run, StepName, Strength, Undo};
 use futures_util::FutureExt;
 use futures_util::future::Shared;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -133,6 +135,10 @@ pub struct Surroundings {
     pub rehearsal: Rehearsal,
     /// Where we run, kept current.
     pub place: watchable::Place,
+    /// What stands now, kept current.
+    pub alarm: watchable::Alarm,
+    /// How long a scale-in leaves, where an action has learned it: it is planned with where the notice names no time.
+    pub scale_in_window: watchable::Window,
     /// How a process is begun that something must happen to before its program.
     pub launcher: launch::Launcher,
     /// What hooks left behind, which may go on until their stop-by.
@@ -161,32 +167,68 @@ impl Rehearsal {
     }
 }
 
-/// A value that one side keeps current.
+/// What stands now, for those who prepare for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Alarm {
+    /// The kinds of the notices that stand in the open episode.
+    pub kinds: BTreeSet<NoticeKind>,
+    /// Whether there is something left to do in it.
+    pub going: Going,
+}
+
+impl Alarm {
+    /// Whether a warning stands, and nothing worse yet.
+    pub fn is_warning(&self) -> bool {
+        self.kinds.iter().map(|kind| kind.strength()).max() == Some(Strength::Weak)
+    }
+}
+
+/// Whether steps are due or run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Going {
+    /// Some are, or do.
+    On,
+    /// All have ended, or there are none.
+    #[default]
+    Over,
+}
+
+/// Values that one side keeps current.
 pub mod watchable {
     use std::sync::Arc;
+    use std::time::Duration;
     use tokio::sync::watch;
 
-    /// The newest [`super::Place`].
+    /// A value that one side keeps current and others follow.
     #[derive(Clone, Debug, Default)]
-    pub struct Place(Arc<watch::Sender<super::Place>>);
+    pub struct Watchable<T>(Arc<watch::Sender<T>>);
 
-    impl Place {
+    /// The newest [`super::Place`].
+    pub type Place = Watchable<super::Place>;
+
+    /// The newest [`super::Alarm`].
+    pub type Alarm = Watchable<super::Alarm>;
+
+    /// The newest span of time, where one is known.
+    pub type Window = Watchable<Option<Duration>>;
+
+    impl<T: Clone + PartialEq> Watchable<T> {
         /// The newest.
-        pub fn get(&self) -> super::Place {
+        pub fn get(&self) -> T {
             self.0.borrow().clone()
         }
 
         /// Replaces it; those who follow are told only where it differs.
-        pub fn set(&self, place: super::Place) {
+        pub fn set(&self, new: T) {
             self.0.send_if_modified(|current| {
-                let differs = *current != place;
-                *current = place;
+                let differs = *current != new;
+                *current = new;
                 differs
             });
         }
 
         /// Follows it; `changed` on the receiver returns after each change.
-        pub fn follow(&self) -> watch::Receiver<super::Place> {
+        pub fn follow(&self) -> watch::Receiver<T> {
             self.0.subscribe()
         }
     }
@@ -354,4 +396,5 @@ impl schemars::JsonSchema for Span {
 }
 
 /// Every kind of action.
-pub const ROWS: &[Row] = &[hook::ROW, target_group::ROW, haproxy::ROW, http::ROW, drain::ROW, signal::ROW];
+pub const ROWS: &[Row] =
+    &[hook::ROW, target_group::ROW, auto_scaling::ROW, haproxy::ROW, http::ROW, drain::ROW, signal::ROW];

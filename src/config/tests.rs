@@ -87,15 +87,20 @@ static ROWS: &[Row] = &[
     },
 ];
 
-/// The real kinds, as the shipped file shows them; the target group is that of [`ROWS`], for builds without one.
+/// The real kinds, as the shipped file shows them; those that some builds cannot have are real in all but what they do.
 static REAL_ROWS: &[Row] = &[
     actions::hook::ROW,
-    ROWS[1],
+    Row { build: idle, ..actions::target_group::ROW },
+    Row { build: idle, ..actions::auto_scaling::ROW },
     actions::haproxy::ROW,
     actions::http::ROW,
     actions::drain::ROW,
     actions::signal::ROW,
 ];
+
+fn idle(own: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
+    Ok(Arc::new(Idle(own)))
+}
 
 /// A start in an empty directory, with a configuration file if there is a text for it.
 struct Scene {

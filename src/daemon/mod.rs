@@ -18,9 +18,9 @@ pub mod state_dir;
 mod waiting;
 
 use crate::actions::launch::Launcher;
-use crate::actions::{Place, Rehearsal, Remainders, Surroundings, process};
+use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
 use crate::config::{Settings, SourceSetting};
-use crate::decide::Watchdog;
+use crate::decide::{Progress, Watchdog};
 use crate::journal::{self, Durability, Journal, Receipt, Record, Recovery};
 use crate::model::{
     BootId, Event, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Now, Order, Presence, Signal,
@@ -117,7 +117,11 @@ pub struct Daemon {
     heard: mpsc::Receiver<Input>,
     handed: mpsc::Receiver<Handed>,
     identity: watch::Receiver<Identity>,
-    place: crate::actions::watchable::Place,
+    place: watchable::Place,
+    alarm: watchable::Alarm,
+    scale_in_window: watchable::Window,
+    /// How long a scale-in leaves where nobody has learned it.
+    scale_in_assumed: Duration,
     metadata_endpoint: String,
     listen: Vec<SocketAddr>,
     bound: Bound,
@@ -185,13 +189,21 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
 
-        let place = crate::actions::watchable::Place::default();
+        let (place, alarm) = (watchable::Place::default(), watchable::Alarm::default());
+        let scale_in_window = watchable::Window::default();
         let listen = settings.listen.clone();
         let mut place_at_first = place_of(&Identity::default(), &metadata_endpoint);
         place_at_first.status_url = status_url(&listen, &[]);
         place.set(place_at_first);
-        let surroundings =
-            Surroundings { notice_file, rehearsal, place: place.clone(), launcher, ..Surroundings::default() };
+        let surroundings = Surroundings {
+            notice_file,
+            rehearsal,
+            place: place.clone(),
+            alarm: alarm.clone(),
+            scale_in_window: scale_in_window.clone(),
+            launcher,
+            remainders: Remainders::default(),
+        };
         let hands: BTreeMap<_, _> = settings
             .steps
             .iter()
@@ -246,6 +258,9 @@ impl Daemon {
             handed,
             identity,
             place,
+            alarm,
+            scale_in_window,
+            scale_in_assumed: settings.policy.assume.scale_in,
             metadata_endpoint,
             listen,
             bound,
@@ -338,6 +353,7 @@ impl Daemon {
     /// One turn. Returns whether it was the last.
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
+        self.watchdog.assume_scale_in(self.scale_in_window.get().unwrap_or(self.scale_in_assumed));
         let Turn { events, orders } = self.watchdog.decide(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
         let receipt = if is_journaling { self.journal.submit(now, &events) } else { Receipt::default() };
@@ -380,6 +396,7 @@ impl Daemon {
         let bound = self.bound.borrow_and_update().clone();
         let status_url = status_url(&self.listen, &bound);
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
+        self.alarm.set(alarm_of(&self.watchdog));
         self.welcome.say(&self.watchdog, &identity, &bound);
         let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &identity, now);
         self.systemd.status(&status);
@@ -451,6 +468,23 @@ fn recover(mut watchdog: Watchdog, recovery: &Recovery) -> Watchdog {
         }
     }
     watchdog
+}
+
+fn alarm_of(watchdog: &Watchdog) -> Alarm {
+    let Some(episode) = watchdog.episode() else { return Alarm::default() };
+    let goes_on = episode.steps.iter().any(|step| match step.progress {
+        Progress::Due | Progress::Running(_) => true,
+        Progress::Idle
+        | Progress::Ended(_)
+        | Progress::Dropped
+        | Progress::UndoDue
+        | Progress::Undoing(_)
+        | Progress::Undone(_) => false,
+    });
+    Alarm {
+        kinds: episode.standing().map(|standing| standing.notice.kind()).collect(),
+        going: if goes_on { Going::On } else { Going::Over },
+    }
 }
 
 fn place_of(identity: &Identity, metadata_endpoint: &str) -> Place {

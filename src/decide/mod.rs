@@ -137,6 +137,12 @@ impl Watchdog {
         &self.policy
     }
 
+    /// Plans with this window for a scale-in that names no time, from the next notice on: the group may tell more than
+    /// the operator could know. What was heard before keeps its deadline.
+    pub fn assume_scale_in(&mut self, window: Duration) {
+        self.policy.assume.scale_in = window;
+    }
+
     /// What was heard in this run.
     pub fn ears(&self) -> &Ears {
         &self.ears
@@ -277,4 +283,37 @@ fn say_once(orders: &mut Vec<Order>) {
 /// The positions in `due` of the steps with these names.
 fn positions<'a>(names: &[StepName], due: impl Iterator<Item = &'a Step> + Clone) -> Vec<usize> {
     names.iter().filter_map(|name| due.clone().position(|step| step.name == *name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{MachineId, Notice, NoticeAction, Presence, SourceName, Stated};
+
+    #[test]
+    fn a_scale_in_without_a_time_is_planned_with_the_window_that_was_learned_before_it() {
+        let mut watchdog = Watchdog::new(simulator::random::world(1).policy);
+        watchdog.assume_scale_in(Duration::from_secs(300));
+        let now = Now { moment: Moment::from_millis(1_000), wall: simulator::World::BEGINNING };
+        watchdog.decide(Input::Restarted { boot: BootId::new("boot") }, now);
+        let key = NoticeKey {
+            source: SourceName::new("hand"),
+            kind: NoticeKind::ScaleIn,
+            machine: MachineId::new("i-0abc"),
+            event: String::new(),
+        };
+        let notice = Notice {
+            key,
+            action: NoticeAction::Terminate,
+            stated: Stated::Unsaid,
+            usual_window: None,
+            presence: Presence::HandedIn,
+            detail: String::new(),
+        };
+        watchdog.decide(Input::HandedIn { notice }, now);
+        // What is learned later changes nothing of it.
+        watchdog.assume_scale_in(Duration::from_secs(60));
+        let planned = watchdog.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
+        assert_eq!(planned, Some(now.moment.plus(Duration::from_secs(300))));
+    }
 }

@@ -71,7 +71,8 @@ pub(crate) fn hook_as_user(bench: &Bench) -> Result<Vec<Row>> {
     })
 }
 
-fn latency(
+/// The same for any daemon that has the hook.
+pub(crate) fn latency(
     bench: &Bench,
     what: &str,
     [median, worst]: [f64; 2],
@@ -123,7 +124,8 @@ fn floor(bench: &Bench) -> Result<f64> {
     Ok(milliseconds(began, hook))
 }
 
+/// Between two moments in nanoseconds.
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a few seconds")]
-fn milliseconds(from: u64, to: u64) -> f64 {
+pub(crate) fn milliseconds(from: u64, to: u64) -> f64 {
     to.saturating_sub(from) as f64 / 1e6
 }

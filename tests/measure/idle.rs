@@ -33,14 +33,15 @@ pub(crate) fn idle(bench: &Bench) -> Result<Vec<Row>> {
 /// The same with a target group, its targets read and its credentials fetched.
 pub(crate) fn idle_with_target_group(bench: &Bench) -> Result<Vec<Row>> {
     let mut stand = bench.stand()?;
-    let (aws, requests) = load_balancer()?;
+    let aws = load_balancer()?;
     let path = stand.configure(&format!(
-        "poll-interval = \"5s\"\n[[step]]\nname = \"leave\"\nkind = \"target-group\"\nendpoint-url = \"{aws}\"\n\
-         target-groups = [\"arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/llm/73e2d6bc24d8a067\"]\n"
+        "poll-interval = \"5s\"\n[[step]]\nname = \"leave\"\nkind = \"target-group\"\nendpoint-url = \"{}\"\n\
+         target-groups = [\"arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/llm/73e2d6bc24d8a067\"]\n",
+        aws.url
     ))?;
     let hook = stand.hook();
     stand.start(&["--hook", &hook, "--config", &path.display().to_string()], Log::Kept)?;
-    stand.until("a question about the target group", SOON, || (!requests().is_empty()).then_some(()))?;
+    stand.until("a question about the target group", SOON, || (!aws.requests().is_empty()).then_some(()))?;
     watch(&stand, "idle with a warm target group", [20.0, 6.0])
 }
 
@@ -130,8 +131,8 @@ pub(crate) fn flood(bench: &Bench) -> Result<Vec<Row>> {
     }])
 }
 
-/// A load balancer's API that knows this machine; returns its base URL, and what it was asked since last looked at.
-fn load_balancer() -> Result<(String, impl Fn() -> Vec<String>)> {
+/// A load balancer's API that knows this machine.
+pub(crate) fn load_balancer() -> Result<FakeAws> {
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
@@ -141,8 +142,7 @@ fn load_balancer() -> Result<(String, impl Fn() -> Vec<String>)> {
             std::future::pending::<()>().await;
         });
     });
-    let aws = told.recv().context("the load balancer's API cannot be served")?;
-    Ok((aws.url.clone(), move || aws.requests()))
+    told.recv().context("the load balancer's API cannot be served")
 }
 
 /// The thread that woke most often between two looks, and how often.

@@ -11,6 +11,7 @@
 mod fake_aws;
 mod hook;
 mod idle;
+mod leave;
 mod process;
 mod relay;
 mod stand;
@@ -29,7 +30,7 @@ struct Measure {
     take: fn(&Bench) -> Result<Vec<Row>>,
 }
 
-const MEASURES: [Measure; 8] = [
+const MEASURES: [Measure; 10] = [
     Measure { name: "idle", summary: "memory and wakes with one hook, a poll every 5 s (45 s)", take: idle::idle },
     Measure {
         name: "idle-target-group",
@@ -44,6 +45,16 @@ const MEASURES: [Measure; 8] = [
     Measure { name: "start", summary: "from the process's start to the first poll answered", take: hook::start },
     Measure { name: "hook", summary: "from the answer's arrival to the hook's first instruction", take: hook::hook },
     Measure { name: "hook-as-user", summary: "the same as another user (as root)", take: hook::hook_as_user },
+    Measure {
+        name: "leave",
+        summary: "from the answer's arrival to DeregisterTargets on the wire",
+        take: leave::leave,
+    },
+    Measure {
+        name: "hook-beside-dead-api",
+        summary: "the hook's first instruction, beside an AWS API that never answers",
+        take: leave::hook_beside_dead_api,
+    },
     Measure { name: "flood", summary: "memory under a hook that prints 1 GiB", take: idle::flood },
     Measure { name: "worlds", summary: "random worlds that the simulator plays", take: worlds::worlds },
 ];

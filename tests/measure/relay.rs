@@ -1,4 +1,4 @@
-//! A relay between the daemon and the metadata service: it passes bytes on and notes when what mattered went by.
+//! A relay between the daemon and a service, the metadata service above all: it passes bytes on and notes when what mattered went by.
 //!
 //! The daemon is measured from outside: an answer has arrived when the relay begins to write it into the daemon's
 //! connection, which is a little before the daemon can know of it.
@@ -15,6 +15,9 @@ const INTERRUPTION: &[u8] = b"/spot/instance-action ";
 /// Found only in an answer that tells of an interruption.
 const NOTICE: &[u8] = b"\"action\"";
 
+/// Found only in a request that takes the machine out of its target group.
+const LEAVE: &[u8] = b"Action=DeregisterTargets&";
+
 /// What went by, each time on the monotonic clock in nanoseconds; 0 where it has not.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -22,6 +25,8 @@ pub(crate) struct Seen {
     quiet: AtomicU64,
     /// The first answer that one does.
     notice: AtomicU64,
+    /// The first request to leave a target group.
+    leave: AtomicU64,
 }
 
 impl Seen {
@@ -31,6 +36,10 @@ impl Seen {
 
     pub(crate) fn notice(&self) -> Option<u64> {
         Some(self.notice.load(Ordering::Acquire)).filter(|at| *at != 0)
+    }
+
+    pub(crate) fn leave(&self) -> Option<u64> {
+        Some(self.leave.load(Ordering::Acquire)).filter(|at| *at != 0)
     }
 }
 
@@ -60,8 +69,14 @@ fn pass_on(asker: &TcpStream, service: &TcpStream, seen: &Arc<Seen>) -> io::Resu
     service.set_nodelay(true)?;
     let asked = Arc::new(AtomicBool::new(false));
     let (from, to, noted) = (asker.try_clone()?, service.try_clone()?, Arc::clone(&asked));
+    let left = Arc::clone(seen);
     thread::spawn(move || {
-        copy(&from, &to, |bytes| noted.store(contains(bytes, INTERRUPTION), Ordering::Release));
+        copy(&from, &to, |bytes| {
+            noted.store(contains(bytes, INTERRUPTION), Ordering::Release);
+            if contains(bytes, LEAVE) {
+                let _ = left.leave.compare_exchange(0, nanoseconds(), Ordering::AcqRel, Ordering::Acquire);
+            }
+        });
     });
     let (from, to, seen) = (service.try_clone()?, asker.try_clone()?, Arc::clone(seen));
     thread::spawn(move || {

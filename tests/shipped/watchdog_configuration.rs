@@ -69,22 +69,21 @@ pub(crate) fn names_shipped_hooks(configuration: &str) -> usize {
     hooks.len()
 }
 
+/// Which calls it has to allow is held by tests/target_group/auto_scaling.rs, against those that are made.
 #[test]
-fn the_policy_allows_to_leave_one_target_group_and_to_look() {
+fn the_policy_limits_what_changes_something_to_one_group() {
     let policy: serde_json::Value = serde_json::from_str(&read("config/aws-iam-policy.json")).unwrap();
     let mut allowed = BTreeSet::new();
     for statement in policy["Statement"].as_array().unwrap() {
         assert_eq!(statement["Effect"], "Allow");
         for action in statement["Action"].as_array().unwrap() {
             let action = action.as_str().unwrap();
-            let changes = !action.starts_with("elasticloadbalancing:Describe");
+            let changes = !action.contains(":Describe");
             // Reading cannot be limited to one group; changing can and is.
             assert_eq!(statement["Resource"] != "*", changes, "{action}");
-            allowed.insert(action.to_owned());
+            assert!(allowed.insert(action.to_owned()), "{action} is allowed twice");
         }
     }
-    let wanted = ["DeregisterTargets", "DescribeTargetGroupAttributes", "DescribeTargetHealth", "RegisterTargets"];
-    assert_eq!(allowed, wanted.iter().map(|name| format!("elasticloadbalancing:{name}")).collect());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub(crate) enum Reply {
     Well(Vec<(&'static str, u16, &'static str)>),
     /// An error with this status and code.
     Error(u16, &'static str),
+    /// An error with this status, code and message.
+    Said(u16, &'static str, &'static str),
     /// A refusal that tells by its `Date` header that it is an hour later than the caller thinks.
     Later(&'static str),
     /// A page that is not AWS's.
@@ -37,7 +39,22 @@ pub(crate) struct FakeAws {
     world: Arc<Mutex<World>>,
 }
 
+/// The Auto Scaling group that it tells of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fleet {
+    /// Its name, where the machine is in one.
+    pub(crate) name: Option<&'static str>,
+    pub(crate) target_groups: Vec<&'static str>,
+    pub(crate) health_check: &'static str,
+    /// Its hooks: name, transition without its prefix, seconds.
+    pub(crate) hooks: Vec<(&'static str, &'static str, u32)>,
+}
+
 struct World {
+    fleet: Fleet,
+    all_groups: Vec<&'static str>,
+    refused: BTreeSet<&'static str>,
+    calls: BTreeSet<String>,
     script: VecDeque<Reply>,
     always: Reply,
     requests: Vec<String>,
@@ -51,6 +68,10 @@ impl FakeAws {
     pub(crate) async fn start(script: &[Reply], always: Reply) -> Self {
         let lasting = Duration::from_secs(6 * 3600);
         let world = World {
+            fleet: Fleet::default(),
+            all_groups: Vec::new(),
+            refused: BTreeSet::new(),
+            calls: BTreeSet::new(),
             script: script.iter().cloned().collect(),
             always,
             requests: Vec::new(),
@@ -62,6 +83,7 @@ impl FakeAws {
         let routes = Router::new()
             .route("/latest/api/token", axum::routing::put(token))
             .route("/latest/meta-data/{*path}", axum::routing::get(credentials))
+            .route("/container", axum::routing::get(container))
             .fallback(api)
             .with_state(Arc::clone(&world));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -75,6 +97,26 @@ impl FakeAws {
         let mut world = self.world.lock().unwrap();
         world.script = script.iter().cloned().collect();
         world.always = always;
+    }
+
+    /// Puts the machine into an Auto Scaling group.
+    pub(crate) fn fleet(&self, fleet: Fleet) {
+        self.world.lock().unwrap().fleet = fleet;
+    }
+
+    /// What it lists as all target groups, on a page each.
+    pub(crate) fn lists(&self, groups: &[&'static str]) {
+        self.world.lock().unwrap().all_groups = groups.to_vec();
+    }
+
+    /// Allows this call no more.
+    pub(crate) fn refuse(&self, action: &'static str) {
+        self.world.lock().unwrap().refused.insert(action);
+    }
+
+    /// Every call that was made since the start, as the permission that it needs.
+    pub(crate) fn calls(&self) -> BTreeSet<String> {
+        self.world.lock().unwrap().calls.clone()
     }
 
     /// Lets credentials given from now on last so long.
@@ -120,16 +162,51 @@ async fn credentials(State(world): State<Arc<Mutex<World>>>, uri: Uri) -> Respon
     told.to_string().into_response()
 }
 
+/// As EKS pod identity gives them: to whoever shows the pod's token.
+async fn container(headers: axum::http::HeaderMap) -> Response {
+    if headers.get("authorization").is_none_or(|shown| shown != "pod-token") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let told = serde_json::json!({
+        "AccessKeyId": "AKIDCONTAINER", "SecretAccessKey": "secret", "Token": "session",
+        "Expiration": "2100-01-01T00:00:00Z",
+    });
+    told.to_string().into_response()
+}
+
 async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::HeaderMap, body: String) -> Response {
     let signed = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let key = signed.split("Credential=").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let scope = signed.split("Credential=").nth(1).and_then(|rest| rest.split('/').nth(3)).unwrap_or_default();
+    let action = body.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default().to_owned();
+    let action = action.as_str();
+    let marker = body.split('&').find_map(|pair| pair.strip_prefix("Marker=")).map(|at| at.parse().unwrap());
+    let (fleet, all_groups);
     let reply = {
         let mut world = world.lock().unwrap();
+        world.calls.insert(format!("{scope}:{action}"));
+        (fleet, all_groups) = (world.fleet.clone(), world.all_groups.clone());
+        if world.refused.contains(action) {
+            world.requests.push(format!("{key} {body}"));
+            return error(403, "AccessDenied", "said by AWS");
+        }
+        if action == "AssumeRoleWithWebIdentity" {
+            // It is what credentials come from, and needs none.
+            let is_ours = body.contains("WebIdentityToken=pod-token");
+            let key = if is_ours { "AKIDWEBIDENTITY" } else { "AKIDSTRANGER" };
+            return xml(
+                200,
+                format!(
+                    "<{action}Response><{action}Result><Credentials><AccessKeyId>{key}</AccessKeyId>\
+                     <SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken>\
+                     <Expiration>2100-01-01T00:00:00Z</Expiration></Credentials></{action}Result></{action}Response>"
+                ),
+            );
+        }
         world.signed_at.push(headers["x-amz-date"].to_str().unwrap().to_owned());
         world.requests.push(format!("{key} {body}"));
         world.script.pop_front().unwrap_or_else(|| world.always.clone())
     };
-    let action = body.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default();
     match reply {
         Reply::Well(targets) => {
             let members = targets.iter().map(|(id, port, state)| {
@@ -147,7 +224,22 @@ async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::Header
                      <Value>300</Value></member></Attributes>"
                         .to_owned()
                 }
-                _ => String::new(),
+                "DescribeTargetGroups" => {
+                    let at: usize = marker.unwrap_or(0);
+                    let member = |arn: &&str| {
+                        format!(
+                            "<member><TargetGroupArn>{arn}</TargetGroupArn><TargetType>instance</TargetType></member>"
+                        )
+                    };
+                    let next = if at + 1 < all_groups.len() {
+                        format!("<NextMarker>{}</NextMarker>", at + 1)
+                    } else {
+                        String::new()
+                    };
+                    let some: String = all_groups.get(at).iter().map(|arn| member(arn)).collect();
+                    format!("<TargetGroups>{some}</TargetGroups>{next}")
+                }
+                _ => fleet.tells(action),
             };
             xml(
                 200,
@@ -156,9 +248,10 @@ async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::Header
                 ),
             )
         }
-        Reply::Error(status, code) => error(status, code),
+        Reply::Error(status, code) => error(status, code, "said by AWS"),
+        Reply::Said(status, code, message) => error(status, code, message),
         Reply::Later(code) => {
-            let mut response = error(403, code);
+            let mut response = error(403, code, "said by AWS");
             let later = jiff::Timestamp::now() + Duration::from_secs(3600);
             let date = later.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             response.headers_mut().insert("date", date.parse().unwrap());
@@ -178,12 +271,47 @@ async fn api(State(world): State<Arc<Mutex<World>>>, headers: axum::http::Header
     }
 }
 
-fn error(status: u16, code: &str) -> Response {
+impl Fleet {
+    /// What the Auto Scaling API tells of it.
+    fn tells(&self, action: &str) -> String {
+        let Some(name) = self.name else { return String::new() };
+        match action {
+            "DescribeAutoScalingInstances" => format!(
+                "<AutoScalingInstances><member><LaunchConfigurationName>x</LaunchConfigurationName>\
+                 <InstanceId>i-0abc</InstanceId><AutoScalingGroupName>{name}</AutoScalingGroupName>\
+                 <LifecycleState>InService</LifecycleState></member></AutoScalingInstances>"
+            ),
+            "DescribeAutoScalingGroups" => {
+                let arns: String = self.target_groups.iter().map(|arn| format!("<member>{arn}</member>")).collect();
+                format!(
+                    "<AutoScalingGroups><member><TargetGroupARNs>{arns}</TargetGroupARNs>\
+                     <AutoScalingGroupName>{name}</AutoScalingGroupName><Instances><member>\
+                     <InstanceId>i-0abc</InstanceId></member></Instances>\
+                     <HealthCheckType>{}</HealthCheckType></member></AutoScalingGroups>",
+                    self.health_check
+                )
+            }
+            "DescribeLifecycleHooks" => {
+                let hook = |(hook, at, seconds): &(&str, &str, u32)| {
+                    format!(
+                        "<member><LifecycleHookName>{hook}</LifecycleHookName><GlobalTimeout>172800</GlobalTimeout>\
+                         <HeartbeatTimeout>{seconds}</HeartbeatTimeout><DefaultResult>ABANDON</DefaultResult>\
+                         <LifecycleTransition>autoscaling:EC2_INSTANCE_{at}</LifecycleTransition></member>"
+                    )
+                };
+                format!("<LifecycleHooks>{}</LifecycleHooks>", self.hooks.iter().map(hook).collect::<String>())
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+fn error(status: u16, code: &str, message: &str) -> Response {
     xml(
         status,
         format!(
             "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>Sender</Type><Code>{code}</Code>\
-             <Message>said by AWS</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+             <Message>{message}</Message></Error><RequestId>1</RequestId></ErrorResponse>"
         ),
     )
 }

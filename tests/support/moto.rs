@@ -45,7 +45,11 @@ impl Moto {
 
     /// Makes one call of the Query protocol, and returns its XML.
     pub(crate) async fn call(&self, api: &str, region: &str, action: &str, parameters: &[(&str, &str)]) -> String {
-        let version = if api == "ec2" { "2016-11-15" } else { "2015-12-01" };
+        let version = match api {
+            "ec2" => "2016-11-15",
+            "autoscaling" => "2011-01-01",
+            _ => "2015-12-01",
+        };
         let mut body = format!("Action={action}&Version={version}");
         for (name, value) in parameters {
             body += &format!("&{name}={}", value.replace(':', "%3A").replace('/', "%2F"));
@@ -79,6 +83,55 @@ impl Moto {
             [("Name", name), ("Protocol", "HTTP"), ("Port", "80"), ("VpcId", &vpc), ("TargetType", target_type)];
         let made = self.call("elasticloadbalancing", region, "CreateTargetGroup", &parameters).await;
         inside(&made, "TargetGroupArn")
+    }
+
+    /// Makes an Auto Scaling group with one machine, a termination hook of 300 s and these target groups, in which the
+    /// machine is registered then; returns the machine.
+    pub(crate) async fn fleet(&self, region: &str, name: &str, target_groups: &[&str]) -> String {
+        let launch = [("LaunchConfigurationName", "llm"), ("ImageId", "ami-12c6146b"), ("InstanceType", "t2.micro")];
+        self.call("autoscaling", region, "CreateLaunchConfiguration", &launch).await;
+        let zone = format!("{region}a");
+        let members: Vec<String> = (1..=target_groups.len()).map(|at| format!("TargetGroupARNs.member.{at}")).collect();
+        let mut parameters = vec![
+            ("AutoScalingGroupName", name),
+            ("LaunchConfigurationName", "llm"),
+            ("MinSize", "0"),
+            ("MaxSize", "3"),
+            ("DesiredCapacity", "1"),
+            ("AvailabilityZones.member.1", zone.as_str()),
+            ("HealthCheckType", "ELB"),
+            ("HealthCheckGracePeriod", "0"),
+        ];
+        parameters.extend(members.iter().map(String::as_str).zip(target_groups.iter().copied()));
+        self.call("autoscaling", region, "CreateAutoScalingGroup", &parameters).await;
+        let hook = [
+            ("AutoScalingGroupName", name),
+            ("LifecycleHookName", "drain"),
+            ("LifecycleTransition", "autoscaling:EC2_INSTANCE_TERMINATING"),
+            ("HeartbeatTimeout", "300"),
+        ];
+        self.call("autoscaling", region, "PutLifecycleHook", &hook).await;
+        self.members(region, name).await.remove(0)
+    }
+
+    /// The machines of an Auto Scaling group, each with its health after a space.
+    pub(crate) async fn health(&self, region: &str, name: &str) -> Vec<String> {
+        let seen = self.describe_fleet(region, name).await;
+        let members = seen.split("<InstanceId>").skip(1);
+        members
+            .map(|member| format!("{} {}", member.split_once('<').unwrap().0, inside(member, "HealthStatus")))
+            .collect()
+    }
+
+    /// The machines of an Auto Scaling group.
+    pub(crate) async fn members(&self, region: &str, name: &str) -> Vec<String> {
+        let seen = self.describe_fleet(region, name).await;
+        seen.split("<InstanceId>").skip(1).map(|member| member.split_once('<').unwrap().0.to_owned()).collect()
+    }
+
+    async fn describe_fleet(&self, region: &str, name: &str) -> String {
+        let parameters = [("AutoScalingGroupNames.member.1", name)];
+        self.call("autoscaling", region, "DescribeAutoScalingGroups", &parameters).await
     }
 
     /// Registers a target.

@@ -3,8 +3,9 @@
 //! Credentials that end inside the notice are the classic failure of this work: they are renewed long before. Nothing
 //! here is ever logged but the moment at which they end.
 
-use super::{Kind, Trouble, http_client, printable};
+use super::{Kind, LASTING, Trouble, http_client, printable};
 use crate::actions::Place;
+use crate::model::{Finding, Weight};
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::imds;
@@ -30,6 +31,17 @@ pub enum GoodUntil {
     Open,
     /// Then.
     Until(Timestamp),
+}
+
+impl GoodUntil {
+    /// For `/status`.
+    pub fn shown(self) -> serde_json::Value {
+        match self {
+            Self::None => serde_json::Value::Null,
+            Self::Open => serde_json::json!("open"),
+            Self::Until(at) => serde_json::json!(at),
+        }
+    }
 }
 
 /// Credentials from the usual chain (environment, profile, web identity, container, metadata), kept warm.
@@ -71,6 +83,18 @@ impl KeptCredentials {
             Ok(Err(error)) => Err(unread(&DisplayErrorContext(&error).to_string())),
             Err(_) => Err(unread("nobody who could give them answered within 5s")),
         }
+    }
+
+    /// For `watchdog check`: whether there are any, and how long they last.
+    pub async fn look(&self, place: &Place, region: &str) -> Finding {
+        if let Err(trouble) = self.keep(place, region, LASTING).await {
+            return Finding::new(Weight::Error, "AWS credentials", trouble.to_string());
+        }
+        let sentence = match self.good_until() {
+            GoodUntil::Until(at) => format!("good until {at}, then renewed"),
+            GoodUntil::Open | GoodUntil::None => "found; they tell no end".to_owned(),
+        };
+        Finding::new(Weight::Good, "AWS credentials", sentence)
     }
 
     /// Drops what is kept: it was refused as expired, whatever end it told.

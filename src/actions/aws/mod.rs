@@ -5,10 +5,13 @@
 
 mod credentials;
 mod genuine;
+mod insist;
+pub mod query;
 mod trouble;
 
 pub use credentials::{GoodUntil, KeptCredentials};
 pub use genuine::Genuine;
+pub use insist::{CALL, Noted, USABLE, Until, insist};
 pub use trouble::{Kind, Remedy, Trouble, printable};
 
 use aws_config::retry::RetryConfig;
@@ -20,8 +23,22 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, Connector};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+/// How often the end of credentials is looked at.
+pub const LOOK: Duration = Duration::from_mins(4);
+
+/// What credentials have to last at each look, so that between two looks a quarter of an hour is left at any time.
+pub const LASTING: Duration = Duration::from_mins(20);
+
+/// How old what was read ahead of a notice may grow: machines seldom change their place.
+pub const REREAD: Duration = Duration::from_mins(10);
+
+/// How often a connection is used while a warning stands, so that none has to be made when the notice comes: servers
+/// close one that rests for a minute.
+pub const TOUCH: Duration = Duration::from_secs(45);
 
 /// The most that a connection may take to be made; a healthy one inside a region takes a few milliseconds.
 const CONNECT: Duration = Duration::from_millis(1_500);
@@ -40,12 +57,26 @@ pub async fn config(region: &str, endpoint: Option<&str>, credentials: &Arc<Kept
         // The credentials are kept by us, where their end can be seen and shown; a second cache would only hide it.
         .identity_cache(aws_sdk_elasticloadbalancingv2::config::IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+        .timeout_config(timeouts())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(endpoint) = endpoint {
         loader = loader.endpoint_url(endpoint);
     }
     loader.load().await
+}
+
+/// The pauses of a warm-up that failed: after a failure sooner than usual, and never often.
+pub fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_secs(5))
+        .with_max_delay(Duration::from_mins(5))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT).build()
 }
 
 /// One client for the whole process, so that connections are shared and the root certificates are loaded once.

@@ -43,6 +43,12 @@ pub enum Kind {
     NotFound,
     /// The call names a target that does not belong there.
     InvalidTarget,
+    /// The call is about a lifecycle action, and none is under way.
+    NoLifecycleAction,
+    /// The call is about a machine that its Auto Scaling group does not have.
+    NotMember,
+    /// Something else is being done to the same group.
+    Busy,
     /// Anything else that AWS does not accept.
     Refused,
 }
@@ -69,11 +75,25 @@ impl Kind {
             | Self::Unreachable
             | Self::Silent
             | Self::NotAws
+            | Self::Busy
             | Self::CredentialsUnread => Remedy::Wait,
             Self::Expired => Remedy::NewCredentials,
             Self::Skewed => Remedy::Clock,
-            Self::NoCredentials | Self::Denied | Self::NotFound | Self::InvalidTarget | Self::Refused => Remedy::None,
+            Self::NoCredentials
+            | Self::Denied
+            | Self::NotFound
+            | Self::InvalidTarget
+            | Self::NoLifecycleAction
+            | Self::NotMember
+            | Self::Refused => Remedy::None,
         }
+    }
+}
+
+impl Kind {
+    /// Whether a failure leaves open what the call did.
+    pub const fn may_have_worked(self) -> bool {
+        matches!(self, Self::Silent | Self::Unreachable | Self::Faulty)
     }
 }
 
@@ -172,6 +192,19 @@ impl Trouble {
             "TargetGroupNotFound" => {
                 Self::new(Kind::NotFound, format!("there is no such target group in this account ({code})"))
             }
+            "ScalingActivityInProgress" | "ResourceContention" => {
+                Self::new(Kind::Busy, format!("something else is being done to the Auto Scaling group ({code})"))
+            }
+            // The Auto Scaling API tells these apart by their words alone.
+            "ValidationError" if message.to_lowercase().contains("no active lifecycle action") => {
+                Self::new(Kind::NoLifecycleAction, format!("there is no active lifecycle action ({code})"))
+            }
+            "ValidationError"
+                if message.contains("is not part of Auto Scaling group")
+                    || message.contains("No managed instance found") =>
+            {
+                Self::new(Kind::NotMember, format!("this machine is in no such Auto Scaling group ({code})"))
+            }
             "InvalidTarget" => {
                 Self::new(Kind::InvalidTarget, format!("not a target that this group could have ({code})"))
             }
@@ -253,6 +286,16 @@ mod tests {
         assert_eq!(kind("AccessDenied").remedy(), Remedy::None);
         assert_eq!(kind("TargetGroupNotFound").remedy(), Remedy::None);
         assert_eq!(kind("NoSuchThing").remedy(), Remedy::None);
+        assert_eq!(kind("ScalingActivityInProgress").remedy(), Remedy::Wait);
+    }
+
+    #[test]
+    fn what_the_auto_scaling_api_tells_by_words_alone_is_told_apart() {
+        let kind = |message: &str| Trouble::coded("ValidationError", message, "p").kind;
+        assert_eq!(kind("No active Lifecycle Action found with instance ID i-0abc"), Kind::NoLifecycleAction);
+        assert_eq!(kind("No active Lifecycle Action found with token 71514b9d"), Kind::NoLifecycleAction);
+        assert_eq!(kind("The instance i-0abc is not part of Auto Scaling group llm."), Kind::NotMember);
+        assert_eq!(kind("AutoScalingGroup name not found - null"), Kind::Refused);
     }
 
     #[test]

@@ -37,6 +37,25 @@ impl fmt::Display for GroupArn {
     }
 }
 
+/// Which groups are meant: one by its ARN, or those that have this machine.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub enum Choice {
+    /// `auto`: all that have this machine, found ahead of the notice.
+    Auto,
+    /// This one.
+    Named(GroupArn),
+}
+
+impl TryFrom<String> for Choice {
+    type Error = NotAGroup;
+
+    fn try_from(text: String) -> Result<Self, NotAGroup> {
+        if text == "auto" { Ok(Self::Auto) } else { GroupArn::try_from(text).map(Self::Named) }
+    }
+}
+
 /// Why a text is not the ARN of a target group.
 #[derive(Debug, thiserror::Error)]
 #[error(

@@ -2,20 +2,21 @@
 
 use super::target::{Me, Sight, Target};
 use super::{GroupArn, Settings};
-use crate::actions::aws::{self, Genuine, KeptCredentials, Kind, Remedy, Trouble};
-use crate::actions::{Place, StopBy};
+use crate::actions::Place;
+use crate::actions::aws::{self, CALL, Genuine, KeptCredentials, Noted, Trouble, USABLE, Until};
 use aws_sdk_elasticloadbalancingv2::Client;
-use backon::{BackoffBuilder, ExponentialBuilder};
+use aws_sdk_elasticloadbalancingv2::types::TargetTypeEnum;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
-/// The most that one call may take, so that a hanging API does not eat the step.
-pub(super) const CALL: Duration = Duration::from_secs(3);
+/// How many calls are under way at once: hundreds of groups are left within seconds, and the API's throttle, which
+/// lets a burst of some dozens pass, is not run into.
+const AT_ONCE: usize = 20;
 
-/// Credentials that end sooner than this are read anew before a call.
-const USABLE: Duration = Duration::from_secs(10);
+/// How many groups one page of the list has; AWS allows 1 to 400.
+const PAGE: i32 = 400;
 
 /// One call about one group.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,18 +39,6 @@ impl Call {
     }
 }
 
-/// Until when a call is tried again.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Until<'a> {
-    /// As long as the run lasts, wherever its stop-by moves.
-    StopBy(&'a StopBy),
-    /// Until then.
-    Moment(Instant),
-}
-
-/// The newest failure of a call that is still tried.
-pub(super) type Noted = Mutex<Option<Trouble>>;
-
 /// One client for each region asked, and the credentials for them all.
 #[derive(Debug)]
 pub(super) struct Groups {
@@ -57,6 +46,7 @@ pub(super) struct Groups {
     endpoint: Option<String>,
     credentials: Arc<KeptCredentials>,
     clients: tokio::sync::Mutex<BTreeMap<String, Client>>,
+    gate: Semaphore,
 }
 
 impl Groups {
@@ -67,11 +57,12 @@ impl Groups {
             endpoint: settings.endpoint_url.clone(),
             credentials: Arc::default(),
             clients: tokio::sync::Mutex::default(),
+            gate: Semaphore::new(AT_ONCE),
         }
     }
 
     /// The credentials.
-    pub(super) fn credentials(&self) -> &KeptCredentials {
+    pub(super) fn credentials(&self) -> &Arc<KeptCredentials> {
         &self.credentials
     }
 
@@ -92,44 +83,7 @@ impl Groups {
         until: Until<'_>,
         noted: &Noted,
     ) -> Result<Sight, Trouble> {
-        // Many machines lose their market at once, and all of them call: the jitter keeps them apart.
-        let mut pauses = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(2))
-            .without_max_times()
-            .with_jitter()
-            .build();
-        let mut tried = Vec::new();
-        loop {
-            let trouble = match self.once(place, group, call).await {
-                Ok(sight) => return Ok(sight),
-                Err(trouble) => trouble,
-            };
-            if let Ok(mut noted) = noted.lock() {
-                *noted = Some(trouble.clone());
-            }
-            let remedy = trouble.kind.remedy();
-            match remedy {
-                Remedy::None => return Err(trouble),
-                Remedy::NewCredentials | Remedy::Clock if tried.contains(&remedy) => return Err(trouble),
-                Remedy::NewCredentials => {
-                    self.credentials.drop_refused();
-                    tried.push(remedy);
-                }
-                Remedy::Clock => tried.push(remedy),
-                Remedy::Wait => {
-                    let again = Instant::now() + pauses.next().unwrap_or(Duration::from_secs(2));
-                    let end = match until {
-                        Until::StopBy(stop_by) => stop_by.now(),
-                        Until::Moment(moment) => moment,
-                    };
-                    if again >= end {
-                        return Err(trouble);
-                    }
-                    tokio::time::sleep_until(again).await;
-                }
-            }
-        }
+        aws::insist(&self.credentials, until, noted, || self.once(place, group, call)).await
     }
 
     /// Makes the call once. `Sight` is empty for calls that tell nothing.
@@ -139,6 +93,7 @@ impl Groups {
     pub(super) async fn once(&self, place: &Place, group: &GroupArn, call: &Call) -> Result<Sight, Trouble> {
         self.credentials.keep(place, self.region(group), USABLE).await?;
         let client = self.client(self.region(group)).await;
+        let _turn = self.gate.acquire().await;
         let arn = group.as_str();
         let permission = call.permission();
         let answer = async {
@@ -163,12 +118,36 @@ impl Groups {
         tokio::time::timeout(CALL, answer).await.unwrap_or_else(|_| Err(Trouble::silent(CALL)))
     }
 
+    /// One page of all the region's groups that have machines or addresses as targets, and where the next one begins.
+    ///
+    /// # Errors
+    /// As [`Groups::once`].
+    pub(super) async fn page(
+        &self,
+        place: &Place,
+        region: &str,
+        marker: Option<&str>,
+    ) -> Result<(Vec<GroupArn>, Option<String>), Trouble> {
+        self.credentials.keep(place, region, USABLE).await?;
+        let client = self.client(region).await;
+        let answer = client.describe_target_groups().page_size(PAGE).set_marker(marker.map(str::to_owned)).send();
+        let answer = tokio::time::timeout(CALL, answer).await.map_err(|_| Trouble::silent(CALL))?;
+        let answer = answer.map_err(|error| Trouble::of(&error, "elasticloadbalancing:DescribeTargetGroups"))?;
+        let may_have_us = |kind: Option<&TargetTypeEnum>| {
+            kind.is_none_or(|kind| matches!(kind, TargetTypeEnum::Instance | TargetTypeEnum::Ip))
+        };
+        let some = answer.target_groups().iter().filter(|group| may_have_us(group.target_type()));
+        let some = some.filter_map(|group| GroupArn::try_from(group.target_group_arn()?.to_owned()).ok()).collect();
+        Ok((some, answer.next_marker().filter(|next| !next.is_empty()).map(str::to_owned)))
+    }
+
     /// How long the group lets a leaving target finish, where it tells.
     ///
     /// # Errors
     /// As [`Groups::once`].
     pub(super) async fn drain_time(&self, group: &GroupArn) -> Result<Option<Duration>, Trouble> {
         let client = self.client(self.region(group)).await;
+        let _turn = self.gate.acquire().await;
         let answer = client.describe_target_group_attributes().target_group_arn(group.as_str()).send();
         let answer = tokio::time::timeout(CALL, answer).await.map_err(|_| Trouble::silent(CALL))?;
         let answer =
@@ -188,9 +167,4 @@ impl Groups {
         clients.insert(region.to_owned(), client.clone());
         client
     }
-}
-
-/// Whether a failure leaves open what the group did.
-pub(super) const fn may_have_worked(kind: Kind) -> bool {
-    matches!(kind, Kind::Silent | Kind::Unreachable | Kind::Faulty)
 }

@@ -1,16 +1,18 @@
 //! Leaving the groups on a notice, and coming back when it is withdrawn.
 
-use super::groups::{Call, Groups, Noted, Until};
+use super::groups::{Call, Groups};
+use super::search::{Found, Haste};
 use super::target::{Me, Sight, Target};
 use super::verdict::{self, Left, Returned, Taken};
 use super::warm::Seen;
-use super::{GroupArn, Settings};
-use crate::actions::aws::{Kind, Trouble};
+use super::{Choice, Goal, GroupArn, Settings};
+use crate::actions::auto_scaling::calls::AutoScaling;
+use crate::actions::aws::{Kind, Noted, Trouble, Until};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
 use crate::model::{Ending, Finding, Outcome, Process, StepName};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -23,11 +25,21 @@ const COLD_READ: Duration = Duration::from_secs(10);
 /// The most that the machine's addresses are waited for: the metadata service tells them within milliseconds.
 const ADDRESSES: Duration = Duration::from_secs(1);
 
+/// How often it is looked how far leaving has come.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// The action.
 #[derive(Debug)]
 pub(super) struct TargetGroup {
-    pub(super) groups: Vec<GroupArn>,
+    /// The groups by name; nothing where they have to be found.
+    pub(super) named: Option<Vec<GroupArn>>,
+    /// What the newest search found.
+    pub(super) found: Mutex<Option<Found>>,
+    /// Why it failed, where it did.
+    pub(super) unfound: Mutex<Option<Trouble>>,
+    pub(super) goal: Goal,
     pub(super) api: Groups,
+    pub(super) fleets: AutoScaling,
     /// What each group had of us when it was last read.
     pub(super) seen: Mutex<BTreeMap<GroupArn, Seen>>,
     /// What we removed and did not put back, for an undo in the same life of ours.
@@ -37,17 +49,41 @@ pub(super) struct TargetGroup {
 impl TargetGroup {
     /// Nothing is asked, and nothing built, before the first use.
     pub(super) fn new(settings: Settings) -> Self {
+        let api = Groups::new(&settings);
+        let fleets = AutoScaling::new(
+            settings.region.clone(),
+            settings.auto_scaling_endpoint_url.clone(),
+            Arc::clone(api.credentials()),
+        );
+        let named = settings.target_groups.into_iter().map(|choice| match choice {
+            Choice::Auto => None,
+            Choice::Named(group) => Some(group),
+        });
         Self {
-            api: Groups::new(&settings),
-            groups: settings.target_groups,
+            named: named.collect(),
+            found: Mutex::default(),
+            unfound: Mutex::default(),
+            goal: settings.until,
+            api,
+            fleets,
             seen: Mutex::default(),
             taken: Mutex::default(),
         }
     }
 
     async fn leave_all(&self, job: &Job) -> Ending {
-        let ends = self.groups.iter().map(|group| self.leave_in_time(group, job));
-        let ends: Vec<(&GroupArn, Left)> = self.groups.iter().zip(join_all(ends).await).collect();
+        let groups = match self.groups() {
+            Some(groups) => groups,
+            None => match self.find_cold(job).await {
+                Ok(groups) => groups,
+                Err(because) => return verdict::of_not_finding(&because),
+            },
+        };
+        if groups.is_empty() {
+            return verdict::of_no_groups();
+        }
+        let ends = groups.iter().map(|group| self.leave_in_time(group, job));
+        let ends: Vec<(&GroupArn, Left)> = groups.iter().zip(join_all(ends).await).collect();
         let mut taken = Taken::default();
         for (group, left) in &ends {
             taken.note(group, left, job.run.attempt);
@@ -56,6 +92,22 @@ impl TargetGroup {
             all.join(taken.clone());
         }
         verdict::of_leaving(&ends, taken)
+    }
+
+    /// A notice that comes before the first search has ended: better late than not at all.
+    async fn find_cold(&self, job: &Job) -> Result<Vec<GroupArn>, Trouble> {
+        let noted = Noted::default();
+        let search = async {
+            let (place, me) = told_who(job, &noted).await;
+            let now = Instant::now();
+            let end = now + (job.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
+            self.search(&place, &me, Haste::Until(end), &noted).await.map(|found| found.groups)
+        };
+        tokio::select! {
+            biased;
+            found = search => found,
+            () = job.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
+        }
     }
 
     async fn leave_in_time(&self, group: &GroupArn, job: &Job) -> Left {
@@ -108,10 +160,48 @@ impl TargetGroup {
         match (answer, unread) {
             (Ok(_), None) => {
                 self.saw(group, Ok(Sight::default()));
-                Left::Removed(targets)
+                match self.goal {
+                    Goal::Requested => Left::Removed(targets),
+                    Goal::Draining | Goal::Unused => self.watch_leave(group, place, me, job, targets).await,
+                }
             }
             (Ok(_), Some(because)) => Left::Unsure { asked: targets, because },
             (Err(because), _) => Left::Still { asked: targets, because },
+        }
+    }
+
+    /// Looks until leaving has come as far as it is to come.
+    async fn watch_leave(&self, group: &GroupArn, place: &Place, me: &Me, job: &Job, removed: Vec<Target>) -> Left {
+        let noted = Noted::default();
+        let call = Call::Describe(me.clone());
+        let come_so_far = async {
+            loop {
+                match self.api.insist(place, group, &call, Until::StopBy(&job.stop_by), &noted).await {
+                    Ok(sight) => {
+                        let is_there = match self.goal {
+                            Goal::Requested | Goal::Draining => sight.registered.is_empty(),
+                            Goal::Unused => sight.registered.is_empty() && sight.leaving.is_empty(),
+                        };
+                        if is_there {
+                            return Ok(());
+                        }
+                        if let Ok(mut noted) = noted.lock() {
+                            *noted = None;
+                        }
+                    }
+                    Err(because) => return Err(because),
+                }
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        let seen = tokio::select! {
+            biased;
+            seen = come_so_far => seen.map_err(Some),
+            () = job.stop_by.reached(LAST_WORD * 2) => Err(noted.lock().ok().and_then(|noted| noted.clone())),
+        };
+        match seen {
+            Ok(()) => Left::Seen(removed, self.goal),
+            Err(because) => Left::Unseen { removed, goal: self.goal, because },
         }
     }
 
@@ -224,14 +314,17 @@ fn nobody() -> Trouble {
     Trouble::new(Kind::Refused, "neither this machine's instance id nor its addresses are known")
 }
 
-fn out_of_time(noted: &Noted) -> Trouble {
+pub(super) fn out_of_time(noted: &Noted) -> Trouble {
     let newest = noted.lock().ok().and_then(|noted| noted.clone());
     newest.unwrap_or_else(|| Trouble::new(Kind::Silent, "the AWS API had not answered when time ran out"))
 }
 
 impl Action for TargetGroup {
     fn describe(&self) -> String {
-        let names: Vec<&str> = self.groups.iter().map(GroupArn::name).collect();
+        let Some(groups) = &self.named else {
+            return "leaves every target group that has this machine".to_owned();
+        };
+        let names: Vec<&str> = groups.iter().map(GroupArn::name).collect();
         match names.as_slice() {
             [one] => format!("leaves target group {one}"),
             many => format!("leaves target groups {}", many.join(", ")),
@@ -262,7 +355,7 @@ impl Action for TargetGroup {
     }
 
     fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
-        Box::pin(self.stay_warm(&surroundings.place))
+        Box::pin(self.stay_warm(surroundings))
     }
 
     fn warmth(&self) -> serde_json::Value {

@@ -11,13 +11,15 @@ mod groups;
 #[cfg(feature = "aws")]
 mod leave;
 #[cfg(feature = "aws")]
+mod search;
+#[cfg(feature = "aws")]
 mod target;
 #[cfg(feature = "aws")]
 mod verdict;
 #[cfg(feature = "aws")]
 mod warm;
 
-pub use arn::{GroupArn, NotAGroup};
+pub use arn::{Choice, GroupArn, NotAGroup};
 
 use super::{Action, BuildError, Defaults, Reach, Row};
 use crate::model::Undo;
@@ -30,9 +32,14 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
-    /// The ARNs of the target groups to leave. Each is asked in its own region.
+    /// The ARNs of the target groups to leave, each asked in its own region; or `["auto"]` for all that have this
+    /// machine, found at the start and looked for again every 10 minutes.
     #[schemars(length(min = 1))]
-    pub target_groups: Vec<GroupArn>,
+    pub target_groups: Vec<Choice>,
+    /// How far leaving has to have come for the step to end. A load balancer may call a target `draining` until its
+    /// deregistration delay is over, even where nothing is under way any more.
+    #[serde(default)]
+    pub until: Goal,
     /// The region whose API is asked, for all groups; each ARN's own where absent.
     #[serde(default)]
     pub region: Option<String>,
@@ -40,6 +47,22 @@ pub struct Settings {
     /// where absent.
     #[serde(default)]
     pub endpoint_url: Option<String>,
+    /// The same for the API of Auto Scaling, which `auto` asks first.
+    #[serde(default)]
+    pub auto_scaling_endpoint_url: Option<String>,
+}
+
+/// How far leaving has to have come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Goal {
+    /// The load balancer was asked, and has accepted.
+    #[default]
+    Requested,
+    /// It shows that it sends nothing new: each target is draining, or gone.
+    Draining,
+    /// Each target is gone: what was under way has ended, or the deregistration delay is over.
+    Unused,
 }
 
 /// Its row in the table of actions.
@@ -78,9 +101,15 @@ fn read(keys: toml::Table) -> Result<Settings, BuildError> {
     if settings.target_groups.is_empty() {
         return wrong("target-groups", "names no target group: give the ARN of at least one".to_owned());
     }
-    for (at, group) in settings.target_groups.iter().enumerate() {
-        if settings.target_groups.iter().take(at).any(|earlier| earlier == group) {
-            return wrong("target-groups", format!("names {group} twice"));
+    for (at, choice) in settings.target_groups.iter().enumerate() {
+        match choice {
+            Choice::Auto if settings.target_groups.len() > 1 => {
+                return wrong("target-groups", "names \"auto\" beside others: it stands alone".to_owned());
+            }
+            Choice::Named(group) if settings.target_groups.iter().take(at).any(|earlier| earlier == choice) => {
+                return wrong("target-groups", format!("names {group} twice"));
+            }
+            Choice::Auto | Choice::Named(_) => {}
         }
     }
     if let Some(region) = &settings.region
@@ -88,10 +117,12 @@ fn read(keys: toml::Table) -> Result<Settings, BuildError> {
     {
         return wrong("region", "is not the name of a region, as us-east-1 is".to_owned());
     }
-    if let Some(url) = &settings.endpoint_url
-        && !(url.starts_with("https://") || url.starts_with("http://"))
+    for (key, url) in
+        [("endpoint-url", &settings.endpoint_url), ("auto-scaling-endpoint-url", &settings.auto_scaling_endpoint_url)]
     {
-        return wrong("endpoint-url", "is not a URL that begins with https:// or http://".to_owned());
+        if url.as_ref().is_some_and(|url| !(url.starts_with("https://") || url.starts_with("http://"))) {
+            return wrong(key, "is not a URL that begins with https:// or http://".to_owned());
+        }
     }
     Ok(settings)
 }
@@ -119,8 +150,21 @@ mod tests {
     #[test]
     fn a_group_by_its_arn_is_all_it_needs() {
         let settings = read(format!("target-groups = ['{LLM}']").parse().unwrap()).unwrap();
-        assert_eq!(settings.target_groups[0].name(), "llm");
+        assert_eq!(settings.target_groups, [Choice::Named(GroupArn::try_from(LLM.to_owned()).unwrap())]);
+        assert_eq!(settings.until, Goal::Requested);
         assert_eq!((settings.region, settings.endpoint_url), (None, None));
+    }
+
+    #[test]
+    fn auto_stands_for_all_groups_of_this_machine_and_stands_alone() {
+        let settings = read("target-groups = ['auto']\nuntil = 'draining'".parse().unwrap()).unwrap();
+        assert_eq!((settings.target_groups, settings.until), (vec![Choice::Auto], Goal::Draining));
+        let (key, message) = error(&format!("target-groups = ['auto', '{LLM}']"));
+        assert_eq!(
+            (key.as_str(), message.as_str()),
+            ("target-groups", "names \"auto\" beside others: it stands alone")
+        );
+        assert!(error("target-groups = ['auto']\nuntil = 'idle'").1.contains("unknown variant `idle`"));
     }
 
     #[test]
@@ -132,6 +176,8 @@ mod tests {
         assert_eq!(error(&format!("target-groups = ['{LLM}', '{LLM}']")).1, format!("names {LLM} twice"));
         assert_eq!(error(&format!("target-groups = ['{LLM}']\nregion = 'us east'")).0, "region");
         assert_eq!(error(&format!("target-groups = ['{LLM}']\nendpoint-url = 'localhost'")).0, "endpoint-url");
+        let wrong = error(&format!("target-groups = ['{LLM}']\nauto-scaling-endpoint-url = 'localhost'"));
+        assert_eq!(wrong.0, "auto-scaling-endpoint-url");
         assert!(error(&format!("target-groups = ['{LLM}']\nregoin = 'x'")).1.contains("unknown field `regoin`"));
         assert!(error("").1.contains("missing field `target-groups`"));
     }

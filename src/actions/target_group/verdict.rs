@@ -1,8 +1,7 @@
 //! What became of it, group by group, in one sentence. No sentence hides that the machine is still in a load balancer.
 
-use super::GroupArn;
-use super::groups::may_have_worked;
 use super::target::Target;
+use super::{Goal, GroupArn};
 use crate::actions::aws::{Remedy, Trouble};
 use crate::model::{Ending, Outcome};
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) enum Left {
     /// They were removed.
     Removed(Vec<Target>),
+    /// They were removed, and it was seen that leaving has come as far as it was to come.
+    Seen(Vec<Target>, Goal),
+    /// They were removed, and by the end of our time it was not seen that leaving has come so far.
+    Unseen {
+        /// What was removed.
+        removed: Vec<Target>,
+        /// How far it was to come.
+        goal: Goal,
+        /// Why it could not be looked, where it could not.
+        because: Option<Trouble>,
+    },
     /// They had been removed before, and finish what they have.
     Leaving(Vec<Target>),
     /// There were none.
@@ -58,9 +68,9 @@ impl Taken {
     /// What of this end has to be put back. A `Leaving` counts from the second attempt on: then the first was ours.
     pub(super) fn note(&mut self, group: &GroupArn, left: &Left, attempt: u32) {
         let taken: &[Target] = match left {
-            Left::Removed(targets) => targets,
+            Left::Removed(targets) | Left::Seen(targets, _) | Left::Unseen { removed: targets, .. } => targets,
             Left::Leaving(targets) if attempt > 1 => targets,
-            Left::Still { asked, because } if may_have_worked(because.kind) => asked,
+            Left::Still { asked, because } if because.kind.may_have_worked() => asked,
             // What had been asked for by name alone may never have been registered so.
             Left::Leaving(_) | Left::NotRegistered | Left::Unsure { .. } | Left::Still { .. } => &[],
         };
@@ -90,6 +100,24 @@ pub(super) fn of_leaving(ends: &[(&GroupArn, Left)], taken: Taken) -> Ending {
     Ending { undo_with, ..ending(&mut words) }
 }
 
+/// The ending of a leave before which the groups could not be found.
+pub(super) fn of_not_finding(because: &Trouble) -> Ending {
+    let sentence = format!(
+        "still in the load balancer as far as we know: the target groups of this machine could not be found: {because}"
+    );
+    let outcome = match rank(because) {
+        Rank::Late => Outcome::TimedOut,
+        Rank::Failed | Rank::Unsure | Rank::Well => Outcome::Failed,
+    };
+    Ending { outcome, detail: sentence, left_over: 0, undo_with: None }
+}
+
+/// The ending of a leave where there was nothing to leave.
+pub(super) fn of_no_groups() -> Ending {
+    let detail = "no target group has this machine".to_owned();
+    Ending { outcome: Outcome::Done, detail, left_over: 0, undo_with: None }
+}
+
 /// The ending of an undo.
 pub(super) fn of_returning(ends: &[(&GroupArn, Returned)]) -> Ending {
     let mut words: Vec<(Rank, String)> = ends.iter().map(|(group, end)| returning(group.name(), end)).collect();
@@ -112,6 +140,21 @@ enum Rank {
 fn leaving(name: &str, left: &Left) -> (Rank, String) {
     match left {
         Left::Removed(targets) => (Rank::Well, format!("deregistered {} from {name}", listed(targets))),
+        Left::Seen(targets, goal) => {
+            let seen = match goal {
+                Goal::Requested | Goal::Draining => "which sends nothing new",
+                Goal::Unused => "which has nothing of it under way",
+            };
+            (Rank::Well, format!("deregistered {} from {name}, {seen}", listed(targets)))
+        }
+        Left::Unseen { removed, goal, because } => {
+            let yet = match goal {
+                Goal::Requested | Goal::Draining => "was not seen to be draining yet",
+                Goal::Unused => "was still draining",
+            };
+            let why = because.as_ref().map_or_else(String::new, |because| format!(" ({because})"));
+            (Rank::Late, format!("deregistered {} from {name}, but it {yet} when time ran out{why}", listed(removed)))
+        }
         Left::Leaving(targets) => (Rank::Well, format!("{} had left {name} already", listed(targets))),
         Left::NotRegistered => (Rank::Well, format!("was not registered in {name}")),
         Left::Unsure { asked, because } => (
@@ -123,7 +166,7 @@ fn leaving(name: &str, left: &Left) -> (Rank, String) {
             ),
         ),
         Left::Still { because, .. } => {
-            let known = if may_have_worked(because.kind) { " as far as we know" } else { "" };
+            let known = if because.kind.may_have_worked() { " as far as we know" } else { "" };
             (rank(because), format!("still in the load balancer{known}: {name}: {because}"))
         }
     }
@@ -237,6 +280,18 @@ mod tests {
             taken.removed.len()
         };
         assert_eq!((taken(1), taken(2)), (0, 1));
+    }
+
+    #[test]
+    fn a_drain_that_outlasts_our_time_is_late_and_put_back_all_the_same() {
+        let unseen = Left::Unseen { removed: vec![at(8000)], goal: Goal::Unused, because: None };
+        let ending = ended(&[("a", unseen)]);
+        assert_eq!(ending.outcome, Outcome::TimedOut);
+        assert_eq!(
+            ending.detail,
+            "deregistered i-0abc:8000 from a, but it was still draining when time ran out (1 group)"
+        );
+        assert!(ending.undo_with.is_some());
     }
 
     #[test]

@@ -1,31 +1,25 @@
 //! What is done ahead of a notice: credentials and registrations are read and kept fresh, shown, and checked on demand.
 
-use super::GroupArn;
 use super::groups::Call;
 use super::leave::TargetGroup;
+use super::search::Haste;
 use super::target::{Me, Sight, Target};
 use super::verdict::listed;
-use crate::actions::aws::{GoodUntil, Kind, Trouble};
-use crate::actions::{Place, watchable};
+use super::{Goal, GroupArn};
+use crate::actions::aws::{self, Kind, LASTING, LOOK, Noted, REREAD, TOUCH, Trouble};
+use crate::actions::{Place, Surroundings};
 use crate::model::{Finding, Spoken, Weight};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How old the registrations may grow: machines seldom change their ports.
-const REREAD: Duration = Duration::from_mins(10);
-
-/// How often the credentials' end is looked at.
-const LOOK: Duration = Duration::from_mins(4);
-
-/// What the credentials have to last at each look, so that between two looks a quarter of an hour is left at any time.
-const LASTING: Duration = Duration::from_mins(20);
-
 /// A drain that goes on for longer than this outlives most of a two-minute notice.
 const LONG_DRAIN: Duration = Duration::from_secs(90);
+
+/// The most that `check` spends on looking for groups.
+const SEARCH: Duration = Duration::from_secs(7);
 
 /// What one group had of us when it was last read.
 #[derive(Clone, Debug, Default)]
@@ -57,13 +51,17 @@ impl TargetGroup {
     }
 
     /// Keeps everything warm, for as long as it is polled.
-    pub(super) async fn stay_warm(&self, place: &watchable::Place) {
-        let mut changes = place.follow();
+    ///
+    /// While a warning stands it looks again and again, so that the name is resolved and the connection made when the
+    /// notice comes.
+    pub(super) async fn stay_warm(&self, surroundings: &Surroundings) {
+        let (mut changes, mut alarms) = (surroundings.place.follow(), surroundings.alarm.follow());
         let mut told = String::new();
-        let mut pauses = pauses();
+        let mut pauses = aws::pauses();
         let mut reread = Instant::now();
         loop {
             let here = changes.borrow_and_update().clone();
+            let is_warned = alarms.borrow_and_update().is_warning();
             let me = Me::at(&here, "");
             if me.is_nobody() {
                 if changes.changed().await.is_err() {
@@ -80,30 +78,41 @@ impl TargetGroup {
                 }
                 told = state;
             }
-            let next = match trouble {
+            let next = match &trouble {
                 Some(_) => Instant::now() + pauses.next().unwrap_or(LOOK),
                 None => {
-                    pauses = self::pauses();
+                    pauses = aws::pauses();
                     reread.min(Instant::now() + LOOK)
                 }
             };
+            let next = if is_warned { next.min(Instant::now() + TOUCH) } else { next };
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
-                changed = changes.changed() => match changed {
-                    Ok(()) => reread = Instant::now(),
-                    // Nobody can move us any more; what is warm stays so.
-                    Err(_) => tokio::time::sleep_until(next).await,
-                },
+                () = tokio::time::sleep_until(next) => if is_warned && trouble.is_none() { self.touch(&here, &me).await },
+                _ = changes.changed() => reread = Instant::now(),
+                _ = alarms.changed() => if !is_warned && alarms.borrow().is_warning() { reread = Instant::now() },
             }
         }
     }
 
     async fn warm_up(&self, here: &Place, me: &Me, reread: &mut Instant) -> Option<Trouble> {
-        let mut trouble = None;
-        for group in self.groups.iter().take(1) {
-            trouble = self.api.credentials().keep(here, self.api.region(group), LASTING).await.err();
-        }
+        let region = match self.home(here) {
+            Ok(region) => region,
+            Err(unknown) => return Some(unknown),
+        };
+        let mut trouble = self.api.credentials().keep(here, &region, LASTING).await.err();
         if *reread <= Instant::now() {
+            if self.named.is_none() {
+                let searched = self.search(here, me, Haste::None, &Noted::default()).await;
+                if let Ok(mut failure) = self.unfound.lock() {
+                    *failure = searched.as_ref().err().cloned();
+                }
+                if let Err(why) = searched {
+                    if why.kind == Kind::Expired {
+                        self.api.credentials().drop_refused();
+                    }
+                    return Some(why);
+                }
+            }
             let found = self.read_all(here, me).await;
             if found.iter().flat_map(|read| read.as_ref().err()).any(|trouble| trouble.kind == Kind::Expired) {
                 self.api.credentials().drop_refused();
@@ -116,10 +125,30 @@ impl TargetGroup {
         trouble
     }
 
-    /// Reads all groups at once, keeps what they tell, and returns it in their order.
+    /// The region whose credentials are kept.
+    fn home(&self, here: &Place) -> Result<String, Trouble> {
+        match self.named.as_ref().and_then(|named| named.first()) {
+            Some(group) => Ok(self.api.region(group).to_owned()),
+            None => self.fleets.region(here).map(str::to_owned),
+        }
+    }
+
+    /// Uses the connections, one group in each region.
+    async fn touch(&self, here: &Place, me: &Me) {
+        let mut groups = self.groups().unwrap_or_default();
+        groups.sort_by(|one, other| self.api.region(one).cmp(self.api.region(other)));
+        groups.dedup_by(|one, other| self.api.region(one) == self.api.region(other));
+        self.read_some(&groups, here, me).await;
+    }
+
     async fn read_all(&self, here: &Place, me: &Me) -> Vec<Result<Sight, Trouble>> {
+        self.read_some(&self.groups().unwrap_or_default(), here, me).await
+    }
+
+    /// Reads groups at once, keeps what they tell, and returns it in their order.
+    async fn read_some(&self, groups: &[GroupArn], here: &Place, me: &Me) -> Vec<Result<Sight, Trouble>> {
         let call = Call::Describe(me.clone());
-        let reads = self.groups.iter().map(|group| async {
+        let reads = groups.iter().map(|group| async {
             let read = self.api.once(here, group, &call).await;
             self.saw(group, read.clone());
             read
@@ -133,7 +162,11 @@ impl TargetGroup {
             [] => format!("not registered in {}", group.name()),
             some => format!("{} in {}", listed(some), group.name()),
         };
-        self.groups.iter().map(one).collect::<Vec<_>>().join("; ")
+        match self.groups() {
+            None => "target groups not found yet".to_owned(),
+            Some(groups) if groups.is_empty() => "no target group has this machine".to_owned(),
+            Some(groups) => groups.iter().take(20).map(one).collect::<Vec<_>>().join("; "),
+        }
     }
 
     /// For `/status`.
@@ -151,48 +184,61 @@ impl TargetGroup {
                 "trouble": seen.trouble.map(|trouble| trouble.to_string()),
             })
         };
-        json!({
-            "groups": self.groups.iter().map(one).collect::<Vec<_>>(),
-            "credentials-good-until": match self.api.credentials().good_until() {
-                GoodUntil::None => serde_json::Value::Null,
-                GoodUntil::Open => json!("open"),
-                GoodUntil::Until(at) => json!(at),
-            },
-        })
+        let groups = self.groups();
+        let mut shown = json!({
+            "groups": groups.iter().flatten().map(one).collect::<Vec<_>>(),
+            "credentials-good-until": self.api.credentials().good_until().shown(),
+        });
+        if self.named.is_none() {
+            shown["found"] = json!(self.found().map(|found| found.how()));
+            let unfound = self.unfound.lock().ok().and_then(|unfound| unfound.clone());
+            shown["trouble"] = json!(unfound.map(|trouble| trouble.to_string()));
+        }
+        shown
     }
 
     /// For `watchdog check`: only reads.
     pub(super) async fn look(&self, place: &Place) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        for group in self.groups.iter().take(1) {
-            if let Err(trouble) = self.api.credentials().keep(place, self.api.region(group), LASTING).await {
-                findings.push(Finding::new(Weight::Error, "AWS credentials", trouble.to_string()));
+        let region = match self.home(place) {
+            Ok(region) => region,
+            Err(unknown) => return vec![Finding::new(Weight::Error, "target groups", unknown.to_string())],
+        };
+        let mut findings = vec![self.api.credentials().look(place, &region).await];
+        if findings.iter().any(|finding| finding.weight == Weight::Error) {
+            return findings;
+        }
+        let me = Me::at(place, "");
+        if self.named.is_none() {
+            if me.is_nobody() {
+                let sentence = "which target groups have this machine is not known here";
+                findings.push(Finding::new(Weight::Warning, "target groups", sentence));
+                return findings;
+            }
+            if let Err(why) = self.search(place, &me, Haste::Until(Instant::now() + SEARCH), &Noted::default()).await {
+                findings.push(Finding::new(Weight::Error, "target groups", format!("could not be found: {why}")));
                 return findings;
             }
         }
-        findings.push(match self.api.credentials().good_until() {
-            GoodUntil::Until(at) => {
-                Finding::new(Weight::Good, "AWS credentials", format!("good until {at}, then renewed"))
-            }
-            GoodUntil::Open | GoodUntil::None => {
-                Finding::new(Weight::Good, "AWS credentials", "found; they tell no end")
-            }
-        });
-        let me = Me::at(place, "");
-        for (group, read) in self.groups.iter().zip(self.read_all(place, &me).await) {
-            self.look_at(group, &me, read, &mut findings).await;
-        }
+        self.look_at_fleet(place, &me, &mut findings).await;
+        let groups = self.groups().unwrap_or_default();
+        let reads = self.read_all(place, &me).await;
+        let looks = groups.iter().zip(reads).map(|(group, read)| self.look_at(group, &me, read));
+        findings.extend(join_all(looks).await.into_iter().flatten());
         findings
     }
 
-    async fn look_at(&self, group: &GroupArn, me: &Me, read: Result<Sight, Trouble>, findings: &mut Vec<Finding>) {
+    async fn look_at(&self, group: &GroupArn, me: &Me, read: Result<Sight, Trouble>) -> Vec<Finding> {
+        let mut findings = Vec::new();
         let subject = format!("target group {}", group.name());
         let mut find = |weight, sentence: String| findings.push(Finding::new(weight, subject.clone(), sentence));
         match read {
             Err(trouble) if trouble.kind == Kind::Denied => {
                 find(Weight::Warning, format!("what is registered cannot be read, so leaving is a guess: {trouble}"));
             }
-            Err(trouble) => return find(Weight::Error, trouble.to_string()),
+            Err(trouble) => {
+                find(Weight::Error, trouble.to_string());
+                return findings;
+            }
             Ok(_) if me.is_nobody() => {
                 find(Weight::Warning, "exists; which of its targets is this machine is not known here".to_owned());
             }
@@ -207,27 +253,25 @@ impl TargetGroup {
             }
             Ok(sight) => find(Weight::Good, format!("a notice now would remove {}", listed(&sight.registered))),
         }
-        // Leaving does not hang on it, and a role that may not read it is in order.
-        if let Ok(Some(drain)) = self.api.drain_time(group).await
-            && drain > LONG_DRAIN
-        {
-            let drain = Spoken(drain);
-            find(
-                Weight::Warning,
-                format!(
-                    "its deregistration delay is {drain}: requests under way are cut off by the end of a notice; 90s fits"
-                ),
-            );
+        match self.api.drain_time(group).await {
+            Ok(Some(drain)) if drain > LONG_DRAIN => {
+                let waits = match self.goal {
+                    Goal::Requested | Goal::Draining => "",
+                    Goal::Unused => ", and `until = \"unused\"` waits for all of it",
+                };
+                let drain = Spoken(drain);
+                find(
+                    Weight::Warning,
+                    format!(
+                        "its deregistration delay is {drain}: requests under way are cut off by the end of a \
+                         notice{waits}; 90s fits"
+                    ),
+                );
+            }
+            Ok(_) => {}
+            // Leaving does not hang on it.
+            Err(why) => find(Weight::Note, format!("its deregistration delay cannot be read: {why}")),
         }
+        findings
     }
-}
-
-/// After a failure sooner than usual, and never often.
-fn pauses() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_secs(5))
-        .with_max_delay(Duration::from_mins(5))
-        .without_max_times()
-        .with_jitter()
-        .build()
 }

@@ -1,0 +1,59 @@
+//! One run of an action, as the executor would order it.
+
+use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, StopBy, Surroundings};
+use spot_watchdog::model::{
+    Briefing, Ending, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// Time enough for whatever should happen at once.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A run that ends after `left`, on the machine that `place` tells.
+pub(crate) fn job(work: Work, left: Duration, place: &Place) -> Job {
+    let (moments, stop_by) = watch::channel(tokio::time::Instant::now() + left);
+    // The executor would keep it: a stop-by that nobody can move any more still counts.
+    drop(moments);
+    let surroundings = Surroundings::default();
+    surroundings.place.set(place.clone());
+    Job {
+        started: std::time::SystemTime::now(),
+        run: Run { step: StepName::new("leave"), work, attempt: 1 },
+        briefing: Briefing {
+            episode: EpisodeId::new("e"),
+            source: SourceName::new("aws"),
+            notice_kind: NoticeKind::Interruption,
+            action: NoticeAction::Terminate,
+            instance_id: MachineId::new(&place.instance_id),
+            deadline: jiff::Timestamp::now(),
+            stated: true,
+            detail: String::new(),
+        },
+        stop_by: StopBy::new(stop_by),
+        output: Output::default(),
+        spawned: mpsc::channel(1).0,
+        undo_with: Vec::new(),
+        clearance: Clearance::default(),
+        surroundings: Arc::new(surroundings),
+    }
+}
+
+pub(crate) fn place(instance: &str, addresses: &[&str], metadata: &str) -> Place {
+    Place {
+        instance_id: instance.into(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        metadata_endpoint: metadata.into(),
+        ..Place::default()
+    }
+}
+
+/// Acts with `left` to go, and holds that it ended in time.
+pub(crate) async fn act(action: &Arc<dyn Action>, place: &Place, left: Duration) -> (Ending, Duration) {
+    let began = Instant::now();
+    let ending = action.act(&job(Work::Act, left, place)).await;
+    let took = began.elapsed();
+    assert!(took < left, "{took:?} of {left:?}: {}", ending.detail);
+    (ending, took)
+}
