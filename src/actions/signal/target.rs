@@ -20,6 +20,10 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// The shortest part of a command line that is looked for.
 pub(super) const LEAST_PART: usize = 3;
 
+/// How often command lines are looked at while more than one process has the part, and how long between.
+const LOOKS: u32 = 8;
+const LOOK_AGAIN: Duration = Duration::from_millis(60);
+
 /// The most that is read of a command line.
 const COMMAND_LINE: u64 = 64 * 1024;
 
@@ -81,14 +85,34 @@ impl Target {
                 tokio::task::spawn_blocking(move || in_file(&file))
             }
             Self::CommandLine(part) => {
-                let part = part.clone();
-                tokio::task::spawn_blocking(move || only_one(&part, those_with(&part)))
+                return found_by_command_line(part.clone()).await;
             }
         };
         match tokio::time::timeout(LIMIT, looking).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => Err(format!("{self} was not found within {} s", LIMIT.as_secs())),
         }
+    }
+}
+
+/// A process that begins another is two with one command line for a moment, so several are looked at again before they are
+/// believed.
+async fn found_by_command_line(part: String) -> Result<Found, String> {
+    let mut looks = 1;
+    loop {
+        let wanted = part.clone();
+        let looking = tokio::task::spawn_blocking(move || those_with(&wanted));
+        let found = match tokio::time::timeout(LIMIT, looking).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => {
+                return Err(format!("the command lines in /proc were not read within {} s", LIMIT.as_secs()));
+            }
+        };
+        if found.len() < 2 || looks == LOOKS {
+            return only_one(&part, found);
+        }
+        looks += 1;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
