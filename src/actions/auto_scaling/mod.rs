@@ -11,7 +11,7 @@ pub(super) mod calls;
 #[cfg(feature = "aws")]
 mod warm;
 
-use super::{Action, BuildError, Defaults, Reach, Row};
+use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::model::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -103,13 +103,7 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
 }
 
 fn read(keys: toml::Table) -> Result<Settings, BuildError> {
-    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
-        key: match error.path().to_string() {
-            path if path == "." => String::new(),
-            path => path,
-        },
-        message: error.into_inner().message().to_owned(),
-    })?;
+    let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: &str| Err(BuildError { key: key.to_owned(), message: message.to_owned() });
     if !(settings.complete_lifecycle_action || settings.detach || settings.set_unhealthy) {
         return wrong(

@@ -11,7 +11,7 @@ mod gauges;
 mod metrics;
 mod wait;
 
-use super::{Action, BuildError, Defaults, Reach, Row, Span};
+use super::{Action, BuildError, Defaults, Reach, Row, Span, read_keys};
 use crate::model::Undo;
 use gauges::Server;
 use metrics::Address;
@@ -67,13 +67,7 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
 }
 
 fn read(keys: toml::Table) -> Result<Settings, BuildError> {
-    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
-        key: match error.path().to_string() {
-            path if path == "." => String::new(),
-            path => path,
-        },
-        message: error.into_inner().message().to_owned(),
-    })?;
+    let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: String| Err(BuildError { key: key.to_owned(), message });
     if settings.metrics.is_none() && settings.connections.is_empty() {
         let message =

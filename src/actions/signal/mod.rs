@@ -11,7 +11,7 @@ mod target;
 
 use super::process::signal_named;
 use super::proof::Proof;
-use super::{Action, BuildError, Defaults, Reach, Row};
+use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::model::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -83,13 +83,7 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
 }
 
 fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
-    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
-        key: match error.path().to_string() {
-            path if path == "." => String::new(),
-            path => path,
-        },
-        message: error.into_inner().message().to_owned(),
-    })?;
+    let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: String| BuildError { key: key.to_owned(), message };
     let Named { pid_file, unit, command_line } = settings.process;
     let target = match (pid_file, unit, command_line) {

@@ -21,7 +21,7 @@ mod warm;
 
 pub use arn::{Choice, GroupArn, NotAGroup};
 
-use super::{Action, BuildError, Defaults, Reach, Row};
+use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::model::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -90,13 +90,7 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
 }
 
 fn read(keys: toml::Table) -> Result<Settings, BuildError> {
-    let settings: Settings = serde_path_to_error::deserialize(keys).map_err(|error| BuildError {
-        key: match error.path().to_string() {
-            path if path == "." => String::new(),
-            path => path,
-        },
-        message: error.into_inner().message().to_owned(),
-    })?;
+    let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: String| Err(BuildError { key: key.to_owned(), message });
     if settings.target_groups.is_empty() {
         return wrong("target-groups", "names no target group: give the ARN of at least one".to_owned());
