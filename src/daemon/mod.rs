@@ -242,7 +242,7 @@ impl Daemon {
             Keeping::Directory(directory) => Some(directory.path()),
             Keeping::Nowhere(_) => None,
         };
-        let (waiting, recalled) = waiting::Waiting::recall(state_directory);
+        let (waiting, recalled) = waiting::Waiting::recall(state_directory, now.wall);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
             watchdog,

@@ -6,7 +6,9 @@
 
 use super::state_dir::replace;
 use crate::decide::Watchdog;
+use crate::decide::reckon::STALE_AFTER;
 use crate::model::{Notice, NoticeKey, Now, Presence, Stated};
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +20,9 @@ const NAME: &str = "waiting.json";
 
 /// The largest file that is read, in bytes: a notice takes a few hundred, and few wait.
 const LARGEST: u64 = 256 * 1024;
+
+/// A time that moved by less has not moved.
+const DRIFT: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long a turn waits until the file is written.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -31,25 +36,35 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// What a daemon before us was handed and had not acted on yet; to be handed to the mind again.
-    pub(super) fn recall(state_directory: Option<&Path>) -> (Self, Vec<Notice>) {
+    /// What a daemon before us was handed and had not acted on yet; to be handed to the mind again. What was for a time
+    /// long past, before the machine was stopped for instance, is no reason to leave now, and is left out.
+    pub(super) fn recall(state_directory: Option<&Path>, now: Timestamp) -> (Self, Vec<Notice>) {
         let place = state_directory.map(|directory| directory.join(NAME));
         let found = place.as_deref().map(read).unwrap_or_default();
         let kept = found.iter().map(|notice| (notice.key.clone(), notice.clone())).collect();
-        (Self { place, kept }, found)
+        let (past, ahead): (Vec<_>, Vec<_>) = found.into_iter().partition(|notice| match notice.stated {
+            Stated::At(at) => now.duration_since(at) > STALE_AFTER,
+            Stated::In(_) | Stated::Unsaid => false,
+        });
+        for notice in past {
+            tracing::info!("the notice {} that was handed in for later is past: nothing is done for it", notice.key);
+        }
+        (Self { place, kept }, ahead)
     }
 
     /// Keeps what waits now, if that is not what is kept already.
     pub(super) async fn keep(&mut self, watchdog: &Watchdog, now: Now) {
-        let lead = watchdog.policy().lead;
         let handed_in = watchdog.ears().waiting.iter().filter(|(_, it)| it.notice.presence == Presence::HandedIn);
         let wait: BTreeMap<_, _> = handed_in
             .map(|(key, waiting)| {
-                let until = || Stated::At(now.wall_at(waiting.due.plus(lead)));
-                let notice = match (&waiting.notice.stated, self.kept.get(key)) {
-                    (Stated::In(_), Some(kept)) => kept.clone(),
-                    (Stated::In(_), None) => Notice { stated: until(), ..waiting.notice.clone() },
-                    (Stated::At(_) | Stated::Unsaid, _) => waiting.notice.clone(),
+                let notice = match waiting.notice.stated {
+                    Stated::In(_) => {
+                        let until = now.wall_at(waiting.due.plus(watchdog.policy().lead));
+                        let notice = Notice { stated: Stated::At(until), ..waiting.notice.clone() };
+                        // The clocks drift apart a little with each turn, which is nothing new.
+                        self.kept.get(key).filter(|kept| is_the_same(kept, &notice)).cloned().unwrap_or(notice)
+                    }
+                    Stated::At(_) | Stated::Unsaid => waiting.notice.clone(),
                 };
                 (key.clone(), notice)
             })
@@ -68,6 +83,12 @@ impl Waiting {
         });
         let _ = tokio::time::timeout(PATIENCE, writing).await;
     }
+}
+
+/// Whether two notices differ in nothing but a moment of their time.
+fn is_the_same(kept: &Notice, notice: &Notice) -> bool {
+    let (Stated::At(was), Stated::At(is)) = (kept.stated, notice.stated) else { return false };
+    is.duration_since(was).abs() < DRIFT && Notice { stated: kept.stated, ..notice.clone() } == *kept
 }
 
 /// What is on disk; nothing where the file is not there or cannot be believed.
@@ -92,10 +113,22 @@ mod tests {
     fn a_file_that_cannot_be_believed_is_nothing() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join(NAME);
-        assert!(Waiting::recall(Some(place.path())).1.is_empty());
+        assert!(Waiting::recall(Some(place.path()), Timestamp::UNIX_EPOCH).1.is_empty());
         for text in ["", "[", "{}", "[{}]", "[{\"key\":1}]", "\u{0}"] {
             std::fs::write(&file, text).unwrap();
-            assert!(Waiting::recall(Some(place.path())).1.is_empty(), "{text}");
+            assert!(Waiting::recall(Some(place.path()), Timestamp::UNIX_EPOCH).1.is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_for_a_time_long_past_is_not_acted_on() {
+        let place = tempfile::tempdir().unwrap();
+        let text = r#"[{"key":{"source":"socket","kind":"maintenance","machine":"i-1"},"action":"unstated",
+            "stated":{"at":"2026-01-01T00:00:00Z"},"presence":"handed-in"}]"#;
+        std::fs::write(place.path().join(NAME), text).unwrap();
+        let recalled = |now: &str| Waiting::recall(Some(place.path()), now.parse().unwrap()).1.len();
+        assert_eq!(recalled("2025-12-31T00:00:00Z"), 1);
+        assert_eq!(recalled("2026-01-01T00:05:00Z"), 1, "the machine still runs, and it may come any moment");
+        assert_eq!(recalled("2026-01-03T00:00:00Z"), 0, "the machine was stopped over it");
     }
 }

@@ -51,6 +51,11 @@ fn a_notice_that_was_handed_in_for_later_is_not_forgotten_by_a_crash_and_can_sti
     watch.says(&["the rack is rewired", "its time is far"]);
     let opens = |watch: &mut Watch| watch.status()["notices"][0]["opens"].clone();
     assert!(opens(&mut watch).is_object(), "{}", watch.status());
+    let kept = || std::fs::read_to_string(scene.state().join("waiting.json")).unwrap();
+    let first = kept();
+    assert!(first.contains("the rack is rewired"), "{first}");
+    scene.notice(&["maintenance", "--window", "60h", "--reason", "the rack is rewired"]);
+    assert_ne!(kept(), first, "the newer time counts");
     watch.signal(Signal::KILL);
     watch.ends();
 
