@@ -443,6 +443,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn records_are_not_written_into_a_file_that_somebody_removed_or_replaced() {
+        let harms: [fn(&std::path::Path); 3] = [
+            |spare| fs::remove_file(spare).unwrap(),
+            |spare| fs::remove_file(spare).and_then(|()| fs::create_dir(spare)).unwrap(),
+            |spare| fs::remove_file(spare).and_then(|()| fs::write(spare, "not ours")).unwrap(),
+        ];
+        for harm in harms {
+            let directory = TempDir::new().unwrap();
+            let (mut journal, _) = Journal::open(directory.path(), KEPT);
+            let spare = directory.path().join("episodes/next.spare");
+            let began = Instant::now();
+            // Once it has been filled it is the journal's to use.
+            while fs::metadata(&spare).map_or(0, |it| it.len()) < 64 * 1024 && began.elapsed() < Duration::from_secs(10)
+            {
+                tokio::task::yield_now().await;
+            }
+            harm(&spare);
+            synced(&mut journal, &[opened(1)]).await;
+            assert_eq!(decode_all(&fs::read(path(&directory, 1)).unwrap()).records.len(), 1);
+
+            fs::remove_file(path(&directory, 1)).unwrap();
+            journal.append(now(), &[due("a")]).await;
+            let told = journal.settle(Duration::from_secs(30)).await;
+            // Said, and mended with the next turn.
+            assert!(matches!(&told, Durability::Broken(sentence) if sentence.contains("somebody removed")), "{told:?}");
+            synced(&mut journal, &[due("b")]).await;
+            let (_, recovery) = Journal::open(directory.path(), KEPT);
+            assert_eq!(events(&recovery), [opened(1), due("a"), due("b")]);
+        }
+    }
+
+    #[tokio::test]
     async fn old_episodes_are_removed_beyond_a_count() {
         let turns: Vec<_> = (1..=KEPT as u64 + 3).map(|generation| vec![opened(generation)]).collect();
         let directory = TempDir::new().unwrap();

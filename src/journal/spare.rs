@@ -12,7 +12,7 @@ use crate::model::Event;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What a spare holds, in bytes: more than the episode of a few steps takes.
@@ -55,8 +55,13 @@ impl Spare {
     /// Becomes the file of this name, with these bytes on disk. To be settled when there is time.
     ///
     /// # Errors
-    /// The system's; [`io::ErrorKind::AlreadyExists`] where there is a file of this name.
+    /// The system's; [`io::ErrorKind::AlreadyExists`] where there is a file of this name, [`io::ErrorKind::NotFound`] where
+    /// somebody removed the spare or put something else in its place.
     pub(super) fn become_file(self, name: &Path, bytes: &[u8]) -> io::Result<File> {
+        let identity = |it: &fs::Metadata| (it.dev(), it.ino());
+        if identity(&self.file.metadata()?) != identity(&fs::symlink_metadata(&self.path)?) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         renameat_with(CWD, &self.path, CWD, name, RenameFlags::NOREPLACE)?;
         (&self.file).write_all(bytes)?;
         self.file.sync_data()?;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -395,6 +395,10 @@ impl Writer {
         };
         (&file).write_all(&task.bytes)?;
         file.sync_data()?;
+        if file.metadata()?.nlink() == 0 {
+            // What was written to it is nowhere. The whole episode is written anew.
+            return Err(io::Error::new(io::ErrorKind::NotFound, "somebody removed the episode's file"));
+        }
         self.open = Some((task.name.clone(), file));
         Ok(())
     }

@@ -172,6 +172,12 @@ async fn a_command_line_that_two_processes_have_is_refused() {
     let mark = format!("mark-{}-of-this-test", std::process::id());
     let begin = || {
         let child = Command::new("sh").args(["-c", "while :; do sleep 0.1; done", &mark]).spawn().unwrap();
+        // The kernel lets a parent go on before the command line of its child can be read.
+        let line = format!("/proc/{}/cmdline", child.id());
+        let began = Instant::now();
+        while !fs::read_to_string(&line).unwrap().contains(&mark) && began.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
         Ended(child)
     };
     let signal = action("signal", &format!("process = {{ command-line = 'done {mark}' }}"));
