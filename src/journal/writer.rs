@@ -320,8 +320,10 @@ impl Writer {
 
     /// Whoever waits for the record has been told already. Where this fails, the next start knows what to make of it.
     fn settle(&mut self) {
-        if std::mem::take(&mut self.unsettled) {
-            let _ = spare::settle(&self.directory);
+        if std::mem::take(&mut self.unsettled)
+            && let Some((_, file)) = &self.open
+        {
+            let _ = spare::settle(file, &self.directory);
         }
     }
 
