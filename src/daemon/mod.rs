@@ -187,7 +187,6 @@ impl Daemon {
         let metadata_endpoint = credentials_from.or(listened_to).unwrap_or_default();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
 
         let (place, alarm) = (watchable::Place::default(), watchable::Alarm::default());
         let scale_in_window = watchable::Window::default();
@@ -216,6 +215,7 @@ impl Daemon {
 
         let posting = Posting::new(&settings, now, log);
         let board = Board::new(posting.status(&watchdog, &executor, &journal, &identity.borrow(), now), now);
+        start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -329,9 +329,9 @@ impl Daemon {
                 Some(Handed { input, taken }) = self.handed.recv() => (input, Some(taken)),
                 () = sleep_until(due) => (Input::Woke, None),
             };
-            let lateness =
-                if matches!(input, Input::Woke) { Instant::now().duration_since(due) } else { Duration::ZERO };
-            self.posting.note_lateness(lateness);
+            if matches!(input, Input::Woke) {
+                self.posting.note_lateness(Instant::now().duration_since(due));
+            }
             if let Some(resumed) = self.slumber.look() {
                 tracing::warn!("the machine slept for {}", Spoken(resumed.asleep));
                 ends = self.turn(Input::Resumed, Instant::now()).await;
@@ -525,6 +525,7 @@ fn start_pollers(
     keeping: &Keeping,
     inputs: &mpsc::Sender<Input>,
     identity: &watch::Sender<Identity>,
+    board: &Board,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AssemblyError> {
     let memories = Memories::recalled(boot, keeping);
@@ -540,6 +541,7 @@ fn start_pollers(
             inputs: inputs.clone(),
             identity: identity.clone(),
             recall: Box::new(Remembered { memories: memories.clone(), source: name }),
+            answers: board.answers(),
         };
         tasks.spawn(poller.listen());
     }

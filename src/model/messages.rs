@@ -474,6 +474,22 @@ pub enum Closing {
     Restarted,
 }
 
+impl Closing {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [Self::Withdrawn, Self::Survived, Self::Rebooted, Self::Resumed, Self::Restarted];
+
+    /// The word for it in metrics, and as it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Withdrawn => "withdrawn",
+            Self::Survived => "survived",
+            Self::Rebooted => "rebooted",
+            Self::Resumed => "resumed",
+            Self::Restarted => "restarted",
+        }
+    }
+}
+
 /// An imperative, derived from an event.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Order {

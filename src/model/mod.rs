@@ -10,6 +10,7 @@
 //! - [`Outcome`]: how a step ended.
 
 mod finding;
+mod histogram;
 mod messages;
 mod name;
 mod notice;
@@ -19,6 +20,7 @@ mod sentence;
 mod time;
 
 pub use finding::{Finding, Weight};
+pub use histogram::Histogram;
 pub use messages::{
     Briefing, Closing, Ending, Event, Fault, IgnoredBecause, Input, Order, Outcome, Process, Rank, Run, Signal,
     SkippedBecause, Turn, Work,

@@ -6,8 +6,9 @@
 //! loop: it posts and goes on.
 //!
 //! A revision grows when something changed, not with each poll. What merely passes with time (seconds left, the last
-//! good read, the number of misses, a fault's sentence under the same word) is no change.
+//! good read, what an answer took, the number of misses, a fault's sentence under the same word) is no change.
 
+mod answers;
 mod around;
 mod board;
 mod build;
@@ -18,6 +19,7 @@ mod shape;
 pub mod systemd;
 mod tally;
 
+pub use answers::Answers;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
 pub use date::{Ahead, Past, Seconds};
@@ -103,6 +105,7 @@ impl Status {
             }
             for probe in &mut source.probes {
                 probe.misses = 0;
+                probe.answer_time = None;
                 if let Some(read) = &mut probe.last_good_read {
                     read.forget();
                 }

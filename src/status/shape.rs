@@ -115,6 +115,9 @@ pub struct ProbeStatus {
     /// When it was last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_read: Option<Past>,
+    /// How long the newest good answer took; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_time: Option<Seconds>,
     /// Polls in a row without an answer.
     pub misses: u32,
     /// The newest reason, while there is one.
