@@ -102,9 +102,9 @@ impl Tally {
         end: Option<Ahead>,
         now: Moment,
     ) {
-        let is_end = |event: &Event| match event {
-            Event::StepEnded { run, .. } => run.work == Work::Act,
-            event => matches!(event, Event::StepSkipped { .. }),
+        let is_end = |event: &Event| {
+            matches!(event, Event::StepSkipped { .. })
+                || matches!(event, Event::StepEnded { run, .. } if run.work == Work::Act)
         };
         let goes_on = stood.iter().any(|(progress, _)| matches!(*progress, "due" | "running"));
         if goes_on || !events.iter().any(is_end) {
