@@ -1,6 +1,6 @@
 //! `watchdog run`: the watch itself.
 
-use super::{Exit, complain, end};
+use super::{Exit, colours, complain, end};
 use crate::actions::Rehearsal;
 use crate::actions::cgroup::Delegated;
 use crate::actions::launch::Launcher;
@@ -13,7 +13,6 @@ use crate::daemon::{Daemon, Keeping, Outfit, notice_file};
 use crate::model::{Spoken, Weight};
 use crate::status::systemd::Systemd;
 use anyhow::Context;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
@@ -154,7 +153,7 @@ fn place_of(keeping: &Keeping) -> PathBuf {
 /// Begins to log to standard error, from a thread of its own: nobody who reads it late delays anything.
 pub(super) fn start_log(format: LogFormat) -> std::io::Result<LogSink> {
     let stderr = std::io::stderr();
-    let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = colours(&stderr);
     let dropped = match format {
         LogFormat::Text => log_sink::dropped_as_text,
         LogFormat::Json => log_sink::dropped_as_json,
