@@ -5,6 +5,7 @@ mod ask;
 pub mod check;
 pub mod emulate;
 pub mod generate;
+mod log;
 pub mod notice;
 pub mod rehearse;
 pub mod run;
