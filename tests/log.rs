@@ -2,7 +2,7 @@
 //! left; as JSON with keys that stay.
 
 #![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where it fails")]
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 #[expect(dead_code, reason = "other tests play longer stories with it")]
 #[path = "support/daemon.rs"]

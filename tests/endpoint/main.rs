@@ -1,7 +1,7 @@
 //! The HTTP endpoint over loopback, asked as friends and strangers ask it. The mind behind it is a real one, in a time
 //! of its own; only the sockets live in ours.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod published;
 mod ready;
