@@ -130,6 +130,7 @@ pub struct Daemon {
     remainders: Remainders,
     welcome: narrate::Welcome,
     sight: sight::Sight,
+    hourly: narrate::Hourly,
     waiting: waiting::Waiting,
     /// Of former runs, to be heard once more.
     recalled: Vec<Notice>,
@@ -269,6 +270,7 @@ impl Daemon {
             remainders,
             welcome,
             sight: sight::Sight::default(),
+            hourly: narrate::Hourly::default(),
             waiting,
             recalled,
             _keeping: keeping,
@@ -354,6 +356,7 @@ impl Daemon {
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
         self.watchdog.assume_scale_in(self.scale_in_window.get().unwrap_or(self.scale_in_assumed));
+        let before = self.watchdog.episode().map(|episode| episode.id.clone());
         let Turn { events, orders } = self.watchdog.decide(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
         let receipt = if is_journaling { self.journal.submit(now, &events) } else { Receipt::default() };
@@ -383,7 +386,7 @@ impl Daemon {
         if !events.is_empty() {
             self.waiting.keep(&self.watchdog, now).await;
         }
-        narrate::events(&events, &mut self.sight, &self.watchdog, now);
+        narrate::events(&events, before.as_ref(), &mut self.sight, &mut self.hourly, &self.watchdog, now);
         self.post(&events, now);
         if !events.is_empty() && began.elapsed() > BEAT {
             tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));

@@ -3,9 +3,12 @@
 //! The mind keeps moments; the wall clock that they are shown by is read anew at each posting and wavers by a
 //! millisecond. So a date keeps its moment, unseen, and only that tells whether it moved.
 
+use super::schema;
 use crate::model::{Moment, Now, Spoken, millis};
 use jiff::{Timestamp, Unit};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A span in seconds, negative where it is past; kept to the millisecond.
@@ -61,11 +64,22 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
+impl JsonSchema for Seconds {
+    fn schema_name() -> Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "description": "A span in seconds, to the millisecond; negative where it is past." })
+    }
+}
+
 /// A point in time that is waited for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Ahead {
     /// By our wall clock, UTC, to the second.
+    #[schemars(schema_with = "schema::time")]
     pub at: Timestamp,
     /// How long until then; negative where it is past.
     pub seconds_left: Seconds,
@@ -74,10 +88,11 @@ pub struct Ahead {
 }
 
 /// A point in time that something happened at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Past {
     /// By our wall clock, UTC, to the second.
+    #[schemars(schema_with = "schema::time")]
     pub at: Timestamp,
     /// How long ago.
     pub seconds_ago: Seconds,

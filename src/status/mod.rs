@@ -15,6 +15,7 @@ mod build;
 mod date;
 pub mod http;
 pub mod metrics;
+mod schema;
 mod shape;
 pub mod systemd;
 mod tally;
@@ -23,6 +24,7 @@ pub use answers::Answers;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
 pub use date::{Ahead, Past, Seconds};
+pub use schema::schema;
 pub use shape::{
     ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
     PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,

@@ -1,19 +1,22 @@
 //! The shape of what is shown: plain data, written as JSON with kebab-case keys, and read back by our own client.
 
-use super::{Ahead, Durability, Past, Seconds};
+use super::{Ahead, Durability, Past, Seconds, schema};
 use crate::model::{Closing, EpisodeId, Footing, IgnoredBecause, NoticeAction, NoticeKind, Outcome, Rank, Strength};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything that is shown, as `/status` serves it. Texts from outside are printable and bounded.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
-    /// The version of this shape: [`super::SCHEMA`].
+    /// The version of this shape. It grows when a key changes its meaning or goes away, not when one is added.
+    #[schemars(extend("const" = super::SCHEMA))]
     pub schema: u32,
     /// Grows with each change, from 1 in each run of the daemon.
     pub revision: u64,
     /// When this was true, by our wall clock.
+    #[schemars(schema_with = "schema::time")]
     pub now: Timestamp,
     /// The version of the daemon.
     pub version: String,
@@ -46,7 +49,7 @@ pub struct Status {
 }
 
 /// Whether the daemon stays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// It does.
@@ -56,7 +59,7 @@ pub enum Mode {
 }
 
 /// Whether new work may come to this machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Readiness {
     /// It may. Starting, blind, a warning and far maintenance change nothing in that: they must not empty a fleet.
@@ -66,7 +69,7 @@ pub enum Readiness {
 }
 
 /// What the machine is, as its cloud tells it; empty where that is not known.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct MachineStatus {
     /// The cloud's name of it.
@@ -75,6 +78,7 @@ pub struct MachineStatus {
     #[serde(rename = "type")]
     pub machine_type: String,
     /// How it is paid for: `spot`, `on-demand`, `other` or `unknown`.
+    #[schemars(extend("enum" = schema::LIFECYCLES))]
     pub lifecycle: String,
     /// Its region.
     pub region: String,
@@ -83,7 +87,7 @@ pub struct MachineStatus {
 }
 
 /// Someone who is listened to.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SourceStatus {
     /// Its name.
@@ -105,7 +109,7 @@ pub struct SourceStatus {
 }
 
 /// One question of a source.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ProbeStatus {
     /// Its name.
@@ -126,7 +130,7 @@ pub struct ProbeStatus {
 }
 
 /// A short stable word, and what it means here in one sentence.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Reason {
     /// The word, for machines: `blind`, `journal-broken`, `loop-late`, `hop-limit` …
@@ -143,7 +147,7 @@ impl Reason {
 }
 
 /// A notice that is known.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct NoticeStatus {
     /// What it announces, as it counts for steps.
@@ -167,6 +171,7 @@ pub struct NoticeStatus {
     pub action: Option<NoticeAction>,
     /// The time that it states, on its cloud's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
     pub stated: Option<Timestamp>,
     /// Its deadline on our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,7 +188,7 @@ pub struct NoticeStatus {
 }
 
 /// What is made of a notice.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoticeState {
     /// It stands in the open episode.
@@ -197,7 +202,7 @@ pub enum NoticeState {
 }
 
 /// The open episode.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EpisodeStatus {
     /// Its name.
@@ -226,7 +231,7 @@ pub struct EpisodeStatus {
 }
 
 /// Whether an episode goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StageWord {
     /// Steps are begun as they become due.
@@ -236,7 +241,7 @@ pub enum StageWord {
 }
 
 /// One step.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct StepStatus {
     /// Its name.
@@ -246,6 +251,7 @@ pub struct StepStatus {
     /// What it does, in a few words.
     pub describe: String,
     /// Where it stands: `idle`, `due`, `running`, an outcome, `dropped`, `undo-due`, `undoing`, `undone`.
+    #[schemars(extend("enum" = schema::PROGRESS))]
     pub progress: String,
     /// The number of its last run in this episode; 0 before the first.
     pub attempt: u32,
@@ -267,7 +273,7 @@ pub struct StepStatus {
 }
 
 /// How a step ended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct LastRun {
     /// Which attempt.
@@ -287,7 +293,7 @@ pub struct LastRun {
 }
 
 /// Who gets how much of the time.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "of", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum PlanStatus {
     /// What is left to do in the open episode.
@@ -307,7 +313,7 @@ pub enum PlanStatus {
 }
 
 /// A step's share of the time.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SlotStatus {
     /// Which step.
@@ -321,7 +327,7 @@ pub struct SlotStatus {
 }
 
 /// A step's share of the time of a notice that has not come: seconds after it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct OffsetSlot {
     /// Which step.
@@ -335,7 +341,7 @@ pub struct OffsetSlot {
 }
 
 /// An episode that has closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ClosedEpisode {
     /// Its name.
@@ -354,12 +360,13 @@ pub struct ClosedEpisode {
 }
 
 /// Where a step stood when its episode closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ClosedStep {
     /// Its name.
     pub name: String,
-    /// Where it stood, in the words of [`StepStatus::progress`].
+    /// Where it stood, in the words of a step's progress.
+    #[schemars(extend("enum" = schema::PROGRESS))]
     pub progress: String,
     /// How the step itself last ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod published;
 mod ready;
+#[path = "../support/schema.rs"]
+mod schema;
 mod stand;
 mod strangers;
 
@@ -135,6 +138,7 @@ async fn event(lines: &mut Lines<BufReader<TcpStream>>) -> (u64, serde_json::Val
         if let Some(text) = line.strip_prefix("data: ") {
             // The id may stand on either side of the data.
             let data: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(schema::fault(&data), None, "an event is a status");
             let revision = data["revision"].as_u64().unwrap();
             return (id.unwrap_or(revision), data);
         }
