@@ -9,12 +9,16 @@ mod goes_wrong;
 mod haproxy;
 mod haproxy_played;
 mod http;
+mod interrupted;
 mod load;
 mod played;
 mod proxy;
 #[expect(dead_code, reason = "other tests play longer stories with it")]
 #[path = "../support/daemon.rs"]
 mod stand;
+#[expect(dead_code, reason = "its troubles are played where it is drained")]
+#[path = "../support/vllm.rs"]
+mod vllm;
 
 use spot_watchdog::actions::{Action, Clearance, Job, Output, ROWS, StopBy, Surroundings};
 use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
