@@ -502,7 +502,8 @@ pub enum Order {
         briefing: Box<Briefing>,
         /// When it has to have ended.
         stop_by: Moment,
-        /// In an undo: every [`Ending::undo_with`] of this step's runs in this episode, oldest first.
+        /// In an undo: every [`Ending::undo_with`] of this step's runs in this episode, oldest first; null for a run that
+        /// we lost sight of.
         undo_with: Vec<serde_json::Value>,
     },
     /// Take a run that outlived a crash of ours into care: its exit status is not ours to see, its proof is.
