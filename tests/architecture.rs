@@ -15,11 +15,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("actions", &["model"]),
     ("journal", &["model"]),
     ("report", &["model", "decide", "journal"]),
+    // Its requests go out as those of a step do.
+    ("messages", &["model", "actions"]),
     ("emulators", &["model"]),
-    ("config", &["model", "sources", "actions"]),
-    ("status", &["model", "decide", "sources", "actions", "journal", "report", "config"]),
-    ("daemon", &["model", "decide", "sources", "actions", "journal", "report", "config", "status"]),
-    ("cli", &["model", "decide", "sources", "actions", "journal", "report", "config", "status", "daemon", "emulators"]),
+    ("config", &["model", "sources", "actions", "messages"]),
+    ("status", &["model", "decide", "sources", "actions", "journal", "report", "messages", "config"]),
+    ("daemon", &["model", "decide", "sources", "actions", "journal", "report", "messages", "config", "status"]),
+    (
+        "cli",
+        &[
+            "model", "decide", "sources", "actions", "journal", "report", "messages", "config", "status", "daemon",
+            "emulators",
+        ],
+    ),
     // It hands the tables of kinds to the configuration, and the rest to a command.
     ("main", &["sources", "actions", "config", "cli"]),
 ];

@@ -16,6 +16,7 @@ mod sight;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
+mod telling;
 mod waiting;
 
 use crate::actions::launch::Launcher;
@@ -37,7 +38,7 @@ use chronicle::Chronicle;
 use executor::{Executor, Hand};
 use log_sink::LogSink;
 use poller::{Poller, Recall};
-use posting::Posting;
+use posting::{Beside, Posting};
 use socket::{Handed, Socket};
 use state_dir::{SourceMemory, StateDir};
 use std::collections::BTreeMap;
@@ -113,6 +114,7 @@ pub struct Daemon {
     executor: Executor,
     board: Board,
     posting: Posting,
+    telling: telling::Telling,
     systemd: Systemd,
     slumber: clock::Slumber,
     boot: BootId,
@@ -218,8 +220,15 @@ impl Daemon {
         executor.keep_warm();
         let remainders = executor.remainders();
 
+        let state_directory = match &keeping {
+            Keeping::Directory(directory) => Some(directory.path()),
+            Keeping::Nowhere(_) => None,
+        };
+        let kept = (&watchdog, &recovery, now);
+        let telling = telling::Telling::begin(&settings, rehearsal, state_directory, kept, &mut tasks);
         let posting = Posting::new(&settings, now, log);
-        let board = Board::new(posting.status(&watchdog, &executor, &journal, &identity.borrow(), now), now);
+        let beside = Beside { executor: &executor, journal: &journal, telling: &telling };
+        let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -242,10 +251,6 @@ impl Daemon {
                 }
             });
         }
-        let state_directory = match &keeping {
-            Keeping::Directory(directory) => Some(directory.path()),
-            Keeping::Nowhere(_) => None,
-        };
         let (waiting, recalled) = waiting::Waiting::recall(state_directory, now.wall);
         let chronicle = Chronicle::begin(chronicle::frame(&settings, rehearsal), &recovery.records);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
@@ -255,6 +260,7 @@ impl Daemon {
             executor,
             board,
             posting,
+            telling,
             systemd,
             slumber: clock::Slumber::watch(),
             boot,
@@ -394,6 +400,7 @@ impl Daemon {
         if is_journaling {
             self.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
         }
+        self.telling.note(&events, &self.watchdog, &self.identity.borrow(), now);
         if !events.is_empty() {
             self.waiting.keep(&self.watchdog, now).await;
         }
@@ -412,7 +419,8 @@ impl Daemon {
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
         self.alarm.set(alarm_of(&self.watchdog));
         self.welcome.say(&self.watchdog, &identity, &bound);
-        let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &identity, now);
+        let beside = Beside { executor: &self.executor, journal: &self.journal, telling: &self.telling };
+        let status = self.posting.status(&self.watchdog, &beside, &identity, now);
         self.systemd.status(&status);
         self.systemd.keep_alive();
         if self.watchdog.exit() != crate::decide::Exit::No {
@@ -423,7 +431,7 @@ impl Daemon {
         self.board.post(status, events, now);
     }
 
-    /// Ends: processes that hooks left behind have until their stop-by, unless we are asked again.
+    /// Ends: processes that hooks left behind have until their stop-by, and messages a last try, unless we are asked again.
     async fn end(mut self) {
         if self.remainders.count() > 0 {
             tracing::info!("waiting for processes that hooks left behind; a second signal ends them at once");
@@ -440,9 +448,31 @@ impl Daemon {
                 }
             }
         }
+        self.last_words().await;
         self.stop.cancel();
         self.journal.settle(LAST_SYNC).await;
         tracing::info!("ended");
+    }
+
+    /// Lets messages that wait have one more try, as long as that holds nothing up that matters.
+    async fn last_words(&mut self) {
+        let until = self.telling.leave(&self.watchdog, clock::now());
+        let told = self.telling.rests();
+        tokio::pin!(told);
+        loop {
+            tokio::select! {
+                () = &mut told => return,
+                () = sleep_until(until) => return,
+                Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
+                    return;
+                },
+                () = tokio::time::sleep(LOOK) => {
+                    self.board.beat();
+                    self.systemd.keep_alive();
+                    self.systemd.extend(EXTENSION);
+                }
+            }
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! From the mind and what is around it to the [`Status`]. Reads both, changes neither, reads no clock.
 
 use super::{
-    Ahead, Around, Durability, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
-    Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord, Status,
-    StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
+    Ahead, Around, Durability, EpisodeStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState, NoticeStatus,
+    OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord,
+    Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
 };
 use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Watchdog};
 pub(super) use crate::model::clip;
+use crate::messages::Standing as Receiver;
 use crate::model::{Fault, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated, StepName};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,6 +47,7 @@ impl Status {
             episode: watchdog.episode().map(|episode| episode_status(episode, now)),
             steps: steps(watchdog, around, now),
             plan: plan(watchdog, now),
+            messages: around.messages.iter().map(message).collect(),
             last_episode: None,
             health: health(watchdog, around, now),
             durability: around.journal.durability,
@@ -96,6 +98,17 @@ fn source(watchdog: &Watchdog, name: &SourceName, now: Now) -> SourceStatus {
                 fault: heard.fault.as_ref().map(reason),
             })
             .collect(),
+    }
+}
+
+fn message(standing: &Receiver) -> MessageStatus {
+    MessageStatus {
+        name: clip(&standing.name, NAME),
+        to: clip(&standing.to, SENTENCE),
+        waiting: u32::try_from(standing.waiting).unwrap_or(u32::MAX),
+        last_sent: standing.last_sent.map(|(at, _)| super::date::shown(at)),
+        last_occasion: standing.last_sent.map(|(_, occasion)| occasion),
+        trouble: standing.trouble.as_ref().map(|trouble| clip(trouble, SENTENCE)),
     }
 }
 

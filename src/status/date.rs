@@ -93,7 +93,7 @@ impl Dated for Past {
 }
 
 /// To the nearest second: stated times are whole seconds, and finer digits would waver between postings.
-fn shown(wall: Timestamp) -> Timestamp {
+pub(super) fn shown(wall: Timestamp) -> Timestamp {
     wall.round(Unit::Second).unwrap_or(wall)
 }
 

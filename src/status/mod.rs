@@ -23,8 +23,8 @@ pub use board::{BEAT_LATE, BEAT_LOST, Board};
 pub use crate::model::Seconds;
 pub use date::{Ahead, Past};
 pub use shape::{
-    ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
-    PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
+    ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState, NoticeStatus,
+    OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
 };
 
 use crate::sources::Lifecycle;
