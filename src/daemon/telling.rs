@@ -20,7 +20,7 @@ use tokio::time::Instant;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long they may where one is ahead: what we would wait for is not worth more.
-const LAST_WORDS_IN_AN_EPISODE: Duration = Duration::from_secs(10);
+const LAST_WORDS_IN_AN_EPISODE: Duration = Duration::from_secs(5);
 
 /// An end that is older than this when we begin is no news.
 const NEWS: Duration = Duration::from_secs(3_600);
