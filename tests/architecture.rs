@@ -15,8 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("actions", &["model"]),
     ("journal", &["model"]),
     ("report", &["model", "decide", "journal"]),
-    // Its requests go out as those of a step do.
-    ("messages", &["model", "actions"]),
+    // Its requests go out as those of a step do, and a report may be what they carry.
+    ("messages", &["model", "actions", "report"]),
     ("emulators", &["model"]),
     ("config", &["model", "sources", "actions", "messages"]),
     ("status", &["model", "decide", "sources", "actions", "journal", "report", "messages", "config"]),
@@ -24,7 +24,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "model", "decide", "sources", "actions", "journal", "report", "messages", "config", "status", "daemon",
+            "model",
+            "decide",
+            "sources",
+            "actions",
+            "journal",
+            "report",
+            "messages",
+            "config",
+            "status",
+            "daemon",
             "emulators",
         ],
     ),

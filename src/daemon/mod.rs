@@ -224,8 +224,9 @@ impl Daemon {
             Keeping::Directory(directory) => Some(directory.path()),
             Keeping::Nowhere(_) => None,
         };
+        let chronicle = Chronicle::begin(chronicle::frame(&settings, rehearsal), &recovery.records);
         let kept = (&watchdog, &recovery, now);
-        let telling = telling::Telling::begin(&settings, rehearsal, state_directory, kept, &mut tasks);
+        let telling = telling::Telling::begin(&settings, rehearsal, state_directory, kept, &chronicle, &mut tasks);
         let posting = Posting::new(&settings, now, log);
         let beside = Beside { executor: &executor, journal: &journal, telling: &telling };
         let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
@@ -252,7 +253,6 @@ impl Daemon {
             });
         }
         let (waiting, recalled) = waiting::Waiting::recall(state_directory, now.wall);
-        let chronicle = Chronicle::begin(chronicle::frame(&settings, rehearsal), &recovery.records);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
             watchdog,

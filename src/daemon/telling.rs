@@ -1,13 +1,15 @@
 //! From the mind to what people are told: how an episode stands after each turn, handed to the receivers' queues, which
 //! never wait.
 
+use super::chronicle::{Chronicle, frame};
 use super::clock;
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::decide::{Episode, Progress, StepState, Watchdog};
 use crate::journal::Recovery;
-use crate::messages::{Ahead, Last, Machine, Outbox, Standing, Stands, StepStory, Story, Told};
+use crate::messages::{Ahead, Last, Machine, Outbox, Reports, Standing, Stands, StepStory, Story, Told};
 use crate::model::{Closing, Event, Now, Policy, Stated, StepName, Work};
+use crate::report::{Frame, Report};
 use crate::sources::{Identity, Lifecycle};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,6 +43,7 @@ struct Teller {
     rehearsal: bool,
     host: String,
     node: String,
+    reports: Reports,
 }
 
 impl Telling {
@@ -50,6 +53,7 @@ impl Telling {
         rehearsal: Rehearsal,
         state_directory: Option<&Path>,
         (watchdog, recovery, now): (&Watchdog, &Recovery, Now),
+        chronicle: &Chronicle,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let sinks = match rehearsal {
@@ -65,16 +69,17 @@ impl Telling {
             rehearsal: rehearsal != Rehearsal::No,
             host,
             node,
+            reports: Reports::Follow(chronicle.follow()),
         };
         let mut telling = Self { outbox: Outbox::start(sinks, state_directory, tasks), teller, last: None };
         if !telling.outbox.is_empty() {
-            telling.recall(watchdog, recovery, now);
+            telling.recall(watchdog, recovery, &frame(settings, rehearsal), now);
         }
         telling
     }
 
     /// Takes up what a daemon before us may have had no time to tell.
-    fn recall(&mut self, watchdog: &Watchdog, recovery: &Recovery, now: Now) {
+    fn recall(&mut self, watchdog: &Watchdog, recovery: &Recovery, frame: &Frame, now: Now) {
         let nobody = Identity::default();
         if let Some(episode) = watchdog.episode() {
             self.last = self.teller.story(watchdog, episode, &nobody, now).map(Arc::new);
@@ -83,7 +88,9 @@ impl Telling {
         let over = self.teller.over(watchdog.policy(), recovery);
         let news = over.filter(|story| now.wall.duration_since(story.at).unsigned_abs() < NEWS);
         if let Some(story) = news {
-            self.outbox.note(&Arc::new(story));
+            let report = Report::of(&recovery.records, frame, story.at).map(Arc::new);
+            let reports = report.map_or(Reports::None, Reports::Whole);
+            self.outbox.note(&Arc::new(Story { reports, ..story }));
         }
     }
 
@@ -173,6 +180,7 @@ impl Teller {
             steps: steps.collect(),
             closing: episode.closing(),
             closed: false,
+            reports: self.reports.clone(),
         })
     }
 

@@ -23,6 +23,8 @@ pub enum Preset {
     Plain,
     /// What Slack and those that understand it take: a text and blocks.
     Slack,
+    /// The report of the episode, as it is written to a folder; at the end once more, with how each step ended.
+    Report,
     /// The field names of the webhook of a Kubernetes node's termination handler, and its words for a notice.
     Nth,
 }
@@ -32,6 +34,7 @@ pub enum Preset {
 pub(super) enum Body {
     Plain,
     Slack,
+    Report,
     Nth,
     Own(Template<Field>),
     OwnNth(Template<nth::Field>),
@@ -49,15 +52,18 @@ impl Body {
         let body = match (preset, template) {
             (Preset::Plain, None) => Self::Plain,
             (Preset::Slack, None) => Self::Slack,
+            (Preset::Report, None) => Self::Report,
             (Preset::Nth, None) => Self::Nth,
             (Preset::Nth, Some(template)) => Self::OwnNth(Template::parse(template, Manner::Body)?),
-            (Preset::Plain | Preset::Slack, Some(template)) => Self::Own(Template::parse(template, Manner::Body)?),
+            (Preset::Plain | Preset::Slack | Preset::Report, Some(template)) => {
+                Self::Own(Template::parse(template, Manner::Body)?)
+            }
         };
         if body.is_json() {
             let filled = match &body {
                 Self::Own(template) => template.filled(|field| if field.is_json() { "{}" } else { "1" }.to_owned()),
                 Self::OwnNth(template) => template.filled(|_| "1".to_owned()),
-                Self::Plain | Self::Slack | Self::Nth => "{}".to_owned(),
+                Self::Plain | Self::Slack | Self::Report | Self::Nth => "{}".to_owned(),
             };
             // What begins as JSON is meant as JSON: a comma too many would be found in the notice otherwise.
             serde_json::from_str::<serde::de::IgnoredAny>(&filled)
@@ -66,11 +72,16 @@ impl Body {
         Ok(body)
     }
 
+    /// Whether it gains by waiting a moment: the proof of the last step is looked for once that has ended.
+    pub(super) fn gains_by_waiting(&self, message: &Message) -> bool {
+        matches!(self, Self::Report) && message.owed.occasion == Occasion::End
+    }
+
     /// Whether it is JSON.
     pub(super) fn is_json(&self) -> bool {
         let begins = |text: String| text.trim_start().starts_with(['{', '[']);
         match self {
-            Self::Plain | Self::Slack | Self::Nth => true,
+            Self::Plain | Self::Slack | Self::Report | Self::Nth => true,
             Self::Own(template) => begins(template.filled(|_| String::new())),
             Self::OwnNth(template) => begins(template.filled(|_| String::new())),
         }
@@ -81,6 +92,11 @@ impl Body {
         match self {
             Self::Plain => plain(message).to_string(),
             Self::Slack => slack(message).to_string(),
+            Self::Report => {
+                let report = message.story.reports.of(&message.story.episode);
+                let text = report.and_then(|report| serde_json::to_string(&*report).ok());
+                text.unwrap_or_else(|| plain(message).to_string())
+            }
             Self::Nth => nth::whole(message).to_string(),
             Self::Own(template) => template.filled(|field| value(field, message)),
             Self::OwnNth(template) => template.filled(|field| nth::value(field, message)),

@@ -18,7 +18,7 @@ mod words;
 
 pub use body::Preset;
 pub use courier::{Ahead, Standing, Urgency};
-pub use story::{Last, Machine, Occasion, Stands, StepStory, Story, Told};
+pub use story::{Last, Machine, Occasion, Reports, Stands, StepStory, Story, Told};
 
 use crate::actions::http::{address, told};
 use crate::actions::{BuildError, read_keys};

@@ -4,12 +4,14 @@
 //! was sent is told apart by its name alone. A name says all that a message is about, and is the same over restarts.
 
 use crate::model::{Closing, EpisodeId, Footing, NoticeAction, NoticeKind, Outcome, StepName};
+use crate::report::Report;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// When people are told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -64,8 +66,32 @@ pub struct Machine {
     pub node: String,
 }
 
+/// Where the report of an episode is had.
+#[derive(Clone, Debug, Default)]
+pub enum Reports {
+    /// There is none.
+    #[default]
+    None,
+    /// It is kept current as long as the episode is open, and a little longer.
+    Follow(watch::Receiver<Option<Arc<Report>>>),
+    /// The episode was over before we began.
+    Whole(Arc<Report>),
+}
+
+impl Reports {
+    /// The newest report of this episode.
+    pub(super) fn of(&self, episode: &EpisodeId) -> Option<Arc<Report>> {
+        let newest = match self {
+            Self::None => None,
+            Self::Follow(newest) => newest.borrow().clone(),
+            Self::Whole(report) => Some(Arc::clone(report)),
+        };
+        newest.filter(|report| report.episode == *episode)
+    }
+}
+
 /// How an episode stands.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Story {
     /// The watchdog's version.
     pub version: &'static str,
@@ -91,6 +117,8 @@ pub struct Story {
     pub closing: Option<Closing>,
     /// Whether it has ended.
     pub closed: bool,
+    /// Its report.
+    pub reports: Reports,
 }
 
 /// The notice that counts.
@@ -259,7 +287,7 @@ pub struct Owed {
 }
 
 /// One message to one receiver.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Message {
     /// What it is.
     pub(super) owed: Owed,
@@ -353,6 +381,7 @@ pub(super) mod tests {
             ],
             closing: None,
             closed: false,
+            reports: Reports::None,
         }
     }
 

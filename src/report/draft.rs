@@ -138,8 +138,7 @@ impl Draft {
             }
             Event::NoticeWithdrawn { key } => self.withdraw(key, now),
             Event::DeadlineSet { deadline, end } => {
-                let planned =
-                    Planned { deadline: now.wall_at(deadline.at), end: *end, end_wall: now.wall_at(*end) };
+                let planned = Planned { deadline: now.wall_at(deadline.at), end: *end, end_wall: now.wall_at(*end) };
                 self.planned = Some(planned);
             }
             Event::StepDue { step, round } => self.due(step, *round),
@@ -234,7 +233,8 @@ impl Draft {
     pub fn report(&self, frame: &Frame, written: Timestamp) -> Option<Report> {
         let opened = self.opened.as_ref()?;
         let steps = self.steps(frame);
-        let margin = steps.iter().filter(|step| step.outcome == Some(Outcome::Done)).filter_map(|step| step.margin).min();
+        let margin =
+            steps.iter().filter(|step| step.outcome == Some(Outcome::Done)).filter_map(|step| step.margin).min();
         let complete = self.planned.is_some() && self.ahead.is_empty();
         let good = complete && self.steps.values().all(Told::is_well);
         let mut machine = frame.machine.clone();
@@ -397,7 +397,11 @@ impl Draft {
                 .filter(|step| self.steps.get(&StepName::new(&step.name)).is_some_and(|told| !told.is_well()))
                 .map(|step| format!("{} ({})", step.name, step.outcome.map_or("never ended", Outcome::word)))
                 .collect();
-            let lost = if withdrawn { "The notice was withdrawn, but this was not done" } else { "Work or requests may be lost" };
+            let lost = if withdrawn {
+                "The notice was withdrawn, but this was not done"
+            } else {
+                "Work or requests may be lost"
+            };
             return format!("{lost}: {}.", failed.join(", "));
         }
         if withdrawn {

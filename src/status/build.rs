@@ -6,8 +6,8 @@ use super::{
     Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
 };
 use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Watchdog};
-pub(super) use crate::model::clip;
 use crate::messages::Standing as Receiver;
+pub(super) use crate::model::clip;
 use crate::model::{Fault, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated, StepName};
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -13,6 +13,8 @@ use receiver::{Answers, Receiver, TAKEN};
 use rustix::process::Signal;
 use serde_json::Value;
 use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::model::Outcome;
+use spot_watchdog::report::Report;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,12 +71,13 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_url_is_never_shown() {
     let (scene, cloud, receiver) = (Scene::new(), Cloud::playing(Script::default()), Receiver::start(TAKEN));
-    let slack = Receiver::start(TAKEN);
+    let (slack, archive) = (Receiver::start(TAKEN), Receiver::start(TAKEN));
     let secret = scene.write("slack-url", &format!("{}/{CANARY}\n", slack.origin));
     let file = [
         hook("save", &scene.script("save.sh", "sleep 0.3"), ""),
         hook("upload", &scene.script("upload.sh", "echo no room >&2; exit 3"), "after = [\"save\"]\nretries = 0"),
         message("ops", &receiver, ""),
+        message("archive", &archive, "preset = \"report\"\nsend = [\"detection\", \"end\"]"),
         format!("[[message]]\nname = \"channel\"\nkind = \"webhook\"\npreset = \"slack\"\nurl-file = {secret:?}\n"),
     ];
     let file = scene.write("watchdog.toml", &file.concat());
@@ -88,12 +91,16 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
 
     let [first, failure, end] = [0, 1, 2].map(|at| came[at].json());
     assert!(came[0].head.starts_with(&format!("POST /services/{CANARY}?token={CANARY} HTTP/1.1")), "{}", came[0].head);
-    assert!(first["title"].as_str().unwrap().contains("i-1234567890abcdef0 is to be taken in 8"), "{first}");
+    assert!(first["title"].as_str().unwrap().contains("i-0123456789abcdef0 is to be taken in 8"), "{first}");
     assert_eq!(first["last-message-by"], first["deadline"]);
     assert!(first["text"].as_str().unwrap().contains("The last message comes by "), "{first}");
     assert_eq!(first["steps"][0]["progress"], "running", "it is told while the hook runs: {first}");
     assert_eq!((&failure["step"], &failure["steps"][1]["outcome"]), (&"upload".into(), &"failed".into()));
     assert_eq!((&end["good"], &end["verdict"]), (&false.into(), &"upload failed; 1 of 2 steps done".into()));
+    wait_for("two reports", || (archive.came().len() >= 2).then_some(()));
+    let reports: Vec<Report> = archive.came().iter().map(|came| serde_json::from_str(&came.body).unwrap()).collect();
+    assert_eq!((reports[0].complete, reports[1].complete, reports[1].good), (false, true, false));
+    assert_eq!(reports[1].steps[1].outcome, Some(Outcome::Failed));
     let blocks = slack.came()[2].json();
     assert!(blocks["blocks"][1]["text"]["text"].as_str().unwrap().contains("upload: failed"), "{blocks}");
 
@@ -102,7 +109,7 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
         (told["messages"][0]["last-occasion"] == "end" && told["messages"][0]["waiting"] == 0).then_some(told)
     });
     assert_eq!(told["messages"][0]["to"], receiver.origin.as_str());
-    assert_eq!((&told["messages"][1]["name"], &told["messages"][1]["trouble"]), (&"channel".into(), &Value::Null));
+    assert_eq!((&told["messages"][2]["name"], &told["messages"][2]["trouble"]), (&"channel".into(), &Value::Null));
 
     // The notice is taken back, and people learn that the machine stays.
     notice(&scene, &["--withdraw"]);
