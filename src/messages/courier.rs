@@ -203,7 +203,9 @@ impl<D: Deliver> Courier<D> {
     /// Carries whatever comes, as long as the daemon lives.
     pub(super) async fn carry(mut self) {
         // Messages that come meanwhile wait: certificates are read in tens of milliseconds.
-        self.receiver.make_ready().await;
+        if let Err(why) = self.receiver.make_ready().await {
+            self.trouble(why, Hope::None);
+        }
         let mut memory = Memory::recall(self.state_directory.as_deref(), &self.name).await;
         let mut tries = Tries::default();
         loop {
@@ -397,8 +399,8 @@ mod tests {
             })
         }
 
-        fn make_ready(&self) -> Task<'_, ()> {
-            Box::pin(std::future::ready(()))
+        fn make_ready(&self) -> Task<'_, Result<(), String>> {
+            Box::pin(std::future::ready(Ok(())))
         }
 
         fn shown(&self) -> String {

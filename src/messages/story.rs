@@ -320,13 +320,12 @@ pub(super) struct Wish {
 }
 
 impl Wish {
-    /// The messages of this story that it wants.
+    /// The messages of this story that it wants. That an episode is over concerns all who were told of it, whichever of
+    /// its notices stood last; who was not told is sorted out where that is known.
     pub(super) fn wanted(&self, story: &Arc<Story>) -> Vec<Message> {
-        if !self.on.contains(&story.notice.kind) {
-            return Vec::new();
-        }
+        let concerned = |occasion| self.on.contains(&story.notice.kind) || (story.closed && occasion == Occasion::End);
         let last_by = self.send.contains(&Occasion::End).then_some(story.deadline);
-        let wanted = story.owed().into_iter().filter(|owed| self.send.contains(&owed.occasion));
+        let wanted = story.owed().into_iter().filter(|it| self.send.contains(&it.occasion) && concerned(it.occasion));
         wanted.map(|owed| Message { owed, last_by, story: Arc::clone(story) }).collect()
     }
 }
@@ -452,7 +451,10 @@ pub(super) mod tests {
         warned.notice.kind = NoticeKind::Rebalance;
         assert_eq!(names(&warned), ["detection/rebalance", "end/rebalance"]);
         let wish = Wish { send: Occasion::ALL.into(), on: [NoticeKind::Interruption].into() };
-        assert!(wish.wanted(&Arc::new(warned)).is_empty());
+        assert!(wish.wanted(&Arc::new(warned.clone())).is_empty());
+        // Where the interruption was withdrawn and the warning stood last, people learn that it is over all the same.
+        (warned.closing, warned.closed) = (Some(Closing::Withdrawn), true);
+        assert_eq!(wish.wanted(&Arc::new(warned)).len(), 1);
         let wish = Wish { send: [Occasion::Detection].into(), ..wish };
         let told = wish.wanted(&Arc::new(ended(Outcome::Failed)));
         // Who is not told of the end is not promised a last message.

@@ -65,8 +65,8 @@ pub(super) trait Deliver: Send + Sync + 'static {
     /// One try. It has no limit of its own.
     fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, Verdict>;
 
-    /// Makes ready what the first message would have to wait for.
-    fn make_ready(&self) -> Task<'_, ()>;
+    /// Makes ready what the first message would have to wait for; the error says why it will not arrive as things are.
+    fn make_ready(&self) -> Task<'_, Result<(), String>>;
 
     /// Where it goes, as far as that may be shown.
     fn shown(&self) -> String;
@@ -236,15 +236,10 @@ impl Deliver for Webhook {
         Box::pin(self.send(message))
     }
 
-    fn make_ready(&self) -> Task<'_, ()> {
+    fn make_ready(&self) -> Task<'_, Result<(), String>> {
         Box::pin(async {
-            let ready = match self.url().await {
-                Ok(url) => self.tls(&url).await.map(drop).map_err(|trouble| trouble.at(&self.shown()).to_string()),
-                Err(why) => Err(why),
-            };
-            if let Err(why) = ready {
-                tracing::warn!("messages: {why}");
-            }
+            let url = self.url().await?;
+            self.tls(&url).await.map(drop).map_err(|trouble| trouble.at(&self.shown()).to_string())
         })
     }
 
