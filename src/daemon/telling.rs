@@ -232,17 +232,12 @@ impl Teller {
     /// The same story, at the end of its episode.
     fn closed(&self, mut story: Story, events: &[Event], closing: Closing, identity: &Identity, now: Now) -> Story {
         for event in events {
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "only the end of an undo changes what is told of a step"
-            )]
-            match event {
-                Event::StepEnded { run, ending } if run.work == Work::Undo => {
-                    for step in story.steps.iter_mut().filter(|step| step.name == run.step) {
-                        (step.stands, step.attempt) = (Stands::Undone(ending.outcome), run.attempt);
-                    }
+            if let Event::StepEnded { run, ending } = event
+                && run.work == Work::Undo
+            {
+                for step in story.steps.iter_mut().filter(|step| step.name == run.step) {
+                    (step.stands, step.attempt) = (Stands::Undone(ending.outcome), run.attempt);
                 }
-                _ => {}
             }
         }
         let machine = self.machine(identity, &story.machine.id);
@@ -270,9 +265,5 @@ impl Teller {
 
 /// Why the episode that was open before this turn ended, if it did.
 fn closing(events: &[Event]) -> Option<Closing> {
-    events.iter().find_map(|event| match event {
-        Event::EpisodeClosed { closing, .. } => Some(*closing),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "one fact is looked for")]
-        _ => None,
-    })
+    events.iter().find_map(|event| if let Event::EpisodeClosed { closing, .. } = event { Some(*closing) } else { None })
 }
