@@ -20,6 +20,8 @@
 //! | [`sources`] | the ears: a trait, a table, one file a cloud |
 //! | [`actions`] | the hands: a trait, a table, one file a way to act |
 //! | [`journal`] | what a restart has to remember |
+//! | [`report`] | what is told of an episode afterwards, and of many |
+//! | [`messages`] | what people are told, beside everything else |
 //! | [`emulators`] | metadata services that we play ourselves |
 //! | [`config`] | flags, variables and files → validated settings |
 //! | [`status`] | the face: status, HTTP, metrics, systemd |
@@ -35,6 +37,8 @@ pub mod daemon;
 pub mod decide;
 pub mod emulators;
 pub mod journal;
+pub mod messages;
 pub mod model;
+pub mod report;
 pub mod sources;
 pub mod status;

@@ -14,11 +14,29 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sources", &["model"]),
     ("actions", &["model"]),
     ("journal", &["model"]),
+    ("report", &["model", "decide", "journal"]),
+    // Its requests go out as those of a step do, and a report may be what they carry.
+    ("messages", &["model", "actions", "report"]),
     ("emulators", &["model"]),
-    ("config", &["model", "sources", "actions"]),
-    ("status", &["model", "decide", "sources", "actions", "journal", "config"]),
-    ("daemon", &["model", "decide", "sources", "actions", "journal", "config", "status"]),
-    ("cli", &["model", "decide", "sources", "actions", "journal", "config", "status", "daemon", "emulators"]),
+    ("config", &["model", "sources", "actions", "messages"]),
+    ("status", &["model", "decide", "sources", "actions", "journal", "report", "messages", "config"]),
+    ("daemon", &["model", "decide", "sources", "actions", "journal", "report", "messages", "config", "status"]),
+    (
+        "cli",
+        &[
+            "model",
+            "decide",
+            "sources",
+            "actions",
+            "journal",
+            "report",
+            "messages",
+            "config",
+            "status",
+            "daemon",
+            "emulators",
+        ],
+    ),
     // It hands the tables of kinds to the configuration, and the rest to a command.
     ("main", &["sources", "actions", "config", "cli"]),
 ];

@@ -23,6 +23,8 @@ pub(super) enum Shape {
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Some of these words.
+    Words(&'static [&'static str]),
     /// A list of texts.
     Texts,
     /// One text or a list of texts.
@@ -77,7 +79,7 @@ pub(super) const MAINTENANCE: Key = key("maintenance", Shape::Span);
 pub(super) const ASSUME: &[Key] = &[INTERRUPTION, HIBERNATE, SCALE_IN, SHUTDOWN, REBALANCE, MAINTENANCE];
 
 /// Tables of the top level.
-pub(super) const TABLES: &[&str] = &["assume", "source", "step"];
+pub(super) const TABLES: &[&str] = &["assume", "source", "step", "message"];
 
 pub(super) const CONFIG: Key = key("config", Shape::Text);
 pub(super) const HOOK: Key = key("hook", Shape::TextOrTexts);
@@ -105,6 +107,11 @@ pub(super) const RERUN: Key = key("rerun", Shape::Word(&["if-lost", "never"]));
 /// Keys that every `[[step]]` may have; the others are its kind's own.
 pub(super) const STEP: &[Key] =
     &[NAME, KIND, ON, AFTER, TIMEOUT, NEEDS, OPTIONAL, HOLD_UNTIL_LEFT, RETRIES, REPEAT, RERUN];
+
+pub(super) const SEND: Key = key("send", Shape::Words(&["detection", "failure", "end"]));
+
+/// Keys that every `[[message]]` may have; the others are its kind's own.
+pub(super) const MESSAGE: &[Key] = &[NAME, KIND, SEND, ON];
 
 /// The names of these keys.
 pub(super) fn names(keys: &[Key]) -> Vec<&'static str> {

@@ -8,6 +8,7 @@
 
 mod keys;
 mod layer;
+mod messages;
 mod schema;
 mod settings;
 mod sources;
@@ -94,6 +95,8 @@ pub fn load(
         warnings.push(Finding::new(Weight::Warning, "steps", sentence));
     }
 
+    let messages = messages::read(start, &file.top(), &mut wrongs);
+
     let span = |key: &keys::Key, wrongs: &mut Wrongs| pick(&layers, key, value::span, wrongs);
     let undo = [("put-back", PutBack(Undo::PutBack)), ("stay", PutBack(Undo::Stay))];
     let policy = Policy {
@@ -112,6 +115,7 @@ pub fn load(
         policy,
         steps: steps.settings,
         sources,
+        messages,
         listen: pick(&layers, &keys::LISTEN, value::listen, &mut wrongs),
         expose: pick(
             &layers,

@@ -6,7 +6,7 @@
 use super::SHIPPED;
 use super::keys::{self, Key, Shape};
 use crate::model::NoticeKind;
-use crate::{actions, sources};
+use crate::{actions, messages, sources};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -50,6 +50,11 @@ pub fn schema(step_rows: &[actions::Row], source_rows: &[sources::Row]) -> Value
     properties.insert("assume".to_owned(), closed(table("assume", keys::ASSUME, defaults.get("assume")), Vec::new()));
     properties.insert("source".to_owned(), json!({ "type": "array", "items": { "oneOf": kinds } }));
     properties.insert("step".to_owned(), json!({ "type": "array", "items": { "oneOf": steps } }));
+    let mut message = table("message", keys::MESSAGE, None);
+    message.insert("kind".to_owned(), json!({ "const": messages::KIND }));
+    let mut required = vec![json!("kind")];
+    add_own(schemars::schema_for!(messages::Settings), &mut message, &mut required, &mut definitions);
+    properties.insert("message".to_owned(), json!({ "type": "array", "items": closed(message, required) }));
     let mut root = closed(properties, Vec::new());
     if let Some(root) = root.as_object_mut() {
         root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
@@ -94,6 +99,7 @@ fn of_key(key: &Key, table: &str, prose: &BTreeMap<(String, String), String>, de
         Shape::Count(least) => json!({ "type": "integer", "minimum": least }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Word(words) => json!({ "enum": words }),
+        Shape::Words(words) => json!({ "type": "array", "minItems": 1, "items": { "enum": words } }),
         Shape::Texts => json!({ "type": "array", "items": text() }),
         Shape::TextOrTexts => json!({ "oneOf": [text(), { "type": "array", "items": text() }] }),
         Shape::Kinds => {

@@ -1,6 +1,7 @@
 //! The settings: what leaves the configuration, validated, each value as its type.
 
 use crate::actions::{Action, Reach};
+use crate::messages::Sink;
 use crate::model::{Finding, Policy, StepName};
 use crate::sources::Ear;
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ pub struct Settings {
     pub steps: Vec<StepSetting>,
     /// What is listened to.
     pub sources: Vec<SourceSetting>,
+    /// Who is told.
+    pub messages: Vec<Sink>,
     /// Where the endpoint is served; empty where it is off.
     pub listen: Vec<SocketAddr>,
     /// What an address that is not loopback serves.

@@ -123,6 +123,7 @@ impl Start {
                         | Shape::Count(_)
                         | Shape::Flag
                         | Shape::Word(_)
+                        | Shape::Words(_)
                         | Shape::Texts
                         | Shape::TextOrTexts
                         | Shape::Kinds => value.to_owned(),

@@ -213,7 +213,12 @@ fn shared_keys(
 ) -> Option<(Step, &'static Row)> {
     let kind = table.require(keys::KIND.name, value::text, wrongs);
     let row = kind.as_ref().and_then(|kind| rows.iter().find(|row| row.kind == kind));
-    if let (Some(kind), None) = (&kind, row) {
+    if let (Some(kind), None) = (&kind, row)
+        && kind == crate::messages::KIND
+    {
+        let sentence = "a message is no step, since nothing waits for it; write it as [[message]] with the same kind";
+        table.complain(keys::KIND.name, sentence, wrongs);
+    } else if let (Some(kind), None) = (&kind, row) {
         let hint = hint(kind, rows.iter().map(|row| row.kind));
         table.complain(keys::KIND.name, &format!("unknown kind of step \"{}\"{hint}", shown(kind)), wrongs);
     }

@@ -180,6 +180,8 @@ fn the_shipped_file_is_a_configuration_with_and_without_its_examples() {
     assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
     let settings = scene(&shipped_whole()).real();
     assert_eq!(settings.steps.len(), REAL_ROWS.len() + 1, "one of each kind, and a second hook");
+    let told: Vec<&str> = settings.messages.iter().map(crate::messages::Sink::name).collect();
+    assert_eq!(told, ["ops", "channel", "pager"]);
     assert_eq!(settings.warnings, []);
 }
 
@@ -222,6 +224,12 @@ fn every_key_stands_in_the_shipped_file_with_its_reason_and_nothing_else_does() 
             assert!(example.get(&key).is_some(), "{}: {key} does not stand in the shipped file", row.kind);
             assert!(prose.contains_key(&("step".to_owned(), key.clone())), "{}: {key} has no reason", row.kind);
         }
+    }
+    let messages = whole["message"].as_array().unwrap();
+    let own = messages::own_keys().into_iter().chain(keys::MESSAGE.iter().map(|key| key.name.to_owned()));
+    for key in own {
+        assert!(messages.iter().any(|message| message.get(&key).is_some()), "{key} does not stand in the shipped file");
+        assert!(prose.contains_key(&("message".to_owned(), key.clone())), "message: {key} has no reason");
     }
     // That nothing else stands there is what loading it shows: unknown keys are refused.
 }
@@ -663,5 +671,27 @@ proptest::proptest! {
         let said = refused(&changed);
         proptest::prop_assert!(!said.is_empty() && said.lines().count() <= 50, "{said}");
         proptest::prop_assert!(said.lines().all(|line| line.starts_with("watchdog.toml:") || line == "everything is well"), "{said}");
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_is_refused_with_file_line_and_the_nearest_field() {
+    let refused = refused(
+        "[[message]]\nkind = \"webhook\"\nurl = \"https://hooks.example/x\"\n\
+         body = '{\"text\": \"{{secnds-left}}\"}'\n\
+         [[message]]\nkind = \"mail\"\nname = \"a\"\nsend = [\"begin\"]\non = [\"fire\"]\nurl-fil = \"/x\"\n\
+         [[message]]\nname = \"a\"\nkind = \"webhook\"\nurl-variable = \"X\"\n\
+         [[step]]\nname = \"tell\"\nkind = \"webhook\"\n",
+    );
+    for line in [
+        ":4: message \"webhook\": body: knows no field {{secnds-left}}; did you mean {{seconds-left}}?",
+        ":6: message \"a\": kind: unknown kind of message \"mail\"; there is only \"webhook\"",
+        ":8: message \"a\": send: unknown \"begin\"; it may be \"detection\", \"failure\" or \"end\"",
+        ":9: message \"a\": on: unknown kind of notice \"fire\"",
+        ":10: message \"a\": unknown key \"url-fil\"; did you mean \"url-file\"?",
+        ":12: message \"a\": name: another message has this name",
+        ":17: step \"tell\": kind: a message is no step, since nothing waits for it; write it as [[message]]",
+    ] {
+        assert!(refused.contains(line), "{line}\nin\n{refused}");
     }
 }

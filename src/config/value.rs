@@ -110,6 +110,23 @@ pub(super) fn word<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&Value<'_>) 
     }
 }
 
+/// Some of these words, at least one.
+pub(super) fn words<T: Copy + Ord>(words: &[(&'static str, T)]) -> impl Fn(&Value<'_>) -> Result<BTreeSet<T>, Miss> {
+    move |value| {
+        let names = || words.iter().map(|(word, _)| *word);
+        let mut meant = BTreeSet::new();
+        for text in texts(value)? {
+            let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+            let unknown = || Miss::new(format!("unknown \"{}\"{}", shown(&text), hint(&text, names())));
+            meant.insert(found.ok_or_else(unknown)?);
+        }
+        if meant.is_empty() {
+            return Err(Miss::new(format!("it is empty; write some of {}", listed(&names().collect::<Vec<_>>()))));
+        }
+        Ok(meant)
+    }
+}
+
 /// Kinds of notice, at least one.
 pub(super) fn kinds(value: &Value<'_>) -> Result<BTreeSet<NoticeKind>, Miss> {
     let mut kinds = BTreeSet::new();

@@ -3,6 +3,7 @@
 //! [`Daemon::assemble`] builds everything around the mind and recovers it from the journal; [`Daemon::run`] is the
 //! loop. A rehearsal runs the very same loop, with other settings around it.
 
+pub mod chronicle;
 pub mod clock;
 pub mod executor;
 pub mod log_sink;
@@ -15,6 +16,7 @@ mod sight;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
+mod telling;
 mod waiting;
 
 use crate::actions::launch::Launcher;
@@ -26,15 +28,17 @@ use crate::model::{
     BootId, Event, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Now, Order, Presence, Signal,
     SourceName, Spoken, Stated, Turn,
 };
+use crate::report::Report;
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity, Memory};
 use crate::status::Board;
 use crate::status::http::{Face, Serving};
 use crate::status::systemd::Systemd;
+use chronicle::Chronicle;
 use executor::{Executor, Hand};
 use log_sink::LogSink;
 use poller::{Poller, Recall};
-use posting::Posting;
+use posting::{Beside, Posting};
 use socket::{Handed, Socket};
 use state_dir::{SourceMemory, StateDir};
 use std::collections::BTreeMap;
@@ -110,6 +114,7 @@ pub struct Daemon {
     executor: Executor,
     board: Board,
     posting: Posting,
+    telling: telling::Telling,
     systemd: Systemd,
     slumber: clock::Slumber,
     boot: BootId,
@@ -128,6 +133,7 @@ pub struct Daemon {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     remainders: Remainders,
+    chronicle: Chronicle,
     welcome: narrate::Welcome,
     sight: sight::Sight,
     hourly: narrate::Hourly,
@@ -214,8 +220,16 @@ impl Daemon {
         executor.keep_warm();
         let remainders = executor.remainders();
 
+        let state_directory = match &keeping {
+            Keeping::Directory(directory) => Some(directory.path()),
+            Keeping::Nowhere(_) => None,
+        };
+        let chronicle = Chronicle::begin(chronicle::frame(&settings, rehearsal), &recovery.records);
+        let kept = (&watchdog, &recovery, now);
+        let telling = telling::Telling::begin(&settings, rehearsal, state_directory, kept, &chronicle, &mut tasks);
         let posting = Posting::new(&settings, now, log);
-        let board = Board::new(posting.status(&watchdog, &executor, &journal, &identity.borrow(), now), now);
+        let beside = Beside { executor: &executor, journal: &journal, telling: &telling };
+        let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
@@ -239,10 +253,6 @@ impl Daemon {
                 }
             });
         }
-        let state_directory = match &keeping {
-            Keeping::Directory(directory) => Some(directory.path()),
-            Keeping::Nowhere(_) => None,
-        };
         let (waiting, recalled) = waiting::Waiting::recall(state_directory, now.wall);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
@@ -251,6 +261,7 @@ impl Daemon {
             executor,
             board,
             posting,
+            telling,
             systemd,
             slumber: clock::Slumber::watch(),
             boot,
@@ -268,6 +279,7 @@ impl Daemon {
             stop,
             tasks,
             remainders,
+            chronicle,
             welcome,
             sight: sight::Sight::default(),
             hourly: narrate::Hourly::default(),
@@ -285,6 +297,11 @@ impl Daemon {
     /// Where the status is posted.
     pub fn board(&self) -> Board {
         self.board.clone()
+    }
+
+    /// What is told of the open episode, kept current; after its end as it was then. Nothing before the first one.
+    pub fn reports(&self) -> watch::Receiver<Option<Arc<Report>>> {
+        self.chronicle.follow()
     }
 
     /// Listens to signals, as only the process's one daemon may.
@@ -383,6 +400,10 @@ impl Daemon {
             // What was ordered goes first: a hook does not wait until it is told of and posted.
             self.executor.got_going(GOT_GOING).await;
         }
+        if is_journaling {
+            self.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
+        }
+        self.telling.note(&events, &self.watchdog, &self.identity.borrow(), now);
         if !events.is_empty() {
             self.waiting.keep(&self.watchdog, now).await;
         }
@@ -401,7 +422,8 @@ impl Daemon {
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
         self.alarm.set(alarm_of(&self.watchdog));
         self.welcome.say(&self.watchdog, &identity, &bound);
-        let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &identity, now);
+        let beside = Beside { executor: &self.executor, journal: &self.journal, telling: &self.telling };
+        let status = self.posting.status(&self.watchdog, &beside, &identity, now);
         self.systemd.status(&status);
         self.systemd.keep_alive();
         if self.watchdog.exit() != crate::decide::Exit::No {
@@ -412,7 +434,7 @@ impl Daemon {
         self.board.post(status, events, now);
     }
 
-    /// Ends: processes that hooks left behind have until their stop-by, unless we are asked again.
+    /// Ends: processes that hooks left behind have until their stop-by, and messages a last try, unless we are asked again.
     async fn end(mut self) {
         if self.remainders.count() > 0 {
             tracing::info!("waiting for processes that hooks left behind; a second signal ends them at once");
@@ -429,9 +451,31 @@ impl Daemon {
                 }
             }
         }
+        self.last_words().await;
         self.stop.cancel();
         self.journal.settle(LAST_SYNC).await;
         tracing::info!("ended");
+    }
+
+    /// Lets messages that wait have one more try, as long as that holds nothing up that matters.
+    async fn last_words(&mut self) {
+        let until = self.telling.leave(&self.watchdog, clock::now());
+        let told = self.telling.rests();
+        tokio::pin!(told);
+        loop {
+            tokio::select! {
+                () = &mut told => return,
+                () = sleep_until(until) => return,
+                Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
+                    return;
+                },
+                () = tokio::time::sleep(LOOK) => {
+                    self.board.beat();
+                    self.systemd.keep_alive();
+                    self.systemd.extend(EXTENSION);
+                }
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::executor::Executor;
 use super::log_sink::{LINES_WAITING, LogSink, Reader};
+use super::telling::Telling;
 use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::{self, Journal};
@@ -21,6 +22,14 @@ pub(super) struct Posting {
     lateness: Histogram,
 }
 
+/// What is asked beside the mind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside<'a> {
+    pub(super) executor: &'a Executor,
+    pub(super) journal: &'a Journal,
+    pub(super) telling: &'a Telling,
+}
+
 impl Posting {
     pub(super) fn new(settings: &Settings, started: Now, log: Option<LogSink>) -> Self {
         let kinds = settings
@@ -37,20 +46,15 @@ impl Posting {
     }
 
     /// What is true now.
-    pub(super) fn status(
-        &self,
-        watchdog: &Watchdog,
-        executor: &Executor,
-        journal: &Journal,
-        identity: &Identity,
-        now: Now,
-    ) -> Status {
+    pub(super) fn status(&self, watchdog: &Watchdog, beside: &Beside<'_>, identity: &Identity, now: Now) -> Status {
+        let Beside { executor, journal, telling } = beside;
         let around = Around {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
             machine: identity.clone(),
             steps: self.steps(executor),
             journal: keeping(journal.state()),
+            messages: telling.standing(),
             trouble: self.log.as_ref().and_then(|log| trouble(log.reader())).into_iter().collect(),
         };
         Status::of(watchdog, &around, now)

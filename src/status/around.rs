@@ -1,6 +1,7 @@
 //! What is shown beside the mind: plain values that the loop fills in, because only it knows them.
 
 use super::Reason;
+use crate::messages::Standing;
 use crate::model::{Now, StepName};
 use crate::sources::Identity;
 use schemars::JsonSchema;
@@ -20,6 +21,8 @@ pub struct Around {
     pub steps: BTreeMap<StepName, StepAround>,
     /// How the journal does.
     pub journal: Keeping,
+    /// How it goes with each of those who are told.
+    pub messages: Vec<Standing>,
     /// Further reasons not to be well: a late loop for instance. Blindness, the journal and missing beats are seen
     /// without them.
     pub trouble: Vec<Reason>,

@@ -1,11 +1,13 @@
 //! From the mind and what is around it to the [`Status`]. Reads both, changes neither, reads no clock.
 
 use super::{
-    Ahead, Around, Durability, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
-    Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord, Status,
-    StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
+    Ahead, Around, Durability, EpisodeStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState, NoticeStatus,
+    OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord,
+    Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
 };
 use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Watchdog};
+use crate::messages::Standing as Receiver;
+pub(super) use crate::model::clip;
 use crate::model::{Fault, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated, StepName};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,6 +48,7 @@ impl Status {
             episode: watchdog.episode().map(|episode| episode_status(episode, now)),
             steps: steps(watchdog, around, now),
             plan: plan(watchdog, now),
+            messages: around.messages.iter().map(message).collect(),
             last_episode: None,
             health: health(watchdog, around, now),
             durability: around.journal.durability,
@@ -97,6 +100,17 @@ fn source(watchdog: &Watchdog, name: &SourceName, now: Now) -> SourceStatus {
                 fault: heard.fault.as_ref().map(reason),
             })
             .collect(),
+    }
+}
+
+fn message(standing: &Receiver) -> MessageStatus {
+    MessageStatus {
+        name: clip(&standing.name, NAME),
+        to: clip(&standing.to, SENTENCE),
+        waiting: u32::try_from(standing.waiting).unwrap_or(u32::MAX),
+        last_sent: standing.last_sent.map(|(at, _)| super::date::shown(at)),
+        last_occasion: standing.last_sent.map(|(_, occasion)| occasion),
+        trouble: standing.trouble.as_ref().map(|trouble| clip(trouble, SENTENCE)),
     }
 }
 
@@ -299,17 +313,6 @@ fn reason(fault: &Fault) -> Reason {
     Reason::new(clip(&fault.word, NAME), clip(&fault.sentence, SENTENCE))
 }
 
-/// At most so many characters, and no control characters.
-pub(super) fn clip(text: &str, most: usize) -> String {
-    let mut clipped: String =
-        text.chars().take(most).map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect();
-    if text.chars().nth(most).is_some() {
-        clipped.pop();
-        clipped.push('…');
-    }
-    clipped
-}
-
 /// What a warm-up knows, or how much that is where it is too much to show.
 fn bounded_json(value: &serde_json::Value) -> serde_json::Value {
     let size = value.to_string().len();
@@ -322,13 +325,6 @@ fn bounded_json(value: &serde_json::Value) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_clipped_by_characters_and_made_printable() {
-        assert_eq!(clip("ééé", 3), "ééé");
-        assert_eq!(clip("éééé", 3), "éé…");
-        assert_eq!(clip("a\u{1b}[31m\nb", 20), "a\u{fffd}[31m\u{fffd}b");
-    }
 
     #[test]
     fn a_warm_up_that_tells_too_much_is_only_counted() {

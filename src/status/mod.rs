@@ -20,14 +20,15 @@ mod shape;
 pub mod systemd;
 mod tally;
 
+pub use crate::model::Seconds;
 pub use answers::Answers;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
-pub use date::{Ahead, Past, Seconds};
+pub use date::{Ahead, Past};
 pub use schema::schema;
 pub use shape::{
-    ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
-    PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
+    ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState, NoticeStatus,
+    OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
 };
 
 use crate::sources::Lifecycle;

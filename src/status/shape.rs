@@ -1,6 +1,7 @@
 //! The shape of what is shown: plain data, written as JSON with kebab-case keys, and read back by our own client.
 
 use super::{Ahead, Durability, Past, Seconds, schema};
+use crate::messages::Occasion;
 use crate::model::{Closing, EpisodeId, Footing, IgnoredBecause, NoticeAction, NoticeKind, Outcome, Rank, Strength};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -39,6 +40,9 @@ pub struct Status {
     pub steps: Vec<StepStatus>,
     /// Who gets how much of the time.
     pub plan: PlanStatus,
+    /// Who is told; empty where nobody is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<MessageStatus>,
     /// The newest episode that closed in this run of the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_episode: Option<ClosedEpisode>,
@@ -46,6 +50,28 @@ pub struct Status {
     pub health: Vec<Reason>,
     /// Whether what happens now would be remembered over a crash.
     pub durability: Durability,
+}
+
+/// Someone who is told by messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct MessageStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is: scheme, host and port, since all else may be secret.
+    pub to: String,
+    /// How many messages wait for it.
+    pub waiting: u32,
+    /// When it last took one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub last_sent: Option<Timestamp>,
+    /// On which occasion that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_occasion: Option<Occasion>,
+    /// Why it does not take them, while it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Whether the daemon stays.

@@ -158,6 +158,7 @@ fn around() -> Around {
         },
         steps: BTreeMap::from([(StepName::new("checkpoint"), hook)]),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        messages: Vec::new(),
         trouble: Vec::new(),
     }
 }

@@ -1,8 +1,8 @@
 //! One HTTP request and its answer, over a connection of its own.
 //!
 //! No proxy, no redirect, no cookie; at most 64 KiB are read. It is told apart whether the request may have gone out,
-//! since only then may it have done something. It has no limit of its own but for connecting: an answer may come when the
-//! other side has finished, and the caller knows how long there is.
+//! since only then may it have done something. It has no limit of its own but for connecting and for reading a body: an
+//! answer may come when the other side has finished, and the caller knows how long there is.
 
 use crate::actions::launch::said;
 use hyper::body::{Body, Incoming};
@@ -18,30 +18,34 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long looking the host up and connecting to it may take, and the TLS handshake as long again.
-pub(super) const CONNECTING: Duration = Duration::from_secs(3);
+pub(crate) const CONNECTING: Duration = Duration::from_secs(3);
 
 /// The most that is read of an answer's body.
 const MOST_BODY: usize = 64 * 1024;
 
+/// How long is read of a body once the status is known.
+const READING: Duration = Duration::from_secs(2);
+
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Its status.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// The beginning of its body, as it came.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The host has no address; the system's words.
     Unknown(String),
     /// Nobody listens.
@@ -60,7 +64,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// Whether the request may have gone out.
-    pub(super) const fn was_sent(&self) -> bool {
+    pub(crate) const fn was_sent(&self) -> bool {
         match self {
             Self::Broken(_) => true,
             Self::Unknown(_)
@@ -73,7 +77,7 @@ impl Trouble {
     }
 
     /// Whether asking again can help.
-    pub(super) const fn may_pass(&self) -> bool {
+    pub(crate) const fn may_pass(&self) -> bool {
         match self {
             Self::Unknown(_) | Self::Refused | Self::Unreachable(_) | Self::Unconnected | Self::Broken(_) => true,
             Self::Tls(_) | Self::NoRoots(_) => false,
@@ -81,7 +85,7 @@ impl Trouble {
     }
 
     /// What happened and what to do about it; `shown` is whom we asked.
-    pub(super) fn at<'a>(&'a self, shown: &'a str) -> impl fmt::Display + 'a {
+    pub(crate) fn at<'a>(&'a self, shown: &'a str) -> impl fmt::Display + 'a {
         std::fmt::from_fn(move |f| match self {
             Self::Unknown(words) => write!(f, "the host of {shown} cannot be looked up: {words}"),
             Self::Refused => write!(f, "nobody listens at {shown} (does it run, and on this port?)"),
@@ -97,10 +101,10 @@ impl Trouble {
 }
 
 /// What connections by TLS are made with.
-pub(super) type Tls = Arc<ClientConfig>;
+pub(crate) type Tls = Arc<ClientConfig>;
 
 /// Reads the machine's root certificates. It may block; tens of milliseconds.
-pub(super) fn load_roots() -> Result<Tls, Trouble> {
+pub(crate) fn load_roots() -> Result<Tls, Trouble> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
@@ -115,7 +119,7 @@ pub(super) fn load_roots() -> Result<Tls, Trouble> {
 }
 
 /// Connects and does nothing else.
-pub(super) async fn connect(url: &Url) -> Result<TcpStream, Trouble> {
+pub(crate) async fn connect(url: &Url) -> Result<TcpStream, Trouble> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or_default();
     let connecting = async {
@@ -134,7 +138,7 @@ pub(super) async fn connect(url: &Url) -> Result<TcpStream, Trouble> {
 }
 
 /// Sends a request and reads the answer. `sending` is called right before the request goes out.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     (method, url): (&Method, &Url),
     headers: &HeaderMap,
     body: String,
@@ -147,14 +151,16 @@ pub(super) async fn exchange(
     let _ = stream.set_nodelay(true);
     match tls {
         None => talk(stream, request, sending).await,
-        Some(tls) => {
-            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-            let name = ServerName::try_from(host).map_err(|error| Trouble::Tls(error.to_string()))?;
-            let agreeing = timeout(CONNECTING, TlsConnector::from(tls).connect(name, stream)).await;
-            let stream = agreeing.map_err(|_| Trouble::Unconnected)?.map_err(|error| Trouble::Tls(said(&error)))?;
-            talk(stream, request, sending).await
-        }
+        Some(tls) => talk(agree(url, stream, tls).await?, request, sending).await,
     }
+}
+
+/// Agrees on TLS with the host of this address.
+pub(crate) async fn agree(url: &Url, stream: TcpStream, tls: Tls) -> Result<TlsStream<TcpStream>, Trouble> {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(host).map_err(|error| Trouble::Tls(error.to_string()))?;
+    let agreeing = timeout(CONNECTING, TlsConnector::from(tls).connect(name, stream)).await;
+    agreeing.map_err(|_| Trouble::Unconnected)?.map_err(|error| Trouble::Tls(said(&error)))
 }
 
 fn request(method: &Method, url: &Url, headers: &HeaderMap, body: String) -> Result<Request<String>, Trouble> {
@@ -187,10 +193,14 @@ where
     Ok(Answer { status, body: beginning(answer.into_body()).await })
 }
 
-/// What can be had of a body. The status has told what matters, so a body that breaks off is no trouble.
+/// What can be had of a body. The status has told what matters, so a body that breaks off, or comes drop by drop, is no
+/// trouble.
 async fn beginning(mut body: Incoming) -> Vec<u8> {
+    let until = Instant::now() + READING;
     let mut read = Vec::new();
-    while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+    loop {
+        let frame = timeout_at(until, std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)));
+        let Ok(Some(Ok(frame))) = frame.await else { break };
         let Some(chunk) = frame.data_ref() else { continue };
         let room = MOST_BODY - read.len();
         read.extend(chunk.iter().take(room));

@@ -3,9 +3,9 @@
 //! This is how load balancers and service registries leave that have an API of their own: Envoy's admin interface, a
 //! Consul agent, NGINX Plus. What may be secret, all of it but scheme, host and port, is never shown.
 
-mod exchange;
+pub(crate) mod exchange;
 mod send;
-mod template;
+pub(crate) mod template;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::model::Undo;
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use template::{Manner, Template};
+use template::{Field, Manner, Template};
 
 /// The keys of an `http` step that are its own.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -104,11 +104,11 @@ fn joined(headers: &BTreeMap<String, String>, over: BTreeMap<String, String>) ->
 /// A request, ready but for the notice.
 struct Request {
     method: Method,
-    url: Template,
+    url: Template<Field>,
     /// Scheme, host and port: what may be shown.
     shown: String,
     headers: HeaderMap,
-    body: Option<Template>,
+    body: Option<Template<Field>>,
     expect: Vec<u16>,
 }
 
@@ -141,20 +141,7 @@ impl Request {
             [Ok(_), Ok(_)] => return Err(wrong("url", "fields of the notice can stand behind the host only")),
             [Err(message), _] | [_, Err(message)] => return Err(wrong("url", message)),
         };
-        let mut headers = HeaderMap::new();
-        for (name, value) in &settings.headers {
-            let key = format!("headers.{name}");
-            let known = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong(&key, "is no name of a header"))?;
-            if matches!(known.as_str(), "host" | "content-length" | "connection" | "transfer-encoding") {
-                return Err(wrong(&key, "is set by the watchdog itself"));
-            }
-            let mut value =
-                HeaderValue::from_str(value).map_err(|_| wrong(&key, "holds a character that no header may hold"))?;
-            value.set_sensitive(true);
-            if headers.insert(known, value).is_some() {
-                return Err(wrong(&key, "is there twice"));
-            }
-        }
+        let mut headers = told(&settings.headers)?;
         let body = settings.body.as_deref().map(|body| Template::parse(body, Manner::Body)).transpose();
         let body = body.map_err(|message| wrong("body", &message))?;
         if let Some(text) = &settings.body
@@ -181,8 +168,26 @@ impl Request {
     }
 }
 
+/// The headers that are sent along, each kept from being shown.
+pub(crate) fn told(headers: &BTreeMap<String, String>) -> Result<HeaderMap, BuildError> {
+    let mut told = HeaderMap::new();
+    for (name, value) in headers {
+        let wrong = |message: &str| BuildError { key: format!("headers.{name}"), message: message.to_owned() };
+        let known = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("is no name of a header"))?;
+        if matches!(known.as_str(), "host" | "content-length" | "connection" | "transfer-encoding") {
+            return Err(wrong("is set by the watchdog itself"));
+        }
+        let mut value = HeaderValue::from_str(value).map_err(|_| wrong("holds a character that no header may hold"))?;
+        value.set_sensitive(true);
+        if told.insert(known, value).is_some() {
+            return Err(wrong("is there twice"));
+        }
+    }
+    Ok(told)
+}
+
 /// Reads an address. The message does not repeat it.
-fn address(text: &str) -> Result<Url, &'static str> {
+pub(crate) fn address(text: &str) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "is not a URL, as http://127.0.0.1:8500/path is")?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("is not a URL that begins with http:// or https://");

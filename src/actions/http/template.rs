@@ -1,4 +1,4 @@
-//! Texts with fields of the notice in them: `{{instance-id}}`. Pure.
+//! Texts with fields in them: `{{instance-id}}`. Pure.
 //!
 //! Two braces, since one is JSON's. A field that does not exist is an error when the configuration is read, not in the
 //! notice; and a value can never end the string or the part of the address that it stands in.
@@ -7,14 +7,23 @@ use std::fmt::Write;
 
 /// What kind of text it is, and so how a value is written into it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Manner {
+pub(crate) enum Manner {
     /// An address: percent-encoded.
     Url,
     /// A body: as JSON writes it between quotes, which leaves plain words as they are.
     Body,
 }
 
-/// What can be filled in.
+/// A set of fields that can be filled in.
+pub(crate) trait Fields: Copy + PartialEq + std::fmt::Debug + 'static {
+    /// Each with its name.
+    const ALL: &'static [(&'static str, Self)];
+
+    /// Whether its value is JSON itself, which is written into a body as it is, and into no address.
+    fn is_json(self) -> bool;
+}
+
+/// What can be filled into the request of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Field {
     /// The whole notice, as hooks get it, a JSON object.
@@ -41,8 +50,8 @@ pub(super) enum Field {
     Attempt,
 }
 
-impl Field {
-    const ALL: [(&'static str, Self); 11] = [
+impl Fields for Field {
+    const ALL: &'static [(&'static str, Self)] = &[
         ("notice", Self::Notice),
         ("episode", Self::Episode),
         ("source", Self::Source),
@@ -55,37 +64,39 @@ impl Field {
         ("step", Self::Step),
         ("attempt", Self::Attempt),
     ];
+
+    fn is_json(self) -> bool {
+        self == Self::Notice
+    }
 }
 
 /// A text with fields.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Template {
-    pieces: Vec<Piece>,
+pub(crate) struct Template<F> {
+    pieces: Vec<Piece<F>>,
     manner: Manner,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Piece {
+enum Piece<F> {
     Text(String),
-    Field(Field),
+    Field(F),
 }
 
-impl Template {
+impl<F: Fields> Template<F> {
     /// Reads it; the error is a message about the key that it stands in.
-    pub(super) fn parse(text: &str, manner: Manner) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, manner: Manner) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
+            // A long text names the line of its own; the key's is told by whoever knows the file.
+            let line = 1 + text.len().checked_sub(after.len()).map_or(0, |at| text[..at].matches('\n').count());
+            let place = if line > 1 { format!("in line {line} of it, ") } else { String::new() };
             let Some((name, after)) = after.split_once("}}") else {
-                return Err("has a {{ without its }}".to_owned());
+                return Err(format!("{place}has a {{{{ without its }}}}"));
             };
-            let field = Field::ALL.iter().find(|(known, _)| *known == name.trim()).map(|(_, field)| *field);
-            let field = field.filter(|field| manner == Manner::Body || *field != Field::Notice).ok_or_else(|| {
-                let names = Field::ALL.iter().filter(|(_, field)| manner == Manner::Body || *field != Field::Notice);
-                let names: Vec<&str> = names.map(|(name, _)| *name).collect();
-                let name: String = name.chars().filter(|letter| !letter.is_control()).take(40).collect();
-                format!("knows no field {{{{{name}}}}}; there are {}", names.join(", "))
-            })?;
+            let field =
+                find::<F>(name.trim(), manner).ok_or_else(|| format!("{place}{}", unknown::<F>(name, manner)))?;
             pieces.push(Piece::Text(before.to_owned()));
             pieces.push(Piece::Field(field));
             rest = after;
@@ -95,17 +106,36 @@ impl Template {
     }
 
     /// The text, with each field's value in its place.
-    pub(super) fn filled(&self, value: impl Fn(Field) -> String) -> String {
+    pub(crate) fn filled(&self, value: impl Fn(F) -> String) -> String {
         self.pieces.iter().fold(String::new(), |mut text, piece| {
             match (piece, self.manner) {
                 (Piece::Text(piece), _) => text.push_str(piece),
-                (Piece::Field(Field::Notice), _) => text.push_str(&value(Field::Notice)),
+                (Piece::Field(field), _) if field.is_json() => text.push_str(&value(*field)),
                 (Piece::Field(field), Manner::Url) => text.push_str(&percent_encoded(&value(*field))),
                 (Piece::Field(field), Manner::Body) => text.push_str(&escaped(&value(*field))),
             }
             text
         })
     }
+}
+
+/// The fields that may stand in such a text.
+fn known<F: Fields>(manner: Manner) -> impl Iterator<Item = (&'static str, F)> {
+    F::ALL.iter().copied().filter(move |(_, field)| manner == Manner::Body || !field.is_json())
+}
+
+fn find<F: Fields>(name: &str, manner: Manner) -> Option<F> {
+    known::<F>(manner).find(|(known, _)| *known == name).map(|(_, field)| field)
+}
+
+fn unknown<F: Fields>(name: &str, manner: Manner) -> String {
+    let given: String = name.trim().chars().filter(|letter| !letter.is_control()).take(40).collect();
+    let likeness = |name: &str| strsim::jaro_winkler(&given.to_lowercase(), &name.to_lowercase());
+    let nearest = known::<F>(manner).map(|(name, _)| (likeness(name), name)).filter(|(likeness, _)| *likeness >= 0.8);
+    let nearest = nearest.reduce(|best, other| if other.0 > best.0 { other } else { best });
+    let hint = nearest.map(|(_, name)| format!("did you mean {{{{{name}}}}}? ")).unwrap_or_default();
+    let names: Vec<&str> = known::<F>(manner).map(|(name, _)| name).collect();
+    format!("knows no field {{{{{given}}}}}; {hint}there are {}", names.join(", "))
 }
 
 /// As JSON writes it, without the quotes.
@@ -137,11 +167,11 @@ mod tests {
 
     #[test]
     fn a_value_cannot_leave_its_place() {
-        let body = Template::parse(r#"{"id": "{{instance-id}}", "all": {{ notice }}}"#, Manner::Body).unwrap();
+        let body = Template::<Field>::parse(r#"{"id": "{{instance-id}}", "all": {{ notice }}}"#, Manner::Body).unwrap();
         let filled = body.filled(value);
         let read: serde_json::Value = serde_json::from_str(&filled).unwrap();
         assert_eq!((read["id"].as_str(), &read["all"]["a"]), (Some("a\"b/ü\n&{{step}}"), &1.into()), "{filled}");
-        let url = Template::parse("http://h/{{step}}?x={{detail}}", Manner::Url).unwrap();
+        let url = Template::<Field>::parse("http://h/{{step}}?x={{detail}}", Manner::Url).unwrap();
         assert_eq!(
             url.filled(value),
             "http://h/a%22b%2F%C3%BC%0A%26%7B%7Bstep%7D%7D?x=a%22b%2F%C3%BC%0A%26%7B%7Bstep%7D%7D"
@@ -151,9 +181,12 @@ mod tests {
     #[test]
     fn single_braces_are_text_and_unknown_fields_are_refused() {
         let json = r#"{"a": {"b": {}}}"#;
-        assert_eq!(Template::parse(json, Manner::Body).unwrap().filled(value), json);
-        assert!(Template::parse("{{instance}}", Manner::Body).unwrap_err().contains("instance-id"));
-        assert!(Template::parse("{{step", Manner::Body).unwrap_err().contains("without"));
-        assert!(Template::parse("{{notice}}", Manner::Url).is_err());
+        assert_eq!(Template::<Field>::parse(json, Manner::Body).unwrap().filled(value), json);
+        assert!(Template::<Field>::parse("{{instance}}", Manner::Body).unwrap_err().contains("instance-id"));
+        assert!(Template::<Field>::parse("{{step", Manner::Body).unwrap_err().contains("without"));
+        assert!(Template::<Field>::parse("{{notice}}", Manner::Url).is_err());
+        let refused = Template::<Field>::parse("{\n \"a\": \"{{instance_id}}\"}", Manner::Body).unwrap_err();
+        let wanted = "in line 2 of it, knows no field {{instance_id}}; did you mean {{instance-id}}? there are notice,";
+        assert!(refused.starts_with(wanted), "{refused}");
     }
 }

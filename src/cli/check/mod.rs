@@ -1,5 +1,5 @@
 //! `watchdog check`: is the configuration right, and would it work here? Everything that a notice would need is looked
-//! at: sources, steps, the plan, the state directory, the notice file, the endpoint. It changes nothing, takes nothing
+//! at: sources, steps, the plan, messages, the state directory, the notice file, the endpoint. It changes nothing, takes nothing
 //! from a daemon that runs, and ends within a bounded time whatever hangs.
 
 mod ground;
@@ -11,6 +11,7 @@ use super::{Exit, complain, run};
 use crate::actions::Place;
 use crate::config::{Settings, SourceSetting, StepSetting};
 use crate::daemon::poller::{Look, look};
+use crate::messages::Sink;
 use crate::model::{Finding, Weight};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity, Memory};
@@ -56,11 +57,13 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     let place = place(settings, &looks);
     let steps =
         join_all(settings.steps.iter().map(|step| waiting.during(step.name.as_str(), step_seen(step, &place)))).await;
+    let messages = join_all(settings.messages.iter().map(|sink| waiting.during(sink.name(), message_seen(sink)))).await;
     waiting.end();
 
     let mut all = vec![configuration(settings)];
     all.extend(looks.into_iter().flat_map(|look| look.findings));
     all.extend(steps.into_iter().flatten());
+    all.extend(messages.into_iter().flatten());
     all.extend(time::findings(&settings.policy));
     all.extend(files);
     all.extend(endpoint);
@@ -133,6 +136,18 @@ async fn step_seen(step: &StepSetting, place: &Place) -> Vec<Finding> {
                 Finding::new(weight, subject.clone(), sentence)
             })
             .collect(),
+        Err(_) => {
+            let sentence = format!("could not be looked at within {} s", LIMIT.as_secs());
+            vec![Finding::new(Weight::Error, subject, sentence)]
+        }
+    }
+}
+
+/// What a receiver of messages says of itself, under its name. Nothing is sent to it.
+async fn message_seen(sink: &Sink) -> Vec<Finding> {
+    let subject = format!("message {}", sink.name());
+    match tokio::time::timeout(LIMIT, sink.check()).await {
+        Ok(found) => found.into_iter().map(|found| Finding { subject: subject.clone(), ..found }).collect(),
         Err(_) => {
             let sentence = format!("could not be looked at within {} s", LIMIT.as_secs());
             vec![Finding::new(Weight::Error, subject, sentence)]

@@ -23,7 +23,8 @@ use crate::daemon::state_dir::StateDir;
 use crate::daemon::{Daemon, Keeping, Outfit};
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
 use crate::journal::{Journal, Record};
-use crate::model::{Event, Input, Moment, NoticeKind, Outcome, Signal, Spoken, StepName, Undo, Work};
+use crate::messages::Sink;
+use crate::model::{Event, Finding, Input, Moment, NoticeKind, Outcome, Signal, Spoken, StepName, Undo, Weight, Work};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
@@ -44,6 +45,9 @@ use verdict::Verdict;
 
 /// How long the machine's own metadata service may take to say what the machine is.
 const OWN_IDENTITY: Duration = Duration::from_secs(3);
+
+/// How long looking at who would be told may take.
+const CHECKING: Duration = Duration::from_secs(8);
 
 /// How long after its deadline a rehearsal that has not come to its end is given up.
 const GIVE_UP: Duration = Duration::from_secs(15);
@@ -163,6 +167,9 @@ async fn play(
         Some(own) => format!("rehearsing on {} ({}, {})", own.instance_id, own.instance_type, own.lifecycle.word()),
         None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
     });
+    if !args.live {
+        only_check(&settings.messages, &progress).await;
+    }
     let policy = settings.policy.clone();
     let kinds = settings.steps.iter().map(|step| (step.name.clone(), step.kind)).collect();
     // What is only checked changes nothing; what is run on this machine is asked to put back where it can.
@@ -208,6 +215,19 @@ async fn play(
     let verdict =
         (stopped != Followed::Interrupted).then(|| Verdict::of(&recovery.records, &policy, &kinds, given, args.notice));
     Ok(Played { verdict, left: not_put_back(&recovery.records, &changing) })
+}
+
+/// Says whether those who would be told can be reached. Nothing is sent: it would be taken for the notice.
+async fn only_check(messages: &[Sink], progress: &Progress) {
+    for sink in messages {
+        let found = match timeout(CHECKING, sink.check()).await {
+            Ok(found) => found,
+            Err(_) => vec![Finding::new(Weight::Error, "", "it could not be looked at in time")],
+        };
+        for Finding { sentence, .. } in found.iter().filter(|found| found.weight != Weight::Note) {
+            progress.say(&format!("message {}, only checked: {sentence}", sink.name()));
+        }
+    }
 }
 
 /// Which of these steps were begun and never put back, and why.

@@ -59,6 +59,7 @@ fn around() -> Around {
         machine: crate::sources::Identity::default(),
         steps: BTreeMap::new(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        messages: Vec::new(),
         trouble: Vec::new(),
     }
 }

@@ -81,6 +81,7 @@ fn around() -> Around {
         machine: spot_watchdog::sources::Identity::default(),
         steps: BTreeMap::new(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        messages: Vec::new(),
         trouble: Vec::new(),
     }
 }

@@ -1,0 +1,70 @@
+//! Messages: the `[[message]]` tables. Like a step, each is read twice: here its name and on what it is sent, then the
+//! webhook builds itself from its own keys.
+
+use super::keys;
+use super::layer::Section;
+use super::start::Start;
+use super::value;
+use super::wrong::{Wrongs, hint, shown};
+use crate::actions::BuildError;
+use crate::messages::{KIND, MOST, Occasion, Settings, Sink};
+use crate::model::NoticeKind;
+use std::collections::BTreeSet;
+
+/// The kinds of notice that people are told of unless they choose others: those that take the machine for good.
+const USUAL: [NoticeKind; 2] = [NoticeKind::Interruption, NoticeKind::ScaleIn];
+
+/// Reads the messages of a file.
+pub(super) fn read(start: &Start, file: &Section<'_, '_>, wrongs: &mut Wrongs) -> Vec<Sink> {
+    let tables = file.tables("message", wrongs).unwrap_or_default();
+    if let Some(one_too_many) = tables.get(MOST) {
+        wrongs.add(one_too_many.here(), format!("more than {MOST} messages"));
+        return Vec::new();
+    }
+    let mut names = BTreeSet::new();
+    let mut sinks = Vec::new();
+    for (index, table) in tables.into_iter().enumerate() {
+        let table = table.called(format!("message {}", index + 1));
+        let name = table.read(keys::NAME.name, value::name, wrongs);
+        if name.as_ref().is_some_and(|name| name.trim_matches('.').is_empty()) {
+            table.complain(keys::NAME.name, "a name is more than dots", wrongs);
+        }
+        let name = name.unwrap_or_else(|| KIND.to_owned());
+        let table = table.called(format!("message \"{name}\""));
+        if !names.insert(name.clone()) {
+            table.complain(keys::NAME.name, "another message has this name", wrongs);
+        }
+        sinks.extend(sink(&name, &table, start, wrongs));
+    }
+    sinks
+}
+
+fn sink(name: &str, table: &Section<'_, '_>, start: &Start, wrongs: &mut Wrongs) -> Option<Sink> {
+    if let Some(kind) = table.require(keys::KIND.name, value::text, wrongs)
+        && kind != KIND
+    {
+        let sentence = format!("unknown kind of message \"{}\"{}", shown(&kind), hint(&kind, [KIND]));
+        table.complain(keys::KIND.name, &sentence, wrongs);
+    }
+    let send = table.read(keys::SEND.name, value::words(&Occasion::ALL.map(|it| (it.word(), it))), wrongs);
+    let on = table.read(keys::ON.name, value::kinds, wrongs);
+    let own = own_keys();
+    let valid: Vec<&str> = keys::names(keys::MESSAGE).into_iter().chain(own.iter().map(String::as_str)).collect();
+    table.only(&valid, wrongs);
+    let (send, on) = (send.unwrap_or_else(|| Occasion::ALL.into()), on.unwrap_or_else(|| USUAL.into()));
+    let variable = |name: &str| start.variable(name).map(str::to_owned);
+    match Sink::build(name, send, on, table.only_these(&own), &variable) {
+        Ok(sink) => Some(sink),
+        Err(BuildError { key, message }) => {
+            table.complain(&key, &message, wrongs);
+            None
+        }
+    }
+}
+
+/// A webhook's own keys, as its schema names them.
+pub(super) fn own_keys() -> Vec<String> {
+    let schema = schemars::schema_for!(Settings);
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}

@@ -1,0 +1,269 @@
+//! From the mind to what people are told: how an episode stands after each turn, handed to the receivers' queues, which
+//! never wait.
+
+use super::chronicle::{Chronicle, frame};
+use super::clock;
+use crate::actions::Rehearsal;
+use crate::config::Settings;
+use crate::decide::{Episode, Progress, StepState, Watchdog};
+use crate::journal::Recovery;
+use crate::messages::{Ahead, Last, Machine, Outbox, Reports, Standing, Stands, StepStory, Story, Told};
+use crate::model::{Closing, Event, Now, Policy, Stated, StepName, Work};
+use crate::report::{Frame, Report};
+use crate::sources::{Identity, Lifecycle};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long messages may hold up our end where no deadline is ahead, or where it is past.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long they may where one is ahead: what we would wait for is not worth more.
+const LAST_WORDS_IN_AN_EPISODE: Duration = Duration::from_secs(5);
+
+/// An end that is older than this when we begin is no news.
+const NEWS: Duration = Duration::from_secs(3_600);
+
+/// Tells people.
+#[derive(Debug)]
+pub(super) struct Telling {
+    outbox: Outbox,
+    teller: Teller,
+    /// How the open episode stood after the last turn.
+    last: Option<Arc<Story>>,
+}
+
+/// What a story is told with beside the mind.
+#[derive(Debug)]
+struct Teller {
+    kinds: BTreeMap<StepName, (String, String)>,
+    rehearsal: bool,
+    host: String,
+    node: String,
+    reports: Reports,
+}
+
+impl Telling {
+    /// Begins to carry messages; `recovery` is what the journal kept.
+    pub(super) fn begin(
+        settings: &Settings,
+        rehearsal: Rehearsal,
+        state_directory: Option<&Path>,
+        (watchdog, recovery, now): (&Watchdog, &Recovery, Now),
+        chronicle: &Chronicle,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let sinks = match rehearsal {
+            Rehearsal::No | Rehearsal::Live => settings.messages.as_slice(),
+            // Whoever gets it would take it for the notice.
+            Rehearsal::CheckOutside => &[],
+        };
+        let describe = |step: &crate::config::StepSetting| (step.kind.to_owned(), step.action.describe());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let node = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| host.clone());
+        let teller = Teller {
+            kinds: settings.steps.iter().map(|step| (step.name.clone(), describe(step))).collect(),
+            rehearsal: rehearsal != Rehearsal::No,
+            host,
+            node,
+            reports: Reports::Follow(chronicle.follow()),
+        };
+        let mut telling = Self { outbox: Outbox::start(sinks, state_directory, tasks), teller, last: None };
+        if !telling.outbox.is_empty() {
+            telling.recall(watchdog, recovery, &frame(settings, rehearsal), now);
+        }
+        telling
+    }
+
+    /// Takes up what a daemon before us may have had no time to tell.
+    fn recall(&mut self, watchdog: &Watchdog, recovery: &Recovery, frame: &Frame, now: Now) {
+        let nobody = Identity::default();
+        if let Some(episode) = watchdog.episode() {
+            self.last = self.teller.story(watchdog, episode, &nobody, now).map(Arc::new);
+            return;
+        }
+        let over = self.teller.over(watchdog.policy(), recovery);
+        let news = over.filter(|story| now.wall.duration_since(story.at).unsigned_abs() < NEWS);
+        if let Some(story) = news {
+            let report = Report::of(&recovery.records, frame, story.at).map(Arc::new);
+            let reports = report.map_or(Reports::None, Reports::Whole);
+            self.outbox.note(&Arc::new(Story { reports, ..story }));
+        }
+    }
+
+    /// Takes in what a turn made of the episode.
+    pub(super) fn note(&mut self, events: &[Event], watchdog: &Watchdog, identity: &Identity, now: Now) {
+        if events.is_empty() || self.outbox.is_empty() {
+            return;
+        }
+        if let (Some(closing), Some(story)) = (closing(events), self.last.take()) {
+            let story = Arc::unwrap_or_clone(story);
+            self.outbox.note(&Arc::new(self.teller.closed(story, events, closing, identity, now)));
+        }
+        let Some(episode) = watchdog.episode() else {
+            self.outbox.hurry(None);
+            return;
+        };
+        self.outbox.hurry(episode.deadline.map(|planned| Ahead {
+            end: clock::instant_of(planned.end, now),
+            deadline: clock::instant_of(planned.deadline.at, now),
+        }));
+        if let Some(story) = self.teller.story(watchdog, episode, identity, now) {
+            let story = Arc::new(story);
+            self.outbox.note(&story);
+            self.last = Some(story);
+        }
+    }
+
+    /// How it goes with each receiver.
+    pub(super) fn standing(&self) -> Vec<Standing> {
+        self.outbox.standing()
+    }
+
+    /// Gives what waits one more try, and says until when our end may be held up for it.
+    pub(super) fn leave(&self, watchdog: &Watchdog, now: Now) -> Instant {
+        let least = Instant::now() + LAST_WORDS;
+        let deadline = watchdog.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
+        let until = deadline.map_or(least, |deadline| {
+            clock::instant_of(deadline, now).min(Instant::now() + LAST_WORDS_IN_AN_EPISODE).max(least)
+        });
+        self.outbox.leave(until);
+        until
+    }
+
+    /// Returns once nothing waits, or nothing more can be done for what does.
+    pub(super) async fn rests(&self) {
+        self.outbox.rests().await;
+    }
+}
+
+impl Teller {
+    /// How this episode stands; nothing before it has a deadline.
+    fn story(&self, watchdog: &Watchdog, episode: &Episode, identity: &Identity, now: Now) -> Option<Story> {
+        let (planned, leading) = (episode.deadline?, episode.leading()?);
+        let notice = &leading.notice;
+        let plan = watchdog.plan(now.moment);
+        let steps = episode.steps.iter().map(|step| {
+            let by = match step.progress.running() {
+                Some(running) => Some(watchdog.stop_by(running, now.moment)),
+                None => {
+                    let slot = plan.as_ref().and_then(|plan| plan.slot(&step.name));
+                    slot.filter(|slot| !slot.skip && step.progress.is_due()).map(|slot| slot.latest_end)
+                }
+            };
+            self.step(step, watchdog.policy(), by.map(|by| now.wall_at(by)))
+        });
+        Some(Story {
+            version: env!("CARGO_PKG_VERSION"),
+            rehearsal: self.rehearsal,
+            at: now.wall,
+            machine: self.machine(identity, notice.key.machine.as_str()),
+            episode: episode.id.clone(),
+            notice: Told {
+                kind: notice.kind(),
+                named: notice.key.kind,
+                source: notice.key.source.to_string(),
+                action: notice.action,
+                event: notice.key.event.clone(),
+                stated: match notice.stated {
+                    Stated::At(at) => Some(at),
+                    Stated::In(_) | Stated::Unsaid => None,
+                },
+                detail: notice.detail.clone(),
+            },
+            deadline: now.wall_at(planned.deadline.at),
+            footing: planned.deadline.footing,
+            end: now.wall_at(planned.end),
+            steps: steps.collect(),
+            closing: episode.closing(),
+            closed: false,
+            reports: self.reports.clone(),
+        })
+    }
+
+    fn step(&self, step: &StepState, policy: &Policy, ends_by: Option<jiff::Timestamp>) -> StepStory {
+        let (kind, describe) = self.kinds.get(&step.name).cloned().unwrap_or_default();
+        StepStory {
+            name: step.name.clone(),
+            kind,
+            describe,
+            optional: policy.steps.iter().any(|known| known.name == step.name && known.optional),
+            stands: match &step.progress {
+                Progress::Idle => Stands::Idle,
+                Progress::Due => Stands::Due,
+                Progress::Running(_) => Stands::Running,
+                Progress::Ended(outcome) => Stands::Ended(*outcome),
+                Progress::Dropped => Stands::Dropped,
+                Progress::UndoDue | Progress::Undoing(_) => Stands::Undoing,
+                Progress::Undone(outcome) => Stands::Undone(*outcome),
+            },
+            ends_by,
+            attempt: step.attempts,
+            last: step.last.as_ref().map(|last| Last {
+                outcome: last.ending.outcome,
+                detail: last.ending.detail.clone(),
+                took: last.ended.since(last.began),
+                margin: last.margin,
+            }),
+        }
+    }
+
+    /// What is known of the machine; the notice knows its name even where no source has told it yet.
+    fn machine(&self, identity: &Identity, named: &str) -> Machine {
+        let id = if identity.instance_id.is_empty() { named } else { &identity.instance_id };
+        Machine {
+            id: id.to_owned(),
+            machine_type: identity.instance_type.clone(),
+            lifecycle: match identity.lifecycle {
+                Lifecycle::Unknown => String::new(),
+                Lifecycle::Spot | Lifecycle::OnDemand | Lifecycle::Other => identity.lifecycle.word().to_owned(),
+            },
+            region: identity.region.clone(),
+            zone: identity.zone.clone(),
+            address: identity.addresses.first().map(ToString::to_string).unwrap_or_default(),
+            host: self.host.clone(),
+            node: self.node.clone(),
+        }
+    }
+
+    /// The same story, at the end of its episode.
+    fn closed(&self, mut story: Story, events: &[Event], closing: Closing, identity: &Identity, now: Now) -> Story {
+        for event in events {
+            if let Event::StepEnded { run, ending } = event
+                && run.work == Work::Undo
+            {
+                for step in story.steps.iter_mut().filter(|step| step.name == run.step) {
+                    (step.stands, step.attempt) = (Stands::Undone(ending.outcome), run.attempt);
+                }
+            }
+        }
+        let machine = self.machine(identity, &story.machine.id);
+        Story { at: now.wall, machine, closing: Some(closing), closed: true, ..story }
+    }
+
+    /// The newest episode in the journal, where it is over.
+    fn over(&self, policy: &Policy, recovery: &Recovery) -> Option<Story> {
+        let mut watchdog = Watchdog::new(policy.clone());
+        let nobody = Identity::default();
+        let mut over = None;
+        for record in &recovery.records {
+            if let Event::EpisodeClosed { closing, .. } = &record.event {
+                let story = watchdog.episode().and_then(|it| self.story(&watchdog, it, &nobody, record.now));
+                over = story.map(|story| self.closed(story, &[], *closing, &nobody, record.now));
+            }
+            if watchdog.recover(&record.event, record.now).is_err() {
+                // It is said where the mind itself is recovered.
+                continue;
+            }
+        }
+        over
+    }
+}
+
+/// Why the episode that was open before this turn ended, if it did.
+fn closing(events: &[Event]) -> Option<Closing> {
+    events.iter().find_map(|event| if let Event::EpisodeClosed { closing, .. } = event { Some(*closing) } else { None })
+}

@@ -1,0 +1,451 @@
+//! The body of a message: its own JSON, Slack's, that of a Kubernetes termination handler's webhook, or the operator's
+//! own template. Pure.
+
+use super::nth;
+use super::story::{Message, Occasion, Stands, StepStory};
+use super::words::{clock, ended, lines, text, title, verdict};
+use crate::actions::http::template::{Fields, Manner, Template};
+use crate::model::millis;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The version of the `plain` body; it grows when a field changes its meaning or goes away.
+const SCHEMA: u32 = 1;
+
+/// What a body looks like without a template.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// All that there is to say, as JSON.
+    #[default]
+    Plain,
+    /// What Slack and those that understand it take: a text and blocks.
+    Slack,
+    /// The report of the episode, as it is written to a folder; at the end once more, with how each step ended.
+    Report,
+    /// The field names of the webhook of a Kubernetes node's termination handler, and its words for a notice.
+    Nth,
+}
+
+/// A body, ready but for the message.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Plain,
+    Slack,
+    Report,
+    Nth,
+    Own(Template<Field>),
+    OwnNth(Template<nth::Field>),
+}
+
+/// The most characters of a text in one of Slack's blocks (3000), less what marks it as code.
+const BLOCK: usize = 2_900;
+
+/// The most characters of a header of Slack's.
+const HEADER: usize = 150;
+
+impl Body {
+    /// Reads a template, if there is one; the error is a message about it.
+    pub(super) fn of(preset: Preset, template: Option<&str>) -> Result<Self, String> {
+        let body = match (preset, template) {
+            (Preset::Plain, None) => Self::Plain,
+            (Preset::Slack, None) => Self::Slack,
+            (Preset::Report, None) => Self::Report,
+            (Preset::Nth, None) => Self::Nth,
+            (Preset::Nth, Some(template)) => Self::OwnNth(Template::parse(template, Manner::Body)?),
+            (Preset::Plain | Preset::Slack | Preset::Report, Some(template)) => {
+                Self::Own(Template::parse(template, Manner::Body)?)
+            }
+        };
+        if body.is_json() {
+            let filled = match &body {
+                Self::Own(template) => template.filled(|field| if field.is_json() { "{}" } else { "1" }.to_owned()),
+                Self::OwnNth(template) => template.filled(|_| "1".to_owned()),
+                Self::Plain | Self::Slack | Self::Report | Self::Nth => "{}".to_owned(),
+            };
+            // What begins as JSON is meant as JSON: a comma too many would be found in the notice otherwise.
+            serde_json::from_str::<serde::de::IgnoredAny>(&filled)
+                .map_err(|error| format!("begins as JSON and is none once it is filled in: {error}"))?;
+        }
+        Ok(body)
+    }
+
+    /// Whether it gains by waiting a moment: the proof of the last step is looked for once that has ended.
+    pub(super) fn gains_by_waiting(&self, message: &Message) -> bool {
+        matches!(self, Self::Report) && message.owed.occasion == Occasion::End
+    }
+
+    /// Whether it is JSON.
+    pub(super) fn is_json(&self) -> bool {
+        let begins = |text: String| text.trim_start().starts_with(['{', '[']);
+        match self {
+            Self::Plain | Self::Slack | Self::Report | Self::Nth => true,
+            Self::Own(template) => begins(template.filled(|_| String::new())),
+            Self::OwnNth(template) => begins(template.filled(|_| String::new())),
+        }
+    }
+
+    /// The body of this message.
+    pub(super) fn of_message(&self, message: &Message) -> String {
+        match self {
+            Self::Plain => plain(message).to_string(),
+            Self::Slack => slack(message).to_string(),
+            Self::Report => {
+                let report = message.story.reports.of(&message.story.episode);
+                let text = report.and_then(|report| serde_json::to_string(&*report).ok());
+                text.unwrap_or_else(|| plain(message).to_string())
+            }
+            Self::Nth => nth::whole(message).to_string(),
+            Self::Own(template) => template.filled(|field| value(field, message)),
+            Self::OwnNth(template) => template.filled(|field| nth::value(field, message)),
+        }
+    }
+}
+
+/// What can be filled into a body of one's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Field {
+    Message,
+    Text,
+    Title,
+    Occasion,
+    MessageId,
+    Episode,
+    Source,
+    NoticeKind,
+    Action,
+    InstanceId,
+    InstanceType,
+    Region,
+    Zone,
+    Host,
+    Deadline,
+    SecondsLeft,
+    LastMessageBy,
+    Detail,
+    Step,
+    Outcome,
+    Attempt,
+    Verdict,
+    Rehearsal,
+}
+
+impl Fields for Field {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("message", Self::Message),
+        ("text", Self::Text),
+        ("title", Self::Title),
+        ("occasion", Self::Occasion),
+        ("message-id", Self::MessageId),
+        ("episode", Self::Episode),
+        ("source", Self::Source),
+        ("notice-kind", Self::NoticeKind),
+        ("action", Self::Action),
+        ("instance-id", Self::InstanceId),
+        ("instance-type", Self::InstanceType),
+        ("region", Self::Region),
+        ("zone", Self::Zone),
+        ("host", Self::Host),
+        ("deadline", Self::Deadline),
+        ("seconds-left", Self::SecondsLeft),
+        ("last-message-by", Self::LastMessageBy),
+        ("detail", Self::Detail),
+        ("step", Self::Step),
+        ("outcome", Self::Outcome),
+        ("attempt", Self::Attempt),
+        ("verdict", Self::Verdict),
+        ("rehearsal", Self::Rehearsal),
+    ];
+
+    fn is_json(self) -> bool {
+        self == Self::Message
+    }
+}
+
+fn value(field: Field, message: &Message) -> String {
+    let story = &*message.story;
+    let (machine, notice) = (&story.machine, &story.notice);
+    match field {
+        Field::Message => plain(message).to_string(),
+        Field::Text => text(message),
+        Field::Title => title(message),
+        Field::Occasion => message.owed.occasion.word().to_owned(),
+        Field::MessageId => message.owed.id.clone(),
+        Field::Episode => story.episode.to_string(),
+        Field::Source => notice.source.clone(),
+        Field::NoticeKind => notice.kind.word().to_owned(),
+        Field::Action => notice.action.word().to_owned(),
+        Field::InstanceId => machine.id.clone(),
+        Field::InstanceType => machine.machine_type.clone(),
+        Field::Region => machine.region.clone(),
+        Field::Zone => machine.zone.clone(),
+        Field::Host => machine.host.clone(),
+        Field::Deadline => clock(story.deadline),
+        Field::SecondsLeft => story.left().as_secs().max(0).to_string(),
+        Field::LastMessageBy => message.last_by.map(clock).unwrap_or_default(),
+        Field::Detail => match message.step() {
+            Some(step) => step.last.as_ref().map(|last| last.detail.clone()).unwrap_or_default(),
+            None => notice.detail.clone(),
+        },
+        Field::Step => message.step().map(|step| step.name.to_string()).unwrap_or_default(),
+        Field::Outcome => message.step().map(|step| outcome(step).to_owned()).unwrap_or_default(),
+        Field::Attempt => message.step().map(|step| step.attempt.to_string()).unwrap_or_default(),
+        Field::Verdict => match message.owed.occasion {
+            Occasion::End => verdict(story),
+            Occasion::Detection | Occasion::Failure => String::new(),
+        },
+        Field::Rehearsal => story.rehearsal.to_string(),
+    }
+}
+
+/// The verdict on a step: that of its last run where it has been put back since.
+fn outcome(step: &StepStory) -> &'static str {
+    match (&step.last, step.stands) {
+        (Some(last), Stands::Undoing | Stands::Undone(_)) => last.outcome.word(),
+        _ => step.stands.word(),
+    }
+}
+
+/// Our own shape.
+fn plain(message: &Message) -> Value {
+    let story = &*message.story;
+    let (machine, notice) = (&story.machine, &story.notice);
+    let mut body = json!({
+        "schema": SCHEMA,
+        "message-id": message.owed.id,
+        "occasion": message.owed.occasion.word(),
+        "written": clock(story.at),
+        "rehearsal": story.rehearsal,
+        "title": title(message),
+        "text": text(message),
+        "version": story.version,
+        "machine": {
+            "id": machine.id, "type": machine.machine_type, "lifecycle": machine.lifecycle,
+            "region": machine.region, "zone": machine.zone, "host": machine.host,
+        },
+        "episode": story.episode,
+        "notice": {
+            "kind": notice.kind, "source": notice.source, "action": notice.action, "detail": notice.detail,
+        },
+        "deadline": clock(story.deadline),
+        "footing": story.footing,
+        "seconds-left": seconds(story.left().as_millis()),
+        "end": clock(story.end),
+        "steps": story.steps.iter().map(plain_step).collect::<Vec<_>>(),
+    });
+    let mut add = |place: &str, value: Value| {
+        if let Some(body) = body.as_object_mut() {
+            body.insert(place.to_owned(), value);
+        }
+    };
+    if let Some(by) = message.last_by {
+        add("last-message-by", json!(clock(by)));
+    }
+    if let Some(step) = message.step() {
+        add("step", json!(step.name));
+    }
+    if message.owed.occasion == Occasion::End {
+        add("good", json!(story.is_good()));
+        add("verdict", json!(verdict(story)));
+    }
+    if let Some(closing) = story.closing {
+        add("closing", json!(closing));
+    }
+    body
+}
+
+fn plain_step(step: &StepStory) -> Value {
+    let mut told = json!({
+        "name": step.name, "kind": step.kind, "describe": step.describe, "optional": step.optional,
+        "progress": step.stands.word(), "attempt": step.attempt,
+    });
+    let Some(fields) = told.as_object_mut() else { return told };
+    if let Some(by) = step.ends_by {
+        fields.insert("stop-by".to_owned(), json!(clock(by)));
+    }
+    if let Some(last) = &step.last {
+        fields.insert("outcome".to_owned(), json!(last.outcome));
+        fields.insert("detail".to_owned(), json!(last.detail));
+        fields.insert("took".to_owned(), span(last.took));
+        fields.insert("margin".to_owned(), span(last.margin));
+    }
+    told
+}
+
+fn span(span: Duration) -> Value {
+    seconds(millis(span).into())
+}
+
+/// Seconds as a number, whole ones without a point.
+#[expect(clippy::cast_precision_loss, reason = "exact for spans of up to 285,000 years")]
+fn seconds(millis: i128) -> Value {
+    match i64::try_from(millis) {
+        Ok(millis) if millis % 1_000 == 0 => json!(millis / 1_000),
+        Ok(millis) => json!(millis as f64 / 1_000.0),
+        Err(_) => Value::Null,
+    }
+}
+
+/// Slack's shape: `text` for notifications, blocks for the channel (docs.slack.dev, "Block Kit": header of at most 150
+/// characters, section text of at most 3000).
+fn slack(message: &Message) -> Value {
+    let story = &*message.story;
+    let (sign, title) = (sign(message), title(message));
+    let header: String = format!("{sign} {title}").chars().take(HEADER).collect();
+    let (steps, sentences) = match message.owed.occasion {
+        Occasion::End => {
+            let steps: Vec<String> = story.concerned().map(ended).collect();
+            let others = lines(message).into_iter().filter(|line| !steps.contains(line)).collect();
+            (steps, others)
+        }
+        Occasion::Detection | Occasion::Failure => (Vec::new(), lines(message)),
+    };
+    let mut blocks = vec![json!({ "type": "header", "text": { "type": "plain_text", "text": header } })];
+    let mut section = |text: String| {
+        if !text.is_empty() {
+            blocks.push(json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } }));
+        }
+    };
+    if !steps.is_empty() {
+        section(format!("```{}```", bounded(&slack_text(&steps.join("\n")))));
+    }
+    section(bounded(&slack_text(&sentences.join("\n"))));
+    let footer = format!("{} · {}", story.episode, message.owed.occasion);
+    blocks.push(json!({ "type": "context", "elements": [{ "type": "mrkdwn", "text": slack_text(&footer) }] }));
+    json!({ "text": slack_text(&format!("{sign} {title}")), "blocks": blocks })
+}
+
+const fn is_bad(message: &Message, good: bool) -> bool {
+    matches!(message.owed.occasion, Occasion::Failure) || (matches!(message.owed.occasion, Occasion::End) && !good)
+}
+
+/// A sign beside the words, never instead of them.
+fn sign(message: &Message) -> &'static str {
+    if is_bad(message, message.story.is_good()) {
+        ":x:"
+    } else if message.owed.occasion == Occasion::End {
+        ":white_check_mark:"
+    } else {
+        ":warning:"
+    }
+}
+
+/// Without Slack's three special characters, so that nobody's words can call a channel or hide behind a link, and without
+/// what would begin or end code.
+fn slack_text(text: &str) -> String {
+    text.replace("```", "'''").replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// At most so many characters, cut at the end of a line, and never inside an escape.
+fn bounded(text: &str) -> String {
+    if text.chars().count() <= BLOCK {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    let mut count = 0;
+    for line in text.lines() {
+        count += line.chars().count() + 1;
+        if count > BLOCK - 2 {
+            break;
+        }
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept.push('…');
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::super::story::tests::{closed, ended, story};
+    use super::super::story::{Owed, Story, Wish};
+    use super::*;
+    use crate::model::{Closing, NoticeKind, Outcome};
+    use std::sync::Arc;
+
+    fn messages(story: Story) -> Vec<Message> {
+        let wish = Wish { send: Occasion::ALL.into(), on: NoticeKind::ALL.into() };
+        wish.wanted(&Arc::new(story))
+    }
+
+    fn read(body: &Body, message: &Message) -> Value {
+        serde_json::from_str(&body.of_message(message)).unwrap()
+    }
+
+    #[test]
+    fn the_plain_body_tells_everything() {
+        let detection = read(&Body::Plain, &messages(story())[0]);
+        super::super::golden("plain_detection", &detection);
+        let all = messages(ended(Outcome::Failed));
+        super::super::golden("plain_failure", &read(&Body::Plain, &all[1]));
+        super::super::golden("plain_end", &read(&Body::Plain, &all[2]));
+        super::super::golden("plain_closed", &read(&Body::Plain, &messages(closed(Closing::Survived))[0]));
+    }
+
+    #[test]
+    fn slack_is_told_in_blocks_and_its_special_characters_are_escaped() {
+        super::super::golden("slack_detection", &read(&Body::Slack, &messages(story())[0]));
+        let all = messages(ended(Outcome::Failed));
+        super::super::golden("slack_failure", &read(&Body::Slack, &all[1]));
+        super::super::golden("slack_end", &read(&Body::Slack, &all[2]));
+        let mut hostile = ended(Outcome::Failed);
+        let last = hostile.steps[1].last.as_mut().unwrap();
+        last.detail = "<!channel> ```<http://evil|ok>``` &".repeat(300);
+        let all = messages(hostile);
+        for message in &all {
+            let body = read(&Body::Slack, message);
+            let text = body["text"].as_str().unwrap();
+            assert!(!text.contains('<') && !text.contains('>'), "{text}");
+            for block in body["blocks"].as_array().unwrap() {
+                let text = block["text"]["text"].as_str().or(block["elements"][0]["text"].as_str()).unwrap();
+                assert!(!text.contains("<!") && !text.contains("<http"), "{text}");
+                assert!(text.chars().count() <= 3000 && !text.is_empty(), "{text}");
+                assert!(matches!(text.matches("```").count(), 0 | 2), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hundred_steps_fit_into_what_slack_takes() {
+        let mut many = ended(Outcome::Failed);
+        let step = many.steps[1].clone();
+        many.steps = vec![step; 100];
+        let body = read(&Body::Slack, messages(many).last().unwrap());
+        let blocks = body["blocks"].as_array().unwrap();
+        assert!(blocks.len() <= 4);
+        for block in blocks.iter().filter(|block| block["type"] == "section") {
+            assert!(block["text"]["text"].as_str().unwrap().chars().count() <= 3000);
+        }
+    }
+
+    #[test]
+    fn a_body_of_ones_own_is_filled_in_and_a_value_stays_in_its_place() {
+        let template = r#"{"id": "{{message-id}}", "why": "{{detail}}", "step": "{{ step }}", "all": {{message}}}"#;
+        let body = Body::of(Preset::Plain, Some(template)).unwrap();
+        let filled = read(&body, &messages(ended(Outcome::Failed))[1]);
+        assert_eq!(filled["id"], "20260101T000007Z-1/failure/checkpoint/1");
+        assert_eq!(filled["why"], "exit status 1: disk <full> & \"gone\"");
+        assert_eq!((&filled["step"], &filled["all"]["occasion"]), (&json!("checkpoint"), &json!("failure")));
+        // Every field there is can be filled in, whatever the message.
+        let all: Vec<String> = Field::ALL.iter().map(|(name, _)| format!("{name}={{{{{name}}}}}")).collect();
+        let body = Body::of(Preset::Plain, Some(&all.join("\n"))).unwrap();
+        assert!(!body.is_json());
+        let owed = Owed { id: "x".to_owned(), occasion: Occasion::Detection, step: None };
+        let filled = body.of_message(&Message { owed, last_by: None, story: Arc::new(story()) });
+        assert!(filled.contains("seconds-left=113\n") && filled.contains("instance-id=i-0abc\n"), "{filled}");
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_filled_in_is_refused() {
+        let refused = |preset, template| Body::of(preset, Some(template)).unwrap_err();
+        assert!(refused(Preset::Plain, "{{stepp}}").contains("did you mean {{step}}?"));
+        assert!(refused(Preset::Plain, "{{ .EventID }}").contains("knows no field"));
+        assert!(refused(Preset::Nth, "{{ .EventId }}").contains("did you mean {{.EventID}}?"));
+        assert!(refused(Preset::Nth, "{{message}}").contains("knows no field"));
+        let comma = refused(Preset::Plain, r#"{"text": "{{text}}",}"#);
+        assert!(comma.contains("none once it is filled in"), "{comma}");
+    }
+}

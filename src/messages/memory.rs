@@ -1,0 +1,156 @@
+//! Which messages one receiver got, over restarts: a small file in the state directory.
+//!
+//! What was sent and not yet written down when we crash is sent again under the same name. Trouble with the file is said
+//! once and goes no further.
+
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// The folder in the state directory.
+const FOLDER: &str = "messages";
+
+/// The most names that are kept, the newest: an episode has a handful.
+const MOST: usize = 100;
+
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 64 * 1024;
+
+/// How long the disk may take: a message before its time is better than none, and one twice better than one late.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The names of what was sent.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Nowhere without a state directory.
+    place: Option<PathBuf>,
+    kept: Kept,
+    writing: Option<JoinHandle<io::Result<()>>>,
+    trouble_was_said: bool,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Kept {
+    /// Oldest first.
+    sent: Vec<String>,
+}
+
+impl Memory {
+    /// What the receiver of this name got.
+    pub(super) async fn recall(state_directory: Option<&Path>, name: &str) -> Self {
+        let Some(place) = state_directory.map(|state| state.join(FOLDER).join(format!("{name}.json"))) else {
+            return Self::default();
+        };
+        let from = place.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&from));
+        let kept = match timeout(PATIENCE, reading).await {
+            Ok(Ok(Ok(kept))) => kept,
+            Ok(Ok(Err(error))) => {
+                tracing::warn!("{}: {error}: a message that was sent may be sent again", place.display());
+                Kept::default()
+            }
+            Ok(Err(_)) | Err(_) => Kept::default(),
+        };
+        Self { place: Some(place), kept, writing: None, trouble_was_said: false }
+    }
+
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.kept.sent.iter().any(|sent| sent == id)
+    }
+
+    /// Whether anything of the same episode was sent: a name begins with its episode's.
+    pub(super) fn has_told_of_the_episode_of(&self, id: &str) -> bool {
+        let episode = |id: &str| id.split('/').next().map(str::to_owned);
+        let wanted = episode(id);
+        self.kept.sent.iter().any(|sent| episode(sent) == wanted)
+    }
+
+    /// Remembers that it was sent.
+    pub(super) async fn note(&mut self, id: &str) {
+        self.kept.sent.push(id.to_owned());
+        let too_many = self.kept.sent.len().saturating_sub(MOST);
+        self.kept.sent.drain(..too_many);
+        let Some(place) = self.place.clone() else { return };
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            // The disk hangs; what is written next has all of it.
+            return;
+        }
+        let kept = self.kept.clone();
+        let mut writing = tokio::task::spawn_blocking(move || write(&place, &kept));
+        let trouble = match timeout(PATIENCE, &mut writing).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) => "it could not be written".to_owned(),
+            Err(_) => {
+                self.writing = Some(writing);
+                "the disk did not answer in time".to_owned()
+            }
+        };
+        if !std::mem::replace(&mut self.trouble_was_said, true) {
+            tracing::warn!("a message that was sent may be sent again after a restart: {trouble}");
+        }
+    }
+}
+
+fn read(place: &Path) -> io::Result<Kept> {
+    let mut text = String::new();
+    match File::open(place) {
+        Ok(file) => file.take(LARGEST).read_to_string(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) => return Err(error),
+    };
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Replaces the file as a whole, on disk before it counts.
+fn write(place: &Path, kept: &Kept) -> io::Result<()> {
+    if let Some(folder) = place.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let new = place.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(&serde_json::to_vec(kept)?)?;
+    file.sync_all()?;
+    fs::rename(&new, place)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_sent_is_known_after_a_restart_and_the_oldest_is_forgotten() {
+        let state = tempfile::tempdir().unwrap();
+        let mut memory = Memory::recall(Some(state.path()), "ops").await;
+        for number in 0..=MOST {
+            memory.note(&format!("episode-{number}/detection/interruption")).await;
+        }
+        let memory = Memory::recall(Some(state.path()), "ops").await;
+        assert!(memory.has("episode-1/detection/interruption") && !memory.has("episode-0/detection/interruption"));
+        assert!(
+            memory.has_told_of_the_episode_of("episode-1/closed") && !memory.has_told_of_the_episode_of("episode-/x")
+        );
+        assert!(!Memory::recall(Some(state.path()), "other").await.has("episode-1/detection/interruption"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_believed_is_nothing_and_is_written_anew() {
+        let state = tempfile::tempdir().unwrap();
+        fs::create_dir(state.path().join(FOLDER)).unwrap();
+        let file = state.path().join(FOLDER).join("ops.json");
+        for text in ["", "{", "[]", "{\"sent\": 1}", "\u{0}"] {
+            fs::write(&file, text).unwrap();
+            let mut memory = Memory::recall(Some(state.path()), "ops").await;
+            assert!(!memory.has("a"), "{text}");
+            memory.note("a").await;
+            assert!(Memory::recall(Some(state.path()), "ops").await.has("a"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What people are told: messages to webhooks, beside everything else.
+//!
+//! A message is no step. It takes no time from the plan and nothing waits for it: it goes out while steps run, is tried
+//! again off the critical path, and has its last try in the reserve, after the last moment that steps may use. The first
+//! one says by when the last one must have come, so that its absence is an alarm.
+//!
+//! A [`Story`] says how an episode stands, and owes messages; a [`Sink`] is one receiver, as configured; the [`Outbox`]
+//! keeps a queue and a task for each. Nothing here decides anything, and nothing but the receivers and one small file each
+//! in the state directory is touched.
+
+mod body;
+mod courier;
+mod memory;
+mod nth;
+mod story;
+mod webhook;
+mod words;
+
+pub use body::Preset;
+pub use courier::{Ahead, Standing, Urgency};
+pub use story::{Last, Machine, Occasion, Reports, Stands, StepStory, Story, Told};
+
+use crate::actions::http::{address, told};
+use crate::actions::{BuildError, read_keys};
+use crate::model::{Finding, NoticeKind};
+use body::Body;
+use courier::{Courier, Desk};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use story::Wish;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use webhook::{Address, Deliver, Webhook};
+
+/// The one kind of message that there is.
+pub const KIND: &str = "webhook";
+
+/// The most receivers.
+pub const MOST: usize = 16;
+
+/// The keys of a `[[message]]` that are a webhook's own.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// Where it goes.
+    pub url: Option<String>,
+    /// The file that holds where it goes.
+    pub url_file: Option<PathBuf>,
+    /// The variable that holds where it goes.
+    pub url_variable: Option<String>,
+    /// What is sent.
+    #[serde(default)]
+    pub preset: Preset,
+    /// What is sent instead: a text with fields.
+    pub body: Option<String>,
+    /// Sent along.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("preset", &self.preset).finish_non_exhaustive()
+    }
+}
+
+/// One receiver, as configured.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    name: String,
+    wish: Wish,
+    webhook: Arc<Webhook>,
+}
+
+impl Sink {
+    /// Builds it from its own keys. `variable` knows our environment.
+    ///
+    /// # Errors
+    /// Which key cannot be used, and why.
+    pub fn build(
+        name: &str,
+        send: BTreeSet<Occasion>,
+        on: BTreeSet<NoticeKind>,
+        keys: toml::Table,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, BuildError> {
+        let settings: Settings = read_keys(keys)?;
+        let wrong = |key: &str, message: String| BuildError { key: key.to_owned(), message };
+        let address = match (settings.url, settings.url_file, settings.url_variable) {
+            (Some(url), None, None) => {
+                let url = address(&url).map_err(|why| wrong("url", why.to_owned()))?;
+                Address::Here(Box::new(url))
+            }
+            (None, Some(file), None) if file.is_absolute() => Address::File(file),
+            (None, Some(_), None) => return Err(wrong("url-file", "is not absolute; write the whole path".to_owned())),
+            (None, None, Some(name)) => {
+                let value = variable(&name);
+                Address::Variable(name, value)
+            }
+            (None, None, None) => {
+                let message = "says nowhere where it goes: give it a url, a url-file or a url-variable";
+                return Err(wrong("", message.to_owned()));
+            }
+            _ => return Err(wrong("", "may have one of url, url-file and url-variable".to_owned())),
+        };
+        let headers = told(&settings.headers)?;
+        let body = Body::of(settings.preset, settings.body.as_deref()).map_err(|message| wrong("body", message))?;
+        let webhook = Arc::new(Webhook::new(address, headers, body));
+        Ok(Self { name: name.to_owned(), wish: Wish { send, on }, webhook })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is, as far as that may be shown, in a few words.
+    pub fn describe(&self) -> String {
+        format!("posts to {}", self.webhook.shown())
+    }
+
+    /// Looks whether it would work here, without sending anything.
+    pub async fn check(&self) -> Vec<Finding> {
+        self.webhook.look().await
+    }
+}
+
+/// Every receiver's queue, and who empties it.
+#[derive(Debug)]
+pub struct Outbox {
+    boxes: Vec<(Sink, Arc<Desk>)>,
+    urgency: watch::Sender<Urgency>,
+}
+
+impl Outbox {
+    /// Begins to carry messages to these receivers; within a runtime.
+    pub fn start(sinks: &[Sink], state_directory: Option<&Path>, tasks: &mut JoinSet<()>) -> Self {
+        let (urgency, told) = watch::channel(Urgency::default());
+        let boxes = sinks.iter().map(|sink| {
+            let desk = Arc::new(Desk::default());
+            let courier = Courier {
+                name: sink.name.clone(),
+                desk: Arc::clone(&desk),
+                receiver: Arc::clone(&sink.webhook),
+                urgency: told.clone(),
+                state_directory: state_directory.map(Path::to_owned),
+            };
+            tasks.spawn(courier.carry());
+            (sink.clone(), desk)
+        });
+        Self { boxes: boxes.collect(), urgency }
+    }
+
+    /// Whether there is nobody to tell.
+    pub fn is_empty(&self) -> bool {
+        self.boxes.is_empty()
+    }
+
+    /// Takes in how things stand; what that owes goes out, beside everything else. It never waits.
+    pub fn note(&self, story: &Arc<Story>) {
+        for (sink, desk) in &self.boxes {
+            for message in sink.wish.wanted(story) {
+                desk.take_in(&sink.name, message);
+            }
+        }
+    }
+
+    /// Takes in by when messages must have gone; nothing in calm.
+    pub fn hurry(&self, ahead: Option<Ahead>) {
+        self.urgency.send_if_modified(|urgency| std::mem::replace(&mut urgency.ahead, ahead) != ahead);
+    }
+
+    /// Tells that we end at this moment: what waits is tried once more, if there is time.
+    pub fn leave(&self, until: tokio::time::Instant) {
+        self.urgency.send_modify(|urgency| urgency.leaving = Some(until));
+    }
+
+    /// Returns once nothing waits, or nothing more can be done for what does.
+    pub async fn rests(&self) {
+        for (_, desk) in &self.boxes {
+            desk.rests().await;
+        }
+    }
+
+    /// How it goes with each receiver.
+    pub fn standing(&self) -> Vec<Standing> {
+        self.boxes.iter().map(|(sink, desk)| desk.standing(&sink.name, sink.webhook.shown())).collect()
+    }
+}
+
+/// Holds a body against the one that is written down.
+#[cfg(test)]
+fn golden(name: &str, body: &serde_json::Value) {
+    let text = serde_json::to_string_pretty(body).unwrap_or_default();
+    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    fn build(keys: &str) -> Result<Sink, BuildError> {
+        let variable = |name: &str| (name == "URL").then(|| "https://hooks.example/hunter2".to_owned());
+        let all = (Occasion::ALL.into(), NoticeKind::ALL.into());
+        Sink::build("ops", all.0, all.1, toml::from_str(keys).unwrap(), &variable)
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_and_nothing_secret_with_it() {
+        let url = "url = 'https://hooks.example/hunter2'\n";
+        for (keys, key, words) in [
+            ("", "", "says nowhere"),
+            (&format!("{url}url-variable = 'URL'") as &str, "", "one of"),
+            ("url = 'hunter2'", "url", "is not a URL"),
+            ("url = 'https://u:hunter2@h/'", "url", "user or a password"),
+            ("url-file = 'hunter2'", "url-file", "whole path"),
+            (&format!("{url}preset = 'slakc'"), "preset", "slack"),
+            (&format!("{url}body = '{{\"a\": \"{{{{txt}}}}\"}}'"), "body", "did you mean {{text}}?"),
+            (&format!("{url}preset = 'nth'\nbody = '{{{{ .EventId }}}}'"), "body", "did you mean {{.EventID}}?"),
+            (&format!("{url}headers = {{ 'Host' = 'hunter2' }}"), "headers.Host", "by the watchdog itself"),
+            (&format!("{url}retry = 3"), "", "unknown field"),
+        ] {
+            let BuildError { key: wrong, message } = build(keys).unwrap_err();
+            assert!(message.contains(words) && (wrong == key || key.is_empty()), "{keys}: {wrong}: {message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_in_its_debug_output() {
+        for keys in ["url = 'https://hooks.example/hunter2'\nheaders = { a = 'hunter2' }", "url-variable = 'URL'"] {
+            let sink = build(keys).unwrap();
+            let shown = format!("{sink:?} {}", sink.describe());
+            assert!(shown.contains("https://hooks.example") && !shown.contains("hunter2"), "{shown}");
+        }
+        let shown = format!("{:?}", build("url-variable = 'NOT_SET'").unwrap());
+        assert!(shown.contains("the variable NOT_SET"), "{shown}");
+    }
+}

@@ -1,0 +1,219 @@
+//! The names and words of the webhook of aws-node-termination-handler, so that who was told by it is told by us in the same
+//! way: its templates are filled in with the same field names, and its default text is sent beside them.
+//!
+//! The names are those of `combinedDrainData` in its pkg/webhook/webhook.go (NodeMetadata of pkg/ec2metadata and
+//! InterruptionEvent of pkg/monitor/types.go), the kinds those of pkg/monitor/types.go, the text that of its option
+//! `webhook-template`. What we do not know is empty, as it is there where the metadata service does not tell it.
+
+use super::story::{Message, Occasion, Story};
+use super::words::{clock, text};
+use crate::actions::http::template::Fields;
+use crate::model::NoticeKind;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+/// A field of its templates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Field {
+    AccountId,
+    InstanceId,
+    InstanceLifeCycle,
+    InstanceType,
+    PublicHostname,
+    PublicIp,
+    LocalHostname,
+    LocalIp,
+    AvailabilityZone,
+    Region,
+    EventId,
+    Kind,
+    Monitor,
+    Description,
+    State,
+    AutoScalingGroupName,
+    NodeName,
+    Pods,
+    ProviderId,
+    StartTime,
+    EndTime,
+    NodeProcessed,
+    InProgress,
+}
+
+/// The names as its templates write them: `{{ .EventID }}`.
+const NAMES: &[(&str, Field)] = &[
+    (".AccountId", Field::AccountId),
+    (".InstanceID", Field::InstanceId),
+    (".InstanceLifeCycle", Field::InstanceLifeCycle),
+    (".InstanceType", Field::InstanceType),
+    (".PublicHostname", Field::PublicHostname),
+    (".PublicIP", Field::PublicIp),
+    (".LocalHostname", Field::LocalHostname),
+    (".LocalIP", Field::LocalIp),
+    (".AvailabilityZone", Field::AvailabilityZone),
+    (".Region", Field::Region),
+    (".EventID", Field::EventId),
+    (".Kind", Field::Kind),
+    (".Monitor", Field::Monitor),
+    (".Description", Field::Description),
+    (".State", Field::State),
+    (".AutoScalingGroupName", Field::AutoScalingGroupName),
+    (".NodeName", Field::NodeName),
+    (".Pods", Field::Pods),
+    (".ProviderID", Field::ProviderId),
+    (".StartTime", Field::StartTime),
+    (".EndTime", Field::EndTime),
+    (".NodeProcessed", Field::NodeProcessed),
+    (".InProgress", Field::InProgress),
+];
+
+impl Fields for Field {
+    const ALL: &'static [(&'static str, Self)] = NAMES;
+
+    fn is_json(self) -> bool {
+        false
+    }
+}
+
+/// What a time that is not known looks like there.
+const NO_TIME: &str = "0001-01-01 00:00:00 +0000 UTC";
+
+/// All fields under their names, and its default text.
+pub(super) fn whole(message: &Message) -> Value {
+    let mut body = Map::new();
+    body.insert("text".to_owned(), json!(default_text(message)));
+    for (name, field) in NAMES {
+        body.insert(name.trim_start_matches('.').to_owned(), json!(value(*field, message)));
+    }
+    Value::Object(body)
+}
+
+fn default_text(message: &Message) -> String {
+    let told = |field| value(field, message);
+    format!(
+        "[NTH][Instance Interruption] EventID: {} - Kind: {} - Instance: {} - Node: {} - Description: {} - Start Time: {}",
+        told(Field::EventId),
+        told(Field::Kind),
+        told(Field::InstanceId),
+        told(Field::NodeName),
+        told(Field::Description),
+        told(Field::StartTime)
+    )
+}
+
+pub(super) fn value(field: Field, message: &Message) -> String {
+    let story = &*message.story;
+    let machine = &story.machine;
+    match field {
+        Field::InstanceId => machine.id.clone(),
+        Field::InstanceLifeCycle => machine.lifecycle.clone(),
+        Field::InstanceType => machine.machine_type.clone(),
+        Field::LocalHostname => machine.host.clone(),
+        Field::LocalIp => machine.address.clone(),
+        Field::AvailabilityZone => machine.zone.clone(),
+        Field::Region => machine.region.clone(),
+        Field::EventId => event_id(story),
+        Field::Kind => kind(story).to_owned(),
+        Field::Monitor => format!("{}_MONITOR", kind(story)),
+        Field::Description => description(message),
+        // It is the state of a scheduled event.
+        Field::State => if story.notice.named == NoticeKind::Maintenance { "active" } else { "" }.to_owned(),
+        Field::NodeName => machine.node.clone(),
+        Field::StartTime => time(story.notice.stated.unwrap_or(story.deadline)),
+        Field::EndTime => NO_TIME.to_owned(),
+        Field::Pods => "[]".to_owned(),
+        Field::NodeProcessed => (message.owed.occasion == Occasion::End).to_string(),
+        Field::InProgress => (message.owed.occasion != Occasion::End).to_string(),
+        Field::AccountId
+        | Field::PublicHostname
+        | Field::PublicIp
+        | Field::AutoScalingGroupName
+        | Field::ProviderId => String::new(),
+    }
+}
+
+const fn kind(story: &Story) -> &'static str {
+    match story.notice.named {
+        NoticeKind::Interruption => "SPOT_ITN",
+        NoticeKind::ScaleIn => "ASG_LIFECYCLE",
+        NoticeKind::Shutdown => "STATE_CHANGE",
+        NoticeKind::Rebalance => "REBALANCE_RECOMMENDATION",
+        NoticeKind::Maintenance => "SCHEDULED_EVENT",
+    }
+}
+
+/// Its own ones are made with a hash of the notice where the cloud gives no name; ours with the episode's name.
+fn event_id(story: &Story) -> String {
+    if !story.notice.event.is_empty() {
+        return story.notice.event.clone();
+    }
+    let prefix = match story.notice.named {
+        NoticeKind::Interruption => "spot-itn",
+        NoticeKind::ScaleIn => "target-lifecycle-state-terminated",
+        NoticeKind::Shutdown => "state-change-event",
+        NoticeKind::Rebalance => "rebalance-recommendation",
+        NoticeKind::Maintenance => "scheduled-event",
+    };
+    format!("{prefix}-{}", story.episode)
+}
+
+/// Its own words for a notice, and ours for what it has no words for.
+fn description(message: &Message) -> String {
+    let story = &*message.story;
+    let at = clock(story.notice.stated.unwrap_or(story.deadline));
+    match (message.owed.occasion, story.notice.named) {
+        (Occasion::Detection, NoticeKind::Interruption) if !story.rehearsal => {
+            format!("Spot ITN received. Instance will be interrupted at {at} \n")
+        }
+        (Occasion::Detection, NoticeKind::Rebalance) if !story.rehearsal => {
+            format!("Rebalance recommendation received. Instance will be cordoned at {at} \n")
+        }
+        (Occasion::Detection | Occasion::Failure | Occasion::End, _) => text(message),
+    }
+}
+
+/// A time as its templates write one.
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::super::body::{Body, Preset};
+    use super::super::story::tests::{ended, story};
+    use super::super::story::{Message, Owed};
+    use super::*;
+    use crate::model::Outcome;
+    use std::sync::Arc;
+
+    fn message(occasion: Occasion, story: Story) -> Message {
+        let owed = Owed { id: "id".to_owned(), occasion, step: None };
+        Message { owed, last_by: None, story: Arc::new(story) }
+    }
+
+    #[test]
+    fn its_default_template_gives_what_it_gives_there() {
+        let template = r#"{"text":"[NTH][Instance Interruption] EventID: {{ .EventID }} - Kind: {{ .Kind }} - Instance: {{ .InstanceID }} - Node: {{ .NodeName }} - Description: {{ .Description }} - Start Time: {{ .StartTime }}"}"#;
+        let body = Body::of(Preset::Nth, Some(template)).unwrap();
+        let filled: Value = serde_json::from_str(&body.of_message(&message(Occasion::Detection, story()))).unwrap();
+        let expected = "[NTH][Instance Interruption] EventID: spot-itn-20260101T000007Z-1 - Kind: SPOT_ITN - Instance: i-0abc \
+                        - Node: ip-10-0-0-7 - Description: Spot ITN received. Instance will be interrupted at \
+                        2026-01-01T00:02:00Z \n - Start Time: 2026-01-01 00:02:00 +0000 UTC";
+        assert_eq!(filled["text"], expected);
+        // Without a template that is sent too, beside every field.
+        let body = Body::of(Preset::Nth, None).unwrap();
+        let whole: Value = serde_json::from_str(&body.of_message(&message(Occasion::Detection, story()))).unwrap();
+        assert_eq!(whole["text"], expected);
+        super::super::golden("nth_detection", &whole);
+        let whole: Value =
+            serde_json::from_str(&body.of_message(&message(Occasion::End, ended(Outcome::Done)))).unwrap();
+        super::super::golden("nth_end", &whole);
+    }
+
+    #[test]
+    fn a_rehearsal_is_never_taken_for_the_notice() {
+        let told = message(Occasion::Detection, Story { rehearsal: true, ..story() });
+        assert!(value(Field::Description, &told).starts_with("[rehearsal]"));
+    }
+}

@@ -1,0 +1,285 @@
+//! One receiver's address, and how a message gets there: one POST over a connection of its own, without proxy and
+//! redirects, judged by its status.
+//!
+//! All of the address but scheme, host and port may be secret, and is never shown: not in a log, not in `/status`, not in
+//! what the other side said where that repeats it.
+
+use super::body::Body;
+use super::story::Message;
+use crate::actions::Task;
+use crate::actions::http::address;
+use crate::actions::http::exchange::{Answer, Tls, Trouble, agree, connect, exchange, load_roots};
+use crate::actions::launch::said;
+use crate::model::{Finding, Weight};
+use hyper::Method;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// The header that names a message: the same over all tries, so that who gets it twice can tell.
+const MESSAGE_ID: HeaderName = HeaderName::from_static("message-id");
+
+/// The most bytes of a file that holds an address.
+const LARGEST: u64 = 4 * 1024;
+
+/// How long reading that file may take.
+const READING: Duration = Duration::from_secs(1);
+
+/// How long a body rests that gains by it.
+const SETTLING: Duration = Duration::from_millis(300);
+
+/// The most characters of an answer that are shown.
+const WORDS: usize = 80;
+
+/// The subject of findings; who asks knows the receiver's name, and puts it there.
+const SUBJECT: &str = "webhook";
+
+/// Where messages go.
+pub(super) enum Address {
+    /// It stands in the configuration.
+    Here(Box<Url>),
+    /// It stands in this file, which is read anew for each message: what rotates secrets replaces it.
+    File(PathBuf),
+    /// It stands in this variable of ours, which was read when we began.
+    Variable(String, Option<String>),
+}
+
+/// What became of a try.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// It was taken; with a remark where that is odd.
+    Taken(Option<String>),
+    /// It will not be taken, for this reason.
+    Refused(String),
+    /// It was not taken, or may not have been, for this reason; another try can help.
+    Failed(String),
+}
+
+/// Who carries a message to its receiver.
+pub(super) trait Deliver: Send + Sync + 'static {
+    /// One try. It has no limit of its own.
+    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, Verdict>;
+
+    /// Makes ready what the first message would have to wait for; the error says why it will not arrive as things are.
+    fn make_ready(&self) -> Task<'_, Result<(), String>>;
+
+    /// Where it goes, as far as that may be shown.
+    fn shown(&self) -> String;
+}
+
+/// A webhook.
+pub(super) struct Webhook {
+    address: Address,
+    headers: HeaderMap,
+    body: Body,
+    tls: OnceCell<Tls>,
+    /// The address that was last read, where it is read anew each time.
+    read: Mutex<Option<Url>>,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "POST to {}", self.shown())
+    }
+}
+
+impl Webhook {
+    pub(super) fn new(address: Address, mut headers: HeaderMap, body: Body) -> Self {
+        let kind = if body.is_json() { "application/json" } else { "text/plain; charset=utf-8" };
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
+        Self { address, headers, body, tls: OnceCell::new(), read: Mutex::default() }
+    }
+
+    /// The address as it is now; the error says what is wrong with it, and not what it is.
+    async fn url(&self) -> Result<Url, String> {
+        match &self.address {
+            Address::Here(url) => Ok(url.as_ref().clone()),
+            Address::Variable(name, None) => Err(format!("the variable {name}, which holds its URL, is not set")),
+            Address::Variable(name, Some(text)) => {
+                address(text.trim()).map_err(|why| format!("the URL in the variable {name} {why}"))
+            }
+            Address::File(path) => {
+                let read = read(path).await;
+                let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+                match read {
+                    Ok(url) => {
+                        *kept = Some(url.clone());
+                        Ok(url)
+                    }
+                    // A disk that fails now must not keep a message back that we know the way of.
+                    Err(why) => kept.clone().ok_or(why),
+                }
+            }
+        }
+    }
+
+    async fn tls(&self, url: &Url) -> Result<Option<Tls>, Trouble> {
+        if url.scheme() != "https" {
+            return Ok(None);
+        }
+        let loaded = self.tls.get_or_try_init(|| async {
+            let loading = tokio::task::spawn_blocking(load_roots).await;
+            loading.unwrap_or_else(|_| Err(Trouble::NoRoots("they could not be read".to_owned())))
+        });
+        loaded.await.cloned().map(Some)
+    }
+
+    async fn send(&self, message: &Message) -> Verdict {
+        let url = match self.url().await {
+            Ok(url) => url,
+            Err(why) => return Verdict::Failed(why),
+        };
+        let mut headers = self.headers.clone();
+        if let Ok(id) = HeaderValue::from_str(&message.owed.id) {
+            headers.insert(MESSAGE_ID, id);
+        }
+        if self.body.gains_by_waiting(message) {
+            tokio::time::sleep(SETTLING).await;
+        }
+        let body = self.body.of_message(message);
+        let answer = match self.tls(&url).await {
+            Ok(tls) => exchange((&Method::POST, &url), &headers, body, tls, || {}).await,
+            Err(trouble) => Err(trouble),
+        };
+        let shown = url.origin().ascii_serialization();
+        match answer {
+            Ok(answer) => self.judged(&answer, &url, &shown),
+            Err(trouble) if trouble.may_pass() => Verdict::Failed(trouble.at(&shown).to_string()),
+            Err(trouble) => Verdict::Refused(trouble.at(&shown).to_string()),
+        }
+    }
+
+    fn judged(&self, answer: &Answer, url: &Url, shown: &str) -> Verdict {
+        let status = answer.status;
+        let why = match status {
+            300..=399 => " (a redirect, which is not followed: name the address itself)",
+            401 | 403 => " (it wants other credentials: see `headers` and the secret part of the URL)",
+            404 | 410 => " (nothing is there: was the webhook removed?)",
+            405 => " (it takes no POST: is this the webhook?)",
+            413 => " (the message is too large for it)",
+            429 => " (it is asked too often)",
+            _ => "",
+        };
+        let said = format!("{shown} answered {status}{why}{}", self.words(answer, url));
+        match status {
+            200..=299 if is_page(&answer.body) => Verdict::Taken(Some(format!(
+                "{shown} answered {status} with a web page: is that the webhook, or the login of a proxy?"
+            ))),
+            200..=299 => Verdict::Taken(None),
+            408 | 425 | 429 | 500..=599 => Verdict::Failed(said),
+            _ => Verdict::Refused(said),
+        }
+    }
+
+    /// A short answer in its own words; nothing of one that repeats what is secret.
+    fn words(&self, answer: &Answer, url: &Url) -> String {
+        let text = String::from_utf8_lossy(&answer.body).split_whitespace().collect::<Vec<_>>().join(" ");
+        if text.is_empty() || is_page(&answer.body) {
+            return String::new();
+        }
+        let lower = text.to_lowercase();
+        let in_url = url.as_str().split(['/', '?', '&', '=', '#', '.']).map(str::to_lowercase);
+        let in_headers = self.headers.values().filter(|value| value.is_sensitive());
+        let in_headers = in_headers.filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);
+        let mut secrets = in_url.chain(in_headers.map(str::to_lowercase));
+        if secrets.any(|secret| secret.len() > 3 && lower.contains(&secret)) {
+            return String::new();
+        }
+        let shown: String = crate::actions::output::printable(text.as_bytes()).chars().take(WORDS).collect();
+        format!(": {shown}{}", if text.chars().count() > WORDS { "…" } else { "" })
+    }
+
+    /// Looks whether it would work, without sending anything.
+    pub(super) async fn look(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let mut say = |weight, sentence: String| found.push(Finding::new(weight, SUBJECT, sentence));
+        let url = match self.url().await {
+            Ok(url) => url,
+            Err(why) => {
+                say(Weight::Error, why);
+                return found;
+            }
+        };
+        let shown = url.origin().ascii_serialization();
+        match self.reach(&url).await {
+            Ok(()) => say(Weight::Good, format!("{shown} takes connections; nothing was sent")),
+            Err(trouble) => say(Weight::Error, trouble.at(&shown).to_string()),
+        }
+        let is_near = url.host_str().is_some_and(|host| {
+            let host = host.trim_matches(['[', ']']);
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        });
+        if url.scheme() == "http" && !is_near {
+            let sentence = "what is sent, and the secret part of its URL, goes over the network in clear text (https:// \
+                            would hide it)";
+            say(Weight::Warning, format!("{shown}: {sentence}"));
+        }
+        found
+    }
+
+    async fn reach(&self, url: &Url) -> Result<(), Trouble> {
+        let stream = connect(url).await?;
+        match self.tls(url).await? {
+            Some(tls) => agree(url, stream, tls).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Deliver for Webhook {
+    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, Verdict> {
+        Box::pin(self.send(message))
+    }
+
+    fn make_ready(&self) -> Task<'_, Result<(), String>> {
+        Box::pin(async {
+            let url = self.url().await?;
+            self.tls(&url).await.map(drop).map_err(|trouble| trouble.at(&self.shown()).to_string())
+        })
+    }
+
+    fn shown(&self) -> String {
+        let read = match &self.address {
+            Address::Here(url) => return url.origin().ascii_serialization(),
+            Address::Variable(_, text) => text.as_ref().and_then(|text| address(text.trim()).ok()),
+            Address::File(_) => self.read.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        match (read, &self.address) {
+            (Some(url), _) => url.origin().ascii_serialization(),
+            (None, Address::File(path)) => format!("the URL in {}", path.display()),
+            (None, Address::Variable(name, _)) => format!("the URL in the variable {name}"),
+            (None, Address::Here(url)) => url.origin().ascii_serialization(),
+        }
+    }
+}
+
+/// Whether an answer is a web page. Its type does not tell: Slack sends its `ok` as HTML.
+fn is_page(body: &[u8]) -> bool {
+    let begin: Vec<u8> = body
+        .iter()
+        .copied()
+        .skip_while(u8::is_ascii_whitespace)
+        .take(14)
+        .map(|byte| byte.to_ascii_lowercase())
+        .collect();
+    begin.starts_with(b"<!doctype html") || begin.starts_with(b"<html")
+}
+
+async fn read(path: &Path) -> Result<Url, String> {
+    let place = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        std::fs::File::open(place).and_then(|file| file.take(LARGEST).read_to_string(&mut text)).map(|_| text)
+    });
+    let shown = path.display();
+    match tokio::time::timeout(READING, reading).await {
+        Ok(Ok(Ok(text))) => address(text.trim()).map_err(|why| format!("the URL in {shown} {why}")),
+        Ok(Ok(Err(error))) => Err(format!("{shown}, which holds its URL, cannot be read: {}", said(&error))),
+        Ok(Err(_)) | Err(_) => Err(format!("{shown}, which holds its URL, could not be read in time")),
+    }
+}
