@@ -7,6 +7,7 @@ pub mod emulate;
 pub mod generate;
 pub mod notice;
 pub mod rehearse;
+pub mod report;
 pub mod run;
 pub mod status;
 

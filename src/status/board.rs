@@ -4,8 +4,10 @@ use super::metrics::{self, Figures};
 use super::tally::Tally;
 use super::{ClosedEpisode, ClosedStep, LastRun, Past, Reason, Seconds, Status, build};
 use crate::model::{Closing, Ending, Event, Now, Outcome, Run, Work};
+use crate::report::Report;
+use crate::report::bookcase::{Bookcase, Hangs};
 use jiff::SignedDuration;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,6 +23,7 @@ pub const BEAT_LOST: Duration = Duration::from_secs(5);
 pub struct Board {
     posted: Arc<watch::Sender<Posted>>,
     ledger: Arc<Mutex<Ledger>>,
+    bookcase: Arc<OnceLock<Bookcase>>,
 }
 
 /// A status, and when it was true.
@@ -50,7 +53,7 @@ impl Board {
         let ledger =
             Ledger { timeless: first.timeless(), tally: Tally::default(), figures: Figures::default(), beat: at };
         let (posted, _) = watch::channel(Posted { status: Arc::new(first), now, at });
-        Self { posted: Arc::new(posted), ledger: Arc::new(Mutex::new(ledger)) }
+        Self { posted: Arc::new(posted), ledger: Arc::new(Mutex::new(ledger)), bookcase: Arc::default() }
     }
 
     /// Posts what is true now, after these facts. The revision grows where it differs in more than what merely passes
@@ -127,6 +130,31 @@ impl Board {
             reasons.push(Reason::new("loop-late", sentence));
         }
         reasons
+    }
+
+    /// What is worth knowing though all is well: no restart and no replacement would mend it, so `/healthz` stays at 200.
+    pub fn warnings(&self) -> Vec<Reason> {
+        let short = self.posted.borrow().status.fit.clone().filter(|fit| !fit.fits);
+        short
+            .map(|fit| Reason::new("would-not-fit", format!("{}: the plan no longer fits a notice", fit.sentence)))
+            .into_iter()
+            .collect()
+    }
+
+    /// Shows what stands in this bookcase from now on; the first one stays.
+    pub fn show(&self, bookcase: Bookcase) {
+        let _ = self.bookcase.set(bookcase);
+    }
+
+    /// What is told of the newest episodes and rehearsals, newest first.
+    ///
+    /// # Errors
+    /// Where the disk that they are kept on hangs.
+    pub async fn episodes(&self) -> Result<Vec<Report>, Hangs> {
+        match self.bookcase.get() {
+            Some(bookcase) => bookcase.episodes().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// All metrics, in the text format that they are scraped in.

@@ -18,9 +18,9 @@ mod shape;
 pub mod systemd;
 mod tally;
 
+pub use crate::model::Seconds;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
-pub use crate::model::Seconds;
 pub use date::{Ahead, Past};
 pub use shape::{
     ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
