@@ -34,8 +34,6 @@ pub struct Frame {
     pub machine: Machine,
     /// The steps of the configuration, in declared order.
     pub steps: Vec<StepFrame>,
-    /// The window that notices are given with, where that is known better than by their source's usual one.
-    pub window: Option<Duration>,
 }
 
 /// A step as it is configured.
@@ -261,7 +259,7 @@ impl Draft {
             opened: opened.wall,
             closed: self.closed,
             closing: self.closing,
-            notices: self.notices.iter().map(|heard| heard.told(frame.window)).collect(),
+            notices: self.notices.iter().map(|heard| heard.told()).collect(),
             deadline: self.planned.map(|planned| planned.deadline),
             end: self.planned.map(|planned| planned.end_wall),
             last_report_by: self.planned.map_or(opened.wall, |planned| planned.deadline),
@@ -424,13 +422,13 @@ impl Draft {
 }
 
 impl Heard {
-    fn told(&self, window: Option<Duration>) -> NoticeReport {
+    fn told(&self) -> NoticeReport {
         let stated = match self.notice.stated {
             Stated::At(at) => Some(at),
             Stated::In(_) | Stated::Unsaid => None,
         };
         // Only a time that counts from when the notice was given tells when that was.
-        let window = window.or(self.notice.usual_window).filter(|_| stated.is_some());
+        let window = self.notice.usual_window.filter(|_| stated.is_some());
         let detection_delay = match self.first.footing {
             Footing::Stated => window.map(|window| window.saturating_sub(self.first.window())),
             Footing::Assumed => None,

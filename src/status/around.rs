@@ -3,10 +3,12 @@
 use super::Reason;
 use crate::messages::Standing;
 use crate::model::{Now, StepName};
+use crate::report::Ledger;
 use crate::sources::Identity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is around the mind.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub struct Around {
     pub machine: Identity,
     /// What is known of each step's action and its runs.
     pub steps: BTreeMap<StepName, StepAround>,
+    /// What each step last took.
+    pub ledger: Arc<Ledger>,
     /// How the journal does.
     pub journal: Keeping,
     /// How it goes with each of those who are told.

@@ -1,3 +1,5 @@
+//! Reports of episodes that a simulator plays, and of one that is written down here.
+
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
 use super::*;
