@@ -20,6 +20,7 @@
 //! | [`sources`] | the ears: a trait, a table, one file a cloud |
 //! | [`actions`] | the hands: a trait, a table, one file a way to act |
 //! | [`journal`] | what a restart has to remember |
+//! | [`report`] | what is told of an episode afterwards, and of many |
 //! | [`emulators`] | metadata services that we play ourselves |
 //! | [`config`] | flags, variables and files → validated settings |
 //! | [`status`] | the face: status, HTTP, metrics, systemd |
@@ -36,5 +37,6 @@ pub mod decide;
 pub mod emulators;
 pub mod journal;
 pub mod model;
+pub mod report;
 pub mod sources;
 pub mod status;

@@ -14,11 +14,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sources", &["model"]),
     ("actions", &["model"]),
     ("journal", &["model"]),
+    ("report", &["model", "decide", "journal"]),
     ("emulators", &["model"]),
     ("config", &["model", "sources", "actions"]),
-    ("status", &["model", "decide", "sources", "actions", "journal", "config"]),
-    ("daemon", &["model", "decide", "sources", "actions", "journal", "config", "status"]),
-    ("cli", &["model", "decide", "sources", "actions", "journal", "config", "status", "daemon", "emulators"]),
+    ("status", &["model", "decide", "sources", "actions", "journal", "report", "config"]),
+    ("daemon", &["model", "decide", "sources", "actions", "journal", "report", "config", "status"]),
+    ("cli", &["model", "decide", "sources", "actions", "journal", "report", "config", "status", "daemon", "emulators"]),
     // It hands the tables of kinds to the configuration, and the rest to a command.
     ("main", &["sources", "actions", "config", "cli"]),
 ];

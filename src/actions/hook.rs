@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::unix::pipe;
 use tokio::runtime::Handle;
 
@@ -444,6 +444,13 @@ impl Action for Hook {
             if launcher.delegated.is_some() {
                 self.ahead.keep(launcher, step.as_str()).await;
             }
+        })
+    }
+
+    fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
+        Box::pin(async move {
+            let Some(proof) = &self.settings.proof else { return None };
+            proof.newest(self.settings.working_directory.as_deref(), before, limit).await
         })
     }
 

@@ -71,6 +71,13 @@ pub trait Action: Debug + Send + Sync {
     /// the machine's name may come later.
     fn keep_warm<'a>(&'a self, step: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()>;
 
+    /// When the newest of what its proof looks for was written, of what was written before this time where one is given.
+    /// It only looks, for `limit` at most, and tells nothing where it has no proof or cannot look.
+    fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
+        let _ = (before, limit);
+        Box::pin(std::future::ready(None))
+    }
+
     /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
     fn warmth(&self) -> serde_json::Value;
 

@@ -91,6 +91,25 @@ impl Proof {
         Ok(())
     }
 
+    /// When the newest path that matches `newer` was written, of those written before a time where one is given.
+    pub async fn newest(
+        &self,
+        directory: Option<&Path>,
+        before: Option<SystemTime>,
+        limit: Duration,
+    ) -> Option<SystemTime> {
+        let (pattern, directory) = (self.newer.clone()?, directory.map(Path::to_path_buf));
+        let given_up = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&given_up);
+        let looking = tokio::task::spawn_blocking(move || see(&pattern, directory.as_deref(), &flag));
+        let Ok(seen) = tokio::time::timeout(limit, looking).await else {
+            given_up.store(true, Ordering::Relaxed);
+            return None;
+        };
+        let written = seen.ok()?.paths.into_values().map(|state| state.modified);
+        written.filter(|written| before.is_none_or(|before| *written < before)).max()
+    }
+
     async fn keep_quiet(
         &self,
         pattern: &str,
@@ -249,6 +268,24 @@ mod tests {
         assert_eq!(hold().await, Ok(()));
         std::fs::write(place.path().join("x.tmp"), "").unwrap();
         assert!(hold().await.unwrap_err().ends_with("x.tmp is still there"));
+    }
+
+    #[tokio::test]
+    async fn the_newest_is_told_and_the_newest_before_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let (wanted, limit) = (proof("newer = '*/DONE'"), Duration::from_secs(20));
+        assert_eq!(wanted.newest(Some(place.path()), None, limit).await, None);
+        let now = SystemTime::now();
+        for (name, age) in [("one", 600), ("two", 60), ("three", 0)] {
+            std::fs::create_dir(place.path().join(name)).unwrap();
+            let file = std::fs::File::create(place.path().join(name).join("DONE")).unwrap();
+            file.set_modified(now - Duration::from_secs(age)).unwrap();
+        }
+        let ago = |seconds| Some(now - Duration::from_secs(seconds));
+        assert_eq!(wanted.newest(Some(place.path()), None, limit).await, ago(0));
+        assert_eq!(wanted.newest(Some(place.path()), ago(30), limit).await, ago(60));
+        assert_eq!(wanted.newest(Some(place.path()), ago(600), limit).await, None);
+        assert_eq!(proof("absent = '*.tmp'").newest(Some(place.path()), None, limit).await, None);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! [`Daemon::assemble`] builds everything around the mind and recovers it from the journal; [`Daemon::run`] is the
 //! loop. A rehearsal runs the very same loop, with other settings around it.
 
+pub mod chronicle;
 pub mod clock;
 pub mod executor;
 pub mod log_sink;
@@ -26,11 +27,13 @@ use crate::model::{
     BootId, Event, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Now, Order, Presence, Signal,
     SourceName, Spoken, Stated, Turn,
 };
+use crate::report::Report;
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity, Memory};
 use crate::status::Board;
 use crate::status::http::{Face, Serving};
 use crate::status::systemd::Systemd;
+use chronicle::Chronicle;
 use executor::{Executor, Hand};
 use log_sink::LogSink;
 use poller::{Poller, Recall};
@@ -128,6 +131,7 @@ pub struct Daemon {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     remainders: Remainders,
+    chronicle: Chronicle,
     welcome: narrate::Welcome,
     sight: sight::Sight,
     hourly: narrate::Hourly,
@@ -244,6 +248,7 @@ impl Daemon {
             Keeping::Nowhere(_) => None,
         };
         let (waiting, recalled) = waiting::Waiting::recall(state_directory, now.wall);
+        let chronicle = Chronicle::begin(chronicle::frame(&settings, rehearsal), &recovery.records);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
             watchdog,
@@ -268,6 +273,7 @@ impl Daemon {
             stop,
             tasks,
             remainders,
+            chronicle,
             welcome,
             sight: sight::Sight::default(),
             hourly: narrate::Hourly::default(),
@@ -285,6 +291,11 @@ impl Daemon {
     /// Where the status is posted.
     pub fn board(&self) -> Board {
         self.board.clone()
+    }
+
+    /// What is told of the open episode, kept current; after its end as it was then. Nothing before the first one.
+    pub fn reports(&self) -> watch::Receiver<Option<Arc<Report>>> {
+        self.chronicle.follow()
     }
 
     /// Listens to signals, as only the process's one daemon may.
@@ -382,6 +393,9 @@ impl Daemon {
         if is_ordering {
             // What was ordered goes first: a hook does not wait until it is told of and posted.
             self.executor.got_going(GOT_GOING).await;
+        }
+        if is_journaling {
+            self.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
         }
         if !events.is_empty() {
             self.waiting.keep(&self.watchdog, now).await;

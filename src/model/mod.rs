@@ -16,7 +16,9 @@ mod name;
 mod notice;
 mod plan;
 mod policy;
+mod seconds;
 mod sentence;
+mod text;
 mod time;
 
 pub use finding::{Finding, Weight};
@@ -29,5 +31,7 @@ pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
 pub use notice::{Deadline, Footing, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, Spent, Stated, Strength};
 pub use plan::{Plan, Slot};
 pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
+pub use seconds::Seconds;
 pub use sentence::Loudness;
+pub use text::clip;
 pub use time::{Moment, Now, Spoken, millis};

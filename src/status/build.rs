@@ -6,6 +6,7 @@ use super::{
     StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
 };
 use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Watchdog};
+pub(super) use crate::model::clip;
 use crate::model::{Fault, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated, StepName};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -299,17 +300,6 @@ fn reason(fault: &Fault) -> Reason {
     Reason::new(clip(&fault.word, NAME), clip(&fault.sentence, SENTENCE))
 }
 
-/// At most so many characters, and no control characters.
-pub(super) fn clip(text: &str, most: usize) -> String {
-    let mut clipped: String =
-        text.chars().take(most).map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect();
-    if text.chars().nth(most).is_some() {
-        clipped.pop();
-        clipped.push('…');
-    }
-    clipped
-}
-
 /// What a warm-up knows, or how much that is where it is too much to show.
 fn bounded_json(value: &serde_json::Value) -> serde_json::Value {
     let size = value.to_string().len();
@@ -322,13 +312,6 @@ fn bounded_json(value: &serde_json::Value) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_clipped_by_characters_and_made_printable() {
-        assert_eq!(clip("ééé", 3), "ééé");
-        assert_eq!(clip("éééé", 3), "éé…");
-        assert_eq!(clip("a\u{1b}[31m\nb", 20), "a\u{fffd}[31m\u{fffd}b");
-    }
 
     #[test]
     fn a_warm_up_that_tells_too_much_is_only_counted() {

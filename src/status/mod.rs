@@ -23,7 +23,8 @@ mod tally;
 pub use answers::Answers;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
-pub use date::{Ahead, Past, Seconds};
+pub use crate::model::Seconds;
+pub use date::{Ahead, Past};
 pub use schema::schema;
 pub use shape::{
     ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,

@@ -18,7 +18,7 @@ use rustix::process::{
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// How often is looked whether the process has ended.
@@ -318,6 +318,13 @@ impl Action for Signal {
 
     fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
+        Box::pin(async move {
+            let Some(proof) = &self.proof else { return None };
+            proof.newest(None, before, limit).await
+        })
     }
 
     fn warmth(&self) -> serde_json::Value {

@@ -1,0 +1,229 @@
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+use super::*;
+use crate::decide::simulator::{Telling, Told as Entry, random, run};
+use crate::journal::Record;
+use proptest::prelude::*;
+
+/// The records that a world leaves, episode by episode.
+fn episodes(seed: u64) -> Vec<Vec<Record>> {
+    let world = random::world(seed);
+    let mut episodes: Vec<Vec<Record>> = Vec::new();
+    for entry in run(&world, Telling::Story).entries {
+        let Entry::Event(event, now) = entry.what else { continue };
+        if matches!(*event, Event::EpisodeOpened { .. }) {
+            episodes.push(Vec::new());
+        }
+        if let (true, Some(records)) = (event.is_journaled(), episodes.last_mut()) {
+            records.push(Record { seq: records.len() as u64 + 1, now, event: *event });
+        }
+    }
+    episodes
+}
+
+fn frame(seed: u64) -> Frame {
+    let steps = random::world(seed).policy.steps.into_iter().map(|step| StepFrame {
+        name: step.name,
+        kind: "hook".to_owned(),
+        describe: "runs it".to_owned(),
+        needs: step.needs,
+    });
+    Frame { version: "1".to_owned(), steps: steps.collect(), ..Frame::default() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_report_of_any_beginning_of_any_episode_is_consistent_and_read_back(seed in any::<u64>()) {
+        let frame = frame(seed);
+        for records in episodes(seed) {
+            let mut was_closed = false;
+            for upto in 1..=records.len() {
+                let written = records[upto - 1].now.wall;
+                let report = Report::of(&records[..upto], &frame, written).unwrap();
+                let text = serde_json::to_string(&report).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<Report>(&text).unwrap(), &report);
+
+                prop_assert!(report.steps.len() >= frame.steps.len());
+                prop_assert!(report.verdict.ends_with('.'), "{}", report.verdict);
+                prop_assert!(!report.good || report.complete);
+                was_closed |= report.closed.is_some();
+                prop_assert_eq!(was_closed, report.closed.is_some(), "a closed episode stays closed");
+                let margins = report.steps.iter().filter(|step| step.outcome == Some(Outcome::Done));
+                prop_assert_eq!(report.margin, margins.filter_map(|step| step.margin).min());
+                for step in &report.steps {
+                    prop_assert!(step.attempts > 0 || step.began.is_none());
+                    prop_assert!(step.ended.is_none() || step.began.is_some());
+                    prop_assert_eq!(step.took.is_some(), step.ended.is_some());
+                    if step.outcome == Some(Outcome::Done) {
+                        prop_assert!(step.began.is_some() && step.had.is_some());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One that is nothing but a good story: heard 4 s late, two steps, one of them at its second attempt.
+const STORY: &[(u64, &str)] = &[
+    (1_000_000, r#"{"event":"episode-opened","id":"2026-01-01T00:16:40Z-3","generation":3,"boot":"b","wall":"2026-01-01T00:16:40Z"}"#),
+    (1_000_000, r#"{"event":"notice-appeared","notice":{"key":{"source":"aws","kind":"interruption","machine":"i-0abc"},"action":"terminate","stated":{"at":"2026-01-01T00:18:36Z"},"usual-window":{"secs":120,"nanos":0},"presence":"reported"},"deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"probe":"instance-action"}"#),
+    (1_000_000, r#"{"event":"deadline-set","deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"end":1111000}"#),
+    (1_000_000, r#"{"event":"step-due","step":"leave","round":"strong"}"#),
+    (1_000_000, r#"{"event":"step-due","step":"save","round":"strong"}"#),
+    (1_000_000, r#"{"event":"step-started","run":{"step":"leave","work":"act","attempt":1},"stop-by":1111000}"#),
+    (1_000_000, r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":1},"stop-by":1090000}"#),
+    (1_002_000, r#"{"event":"step-ended","run":{"step":"leave","work":"act","attempt":1},"ending":{"outcome":"done","detail":"out"}}"#),
+    (1_005_000, r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":1},"ending":{"outcome":"failed","detail":"exit status 1"}}"#),
+    (1_005_000, r#"{"event":"step-due","step":"save","round":"strong"}"#),
+    (1_005_000, r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":2},"stop-by":1095000}"#),
+    (1_050_500, r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","left-over":1}}"#),
+];
+
+fn story() -> Vec<Record> {
+    let beginning: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut records = Vec::new();
+    for (seq, (at, event)) in (1..).zip(STORY) {
+        let moment = Moment::from_millis(*at);
+        let wall = beginning + jiff::SignedDuration::from_millis(i64::try_from(*at).unwrap());
+        records.push(Record { seq, now: Now { moment, wall }, event: serde_json::from_str(event).unwrap() });
+    }
+    records
+}
+
+fn framed() -> Frame {
+    let step = |name, needs| StepFrame {
+        name: StepName::new(name),
+        kind: "hook".to_owned(),
+        describe: format!("runs {name}"),
+        needs: Duration::from_secs(needs),
+    };
+    let steps = vec![step("leave", 3), step("save", 45), step("never", 5)];
+    Frame { version: "0.1.0".to_owned(), steps, ..Frame::default() }
+}
+
+#[test]
+fn a_good_story_is_told_with_its_delay_and_margins() {
+    let records = story();
+    let report = Report::of(&records, &framed(), records.last().unwrap().now.wall).unwrap();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap(), @r#"
+    {
+      "schema": 1,
+      "complete": true,
+      "rehearsal": false,
+      "version": "0.1.0",
+      "written": "2026-01-01T00:17:30.5Z",
+      "machine": {
+        "id": "i-0abc",
+        "type": "",
+        "lifecycle": "",
+        "region": "",
+        "zone": ""
+      },
+      "booted": "2026-01-01T00:00:00Z",
+      "episode": "2026-01-01T00:16:40Z-3",
+      "generation": 3,
+      "opened": "2026-01-01T00:16:40Z",
+      "notices": [
+        {
+          "kind": "interruption",
+          "source": "aws",
+          "action": "terminate",
+          "stated": "2026-01-01T00:18:36Z",
+          "deadline": "2026-01-01T00:18:36Z",
+          "footing": "stated",
+          "heard": "2026-01-01T00:16:40Z",
+          "detection-delay": 4
+        }
+      ],
+      "deadline": "2026-01-01T00:18:36Z",
+      "end": "2026-01-01T00:18:31Z",
+      "last-report-by": "2026-01-01T00:18:36Z",
+      "steps": [
+        {
+          "name": "leave",
+          "kind": "hook",
+          "describe": "runs leave",
+          "attempts": 1,
+          "began": "2026-01-01T00:16:40Z",
+          "ended": "2026-01-01T00:16:42Z",
+          "took": 2,
+          "had": 111,
+          "margin": 109,
+          "outcome": "done",
+          "detail": "out",
+          "left-over": 0,
+          "needs": 3
+        },
+        {
+          "name": "save",
+          "kind": "hook",
+          "describe": "runs save",
+          "attempts": 2,
+          "began": "2026-01-01T00:16:40Z",
+          "ended": "2026-01-01T00:17:30.5Z",
+          "took": 50.5,
+          "had": 90,
+          "margin": 60.5,
+          "outcome": "done",
+          "detail": "exit status 0, proof holds",
+          "left-over": 1,
+          "needs": 45
+        },
+        {
+          "name": "never",
+          "kind": "hook",
+          "describe": "runs never",
+          "attempts": 0,
+          "detail": "",
+          "left-over": 0,
+          "needs": 5
+        }
+      ],
+      "margin": 60.5,
+      "good": true,
+      "verdict": "It fit: everything was done 50s after the notice was heard, 60s before the end."
+    }
+    "#);
+}
+
+#[test]
+fn until_the_last_outcome_the_end_is_not_known() {
+    let told = |upto: usize| {
+        let records = &story()[..upto];
+        let report = Report::of(records, &framed(), records[upto - 1].now.wall).unwrap();
+        (report.complete, report.good, report.verdict)
+    };
+    let lines: Vec<_> = [1, 5, 8, 9, 12].map(|upto| told(upto)).into_iter().map(|it| format!("{it:?}")).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    (false, false, "The end is not known yet: it has only just been heard.")
+    (false, false, "The end is not known yet: leave is due, save is due.")
+    (false, false, "The end is not known yet: save runs.")
+    (true, false, "Work or requests may be lost: save (failed).")
+    (true, true, "It fit: everything was done 50s after the notice was heard, 60s before the end.")
+    "#);
+}
+
+#[test]
+fn what_only_an_earlier_report_knows_is_taken_from_it() {
+    let records = story();
+    let mut first = Draft::default();
+    for record in &records {
+        first.note(&record.event, record.now);
+    }
+    let save = StepName::new("save");
+    first.printed(&save, &["saved".to_owned(), "a\u{1b}[2J".to_owned()]);
+    first.proven_before(&save, "2026-01-01T00:10:00Z".parse().unwrap());
+    let earlier = first.report(&framed(), Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(earlier.steps[1].output, ["saved", "a\u{fffd}[2J"]);
+
+    let mut second = Draft::default();
+    for record in &records {
+        second.note(&record.event, record.now);
+    }
+    second.recall(&Report { episode: EpisodeId::new("another"), ..earlier.clone() });
+    assert_ne!(second.report(&framed(), Timestamp::UNIX_EPOCH).unwrap(), earlier);
+    second.recall(&earlier);
+    assert_eq!(second.report(&framed(), Timestamp::UNIX_EPOCH).unwrap(), earlier);
+}
