@@ -2,7 +2,7 @@
 
 use spot_watchdog::actions::launch;
 use spot_watchdog::cli::args::{Cli, Command};
-use spot_watchdog::cli::{self, Exit, check, emulate, generate, notice, rehearse, run, status};
+use spot_watchdog::cli::{self, Exit, check, emulate, generate, notice, rehearse, report, run, status};
 use spot_watchdog::config::{self, Flags, Settings, Start, whereabouts};
 use spot_watchdog::{actions, sources};
 use std::process::{ExitCode, Termination};
@@ -23,6 +23,7 @@ fn dispatch(command: &Command) -> Exit {
         Command::Run(args) => configured(args.flags(), run::run),
         Command::Check(args) => configured(args.run.flags(), |settings| check::check(args, &settings)),
         Command::Rehearse(args) => rehearse::rehearse(args),
+        Command::Report(args) => report::report(args),
         Command::Emulate { cloud } => emulate::emulate(cloud),
         Command::Notice(args) => cli::end(notice::notice(args, &around())),
         Command::Status(args) => status::status(args, &around()),

@@ -42,6 +42,7 @@ impl Desk {
             .args(arguments)
             .current_dir(self.0.path())
             .env("TMPDIR", self.path("tmp"))
+            .env("SPOT_WATCHDOG_STATE_DIR", self.path("state"))
             .env("SPOT_WATCHDOG_POLL_INTERVAL", "200ms")
             // Nothing of this machine's own cloud is asked.
             .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
@@ -85,6 +86,17 @@ fn what_fits_is_timed_and_called_good() {
     let brief: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("brief.json")).unwrap()).unwrap();
     assert_eq!(brief["notice-kind"], "interruption");
     assert_eq!(desk.leftovers(), Vec::<PathBuf>::new());
+
+    // Where a real watch looks for it, with the report that is told apart from those of episodes.
+    let read = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    let measured = read(desk.path("state/measured.json"));
+    assert_eq!(measured["steps"]["save"]["from"], "rehearsal", "{measured}");
+    let kept: Vec<_> = fs::read_dir(desk.path("state/rehearsals")).unwrap().collect();
+    assert_eq!(kept.len(), 1);
+    let report = read(kept.into_iter().next().unwrap().unwrap().path());
+    assert_eq!((&report["rehearsal"], &report["good"]), (&true.into(), &true.into()), "{report}");
+    assert_eq!(report["steps"][0]["output"][0], "saving");
+    assert!(!desk.path("state/lock").exists(), "a daemon that runs there keeps its lock");
 }
 
 #[test]

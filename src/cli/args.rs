@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Saves the work and leaves the load balancer before a Spot machine is taken away
-#[derive(Clone, PartialEq, Eq, Debug, Parser)]
+#[derive(Clone, PartialEq, Debug, Parser)]
 #[command(
     name = "watchdog",
     version,
@@ -53,7 +53,7 @@ Exit codes:
   78  the configuration is wrong";
 
 /// What can be done.
-#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+#[derive(Clone, PartialEq, Debug, Subcommand)]
 pub enum Command {
     /// Watch this machine, and act when it is to be taken; what happens without a command
     Run(RunArgs),
@@ -61,6 +61,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Play an interruption against the real steps, time each of them, and give a verdict
     Rehearse(RehearseArgs),
+    /// What many episodes tell together: delays, margins, work saved and lost, and how often to save
+    Report(ReportArgs),
     /// Serve a metadata service for tests, scriptable and hostile
     Emulate {
         /// Whose.
@@ -120,6 +122,12 @@ pub struct RunArgs {
     /// Where the journal is kept [default: what systemd gives, else /var/lib/spot-watchdog or the user's own]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// A directory that a report of each episode is written to as well, on a disk that outlives the machine
+    #[arg(long, value_name = "DIR")]
+    pub report_to: Option<PathBuf>,
+    /// What the steps took elsewhere, as `watchdog rehearse --json` writes it, where nothing was measured here yet
+    #[arg(long, value_name = "FILE")]
+    pub measured_from: Option<PathBuf>,
 }
 
 impl StepArgs {
@@ -140,10 +148,13 @@ impl StepArgs {
 impl RunArgs {
     /// As the configuration reads them.
     pub fn flags(&self) -> Flags {
+        let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         Flags {
             listen: self.listen.clone(),
             poll_interval: self.poll_interval.clone(),
-            state_dir: self.state_dir.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            state_dir: text(&self.state_dir),
+            report_to: text(&self.report_to),
+            measured_from: text(&self.measured_from),
             ..self.steps.flags()
         }
     }
@@ -192,6 +203,40 @@ pub struct RehearseArgs {
     /// Write the result to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// What is told of many episodes.
+#[derive(Clone, PartialEq, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchdog report /mnt/fsx/spot-reports
+  watchdog report /var/lib/spot-watchdog/reports --gpus 8 --price 2.50
+  aws s3 sync s3://bucket/reports reports && watchdog report reports --json
+
+Files that are no reports, cut short or of another version are named and not counted. Rehearsals
+are counted apart.")]
+pub struct ReportArgs {
+    /// Files that `report-to` wrote, or folders of them
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// The GPUs of one machine
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = parse_amount)]
+    pub gpus: f64,
+    /// What one GPU costs in an hour
+    #[arg(long, value_name = "AMOUNT", value_parser = parse_amount)]
+    pub price: Option<f64>,
+    /// The currency of that
+    #[arg(long, value_name = "NAME", default_value = "USD")]
+    pub currency: String,
+    /// For how long all machines ran together, those without an interruption too
+    #[arg(long, value_name = "HOURS", value_parser = parse_amount)]
+    pub machine_hours: Option<f64>,
+    /// What a checkpoint takes [default: the middle of what steps with a proof took]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub checkpoint: Option<Duration>,
+    /// Print it as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Whose metadata service is played.
@@ -248,6 +293,11 @@ pub struct EmulateAwsArgs {
     /// Print the variables that make SDKs ask this service, and exit
     #[arg(long)]
     pub print_env: bool,
+}
+
+fn parse_amount(text: &str) -> Result<f64, String> {
+    let amount = text.parse::<f64>().ok().filter(|amount| (0.0..=1e9).contains(amount));
+    amount.ok_or_else(|| "write a number from 0 to a thousand million, with a point".to_owned())
 }
 
 fn parse_time(text: &str) -> Result<StatedTime, String> {

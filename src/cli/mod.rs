@@ -8,6 +8,7 @@ pub mod generate;
 mod log;
 pub mod notice;
 pub mod rehearse;
+pub mod report;
 pub mod run;
 pub mod status;
 

@@ -42,6 +42,8 @@ pub(super) const POLL_INTERVAL: Key = key("poll-interval", Shape::Span);
 pub(super) const METADATA_ENDPOINT: Key = key("metadata-endpoint", Shape::Text);
 pub(super) const STATE_DIR: Key = key("state-dir", Shape::Text);
 pub(super) const EPISODES_KEPT: Key = key("episodes-kept", Shape::Count(1));
+pub(super) const REPORT_TO: Key = key("report-to", Shape::Text);
+pub(super) const MEASURED_FROM: Key = key("measured-from", Shape::Text);
 pub(super) const LOG_FORMAT: Key = key("log-format", Shape::Word(&["text", "json"]));
 pub(super) const RESERVE: Key = key("reserve", Shape::Span);
 pub(super) const LEAST_WINDOW: Key = key("least-window", Shape::Span);
@@ -58,6 +60,8 @@ pub(super) const TOP: &[Key] = &[
     METADATA_ENDPOINT,
     STATE_DIR,
     EPISODES_KEPT,
+    REPORT_TO,
+    MEASURED_FROM,
     LOG_FORMAT,
     RESERVE,
     LEAST_WINDOW,

@@ -122,6 +122,8 @@ pub fn load(
         allowed_hosts: pick(&layers, &keys::ALLOWED_HOSTS, value::hosts, &mut wrongs),
         state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut wrongs),
         episodes_kept: pick(&layers, &keys::EPISODES_KEPT, value::count(1, MOST_EPISODES), &mut wrongs),
+        report_to: pick_if_any(&layers, &keys::REPORT_TO, value::absolute, &mut wrongs),
+        measured_from: pick_if_any(&layers, &keys::MEASURED_FROM, value::absolute, &mut wrongs),
         log_format: pick(
             &layers,
             &keys::LOG_FORMAT,

@@ -27,6 +27,10 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// How many past episodes are kept, at least one.
     pub episodes_kept: u32,
+    /// Where a report of each episode is written too, if that was named; absolute.
+    pub report_to: Option<PathBuf>,
+    /// The file that says what steps took elsewhere, if one was named; absolute.
+    pub measured_from: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The metadata service that was named for all sources, without a slash at its end.

@@ -29,6 +29,10 @@ pub struct Flags {
     pub poll_interval: Option<String>,
     /// `--state-dir`
     pub state_dir: Option<String>,
+    /// `--report-to`
+    pub report_to: Option<String>,
+    /// `--measured-from`
+    pub measured_from: Option<String>,
     /// `--metadata-endpoint`
     pub metadata_endpoint: Option<String>,
     /// `--log-format`
@@ -84,6 +88,8 @@ impl Start {
             (keys::CONFIG, &flags.config),
             (keys::POLL_INTERVAL, &flags.poll_interval),
             (keys::STATE_DIR, &flags.state_dir),
+            (keys::REPORT_TO, &flags.report_to),
+            (keys::MEASURED_FROM, &flags.measured_from),
             (keys::METADATA_ENDPOINT, &flags.metadata_endpoint),
             (keys::LOG_FORMAT, &flags.log_format),
         ];
@@ -145,7 +151,11 @@ impl Start {
 
     /// A path from a flag or a variable is meant from where we were called.
     fn grounded(&self, key: &str, text: &str) -> String {
-        let relative = key == keys::STATE_DIR.name && !text.is_empty();
-        if relative { self.directory.join(text).to_string_lossy().into_owned() } else { text.to_owned() }
+        let is_path = [keys::STATE_DIR, keys::REPORT_TO, keys::MEASURED_FROM].iter().any(|path| path.name == key);
+        if is_path && !text.is_empty() {
+            self.directory.join(text).to_string_lossy().into_owned()
+        } else {
+            text.to_owned()
+        }
     }
 }

@@ -40,7 +40,6 @@ pub fn frame(settings: &Settings, rehearsal: Rehearsal) -> Frame {
                 needs: needs(&step.name).unwrap_or_default(),
             })
             .collect(),
-        window: None,
     }
 }
 
@@ -104,12 +103,15 @@ impl Chronicle {
         Self { page, looks, _looker: looker }
     }
 
-    /// Takes in what an earlier report of the open episode knows and the journal does not.
-    pub fn recall(&self, earlier: &Report) {
-        self.page.change(Timestamp::now(), |draft, _| {
-            draft.recall(earlier);
-            Stirred::Yes
-        });
+    /// What takes in what an earlier report of the open episode knows and the journal does not.
+    pub fn recaller(&self) -> impl Fn(&Report) + Send + use<> {
+        let page = Arc::clone(&self.page);
+        move |earlier| {
+            page.change(Timestamp::now(), |draft, _| {
+                draft.recall(earlier);
+                Stirred::Yes
+            });
+        }
     }
 
     /// Takes in the facts of a turn, after its orders were carried out.

@@ -5,8 +5,10 @@
 
 pub mod chronicle;
 pub mod clock;
+mod delivery;
 pub mod executor;
 pub mod log_sink;
+mod measuring;
 mod narrate;
 pub mod notice_file;
 pub mod poller;
@@ -17,6 +19,8 @@ pub mod signals;
 pub mod socket;
 pub mod state_dir;
 mod waiting;
+
+pub use delivery::REHEARSALS;
 
 use crate::actions::launch::Launcher;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
@@ -132,6 +136,8 @@ pub struct Daemon {
     tasks: JoinSet<()>,
     remainders: Remainders,
     chronicle: Chronicle,
+    /// Who write its reports down.
+    carriers: JoinSet<()>,
     welcome: narrate::Welcome,
     sight: sight::Sight,
     hourly: narrate::Hourly,
@@ -218,7 +224,8 @@ impl Daemon {
         executor.keep_warm();
         let remainders = executor.remainders();
 
-        let posting = Posting::new(&settings, now, log);
+        let (ledger_in, ledger) = watch::channel(Arc::default());
+        let posting = Posting::new(&settings, now, ledger, log);
         let board = Board::new(posting.status(&watchdog, &executor, &journal, &identity.borrow(), now), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
@@ -248,7 +255,17 @@ impl Daemon {
             Keeping::Nowhere(_) => None,
         };
         let (waiting, recalled) = waiting::Waiting::recall(state_directory, now.wall);
-        let chronicle = Chronicle::begin(chronicle::frame(&settings, rehearsal), &recovery.records);
+        let frame = chronicle::frame(&settings, rehearsal);
+        let chronicle = Chronicle::begin(frame.clone(), &recovery.records);
+        let measured = measuring::places(state_directory, settings.measured_from.clone());
+        let destinations = delivery::Destinations {
+            state_directory: state_directory.map(std::path::Path::to_path_buf),
+            report_to: settings.report_to.clone(),
+            kept: settings.episodes_kept as usize,
+        };
+        let (mut carriers, bookcase) = delivery::begin(destinations, &chronicle, frame, &stop);
+        carriers.spawn(measuring::keep(measured, chronicle.follow(), ledger_in, stop.clone()));
+        board.show(bookcase);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
             watchdog,
@@ -274,6 +291,7 @@ impl Daemon {
             tasks,
             remainders,
             chronicle,
+            carriers,
             welcome,
             sight: sight::Sight::default(),
             hourly: narrate::Hourly::default(),
@@ -414,8 +432,8 @@ impl Daemon {
         let status_url = status_url(&self.listen, &bound);
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
         self.alarm.set(alarm_of(&self.watchdog));
-        self.welcome.say(&self.watchdog, &identity, &bound);
         let status = self.posting.status(&self.watchdog, &self.executor, &self.journal, &identity, now);
+        self.welcome.say(&self.watchdog, &identity, status.fit.as_ref(), &bound);
         self.systemd.status(&status);
         self.systemd.keep_alive();
         if self.watchdog.exit() != crate::decide::Exit::No {
@@ -445,6 +463,8 @@ impl Daemon {
         }
         self.stop.cancel();
         self.journal.settle(LAST_SYNC).await;
+        let carriers = std::mem::take(&mut self.carriers);
+        let _ = tokio::time::timeout(LAST_SYNC, carriers.join_all()).await;
         tracing::info!("ended");
     }
 }

@@ -6,6 +6,7 @@ use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::Recovery;
 use crate::model::{EpisodeId, Event, Loudness, Moment, Now, Spoken};
+use crate::report::Fit;
 use crate::sources::{Ear, Identity, Lifecycle};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -190,7 +191,13 @@ impl Welcome {
     }
 
     /// Says it once, as soon as the machine is known, or cannot be; then where the status is served.
-    pub(super) fn say(&mut self, watchdog: &Watchdog, identity: &Identity, bound: &[Option<SocketAddr>]) {
+    pub(super) fn say(
+        &mut self,
+        watchdog: &Watchdog,
+        identity: &Identity,
+        fit: Option<&Fit>,
+        bound: &[Option<SocketAddr>],
+    ) {
         let known = identity.lifecycle != Lifecycle::Unknown && !identity.instance_type.is_empty();
         let fault = watchdog.ears().probes.values().find_map(|heard| heard.fault.as_ref());
         if self.said || !(known || fault.is_some() || self.began.elapsed() >= PATIENCE) {
@@ -209,8 +216,12 @@ impl Welcome {
             }
         };
         let line = format!("watching {machine} through {}; {}; {verdict}", self.through.join(" and "), self.steps);
+        let short = fit.filter(|fit| !fit.fits);
         match (fault, identity.lifecycle) {
             (Some(fault), _) if !known => tracing::warn!("{line}; but {fault}"),
+            (_, Lifecycle::Spot | Lifecycle::Other | Lifecycle::Unknown) if short.is_some() => {
+                tracing::warn!("{line}; but {}", short.map_or("", |short| &short.sentence));
+            }
             (_, Lifecycle::OnDemand) => tracing::warn!("{line}"),
             (_, Lifecycle::Spot | Lifecycle::Other | Lifecycle::Unknown) => tracing::info!("{line}"),
         }

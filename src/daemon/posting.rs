@@ -6,29 +6,38 @@ use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::{self, Journal};
 use crate::model::{Histogram, Now, StepName};
+use crate::report::Ledger;
 use crate::sources::Identity;
 use crate::status::metrics::Figures;
 use crate::status::{Around, Durability, Keeping, Reason, Status, StepAround};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What does not change between two posts, and what is counted.
 #[derive(Debug)]
 pub(super) struct Posting {
     started: Now,
     kinds: BTreeMap<StepName, (String, String)>,
+    ledger: watch::Receiver<Arc<Ledger>>,
     log: Option<LogSink>,
     lateness: Histogram,
 }
 
 impl Posting {
-    pub(super) fn new(settings: &Settings, started: Now, log: Option<LogSink>) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        started: Now,
+        ledger: watch::Receiver<Arc<Ledger>>,
+        log: Option<LogSink>,
+    ) -> Self {
         let kinds = settings
             .steps
             .iter()
             .map(|step| (step.name.clone(), (step.kind.to_owned(), step.action.describe())))
             .collect();
-        Self { started, kinds, log, lateness: Histogram::default() }
+        Self { started, kinds, ledger, log, lateness: Histogram::default() }
     }
 
     /// Takes in how much later than it was due a turn came.
@@ -50,6 +59,7 @@ impl Posting {
             started: self.started,
             machine: identity.clone(),
             steps: self.steps(executor),
+            ledger: Arc::clone(&self.ledger.borrow()),
             journal: keeping(journal.state()),
             trouble: self.log.as_ref().and_then(|log| trouble(log.reader())).into_iter().collect(),
         };

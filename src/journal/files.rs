@@ -141,6 +141,14 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     (None, recovery)
 }
 
+/// The good records of the newest files, newest first.
+pub(super) fn past(directory: &Path, most: usize, pass_over: impl Fn(&str) -> bool) -> Vec<Vec<Record>> {
+    let names = list(directory, SUFFIX).unwrap_or_default();
+    let named = names.iter().rev().take(most).filter(|name| !pass_over(name.strip_suffix(SUFFIX).unwrap_or(name)));
+    let texts = named.filter_map(|name| read(&directory.join(name)).ok());
+    texts.map(|(_, text, _)| decode_all(&text).records).filter(|records| !records.is_empty()).collect()
+}
+
 /// Removes the oldest episodes beyond the newest `kept`, never `current`. A failure is left to the next time.
 pub(super) fn prune(directory: &Path, current: &str, kept: usize) {
     let Ok(names) = list(directory, SUFFIX) else { return };

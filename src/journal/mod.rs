@@ -278,6 +278,12 @@ impl Drop for Journal {
     }
 }
 
+/// The records of past episodes in a state directory, newest first, of at most so many files; those whose episode is to
+/// be passed over are not read. It waits for a disk, and changes nothing. What cannot be read is left out.
+pub fn past(state_directory: &Path, most: usize, pass_over: impl Fn(&str) -> bool) -> Vec<Vec<Record>> {
+    files::past(&state_directory.join("episodes"), most, pass_over)
+}
+
 async fn wait(desk: &Desk, target: u64, until: Instant) -> Durability {
     let mut progress = desk.progress();
     let settled = progress.wait_for(|progress| progress.tried >= target);

@@ -34,8 +34,6 @@ pub struct Frame {
     pub machine: Machine,
     /// The steps of the configuration, in declared order.
     pub steps: Vec<StepFrame>,
-    /// The window that notices are given with, where that is known better than by their source's usual one.
-    pub window: Option<Duration>,
 }
 
 /// A step as it is configured.
@@ -138,8 +136,7 @@ impl Draft {
             }
             Event::NoticeWithdrawn { key } => self.withdraw(key, now),
             Event::DeadlineSet { deadline, end } => {
-                let planned =
-                    Planned { deadline: now.wall_at(deadline.at), end: *end, end_wall: now.wall_at(*end) };
+                let planned = Planned { deadline: now.wall_at(deadline.at), end: *end, end_wall: now.wall_at(*end) };
                 self.planned = Some(planned);
             }
             Event::StepDue { step, round } => self.due(step, *round),
@@ -234,7 +231,8 @@ impl Draft {
     pub fn report(&self, frame: &Frame, written: Timestamp) -> Option<Report> {
         let opened = self.opened.as_ref()?;
         let steps = self.steps(frame);
-        let margin = steps.iter().filter(|step| step.outcome == Some(Outcome::Done)).filter_map(|step| step.margin).min();
+        let margin =
+            steps.iter().filter(|step| step.outcome == Some(Outcome::Done)).filter_map(|step| step.margin).min();
         let complete = self.planned.is_some() && self.ahead.is_empty();
         let good = complete && self.steps.values().all(Told::is_well);
         let mut machine = frame.machine.clone();
@@ -261,7 +259,7 @@ impl Draft {
             opened: opened.wall,
             closed: self.closed,
             closing: self.closing,
-            notices: self.notices.iter().map(|heard| heard.told(frame.window)).collect(),
+            notices: self.notices.iter().map(|heard| heard.told()).collect(),
             deadline: self.planned.map(|planned| planned.deadline),
             end: self.planned.map(|planned| planned.end_wall),
             last_report_by: self.planned.map_or(opened.wall, |planned| planned.deadline),
@@ -397,7 +395,11 @@ impl Draft {
                 .filter(|step| self.steps.get(&StepName::new(&step.name)).is_some_and(|told| !told.is_well()))
                 .map(|step| format!("{} ({})", step.name, step.outcome.map_or("never ended", Outcome::word)))
                 .collect();
-            let lost = if withdrawn { "The notice was withdrawn, but this was not done" } else { "Work or requests may be lost" };
+            let lost = if withdrawn {
+                "The notice was withdrawn, but this was not done"
+            } else {
+                "Work or requests may be lost"
+            };
             return format!("{lost}: {}.", failed.join(", "));
         }
         if withdrawn {
@@ -420,13 +422,13 @@ impl Draft {
 }
 
 impl Heard {
-    fn told(&self, window: Option<Duration>) -> NoticeReport {
+    fn told(&self) -> NoticeReport {
         let stated = match self.notice.stated {
             Stated::At(at) => Some(at),
             Stated::In(_) | Stated::Unsaid => None,
         };
         // Only a time that counts from when the notice was given tells when that was.
-        let window = window.or(self.notice.usual_window).filter(|_| stated.is_some());
+        let window = self.notice.usual_window.filter(|_| stated.is_some());
         let detection_delay = match self.first.footing {
             Footing::Stated => window.map(|window| window.saturating_sub(self.first.window())),
             Footing::Assumed => None,

@@ -2,10 +2,12 @@
 
 use super::Reason;
 use crate::model::{Now, StepName};
+use crate::report::Ledger;
 use crate::sources::Identity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is around the mind.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Around {
     pub machine: Identity,
     /// What is known of each step's action and its runs.
     pub steps: BTreeMap<StepName, StepAround>,
+    /// What each step last took.
+    pub ledger: Arc<Ledger>,
     /// How the journal does.
     pub journal: Keeping,
     /// Further reasons not to be well: a late loop for instance. Blindness, the journal and missing beats are seen

@@ -4,8 +4,10 @@ use super::metrics::{Figures, Format, Scrape};
 use super::tally::Tally;
 use super::{Answers, ClosedEpisode, ClosedStep, LastRun, Past, Reason, Seconds, Status, build};
 use crate::model::{Closing, Ending, Event, Now, Outcome, Run, Work};
+use crate::report::Report;
+use crate::report::bookcase::{Bookcase, Hangs};
 use jiff::SignedDuration;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +24,7 @@ pub struct Board {
     posted: Arc<watch::Sender<Posted>>,
     ledger: Arc<Mutex<Ledger>>,
     answers: Answers,
+    bookcase: Arc<OnceLock<Bookcase>>,
 }
 
 /// A status, and when it was true.
@@ -51,7 +54,12 @@ impl Board {
         let ledger =
             Ledger { timeless: first.timeless(), tally: Tally::default(), figures: Figures::default(), beat: at };
         let (posted, _) = watch::channel(Posted { status: Arc::new(first), now, at });
-        Self { posted: Arc::new(posted), ledger: Arc::new(Mutex::new(ledger)), answers: Answers::default() }
+        Self {
+            posted: Arc::new(posted),
+            ledger: Arc::new(Mutex::new(ledger)),
+            answers: Answers::default(),
+            bookcase: Arc::default(),
+        }
     }
 
     /// Posts what is true now, after these facts. The revision grows where it differs in more than what merely passes
@@ -141,6 +149,31 @@ impl Board {
             reasons.push(Reason::new("loop-late", sentence));
         }
         reasons
+    }
+
+    /// What is worth knowing though all is well: no restart and no replacement would mend it, so `/healthz` stays at 200.
+    pub fn warnings(&self) -> Vec<Reason> {
+        let short = self.posted.borrow().status.fit.clone().filter(|fit| !fit.fits);
+        short
+            .map(|fit| Reason::new("would-not-fit", format!("{}: the plan no longer fits a notice", fit.sentence)))
+            .into_iter()
+            .collect()
+    }
+
+    /// Shows what stands in this bookcase from now on; the first one stays.
+    pub fn show(&self, bookcase: Bookcase) {
+        let _ = self.bookcase.set(bookcase);
+    }
+
+    /// What is told of the newest episodes and rehearsals, newest first.
+    ///
+    /// # Errors
+    /// Where the disk that they are kept on hangs.
+    pub async fn episodes(&self) -> Result<Vec<Report>, Hangs> {
+        match self.bookcase.get() {
+            Some(bookcase) => bookcase.episodes().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// All metrics, written as asked.

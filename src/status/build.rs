@@ -7,7 +7,10 @@ use super::{
 };
 use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Watchdog};
 pub(super) use crate::model::clip;
-use crate::model::{Fault, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated, StepName};
+use crate::model::{
+    Fault, Listening, Moment, Notice, NoticeKey, NoticeKind, Now, ProbeName, Rank, SourceName, Stated, StepName,
+};
+use crate::report::Fit;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -48,6 +51,7 @@ impl Status {
             steps: steps(watchdog, around, now),
             plan: plan(watchdog, now),
             last_episode: None,
+            fit: fit(watchdog, around),
             health: health(watchdog, around, now),
             durability: around.journal.durability,
         }
@@ -226,6 +230,7 @@ fn step_status(
         since: running.map(|running| Past::new(running.since, now)),
         stop_by: running.map(|running| Ahead::new(watchdog.stop_by(running, now.moment), now)),
         last: state.and_then(|state| state.last.as_ref()).map(|last| last_run(last, now)),
+        measured: around.ledger.of(name).copied(),
         output: action.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
         warmth: bounded_json(&action.warmth),
     }
@@ -276,6 +281,15 @@ fn plan(watchdog: &Watchdog, now: Now) -> PlanStatus {
             })
             .collect(),
     }
+}
+
+/// Whether the usual interruption would leave enough, where as much of it passes unheard as may.
+fn fit(watchdog: &Watchdog, around: &Around) -> Option<Fit> {
+    let policy = watchdog.policy();
+    let unheard = policy.sources.iter().map(|listening| listening.interval).max().unwrap_or_default();
+    let heard_with = USUAL_WINDOW.saturating_sub(unheard).max(policy.least_window);
+    let fit = Fit::of(watchdog, NoticeKind::Interruption, heard_with, &around.ledger)?;
+    Some(Fit { sentence: clip(&fit.sentence, SENTENCE), ..fit })
 }
 
 fn health(watchdog: &Watchdog, around: &Around, now: Now) -> Vec<Reason> {

@@ -20,10 +20,10 @@ mod shape;
 pub mod systemd;
 mod tally;
 
+pub use crate::model::Seconds;
 pub use answers::Answers;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
-pub use crate::model::Seconds;
 pub use date::{Ahead, Past};
 pub use schema::schema;
 pub use shape::{

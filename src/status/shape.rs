@@ -2,6 +2,7 @@
 
 use super::{Ahead, Durability, Past, Seconds, schema};
 use crate::model::{Closing, EpisodeId, Footing, IgnoredBecause, NoticeAction, NoticeKind, Outcome, Rank, Strength};
+use crate::report::{Fit, Measured};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct Status {
     /// The newest episode that closed in this run of the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_episode: Option<ClosedEpisode>,
+    /// Whether what the steps were measured to take fits into a notice; absent where nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// What is not as it should be: what `/healthz` answers. Empty is well.
     pub health: Vec<Reason>,
     /// Whether what happens now would be remembered over a crash.
@@ -264,6 +268,9 @@ pub struct StepStatus {
     /// How it last ended in this episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastRun>,
+    /// What it last took, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// The last lines that it printed, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,

@@ -11,6 +11,7 @@ mod life;
 mod metadata;
 mod notices;
 mod places;
+mod reports;
 #[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]
 #[path = "../support/daemon.rs"]
 mod stand;

@@ -157,6 +157,7 @@ fn around() -> Around {
             ..Identity::default()
         },
         steps: BTreeMap::from([(StepName::new("checkpoint"), hook)]),
+        ledger: std::sync::Arc::default(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
         trouble: Vec::new(),
     }

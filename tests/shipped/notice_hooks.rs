@@ -169,3 +169,48 @@ fn an_upload_says_what_is_missing() {
         .contains("the aws command is not on PATH")
     );
 }
+
+/// Uploads a report with `aws` doing this, and says what came of it.
+fn upload_report(aws: &str, report: Option<&str>, seconds_left: u32) -> (Output, Vec<String>) {
+    let bucket = Bucket::new(aws);
+    let here = bucket.directory.path();
+    if let Some(report) = report {
+        fs::write(here.join("i-0abc-2026-01-01T00:00:00Z-1.json"), report).unwrap();
+    }
+    let output = Command::new(root().join("config/hooks/upload_report.sh"))
+        .env("PATH", format!("{}:{}", here.join("bin").display(), std::env::var("PATH").unwrap()))
+        .env("REPORT_DIR", here)
+        .env("S3_URI", "s3://bucket/reports/")
+        .env("SPOT_INSTANCE_ID", "i-0abc")
+        .env("SPOT_EPISODE", "2026-01-01T00:00:00Z-1")
+        .env("SPOT_STEP", "tell")
+        .env("SPOT_SECONDS_LEFT", seconds_left.to_string())
+        .output()
+        .unwrap();
+    let asked = bucket.asked();
+    (output, asked)
+}
+
+#[test]
+fn the_report_is_uploaded_and_what_hinders_that_is_said() {
+    let report =
+        Some(r#"{"steps":[{"name":"save","attempts":1,"began":"x"},{"name":"tell","attempts":1,"began":"x"}]}"#);
+    let (output, asked) = upload_report("exit 0", report, 30);
+    assert!(output.status.success(), "{}", text(&output));
+    let name = "i-0abc-2026-01-01T00:00:00Z-1.json";
+    assert_eq!(asked, [format!("s3 cp --only-show-errors HERE/{name} s3://bucket/reports/{name}")]);
+
+    // It is uploaded too where it does not come to tell of this step.
+    let behind = Some(r#"{"steps":[{"name":"save","attempts":1,"began":"x"},{"name":"tell","attempts":0}]}"#);
+    assert!(upload_report("exit 0", behind, 30).0.status.success());
+    for (aws, report, seconds_left, words) in [
+        ("exit 1", report, 30, "exit status 1"),
+        ("sleep 60", report, 6, "not done within 1 s"),
+        ("exit 0", report, 4, "the time is over"),
+        ("exit 0", None, 30, "is REPORT_DIR what report-to says?"),
+    ] {
+        let (output, _) = upload_report(aws, report, seconds_left);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(words), "{}", text(&output));
+    }
+}

@@ -6,6 +6,7 @@ use crate::cli::ask::Asker;
 use crate::config::{Expose, Settings};
 use crate::daemon::{notice_file, state_dir};
 use crate::model::{Finding, Weight};
+use crate::report::{Ledger, ledger};
 use rustix::fs::{Access, access, statvfs};
 use std::fs;
 use std::io;
@@ -22,15 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 const STATE: &str = "state directory";
 const NOTICE: &str = "notice file";
+const REPORTS: &str = "report-to";
 const ENDPOINT: &str = "endpoint";
 
 /// Looks at the state directory and the notice file, within `limit`.
 pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> {
-    let named = settings.state_dir.clone();
+    let (named, report_to) = (settings.state_dir.clone(), settings.report_to.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let place = state_dir::choose(named.as_deref(), state_dir::User::current(), |name| std::env::var_os(name));
         let mut found = vec![state(place.as_deref(), named.is_some())];
         found.extend(full(place.as_deref()));
+        found.extend(report_to.as_deref().map(reports));
         found.push(notice(&notice_file::path(&place.unwrap_or_else(std::env::temp_dir))));
         found
     });
@@ -38,6 +41,40 @@ pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> 
         Ok(Ok(found)) => found,
         Ok(Err(_)) | Err(_) => {
             vec![Finding::new(Weight::Error, STATE, "could not be looked at in time (does its mount answer?)")]
+        }
+    }
+}
+
+/// What the steps were measured to take, as a daemon would know it, and what is wrong with where that comes from.
+pub(super) async fn measured(settings: &Settings, limit: Duration) -> (Ledger, Vec<Finding>) {
+    let (named, carried_in) = (settings.state_dir.clone(), settings.measured_from.clone());
+    let looking = tokio::task::spawn_blocking(move || {
+        let place = state_dir::choose(named.as_deref(), state_dir::User::current(), |name| std::env::var_os(name));
+        let own = place.map(|place| Ledger::read(&ledger::in_directory(&place))).unwrap_or_default();
+        match carried_in.as_deref().map(Ledger::carried_in) {
+            None => (own, Vec::new()),
+            Some(Ok(carried_in)) => (own.or(&carried_in), Vec::new()),
+            Some(Err(sentence)) => (own, vec![Finding::new(Weight::Warning, "measured-from", sentence)]),
+        }
+    });
+    match tokio::time::timeout(limit, looking).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) | Err(_) => {
+            let sentence = "what was measured could not be looked at in time (does its mount answer?)";
+            (Ledger::default(), vec![Finding::new(Weight::Warning, "measured-from", sentence)])
+        }
+    }
+}
+
+/// Whether reports can be written to where `report-to` says.
+fn reports(directory: &Path) -> Finding {
+    let shown = directory.display();
+    match usable(directory) {
+        Ok(Standing::There) => Finding::new(Weight::Good, REPORTS, format!("{shown} can be written")),
+        Ok(Standing::ToBeMade) => Finding::new(Weight::Good, REPORTS, format!("{shown} can be made")),
+        Err(why) => {
+            let sentence = format!("{why}, so no report of an episode would be written there");
+            Finding::new(Weight::Warning, REPORTS, sentence)
         }
     }
 }

@@ -47,10 +47,11 @@ pub fn check(args: &CheckArgs, settings: &Settings) -> Exit {
 
 async fn findings(settings: &Settings) -> Vec<Finding> {
     let waiting = Waiting::show();
-    let (looks, files, endpoint) = tokio::join!(
+    let (looks, files, endpoint, (ledger, carried)) = tokio::join!(
         join_all(settings.sources.iter().map(|source| waiting.during(source.kind, source_seen(source)))),
         waiting.during("files", ground::files(settings, LIMIT)),
         waiting.during("addresses", ground::endpoint(settings)),
+        waiting.during("what was measured", ground::measured(settings, LIMIT)),
     );
     // Steps are looked at as the machine that the sources know, as they would be done.
     let place = place(settings, &looks);
@@ -61,7 +62,8 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     let mut all = vec![configuration(settings)];
     all.extend(looks.into_iter().flat_map(|look| look.findings));
     all.extend(steps.into_iter().flatten());
-    all.extend(time::findings(&settings.policy));
+    all.extend(time::findings(&settings.policy, &ledger));
+    all.extend(carried);
     all.extend(files);
     all.extend(endpoint);
     all.extend(settings.warnings.iter().cloned());

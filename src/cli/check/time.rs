@@ -3,6 +3,7 @@
 
 use crate::decide::Watchdog;
 use crate::model::{Finding, Moment, NoticeKind, Policy, Spoken, Step, StepName, Weight, millis};
+use crate::report::{Fit, Ledger};
 use crate::status::USUAL_WINDOW;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,12 +15,13 @@ const SUBJECT: &str = "plan";
 const TRIFLE: Duration = Duration::from_millis(50);
 
 /// What the plan would be for each kind of notice that a step is for.
-pub(super) fn findings(policy: &Policy) -> Vec<Finding> {
+pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
     if policy.steps.is_empty() {
         return Vec::new();
     }
     let watchdog = Watchdog::new(policy.clone());
     let mut found: Vec<Finding> = cases(policy).iter().filter_map(|case| weigh(&watchdog, case)).collect();
+    found.extend(cases(policy).iter().filter_map(|case| measured(&watchdog, case, ledger)));
     let usable = usable(policy, &cases(policy)[0]);
     for step in &policy.steps {
         if let Some(timeout) = step.timeout.filter(|timeout| *timeout > usable) {
@@ -138,6 +140,24 @@ fn weigh(watchdog: &Watchdog, case: &Case) -> Option<Finding> {
     Some(Finding::new(case.weight, SUBJECT, sentence))
 }
 
+/// Whether what the steps were measured to take fits; said of an interruption where it does, of any where it does not.
+fn measured(watchdog: &Watchdog, case: &Case, ledger: &Ledger) -> Option<Finding> {
+    let fit = Fit::of(watchdog, case.kind, heard(watchdog.policy(), case), ledger)?;
+    let Some(short_by) = fit.short_by else {
+        let is_usual = case.kind == NoticeKind::Interruption && case.weight == Weight::Warning;
+        return is_usual
+            .then(|| Finding::new(Weight::Good, SUBJECT, format!("measured for {}: {}", case.what, fit.sentence)));
+    };
+    let sentence = format!(
+        "measured for {}: {}, which is {} too little: save less at a time, begin it earlier, or give it more time{}",
+        case.what,
+        fit.sentence,
+        Spoken(short_by.span()),
+        case.aside
+    );
+    Some(Finding::new(case.weight, SUBJECT, sentence))
+}
+
 /// What to do about a path that does not fit, and whose fault it is.
 fn cure(policy: &Policy, case: &Case, path: &[&Step]) -> String {
     let sum: Duration = path.iter().map(|step| step.needs).sum();
@@ -228,7 +248,7 @@ mod tests {
         let start = Start { variables: BTreeMap::new(), ..Start::here(flags) };
         let settings = load(&start, crate::actions::ROWS, crate::sources::ROWS).unwrap();
         let mut lines = String::new();
-        for Finding { weight, subject, sentence } in findings(&settings.policy) {
+        for Finding { weight, subject, sentence } in findings(&settings.policy, &Ledger::default()) {
             writeln!(lines, "{weight:?} {subject}: {sentence}").unwrap();
         }
         lines

@@ -19,15 +19,16 @@ use crate::actions::{self, Reach, Rehearsal};
 use crate::config::{self, Flags, Settings, Start};
 use crate::daemon::clock;
 use crate::daemon::poller::look;
-use crate::daemon::state_dir::StateDir;
-use crate::daemon::{Daemon, Keeping, Outfit};
+use crate::daemon::state_dir::{self, StateDir, User};
+use crate::daemon::{Daemon, Keeping, Outfit, REHEARSALS};
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
 use crate::journal::{Journal, Record};
 use crate::model::{Event, Input, Moment, NoticeKind, Outcome, Signal, Spoken, StepName, Undo, Work};
+use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
-use crate::status::{Board, Status};
+use crate::status::{Board, Status, USUAL_WINDOW};
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
@@ -207,7 +208,36 @@ async fn play(
     drop(journal);
     let verdict =
         (stopped != Followed::Interrupted).then(|| Verdict::of(&recovery.records, &policy, &kinds, given, args.notice));
+    if verdict.is_some() {
+        keep_what_was_told(real, place.path(), args.notice);
+    }
     Ok(Played { verdict, left: not_put_back(&recovery.records, &changing) })
+}
+
+/// Keeps what the steps took and the report of the rehearsal where a real watch would look for them, beside a daemon that
+/// runs. Where that cannot be, it is said, and the rehearsal was one all the same.
+fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
+    let played = Shelf { directory: shelf::episodes_in(place), kept: 1, mode: 0o644 };
+    let Some(mut report) = played.newest(1).pop() else { return };
+    if notice != USUAL_WINDOW {
+        // The delay was counted from the usual window, and this one is another.
+        report.notices.iter_mut().for_each(|notice| notice.detection_delay = None);
+    }
+    let named = real.state_dir.as_deref();
+    let Some(state) = state_dir::choose(named, User::current(), |name| std::env::var_os(name)) else { return };
+    let kept = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).and_then(|()| {
+        Shelf { directory: shelf::rehearsals_in(&state), kept: REHEARSALS, mode: 0o644 }.put(&report)?;
+        let path = ledger::in_directory(&state);
+        let mut ledger = Ledger::read(&path);
+        ledger.take_in(&report);
+        ledger.write(&path)
+    });
+    if let Err(error) = kept {
+        complain(&format!(
+            "what the steps took is not kept, so nobody can say later whether they still fit: {}: {error}",
+            state.display()
+        ));
+    }
 }
 
 /// Which of these steps were begun and never put back, and why.

@@ -1,3 +1,5 @@
+//! Reports of episodes that a simulator plays, and of one that is written down here.
+
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
 use super::*;
@@ -67,18 +69,36 @@ proptest! {
 
 /// One that is nothing but a good story: heard 4 s late, two steps, one of them at its second attempt.
 const STORY: &[(u64, &str)] = &[
-    (1_000_000, r#"{"event":"episode-opened","id":"2026-01-01T00:16:40Z-3","generation":3,"boot":"b","wall":"2026-01-01T00:16:40Z"}"#),
-    (1_000_000, r#"{"event":"notice-appeared","notice":{"key":{"source":"aws","kind":"interruption","machine":"i-0abc"},"action":"terminate","stated":{"at":"2026-01-01T00:18:36Z"},"usual-window":{"secs":120,"nanos":0},"presence":"reported"},"deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"probe":"instance-action"}"#),
-    (1_000_000, r#"{"event":"deadline-set","deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"end":1111000}"#),
+    (
+        1_000_000,
+        r#"{"event":"episode-opened","id":"2026-01-01T00:16:40Z-3","generation":3,"boot":"b","wall":"2026-01-01T00:16:40Z"}"#,
+    ),
+    (
+        1_000_000,
+        r#"{"event":"notice-appeared","notice":{"key":{"source":"aws","kind":"interruption","machine":"i-0abc"},"action":"terminate","stated":{"at":"2026-01-01T00:18:36Z"},"usual-window":{"secs":120,"nanos":0},"presence":"reported"},"deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"probe":"instance-action"}"#,
+    ),
+    (
+        1_000_000,
+        r#"{"event":"deadline-set","deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"end":1111000}"#,
+    ),
     (1_000_000, r#"{"event":"step-due","step":"leave","round":"strong"}"#),
     (1_000_000, r#"{"event":"step-due","step":"save","round":"strong"}"#),
     (1_000_000, r#"{"event":"step-started","run":{"step":"leave","work":"act","attempt":1},"stop-by":1111000}"#),
     (1_000_000, r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":1},"stop-by":1090000}"#),
-    (1_002_000, r#"{"event":"step-ended","run":{"step":"leave","work":"act","attempt":1},"ending":{"outcome":"done","detail":"out"}}"#),
-    (1_005_000, r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":1},"ending":{"outcome":"failed","detail":"exit status 1"}}"#),
+    (
+        1_002_000,
+        r#"{"event":"step-ended","run":{"step":"leave","work":"act","attempt":1},"ending":{"outcome":"done","detail":"out"}}"#,
+    ),
+    (
+        1_005_000,
+        r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":1},"ending":{"outcome":"failed","detail":"exit status 1"}}"#,
+    ),
     (1_005_000, r#"{"event":"step-due","step":"save","round":"strong"}"#),
     (1_005_000, r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":2},"stop-by":1095000}"#),
-    (1_050_500, r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","left-over":1}}"#),
+    (
+        1_050_500,
+        r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","left-over":1}}"#,
+    ),
 ];
 
 fn story() -> Vec<Record> {

@@ -58,6 +58,7 @@ fn around() -> Around {
         started: now(0),
         machine: crate::sources::Identity::default(),
         steps: BTreeMap::new(),
+        ledger: std::sync::Arc::default(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
         trouble: Vec::new(),
     }

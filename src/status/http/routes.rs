@@ -2,6 +2,7 @@
 
 use super::Expose;
 use super::gate::{Gate, Refusal};
+use crate::report::Report;
 use crate::status::metrics::Format;
 use crate::status::{BEAT_LOST, Board, Readiness, Status};
 use axum::Router;
@@ -33,6 +34,7 @@ const PATHS: &str = "/livez    200 while the loop turns
 /status   everything as JSON; ?after=REVISION&wait=30s waits for a change
 /events   the same as server-sent events
 /metrics  the same as metrics
+/episodes past episodes and rehearsals as JSON, and the one that is open
 ";
 
 /// The paths as one listener serves them.
@@ -47,6 +49,7 @@ pub(super) fn router(board: Board, gate: Arc<Gate>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .route("/status", telling(get(status)))
+        .route("/episodes", telling(get(episodes)))
         .route("/events", telling(get(events)))
         .fallback(unknown)
         .method_not_allowed_fallback(only_read)
@@ -79,10 +82,12 @@ async fn healthz(State(board): State<Board>) -> Response {
     #[derive(Serialize)]
     struct Health {
         reasons: Vec<crate::status::Reason>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<crate::status::Reason>,
     }
-    let reasons = board.reasons();
+    let (reasons, warnings) = (board.reasons(), board.warnings());
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &Health { reasons })
+    json(status, &Health { reasons, warnings })
 }
 
 async fn readyz(State(board): State<Board>) -> Response {
@@ -154,6 +159,18 @@ fn event(status: &Status) -> Event {
         Ok(event) => event,
         // Only a map with keys that are no text could not be written, and there is none.
         Err(error) => Event::default().comment(format!("revision {} could not be written: {error}", status.revision)),
+    }
+}
+
+async fn episodes(State(board): State<Board>) -> Response {
+    #[derive(Serialize)]
+    struct Told {
+        schema: u32,
+        episodes: Vec<Report>,
+    }
+    match board.episodes().await {
+        Ok(episodes) => json(StatusCode::OK, &Told { schema: crate::report::SCHEMA, episodes }),
+        Err(hangs) => told(StatusCode::SERVICE_UNAVAILABLE, hangs.to_string()),
     }
 }
 

@@ -80,6 +80,7 @@ fn around() -> Around {
         started: Now { moment: Moment::from_millis(0), wall: World::BEGINNING },
         machine: spot_watchdog::sources::Identity::default(),
         steps: BTreeMap::new(),
+        ledger: std::sync::Arc::default(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
         trouble: Vec::new(),
     }

@@ -1,0 +1,236 @@
+//! Carries the chronicle's reports to where they are kept: into the state directory, and to where `report-to` says. Each
+//! place has a task of its own, and nothing waits for either: a disk that hangs is said once, and the rest goes on.
+
+use super::chronicle::Chronicle;
+use crate::journal;
+use crate::report::{Bookcase, Frame, Report, Shelf, bookcase, shelf};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long one report may take to be written before that is said.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The time between two writings within an episode, where the second tells no end: the disk has better to do.
+const PACE: Duration = Duration::from_secs(2);
+
+/// How many journals of past episodes are looked through for those that no report was kept of.
+const PAST: usize = 20;
+
+/// How many reports of rehearsals stay.
+pub const REHEARSALS: usize = 10;
+
+/// Where reports go.
+#[derive(Clone, Debug)]
+pub(super) struct Destinations {
+    /// The state directory, where there is one.
+    pub(super) state_directory: Option<PathBuf>,
+    /// What `report-to` names.
+    pub(super) report_to: Option<PathBuf>,
+    /// How many of this machine stay there.
+    pub(super) kept: usize,
+}
+
+/// Begins to carry reports; what is returned ends soon after `stop`. The bookcase shows what is kept.
+pub(super) fn begin(
+    to: Destinations,
+    chronicle: &Chronicle,
+    frame: Frame,
+    stop: &CancellationToken,
+) -> (JoinSet<()>, Bookcase) {
+    let mut carriers = JoinSet::new();
+    let mut shelves = Vec::new();
+    let reports = || chronicle.follow();
+    if let Some(state_directory) = to.state_directory {
+        let shelf = Shelf { directory: shelf::episodes_in(&state_directory), kept: bookcase::MOST, mode: 0o640 };
+        let rehearsals = Shelf { directory: shelf::rehearsals_in(&state_directory), kept: REHEARSALS, mode: 0o644 };
+        shelves = vec![shelf.clone(), rehearsals];
+        let (recall, reports, stop) = (chronicle.recaller(), reports(), stop.clone());
+        carriers.spawn(async move {
+            let open = reports.borrow().clone();
+            let to = shelf.clone();
+            let looking = tokio::task::spawn_blocking(move || {
+                // Before it is written over.
+                let earlier = open.as_ref().and_then(|open| earlier(&to, open));
+                tell_the_past(&state_directory, &to, &frame, open.as_ref().map(|open| open.episode.as_str()));
+                earlier
+            });
+            tokio::select! {
+                earlier = looking => if let Ok(Some(earlier)) = earlier {
+                    recall(&earlier);
+                },
+                () = stop.cancelled() => {}
+            }
+            keep(reports, shelf, "state-dir", stop).await;
+        });
+    }
+    if let Some(directory) = to.report_to {
+        let shelf = Shelf { directory, kept: to.kept, mode: 0o640 };
+        carriers.spawn(keep(reports(), shelf, "report-to", stop.clone()));
+    }
+    (carriers, Bookcase::new(shelves, reports()))
+}
+
+/// Writes the newest report to a shelf: when an episode opens, at most every two seconds while it goes on, and at once when
+/// its last step has ended or it closes. It ends when told to, after what there is has been written.
+async fn keep(
+    mut reports: watch::Receiver<Option<Arc<Report>>>,
+    shelf: Shelf,
+    what: &'static str,
+    stop: CancellationToken,
+) {
+    let mut written: Option<Arc<Report>> = None;
+    let mut wrote_at = Instant::now();
+    let mut troubled = Troubled::No;
+    let mut ending = false;
+    reports.mark_changed();
+    while !ending {
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => ending = true,
+        }
+        loop {
+            let newest = reports.borrow_and_update().clone();
+            let Some(report) = newest else { break };
+            if written.as_ref().is_some_and(|written| Arc::ptr_eq(written, &report)) {
+                break;
+            }
+            if let (Some(due), false) = (written.as_ref().and_then(|last| due(last, &report, wrote_at)), ending) {
+                tokio::select! {
+                    () = sleep_until(due) => {}
+                    changed = reports.changed() => if changed.is_ok() { continue },
+                    () = stop.cancelled() => ending = true,
+                }
+                continue;
+            }
+            troubled = put(&shelf, &report, what, troubled).await;
+            written = Some(report);
+            wrote_at = Instant::now();
+        }
+    }
+}
+
+/// When a report is to be written after an older one; at once where nothing is named.
+fn due(last: &Report, report: &Report, wrote_at: Instant) -> Option<Instant> {
+    let is_news = last.episode != report.episode
+        || (report.complete && !last.complete)
+        || last.closed != report.closed
+        || (report.complete && last.steps != report.steps);
+    let due = wrote_at + PACE;
+    (!is_news && due > Instant::now()).then_some(due)
+}
+
+/// Whether writing goes wrong, which is said once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Troubled {
+    No,
+    Said,
+}
+
+async fn put(shelf: &Shelf, report: &Arc<Report>, what: &str, troubled: Troubled) -> Troubled {
+    let (to, text) = (shelf.clone(), Arc::clone(report));
+    let mut writing = tokio::task::spawn_blocking(move || to.put(&text));
+    let place = shelf.directory.display();
+    let (outcome, was_late) = match timeout(LIMIT, &mut writing).await {
+        Ok(outcome) => (outcome, false),
+        Err(_) => {
+            if troubled == Troubled::No {
+                tracing::warn!("{what}: the disk of {place} did not take the report in 5 s; nothing else waits for it");
+            }
+            // Nothing more is asked of a disk that hangs.
+            (writing.await, true)
+        }
+    };
+    match outcome {
+        Ok(Ok(())) => {
+            if troubled == Troubled::Said || was_late {
+                tracing::info!("{what}: reports are written to {place} again");
+            }
+            Troubled::No
+        }
+        Ok(Err(error)) => {
+            if troubled == Troubled::No {
+                tracing::warn!("{what}: the report could not be written to {place}: {error}");
+            }
+            Troubled::Said
+        }
+        Err(_) => Troubled::Said,
+    }
+}
+
+/// Makes reports of the episodes before, as far as their journals are there and none was kept of them. It waits for a disk.
+fn tell_the_past(state_directory: &Path, shelf: &Shelf, frame: &Frame, open: Option<&str>) {
+    for records in journal::past(state_directory, PAST, |episode| shelf.has(episode) || open == Some(episode)) {
+        let written = records.last().map(|record| record.now.wall);
+        if let Some(report) = written.and_then(|written| Report::of(&records, frame, written))
+            && let Err(error) = shelf.put(&report)
+        {
+            tracing::debug!("no report of episode {} is kept: {error}", report.episode);
+            return;
+        }
+    }
+}
+
+/// The file that an earlier daemon kept of this episode.
+fn earlier(to: &Shelf, report: &Report) -> Option<Report> {
+    let place: PathBuf = to.directory.join(shelf::file_name(report));
+    shelf::read(&place).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::*;
+
+    fn report(complete: bool, verdict: &str) -> Arc<Report> {
+        let text = format!(
+            r#"{{"schema":1,"complete":{complete},"written":"2026-01-01T00:00:00Z","episode":"2026-01-01T00:00:00Z-1",
+                "opened":"2026-01-01T00:00:00Z","last-report-by":"2026-01-01T00:02:00Z","verdict":"{verdict}"}}"#
+        );
+        Arc::new(serde_json::from_str(&text).unwrap())
+    }
+
+    async fn until(shelf: &Shelf, verdict: &str) {
+        let began = std::time::Instant::now();
+        while shelf.newest(1).first().is_none_or(|report| report.verdict != verdict) {
+            assert!(began.elapsed() < Duration::from_secs(30), "{verdict} was never written");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_and_the_last_are_written_at_once_and_the_newest_when_it_ends() {
+        let place = tempfile::tempdir().unwrap();
+        let shelf = Shelf { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
+        let (offer, reports) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let kept = tokio::spawn(keep(reports, shelf.clone(), "a test", stop.clone()));
+        offer.send_replace(Some(report(false, "opened")));
+        until(&shelf, "opened").await;
+        let began = Instant::now();
+        offer.send_replace(Some(report(true, "over")));
+        until(&shelf, "over").await;
+        assert!(began.elapsed() < PACE, "the end does not wait for the pace");
+        offer.send_replace(Some(report(true, "later")));
+        stop.cancel();
+        kept.await.unwrap();
+        assert_eq!(shelf.newest(5).len(), 1);
+        assert_eq!(shelf.newest(5)[0].verdict, "later");
+    }
+
+    #[tokio::test]
+    async fn a_place_that_refuses_is_tried_again_with_the_next_report() {
+        let place = tempfile::tempdir().unwrap();
+        let shelf = Shelf { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
+        std::fs::write(&shelf.directory, "in the way").unwrap();
+        let troubled = put(&shelf, &report(false, "lost"), "a test", Troubled::No).await;
+        assert_eq!(troubled, Troubled::Said);
+        std::fs::remove_file(&shelf.directory).unwrap();
+        assert_eq!(put(&shelf, &report(true, "kept"), "a test", troubled).await, Troubled::No);
+    }
+}

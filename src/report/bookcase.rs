@@ -1,0 +1,61 @@
+//! The bookcase: past episodes and rehearsals, and the one that is open, for whoever looks. It reads small files each time
+//! rather than keep them in memory, on another thread, and one look at a time: a disk that hangs takes one thread.
+
+use super::{Report, Shelf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// The most that are shown.
+pub const MOST: usize = 20;
+
+/// How long a look may wait for the disk, and for another look.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where reports are found.
+#[derive(Clone, Debug)]
+pub struct Bookcase {
+    shelves: Vec<Shelf>,
+    newest: watch::Receiver<Option<Arc<Report>>>,
+    looks: Arc<Semaphore>,
+}
+
+/// The disk does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the disk that past episodes are kept on does not answer")]
+pub struct Hangs;
+
+impl Bookcase {
+    /// What stands on these shelves, and what is told of the open episode.
+    pub fn new(shelves: Vec<Shelf>, newest: watch::Receiver<Option<Arc<Report>>>) -> Self {
+        Self { shelves, newest, looks: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The newest reports of episodes and rehearsals, newest first.
+    ///
+    /// # Errors
+    /// [`Hangs`], after two seconds.
+    pub async fn episodes(&self) -> Result<Vec<Report>, Hangs> {
+        let newest = self.newest.borrow().clone();
+        let look = async {
+            let permit = Arc::clone(&self.looks).acquire_owned().await.ok()?;
+            let shelves = self.shelves.clone();
+            let reading = tokio::task::spawn_blocking(move || {
+                let found: Vec<Report> = shelves.iter().flat_map(|shelf| shelf.newest(MOST)).collect();
+                // Kept until the disk has answered, however long nobody waits for it.
+                drop(permit);
+                found
+            });
+            reading.await.ok()
+        };
+        let mut found = tokio::time::timeout(PATIENCE, look).await.ok().flatten().ok_or(Hangs)?;
+        if let Some(newest) = newest {
+            // The file may be behind what is known here.
+            found.retain(|report| report.rehearsal || report.episode != newest.episode);
+            found.push(Report::clone(&newest));
+        }
+        found.sort_by_key(|report| std::cmp::Reverse((report.opened, report.generation)));
+        found.truncate(MOST);
+        Ok(found)
+    }
+}

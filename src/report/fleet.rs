@@ -1,0 +1,443 @@
+//! Many reports, of one machine or of a fleet, told as one. Pure: it is handed reports one after the other and keeps a few
+//! numbers of each.
+
+use super::interval::{FEWEST, Interval, Observed, Until};
+use super::{Report, StepReport};
+use crate::model::{Closing, NoticeKind, Outcome, Seconds, Spoken, Strength};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+/// The most reports that are counted: some 300 bytes of each are kept.
+pub const MOST: usize = 100_000;
+
+/// The most machines that are named where something is to be said of each.
+const NAMED: usize = 5;
+
+/// A clock that was set may make a span of years out of an hour: work and machine time longer than this is not believed.
+const LONGEST: Duration = Duration::from_secs(2 * 365 * 24 * 3_600);
+
+/// What the operator says beside the reports.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Terms {
+    /// The GPUs of one machine.
+    pub gpus: f64,
+    /// What one of them costs in an hour.
+    pub price: Option<f64>,
+    /// In which currency.
+    pub currency: String,
+    /// For how long all machines ran together, where that is known.
+    pub machine_hours: Option<f64>,
+    /// What a checkpoint takes, where the reports do not tell or tell it wrongly.
+    pub checkpoint: Option<Duration>,
+}
+
+/// Reports as they come in.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    /// By machine and episode: one that was written twice counts once, as it was last.
+    briefs: BTreeMap<(String, String), Brief>,
+    beyond: u64,
+}
+
+/// What is kept of a report.
+#[derive(Clone, Debug)]
+struct Brief {
+    written: Timestamp,
+    opened: Timestamp,
+    booted: Option<Timestamp>,
+    kind: Kind,
+    complete: bool,
+    good: bool,
+    delay: Option<Seconds>,
+    margin: Option<Seconds>,
+    failed: Vec<(String, &'static str)>,
+    work: Work,
+    checkpoint: Option<Seconds>,
+}
+
+/// What a report is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// The machine was taken.
+    Taken(NoticeKind),
+    /// A strong notice was withdrawn, or the machine outlived it.
+    Spared,
+    /// The machine, or the container, was shut down and not taken.
+    ShutDown,
+    /// It was only warned of.
+    Warned,
+    /// It was a rehearsal.
+    Rehearsed,
+}
+
+/// What became of the work since the newest proof before the notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Work {
+    saved: Option<Duration>,
+    lost: Option<Duration>,
+}
+
+impl Fleet {
+    /// Takes a report in.
+    pub fn take_in(&mut self, report: &Report) {
+        let key = (report.machine.id.clone(), report.episode.to_string());
+        let brief = Brief::of(report);
+        let has_room = self.briefs.len() < MOST;
+        match self.briefs.get_mut(&key) {
+            Some(known) => {
+                if (brief.complete, brief.written) >= (known.complete, known.written) {
+                    *known = brief;
+                }
+            }
+            None if has_room => drop(self.briefs.insert(key, brief)),
+            None => self.beyond += 1,
+        }
+    }
+
+    /// All of it told as one.
+    pub fn tell(&self, terms: &Terms) -> Summary {
+        let of = |wanted: fn(Kind) -> bool| self.briefs.iter().filter(move |(_, brief)| wanted(brief.kind));
+        let taken: Vec<(&(String, String), &Brief)> = of(|kind| matches!(kind, Kind::Taken(_))).collect();
+        let briefs = || taken.iter().map(|(_, brief)| *brief);
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        let mut failed: BTreeMap<String, BTreeMap<&'static str, u64>> = BTreeMap::new();
+        for brief in briefs() {
+            if let Kind::Taken(kind) = brief.kind {
+                *kinds.entry(kind.word().to_owned()).or_default() += 1;
+            }
+            for (step, outcome) in &brief.failed {
+                *failed.entry(step.clone()).or_default().entry(outcome).or_default() += 1;
+            }
+        }
+        let never_ended = taken.iter().filter(|(_, brief)| !brief.complete);
+        let never_ended_on = never_ended.clone().map(|((machine, _), _)| machine.clone()).take(NAMED).collect();
+        let checkpoints = || self.briefs.values().filter_map(|brief| brief.checkpoint);
+        let (interruptions, machine_time) = self.observed();
+        let checkpoint = terms.checkpoint.or_else(|| median(checkpoints()).map(Seconds::span));
+        let counted = terms.machine_hours.map(|hours| Duration::from_secs_f64((hours * 3_600.0).clamp(0.0, 1e12)));
+        let interval = checkpoint.and_then(|checkpoint| {
+            Interval::of(&Observed {
+                interruptions: if counted.is_some() { taken.len() as u64 } else { interruptions },
+                machine_time: counted.unwrap_or(machine_time),
+                until: if counted.is_some() { Until::Counted } else { Until::Interrupted },
+                checkpoint,
+            })
+        });
+        Summary {
+            schema: super::SCHEMA,
+            reports: self.briefs.len() as u64,
+            beyond: self.beyond,
+            interruptions: taken.len() as u64,
+            kinds,
+            machines: taken.iter().map(|((machine, _), _)| machine).collect::<BTreeSet<_>>().len() as u64,
+            first: briefs().map(|brief| brief.opened).min(),
+            last: briefs().map(|brief| brief.opened).max(),
+            spared: of(|kind| kind == Kind::Spared).count() as u64,
+            shutdowns: of(|kind| kind == Kind::ShutDown).count() as u64,
+            warnings: of(|kind| kind == Kind::Warned).count() as u64,
+            rehearsals: of(|kind| kind == Kind::Rehearsed).count() as u64,
+            rehearsals_good: of(|kind| kind == Kind::Rehearsed).filter(|(_, brief)| brief.good).count() as u64,
+            good: briefs().filter(|brief| brief.good).count() as u64,
+            never_ended: never_ended.count() as u64,
+            never_ended_on,
+            delay: Spread::of(briefs().filter_map(|brief| brief.delay), Seconds::max),
+            margin: Spread::of(briefs().filter_map(|brief| brief.margin), Seconds::min),
+            failed,
+            saved: Worth::of(briefs().filter_map(|brief| brief.work.saved), terms),
+            lost: Worth::of(briefs().filter_map(|brief| brief.work.lost), terms),
+            work_unknown: briefs().filter(|brief| brief.work == Work::default()).count() as u64,
+            currency: terms.currency.clone(),
+            interval,
+            why_no_interval: why_no_interval(interval.as_ref(), taken.len() as u64, checkpoint),
+        }
+    }
+
+    /// How many interruptions ended a time that is known, and how long that was together: from boot, or from the
+    /// interruption before in the same boot.
+    fn observed(&self) -> (u64, Duration) {
+        let mut count = 0;
+        let mut time = Duration::ZERO;
+        let mut before: BTreeMap<&str, Timestamp> = BTreeMap::new();
+        let mut in_order: Vec<_> = self.briefs.iter().collect();
+        in_order.sort_by_key(|(_, brief)| brief.opened);
+        for ((machine, _), brief) in in_order {
+            let (Kind::Taken(_), Some(booted)) = (brief.kind, brief.booted) else { continue };
+            // Machines without a name cannot be told from one another.
+            let last = before.insert(machine, brief.opened).filter(|_| !machine.is_empty());
+            let from = last.map_or(booted, |last| last.max(booted));
+            if let Some(ran) = between(from, brief.opened) {
+                count += 1;
+                time += ran;
+            }
+        }
+        (count, time)
+    }
+}
+
+fn why_no_interval(interval: Option<&Interval>, interruptions: u64, checkpoint: Option<Duration>) -> Option<String> {
+    match (interval, interruptions, checkpoint) {
+        (Some(_), _, _) => None,
+        (None, fewer, _) if fewer < FEWEST => Some(format!(
+            "Nothing is said of the interval between checkpoints: {fewer} interruptions are known, and below {FEWEST} that \
+             would be a guess."
+        )),
+        (None, _, None) => Some(
+            "Nothing is said of the interval between checkpoints: no step with a `proof` was done, so it is not known what \
+             one takes (say it with --checkpoint)."
+                .to_owned(),
+        ),
+        (None, _, Some(_)) => Some(
+            "Nothing is said of the interval between checkpoints: too few reports tell when their machine booted (say with \
+             --machine-hours for how long all ran together)."
+                .to_owned(),
+        ),
+    }
+}
+
+impl Brief {
+    fn of(report: &Report) -> Self {
+        let heard = report.notices.first().map_or(report.opened, |notice| notice.heard);
+        let strong = report.notices.iter().filter(|notice| notice.kind.strength() == Strength::Strong);
+        let stood = strong.clone().filter(|notice| notice.withdrawn.is_none()).map(|notice| notice.kind);
+        // A machine that is interrupted is shut down too.
+        let stood = stood.clone().find(|kind| *kind != NoticeKind::Shutdown).or_else(|| stood.clone().next());
+        let kind = match (report.rehearsal, stood, report.closing) {
+            (true, _, _) => Kind::Rehearsed,
+            (false, Some(_), Some(Closing::Survived | Closing::Withdrawn | Closing::Restarted)) => Kind::Spared,
+            (false, Some(NoticeKind::Shutdown), _) => Kind::ShutDown,
+            (false, Some(kind), Some(Closing::Rebooted | Closing::Resumed) | None) => Kind::Taken(kind),
+            (false, None, _) if strong.count() > 0 => Kind::Spared,
+            (false, None, _) => Kind::Warned,
+        };
+        let proven = || report.steps.iter().filter(|step| is_proven(step));
+        let gap = |step: &StepReport| step.proof_before.and_then(|before| between(before, heard));
+        let is_done = |step: &&StepReport| step.outcome == Some(Outcome::Done);
+        let failed = report.steps.iter().filter(|step| step.attempts > 0 || step.outcome.is_some());
+        let failed = failed.filter(|step| report.complete || step.outcome.is_some());
+        Self {
+            written: report.written,
+            opened: report.opened,
+            booted: report.booted,
+            kind,
+            complete: report.complete,
+            good: report.good,
+            delay: report.notices.iter().find_map(|notice| notice.detection_delay),
+            margin: report.margin,
+            failed: failed
+                .filter(|step| step.outcome != Some(Outcome::Done))
+                .take(16)
+                .map(|step| (step.name.clone(), step.outcome.map_or("never ended", Outcome::word)))
+                .collect(),
+            work: Work {
+                saved: proven().filter(is_done).filter_map(gap).max(),
+                lost: proven().filter(|step| !is_done(step)).filter_map(gap).max(),
+            },
+            checkpoint: proven().filter(is_done).filter_map(|step| step.took).max(),
+        }
+    }
+}
+
+/// Whether it makes what a proof looks for: a checkpoint.
+const fn is_proven(step: &StepReport) -> bool {
+    step.proof_before.is_some() || step.proof_after.is_some()
+}
+
+/// A span that can be believed.
+fn between(from: Timestamp, to: Timestamp) -> Option<Duration> {
+    Duration::try_from(to.duration_since(from)).ok().filter(|span| *span <= LONGEST)
+}
+
+fn median(values: impl Iterator<Item = Seconds>) -> Option<Seconds> {
+    let mut values: Vec<Seconds> = values.collect();
+    values.sort();
+    // Of an even number the lower one: it was measured.
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
+/// The middle of some spans, and the worst of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Spread {
+    /// How many are known.
+    pub known: u64,
+    /// The middle one.
+    pub median: Seconds,
+    /// The worst one.
+    pub worst: Seconds,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = Seconds>, worse: fn(Seconds, Seconds) -> Seconds) -> Option<Self> {
+        let values: Vec<Seconds> = values.collect();
+        let worst = values.iter().copied().reduce(worse)?;
+        Some(Self { known: values.len() as u64, median: median(values.iter().copied())?, worst })
+    }
+}
+
+/// Work, and what it is worth.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Worth {
+    /// In how many interruptions.
+    pub times: u64,
+    /// How long machines had worked for it, together.
+    pub seconds: Seconds,
+    /// Times the GPUs of each.
+    pub gpu_hours: f64,
+    /// Times the price of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<f64>,
+}
+
+impl Worth {
+    fn of(spans: impl Iterator<Item = Duration>, terms: &Terms) -> Self {
+        let (times, span) = spans.fold((0, Duration::ZERO), |(times, sum), span| (times + 1, sum + span));
+        let gpu_hours = span.as_secs_f64() / 3_600.0 * terms.gpus;
+        Self { times, seconds: span.into(), gpu_hours, price: terms.price.map(|price| price * gpu_hours) }
+    }
+}
+
+/// What many reports tell.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Summary {
+    /// The version of this shape.
+    pub schema: u32,
+    /// Episodes and rehearsals that were counted.
+    pub reports: u64,
+    /// Reports beyond the most that are counted.
+    pub beyond: u64,
+    /// Times that a machine was taken.
+    pub interruptions: u64,
+    /// The same by the kind of notice.
+    pub kinds: BTreeMap<String, u64>,
+    /// How many machines that were.
+    pub machines: u64,
+    /// When the first one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// When the last one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    /// Notices that were withdrawn, or that the machine outlived.
+    pub spared: u64,
+    /// Shutdowns without another notice.
+    pub shutdowns: u64,
+    /// Mere warnings.
+    pub warnings: u64,
+    /// Rehearsals, which are counted apart.
+    pub rehearsals: u64,
+    /// Rehearsals in which every step was done.
+    pub rehearsals_good: u64,
+    /// Interruptions in which every step was done.
+    pub good: u64,
+    /// Interruptions whose end was never told.
+    pub never_ended: u64,
+    /// The first machines of these.
+    pub never_ended_on: Vec<String>,
+    /// From the notice to when it was heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Spread>,
+    /// What was left when all was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<Spread>,
+    /// How often each step ended otherwise than done, by outcome.
+    pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Work since the newest proof before the notice, where the step that saves it was done.
+    pub saved: Worth,
+    /// The same where it was not.
+    pub lost: Worth,
+    /// Interruptions of which neither is known.
+    pub work_unknown: u64,
+    /// The currency of prices.
+    pub currency: String,
+    /// How often to save.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+    /// Why nothing is said of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_no_interval: Option<String>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spoken = |seconds: Seconds| Spoken(seconds.span());
+        let kinds: Vec<String> = self.kinds.iter().map(|(kind, count)| format!("{count} by {kind}")).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        let machines = if self.machines == 1 { "machine" } else { "machines" };
+        writeln!(f, "interruptions    {}{kinds} of {} {machines}", self.interruptions, self.machines)?;
+        if let (Some(first), Some(last)) = (self.first, self.last) {
+            writeln!(f, "                 from {} to {}", first.strftime("%Y-%m-%d"), last.strftime("%Y-%m-%d"))?;
+        }
+        writeln!(
+            f,
+            "beside them      {} withdrawn or survived, {} shutdowns, {} warnings, {} rehearsals ({} good)",
+            self.spared, self.shutdowns, self.warnings, self.rehearsals, self.rehearsals_good
+        )?;
+        writeln!(f, "all was done     in {} of {}", self.good, self.interruptions)?;
+        if self.never_ended > 0 {
+            let more = if self.never_ended > self.never_ended_on.len() as u64 { " …" } else { "" };
+            let on = self.never_ended_on.join(", ");
+            writeln!(
+                f,
+                "end never told   of {} ({on}{more}): their last report says that steps were still due",
+                self.never_ended
+            )?;
+        }
+        match self.delay {
+            Some(Spread { known, median, worst }) => {
+                writeln!(
+                    f,
+                    "heard after      {} in the middle, {} at worst ({known} known)",
+                    spoken(median),
+                    spoken(worst)
+                )?;
+            }
+            None => writeln!(f, "heard after      not known")?,
+        }
+        match self.margin {
+            Some(Spread { known, median, worst }) => {
+                let late = if worst.is_past() { ", which was too late" } else { "" };
+                writeln!(
+                    f,
+                    "margin           {} in the middle, {} at least{late} ({known} known)",
+                    spoken(median),
+                    spoken(worst)
+                )?;
+            }
+            None => writeln!(f, "margin           not known")?,
+        }
+        if self.failed.is_empty() {
+            writeln!(f, "steps            none failed")?;
+        }
+        for (at, (step, outcomes)) in self.failed.iter().enumerate() {
+            let outcomes: Vec<String> = outcomes.iter().map(|(word, count)| format!("{count} {word}")).collect();
+            let head = if at == 0 { "steps failed" } else { "" };
+            writeln!(f, "{head:<16} {step}: {}", outcomes.join(", "))?;
+        }
+        for (head, worth) in [("work saved", &self.saved), ("work lost", &self.lost)] {
+            let price = worth.price.map_or_else(String::new, |price| format!(", {price:.2} {}", self.currency));
+            let (worked, hours) = (spoken(worth.seconds), worth.gpu_hours);
+            writeln!(f, "{head:<16} {worked} in {} interruptions: {hours:.1} GPU hours{price}", worth.times)?;
+        }
+        if self.work_unknown > 0 {
+            writeln!(
+                f,
+                "                 of {} it is not known: their steps have no `proof`, or none was there before",
+                self.work_unknown
+            )?;
+        }
+        writeln!(f)?;
+        match (&self.interval, &self.why_no_interval) {
+            (Some(interval), _) => write!(f, "{interval}"),
+            (None, Some(why)) => writeln!(f, "{why}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
