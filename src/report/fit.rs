@@ -21,7 +21,6 @@ pub struct Fit {
     pub sentence: String,
     /// By how much that step is short, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<f64>")]
     pub short_by: Option<Seconds>,
     /// Which step that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,7 +32,6 @@ pub fn in_directory(state_directory: &Path) -> PathBuf {
 #[serde(rename_all = "kebab-case")]
 pub struct Measured {
     /// How long, in seconds; where it was stopped, at least so long.
-    #[schemars(with = "f64")]
     pub took: Seconds,
     /// When that was.
     #[schemars(with = "String")]
