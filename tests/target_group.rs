@@ -127,6 +127,10 @@ async fn addresses_several_groups_and_regions_are_left_cold_and_each_is_told() {
     let told = |weight, part: &str| findings.iter().any(|one| one.weight == weight && one.sentence.contains(part));
     assert!(told(Weight::Error, "there is no such target group"), "{findings:?}");
     assert!(told(Weight::Warning, "this machine is not registered"), "{findings:?}");
+    let here = Place { region: "eu-west-1".to_owned(), ..place(&mine, &["10.0.0.7"], &fake.url) };
+    let findings = leave.check(&here).await;
+    let elsewhere = "it is a group of us-east-1, and this machine is in eu-west-1";
+    assert!(findings.iter().any(|one| one.sentence.contains(elsewhere)), "{findings:?}");
     assert!(told(Weight::Warning, "deregistration delay is 5m"), "{findings:?}");
 }
 
@@ -254,20 +258,23 @@ async fn a_drain_that_goes_on_is_not_asked_for_again() {
 
 #[tokio::test]
 async fn throttling_is_waited_out_and_the_machine_leaves() {
+    // Longer in tests/slow/leave.
+    let lasts = std::env::var("SPOT_THROTTLED").map_or(3, |seconds| seconds.parse().unwrap());
+    let lasts = Duration::from_secs(lasts);
     let fake = FakeAws::start(&[], Reply::Well(BOTH_PORTS.to_vec())).await;
     let (leave, here) = (action(&fake.url, &[LLM]), place("i-0abc", &[], &fake.url));
     warm_up(&leave, &here).await;
     fake.answer(&[], Reply::Error(400, "Throttling"));
     let later = fake.clone();
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(lasts).await;
         later.answer(&[Reply::Error(503, "ServiceUnavailable")], Reply::Well(Vec::new()));
     });
-    let (ending, took) = act(&leave, &here, SOON).await;
+    let (ending, took) = act(&leave, &here, lasts + SOON).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-    assert!(took > Duration::from_secs(3), "{took:?}");
+    assert!(took > lasts, "{took:?}");
     let asked = fake.requests().iter().filter(|request| request.contains("DeregisterTargets")).count();
-    assert!((3..20).contains(&asked), "{asked} requests");
+    assert!((3..20 + lasts.as_secs() as usize).contains(&asked), "{asked} requests");
 }
 
 /// What a warm action says when the API answers a notice so, with `left` to go.
@@ -305,6 +312,30 @@ async fn every_trouble_has_its_own_sentence_and_ends_before_the_stop_by() {
         ),
         (Reply::Error(400, "TargetGroupNotFound"), Outcome::Failed, "there is no such target group in this account"),
         (Reply::Error(400, "ValidationError"), Outcome::Failed, "does not accept the call (ValidationError)"),
+        (
+            Reply::Said(
+                403,
+                "SignatureDoesNotMatch",
+                "Signature not yet current: 20260101T000500Z is still later than",
+            ),
+            Outcome::Failed,
+            "this machine's clock is ahead of AWS's",
+        ),
+        (
+            Reply::Said(403, "SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than"),
+            Outcome::Failed,
+            "this machine's clock is behind AWS's",
+        ),
+        (
+            Reply::Said(
+                403,
+                "SignatureDoesNotMatch",
+                "The request signature we calculated does not match the signature you provided.",
+            ),
+            Outcome::Failed,
+            "the secret key is not the one that belongs to the key id",
+        ),
+        (Reply::Error(403, "InvalidClientTokenId"), Outcome::Failed, "not valid yet"),
     ];
     let all = cases.map(|(reply, outcome, part)| async move {
         let (ended, detail, asked) = said(reply.clone(), brief).await;
@@ -314,7 +345,7 @@ async fn every_trouble_has_its_own_sentence_and_ends_before_the_stop_by() {
     });
     let asked = futures_util::future::join_all(all).await;
     // Refusals are final; new credentials and a new clock are tried once.
-    assert_eq!(asked[5..], [2, 2, 2, 1, 1, 1]);
+    assert_eq!(asked[5..], [2, 2, 2, 1, 1, 1, 2, 2, 2, 2]);
     assert!(asked[0] > 1);
 }
 

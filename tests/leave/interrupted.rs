@@ -24,7 +24,7 @@ use tempfile::TempDir;
 const TIMES: usize = 2;
 
 /// How many of them at the same time, each with a load balancer and servers of its own.
-const SIDE_BY_SIDE: usize = 20;
+const SIDE_BY_SIDE: usize = 25;
 
 /// How long the late load balancer goes on sending.
 const LATE: Duration = Duration::from_secs(10);

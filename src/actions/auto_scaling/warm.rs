@@ -3,7 +3,7 @@
 
 use super::act::Leaver;
 use super::calls::{Deed, Fleet, Hook};
-use crate::actions::aws::{self, Kind, LASTING, LOOK, REREAD, TOUCH, Trouble};
+use crate::actions::aws::{self, Kind, LASTING, LOOK, REREAD, Remedy, TOUCH, Trouble};
 use crate::actions::{Alarm, Going, Place, Rehearsal, Surroundings};
 use crate::model::{Finding, NoticeKind, Spoken, Weight};
 use futures_util::future::join_all;
@@ -166,7 +166,7 @@ impl Leaver {
             match self.read(here, &here.instance_id).await {
                 Ok(()) => *reread = Instant::now() + REREAD,
                 Err(why) => {
-                    if why.kind == Kind::Expired {
+                    if why.kind.remedy() == Remedy::NewCredentials {
                         self.api.credentials().drop_refused();
                     }
                     trouble = Some(why);

@@ -31,6 +31,8 @@ pub enum Kind {
     NotAws,
     /// The credentials are past their end.
     Expired,
+    /// AWS does not know the credentials, or not yet.
+    Unknown,
     /// There are no credentials.
     NoCredentials,
     /// There may be credentials, but they could not be read now.
@@ -77,7 +79,7 @@ impl Kind {
             | Self::NotAws
             | Self::Busy
             | Self::CredentialsUnread => Remedy::Wait,
-            Self::Expired => Remedy::NewCredentials,
+            Self::Expired | Self::Unknown => Remedy::NewCredentials,
             Self::Skewed => Remedy::Clock,
             Self::NoCredentials
             | Self::Denied
@@ -171,13 +173,7 @@ impl Trouble {
                 format!("the credentials are past their end ({code}): whoever gives them gives old ones"),
             ),
             "RequestTimeTooSkewed" | "RequestExpired" | "SignatureDoesNotMatch" | "InvalidSignatureException" => {
-                Self::new(
-                    Kind::Skewed,
-                    format!(
-                        "the signature was refused ({code}), as it is when this machine's clock is wrong: set it, \
-                         with chrony and 169.254.169.123 for instance"
-                    ),
-                )
+                Self::new(Kind::Skewed, format!("the signature was refused ({code}){}", signature(&message)))
             }
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "AuthFailure" => Self::new(
                 Kind::Denied,
@@ -187,7 +183,8 @@ impl Trouble {
             | "UnrecognizedClientException"
             | "InvalidAccessKeyId"
             | "MissingAuthenticationToken" => {
-                Self::new(Kind::Denied, format!("refused ({code}): AWS does not know these credentials"))
+                let hint = "they are new and not valid yet, deleted, or of another partition or a region that is off";
+                Self::new(Kind::Unknown, format!("refused ({code}): AWS does not know these credentials ({hint})"))
             }
             "TargetGroupNotFound" => {
                 Self::new(Kind::NotFound, format!("there is no such target group in this account ({code})"))
@@ -261,6 +258,20 @@ fn aside(message: &str) -> String {
 
 fn is_not_aws(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|cause| cause.is::<NotAws>())
+}
+
+/// Why a signature was refused, by AWS's own words (Signature Version 4, troubleshooting), and what to do.
+fn signature(message: &str) -> &'static str {
+    let message = message.to_lowercase();
+    if message.contains("not yet current") {
+        ": this machine's clock is ahead of AWS's: set it, with chrony and 169.254.169.123 for instance"
+    } else if message.contains("signature expired") {
+        ": this machine's clock is behind AWS's: set it, with chrony and 169.254.169.123 for instance"
+    } else if message.contains("does not match the signature you provided") {
+        ": the secret key is not the one that belongs to the key id, or a proxy changed the request on its way"
+    } else {
+        ", as it is when this machine's clock is wrong: set it, with chrony and 169.254.169.123 for instance"
+    }
 }
 
 /// The cause at the bottom, which names what really happened: `Connection refused (os error 111)`.

@@ -6,7 +6,7 @@ use super::search::Haste;
 use super::target::{Me, Sight, Target};
 use super::verdict::listed;
 use super::{Goal, GroupArn};
-use crate::actions::aws::{self, Kind, LASTING, LOOK, Noted, REREAD, TOUCH, Trouble};
+use crate::actions::aws::{self, Kind, LASTING, LOOK, Noted, REREAD, Remedy, TOUCH, Trouble};
 use crate::actions::{Place, Surroundings};
 use crate::model::{Finding, Spoken, Weight};
 use futures_util::future::join_all;
@@ -107,14 +107,18 @@ impl TargetGroup {
                     *failure = searched.as_ref().err().cloned();
                 }
                 if let Err(why) = searched {
-                    if why.kind == Kind::Expired {
+                    if why.kind.remedy() == Remedy::NewCredentials {
                         self.api.credentials().drop_refused();
                     }
                     return Some(why);
                 }
             }
             let found = self.read_all(here, me).await;
-            if found.iter().flat_map(|read| read.as_ref().err()).any(|trouble| trouble.kind == Kind::Expired) {
+            if found
+                .iter()
+                .flat_map(|read| read.as_ref().err())
+                .any(|trouble| trouble.kind.remedy() == Remedy::NewCredentials)
+            {
                 self.api.credentials().drop_refused();
             }
             trouble = found.into_iter().find_map(Result::err).or(trouble);
@@ -222,12 +226,12 @@ impl TargetGroup {
         self.look_at_fleet(place, &me, &mut findings).await;
         let groups = self.groups().unwrap_or_default();
         let reads = self.read_all(place, &me).await;
-        let looks = groups.iter().zip(reads).map(|(group, read)| self.look_at(group, &me, read));
+        let looks = groups.iter().zip(reads).map(|(group, read)| self.look_at(group, place, &me, read));
         findings.extend(join_all(looks).await.into_iter().flatten());
         findings
     }
 
-    async fn look_at(&self, group: &GroupArn, me: &Me, read: Result<Sight, Trouble>) -> Vec<Finding> {
+    async fn look_at(&self, group: &GroupArn, place: &Place, me: &Me, read: Result<Sight, Trouble>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let subject = format!("target group {}", group.name());
         let mut find = |weight, sentence: String| findings.push(Finding::new(weight, subject.clone(), sentence));
@@ -243,9 +247,17 @@ impl TargetGroup {
                 find(Weight::Warning, "exists; which of its targets is this machine is not known here".to_owned());
             }
             Ok(sight) if sight.registered.is_empty() && sight.leaving.is_empty() => {
+                let region = self.api.region(group);
+                let elsewhere = match place.region.as_str() {
+                    "" => String::new(),
+                    here if here == region => String::new(),
+                    here => {
+                        format!(" (it is a group of {region}, and this machine is in {here}: is it the right one?)")
+                    }
+                };
                 find(
                     Weight::Warning,
-                    "this machine is not registered: a notice now would have nothing to leave".to_owned(),
+                    format!("this machine is not registered: a notice now would have nothing to leave{elsewhere}"),
                 );
             }
             Ok(sight) if sight.registered.is_empty() => {
