@@ -56,6 +56,11 @@ fn tidy(schema: &mut Schema) {
     if schema.get("properties").is_some() {
         schema.insert("additionalProperties".to_owned(), json!(false));
     }
+    if let Some(Value::Array(types)) = schema.get("type").cloned()
+        && let [only] = types.iter().filter(|one| **one != json!("null")).collect::<Vec<_>>().as_slice()
+    {
+        schema.insert("type".to_owned(), (*only).clone());
+    }
     if let Some(description) = schema.get("description").and_then(Value::as_str) {
         let line = description.split_whitespace().collect::<Vec<_>>().join(" ");
         schema.insert("description".to_owned(), json!(line));

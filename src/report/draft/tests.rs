@@ -215,7 +215,7 @@ fn until_the_last_outcome_the_end_is_not_known() {
         let report = Report::of(records, &framed(), records[upto - 1].now.wall).unwrap();
         (report.complete, report.good, report.verdict)
     };
-    let lines: Vec<_> = [1, 5, 8, 9, 12].map(|upto| told(upto)).into_iter().map(|it| format!("{it:?}")).collect();
+    let lines: Vec<_> = [1, 5, 8, 9, 12].map(told).into_iter().map(|it| format!("{it:?}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
     (false, false, "The end is not known yet: it has only just been heard.")
     (false, false, "The end is not known yet: leave is due, save is due.")
