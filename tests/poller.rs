@@ -8,6 +8,7 @@ use spot_watchdog::model::{Input, Notice, NoticeAction, NoticeKind, Rank, Weight
 use spot_watchdog::sources::aws::{Aws, Settings};
 use spot_watchdog::sources::metadata::MetadataClient;
 use spot_watchdog::sources::{Identity, Lifecycle, Memory, Source};
+use spot_watchdog::status::Answers;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -41,7 +42,8 @@ async fn start(script: Script, interval: Duration, recall: Box<dyn Recall>) -> R
     let (emulator, source, client) = emulate(script).await;
     let (sender, inputs) = mpsc::channel(16);
     let (told, identity) = watch::channel(Identity::default());
-    let poller = Poller { source, client, interval, inputs: sender, identity: told, recall };
+    let poller =
+        Poller { source, client, interval, inputs: sender, identity: told, recall, answers: Answers::default() };
     Rig { emulator, inputs, identity, task: tokio::spawn(poller.listen()) }
 }
 

@@ -5,6 +5,10 @@
 
 #[path = "target_group/auto_scaling.rs"]
 mod auto_scaling;
+#[path = "support/boots.rs"]
+mod boots;
+#[path = "target_group/comes_back.rs"]
+mod comes_back;
 #[path = "target_group/credentials.rs"]
 mod credentials;
 #[expect(clippy::disallowed_methods, dead_code, reason = "one story is told with the real binary")]
@@ -186,6 +190,57 @@ async fn undo_names_every_port_that_was_removed() {
             "Targets.member.1.Id=i-0abc&Targets.member.1.Port=8000&Targets.member.2.Id=i-0abc&Targets.member.2.Port=8001"
         ),
         "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_run_took_away_whose_end_nobody_saw_is_found_by_its_draining_and_put_back() {
+    for (targets, outcome, words, asked) in [
+        (
+            vec![("i-0abc", 8000, "draining"), ("i-0abc", 8001, "draining"), ("i-other", 8000, "draining")],
+            Outcome::Done,
+            "registered i-0abc:8000 and i-0abc:8001 in llm again (1 group)",
+            1,
+        ),
+        (vec![("i-0abc", 8000, "healthy")], Outcome::Done, "i-0abc:8000 is registered in llm (1 group)", 0),
+        (
+            vec![("i-other", 8000, "healthy")],
+            Outcome::Failed,
+            "not known whether this machine was in llm before a run of which we lost sight: nothing of this machine is \
+             registered or drains there now; register it again by hand if it belongs there (1 group)",
+            0,
+        ),
+    ] {
+        let fake = FakeAws::start(&[], Reply::Well(targets)).await;
+        let mut undo = job(Work::Undo, SOON, &place("i-0abc", &["10.0.0.7"], &fake.url));
+        undo.undo_with = vec![serde_json::Value::Null];
+        let back = action(&fake.url, &[LLM]).undo(&undo).await;
+        assert_eq!((back.outcome, back.detail.as_str()), (outcome, words));
+        let requests = fake.requests();
+        let registered = requests.iter().filter(|it| it.contains("Action=RegisterTargets&")).count();
+        assert_eq!(registered, asked, "{requests:?}");
+    }
+
+    // What another run told is put back without a look.
+    let fake = FakeAws::start(&[], Reply::Well(BOTH_PORTS.to_vec())).await;
+    let here = place("i-0abc", &["10.0.0.7"], &fake.url);
+    let (ending, _) = act(&action(&fake.url, &[LLM]), &here, SOON).await;
+    fake.requests();
+    let mut undo = job(Work::Undo, SOON, &here);
+    undo.undo_with = vec![serde_json::Value::Null, ending.undo_with.unwrap()];
+    let back = action(&fake.url, &[LLM]).undo(&undo).await;
+    assert_eq!(back.detail, "registered i-0abc:8000 and i-0abc:8001 in llm again (1 group)");
+    assert_eq!(fake.requests().len(), 1);
+
+    // A look that fails does not pass for a good end.
+    let fake = FakeAws::start(&[], Reply::Error(403, "AccessDenied")).await;
+    let mut undo = job(Work::Undo, SOON, &place("i-0abc", &["10.0.0.7"], &fake.url));
+    undo.undo_with = vec![serde_json::Value::Null];
+    let back = action(&fake.url, &[LLM]).undo(&undo).await;
+    assert_eq!(back.outcome, Outcome::Failed);
+    assert!(
+        back.detail.starts_with("not known whether this machine") && back.detail.contains("permission"),
+        "{back:?}"
     );
 }
 

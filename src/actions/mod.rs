@@ -127,10 +127,39 @@ pub struct Job {
     pub output: Output,
     /// Told once its process exists.
     pub spawned: mpsc::Sender<(Run, Process)>,
-    /// In an undo: what the ended runs of this step left for it ([`Ending::undo_with`]), oldest first.
+    /// In an undo: what the ended runs of this step left for it ([`Ending::undo_with`]), oldest first; null for a run
+    /// that we lost sight of. Read it with [`Job::notes`].
     pub undo_with: Vec<serde_json::Value>,
     /// What every run of this daemon shares.
     pub surroundings: Arc<Surroundings>,
+}
+
+impl Job {
+    /// In an undo: what this step's runs noted for it.
+    pub fn notes<T: serde::de::DeserializeOwned>(&self) -> Notes<T> {
+        let mut notes = Notes { told: Vec::new(), lost_sight: false };
+        for told in &self.undo_with {
+            match serde_json::from_value(told.clone()) {
+                Ok(told) => notes.told.push(told),
+                Err(_) => {
+                    notes.lost_sight = true;
+                    if !told.is_null() {
+                        tracing::warn!("what an earlier run of {} noted for its undo cannot be read", self.run.step);
+                    }
+                }
+            }
+        }
+        notes
+    }
+}
+
+/// What the runs of a step noted for its undo.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notes<T> {
+    /// What they told, oldest first.
+    pub told: Vec<T>,
+    /// Whether there was one of which it is not known what it did.
+    pub lost_sight: bool,
 }
 
 /// What every run of one daemon shares.

@@ -71,7 +71,7 @@ pub enum Command {
     Notice(NoticeArgs),
     /// What the running watchdog sees and does
     Status(StatusArgs),
-    /// Write man pages, completions, or the JSON schema of the configuration
+    /// Write man pages, completions, or the JSON schemas of the configuration and of the status
     Generate {
         /// What.
         #[command(subcommand)]
@@ -329,6 +329,8 @@ pub enum Generated {
     },
     /// The JSON schema of the configuration file, for editors
     Schema,
+    /// The JSON schema of what /status and each event of /events say, for programs that read them
+    StatusSchema,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::args::{Cli, Generated};
 use super::print;
-use crate::{actions, config, sources};
+use crate::{actions, config, sources, status};
 use anyhow::Context;
 use clap::CommandFactory;
 use std::fs;
@@ -20,12 +20,14 @@ pub fn generate(what: &Generated, step_rows: &[actions::Row], source_rows: &[sou
             clap_complete::generate(*shell, &mut Cli::command(), "watchdog", &mut text);
             print(&String::from_utf8_lossy(&text))
         }
-        Generated::Schema => {
-            let schema = serde_json::to_string_pretty(&config::schema(step_rows, source_rows))
-                .context("failed to write the schema")?;
-            print(&format!("{schema}\n"))
-        }
+        Generated::Schema => print_schema(&config::schema(step_rows, source_rows)),
+        Generated::StatusSchema => print_schema(&status::schema()),
     }
+}
+
+fn print_schema(schema: &serde_json::Value) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(schema).context("failed to write the schema")?;
+    print(&format!("{text}\n"))
 }
 
 /// One page for each command: `watchdog.1`, `watchdog-run.1` and so on.

@@ -5,6 +5,7 @@ mod ask;
 pub mod check;
 pub mod emulate;
 pub mod generate;
+mod log;
 pub mod notice;
 pub mod rehearse;
 pub mod run;
@@ -14,7 +15,7 @@ use crate::config::{Blame, Refused};
 use args::Cli;
 use clap::Parser;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::{ExitCode, Termination};
 
 /// How the process ends.
@@ -111,9 +112,21 @@ fn print_to_reader(text: &str) -> anyhow::Result<Reader> {
     }
 }
 
-/// Without control characters: what others say must not move the cursor of whoever looks.
+/// Without control characters: what others say must not move the cursor of whoever looks, nor turn the direction of
+/// what stands beside it.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether something can be drawn anew in place there: on a terminal that knows how.
+fn is_live(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
+}
+
+/// Whether colours may be shown there: on a terminal that has some, unless `NO_COLOR` is set to anything.
+fn colours(stream: &impl IsTerminal) -> bool {
+    is_live(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Prints to stderr, if anybody listens there.

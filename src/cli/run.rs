@@ -1,11 +1,12 @@
 //! `watchdog run`: the watch itself.
 
+use super::log::start_log;
 use super::{Exit, complain, end};
 use crate::actions::Rehearsal;
 use crate::actions::cgroup::Delegated;
 use crate::actions::launch::Launcher;
 use crate::actions::open_files::OpenFiles;
-use crate::config::{LOG_VARIABLE, LogFormat, Settings};
+use crate::config::Settings;
 use crate::daemon::log_sink::{self, LogSink};
 use crate::daemon::signals::{Around, Signals};
 use crate::daemon::state_dir::{self, StateDir, StateDirError, User};
@@ -13,15 +14,11 @@ use crate::daemon::{Daemon, Keeping, Outfit, notice_file};
 use crate::model::{Spoken, Weight};
 use crate::status::systemd::Systemd;
 use anyhow::Context;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// How long work on other threads may go on when we end: a disk that hangs must not hold us up.
 const LAST_WORK: Duration = Duration::from_millis(500);
@@ -148,42 +145,5 @@ fn place_of(keeping: &Keeping) -> PathBuf {
     match keeping {
         Keeping::Directory(directory) => directory.path().to_path_buf(),
         Keeping::Nowhere(_) => std::env::temp_dir(),
-    }
-}
-
-/// Begins to log to standard error, from a thread of its own: nobody who reads it late delays anything.
-pub(super) fn start_log(format: LogFormat) -> std::io::Result<LogSink> {
-    let stderr = std::io::stderr();
-    let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let dropped = match format {
-        LogFormat::Text => log_sink::dropped_as_text,
-        LogFormat::Json => log_sink::dropped_as_json,
-    };
-    let sink = LogSink::start(log_sink::own(stderr)?, dropped)?;
-    let level = match std::env::var(LOG_VARIABLE).as_deref() {
-        Ok("debug") => tracing::Level::DEBUG,
-        Ok(_) | Err(_) => tracing::Level::INFO,
-    };
-    // What the libraries say of each connection is nobody's business here.
-    let ours = Targets::new().with_default(tracing::Level::INFO).with_target(env!("CARGO_CRATE_NAME"), level);
-    let to_journald = std::env::var_os("JOURNAL_STREAM").is_some();
-    let builder =
-        tracing_subscriber::fmt().with_writer(sink.clone()).with_max_level(level).with_target(false).with_ansi(colours);
-    let set = match (format, to_journald) {
-        (LogFormat::Json, _) => builder.json().flatten_event(true).with_timer(Clock).finish().with(ours).try_init(),
-        // systemd's journal puts its own time before each line.
-        (LogFormat::Text, true) => builder.without_time().finish().with(ours).try_init(),
-        (LogFormat::Text, false) => builder.with_timer(Clock).finish().with(ours).try_init(),
-    };
-    set.map_err(std::io::Error::other)?;
-    Ok(sink)
-}
-
-/// Times in the log: UTC, to the millisecond.
-struct Clock;
-
-impl tracing_subscriber::fmt::time::FormatTime for Clock {
-    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
-        write!(w, "{}", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
     }
 }

@@ -38,11 +38,12 @@ pub fn dropped_as_text(lines: u64) -> String {
     format!("WARN {lines} lines were dropped because nobody read the log\n")
 }
 
-/// As a JSON object.
+/// As a JSON object, with the keys of every other line.
 pub fn dropped_as_json(lines: u64) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
     format!(
-        "{{\"level\":\"WARN\",\"fields\":{{\"message\":\"{lines} lines were dropped because nobody read the log\",\
-         \"dropped\":{lines}}}}}\n"
+        "{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"event\":\"lines-dropped\",\"lines\":{lines},\
+         \"message\":\"{lines} lines were dropped because nobody read the log\"}}\n"
     )
 }
 
@@ -299,6 +300,7 @@ mod tests {
     #[test]
     fn the_line_about_dropped_lines_is_json_in_a_json_log() {
         let value: serde_json::Value = serde_json::from_str(&dropped_as_json(12)).unwrap();
-        assert_eq!(value["fields"]["dropped"], 12);
+        assert_eq!((&value["lines"], &value["level"]), (&12.into(), &"WARN".into()));
+        assert!(value["timestamp"].is_string() && value["message"].is_string());
     }
 }

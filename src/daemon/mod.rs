@@ -136,6 +136,7 @@ pub struct Daemon {
     chronicle: Chronicle,
     welcome: narrate::Welcome,
     sight: sight::Sight,
+    hourly: narrate::Hourly,
     waiting: waiting::Waiting,
     /// Of former runs, to be heard once more.
     recalled: Vec<Notice>,
@@ -193,7 +194,6 @@ impl Daemon {
         let metadata_endpoint = credentials_from.or(listened_to).unwrap_or_default();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &mut tasks)?;
 
         let (place, alarm) = (watchable::Place::default(), watchable::Alarm::default());
         let scale_in_window = watchable::Window::default();
@@ -230,6 +230,7 @@ impl Daemon {
         let posting = Posting::new(&settings, now, log);
         let beside = Beside { executor: &executor, journal: &journal, telling: &telling };
         let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
+        start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -281,6 +282,7 @@ impl Daemon {
             chronicle,
             welcome,
             sight: sight::Sight::default(),
+            hourly: narrate::Hourly::default(),
             waiting,
             recalled,
             _keeping: keeping,
@@ -346,9 +348,9 @@ impl Daemon {
                 Some(Handed { input, taken }) = self.handed.recv() => (input, Some(taken)),
                 () = sleep_until(due) => (Input::Woke, None),
             };
-            let lateness =
-                if matches!(input, Input::Woke) { Instant::now().duration_since(due) } else { Duration::ZERO };
-            self.posting.note_lateness(lateness);
+            if matches!(input, Input::Woke) {
+                self.posting.note_lateness(Instant::now().duration_since(due));
+            }
             if let Some(resumed) = self.slumber.look() {
                 tracing::warn!("the machine slept for {}", Spoken(resumed.asleep));
                 ends = self.turn(Input::Resumed, Instant::now()).await;
@@ -371,6 +373,7 @@ impl Daemon {
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
         self.watchdog.assume_scale_in(self.scale_in_window.get().unwrap_or(self.scale_in_assumed));
+        let before = self.watchdog.episode().map(|episode| episode.id.clone());
         let Turn { events, orders } = self.watchdog.decide(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
         let receipt = if is_journaling { self.journal.submit(now, &events) } else { Receipt::default() };
@@ -404,7 +407,7 @@ impl Daemon {
         if !events.is_empty() {
             self.waiting.keep(&self.watchdog, now).await;
         }
-        narrate::events(&events, &mut self.sight, &self.watchdog, now);
+        narrate::events(&events, before.as_ref(), &mut self.sight, &mut self.hourly, &self.watchdog, now);
         self.post(&events, now);
         if !events.is_empty() && began.elapsed() > BEAT {
             tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
@@ -569,6 +572,7 @@ fn start_pollers(
     keeping: &Keeping,
     inputs: &mpsc::Sender<Input>,
     identity: &watch::Sender<Identity>,
+    board: &Board,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AssemblyError> {
     let memories = Memories::recalled(boot, keeping);
@@ -584,6 +588,7 @@ fn start_pollers(
             inputs: inputs.clone(),
             identity: identity.clone(),
             recall: Box::new(Remembered { memories: memories.clone(), source: name }),
+            answers: board.answers(),
         };
         tasks.spawn(poller.listen());
     }

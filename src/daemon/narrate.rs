@@ -5,8 +5,9 @@ use super::sight::Sight;
 use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::Recovery;
-use crate::model::{Event, Loudness, Now, Spoken};
+use crate::model::{EpisodeId, Event, Loudness, Moment, Now, Spoken};
 use crate::sources::{Ear, Identity, Lifecycle};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,29 +17,124 @@ const USUAL_WINDOW: Duration = Duration::from_secs(120);
 /// How long the first line waits to learn what the machine is.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long the log may be silent.
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Says what became fact.
-pub(super) fn events(events: &[Event], sight: &mut Sight, watchdog: &Watchdog, now: Now) {
-    let left = watchdog
-        .episode()
-        .and_then(|episode| episode.deadline)
-        .map(|planned| planned.deadline.at.since(now.moment).as_secs());
+/// `before` is the episode that was open before it did.
+pub(super) fn events(
+    events: &[Event],
+    before: Option<&EpisodeId>,
+    sight: &mut Sight,
+    hourly: &mut Hourly,
+    watchdog: &Watchdog,
+    now: Now,
+) {
+    let episode = watchdog.episode();
+    let left =
+        episode.and_then(|episode| episode.deadline).map(|planned| planned.deadline.at.since(now.moment).as_secs());
+    let (open, before) = (episode.map(|episode| episode.id.as_str()), before.map(EpisodeId::as_str));
+    let of = |event: &Event| {
+        if matches!(event, Event::EpisodeClosed { .. }) { before.or(open) } else { open.or(before) }
+    };
     for (event, added) in sight.take(events, now) {
-        say(event.loudness(), &format!("{}{added}", event.sentence()), left);
+        hourly.heard(now);
+        say(&event, &added, of(&event), left);
     }
-    for event in events.iter().filter(|event| !Sight::concerns(event)) {
-        say(event.loudness(), &event.sentence(), left);
+    for event in events {
+        hourly.count(event, now);
+        if !Sight::concerns(event) {
+            say(event, "", of(event), left);
+        }
+    }
+    if open.is_none() {
+        hourly.say(now);
     }
 }
 
-fn say(loudness: Loudness, sentence: &str, left: Option<u64>) {
-    match (loudness, left) {
-        (Loudness::Quiet, _) => tracing::debug!("{sentence}"),
-        (Loudness::Told, Some(left)) => tracing::info!(seconds_left = left, "{sentence}"),
-        (Loudness::Told, None) => tracing::info!("{sentence}"),
-        (Loudness::Warned, Some(left)) => tracing::warn!(seconds_left = left, "{sentence}"),
-        (Loudness::Warned, None) => tracing::warn!("{sentence}"),
-        (Loudness::Cried, Some(left)) => tracing::error!(seconds_left = left, "{sentence}"),
-        (Loudness::Cried, None) => tracing::error!("{sentence}"),
+/// Says one of them: for people in a sentence; for machines in fields, named as the journal names them.
+fn say(event: &Event, added: &str, episode: Option<&str>, left: Option<u64>) {
+    if event.loudness() == Loudness::Quiet {
+        tracing::debug!("{}{added}", event.sentence());
+        return;
+    }
+    let sentence = format!("{}{added}", event.sentence());
+    let told = serde_json::to_value(event).unwrap_or_default();
+    let first = |places: &[&str]| places.iter().find_map(|place| told.pointer(place));
+    let word = |places: &[&str]| first(places).and_then(Value::as_str);
+    let attempt = first(&["/run/attempt"]).and_then(Value::as_u64);
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                event = word(&["/event"]),
+                "seconds-left" = left,
+                episode,
+                notice = word(&["/notice/key/kind", "/key/kind"]),
+                source = word(&["/source", "/notice/key/source", "/key/source"]),
+                step = word(&["/run/step", "/step"]),
+                work = word(&["/run/work"]),
+                attempt,
+                outcome = word(&["/ending/outcome"]),
+                because = word(&["/because", "/closing"]),
+                "{sentence}"
+            )
+        };
+    }
+    match event.loudness() {
+        Loudness::Quiet => {}
+        Loudness::Told => line!(info),
+        Loudness::Warned => line!(warn),
+        Loudness::Cried => line!(error),
+    }
+}
+
+/// Says once an hour that the watch goes on, where nothing else was said: so that the log of a machine that vanished tells
+/// how long it was watched.
+#[derive(Debug, Default)]
+pub(super) struct Hourly {
+    /// When something was last said.
+    said: Option<Moment>,
+    reads: u64,
+    misses: u64,
+}
+
+impl Hourly {
+    /// Something was said.
+    fn heard(&mut self, now: Now) {
+        *self = Self { said: Some(now.moment), ..Self::default() };
+    }
+
+    fn count(&mut self, event: &Event, now: Now) {
+        if matches!(event, Event::SourceRead { .. }) {
+            self.reads = self.reads.saturating_add(1);
+        } else if matches!(event, Event::SourceMissed { .. }) {
+            self.misses = self.misses.saturating_add(1);
+        } else if event.loudness() > Loudness::Quiet && !Sight::concerns(event) {
+            self.heard(now);
+        }
+    }
+
+    fn say(&mut self, now: Now) {
+        if let Some((reads, misses)) = self.due(now) {
+            let missed = if misses == 0 { String::new() } else { format!(", and {misses} were not") };
+            tracing::info!(
+                event = "still-watching",
+                reads,
+                misses,
+                "still watching: {reads} questions were answered in the last hour{missed}"
+            );
+        }
+    }
+
+    /// What was counted, once an hour is over in which nothing was said.
+    fn due(&mut self, now: Now) -> Option<(u64, u64)> {
+        let said = *self.said.get_or_insert(now.moment);
+        if now.moment.since(said) < HOUR {
+            return None;
+        }
+        let counted = (self.reads, self.misses);
+        self.heard(now);
+        Some(counted)
     }
 }
 
@@ -136,4 +232,33 @@ fn counted(settings: &Settings) -> String {
     let words: Vec<String> =
         kinds.iter().map(|(kind, count)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" })).collect();
     if words.is_empty() { "no steps".to_owned() } else { words.join(" and ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ProbeName, Rank, SourceName};
+
+    #[test]
+    fn a_quiet_day_is_a_line_an_hour_and_a_line_that_was_said_anyway_begins_a_new_one() {
+        let read = || Event::SourceRead {
+            source: SourceName::new("a"),
+            probe: ProbeName::new("p"),
+            rank: Rank::Vital,
+            standing: Vec::new(),
+        };
+        let (mut hourly, mut said) = (Hourly::default(), Vec::new());
+        for second in (0..24 * 3600).step_by(5) {
+            let now = Now { moment: Moment::from_millis(second * 1_000), wall: jiff::Timestamp::UNIX_EPOCH };
+            hourly.count(&read(), now);
+            if second == 5_400 {
+                hourly.count(&Event::MachineResumed, now);
+            }
+            said.extend(hourly.due(now).map(|counted| (second, counted)));
+        }
+        assert_eq!(said[0], (3_600, (721, 0)));
+        assert_eq!(said[1].0, 9_000, "an hour after what was said at 5400");
+        assert_eq!(said.len(), 23);
+        assert!(said[1..].iter().all(|(_, counted)| *counted == (720, 0)), "{said:?}");
+    }
 }

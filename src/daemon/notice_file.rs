@@ -2,14 +2,17 @@
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
+mod shelf;
+
 use crate::journal::{Durability, Receipt};
 use crate::model::Briefing;
+use shelf::Shelf;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -52,11 +55,16 @@ fn place(
     }
 }
 
-/// The notice file, written and removed in the order asked, on another thread than the caller's.
+/// The notice file, written and removed in the order asked: on the spot where its directory is in memory, as `/run` is,
+/// and on another thread than the caller's where it is on a disk, which may hang.
 #[derive(Debug)]
 pub struct NoticeFile {
     says: mpsc::Sender<Say>,
     asked: u64,
+    /// The directory, once it is known to be in memory.
+    shelf: Arc<OnceLock<Shelf>>,
+    /// So much of what was asked went to the other thread.
+    to_disk: u64,
     carried_out: watch::Receiver<u64>,
     /// So much of what was asked was waited for in vain, and is not waited for again.
     given_up: Arc<AtomicU64>,
@@ -67,6 +75,8 @@ pub struct NoticeFile {
 enum Say {
     Post(Vec<u8>, Receipt),
     TakeDown(Receipt),
+    /// The shelf has it, and carries it out when the records have settled.
+    Shelved(Receipt),
 }
 
 impl NoticeFile {
@@ -74,26 +84,36 @@ impl NoticeFile {
     pub fn new(path: PathBuf) -> Self {
         let (says, asked) = mpsc::channel(64);
         let (carried_out, seen) = watch::channel(0);
-        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, carried_out)));
-        Self { says, asked: 0, carried_out: seen, given_up: Arc::default(), _writer: writer }
+        let shelf = Arc::default();
+        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, carried_out, Arc::clone(&shelf))));
+        Self { says, asked: 0, shelf, to_disk: 0, carried_out: seen, given_up: Arc::default(), _writer: writer }
     }
 
     /// Writes it, once the records that led to it have settled.
     pub fn post(&mut self, briefing: &Briefing, receipt: &Receipt) {
         let mut line = serde_json::to_vec(briefing).unwrap_or_default();
         line.push(b'\n');
-        self.ask(Say::Post(line, receipt.clone()));
+        let is_shelved = self.free_shelf().is_some_and(|shelf| shelf.post(self.asked + 1, &line));
+        let receipt = receipt.clone();
+        self.ask(if is_shelved { Say::Shelved(receipt) } else { Say::Post(line, receipt) });
     }
 
     /// Removes it, once the records that led to that have settled.
     pub fn take_down(&mut self, receipt: &Receipt) {
-        self.ask(Say::TakeDown(receipt.clone()));
+        let is_shelved = self.free_shelf().is_some_and(|shelf| shelf.take_down(self.asked + 1));
+        let receipt = receipt.clone();
+        self.ask(if is_shelved { Say::Shelved(receipt) } else { Say::TakeDown(receipt) });
     }
 
-    /// What returns when all that was asked so far has been carried out, or has had its time.
+    /// What returns when all that was asked so far has been carried out, or has had its time. To be awaited once the
+    /// records that led to it have settled: it carries out what is still to be done where that takes no time.
     pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
         let (mut carried_out, asked, given_up) = (self.carried_out.clone(), self.asked, Arc::clone(&self.given_up));
+        let shelf = Arc::clone(&self.shelf);
         async move {
+            if let Some(shelf) = shelf.get() {
+                shelf.carry_out(asked);
+            }
             // What hangs behind a write that was given up hangs too.
             let hangs = *carried_out.borrow() < given_up.load(Ordering::Relaxed);
             let limit = if hangs { Duration::ZERO } else { PATIENCE };
@@ -103,26 +123,47 @@ impl NoticeFile {
         }
     }
 
+    /// The shelf, where nothing that was asked before is still on its way elsewhere.
+    fn free_shelf(&self) -> Option<&Shelf> {
+        self.shelf.get().filter(|_| *self.carried_out.borrow() >= self.to_disk)
+    }
+
     fn ask(&mut self, say: Say) {
+        let is_shelved = matches!(say, Say::Shelved(_));
         match self.says.try_send(say) {
-            Ok(()) => self.asked += 1,
+            Ok(()) => {
+                self.asked += 1;
+                self.to_disk = if is_shelved { self.to_disk } else { self.asked };
+            }
             Err(error) => tracing::warn!("the notice file falls behind and is left as it is: {error}"),
         }
     }
 }
 
-async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch::Sender<u64>) {
-    let place = path.clone();
-    let tried = tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(move || make_room(&place)));
-    if let Ok(Ok(Err(error))) = tried.await {
-        tracing::warn!("the notice file {} could not be written now: {error}", path.display());
+async fn write(
+    path: PathBuf,
+    mut asked: mpsc::Receiver<Say>,
+    carried_out: watch::Sender<u64>,
+    shelf: Arc<OnceLock<Shelf>>,
+) {
+    let (place, told) = (path.clone(), carried_out.clone());
+    let tried = tokio::task::spawn_blocking(move || make_room(&place).map(|()| Shelf::in_memory(&place, told)));
+    match tokio::time::timeout(LIMIT, tried).await {
+        Ok(Ok(Ok(Some(found)))) => drop(shelf.set(found)),
+        Ok(Ok(Err(error))) => {
+            tracing::warn!("the notice file {} could not be written now: {error}", path.display());
+        }
+        Ok(Ok(Ok(None)) | Err(_)) | Err(_) => {}
     }
     let mut count = 0;
     while let Some(say) = asked.recv().await {
         count += 1;
-        let reach = move |carried_out: &watch::Sender<u64>| {
-            carried_out.send_if_modified(|reached| std::mem::replace(reached, count.max(*reached)) < count);
-        };
+        let reach = move |carried_out: &watch::Sender<u64>| raise(carried_out, count);
+        if let (Say::Shelved(receipt), Some(shelf)) = (&say, shelf.get()) {
+            let _: Durability = receipt.settled().await;
+            shelf.carry_out(count);
+            continue;
+        }
         let (to, told) = (path.clone(), carried_out.clone());
         let writing = tokio::task::spawn_blocking(move || {
             let written = match say {
@@ -131,6 +172,8 @@ async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch
                     settle(&receipt);
                     remove(&to)
                 }
+                // There is a shelf where something was shelved.
+                Say::Shelved(_) => Ok(()),
             };
             // Told from here: whoever waits for it waits for nothing else.
             reach(&told);
@@ -144,6 +187,11 @@ async fn write(path: PathBuf, mut asked: mpsc::Receiver<Say>, carried_out: watch
         }
         reach(&carried_out);
     }
+}
+
+/// So much has been carried out.
+fn raise(carried_out: &watch::Sender<u64>, count: u64) {
+    carried_out.send_if_modified(|reached| std::mem::replace(reached, count.max(*reached)) < count);
 }
 
 /// Makes the directory and tries it, so that what is wrong with it is said long before a notice.
@@ -162,6 +210,10 @@ fn post(path: &Path, line: &[u8], settle: impl FnOnce()) -> io::Result<()> {
     fs::rename(&draft, path).inspect_err(|_| drop(remove(&draft)))
 }
 
+fn draft_name() -> String {
+    format!(".{NAME}.{}", std::process::id())
+}
+
 /// Writes what is to become the file beside it.
 fn write_draft(path: &Path, line: &[u8]) -> io::Result<PathBuf> {
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -170,7 +222,7 @@ fn write_draft(path: &Path, line: &[u8]) -> io::Result<PathBuf> {
         // Whatever our umask is, a trainer of another user has to get in.
         fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     }
-    let draft = directory.join(format!(".{NAME}.{}", std::process::id()));
+    let draft = directory.join(draft_name());
     remove(&draft)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
     let written = file.set_permissions(Permissions::from_mode(0o644)).and_then(|()| file.write_all(line));
@@ -229,7 +281,8 @@ mod tests {
         let (_hangs, carried_out) = watch::channel(0);
         let (says, _asked) = mpsc::channel(64);
         let writer = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
-        let mut file = NoticeFile { says, asked: 0, carried_out, given_up: Arc::default(), _writer: writer };
+        let (shelf, given_up) = (Arc::default(), Arc::default());
+        let mut file = NoticeFile { says, asked: 0, shelf, to_disk: 0, carried_out, given_up, _writer: writer };
         let began = tokio::time::Instant::now();
         file.take_down(&Receipt::default());
         file.settled().await;

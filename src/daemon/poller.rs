@@ -8,6 +8,7 @@
 use crate::model::{Fault, Finding, Input, Rank, Weight};
 use crate::sources::metadata::{Heard, LONGEST_WAIT, MetadataClient, Symptoms};
 use crate::sources::{Answer, Every, Identity, Lifecycle, Memory, Probe, Reading, Source};
+use crate::status::Answers;
 use jiff::SignedDuration;
 use std::collections::VecDeque;
 use std::fmt;
@@ -58,6 +59,8 @@ pub struct Poller {
     pub identity: watch::Sender<Identity>,
     /// What it remembers in this boot.
     pub recall: Box<dyn Recall>,
+    /// Where it notes how long good answers took.
+    pub answers: Answers,
 }
 
 impl fmt::Debug for Poller {
@@ -145,7 +148,9 @@ impl Work<'_> {
     /// Asks one probe and hands on what it says.
     async fn poll(&self, probe: &Probe) -> Result<Sight, Closed> {
         let Poller { source, client, .. } = self.poller;
+        let began = Instant::now();
         let asked = client.ask(&probe.path).await;
+        let took = began.elapsed();
         let sight = Sight::of(&asked);
         let read = match asked {
             Ok(Heard { answer, skew }) => self.read(probe, &answer).await.map(|reading| (reading, skew)),
@@ -155,6 +160,7 @@ impl Work<'_> {
         let input = match read {
             Ok((Reading { notices, remember }, skew)) => {
                 self.remember(remember);
+                self.poller.answers.note(&source.name(), &probe.name, took);
                 Input::Answered { source: source.name(), probe: name, rank, notices, skew }
             }
             Err(fault) => {

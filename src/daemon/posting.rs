@@ -6,7 +6,7 @@ use super::telling::Telling;
 use crate::config::Settings;
 use crate::decide::Watchdog;
 use crate::journal::{self, Journal};
-use crate::model::{Now, StepName};
+use crate::model::{Histogram, Now, StepName};
 use crate::sources::Identity;
 use crate::status::metrics::Figures;
 use crate::status::{Around, Durability, Keeping, Reason, Status, StepAround};
@@ -19,8 +19,7 @@ pub(super) struct Posting {
     started: Now,
     kinds: BTreeMap<StepName, (String, String)>,
     log: Option<LogSink>,
-    lateness: Duration,
-    worst_lateness: Duration,
+    lateness: Histogram,
 }
 
 /// What is asked beside the mind.
@@ -38,13 +37,12 @@ impl Posting {
             .iter()
             .map(|step| (step.name.clone(), (step.kind.to_owned(), step.action.describe())))
             .collect();
-        Self { started, kinds, log, lateness: Duration::ZERO, worst_lateness: Duration::ZERO }
+        Self { started, kinds, log, lateness: Histogram::default() }
     }
 
     /// Takes in how much later than it was due a turn came.
     pub(super) fn note_lateness(&mut self, lateness: Duration) {
-        self.lateness = lateness;
-        self.worst_lateness = self.worst_lateness.max(lateness);
+        self.lateness.take(lateness);
     }
 
     /// What is true now.
@@ -68,10 +66,8 @@ impl Posting {
         Figures {
             journal_syncs: figures.syncs,
             journal_failures: figures.failures,
-            journal_sync: figures.sync_time,
-            journal_longest_sync: figures.longest,
+            journal_late: figures.late,
             loop_lateness: self.lateness,
-            loop_worst_lateness: self.worst_lateness,
             log_lines_dropped: self.log.as_ref().map_or(0, LogSink::dropped),
         }
     }

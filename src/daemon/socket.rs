@@ -208,19 +208,27 @@ impl Drop for Socket {
     }
 }
 
+/// What is asked of us here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
-enum Request {
+pub enum Request {
+    /// A notice is handed in.
     Notice {
+        /// Its kind.
         kind: NoticeKind,
+        /// What will be done with the machine.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         action: Option<NoticeAction>,
+        /// The time that is left.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window: Option<Window>,
+        /// Why, for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// A notice is taken back.
     Withdraw {
+        /// Its kind.
         kind: NoticeKind,
     },
 }
@@ -234,7 +242,7 @@ struct Reply {
 /// A span as people write it: `85s`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct Window(Duration);
+pub struct Window(Duration);
 
 impl TryFrom<String> for Window {
     type Error = String;
@@ -279,8 +287,11 @@ async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<Handed>, machine:
     stream.shutdown().await
 }
 
-/// Reads one request. Pure.
-fn read_request(line: &[u8]) -> Result<Request, String> {
+/// Reads one request. Pure, and fed by fuzzers.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn read_request(line: &[u8]) -> Result<Request, String> {
     if !line.ends_with(b"\n") {
         return Err(if line.len() as u64 == LONGEST {
             format!("a request has at most {LONGEST} bytes")

@@ -221,7 +221,12 @@ impl Watchdog {
             let began = step.progress.running().map_or(now.moment, |running| running.since);
             match run.work {
                 Work::Act => {
-                    step.undo_with.extend(ending.undo_with.clone());
+                    match (&ending.undo_with, ending.outcome) {
+                        (Some(told), _) => step.undo_with.push(told.clone()),
+                        // What it did is not known, and must not be taken for nothing beside what others told.
+                        (None, Outcome::Lost) => step.undo_with.push(serde_json::Value::Null),
+                        (None, Outcome::Done | Outcome::Failed | Outcome::TimedOut | Outcome::Skipped) => {}
+                    }
                     step.last = Some(Finished {
                         attempt: run.attempt,
                         began,

@@ -96,7 +96,8 @@ pub struct StepState {
     pub undo_tries: u32,
     /// The last end of the step itself.
     pub last: Option<Finished>,
-    /// What its ended runs left for an undo, oldest first; emptied once it was put back.
+    /// What its ended runs left for an undo, oldest first, null for one that we lost sight of; emptied once it was put
+    /// back.
     pub undo_with: Vec<serde_json::Value>,
 }
 

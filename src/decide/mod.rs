@@ -288,7 +288,67 @@ fn positions<'a>(names: &[StepName], due: impl Iterator<Item = &'a Step> + Clone
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MachineId, Notice, NoticeAction, Presence, SourceName, Stated};
+    use crate::model::{
+        Ending, MachineId, Notice, NoticeAction, NoticeKind, Outcome, Presence, Rerun, SourceName, Stated, Undo, Work,
+    };
+
+    #[test]
+    fn an_undo_is_told_that_we_lost_sight_of_a_run() {
+        let mut policy = simulator::random::world(1).policy;
+        let name = StepName::new("leave");
+        let step = Step {
+            name: name.clone(),
+            on: [NoticeKind::Interruption].into(),
+            after: Vec::new(),
+            timeout: None,
+            needs: Duration::from_secs(3),
+            optional: false,
+            hold_until_left: None,
+            retries: 0,
+            repeat: false,
+            rerun: Rerun::IfLost,
+            undo: Undo::PutBack,
+        };
+        policy.steps = vec![step];
+        let mut watchdog = Watchdog::new(policy);
+        let now = |seconds| Now { moment: Moment::from_millis(seconds * 1_000), wall: simulator::World::BEGINNING };
+        watchdog.decide(Input::Restarted { boot: BootId::new("boot") }, now(1));
+        let key = NoticeKey {
+            source: SourceName::new("hand"),
+            kind: NoticeKind::Interruption,
+            machine: MachineId::new("i-0abc"),
+            event: String::new(),
+        };
+        let notice = Notice {
+            key: key.clone(),
+            action: NoticeAction::Terminate,
+            stated: Stated::In(Duration::from_secs(120)),
+            usual_window: None,
+            presence: Presence::HandedIn,
+            detail: String::new(),
+        };
+        watchdog.decide(Input::HandedIn { notice }, now(2));
+        let episode = watchdog.episode().map(|episode| episode.id.clone());
+        let Some(episode) = episode else { unreachable!("it is open") };
+        let mut end = |attempt, outcome, undo_with: Option<serde_json::Value>| {
+            let run = Run { step: name.clone(), work: Work::Act, attempt };
+            let ending = Ending { outcome, detail: String::new(), left_over: 0, undo_with };
+            watchdog.decide(Input::Ended { episode: episode.clone(), run, ending }, now(2 + u64::from(attempt)));
+        };
+        end(1, Outcome::Lost, None);
+        end(2, Outcome::Failed, Some("refused".into()));
+        let turn = watchdog.decide(Input::TakenBack { key }, now(5));
+        let told = turn.orders.iter().find_map(|order| match order {
+            Order::Start { run, undo_with, .. } if run.work == Work::Undo => Some(undo_with.clone()),
+            Order::Start { .. }
+            | Order::Adopt { .. }
+            | Order::Limit { .. }
+            | Order::PostNotice { .. }
+            | Order::TakeDownNotice
+            | Order::Exit => None,
+        });
+        assert_eq!(told, Some(vec![serde_json::Value::Null, "refused".into()]));
+    }
 
     #[test]
     fn a_scale_in_without_a_time_is_planned_with_the_window_that_was_learned_before_it() {

@@ -11,7 +11,7 @@ use super::files::file_name;
 use crate::model::Event;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ impl Spare {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        io::Seek::rewind(&mut file)?;
+        file.rewind()?;
         Ok(Self { file, path })
     }
 
@@ -65,14 +65,15 @@ impl Spare {
         renameat_with(CWD, &self.path, CWD, name, RenameFlags::NOREPLACE)?;
         (&self.file).write_all(bytes)?;
         self.file.sync_data()?;
-        // Whether the zeros are gone from the disk too does not matter.
-        let _ = self.file.set_len(bytes.len() as u64);
         Ok(self.file)
     }
 }
 
-/// Brings the name of what was a spare to disk.
-pub(super) fn settle(directory: &Path) -> io::Result<()> {
+/// Cuts the zeros off what was a spare, behind what was written last, and brings its name to disk.
+pub(super) fn settle(mut file: &File, directory: &Path) -> io::Result<()> {
+    let end = file.stream_position()?;
+    // Whether the zeros are gone from the disk too does not matter.
+    let _ = file.set_len(end);
     File::open(directory)?.sync_all()
 }
 

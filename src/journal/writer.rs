@@ -6,6 +6,7 @@
 
 use super::files::{self, Found, Recovery};
 use super::spare::{self, Spare};
+use crate::model::Histogram;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
@@ -39,18 +40,14 @@ pub(super) struct Progress {
 /// What the disk cost, for metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Figures {
-    /// Writes that reached the disk.
-    pub syncs: u64,
+    /// What each write took that reached the disk.
+    pub syncs: Histogram,
     /// Writes that did not.
     pub failures: u64,
     /// Appends that did not wait for the disk any longer.
     pub late: u64,
     /// Times that a broken journal was mended.
     pub mended: u64,
-    /// All the time spent in writes that reached the disk.
-    pub sync_time: Duration,
-    /// The longest of them.
-    pub longest: Duration,
 }
 
 /// One episode's file as it has to be on disk.
@@ -320,8 +317,10 @@ impl Writer {
 
     /// Whoever waits for the record has been told already. Where this fails, the next start knows what to make of it.
     fn settle(&mut self) {
-        if std::mem::take(&mut self.unsettled) {
-            let _ = spare::settle(&self.directory);
+        if std::mem::take(&mut self.unsettled)
+            && let Some((_, file)) = &self.open
+        {
+            let _ = spare::settle(file, &self.directory);
         }
     }
 
@@ -439,10 +438,10 @@ impl Writer {
         let mut sheets = self.desk.sheets();
         match &trouble {
             None => {
-                sheets.figures.syncs += u64::from(task.is_some());
                 sheets.figures.mended += u64::from(before.is_some());
-                sheets.figures.sync_time += took;
-                sheets.figures.longest = sheets.figures.longest.max(took);
+                if task.is_some() {
+                    sheets.figures.syncs.take(took);
+                }
                 sheets.slow = sheets.slow && took > super::PATIENCE;
             }
             Some(_) => sheets.figures.failures += 1,

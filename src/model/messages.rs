@@ -5,6 +5,7 @@ use super::{
     Spent, StepName, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -93,7 +94,7 @@ pub enum Signal {
 }
 
 /// How much a probe matters to its source's sight.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rank {
     /// Without it the source is blind.
@@ -178,7 +179,7 @@ pub struct Ending {
 }
 
 /// How a step ended.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It did what it is for.
@@ -427,7 +428,7 @@ impl Event {
 }
 
 /// Why a notice is not acted on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IgnoredBecause {
     /// It stood there at the first read, and its time is long past.
@@ -459,7 +460,7 @@ pub enum SkippedBecause {
 }
 
 /// Why an episode ends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Closing {
     /// Its notices were withdrawn.
@@ -474,6 +475,22 @@ pub enum Closing {
     Restarted,
 }
 
+impl Closing {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [Self::Withdrawn, Self::Survived, Self::Rebooted, Self::Resumed, Self::Restarted];
+
+    /// The word for it in metrics, and as it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Withdrawn => "withdrawn",
+            Self::Survived => "survived",
+            Self::Rebooted => "rebooted",
+            Self::Resumed => "resumed",
+            Self::Restarted => "restarted",
+        }
+    }
+}
+
 /// An imperative, derived from an event.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Order {
@@ -485,7 +502,8 @@ pub enum Order {
         briefing: Box<Briefing>,
         /// When it has to have ended.
         stop_by: Moment,
-        /// In an undo: every [`Ending::undo_with`] of this step's runs in this episode, oldest first.
+        /// In an undo: every [`Ending::undo_with`] of this step's runs in this episode, oldest first; null for a run that
+        /// we lost sight of.
         undo_with: Vec<serde_json::Value>,
     },
     /// Take a run that outlived a crash of ours into care: its exit status is not ours to see, its proof is.

@@ -10,6 +10,7 @@
 //! - [`Outcome`]: how a step ended.
 
 mod finding;
+mod histogram;
 mod messages;
 mod name;
 mod notice;
@@ -21,6 +22,7 @@ mod text;
 mod time;
 
 pub use finding::{Finding, Weight};
+pub use histogram::Histogram;
 pub use messages::{
     Briefing, Closing, Ending, Event, Fault, IgnoredBecause, Input, Order, Outcome, Process, Rank, Run, Signal,
     SkippedBecause, Turn, Work,

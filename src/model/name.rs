@@ -1,5 +1,6 @@
 //! Names as types of their own, so that a step is never passed where a source is meant.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(from = "String", into = "String")]
         pub struct $name(Arc<str>);
 

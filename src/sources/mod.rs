@@ -162,6 +162,21 @@ pub struct Row {
     pub build: fn(toml::Table, Environment<'_>) -> Result<Ear, BuildError>,
     /// The JSON schema of its own keys.
     pub schema: fn() -> schemars::Schema,
+    /// The names that others have made known for what this source says; none where nobody has.
+    pub aliases: Option<Aliases>,
+}
+
+/// Names of metrics that another exporter has made known for what a source says. They are written beside ours, with the
+/// meaning and labels that they have there, so that rules and dashboards which ask for them go on working.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aliases {
+    /// Whether the newest poll was answered. Label `instance_id`.
+    pub available: &'static str,
+    /// Whether an interruption is announced. Labels `instance_action` (empty where none is), `instance_id` and
+    /// `instance_type`.
+    pub imminent: &'static str,
+    /// The seconds until then, while there are any. Labels `instance_id` and `instance_type`.
+    pub left: &'static str,
 }
 
 /// Why a source's own keys, or the environment it reads, cannot be used.
@@ -182,6 +197,7 @@ const SHUTDOWN: Row = Row {
     summary: "signals that this host or container is going down",
     build: |table, _| settings::<NoKeys>(table).map(|NoKeys {}| Ear::Signals),
     schema: || schemars::schema_for!(NoKeys),
+    aliases: None,
 };
 
 /// A source without keys of its own.

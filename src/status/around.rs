@@ -4,6 +4,7 @@ use super::Reason;
 use crate::messages::Standing;
 use crate::model::{Now, StepName};
 use crate::sources::Identity;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -51,7 +52,7 @@ pub struct Keeping {
 }
 
 /// Whether what happens now would be remembered over a crash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
     /// All is on disk.

@@ -1,8 +1,8 @@
 //! Where the newest [`Status`] is posted. The loop posts and goes on; whoever looks waits here, never the loop.
 
-use super::metrics::{self, Figures};
+use super::metrics::{Figures, Format, Scrape};
 use super::tally::Tally;
-use super::{ClosedEpisode, ClosedStep, LastRun, Past, Reason, Seconds, Status, build};
+use super::{Answers, ClosedEpisode, ClosedStep, LastRun, Past, Reason, Seconds, Status, build};
 use crate::model::{Closing, Ending, Event, Now, Outcome, Run, Work};
 use jiff::SignedDuration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ pub const BEAT_LOST: Duration = Duration::from_secs(5);
 pub struct Board {
     posted: Arc<watch::Sender<Posted>>,
     ledger: Arc<Mutex<Ledger>>,
+    answers: Answers,
 }
 
 /// A status, and when it was true.
@@ -50,7 +51,7 @@ impl Board {
         let ledger =
             Ledger { timeless: first.timeless(), tally: Tally::default(), figures: Figures::default(), beat: at };
         let (posted, _) = watch::channel(Posted { status: Arc::new(first), now, at });
-        Self { posted: Arc::new(posted), ledger: Arc::new(Mutex::new(ledger)) }
+        Self { posted: Arc::new(posted), ledger: Arc::new(Mutex::new(ledger)), answers: Answers::default() }
     }
 
     /// Posts what is true now, after these facts. The revision grows where it differs in more than what merely passes
@@ -61,8 +62,16 @@ impl Board {
         for event in events {
             ledger.tally.note(event, &before, now.moment);
         }
-        let last_episode = closed(&before, &status, events, now).or_else(|| before.last_episode.clone());
+        let closed = closed(&before, &status, events, now);
+        let stood: Vec<_> = match &closed {
+            Some(closed) => closed.steps.iter().map(|step| (step.progress.as_str(), step.last.as_ref())).collect(),
+            None => status.steps.iter().map(|step| (step.progress.as_str(), step.last.as_ref())).collect(),
+        };
+        let end = status.episode.as_ref().or(before.episode.as_ref()).and_then(|episode| episode.end);
+        ledger.tally.note_end(events, &stood, end, now.moment);
+        let last_episode = closed.or_else(|| before.last_episode.clone());
         let mut status = Status { last_episode, ..status };
+        self.answers.tell(&mut status.sources);
         let timeless = status.timeless();
         let is_change = timeless != ledger.timeless;
         status.revision = if is_change { before.revision.saturating_add(1) } else { before.revision };
@@ -79,6 +88,11 @@ impl Board {
     /// Says that the loop turns. It has to come at least every 2 s, whatever else happens: see [`BEAT_LATE`].
     pub fn beat(&self) {
         self.ledger().beat = Instant::now();
+    }
+
+    /// Where pollers note how long answers took: it is shown from the next post on.
+    pub fn answers(&self) -> Answers {
+        self.answers.clone()
     }
 
     /// Takes in the figures that only metrics show. They are levels and totals, and replace the ones before.
@@ -129,17 +143,15 @@ impl Board {
         reasons
     }
 
-    /// All metrics, in the text format that they are scraped in.
-    ///
-    /// # Errors
-    /// None in practice: writing to memory does not fail.
-    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
-        let status = self.read();
+    /// All metrics, written as asked.
+    pub fn metrics(&self, format: Format) -> String {
         let (tally, figures) = {
             let ledger = self.ledger();
             (ledger.tally.clone(), ledger.figures)
         };
-        metrics::encode(status, tally, figures, self.since_beat())
+        let (answers, reasons) = (self.answers.all(), self.reasons());
+        let scrape = Scrape { status: self.read(), tally, figures, answers, reasons, beat_age: self.since_beat() };
+        scrape.write(format)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

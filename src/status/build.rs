@@ -28,7 +28,8 @@ const REASONS: usize = 32;
 const WARMTH: usize = 4 * 1024;
 
 impl Status {
-    /// What the mind and what is around it look like now. The revision is the board's to give.
+    /// What the mind and what is around it look like now. The revision and the time that answers took are the board's to
+    /// give.
     pub fn of(watchdog: &Watchdog, around: &Around, now: Now) -> Self {
         Self {
             schema: SCHEMA,
@@ -94,6 +95,7 @@ fn source(watchdog: &Watchdog, name: &SourceName, now: Now) -> SourceStatus {
                 name: clip(probe.as_str(), NAME),
                 rank: heard.rank,
                 last_good_read: heard.last_good.map(|at| Past::new(at, now)),
+                answer_time: None,
                 misses: heard.misses,
                 fault: heard.fault.as_ref().map(reason),
             })

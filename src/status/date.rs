@@ -3,15 +3,29 @@
 //! The mind keeps moments; the wall clock that they are shown by is read anew at each posting and wavers by a
 //! millisecond. So a date keeps its moment, unseen, and only that tells whether it moved.
 
+use super::schema;
 use crate::model::{Moment, Now, Seconds};
 use jiff::{Timestamp, Unit};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+impl JsonSchema for Seconds {
+    fn schema_name() -> Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "description": "A span in seconds, to the millisecond; negative where it is past." })
+    }
+}
 
 /// A point in time that is waited for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Ahead {
     /// By our wall clock, UTC, to the second.
+    #[schemars(schema_with = "schema::time")]
     pub at: Timestamp,
     /// How long until then; negative where it is past.
     pub seconds_left: Seconds,
@@ -20,10 +34,11 @@ pub struct Ahead {
 }
 
 /// A point in time that something happened at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Past {
     /// By our wall clock, UTC, to the second.
+    #[schemars(schema_with = "schema::time")]
     pub at: Timestamp,
     /// How long ago.
     pub seconds_ago: Seconds,

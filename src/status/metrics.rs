@@ -1,251 +1,328 @@
 //! Metrics, written at each scrape from the newest status and what was counted: between scrapes they cost nothing.
 //!
-//! All names begin with `spot_watchdog_`. Labels are bounded: sources, probes and steps come from the configuration,
-//! outcomes and reasons are words of ours.
+//! All names begin with `spot_watchdog_`, but for those that others have made known (see
+//! [`Aliases`](crate::sources::Aliases)). They follow Prometheus' rules: seconds, `_total` for what only grows, and a
+//! sample from the beginning for whatever has a known set of labels, since a rise from nothing to one is no rise to
+//! `increase()`. Labels are bounded: sources, probes and steps come from the configuration, the other words are ours.
+//!
+//! What happens often is a histogram: answers, syncs, turns of the loop. What happens once in a machine's life, a step
+//! or an episode, is a gauge of the newest: its distribution is that over machines, which `quantile` takes from gauges.
+//! Ages and times left are told as such, not as timestamps: they are measured by a clock that nobody sets, and need no
+//! two machines to agree on the time.
+
+mod page;
+
+pub use page::Format;
 
 use super::tally::Tally;
-use super::{NoticeState, Readiness, Status};
-use crate::model::NoticeKind;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
+use super::{Durability, NoticeState, NoticeStatus, Readiness, Reason, SourceStatus, Status};
+use crate::model::{Closing, Histogram, IgnoredBecause, NoticeKind, Outcome, Rank, SourceName};
+use crate::sources::{Aliases, ROWS};
+use page::{NONE, Page};
 use std::collections::BTreeSet;
-use std::fmt::Error;
 use std::time::Duration;
-
-/// The type of what [`super::Board::metrics`] returns: OpenMetrics 1.0.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Figures that only metrics show. Totals count from the start of the daemon.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Figures {
-    /// Times that the journal was brought to disk.
-    pub journal_syncs: u64,
+    /// What bringing the journal to disk took each time.
+    pub journal_syncs: Histogram,
     /// Times that it could not be.
     pub journal_failures: u64,
-    /// How long the newest sync took.
-    pub journal_sync: Duration,
-    /// How long the longest sync took.
-    pub journal_longest_sync: Duration,
-    /// How much later than it was due the newest turn of the loop came.
-    pub loop_lateness: Duration,
-    /// The latest that a turn ever came.
-    pub loop_worst_lateness: Duration,
+    /// Records that did not wait for the disk any longer.
+    pub journal_late: u64,
+    /// How much later than they were due turns of the loop came.
+    pub loop_lateness: Histogram,
     /// Log lines that nobody took in time.
     pub log_lines_dropped: u64,
 }
 
-/// Writes all metrics.
-pub(super) fn encode(status: Status, tally: Tally, figures: Figures, beat_age: Duration) -> Result<String, Error> {
-    let mut registry = Registry::with_prefix("spot_watchdog");
-    registry.register_collector(Box::new(Scrape { status, tally, figures, beat_age }));
-    let mut text = String::with_capacity(8 * 1024);
-    prometheus_client::encoding::text::encode(&mut text, &registry)?;
-    Ok(text)
-}
-
 /// All that one scrape shows.
 #[derive(Debug)]
-struct Scrape {
-    status: Status,
-    tally: Tally,
-    figures: Figures,
-    beat_age: Duration,
-}
-
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut page = Page { encoder: &mut encoder };
-        self.encode_build(&mut page)?;
-        self.encode_sources(&mut page)?;
-        self.encode_notices(&mut page)?;
-        self.encode_steps(&mut page)?;
-        self.encode_health(&mut page)
-    }
+pub(super) struct Scrape {
+    pub(super) status: Status,
+    pub(super) tally: Tally,
+    pub(super) figures: Figures,
+    /// What good answers of each source took.
+    pub(super) answers: Vec<(SourceName, Histogram)>,
+    /// Why not all is well.
+    pub(super) reasons: Vec<Reason>,
+    /// How long ago the loop last said that it turns.
+    pub(super) beat_age: Duration,
 }
 
 impl Scrape {
-    fn encode_build(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
-        let version = [("version", self.status.version.as_str())];
-        page.encoder
-            .encode_descriptor("build", "What was built.", None, MetricType::Info)?
-            .encode_info(&version.as_slice())
+    /// Writes all metrics.
+    pub(super) fn write(&self, format: Format) -> String {
+        let mut page = Page::new(format);
+        self.write_machine(&mut page);
+        self.write_sources(&mut page);
+        self.write_notices(&mut page);
+        self.write_episode(&mut page);
+        self.write_steps(&mut page);
+        self.write_health(&mut page);
+        self.write_journal_and_loop(&mut page);
+        for row in ROWS {
+            let source = self.status.sources.iter().find(|source| source.name == row.kind);
+            if let (Some(source), Some(aliases)) = (source, &row.aliases) {
+                self.write_aliases(&mut page, source, aliases);
+            }
+        }
+        page.finish()
     }
 
-    fn encode_sources(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
+    fn write_machine(&self, page: &mut Page) {
+        let machine = &self.status.machine;
+        let version = [("version", self.status.version.as_str())];
+        page.info("spot_watchdog_build", "What was built.", version);
+        let labels = [
+            ("instance_id", machine.id.as_str()),
+            ("instance_type", machine.machine_type.as_str()),
+            ("lifecycle", machine.lifecycle.as_str()),
+            ("region", machine.region.as_str()),
+            ("zone", machine.zone.as_str()),
+        ];
+        page.info("spot_watchdog_machine", "What the machine is, as its cloud tells it.", labels);
+    }
+
+    fn write_sources(&self, page: &mut Page) {
         let sources = &self.status.sources;
         page.counters(
-            "source_reads",
+            "spot_watchdog_source_reads",
             "Answers of a source's probe by outcome: read, or the word of the fault.",
             self.tally.reads.iter().map(|((source, probe, outcome), count)| {
                 ([("source", source.as_str()), ("probe", probe.as_str()), ("outcome", outcome.as_str())], *count)
             }),
-        )?;
+        );
+        page.histograms(
+            "spot_watchdog_source_answer_duration",
+            "What good answers of the source took, over all its probes.",
+            self.answers.iter().map(|(source, took)| ([("source", source.as_str())], *took)),
+        );
         page.spans(
-            "source_last_good_read_age",
+            "spot_watchdog_source_last_good_read_age",
             "Time since all vital probes of the source were read.",
             sources.iter().filter_map(|source| {
                 let read = source.last_good_read?;
                 Some(([("source", source.name.as_str())], read.seconds_ago.as_f64()))
             }),
-        )?;
+        );
+        page.spans(
+            "spot_watchdog_source_poll_interval",
+            "Time between two polls of the source.",
+            sources
+                .iter()
+                .filter_map(|source| Some(([("source", source.name.as_str())], source.poll_interval?.as_f64()))),
+        );
         page.gauges(
-            "source_blind",
+            "spot_watchdog_source_blind",
             "Whether the source could not be read for too long.",
             sources.iter().map(|source| ([("source", source.name.as_str())], flag(source.blind_since.is_some()))),
-        )
+        );
     }
 
-    fn encode_notices(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
-        let status = &self.status;
+    fn write_notices(&self, page: &mut Page) {
         let standing = |kind: NoticeKind| {
-            let stands = |state| match state {
-                NoticeState::Standing => true,
+            let stands = |notice: &&NoticeStatus| match notice.state {
+                NoticeState::Standing => notice.kind == kind,
                 NoticeState::Withdrawn | NoticeState::Waiting | NoticeState::Ignored => false,
             };
-            let count = status.notices.iter().filter(|notice| notice.kind == kind && stands(notice.state)).count();
-            i64::try_from(count).unwrap_or(i64::MAX)
+            count(self.status.notices.iter().filter(stands).count())
         };
         page.gauges(
-            "notices",
+            "spot_watchdog_notices",
             "Notices that stand, by kind.",
             NoticeKind::ALL.into_iter().map(|kind| ([("kind", kind.word())], standing(kind))),
-        )?;
-        let leaving = match status.readiness {
+        );
+        page.counters(
+            "spot_watchdog_notices_heard",
+            "Notices that joined or opened an episode, by kind.",
+            NoticeKind::ALL
+                .into_iter()
+                .map(|kind| ([("kind", kind.word())], self.tally.notices.get(&kind).copied().unwrap_or(0))),
+        );
+        let leaving = match self.status.readiness {
             Readiness::Ready => false,
             Readiness::Leaving => true,
         };
-        page.gauge("leaving", "Whether a strong notice stands and is due.", flag(leaving))?;
-        page.gauge("episode_open", "Whether an episode is open.", flag(status.episode.is_some()))?;
-        page.counter("episodes", "Episodes that opened.", self.tally.episodes)?;
-        let episode = status.episode.as_ref();
+        page.gauge("spot_watchdog_leaving", "Whether a strong notice stands and is due.", flag(leaving));
+    }
+
+    fn write_episode(&self, page: &mut Page) {
+        let tally = &self.tally;
+        let episode = self.status.episode.as_ref();
+        page.gauge("spot_watchdog_episode_open", "Whether an episode is open.", flag(episode.is_some()));
+        let left = self.status.steps.iter().filter(|step| matches!(step.progress.as_str(), "due" | "running"));
+        page.gauge(
+            "spot_watchdog_episode_steps_left",
+            "Steps of the open episode that are due or running.",
+            if episode.is_some() { count(left.count()) } else { 0.0 },
+        );
+        page.counter("spot_watchdog_episodes", "Episodes that opened.", tally.episodes);
+        page.counters(
+            "spot_watchdog_episode_outcomes",
+            "Times that all steps of an episode had ended, by the worst outcome among them.",
+            Outcome::ALL.into_iter().map(|outcome| {
+                ([("outcome", outcome.word())], tally.episode_outcomes.get(&outcome).copied().unwrap_or(0))
+            }),
+        );
+        page.counters(
+            "spot_watchdog_episodes_closed",
+            "Episodes that closed on a machine that is still there, by the reason.",
+            Closing::ALL
+                .into_iter()
+                .map(|closing| ([("closing", closing.word())], tally.closings.get(&closing).copied().unwrap_or(0))),
+        );
+        page.span(
+            "spot_watchdog_episode_window",
+            "What was left to the deadline of the newest episode when it was first heard of.",
+            tally.window.map(|window| window.as_secs_f64()),
+        );
+        page.span(
+            "spot_watchdog_episode_margin",
+            "What was left to the end of the plan when the last step of the newest episode ended.",
+            tally.episode_margin.map(|margin| margin.as_secs_f64()),
+        );
         let deadline = episode.and_then(|episode| episode.deadline).map(|it| it.seconds_left.as_f64());
         let end = episode.and_then(|episode| episode.end).map(|it| it.seconds_left.as_f64());
-        page.spans("deadline_left", "Time left to the deadline.", deadline.map(|left| (NONE, left)))?;
-        page.spans("end_left", "Time left that steps may use.", end.map(|left| (NONE, left)))
+        page.span("spot_watchdog_deadline_left", "Time left to the deadline; negative after it.", deadline);
+        page.span("spot_watchdog_end_left", "Time left that steps may use; negative after it.", end);
     }
 
-    fn encode_steps(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
+    fn write_steps(&self, page: &mut Page) {
+        let tally = &self.tally;
+        let steps = &self.status.steps;
+        let known: BTreeSet<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+        let ended = tally.endings.keys().map(|(step, _)| step.as_str());
+        let names: BTreeSet<&str> = known.iter().copied().chain(ended).collect();
         page.counters(
-            "step_outcomes",
-            "Ends of a step by outcome.",
-            self.tally
-                .endings
-                .iter()
-                .map(|((step, outcome), count)| ([("step", step.as_str()), ("outcome", outcome.word())], *count)),
-        )?;
-        page.spans(
-            "step_duration",
-            "How long the newest run of a step took.",
-            self.tally.took.iter().map(|(step, took)| ([("step", step.as_str())], took.as_secs_f64())),
-        )?;
-        page.spans(
-            "step_margin",
-            "What was left to the end of the plan when the newest run of a step ended.",
-            self.tally.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_secs_f64())),
-        )
-    }
-
-    fn encode_health(&self, page: &mut Page<'_, '_>) -> Result<(), Error> {
-        let figures = &self.figures;
-        let words: BTreeSet<&str> = self.status.health.iter().map(|reason| reason.word.as_str()).collect();
+            "spot_watchdog_step_outcomes",
+            "Ends of a run of a step by outcome.",
+            names.into_iter().flat_map(|step| {
+                Outcome::ALL.into_iter().map(move |outcome| {
+                    let count = tally.endings.get(&(step.to_owned(), outcome)).copied().unwrap_or(0);
+                    ([("step", step), ("outcome", outcome.word())], count)
+                })
+            }),
+        );
         page.gauges(
-            "unhealthy",
+            "spot_watchdog_step_running",
+            "Whether the step runs.",
+            steps.iter().map(|step| ([("step", step.name.as_str())], flag(step.progress == "running"))),
+        );
+        page.spans(
+            "spot_watchdog_step_duration",
+            "How long the newest run of a step took.",
+            tally.took.iter().map(|(step, took)| ([("step", step.as_str())], took.as_secs_f64())),
+        );
+        page.spans(
+            "spot_watchdog_step_margin",
+            "What was left to the end of the plan when the newest run of a step ended.",
+            tally.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_secs_f64())),
+        );
+    }
+
+    fn write_health(&self, page: &mut Page) {
+        page.gauge(
+            "spot_watchdog_healthy",
+            "Whether the health check has nothing to say.",
+            flag(self.reasons.is_empty()),
+        );
+        let words: BTreeSet<&str> = self.reasons.iter().map(|reason| reason.word.as_str()).collect();
+        page.gauges(
+            "spot_watchdog_unhealthy",
             "Reasons that the health check gives now, by word.",
-            words.into_iter().map(|word| ([("reason", word)], 1)),
-        )?;
-        page.counter("journal_syncs", "Times that the journal was brought to disk.", figures.journal_syncs)?;
-        page.counter("journal_failures", "Times that the journal could not be written.", figures.journal_failures)?;
-        for (name, help, span) in [
-            ("journal_sync", "How long the newest sync of the journal took.", figures.journal_sync),
-            ("journal_longest_sync", "How long the longest sync of the journal took.", figures.journal_longest_sync),
-            ("loop_lateness", "How late the newest turn of the loop came.", figures.loop_lateness),
-            ("loop_worst_lateness", "How late a turn of the loop ever came.", figures.loop_worst_lateness),
-            ("loop_beat_age", "Time since the loop last said that it turns.", self.beat_age),
-        ] {
-            page.spans(name, help, [(NONE, span.as_secs_f64())])?;
+            words.into_iter().map(|word| ([("reason", word)], 1.0)),
+        );
+    }
+
+    fn write_journal_and_loop(&self, page: &mut Page) {
+        let figures = &self.figures;
+        page.gauge(
+            "spot_watchdog_journal_kept",
+            "Whether what happens now would be remembered over a crash.",
+            flag(self.status.durability == Durability::Kept),
+        );
+        page.histograms(
+            "spot_watchdog_journal_sync_duration",
+            "What bringing the journal to disk took.",
+            [(NONE, figures.journal_syncs)],
+        );
+        page.counter(
+            "spot_watchdog_journal_failures",
+            "Times that the journal could not be brought to disk.",
+            figures.journal_failures,
+        );
+        page.counter(
+            "spot_watchdog_journal_late",
+            "Times that a record did not wait for the disk any longer.",
+            figures.journal_late,
+        );
+        page.histograms(
+            "spot_watchdog_loop_lateness",
+            "How much later than it was due a turn of the loop came.",
+            [(NONE, figures.loop_lateness)],
+        );
+        page.span(
+            "spot_watchdog_loop_beat_age",
+            "Time since the loop last said that it turns.",
+            self.beat_age.as_secs_f64(),
+        );
+        page.counter(
+            "spot_watchdog_log_lines_dropped",
+            "Log lines that nobody took in time.",
+            figures.log_lines_dropped,
+        );
+    }
+
+    /// Under the names that another exporter has made known. What it does not say where it cannot ask is not said here
+    /// either: no answer is not "nothing".
+    fn write_aliases(&self, page: &mut Page, source: &SourceStatus, aliases: &Aliases) {
+        let machine = &self.status.machine;
+        let mut vital = source.probes.iter().filter(|probe| probe.rank == Rank::Vital).peekable();
+        if vital.peek().is_none() {
+            return;
         }
-        page.counter("log_lines_dropped", "Log lines that nobody took in time.", figures.log_lines_dropped)
+        let available = vital.all(|probe| probe.misses == 0);
+        let id = ("instance_id", machine.id.as_str());
+        let machine_type = ("instance_type", machine.machine_type.as_str());
+        page.gauges(aliases.available, "Metadata service available", [([id], flag(available))]);
+        let notice = self.status.notices.iter().find(|notice| announces(notice, &source.name));
+        let imminent = match notice {
+            Some(notice) => Some((notice.action.map_or("", |action| action.word()), true)),
+            None => available.then_some(("", false)),
+        };
+        page.gauges(
+            aliases.imminent,
+            "Instance is about to be terminated",
+            imminent.map(|(action, holds)| ([("instance_action", action), id, machine_type], flag(holds))),
+        );
+        let left = notice.and_then(|notice| self.left_of(notice)).filter(|left| *left > 0.0);
+        page.gauges(aliases.left, "Instance will be terminated in", left.map(|left| ([id, machine_type], left)));
+    }
+
+    /// The seconds to a notice's deadline, or else to the time that it states.
+    fn left_of(&self, notice: &NoticeStatus) -> Option<f64> {
+        let stated = || Some(notice.stated?.duration_since(self.status.now).as_secs_f64());
+        notice.deadline.map(|deadline| deadline.seconds_left.as_f64()).or_else(stated)
     }
 }
 
-/// No labels.
-const NONE: [(&str, &str); 0] = [];
-
-/// Labels of one sample.
-type Labels<'a, const N: usize> = [(&'a str, &'a str); N];
-
-/// What is written to; a family without samples is left out.
-struct Page<'a, 'b> {
-    encoder: &'a mut DescriptorEncoder<'b>,
+/// Whether this is a source's word that the machine will be taken, whatever is made of it; not where that is past.
+fn announces(notice: &NoticeStatus, source: &str) -> bool {
+    let holds = match (notice.state, notice.because) {
+        (NoticeState::Standing | NoticeState::Waiting, _)
+        | (NoticeState::Ignored, Some(IgnoredBecause::NothingToDo | IgnoredBecause::Far)) => true,
+        (NoticeState::Withdrawn, _)
+        | (NoticeState::Ignored, Some(IgnoredBecause::Stale | IgnoredBecause::Spent) | None) => false,
+    };
+    holds && notice.kind == NoticeKind::Interruption && notice.source == source
 }
 
-impl Page<'_, '_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
-        self.counters(name, help, [(NONE, value)])
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: i64) -> Result<(), Error> {
-        self.gauges(name, help, [(NONE, value)])
-    }
-
-    fn counters<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<'s, N>, u64)>,
-    ) -> Result<(), Error> {
-        self.family(name, help, None, MetricType::Counter, samples, |metric, value| {
-            metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-        })
-    }
-
-    fn gauges<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<'s, N>, i64)>,
-    ) -> Result<(), Error> {
-        self.family(name, help, None, MetricType::Gauge, samples, |metric, value| metric.encode_gauge(&value))
-    }
-
-    fn spans<'s, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<'s, N>, f64)>,
-    ) -> Result<(), Error> {
-        let seconds = Some(&Unit::Seconds);
-        self.family(name, help, seconds, MetricType::Gauge, samples, |metric, value| metric.encode_gauge(&value))
-    }
-
-    fn family<'s, V, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        kind: MetricType,
-        samples: impl IntoIterator<Item = (Labels<'s, N>, V)>,
-        sample: impl Fn(&mut MetricEncoder<'_>, V) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self.encoder.encode_descriptor(name, help, unit, kind)?;
-        for (labels, value) in samples {
-            // An empty set of labels would be written as `{}`.
-            if N == 0 {
-                sample(&mut family, value)?;
-            } else {
-                sample(&mut family.encode_family(&labels.as_slice())?, value)?;
-            }
-        }
-        Ok(())
-    }
+const fn flag(holds: bool) -> f64 {
+    if holds { 1.0 } else { 0.0 }
 }
 
-const fn flag(holds: bool) -> i64 {
-    if holds { 1 } else { 0 }
+fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }

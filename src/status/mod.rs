@@ -6,22 +6,26 @@
 //! loop: it posts and goes on.
 //!
 //! A revision grows when something changed, not with each poll. What merely passes with time (seconds left, the last
-//! good read, the number of misses, a fault's sentence under the same word) is no change.
+//! good read, what an answer took, the number of misses, a fault's sentence under the same word) is no change.
 
+mod answers;
 mod around;
 mod board;
 mod build;
 mod date;
 pub mod http;
 pub mod metrics;
+mod schema;
 mod shape;
 pub mod systemd;
 mod tally;
 
 pub use crate::model::Seconds;
+pub use answers::Answers;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
 pub use date::{Ahead, Past};
+pub use schema::schema;
 pub use shape::{
     ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState, NoticeStatus,
     OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
@@ -104,6 +108,7 @@ impl Status {
             }
             for probe in &mut source.probes {
                 probe.misses = 0;
+                probe.answer_time = None;
                 if let Some(read) = &mut probe.last_good_read {
                     read.forget();
                 }

@@ -1,20 +1,23 @@
 //! The shape of what is shown: plain data, written as JSON with kebab-case keys, and read back by our own client.
 
-use super::{Ahead, Durability, Past, Seconds};
+use super::{Ahead, Durability, Past, Seconds, schema};
 use crate::messages::Occasion;
 use crate::model::{Closing, EpisodeId, Footing, IgnoredBecause, NoticeAction, NoticeKind, Outcome, Rank, Strength};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything that is shown, as `/status` serves it. Texts from outside are printable and bounded.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
-    /// The version of this shape: [`super::SCHEMA`].
+    /// The version of this shape. It grows when a key changes its meaning or goes away, not when one is added.
+    #[schemars(extend("const" = super::SCHEMA))]
     pub schema: u32,
     /// Grows with each change, from 1 in each run of the daemon.
     pub revision: u64,
     /// When this was true, by our wall clock.
+    #[schemars(schema_with = "schema::time")]
     pub now: Timestamp,
     /// The version of the daemon.
     pub version: String,
@@ -50,7 +53,7 @@ pub struct Status {
 }
 
 /// Someone who is told by messages.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct MessageStatus {
     /// Its name.
@@ -61,6 +64,7 @@ pub struct MessageStatus {
     pub waiting: u32,
     /// When it last took one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
     pub last_sent: Option<Timestamp>,
     /// On which occasion that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +75,7 @@ pub struct MessageStatus {
 }
 
 /// Whether the daemon stays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// It does.
@@ -81,7 +85,7 @@ pub enum Mode {
 }
 
 /// Whether new work may come to this machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Readiness {
     /// It may. Starting, blind, a warning and far maintenance change nothing in that: they must not empty a fleet.
@@ -91,7 +95,7 @@ pub enum Readiness {
 }
 
 /// What the machine is, as its cloud tells it; empty where that is not known.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct MachineStatus {
     /// The cloud's name of it.
@@ -100,6 +104,7 @@ pub struct MachineStatus {
     #[serde(rename = "type")]
     pub machine_type: String,
     /// How it is paid for: `spot`, `on-demand`, `other` or `unknown`.
+    #[schemars(extend("enum" = schema::LIFECYCLES))]
     pub lifecycle: String,
     /// Its region.
     pub region: String,
@@ -108,7 +113,7 @@ pub struct MachineStatus {
 }
 
 /// Someone who is listened to.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SourceStatus {
     /// Its name.
@@ -130,7 +135,7 @@ pub struct SourceStatus {
 }
 
 /// One question of a source.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ProbeStatus {
     /// Its name.
@@ -140,6 +145,9 @@ pub struct ProbeStatus {
     /// When it was last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_read: Option<Past>,
+    /// How long the newest good answer took; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_time: Option<Seconds>,
     /// Polls in a row without an answer.
     pub misses: u32,
     /// The newest reason, while there is one.
@@ -148,7 +156,7 @@ pub struct ProbeStatus {
 }
 
 /// A short stable word, and what it means here in one sentence.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Reason {
     /// The word, for machines: `blind`, `journal-broken`, `loop-late`, `hop-limit` …
@@ -165,7 +173,7 @@ impl Reason {
 }
 
 /// A notice that is known.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct NoticeStatus {
     /// What it announces, as it counts for steps.
@@ -189,6 +197,7 @@ pub struct NoticeStatus {
     pub action: Option<NoticeAction>,
     /// The time that it states, on its cloud's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
     pub stated: Option<Timestamp>,
     /// Its deadline on our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,7 +214,7 @@ pub struct NoticeStatus {
 }
 
 /// What is made of a notice.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoticeState {
     /// It stands in the open episode.
@@ -219,7 +228,7 @@ pub enum NoticeState {
 }
 
 /// The open episode.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct EpisodeStatus {
     /// Its name.
@@ -248,7 +257,7 @@ pub struct EpisodeStatus {
 }
 
 /// Whether an episode goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StageWord {
     /// Steps are begun as they become due.
@@ -258,7 +267,7 @@ pub enum StageWord {
 }
 
 /// One step.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct StepStatus {
     /// Its name.
@@ -268,6 +277,7 @@ pub struct StepStatus {
     /// What it does, in a few words.
     pub describe: String,
     /// Where it stands: `idle`, `due`, `running`, an outcome, `dropped`, `undo-due`, `undoing`, `undone`.
+    #[schemars(extend("enum" = schema::PROGRESS))]
     pub progress: String,
     /// The number of its last run in this episode; 0 before the first.
     pub attempt: u32,
@@ -289,7 +299,7 @@ pub struct StepStatus {
 }
 
 /// How a step ended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct LastRun {
     /// Which attempt.
@@ -309,7 +319,7 @@ pub struct LastRun {
 }
 
 /// Who gets how much of the time.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "of", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum PlanStatus {
     /// What is left to do in the open episode.
@@ -329,7 +339,7 @@ pub enum PlanStatus {
 }
 
 /// A step's share of the time.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SlotStatus {
     /// Which step.
@@ -343,7 +353,7 @@ pub struct SlotStatus {
 }
 
 /// A step's share of the time of a notice that has not come: seconds after it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct OffsetSlot {
     /// Which step.
@@ -357,7 +367,7 @@ pub struct OffsetSlot {
 }
 
 /// An episode that has closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ClosedEpisode {
     /// Its name.
@@ -376,12 +386,13 @@ pub struct ClosedEpisode {
 }
 
 /// Where a step stood when its episode closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ClosedStep {
     /// Its name.
     pub name: String,
-    /// Where it stood, in the words of [`StepStatus::progress`].
+    /// Where it stood, in the words of a step's progress.
+    #[schemars(extend("enum" = schema::PROGRESS))]
     pub progress: String,
     /// How the step itself last ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]

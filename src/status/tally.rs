@@ -1,8 +1,8 @@
 //! What is counted over a run of the daemon, from the facts as they happen. Every map is bounded by what the
 //! configuration names, and by [`MOST`] beyond that.
 
-use super::Status;
-use crate::model::{Event, Moment, Outcome, Work};
+use super::{Ahead, LastRun, Status};
+use crate::model::{Closing, Event, Moment, NoticeKind, Outcome, Work};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,8 +20,18 @@ pub(super) const READ: &str = "read";
 pub(super) struct Tally {
     /// Reads by source, probe and outcome: [`READ`], or the word of the fault.
     pub(super) reads: BTreeMap<(String, String, String), u64>,
+    /// Notices that joined or opened an episode.
+    pub(super) notices: BTreeMap<NoticeKind, u64>,
     /// Episodes that opened.
     pub(super) episodes: u64,
+    /// Times that all steps of an episode had ended, by the worst outcome among them.
+    pub(super) episode_outcomes: BTreeMap<Outcome, u64>,
+    /// Episodes that closed.
+    pub(super) closings: BTreeMap<Closing, u64>,
+    /// What was left to the newest episode's deadline when it was first set.
+    pub(super) window: Option<Duration>,
+    /// What was left to the end of the plan when the newest episode's last step ended.
+    pub(super) episode_margin: Option<Duration>,
     /// Ends of steps, by step and outcome.
     pub(super) endings: BTreeMap<(String, Outcome), u64>,
     /// How long the newest run of a step took.
@@ -40,7 +50,15 @@ impl Tally {
             Event::SourceMissed { source, probe, fault, .. } => {
                 self.read(source.as_str(), probe.as_str(), &fault.word);
             }
-            Event::EpisodeOpened { .. } => self.episodes += 1,
+            Event::EpisodeOpened { .. } => {
+                self.episodes += 1;
+                (self.window, self.episode_margin) = (None, None);
+            }
+            Event::NoticeAppeared { notice, .. } => *self.notices.entry(notice.kind()).or_default() += 1,
+            Event::DeadlineSet { deadline, .. } => {
+                self.window.get_or_insert(deadline.at.since(now));
+            }
+            Event::EpisodeClosed { closing, .. } => *self.closings.entry(*closing).or_default() += 1,
             Event::StepEnded { run, ending } if run.work == Work::Act => {
                 let step = run.step.as_str();
                 self.ended(step, ending.outcome);
@@ -59,11 +77,9 @@ impl Tally {
             | Event::NoticeIgnored { .. }
             | Event::MachineResumed
             | Event::NoticeForgotten { .. }
-            | Event::NoticeAppeared { .. }
             | Event::NoticeSeenToo { .. }
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
-            | Event::DeadlineSet { .. }
             | Event::StepDue { .. }
             | Event::StepStarted { .. }
             | Event::StepSpawned { .. }
@@ -72,9 +88,35 @@ impl Tally {
             | Event::EpisodeSettled { .. }
             | Event::EpisodeResumed
             | Event::EpisodeRecovered { .. }
-            | Event::EpisodeClosed { .. }
             | Event::ExitAsked { .. }
             | Event::Exited => {}
+        }
+    }
+
+    /// Takes in where these facts left the steps of the episode: whether all have ended, and how well. `stood` is each
+    /// step's progress and last run.
+    pub(super) fn note_end(
+        &mut self,
+        events: &[Event],
+        stood: &[(&str, Option<&LastRun>)],
+        end: Option<Ahead>,
+        now: Moment,
+    ) {
+        let is_end = |event: &Event| {
+            matches!(event, Event::StepSkipped { .. })
+                || matches!(event, Event::StepEnded { run, .. } if run.work == Work::Act)
+        };
+        let goes_on = stood.iter().any(|(progress, _)| matches!(*progress, "due" | "running"));
+        if goes_on || !events.iter().any(is_end) {
+            return;
+        }
+        let outcomes = stood.iter().filter_map(|(progress, last)| {
+            let named = Outcome::ALL.into_iter().find(|outcome| outcome.word() == *progress);
+            named.or_else(|| (*progress != "idle").then(|| last.map_or(Outcome::Skipped, |last| last.outcome)))
+        });
+        if let Some(worst) = outcomes.max_by_key(|outcome| badness(*outcome)) {
+            *self.episode_outcomes.entry(worst).or_default() += 1;
+            self.episode_margin = end.map(|end| end.moment().since(now));
         }
     }
 
@@ -90,6 +132,17 @@ impl Tally {
         let full = self.endings.len() >= MOST && !self.endings.contains_key(&key);
         let key = if full { (OTHER.to_owned(), outcome) } else { key };
         *self.endings.entry(key).or_default() += 1;
+    }
+}
+
+/// How much worse an outcome is than [`Outcome::Done`].
+const fn badness(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Done => 0,
+        Outcome::Skipped => 1,
+        Outcome::TimedOut => 2,
+        Outcome::Failed => 3,
+        Outcome::Lost => 4,
     }
 }
 

@@ -62,7 +62,7 @@ impl Watch {
     /// Its log without what the hook printed that floods.
     fn story(&self) -> String {
         let log = self.log();
-        log.lines().filter(|line| !line.contains("step=floods")).collect::<Vec<_>>().join("\n")
+        log.lines().filter(|line| !line.contains("floods | ")).collect::<Vec<_>>().join("\n")
     }
 
     /// Our children that have ended and that nobody waited for.

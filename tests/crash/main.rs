@@ -12,6 +12,8 @@
 
 #[cfg(feature = "aws")]
 mod balancer;
+#[path = "../support/boots.rs"]
+mod boots;
 #[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]
 #[path = "../support/daemon.rs"]
 mod daemon;
@@ -23,9 +25,10 @@ mod stage;
 mod torn;
 mod truths;
 
+use boots::can_sleep;
 use daemon::{get, wait_for};
 use spot_watchdog::journal::decode_all;
-use stage::{AT_ONCE, Behind, Episode, Fate, Hooks, Story, can_sleep, is_everything_asked_for};
+use stage::{AT_ONCE, Behind, Episode, Fate, Hooks, Story, is_everything_asked_for};
 use std::sync::Mutex;
 use std::thread;
 

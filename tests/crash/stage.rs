@@ -5,6 +5,7 @@
 use super::balancer::{Balancer, GROUP};
 use super::daemon::{Cloud, PATIENCE, Scene, Watch};
 use super::truths;
+use crate::boots::{booted_again, later};
 use spot_watchdog::config::{self, Flags, Start};
 use spot_watchdog::emulators::aws::{Action, Script, Stands, StatedTime};
 use spot_watchdog::model::{Event, Outcome, Policy, Work};
@@ -12,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -211,9 +211,7 @@ impl<'a> Story<'a> {
         }
         match (self.episode.fate, &self.second) {
             (Fate::Rebooted, None) => command = later(command, 100_000),
-            (Fate::Rebooted, Some(_)) => {
-                command.env("SPOT_TEST_BOOT", "another");
-            }
+            (Fate::Rebooted, Some(_)) => command = booted_again(command),
             (Fate::Slept, Some(_)) => command = later(command, 3_600),
             (Fate::Slept, None) => {}
             (Fate::Interrupted | Fate::WarnedThenInterrupted | Fate::WithdrawnAndReturned, _) => {}
@@ -468,32 +466,4 @@ impl<'a> Story<'a> {
         };
         config::load(&start, spot_watchdog::actions::ROWS, spot_watchdog::sources::ROWS).unwrap().policy
     }
-}
-
-/// Whether the clock that goes on in a sleep can be set ahead for a process.
-static CLOCKS_CAN_BE_SET: LazyLock<bool> = LazyLock::new(|| {
-    let tried = Command::new("unshare").args(["--time", "--boottime", "1", "true"]).output();
-    tried.is_ok_and(|tried| tried.status.success())
-});
-
-/// Whether sleep can be played here.
-pub(crate) fn can_sleep() -> bool {
-    *CLOCKS_CAN_BE_SET
-}
-
-/// The same command, in a time namespace in which so many seconds more have passed since the boot; the same command where
-/// there are none.
-fn later(command: Command, seconds: u32) -> Command {
-    if !can_sleep() {
-        return command;
-    }
-    let mut later = Command::new("unshare");
-    later.args(["--time", "--boottime", &seconds.to_string()]).arg(command.get_program()).args(command.get_args());
-    later.current_dir(command.get_current_dir().unwrap()).env_clear();
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            later.env(name, value);
-        }
-    }
-    later
 }

@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod published;
 mod ready;
+#[path = "../support/schema.rs"]
+mod schema;
 mod stand;
 mod strangers;
 
@@ -135,6 +138,7 @@ async fn event(lines: &mut Lines<BufReader<TcpStream>>) -> (u64, serde_json::Val
         if let Some(text) = line.strip_prefix("data: ") {
             // The id may stand on either side of the data.
             let data: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(schema::fault(&data), None, "an event is a status");
             let revision = data["revision"].as_u64().unwrap();
             return (id.unwrap_or(revision), data);
         }
@@ -171,26 +175,43 @@ async fn the_end_does_not_wait_for_those_who_follow() {
 }
 
 #[tokio::test]
-async fn metrics_are_scraped_as_openmetrics() {
+async fn metrics_are_scraped_in_the_format_that_is_asked_for() {
     let mut daemon = Daemon::started();
     daemon.answer(&[], 5);
     daemon.miss(10);
     let endpoint = Endpoint::usual(&daemon.board).await;
-    let reply = endpoint.get("/metrics").await;
-    assert_eq!(reply.status, 200);
-    assert_eq!(reply.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    let scrape = async |method: &str, accept: &str| {
+        let host = endpoint.address;
+        let request = format!("{method} /metrics HTTP/1.1\r\nHost: {host}\r\n{accept}Connection: close\r\n\r\n");
+        endpoint.say(request.as_bytes()).await
+    };
+    let text = scrape("GET", "").await;
+    assert_eq!((text.status, text.header("vary")), (200, Some("Accept")));
+    assert_eq!(text.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    // Two headers, as a proxy may make of one.
+    let asking = "Accept: text/plain;q=0.5\r\nAccept: application/openmetrics-text;version=1.0.0\r\n";
+    let open_metrics = scrape("GET", asking).await;
+    assert_eq!(open_metrics.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(open_metrics.body.ends_with("\n# EOF\n") && !text.body.contains("EOF"));
     for line in [
         "spot_watchdog_build_info{version=\"0.1.0\"} 1",
         "spot_watchdog_source_reads_total{source=\"aws\",probe=\"spot/instance-action\",outcome=\"read\"} 1",
         "spot_watchdog_source_reads_total{source=\"aws\",probe=\"spot/instance-action\",outcome=\"hop-limit\"} 1",
         "spot_watchdog_source_blind{source=\"aws\"} 0",
         "spot_watchdog_notices{kind=\"interruption\"} 0",
+        "spot_watchdog_step_outcomes_total{step=\"checkpoint\",outcome=\"done\"} 0",
         "spot_watchdog_leaving 0",
-        "# EOF",
+        "aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 0",
     ] {
-        assert!(reply.body.lines().any(|it| it == line), "{line} is not in\n{}", reply.body);
+        for body in [&text.body, &open_metrics.body] {
+            assert!(body.lines().any(|it| it == line), "{line} is not in\n{body}");
+        }
     }
-    assert!(!reply.body.contains("deadline_left"), "no deadline, no time left");
+    assert!(!text.body.contains("deadline_left"), "no deadline, no time left");
+    let head = scrape("HEAD", asking).await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    assert_eq!(head.header("content-type"), open_metrics.header("content-type"));
+
     daemon.answer(&[interruption(135)], 15);
     let body = endpoint.get("/metrics").await.body;
     assert!(body.contains("\nspot_watchdog_notices{kind=\"interruption\"} 1\n"), "{body}");

@@ -1,6 +1,7 @@
 //! A daemon without its world: a real mind, a real board, a real endpoint on loopback, and a client that says exactly
 //! the bytes it is told to.
 
+use crate::schema;
 use spot_watchdog::decide::Watchdog;
 use spot_watchdog::model::{
     Assume, BootId, Event, Fault, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind,
@@ -82,6 +83,7 @@ impl Daemon {
         let turn = self.watchdog.decide(input, now);
         self.journal.extend(turn.events.iter().filter(|event| event.is_journaled()).map(|event| (now, event.clone())));
         self.board.post(Status::of(&self.watchdog, &self.around, now), &turn.events, now);
+        assert_eq!(schema::fault(&serde_json::to_value(self.board.read()).unwrap()), None, "whatever is posted");
     }
 
     /// The vital probe was answered with these notices.
@@ -206,7 +208,12 @@ impl Endpoint {
 
     pub(crate) async fn ask(&self, method: &str, target: &str) -> Reply {
         let host = self.address;
-        self.say(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let reply = self.say(request.as_bytes()).await;
+        if method == "GET" {
+            schema::hold(target, reply.status, &reply.body);
+        }
+        reply
     }
 
     pub(crate) async fn get(&self, target: &str) -> Reply {

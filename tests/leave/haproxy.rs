@@ -2,7 +2,7 @@
 
 use crate::proxy::Proxy;
 use crate::stand::wait_for;
-use crate::{LONG, action, job, undo_of};
+use crate::{LONG, action, job, undo_after_a_lost_run_and, undo_of};
 use rustix::process::{Signal, kill_process};
 use spot_watchdog::actions::{Action, Place};
 use spot_watchdog::model::{Ending, Outcome, Weight, Work};
@@ -103,6 +103,13 @@ async fn what_an_operator_had_taken_out_stays_as_it_was() {
     proxy.tell("set server llm/gpu1 state drain");
     is(&leave.undo(&job(Work::Undo, LONG)).await, Outcome::Done, "ready again");
     assert_eq!(proxy.state("llm", "gpu1"), 0);
+    // What the next run did not do says nothing of what the killed one did.
+    let missing = action("haproxy", "socket = '/nowhere/haproxy.sock'\nserver = 'llm/gpu1'");
+    let ending = act(&missing, Duration::from_secs(1)).await;
+    assert_eq!(ending.outcome, Outcome::TimedOut);
+    is(&leave.undo(&undo_of(&ending)).await, Outcome::Done, "nothing to put back");
+    proxy.tell("set server llm/gpu1 state drain");
+    is(&leave.undo(&undo_after_a_lost_run_and(&ending)).await, Outcome::Done, "ready again");
 }
 
 #[tokio::test]

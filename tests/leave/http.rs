@@ -1,7 +1,7 @@
 //! The `http` action against servers that answer well, badly, and not at all.
 
 use crate::played::{PlayedServer, Says, reply};
-use crate::{LONG, action, job, undo_of};
+use crate::{LONG, action, job, undo_after_a_lost_run_and, undo_of};
 use spot_watchdog::actions::Action;
 use spot_watchdog::model::{Ending, Outcome, Undo, Weight, Work};
 use std::sync::Arc;
@@ -107,6 +107,10 @@ async fn what_was_refused_has_nothing_to_undo_and_what_may_have_been_taken_has()
         assert_ne!(ending.outcome, Outcome::Done, "{says:?}");
         let back = leave.undo(&undo_of(&ending)).await;
         assert_eq!((back.outcome, server.asked.count(" /back ") == 1), (Outcome::Done, undone), "{says:?}: {back:?}");
+        // A refusal says nothing of an earlier run that nobody saw the end of.
+        let back = leave.undo(&undo_after_a_lost_run_and(&ending)).await;
+        let twice = 1 + usize::from(undone);
+        assert_eq!((back.outcome, server.asked.count(" /back ")), (Outcome::Done, twice), "{says:?}: {back:?}");
     }
     // Where we were killed in the middle, nobody knows.
     let server = PlayedServer::start(|_| reply("200 OK", "")).await;

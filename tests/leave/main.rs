@@ -4,17 +4,24 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test says what it expects by failing")]
 #![expect(clippy::disallowed_methods, reason = "what is waited for happens in other processes")]
 
+#[path = "../support/boots.rs"]
+mod boots;
+mod comes_back;
 mod examples;
 mod goes_wrong;
 mod haproxy;
 mod haproxy_played;
 mod http;
+mod interrupted;
 mod load;
 mod played;
 mod proxy;
 #[expect(dead_code, reason = "other tests play longer stories with it")]
 #[path = "../support/daemon.rs"]
 mod stand;
+#[expect(dead_code, reason = "its troubles are played where it is drained")]
+#[path = "../support/vllm.rs"]
+mod vllm;
 
 use spot_watchdog::actions::{Action, Clearance, Job, Output, ROWS, StopBy, Surroundings};
 use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
@@ -61,4 +68,11 @@ pub(crate) fn job(work: Work, left: Duration) -> Job {
 /// The undo of what this ending tells.
 pub(crate) fn undo_of(ending: &spot_watchdog::model::Ending) -> Job {
     Job { undo_with: ending.undo_with.iter().cloned().collect(), ..job(Work::Undo, LONG) }
+}
+
+/// The undo after a run that we lost sight of and one that ended so.
+pub(crate) fn undo_after_a_lost_run_and(ending: &spot_watchdog::model::Ending) -> Job {
+    let mut undo = undo_of(ending);
+    undo.undo_with.insert(0, serde_json::Value::Null);
+    undo
 }

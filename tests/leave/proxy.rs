@@ -29,14 +29,20 @@ struct Held {
     gone: Mutex<BTreeSet<&'static str>>,
 }
 
+/// HAProxy's program; `None`, with the reason, where it is not installed.
+pub(crate) fn program() -> Option<&'static Path> {
+    let places = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy", "/usr/bin/haproxy"];
+    let program = places.into_iter().map(Path::new).find(|place| place.exists());
+    if program.is_none() {
+        eprintln!("skipped: no haproxy; tests/run installs it");
+    }
+    program
+}
+
 impl Proxy {
     /// Starts one; `None`, with the reason, where HAProxy is not installed.
     pub(crate) fn start() -> Option<Self> {
-        let places = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy", "/usr/bin/haproxy"];
-        let Some(program) = places.iter().find(|place| Path::new(place).exists()) else {
-            eprintln!("skipped: no haproxy; tests/run installs it");
-            return None;
-        };
+        let program = program()?;
         let directory = TempDir::with_prefix("haproxy-").unwrap();
         let held = Arc::new(Held::default());
         for server in ["gpu1", "gpu2"] {

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark tells what it measured")]
 #![expect(clippy::disallowed_methods, reason = "what is measured is real time, and none of it in this process")]
 
+mod face;
 #[path = "../support/fake_aws.rs"]
 #[expect(dead_code, clippy::unwrap_used, reason = "shared with tests, which use all of it")]
 mod fake_aws;
@@ -30,7 +31,7 @@ struct Measure {
     take: fn(&Bench) -> Result<Vec<Row>>,
 }
 
-const MEASURES: [Measure; 10] = [
+const MEASURES: [Measure; 12] = [
     Measure { name: "idle", summary: "memory and wakes with one hook, a poll every 5 s (45 s)", take: idle::idle },
     Measure {
         name: "idle-target-group",
@@ -56,6 +57,8 @@ const MEASURES: [Measure; 10] = [
         take: leave::hook_beside_dead_api,
     },
     Measure { name: "flood", summary: "memory under a hook that prints 1 GiB", take: idle::flood },
+    Measure { name: "status", summary: "how soon /status and /metrics answer", take: face::answers },
+    Measure { name: "streams", summary: "memory and late polls under 200 event streams (25 s)", take: face::streams },
     Measure { name: "worlds", summary: "random worlds that the simulator plays", take: worlds::worlds },
 ];
 

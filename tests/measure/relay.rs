@@ -5,8 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// The question that matters most.
@@ -27,6 +27,8 @@ pub(crate) struct Seen {
     notice: AtomicU64,
     /// The first request to leave a target group.
     leave: AtomicU64,
+    /// Each time the question that matters most was asked.
+    asked: Mutex<Vec<u64>>,
 }
 
 impl Seen {
@@ -36,6 +38,10 @@ impl Seen {
 
     pub(crate) fn notice(&self) -> Option<u64> {
         Some(self.notice.load(Ordering::Acquire)).filter(|at| *at != 0)
+    }
+
+    pub(crate) fn asked(&self) -> Vec<u64> {
+        self.asked.lock().map(|asked| asked.clone()).unwrap_or_default()
     }
 
     pub(crate) fn leave(&self) -> Option<u64> {
@@ -72,7 +78,11 @@ fn pass_on(asker: &TcpStream, service: &TcpStream, seen: &Arc<Seen>) -> io::Resu
     let left = Arc::clone(seen);
     thread::spawn(move || {
         copy(&from, &to, |bytes| {
-            noted.store(contains(bytes, INTERRUPTION), Ordering::Release);
+            let is_asked = contains(bytes, INTERRUPTION);
+            noted.store(is_asked, Ordering::Release);
+            if is_asked && let Ok(mut asked) = left.asked.lock() {
+                asked.push(nanoseconds());
+            }
             if contains(bytes, LEAVE) {
                 let _ = left.leave.compare_exchange(0, nanoseconds(), Ordering::AcqRel, Ordering::Acquire);
             }

@@ -58,7 +58,16 @@ impl Bench {
         let (metadata, seen) = relay::relay(self.service)?;
         // As /run is: in memory.
         let run = open_directory(Path::new("/dev/shm")).or_else(|_| open_directory(self.place.path()))?;
-        Ok(Stand { bench: self, place, run, metadata, seen, daemon: None, spawned: 0 })
+        Ok(Stand {
+            bench: self,
+            place,
+            run,
+            metadata,
+            seen,
+            daemon: None,
+            spawned: 0,
+            served: SocketAddr::from(([127, 0, 0, 1], 0)),
+        })
     }
 }
 
@@ -72,6 +81,7 @@ pub(crate) struct Stand<'b> {
     pub(crate) seen: Arc<Seen>,
     daemon: Option<Child>,
     spawned: u64,
+    served: SocketAddr,
 }
 
 /// What becomes of the log.
@@ -108,6 +118,7 @@ impl Stand<'_> {
             Log::Dropped => Stdio::null(),
         };
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        self.served = free;
         let mut command = Command::new(&self.bench.watchdog);
         command
             .arg("--state-dir")
@@ -131,6 +142,11 @@ impl Stand<'_> {
     /// When the daemon was spawned, on the monotonic clock in nanoseconds.
     pub(crate) const fn spawned(&self) -> u64 {
         self.spawned
+    }
+
+    /// Where the daemon serves its status.
+    pub(crate) const fn served(&self) -> SocketAddr {
+        self.served
     }
 
     /// Places a notice, as EC2 does: two minutes ahead.

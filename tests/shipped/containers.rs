@@ -1,6 +1,6 @@
 //! The image and the pod.
 
-use crate::watchdog_configuration::{is_taken, names_shipped_hooks, steps};
+use crate::watchdog_configuration::{is_taken, steps};
 use crate::{read, root, text};
 use std::collections::BTreeSet;
 use std::fs;
@@ -75,10 +75,14 @@ fn the_sidecar_governs_readiness_hands_in_the_notice_and_lets_vllm_wait_in_time(
 
     let configuration = kind("ConfigMap")["data"]["watchdog.toml"].as_str().unwrap();
     is_taken("the sidecar's configuration", configuration);
-    assert!(names_shipped_hooks(configuration) > 0);
     let table: toml::Table = configuration.parse().unwrap();
     assert_eq!(table["listen"].as_str(), Some("0.0.0.0:9189"));
-    assert_eq!(steps(configuration)[0]["environment"]["DRAINED_FILE"].as_str(), Some("/drain/drained"));
+    let step = &steps(configuration)[0];
+    let words = |key: &str| step[key].as_str();
+    assert_eq!((words("kind"), words("drained")), (Some("drain"), Some("/drain/drained")));
+    // Metrics are asked where vLLM serves.
+    let port = arguments[arguments.iter().position(|word| *word == "--port").unwrap() + 1];
+    assert_eq!(words("metrics"), Some(format!("http://127.0.0.1:{port}/metrics").as_str()));
     let on = steps(configuration)[0]["on"].clone();
     assert!(
         on.as_array().unwrap().iter().any(|kind| kind.as_str() == Some("shutdown")),

@@ -6,8 +6,12 @@
 #![expect(clippy::print_stderr, reason = "a test that is left out says why")]
 
 mod containers;
+#[expect(dead_code, reason = "other tests play longer stories with it")]
+#[path = "../support/daemon.rs"]
+mod daemon;
 mod notice_hooks;
 mod save_checkpoint;
+mod seconds_left;
 mod systemd;
 mod watchdog_configuration;
 

@@ -1,16 +1,11 @@
-//! The other hooks: a loop that watches the notice file, an upload, a wait for open requests.
+//! The other hooks: a loop that watches the notice file, and an upload.
 
 use crate::save_checkpoint::fails_saying;
 use crate::{Ended, root, text, wait_until};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -173,95 +168,4 @@ fn an_upload_says_what_is_missing() {
         })
         .contains("the aws command is not on PATH")
     );
-}
-
-/// Serves vLLM's metrics: this many requests open at the first question, one fewer at each that follows.
-fn vllm(open: usize) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let left = Arc::new(AtomicUsize::new(open));
-    let shared = Arc::clone(&left);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            // The whole request first: closing with a part of it unread would reset the connection.
-            let mut asked = Vec::new();
-            let mut byte = [0];
-            while !asked.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|length| length == 1) {
-                asked.push(byte[0]);
-            }
-            let open = shared.load(Ordering::SeqCst);
-            let body = format!(
-                "# HELP vllm:num_requests_running x\nvllm:num_requests_running{{engine=\"0\",model_name=\"a b\"}} {}.0\n\
-                 vllm:num_requests_running{{engine=\"1\",model_name=\"a b\"}} 0.0\n\
-                 vllm:num_requests_waiting{{engine=\"0\",model_name=\"a b\"}} {}.0\nvllm:num_requests_waiting_total 7\n",
-                open.min(1),
-                open.saturating_sub(1)
-            );
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{body}");
-            shared.store(open.saturating_sub(1), Ordering::SeqCst);
-        }
-    });
-    (address, left)
-}
-
-fn wait_for_vllm(address: &str, drained: &Path, seconds_left: u32, rehearsal: &str) -> Output {
-    Command::new(root().join("config/hooks/wait_for_vllm.sh"))
-        .env("VLLM_METRICS", address)
-        .env("DRAINED_FILE", drained)
-        .env("SETTLE", "1")
-        .env("SPOT_SECONDS_LEFT", seconds_left.to_string())
-        .env("SPOT_REHEARSAL", rehearsal)
-        .output()
-        .unwrap()
-}
-
-#[test]
-fn vllm_is_drained_when_no_request_runs_or_waits() {
-    let directory = TempDir::new().unwrap();
-    let drained = directory.path().join("drained");
-    let (address, left) = vllm(4);
-    let output = wait_for_vllm(&address, &drained, 30, "");
-    assert!(output.status.success(), "{}", text(&output));
-    assert!(
-        text(&output).contains("requests open: 4\n") && text(&output).contains("requests open: 0\n"),
-        "{}",
-        text(&output)
-    );
-    assert_eq!(left.load(Ordering::SeqCst), 0);
-    assert!(drained.exists());
-}
-
-#[test]
-fn a_vllm_that_stays_busy_or_does_not_answer_is_never_called_drained() {
-    let directory = TempDir::new().unwrap();
-    let drained = directory.path().join("drained");
-    fs::write(&drained, "from another time").unwrap();
-    let (busy, _) = vllm(1_000);
-    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    for (address, words) in [
-        (busy, "vLLM still has 9"),
-        (refused, "an unknown number"),
-        (silent.local_addr().unwrap().to_string(), "an unknown number"),
-    ] {
-        let began = Instant::now();
-        let output = wait_for_vllm(&address, &drained, 7, "");
-        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-        assert!(text(&output).contains(words), "{}", text(&output));
-        assert!(began.elapsed() < Duration::from_secs(7), "took {:?}", began.elapsed());
-        assert!(!drained.exists());
-    }
-}
-
-#[test]
-fn a_rehearsal_only_looks_whether_vllm_answers() {
-    let directory = TempDir::new().unwrap();
-    let drained = directory.path().join("drained");
-    let (address, _) = vllm(1_000);
-    let output = wait_for_vllm(&address, &drained, 30, "1");
-    assert!(output.status.success(), "{}", text(&output));
-    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    assert_eq!(wait_for_vllm(&refused, &drained, 30, "1").status.code(), Some(1));
-    assert!(!drained.exists());
 }

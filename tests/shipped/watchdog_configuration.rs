@@ -36,6 +36,9 @@ fn the_example_configurations_are_taken_and_run_hooks_that_are_shipped() {
     let mut hooks = 0;
     for entry in fs::read_dir(root().join("config/examples")).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         let configuration = fs::read_to_string(&path).unwrap();
         is_taken(&path.display().to_string(), &configuration);
         hooks += names_shipped_hooks(&configuration);

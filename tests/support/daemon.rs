@@ -2,6 +2,9 @@
 //! and its endpoint, and gone with the test, hooks included. Everything waits for conditions, and for each at most
 //! [`PATIENCE`].
 
+#[path = "schema.rs"]
+mod schema;
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use spot_watchdog::emulators::aws::{Emulator, Script, serve};
@@ -313,7 +316,7 @@ fn listen(mut pipe: ChildStderr, log: &Mutex<String>, ear: &Mutex<Ear>) {
     }
 }
 
-/// One question over HTTP.
+/// One question over HTTP. What our own daemons answer to `/status` has to be as it is published.
 pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -323,5 +326,6 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, Stri
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    schema::hold(path, code, body);
     Ok((code, body.to_owned()))
 }

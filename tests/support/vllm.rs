@@ -8,6 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How long anything may take: the longest answer, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A running stand-in; it ends with its test.
 pub(crate) struct Vllm {
     child: Child,
@@ -20,7 +23,7 @@ pub(crate) struct Vllm {
 pub(crate) enum Answer {
     Whole,
     Cut,
-    /// Nobody took the request.
+    /// Nobody took the request, or another answer came than was asked for.
     Refused,
 }
 
@@ -42,7 +45,7 @@ impl Vllm {
             if let Some(port) = fs::read_to_string(&port_file).ok().and_then(|text| text.trim().parse().ok()) {
                 break port;
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "the stand-in for vLLM does not begin");
+            assert!(began.elapsed() < PATIENCE, "the stand-in for vLLM does not begin");
             std::thread::sleep(Duration::from_millis(10));
         };
         Self { child, port, pid_file }
@@ -54,7 +57,7 @@ impl Vllm {
 
     /// Lets it play a trouble from now on.
     pub(crate) fn play(&self, trick: &str) {
-        let answer = post(self.port, &format!("/play/{trick}"), "").unwrap();
+        let answer = post(self.connect(), &format!("/play/{trick}"), "").unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
@@ -65,16 +68,31 @@ impl Vllm {
 
     /// Waits until it has so many requests in flight, by its own metrics.
     pub(crate) fn has(&self, running: usize) {
-        let wanted =
-            format!("vllm:num_requests_running{{engine=\"0\",model_name=\"Qwen/Qwen2.5-7B-Instruct\"}} {running}.0");
         let began = Instant::now();
-        while !send(self.port, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .unwrap()
-            .contains(&wanted)
-        {
-            assert!(began.elapsed() < Duration::from_secs(30), "{running} requests are not in flight");
+        while self.running() != running {
+            assert!(began.elapsed() < PATIENCE, "{running} requests are not in flight");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// How many requests it works on, by its own metrics.
+    pub(crate) fn running(&self) -> usize {
+        let metrics = send(self.connect(), "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("vllm:num_requests_running{")).unwrap();
+        let (_, number) = line.rsplit_once(' ').unwrap();
+        number.strip_suffix(".0").unwrap().parse().unwrap()
+    }
+
+    /// Ends it as a machine ends: what it works on is never answered.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -91,27 +109,35 @@ impl Drop for Vllm {
 
 /// A request to whoever serves on a port, whose answer takes so long.
 pub(crate) fn ask(port: u16, takes: Duration) -> JoinHandle<Answer> {
-    let tokens = takes.as_millis() / 50;
-    std::thread::spawn(move || match post(port, "/v1/completions", &format!("{{\"max_tokens\": {tokens}}}")) {
-        Ok(answer) if answer.ends_with("data: [DONE]\n\n") => Answer::Whole,
-        Ok(answer) if answer.is_empty() => Answer::Refused,
-        Ok(_) => Answer::Cut,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Answer::Refused,
-        Err(_) => Answer::Cut,
+    std::thread::spawn(move || match TcpStream::connect(("127.0.0.1", port)) {
+        Ok(stream) => {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            ask_through(stream, takes)
+        }
+        Err(_) => Answer::Refused,
     })
 }
 
-fn post(port: u16, path: &str, body: &str) -> std::io::Result<String> {
+/// The same through a connection that somebody may have made to a load balancer.
+pub(crate) fn ask_through(stream: impl Read + Write, takes: Duration) -> Answer {
+    let tokens = takes.as_millis() / 50;
+    match post(stream, "/v1/completions", &format!("{{\"max_tokens\": {tokens}}}")) {
+        Ok(answer) if answer.contains("data: [DONE]\n\n") => Answer::Whole,
+        Ok(answer) if answer.starts_with("HTTP/1.1 200") => Answer::Cut,
+        Ok(_) => Answer::Refused,
+        Err(_) => Answer::Cut,
+    }
+}
+
+fn post(stream: impl Read + Write, path: &str, body: &str) -> std::io::Result<String> {
     let length = body.len();
     send(
-        port,
+        stream,
         &format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"),
     )
 }
 
-fn send(port: u16, question: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+fn send(mut stream: impl Read + Write, question: &str) -> std::io::Result<String> {
     stream.write_all(question.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -142,11 +142,7 @@ impl Leaver {
         let mut report = Report::default();
         let place = job.surroundings.place.get();
         let noted = Noted::default();
-        for told in &job.undo_with {
-            let Ok(taken) = serde_json::from_value::<Taken>(told.clone()) else {
-                tracing::warn!("what an earlier run noted for its undo cannot be read, and is passed over");
-                continue;
-            };
+        for taken in job.notes::<Taken>().told {
             if taken.traces.contains(&Trace::Detached) {
                 let orphan = format!(
                     "{} was detached from {}, which may have started another: attach it again (aws autoscaling \

@@ -16,11 +16,11 @@ const LINE: u64 = 1024;
 
 /// What was seen on the ports asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Ports {
+pub struct Ports {
     /// Established connections, those not accepted yet among them.
-    pub(super) established: u64,
+    pub established: u64,
     /// Sockets that listen.
-    pub(super) listening: u64,
+    pub listening: u64,
 }
 
 /// Looks at these ports.
@@ -40,20 +40,24 @@ pub(super) async fn look(ports: Vec<u16>) -> Result<Ports, String> {
 
 fn count(directory: &Path, ports: &[u16]) -> io::Result<Ports> {
     let mut seen = Ports::default();
-    add(&directory.join("tcp"), ports, &mut seen)?;
-    match add(&directory.join("tcp6"), ports, &mut seen) {
+    let table = |name: &str| File::open(directory.join(name)).map(BufReader::new);
+    add(table("tcp")?, ports, &mut seen)?;
+    match table("tcp6").and_then(|table| add(table, ports, &mut seen)) {
         // A kernel without IPv6 has no such file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(seen),
         other => other.map(|()| seen),
     }
 }
 
-fn add(path: &Path, ports: &[u16], seen: &mut Ports) -> io::Result<()> {
-    let mut file = BufReader::new(File::open(path)?);
+/// Adds what one table of the kernel's shows on these ports, line by line, in constant memory.
+///
+/// # Errors
+/// It cannot be read.
+pub fn add(mut table: impl BufRead, ports: &[u16], seen: &mut Ports) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        if file.by_ref().take(LINE).read_until(b'\n', &mut line)? == 0 {
+        if table.by_ref().take(LINE).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
         match socket(&line) {

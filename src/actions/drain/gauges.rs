@@ -26,10 +26,10 @@ pub enum Server {
 
 impl Server {
     /// All of them.
-    pub(super) const ALL: [Self; 4] = [Self::Vllm, Self::Sglang, Self::Tgi, Self::Triton];
+    pub const ALL: [Self; 4] = [Self::Vllm, Self::Sglang, Self::Tgi, Self::Triton];
 
     /// Its word in the configuration.
-    pub(super) const fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Vllm => "vllm",
             Self::Sglang => "sglang",
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// The gauges whose sum is what is in flight (vLLM, SGLang and TGI: what runs and what waits).
-    pub(super) const fn gauges(self) -> &'static [&'static str] {
+    pub const fn gauges(self) -> &'static [&'static str] {
         match self {
             Self::Vllm => &["vllm:num_requests_running", "vllm:num_requests_waiting"],
             Self::Sglang => &["sglang:num_running_reqs", "sglang:num_queue_reqs"],
@@ -60,23 +60,23 @@ impl Server {
 }
 
 /// Whether this may be the name of a gauge (Prometheus' data model).
-pub(super) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
     name.len() <= 200 && name.bytes().all(fits) && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
 }
 
 /// What metrics said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Read {
+pub struct Read {
     /// Requests in flight.
-    pub(super) in_flight: u64,
+    pub in_flight: u64,
     /// The server, where its gauges are among those counted.
-    pub(super) server: Option<Server>,
+    pub server: Option<Server>,
 }
 
 /// Why metrics do not say what is in flight.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// It is a page for people.
     Html,
     /// There is not one sample in it.
@@ -122,7 +122,7 @@ impl fmt::Display for Trouble {
 
 /// Adds up gauges of metrics that come in pieces.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub struct Tally {
     /// Those that have to be there; those of every known server where none was named.
     gauges: Vec<(String, Option<f64>)>,
     named: Named,
@@ -143,7 +143,7 @@ enum Named {
 
 impl Tally {
     /// Of a server's gauges and of these others; of whoever it turns out to be where neither is named.
-    pub(super) fn new(server: Option<Server>, others: &[String]) -> Self {
+    pub fn new(server: Option<Server>, others: &[String]) -> Self {
         let of = |server: &Server| server.gauges().iter().map(|gauge| (*gauge).to_owned()).collect::<Vec<_>>();
         let (named, mut names) = match (server, others) {
             (None, []) => (Named::No, Server::ALL.iter().flat_map(of).collect()),
@@ -159,7 +159,7 @@ impl Tally {
     }
 
     /// Takes the next piece.
-    pub(super) fn feed(&mut self, piece: &[u8]) {
+    pub fn feed(&mut self, piece: &[u8]) {
         self.first = self.first.or_else(|| piece.trim_ascii_start().first().copied());
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             if self.line.len() + part.len() > LINE {
@@ -174,7 +174,10 @@ impl Tally {
     }
 
     /// What they add up to.
-    pub(super) fn finish(mut self) -> Result<Read, Trouble> {
+    ///
+    /// # Errors
+    /// Why they do not say what is in flight.
+    pub fn finish(mut self) -> Result<Read, Trouble> {
         self.end_line();
         if self.first == Some(b'<') {
             return Err(Trouble::Html);

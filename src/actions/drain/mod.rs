@@ -6,8 +6,8 @@
 //! that is gone has nothing left. It must not know who left which load balancer: that a load balancer goes on sending
 //! for a while after it was told is what `settle` is for.
 
-mod connections;
-mod gauges;
+pub mod connections;
+pub mod gauges;
 mod metrics;
 mod wait;
 

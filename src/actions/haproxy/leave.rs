@@ -244,17 +244,11 @@ impl Haproxy {
 
     async fn put_back(&self, job: &Job) -> Ending {
         let server = &self.server;
-        let mut noted = Vec::new();
-        for told in &job.undo_with {
-            match serde_json::from_value::<Taken>(told.clone()) {
-                Ok(taken) => noted.push(taken),
-                Err(_) => tracing::warn!("what an earlier run noted for its undo cannot be read, and is passed over"),
-            }
-        }
-        let state = match noted.iter().find_map(|taken| taken.put_back) {
+        let notes = job.notes::<Taken>();
+        let state = match notes.told.iter().find_map(|taken| taken.put_back) {
             Some(state) => state,
             // A run of which we lost sight told nothing, and may have taken it out.
-            None if noted.is_empty() => Stands::Ready,
+            None if notes.lost_sight || notes.told.is_empty() => Stands::Ready,
             None => return ending(Outcome::Done, format!("nothing to put back: {server} was left as it was")),
         };
         let way = Mutex::new(Way::default());

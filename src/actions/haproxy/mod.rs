@@ -5,7 +5,7 @@
 //! by hand stays drained. Everything that HAProxy says is told apart in `replies`, and how it is reached in `talk`.
 
 mod leave;
-mod replies;
+pub mod replies;
 mod talk;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
@@ -119,14 +119,14 @@ impl fmt::Display for Socket {
 
 /// A server of a backend, each by its name or its `#id`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Server {
+pub struct Server {
     backend: String,
     name: String,
 }
 
 impl Server {
     /// Only what HAProxy takes for names, so that no other command can hide in one.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (backend, name) = text.split_once('/')?;
         let is_name = |name: &str| {
             let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');

@@ -14,7 +14,7 @@ const DRAINING: u32 = 0x08;
 /// What an administrator has made of a server, health aside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Stands {
+pub enum Stands {
     /// It gets its share.
     Ready,
     /// Nothing new but what persistence binds to it.
@@ -25,7 +25,7 @@ pub(super) enum Stands {
 
 impl Stands {
     /// HAProxy's word for it, in `set server`.
-    pub(super) const fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Drain => "drain",
@@ -34,7 +34,7 @@ impl Stands {
     }
 
     /// Whether a server that stands so is out as far as this asks for.
-    pub(super) const fn is_out(self, wanted: State) -> bool {
+    pub const fn is_out(self, wanted: State) -> bool {
         match (self, wanted) {
             (Self::Maint, _) | (Self::Drain, State::Drain) => true,
             (Self::Ready, _) | (Self::Drain, State::Maint) => false,
@@ -63,7 +63,7 @@ impl From<State> for Stands {
 
 /// Why HAProxy did not do what it was told.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// `No such backend.`
     NoBackend,
     /// `No such server.`
@@ -82,7 +82,7 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// What happened and what to do about it.
-    pub(super) fn of<'a>(&'a self, server: &'a Server) -> impl fmt::Display + 'a {
+    pub fn of<'a>(&'a self, server: &'a Server) -> impl fmt::Display + 'a {
         std::fmt::from_fn(move |f| match self {
             Self::NoBackend => {
                 write!(
@@ -112,7 +112,10 @@ impl Refusal {
 }
 
 /// Reads the answer to `set server … state …`.
-pub(super) fn obeyed(answer: &str) -> Result<(), Refusal> {
+///
+/// # Errors
+/// HAProxy's refusal.
+pub fn obeyed(answer: &str) -> Result<(), Refusal> {
     let words = answer.trim();
     if words.is_empty() {
         return Ok(());
@@ -129,7 +132,7 @@ pub(super) fn obeyed(answer: &str) -> Result<(), Refusal> {
 }
 
 /// Reads how a server stands out of `show servers state`; `None` where the answer does not tell.
-pub(super) fn stands(answer: &str, server: &Server) -> Option<Stands> {
+pub fn stands(answer: &str, server: &Server) -> Option<Stands> {
     let rows = Rows::of(answer, ' ')?;
     let row = rows.find(server, ["be_name", "be_id", "srv_name", "srv_id"])?;
     let bits: u32 = rows.number(row, "srv_admin_state")?.try_into().ok()?;
@@ -141,7 +144,7 @@ pub(super) fn stands(answer: &str, server: &Server) -> Option<Stands> {
 }
 
 /// Reads the sessions on a server, and those that wait for it, out of `show stat`; `None` where the answer does not tell.
-pub(super) fn sessions(answer: &str, server: &Server) -> Option<u64> {
+pub fn sessions(answer: &str, server: &Server) -> Option<u64> {
     let rows = Rows::of(answer, ',')?;
     let row = rows.find(server, ["pxname", "iid", "svname", "sid"])?;
     Some(rows.number(row, "scur")?.saturating_add(rows.number(row, "qcur")?))

@@ -153,15 +153,10 @@ impl Http {
         let Some(back) = &self.back else {
             return ending(Outcome::Failed, "its configuration names no `undo` (any more)".to_owned());
         };
-        let mut noted = Vec::new();
-        for told in &job.undo_with {
-            match serde_json::from_value::<Sent>(told.clone()) {
-                Ok(sent) => noted.push(sent),
-                Err(_) => tracing::warn!("what an earlier run noted for its undo cannot be read, and is passed over"),
-            }
-        }
+        let notes = job.notes::<Sent>();
         // A run of which we lost sight told nothing, and may have done it.
-        if !noted.is_empty() && noted.iter().all(|sent| !sent.may_have_worked) {
+        let unknown = notes.lost_sight || notes.told.is_empty();
+        if !unknown && notes.told.iter().all(|sent| !sent.may_have_worked) {
             return ending(Outcome::Done, format!("nothing to put back: no {} was taken", self.there));
         }
         let (outcome, detail, _) = self.send(back, job).await;

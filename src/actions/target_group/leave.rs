@@ -240,21 +240,62 @@ impl TargetGroup {
     async fn return_all(&self, job: &Job) -> Ending {
         let place = job.surroundings.place.get();
         let mut taken = self.taken.lock().map(|taken| taken.clone()).unwrap_or_default();
-        for told in &job.undo_with {
-            match serde_json::from_value(told.clone()) {
-                Ok(more) => taken.join(more),
-                Err(_) => tracing::warn!("what an earlier run noted for its undo cannot be read, and is passed over"),
-            }
-        }
+        let notes = job.notes::<Taken>();
+        notes.told.into_iter().for_each(|told| taken.join(told));
+        // A run of which we lost sight told nothing; what drains now is what it took away.
+        let others = if notes.lost_sight { self.look_what_left(job, &mut taken).await } else { Ok(Vec::new()) };
         let groups: Vec<(GroupArn, Vec<Target>)> = taken
             .removed
             .into_iter()
             .filter_map(|(arn, targets)| Some((GroupArn::try_from(arn).ok()?, targets.into_iter().collect())))
             .collect();
         let ends = groups.iter().map(|(group, targets)| self.return_in_time(group, targets, &place, job));
-        let ends: Vec<(&GroupArn, Returned)> =
+        let mut ends: Vec<(&GroupArn, Returned)> =
             groups.iter().map(|(group, _)| group).zip(join_all(ends).await).collect();
+        match &others {
+            Ok(others) => ends.extend(others.iter().map(|(group, end)| (group, end.clone()))),
+            Err(because) if ends.is_empty() => return verdict::of_not_finding_what_left(because),
+            Err(_) => {}
+        }
         verdict::of_returning(&ends)
+    }
+
+    /// Adds to `taken` what drains of us in groups of which no run told anything, and returns what became of the others.
+    async fn look_what_left(&self, job: &Job, taken: &mut Taken) -> Result<Vec<(GroupArn, Returned)>, Trouble> {
+        let groups = match self.groups() {
+            Some(groups) => groups,
+            None => self.find_cold(job).await?,
+        };
+        let untold: Vec<GroupArn> =
+            groups.into_iter().filter(|group| !taken.removed.contains_key(group.as_str())).collect();
+        let noted = Noted::default();
+        let (place, me) = tokio::select! {
+            biased;
+            told = told_who(job, &noted) => told,
+            () = job.stop_by.reached(LAST_WORD) => return Err(out_of_time(&noted)),
+        };
+        let looks = untold.iter().map(async |group| {
+            let noted = Noted::default();
+            tokio::select! {
+                biased;
+                sight = self.read_cold(group, &place, &me, job, &noted) => sight,
+                () = job.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
+            }
+        });
+        let mut others = Vec::new();
+        for (group, sight) in untold.iter().zip(join_all(looks).await) {
+            let end = match sight {
+                Ok(sight) if !sight.leaving.is_empty() => {
+                    taken.note(group, &Left::Removed(sight.leaving), job.run.attempt);
+                    continue;
+                }
+                Ok(sight) if !sight.registered.is_empty() => Returned::There(sight.registered),
+                Ok(_) => Returned::Unknown(None),
+                Err(because) => Returned::Unknown(Some(because)),
+            };
+            others.push((group.clone(), end));
+        }
+        Ok(others)
     }
 
     async fn return_in_time(&self, group: &GroupArn, targets: &[Target], place: &Place, job: &Job) -> Returned {

@@ -48,6 +48,11 @@ pub(super) enum Left {
 pub(super) enum Returned {
     /// They are registered again.
     Back(Vec<Target>),
+    /// They are registered, and we had not to do anything.
+    There(Vec<Target>),
+    /// A run of which we lost sight may have removed some, and nothing of them is to be seen; why not, where that is
+    /// known.
+    Unknown(Option<Trouble>),
     /// They are not.
     Out {
         /// What was asked for.
@@ -105,11 +110,7 @@ pub(super) fn of_not_finding(because: &Trouble) -> Ending {
     let sentence = format!(
         "still in the load balancer as far as we know: the target groups of this machine could not be found: {because}"
     );
-    let outcome = match rank(because) {
-        Rank::Late => Outcome::TimedOut,
-        Rank::Failed | Rank::Unsure | Rank::Well => Outcome::Failed,
-    };
-    Ending { outcome, detail: sentence, left_over: 0, undo_with: None }
+    Ending { outcome: outcome(rank(because)), detail: sentence, left_over: 0, undo_with: None }
 }
 
 /// The ending of a leave where there was nothing to leave.
@@ -126,6 +127,14 @@ pub(super) fn of_returning(ends: &[(&GroupArn, Returned)]) -> Ending {
         return Ending { outcome: Outcome::Done, detail: words.remove(0).1, left_over: 0, undo_with: None };
     }
     ending(&mut words)
+}
+
+/// The ending of an undo after a run of which we lost sight, where its groups could not be found.
+pub(super) fn of_not_finding_what_left(because: &Trouble) -> Ending {
+    let sentence = format!(
+        "not known whether this machine is out of the load balancer: its target groups could not be found: {because}"
+    );
+    Ending { outcome: outcome(rank(because)), detail: sentence, left_over: 0, undo_with: None }
 }
 
 /// How bad the news is; the worst is said first and decides.
@@ -175,6 +184,19 @@ fn leaving(name: &str, left: &Left) -> (Rank, String) {
 fn returning(name: &str, end: &Returned) -> (Rank, String) {
     match end {
         Returned::Back(targets) => (Rank::Well, format!("registered {} in {name} again", listed(targets))),
+        Returned::There(targets) => (Rank::Well, format!("{} is registered in {name}", listed(targets))),
+        Returned::Unknown(because) => {
+            let rank = because.as_ref().map_or(Rank::Unsure, rank);
+            let why = because.as_ref().map_or_else(
+                || "nothing of this machine is registered or drains there now".to_owned(),
+                Trouble::to_string,
+            );
+            let sentence = format!(
+                "not known whether this machine was in {name} before a run of which we lost sight: {why}; register it \
+                 again by hand if it belongs there"
+            );
+            (rank, sentence)
+        }
         Returned::Out { asked, because } => {
             (rank(because), format!("{} is not back in the load balancer: {name}: {because}", listed(asked)))
         }
@@ -189,13 +211,17 @@ const fn rank(because: &Trouble) -> Rank {
     }
 }
 
+const fn outcome(rank: Rank) -> Outcome {
+    match rank {
+        Rank::Late => Outcome::TimedOut,
+        Rank::Failed | Rank::Unsure => Outcome::Failed,
+        Rank::Well => Outcome::Done,
+    }
+}
+
 fn ending(words: &mut [(Rank, String)]) -> Ending {
     words.sort_by_key(|(rank, _)| *rank);
-    let outcome = match words.first().map(|(rank, _)| *rank) {
-        Some(Rank::Late) => Outcome::TimedOut,
-        Some(Rank::Failed | Rank::Unsure) => Outcome::Failed,
-        Some(Rank::Well) | None => Outcome::Done,
-    };
+    let outcome = words.first().map_or(Outcome::Done, |(rank, _)| outcome(*rank));
     let groups = if words.len() == 1 { "1 group".to_owned() } else { format!("{} groups", words.len()) };
     let said: Vec<&str> = words.iter().map(|(_, sentence)| sentence.as_str()).take(20).collect();
     Ending { outcome, detail: format!("{} ({groups})", said.join("; ")), left_over: 0, undo_with: None }

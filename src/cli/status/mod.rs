@@ -1,21 +1,20 @@
 //! `watchdog status`: asks the running daemon's endpoint and shows the answer, once or as it changes; or asks one path
 //! and ends with what that says, for health checks.
 
+mod screen;
 mod view;
 
 use super::args::StatusArgs;
 use super::ask::{Answer, Asker};
-use super::{Exit, Reader, complain, end, print_to_reader, printable};
+use super::{Exit, Reader, end, print_to_reader, printable};
 use crate::config::Whereabouts;
 use crate::status::{SCHEMA, Status};
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::StatusCode;
+use screen::Screen;
 use serde_json::Value;
-use std::io::IsTerminal;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
-use view::view;
 
 /// How long an answer may take; it is made from memory.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,13 +58,16 @@ async fn show(args: &StatusArgs, asker: &Asker) -> anyhow::Result<()> {
         return follow(asker, Screen::of(args)).await;
     }
     let said = ask(asker, None, Duration::ZERO).await?;
-    let text = if args.json { format!("{}\n", said.raw) } else { view(&said.typed(asker)?) };
+    let text = if args.json { format!("{}\n", said.raw) } else { screen::once(&said.typed(asker)?) };
     print_to_reader(&text).map(|_| ())
 }
 
 /// Shows each change until interrupted, over restarts of the daemon.
-async fn follow(asker: &Asker, screen: Screen) -> anyhow::Result<()> {
-    let wait = screen.wait();
+async fn follow(asker: &Asker, mut screen: Screen) -> anyhow::Result<()> {
+    let wait = match screen {
+        Screen::Live(_) => LIVE_WAIT,
+        Screen::Lines { .. } | Screen::Json => WAIT,
+    };
     let mut seen = None;
     let mut is_gone = false;
     loop {
@@ -73,7 +75,7 @@ async fn follow(asker: &Asker, screen: Screen) -> anyhow::Result<()> {
         match ask(asker, seen, wait).await {
             Ok(said) => {
                 let is_news = is_gone || seen != Some(said.revision());
-                if screen.show(&said, asker, is_news)? == Reader::Gone {
+                if screen.show(&said.raw, || said.typed(asker), is_news)? == Reader::Gone {
                     return Ok(());
                 }
                 if !is_news {
@@ -84,8 +86,8 @@ async fn follow(asker: &Asker, screen: Screen) -> anyhow::Result<()> {
             }
             Err(error) if seen.is_none() && !is_gone => return Err(error),
             Err(error) => {
-                if !is_gone {
-                    screen.lose(&format!("{error:#}; still asking"));
+                if !is_gone && screen.lose(&format!("still asking; {error:#}"))? == Reader::Gone {
+                    return Ok(());
                 }
                 // A daemon that was restarted counts from the beginning.
                 (seen, is_gone) = (None, true);
@@ -93,73 +95,6 @@ async fn follow(asker: &Asker, screen: Screen) -> anyhow::Result<()> {
             }
         }
     }
-}
-
-/// Where a follower shows what it sees.
-enum Screen {
-    /// Drawn anew in place, on a terminal.
-    Live(ProgressBar),
-    /// A line for each change.
-    Lines,
-    /// An object for each change.
-    Json,
-}
-
-impl Screen {
-    fn of(args: &StatusArgs) -> Self {
-        if args.json {
-            return Self::Json;
-        }
-        if !std::io::stdout().is_terminal() {
-            return Self::Lines;
-        }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
-        match ProgressStyle::with_template("{msg}") {
-            Ok(style) => Self::Live(bar.with_style(style)),
-            Err(_) => Self::Lines,
-        }
-    }
-
-    const fn wait(&self) -> Duration {
-        match self {
-            Self::Live(_) => LIVE_WAIT,
-            Self::Lines | Self::Json => WAIT,
-        }
-    }
-
-    fn show(&self, said: &Said, asker: &Asker, is_news: bool) -> anyhow::Result<Reader> {
-        match self {
-            Self::Live(bar) => {
-                let status = said.typed(asker)?;
-                bar.set_message(format!("{}{}", view(&status), at(&status)));
-                Ok(Reader::There)
-            }
-            Self::Lines if is_news => {
-                let status = said.typed(asker)?;
-                print_to_reader(&format!("{} {}\n", at(&status), printable(&status.line())))
-            }
-            Self::Json if is_news => print_to_reader(&format!("{}\n", said.raw)),
-            Self::Lines | Self::Json => Ok(Reader::There),
-        }
-    }
-
-    /// Says that the daemon does not answer.
-    fn lose(&self, sentence: &str) {
-        match self {
-            Self::Live(bar) => {
-                let mut text = bar.message();
-                text.push('\n');
-                view::line(&mut text, "trouble", sentence);
-                bar.set_message(text.trim_end().to_owned());
-            }
-            Self::Lines | Self::Json => complain(sentence),
-        }
-    }
-}
-
-/// When a status was true.
-fn at(status: &Status) -> String {
-    status.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A status, as it came.

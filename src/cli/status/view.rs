@@ -1,19 +1,68 @@
-//! The status for people: the machine, what is listened to, what stands, and what is done about it. Pure text.
+//! The status for people: the machine, what is listened to, what stands, and what is done about it. Lines of plain text;
+//! how they come onto a screen is another file's.
 
 use crate::cli::printable;
 use crate::model::{Closing, Outcome, Spoken};
 use crate::status::{
-    Ahead, ClosedEpisode, NoticeState, NoticeStatus, Past, SourceStatus, StageWord, Status, StepStatus,
+    Ahead, ClosedEpisode, EpisodeStatus, LastRun, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds,
+    SourceStatus, StageWord, Status, StepStatus,
 };
-use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Cells of a running step's bar.
+/// Cells of a bar.
 const CELLS: usize = 20;
 
+/// The most lines of a step's output, the newest ones.
+const OUTPUT: usize = 3;
+
+/// A line of the view.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Line {
+    title: &'static str,
+    words: String,
+    tone: Tone,
+}
+
+/// What a line is about. A terminal may show it as a colour; its words say it too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tone {
+    /// Nothing much.
+    Plain,
+    /// Beside the point.
+    Aside,
+    /// It went well.
+    Well,
+    /// It goes on, and time runs.
+    Going,
+    /// It is not as it should be.
+    Wrong,
+}
+
+impl Line {
+    /// A line. What others say in it cannot move a cursor.
+    pub(super) fn new(title: &'static str, tone: Tone, words: &str) -> Self {
+        Self { title, words: printable(words), tone }
+    }
+
+    /// As it is shown.
+    pub(super) fn text(&self) -> String {
+        format!("{:<8} {}", self.title, self.words)
+    }
+
+    /// What it is about.
+    pub(super) const fn tone(&self) -> Tone {
+        self.tone
+    }
+}
+
 /// The whole view, some lines.
-pub(super) fn view(status: &Status) -> String {
-    let mut text = String::new();
+pub(super) fn view(status: &Status) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if let Some(episode) = &status.episode
+        && let Some(deadline) = &episode.deadline
+    {
+        lines.push(Line::new("left", Tone::Going, &countdown(episode, deadline)));
+    }
     let machine = &status.machine;
     let facts: Vec<&str> = [&machine.id, &machine.machine_type, &machine.lifecycle, &machine.zone]
         .into_iter()
@@ -21,41 +70,56 @@ pub(super) fn view(status: &Status) -> String {
         .filter(|fact| !fact.is_empty())
         .collect();
     let is_known = !machine.id.is_empty() || !machine.machine_type.is_empty();
-    line(&mut text, "machine", &if is_known { facts.join(", ") } else { "not known".to_owned() });
-    for source in &status.sources {
-        line(&mut text, "source", &self::source(source));
-    }
-    for notice in &status.notices {
-        line(&mut text, "notice", &self::notice(notice));
-    }
+    lines.push(Line::new("machine", Tone::Plain, &if is_known { facts.join(", ") } else { "not known".to_owned() }));
+    lines.extend(status.sources.iter().map(source));
+    lines.extend(status.notices.iter().map(notice));
     if status.notices.is_empty() {
-        line(&mut text, "notice", "none");
+        lines.push(Line::new("notice", Tone::Plain, "none"));
     }
     if let Some(episode) = &status.episode {
-        let stage = match episode.stage {
-            StageWord::Open => "open",
-            StageWord::Settling => "coming to its end",
-        };
-        line(&mut text, "episode", &format!("{}, {stage}{}", episode.id, left(episode.deadline.as_ref())));
+        lines.push(Line::new("episode", Tone::Plain, &format!("{}, {}", episode.id, stage(episode))));
     } else if let Some(closed) = &status.last_episode {
-        line(&mut text, "last", &last(closed));
+        lines.push(Line::new("last", Tone::Plain, &last(closed)));
     }
     for step in &status.steps {
-        line(&mut text, "step", &self::step(step));
+        lines.push(self::step(step, &status.plan));
+        lines.extend(output(step));
     }
-    for reason in &status.health {
-        line(&mut text, "trouble", &reason.sentence);
+    lines.extend(status.health.iter().map(|reason| Line::new("trouble", Tone::Wrong, &reason.sentence)));
+    match status.mode {
+        Mode::Running => {}
+        Mode::Ending => {
+            let words = "was asked to end, and ends when nothing is due or running";
+            lines.push(Line::new("watchdog", Tone::Plain, words));
+        }
     }
-    text
+    lines
 }
 
-/// A line of the view.
-pub(super) fn line(text: &mut String, title: &str, words: &str) {
-    // Writing to a string does not fail.
-    let _ = writeln!(text, "{title:<8} {}", printable(words));
+/// `87s, until 21:32:05Z; steps have 82s [#####---------------]`: how much of all the time is gone.
+fn countdown(episode: &EpisodeStatus, deadline: &Ahead) -> String {
+    let at = deadline.at.strftime("%H:%M:%SZ");
+    let steps = episode.end.map_or_else(String::new, |end| format!("; steps have {}", end.seconds_left.spoken()));
+    let bar = bar(episode.opened.seconds_ago, deadline.seconds_left);
+    if deadline.seconds_left.as_f64() > 0.0 {
+        format!("{}, until {at}{steps} {bar}", deadline.seconds_left.spoken())
+    } else {
+        format!("nothing since {at}; this machine may end at any moment {bar}")
+    }
 }
 
-fn source(source: &SourceStatus) -> String {
+fn stage(episode: &EpisodeStatus) -> &'static str {
+    match (episode.stage, episode.closing) {
+        (StageWord::Open, _) => "open",
+        (StageWord::Settling, Some(Closing::Withdrawn)) => "coming to its end: its notices were withdrawn",
+        (
+            StageWord::Settling,
+            Some(Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted) | None,
+        ) => "coming to its end",
+    }
+}
+
+fn source(source: &SourceStatus) -> Line {
     let sight = match (&source.blind_since, &source.last_good_read) {
         (Some(since), _) => format!("blind for {}", ago(since)),
         (None, Some(read)) => format!("read {} ago", ago(read)),
@@ -63,34 +127,77 @@ fn source(source: &SourceStatus) -> String {
         (None, None) => "not read yet".to_owned(),
     };
     let fault = source.fault.as_ref().map_or_else(String::new, |fault| format!(": {}", fault.sentence));
-    format!("{}: {sight}{fault}", source.name)
+    let tone = if source.blind_since.is_some() { Tone::Wrong } else { Tone::Plain };
+    Line::new("source", tone, &format!("{}: {sight}{fault}", source.name))
 }
 
-fn notice(notice: &NoticeStatus) -> String {
-    let state = match notice.state {
-        NoticeState::Standing => "standing",
-        NoticeState::Withdrawn => "withdrawn",
-        NoticeState::Waiting => "waiting for its time",
-        NoticeState::Ignored => "not acted on",
+fn notice(notice: &NoticeStatus) -> Line {
+    let (state, tone) = match notice.state {
+        NoticeState::Standing => ("standing", Tone::Going),
+        NoticeState::Withdrawn => ("withdrawn", Tone::Plain),
+        NoticeState::Waiting => ("waiting for its time", Tone::Plain),
+        NoticeState::Ignored => ("not acted on", Tone::Plain),
     };
     let action = notice.action.map_or_else(String::new, |action| format!(", {action}"));
+    let opens = notice.opens.map_or_else(String::new, |opens| format!(", in {}", opens.seconds_left.spoken()));
     let detail = if notice.detail.is_empty() { String::new() } else { format!(": {}", notice.detail) };
-    format!("{}, {state}{action}{}{detail}", notice.kind, left(notice.deadline.as_ref()))
+    let words = format!(
+        "{} from {}, {state}{opens}{action}{}{detail}",
+        notice.kind,
+        notice.source,
+        left(notice.deadline.as_ref())
+    );
+    Line::new("notice", tone, &words)
 }
 
-fn step(step: &StepStatus) -> String {
+fn step(step: &StepStatus, plan: &PlanStatus) -> Line {
     let StepStatus { name, progress, .. } = step;
     if let (Some(since), Some(stop_by)) = (&step.since, &step.stop_by) {
-        return format!("{name}: {progress}{} {}", left(Some(stop_by)), bar(since, stop_by));
+        let bar = bar(since.seconds_ago, stop_by.seconds_left);
+        let words = format!("{name}: {progress} for {}{} {bar}", since.seconds_ago.spoken(), left(Some(stop_by)));
+        return Line::new("step", Tone::Going, &words);
     }
     match &step.last {
         Some(last) => {
+            let tone = match last.outcome {
+                Outcome::Done => Tone::Well,
+                Outcome::Skipped => Tone::Plain,
+                Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Tone::Wrong,
+            };
             let took = Duration::try_from_secs_f64(last.took.as_f64()).unwrap_or_default();
-            format!("{name}: {progress} in {}: {}", Spoken(took), last.detail)
+            let words = format!("{name}: {progress} in {}, {}: {}", Spoken(took), margin(last), last.detail);
+            Line::new("step", tone, &words)
         }
-        None if progress == "idle" && !step.describe.is_empty() => format!("{name}: {progress}; {}", step.describe),
-        None => format!("{name}: {progress}"),
+        None if progress == "idle" && !step.describe.is_empty() => {
+            Line::new("step", Tone::Plain, &format!("{name}: {progress}; {}", step.describe))
+        }
+        None => Line::new("step", Tone::Plain, &format!("{name}: {progress}{}", ahead(step, plan))),
     }
+}
+
+/// What the plan has for a step that is due.
+fn ahead(step: &StepStatus, plan: &PlanStatus) -> String {
+    let PlanStatus::Episode { slots } = plan else { return String::new() };
+    match slots.iter().find(|slot| slot.step == step.name && step.progress == "due") {
+        Some(slot) if slot.skip => ", but the others need the time".to_owned(),
+        Some(slot) => format!(", begins within {}", slot.start_by.seconds_left.spoken()),
+        None => String::new(),
+    }
+}
+
+/// What was left when a step ended.
+fn margin(last: &LastRun) -> String {
+    if last.margin.as_f64() > 0.0 { format!("margin {}", last.margin.spoken()) } else { "no margin".to_owned() }
+}
+
+/// The last lines that a step printed, where they tell how it does or why it did not.
+fn output(step: &StepStatus) -> impl Iterator<Item = Line> {
+    let tells = match step.progress.as_str() {
+        "running" | "undoing" | "failed" | "timed-out" | "lost" => OUTPUT,
+        _ => 0,
+    };
+    let newest = step.output.len().saturating_sub(tells);
+    step.output[newest..].iter().map(|line| Line::new("", Tone::Aside, &format!("| {line}")))
 }
 
 fn last(closed: &ClosedEpisode) -> String {
@@ -127,15 +234,15 @@ fn left(ahead: Option<&Ahead>) -> String {
     }
 }
 
-/// How much of its time a run has used.
+/// How much of a time is used.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     reason = "a share between 0 and 1 of a few cells"
 )]
-fn bar(since: &Past, stop_by: &Ahead) -> String {
-    let (used, left) = (since.seconds_ago.as_f64().max(0.0), stop_by.seconds_left.as_f64().max(0.0));
+fn bar(used: Seconds, left: Seconds) -> String {
+    let (used, left) = (used.as_f64().max(0.0), left.as_f64().max(0.0));
     let share = if used + left > 0.0 { used / (used + left) } else { 1.0 };
     let full = ((share * CELLS as f64).round() as usize).min(CELLS);
     format!("[{}{}]", "#".repeat(full), "-".repeat(CELLS - full))
@@ -147,6 +254,11 @@ pub(super) mod tests {
 
     use super::*;
     use serde_json::{Value, json};
+
+    /// As it is shown, without colours.
+    fn shown(status: &Status) -> String {
+        view(status).iter().map(|line| line.text().trim_end().to_owned() + "\n").collect()
+    }
 
     /// A status as it comes over the wire.
     pub(in crate::cli) fn calm(revision: u64) -> Value {
@@ -181,13 +293,15 @@ pub(super) mod tests {
             }],
             "episode": {
                 "id": "20260102T030405Z-1", "generation": 1, "opened": ago(20.0), "stage": "open", "deadline": left(93.7),
+                "end": left(88.7),
             },
             "steps": [
                 { "name": "leave", "kind": "target-group", "describe": "", "progress": "done", "attempt": 1,
                   "last": { "attempt": 1, "outcome": "done", "detail": "deregistered", "ended": ago(9.0), "took": 1.2,
                             "margin": 100, "left-over": 0 } },
                 { "name": "save", "kind": "hook", "describe": "runs /job/save.sh", "progress": "running", "attempt": 1,
-                  "since": ago(20.0), "stop-by": left(60.0) },
+                  "since": ago(20.0), "stop-by": left(60.0),
+                  "output": ["one", "two", "three", "\u{1b}[31mfour\u{202e}"] },
                 { "name": "tell", "kind": "hook", "describe": "runs /job/tell.sh", "progress": "due", "attempt": 0 },
                 { "name": "move", "kind": "hook", "describe": "runs /job/move.sh", "progress": "idle", "attempt": 0 },
             ],
@@ -197,16 +311,20 @@ pub(super) mod tests {
             status[key] = value.clone();
         }
         let status: Status = serde_json::from_value(status).unwrap();
-        insta::assert_snapshot!(view(&status), @r#"
+        insta::assert_snapshot!(shown(&status), @r#"
+    left     93s, until 03:04:05Z; steps have 88s [####----------------]
     machine  i-0abc, g5.xlarge, spot
     source   aws: blind for 17s: refused�[2J
     source   other: read 2.2s ago
     source   third: not read yet
     source   shutdown: listening
-    notice   interruption, standing, terminate, 93s left
-    episode  20260102T030405Z-1, open, 93s left
-    step     leave: done in 1.2s: deregistered
-    step     save: running, 60s left [#####---------------]
+    notice   interruption from aws, standing, terminate, 93s left
+    episode  20260102T030405Z-1, open
+    step     leave: done in 1.2s, margin 100s: deregistered
+    step     save: running for 20s, 60s left [#####---------------]
+             | two
+             | three
+             | �[31mfour�
     step     tell: due
     step     move: idle; runs /job/move.sh
     trouble  aws was not read for three polls
@@ -221,7 +339,7 @@ pub(super) mod tests {
             "opened": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 400 },
             "closed": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 300 },
         });
-        insta::assert_snapshot!(view(&serde_json::from_value(status).unwrap()), @r#"
+        insta::assert_snapshot!(shown(&serde_json::from_value(status).unwrap()), @r#"
     machine  not known
     notice   none
     last     20260102T030405Z-1, withdrawn 5m ago; 0 of 0 steps done

@@ -10,7 +10,9 @@ mod identity;
 mod read;
 
 use super::metadata::{Endpoint, Handshake, Symptoms, TokenHandshake, WithoutSession};
-use super::{Answer, BuildError, Ear, Environment, Every, Identity, Memory, Probe, Reading, Row, Source, settings};
+use super::{
+    Aliases, Answer, BuildError, Ear, Environment, Every, Identity, Memory, Probe, Reading, Row, Source, settings,
+};
 use crate::model::{Fault, ProbeName, Rank, SourceName};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -25,6 +27,12 @@ pub const ROW: Row = Row {
         Ok(Ear::Asked(Arc::new(source)))
     },
     schema: || schemars::schema_for!(Settings),
+    // Those of banzaicloud/spot-termination-exporter, with the labels of its last version (metadata.go).
+    aliases: Some(Aliases {
+        available: "aws_instance_metadata_service_available",
+        imminent: "aws_instance_termination_imminent",
+        left: "aws_instance_termination_in",
+    }),
 };
 
 /// The keys of a `[[source]]` of kind `aws` that are its own.

@@ -214,13 +214,107 @@ async fn the_story_of_a_closed_episode_is_kept() {
     assert_eq!(read.notices[0].state, NoticeState::Ignored);
     assert_eq!(read.last_episode.unwrap().id, closed.id, "it is kept until the next one closes");
 
-    let metrics = it.board.metrics().unwrap();
+    let metrics = it.board.metrics(Format::Text);
     for line in [
         "spot_watchdog_step_outcomes_total{step=\"checkpoint\",outcome=\"done\"} 1",
-        "spot_watchdog_step_duration_seconds{step=\"checkpoint\"} 30.0",
-        "spot_watchdog_step_margin_seconds{step=\"checkpoint\"} 85.0",
+        "spot_watchdog_step_duration_seconds{step=\"checkpoint\"} 30",
+        "spot_watchdog_step_margin_seconds{step=\"checkpoint\"} 85",
         "spot_watchdog_episodes_total 1",
         "spot_watchdog_episode_open 0",
+        "spot_watchdog_episode_steps_left 0",
+        "spot_watchdog_episode_outcomes_total{outcome=\"done\"} 1",
+        "spot_watchdog_episode_outcomes_total{outcome=\"failed\"} 0",
+        "spot_watchdog_episodes_closed_total{closing=\"survived\"} 1",
+        "spot_watchdog_episode_window_seconds 120",
+        "spot_watchdog_episode_margin_seconds 85",
+        "spot_watchdog_notices_heard_total{kind=\"interruption\"} 1",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_took_is_shown_and_is_no_change() {
+    let mut it = Loop::new();
+    let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
+    let calm = it.answer(vec![], now(5));
+    assert_eq!(it.board.read().sources[0].probes[0].answer_time, None, "nobody has measured it");
+    for (second, micros, shown) in [(10, 300, 0.001), (15, 2_000, 0.002), (20, 2_001, 0.003)] {
+        it.board.answers().note(&source, &probe, Duration::from_micros(micros));
+        assert_eq!(it.answer(vec![], now(second)), calm);
+        assert_eq!(it.board.read().sources[0].probes[0].answer_time.unwrap().as_f64(), shown);
+    }
+    it.miss(1_001, now(25));
+    assert_eq!(it.board.read().sources[0].probes[0].answer_time.unwrap().as_f64(), 0.003, "a miss is no answer");
+    let metrics = it.board.metrics(Format::Text);
+    for line in [
+        "spot_watchdog_source_answer_duration_seconds_bucket{source=\"aws\",le=\"0.001\"} 1",
+        "spot_watchdog_source_answer_duration_seconds_bucket{source=\"aws\",le=\"0.005\"} 3",
+        "spot_watchdog_source_answer_duration_seconds_count{source=\"aws\"} 3",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
+    }
+}
+
+/// The samples under names that another exporter has made known.
+fn aliases(board: &Board) -> Vec<String> {
+    let metrics = board.metrics(Format::Text);
+    metrics.lines().filter(|line| line.starts_with("aws_")).map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_that_another_exporter_has_made_known_mean_what_they_do_there() {
+    let mut it = Loop::new();
+    it.around.machine.instance_id = "i-0abc".to_owned();
+    it.around.machine.instance_type = "g5.xlarge".to_owned();
+    assert_eq!(aliases(&it.board), Vec::<String>::new(), "nobody was asked yet");
+
+    it.answer(vec![], now(5));
+    let calm = [
+        "aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 1",
+        "aws_instance_termination_imminent{instance_action=\"\",instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 0",
+    ];
+    assert_eq!(aliases(&it.board), calm);
+
+    it.miss(1_001, now(10));
+    let unknown = ["aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 0"];
+    assert_eq!(aliases(&it.board), unknown, "no answer is not a quiet cloud");
+
+    it.answer(vec![interruption(now(125))], now(15));
+    let standing = [
+        "aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 1",
+        "aws_instance_termination_imminent{instance_action=\"terminate\",instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 1",
+        "aws_instance_termination_in{instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 110",
+    ];
+    assert_eq!(aliases(&it.board), standing);
+
+    tokio::time::advance(secs(110)).await;
+    assert_eq!(aliases(&it.board), standing[..2], "nothing is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
+    let mut it = Loop::new();
+    it.answer(vec![interruption(now(125))], now(5));
+    let left = |it: &Loop| {
+        let metrics = it.board.metrics(Format::Text);
+        metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("spot_watchdog_episode_steps_left ").map(str::to_owned))
+            .unwrap()
+    };
+    assert_eq!(left(&it), "1");
+    let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
+    let episode = it.watchdog.episode().unwrap().id.clone();
+    let ending = Ending { outcome: Outcome::TimedOut, detail: String::new(), left_over: 0, undo_with: None };
+    it.hear(Input::Ended { episode, run, ending }, now(95));
+    assert_eq!(left(&it), "0");
+    let metrics = it.board.metrics(Format::Text);
+    for line in [
+        "spot_watchdog_episode_outcomes_total{outcome=\"timed-out\"} 1",
+        "spot_watchdog_episode_outcomes_total{outcome=\"done\"} 0",
+        "spot_watchdog_episode_margin_seconds 25",
+        "spot_watchdog_episode_open 1",
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
     }

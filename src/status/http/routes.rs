@@ -2,11 +2,12 @@
 
 use super::Expose;
 use super::gate::{Gate, Refusal};
-use crate::status::{BEAT_LOST, Board, Readiness, Status, metrics};
+use crate::status::metrics::Format;
+use crate::status::{BEAT_LOST, Board, Readiness, Status};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -92,11 +93,11 @@ async fn readyz(State(board): State<Board>) -> Response {
     }
 }
 
-async fn scrape(State(board): State<Board>) -> Response {
-    match board.metrics() {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => told(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be written: {error}")),
-    }
+async fn scrape(State(board): State<Board>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).into_iter();
+    let format = Format::asked(accept.filter_map(|value| value.to_str().ok()));
+    let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
+    (head, board.metrics(format)).into_response()
 }
 
 /// What `/status` may be asked with.

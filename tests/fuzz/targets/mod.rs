@@ -6,11 +6,15 @@
 
 pub mod answers;
 pub mod configuration;
+pub mod connections;
 pub mod dates;
 pub mod endpoint;
+pub mod gauges;
+pub mod haproxy;
 pub mod inputs;
 pub mod journal;
 pub mod process_stat;
+pub mod requests;
 pub mod scripts;
 pub mod worlds;
 
@@ -21,11 +25,15 @@ pub type Look = fn(&[u8]);
 pub const ALL: &[(&str, Look)] = &[
     ("answers", answers::look),
     ("configuration", configuration::look),
+    ("connections", connections::look),
     ("dates", dates::look),
     ("endpoint", endpoint::look),
+    ("gauges", gauges::look),
+    ("haproxy", haproxy::look),
     ("inputs", inputs::look),
     ("journal", journal::look),
     ("process_stat", process_stat::look),
+    ("requests", requests::look),
     ("scripts", scripts::look),
     ("worlds", worlds::look),
 ];
