@@ -1,7 +1,9 @@
 //! Spans of time as they are written for others: a number of seconds.
 
 use super::{Moment, Spoken, millis};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A span in seconds, negative where it is past; kept to the millisecond.
@@ -64,6 +66,16 @@ impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         Ok(Self { millis: (seconds * 1_000.0).round() as i64 })
+    }
+}
+
+impl JsonSchema for Seconds {
+    fn schema_name() -> Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "description": "A span in seconds, to the millisecond; negative where it is past." })
     }
 }
 

@@ -6,19 +6,8 @@
 use super::schema;
 use crate::model::{Moment, Now, Seconds};
 use jiff::{Timestamp, Unit};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-
-impl JsonSchema for Seconds {
-    fn schema_name() -> Cow<'static, str> {
-        "Seconds".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "number", "description": "A span in seconds, to the millisecond; negative where it is past." })
-    }
-}
 
 /// A point in time that is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
