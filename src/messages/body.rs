@@ -1,5 +1,5 @@
-//! The body of a message: its own JSON, Slack's, that of a Kubernetes termination handler's webhook, or the operator's
-//! own template. Pure.
+//! The body of a message: our own JSON, the episode's report, Slack's shape, that of a Kubernetes termination handler's
+//! webhook, or a template of the operator's. Pure, but for reading the newest report.
 
 use super::nth;
 use super::story::{Message, Occasion, Stands, StepStory};

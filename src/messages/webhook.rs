@@ -16,6 +16,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -205,6 +206,12 @@ impl Webhook {
                 return found;
             }
         };
+        if let Address::File(path) = &self.address
+            && anybody_reads(path).await
+        {
+            let sentence = format!("{} can be read by everybody here; chmod 600 would keep it secret", path.display());
+            say(Weight::Warning, sentence);
+        }
         let shown = url.origin().ascii_serialization();
         match self.reach(&url).await {
             Ok(()) => say(Weight::Good, format!("{shown} takes connections; nothing was sent")),
@@ -268,6 +275,13 @@ fn is_page(body: &[u8]) -> bool {
         .map(|byte| byte.to_ascii_lowercase())
         .collect();
     begin.starts_with(b"<!doctype html") || begin.starts_with(b"<html")
+}
+
+/// Whether everybody on this machine may read a file.
+async fn anybody_reads(path: &Path) -> bool {
+    let place = path.to_owned();
+    let looking = tokio::task::spawn_blocking(move || std::fs::metadata(place).map(|it| it.permissions().mode()));
+    matches!(tokio::time::timeout(READING, looking).await, Ok(Ok(Ok(mode))) if mode & 0o004 != 0)
 }
 
 async fn read(path: &Path) -> Result<Url, String> {

@@ -114,7 +114,7 @@ fn message(standing: &Receiver) -> MessageStatus {
         waiting: u32::try_from(standing.waiting).unwrap_or(u32::MAX),
         last_sent: standing.last_sent.map(|(at, _)| super::date::shown(at)),
         last_occasion: standing.last_sent.map(|(_, occasion)| occasion),
-        trouble: standing.trouble.as_ref().map(|trouble| clip(trouble, SENTENCE)),
+        trouble: standing.trouble.as_ref().map(|trouble| clip(trouble, SENTENCE)).unwrap_or_default(),
     }
 }
 

@@ -73,9 +73,9 @@ pub struct MessageStatus {
     /// On which occasion that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_occasion: Option<Occasion>,
-    /// Why it does not take them, while it does not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    /// Why it does not take them, while it does not; empty where it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
 }
 
 /// Whether the daemon stays.

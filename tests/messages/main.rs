@@ -17,6 +17,7 @@ use spot_watchdog::model::Outcome;
 use spot_watchdog::report::Report;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -73,6 +74,7 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     let (scene, cloud, receiver) = (Scene::new(), Cloud::playing(Script::default()), Receiver::start(TAKEN));
     let (slack, archive) = (Receiver::start(TAKEN), Receiver::start(TAKEN));
     let secret = scene.write("slack-url", &format!("{}/{CANARY}\n", slack.origin));
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
     let file = [
         hook("save", &scene.script("save.sh", "sleep 0.3"), ""),
         hook("upload", &scene.script("upload.sh", "echo no room >&2; exit 3"), "after = [\"save\"]\nretries = 0"),
@@ -121,6 +123,7 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     let checked = { checked }.output().unwrap();
     let checked = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
     assert!(checked.contains("takes connections; nothing was sent"), "{checked}");
+    assert!(checked.contains("slack-url can be read by everybody here"), "{checked}");
     assert_eq!(receiver.came().len(), 4, "check sent something");
 
     let address = watch.address_said().unwrap();
