@@ -3,7 +3,7 @@
 use super::Expose;
 use super::gate::{Gate, Refusal};
 use crate::status::metrics::Format;
-use crate::status::{BEAT_LOST, Board, Readiness, Status};
+use crate::status::{BEAT_LOST, Board, Readiness, Status, page};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -27,7 +27,8 @@ const USUAL_WAIT: Duration = Duration::from_secs(30);
 /// How often an event stream without events says that it lives.
 const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-const PATHS: &str = "/livez    200 while the loop turns
+const PATHS: &str = "/         one page for people
+/livez    200 while the loop turns
 /healthz  200, or 503 with reasons as JSON
 /readyz   200, or 503 while this machine is being left
 /status   everything as JSON; ?after=REVISION&wait=30s waits for a change
@@ -42,6 +43,7 @@ pub(super) fn router(board: Board, gate: Arc<Gate>) -> Router {
         Expose::Health => get(not_here),
     };
     Router::new()
+        .route("/", telling(get(look)))
         .route("/livez", get(livez))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -91,6 +93,21 @@ async fn readyz(State(board): State<Board>) -> Response {
         Readiness::Ready => told(StatusCode::OK, "ready"),
         Readiness::Leaving => told(StatusCode::SERVICE_UNAVAILABLE, status.leaving_sentence()),
     }
+}
+
+/// The page, or with `?fragment` only the part of it that changes.
+async fn look(State(board): State<Board>, uri: Uri) -> Response {
+    let (status, reasons) = (board.read(), board.reasons());
+    let text = match uri.query() {
+        Some("fragment") => page::fragment(&status, &reasons),
+        Some(_) | None => page::document(&status, &reasons),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, text).into_response()
 }
 
 async fn scrape(State(board): State<Board>, headers: HeaderMap) -> Response {
