@@ -262,6 +262,38 @@ mod tests {
         assert_eq!(began.elapsed(), LONGEST_WAIT);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_page_is_one_document_that_may_load_nothing() {
+        let board = calm_board();
+        for (path, opening) in [("/", "<!doctype html>"), ("/?fragment", "<main id=\"state\"")] {
+            let response = get(&board, path).await;
+            assert_eq!(response.status(), 200);
+            let header = |name| response.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(header(header::CONTENT_TYPE), "text/html; charset=utf-8");
+            assert_eq!(header(header::CONTENT_SECURITY_POLICY), page::CONTENT_SECURITY_POLICY);
+            assert_eq!(header(header::REFERRER_POLICY), "no-referrer");
+            assert_eq!(header(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
+            assert_eq!(header(header::CACHE_CONTROL), "no-store");
+            let mut parts = response.into_body().into_data_stream();
+            let mut text = Vec::new();
+            while let Some(part) = parts.next().await {
+                text.extend(part.unwrap());
+            }
+            assert!(text.starts_with(opening.as_bytes()), "{path}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_page_is_kept_from_strangers_like_the_status() {
+        let gate = Gate::new(&Serving::default(), "10.0.0.7:9189".parse().unwrap());
+        for path in ["/", "/?fragment"] {
+            let request = Request::builder().uri(path).header(header::HOST, "10.0.0.7").body(Body::empty()).unwrap();
+            let router = router(calm_board(), Arc::new(gate.clone()));
+            let response = TowerToHyperService::new(router).call(request).await.unwrap();
+            assert_eq!(response.status(), 403, "{path}");
+        }
+    }
+
     fn read(after: Option<u64>, wait: Option<&str>) -> Result<Option<(u64, Duration)>, String> {
         read_wait(&Asked { after, wait: wait.map(str::to_owned) })
     }

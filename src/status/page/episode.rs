@@ -98,7 +98,7 @@ fn draw(step: &StepStatus, slot: Option<&SlotStatus>, line: &Line, html: &mut Ht
         (Some(since), Some(stop_by)) => {
             let (began, stop) = (now - since.seconds_ago.as_f64(), now + stop_by.seconds_left.as_f64());
             bar.part(html, "may", began, stop);
-            bar.part(html, "ran live", began, now);
+            bar.part(html, "ran growing", began, now);
             bar.line(html, "stop", stop);
         }
         (Some(_) | None, None) | (None, Some(_)) => {

@@ -28,8 +28,8 @@ const TITLE: &str = "<!--title-->";
 /// What the page may do, as a browser holds it to: its own style and script, known by their hashes, its own icon, and to
 /// ask this daemon. The tests hold the hashes to the template.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-URGpq1esTt2pLwze72wUimb/QiBzgTg5JQV4+GVYqJw='; \
-    style-src 'sha256-yTfP5W1ti6OLx8FLEiCEoSfnI1JJCf4jJMhKQIeIk/c='; \
+    script-src 'sha256-HMkynsHOjg8HRBOxMnF64gSjxX3iFQT3fyOcjWe1Y8c='; \
+    style-src 'sha256-dyNKE/kpi7sX0jCzN9/L8kKI0ZYVp9r3joPGHW44tec='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 
@@ -77,3 +77,5 @@ fn script_hash() -> &'static str {
     CONTENT_SECURITY_POLICY.split('\'').find(|part| part.starts_with("sha256-")).unwrap_or_default()
 }
 
+#[cfg(test)]
+mod tests;
