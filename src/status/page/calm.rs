@@ -143,7 +143,8 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
 pub(super) fn sources(status: &Status, html: &mut Html) {
     html.raw("<section aria-labelledby=\"sources\"><h2 id=\"sources\">Sources</h2>");
     if status.sources.is_empty() {
-        html.raw("<p>Nothing is listened to.</p>");
+        html.raw("<p>Nothing is listened to.</p></section>");
+        return;
     }
     html.raw("<ul class=\"rows\">");
     for source in &status.sources {
@@ -165,6 +166,10 @@ pub(super) fn sources(status: &Status, html: &mut Html) {
             (None, true) => {
                 html.raw("is not asked; it speaks when there is something to say");
             }
+        }
+        // Of all that it asks, the slowest tells how far the metadata service is from a time-out.
+        if let Some(took) = source.probes.iter().filter_map(|probe| probe.answer_time).max() {
+            html.raw(", answered in <b>").text(pieces::span(took)).raw("</b>");
         }
         if let Some(interval) = source.poll_interval.filter(|_| !source.probes.is_empty()) {
             html.raw(", asked every ").text(pieces::span(interval));
@@ -204,6 +209,9 @@ fn probes(probes: &[ProbeStatus], html: &mut Html) {
                 html.raw(", read ");
                 pieces::ago(html, read);
                 html.raw(" ago");
+                if let Some(took) = probe.answer_time {
+                    html.raw(", answered in ").text(pieces::span(took));
+                }
             }
             None => {
                 html.raw(", not read yet");

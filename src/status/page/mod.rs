@@ -29,7 +29,7 @@ const TITLE: &str = "<!--title-->";
 /// ask this daemon. The tests hold the hashes to the template.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
     script-src 'sha256-HMkynsHOjg8HRBOxMnF64gSjxX3iFQT3fyOcjWe1Y8c='; \
-    style-src 'sha256-dyNKE/kpi7sX0jCzN9/L8kKI0ZYVp9r3joPGHW44tec='; \
+    style-src 'sha256-kX1iOOkWR01E48s7HnJlaDQOdzlQVxfitzrqKZjkfFM='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 
