@@ -80,7 +80,10 @@ optional = true
 def until(what, look):
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        seen = look()
+        try:
+            seen = look()
+        except OSError:  # Nobody listens yet.
+            seen = None
         if seen:
             return seen
         time.sleep(0.1)
@@ -317,7 +320,6 @@ def calm(page):
 def keyboard(page):
     """Everything that can be pressed is reached with the tab key, is seen to be, and opens."""
     page.js("document.activeElement.blur(); scrollTo(0, 0)")
-    body = page.driver.find_element(By.TAG_NAME, "body")
     wanted = page.js("return document.querySelectorAll('a, summary').length")
     reached = set()
     for _ in range(wanted + 3):
@@ -336,7 +338,6 @@ def keyboard(page):
     until("a newer state", lambda: page.js("return document.querySelector('#state').textContent.match(/As of [\\d:]+/)[0]") != marker)
     assert page.js("return arguments[0].parentElement.open && document.activeElement === arguments[0]", summary)
     summary.send_keys(Keys.ENTER)
-    del body
 
 
 def blind(page):
@@ -495,7 +496,7 @@ def main():
         try:
             world.play()
             world.watch(fresh=True)
-            until("the daemon to hear its cloud", lambda: _try(lambda: world.status()["sources"][0].get("last-good-read")))
+            until("the daemon to hear its cloud", lambda: world.status()["sources"][0].get("last-good-read"))
             driver = browser(pathlib.Path(directory) / "profile")
             page = Page(driver, world)
             for scene in [
@@ -514,13 +515,6 @@ def main():
             if driver:
                 driver.quit()
             world.close()
-
-
-def _try(look):
-    try:
-        return look()
-    except OSError:
-        return None
 
 
 main()
