@@ -78,10 +78,7 @@ mod tests {
     fn a_text_stays_where_it_is_put() {
         let mut html = Html::default();
         html.raw("<p").attr("title", "\" onload='x'").raw(">").text("</p><script>&amp;").raw("</p>");
-        assert_eq!(
-            html.into_string(),
-            "<p title=\"&quot; onload=&#39;x&#39;\">&lt;/p&gt;&lt;script&gt;&amp;amp;</p>"
-        );
+        assert_eq!(html.into_string(), "<p title=\"&quot; onload=&#39;x&#39;\">&lt;/p&gt;&lt;script&gt;&amp;amp;</p>");
     }
 
     #[test]

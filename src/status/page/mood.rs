@@ -72,9 +72,7 @@ impl Mood {
             Self::Troubled => "Something is not as it should be.".to_owned(),
             Self::Warned => match leading(status) {
                 Some(NoticeKind::Maintenance) => "Maintenance is near.".to_owned(),
-                Some(
-                    NoticeKind::Rebalance | NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown,
-                )
+                Some(NoticeKind::Rebalance | NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown)
                 | None => "This machine may be taken away soon.".to_owned(),
             },
             Self::Leaving => match leading(status) {
@@ -132,7 +130,11 @@ impl Mood {
         let blind: Vec<_> = status.sources.iter().filter(|source| source.blind_since.is_some()).collect();
         if blind.is_empty() {
             let names: Vec<&str> = status.sources.iter().map(|source| source.name.as_str()).collect();
-            html.raw("No notice stands. Watching ").text(if names.is_empty() { "nothing".to_owned() } else { list(&names) });
+            html.raw("No notice stands. Watching ").text(if names.is_empty() {
+                "nothing".to_owned()
+            } else {
+                list(&names)
+            });
             html.raw(".");
         }
         for source in blind {

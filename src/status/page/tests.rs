@@ -185,11 +185,16 @@ async fn the_page_is_small_and_asks_nobody_else() {
     }
     // The name of a format is no address.
     let plain = TEMPLATE.replace("xmlns='http://www.w3.org/2000/svg'", "");
-    for never in ["http:", "https:", "//cdn", "src=", "@import", "innerHTML", "outerHTML", "insertAdjacent", " style=", "eval("] {
+    for never in
+        ["http:", "https:", "//cdn", "src=", "@import", "innerHTML", "outerHTML", "insertAdjacent", " style=", "eval("]
+    {
         assert!(!plain.contains(never), "{never} stands in page.html");
     }
     let links: Vec<&str> = plain.split("href=\"").skip(1).map(|part| part.split('"').next().unwrap()).collect();
-    assert!(links.iter().all(|link| link.starts_with(['#', 'd']) || ["status", "metrics", "healthz"].contains(link)), "{links:?}");
+    assert!(
+        links.iter().all(|link| link.starts_with(['#', 'd']) || ["status", "metrics", "healthz"].contains(link)),
+        "{links:?}"
+    );
 }
 
 /// A status that has this text wherever a text from outside can be.
