@@ -1,7 +1,7 @@
 //! The face: what is shown of the mind, where it is posted, and who may look.
 //!
 //! [`Status`] is everything in one plain value, made from the mind and what is [`Around`] it by [`Status::of`]. The
-//! [`Board`] is where the newest one is posted; [`http`], [`metrics`] and [`systemd`] only read from there. Nothing here
+//! [`Board`] is where the newest one is posted; [`http`], [`page`], [`metrics`] and [`systemd`] only read from there. Nothing here
 //! decides anything or touches the world beyond the sockets it answers on, and nothing that is asked of it can delay the
 //! loop: it posts and goes on.
 //!
@@ -15,6 +15,7 @@ mod build;
 mod date;
 pub mod http;
 pub mod metrics;
+pub mod page;
 mod schema;
 mod shape;
 pub mod systemd;

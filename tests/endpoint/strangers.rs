@@ -58,7 +58,7 @@ async fn nothing_can_be_changed_and_only_known_paths_are_served() {
         let reply = endpoint.ask(method, "/status").await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("GET,HEAD")), "{method}");
     }
-    for target in ["/", "/nothing", "/status/", "//status", "/%73tatus", "/../status", "/livez%00"] {
+    for target in ["/nothing", "/status/", "//status", "/%73tatus", "/../status", "/livez%00"] {
         let reply = endpoint.get(target).await;
         assert_eq!(reply.status, 404, "{target}");
         assert!(reply.body.contains("/readyz"), "{}", reply.body);
@@ -68,7 +68,7 @@ async fn nothing_can_be_changed_and_only_known_paths_are_served() {
 #[tokio::test]
 async fn a_head_is_a_get_without_its_body() {
     let endpoint = endpoint().await;
-    for path in ["/livez", "/healthz", "/readyz", "/status", "/metrics"] {
+    for path in ["/", "/livez", "/healthz", "/readyz", "/status", "/metrics"] {
         let head = endpoint.ask("HEAD", path).await;
         assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
         assert!(head.header("content-length").is_some_and(|length| length != "0"), "{path}: {}", head.head);

@@ -120,6 +120,13 @@ pub(in crate::status) fn calm_board() -> Board {
     Loop::new().board
 }
 
+/// A board on which an interruption stands that is heard with 120 s left.
+pub(in crate::status) fn leaving_board() -> Board {
+    let mut it = Loop::new();
+    it.answer(vec![interruption(now(125))], now(5));
+    it.board
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_revision_does_not_grow_with_polls() {
     let mut it = Loop::new();

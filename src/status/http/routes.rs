@@ -4,7 +4,7 @@ use super::Expose;
 use super::gate::{Gate, Refusal};
 use crate::report::Report;
 use crate::status::metrics::Format;
-use crate::status::{BEAT_LOST, Board, Readiness, Status};
+use crate::status::{BEAT_LOST, Board, Readiness, Status, page};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -28,7 +28,8 @@ const USUAL_WAIT: Duration = Duration::from_secs(30);
 /// How often an event stream without events says that it lives.
 const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-const PATHS: &str = "/livez    200 while the loop turns
+const PATHS: &str = "/         one page for people
+/livez    200 while the loop turns
 /healthz  200, or 503 with reasons as JSON
 /readyz   200, or 503 while this machine is being left
 /status   everything as JSON; ?after=REVISION&wait=30s waits for a change
@@ -44,6 +45,7 @@ pub(super) fn router(board: Board, gate: Arc<Gate>) -> Router {
         Expose::Health => get(not_here),
     };
     Router::new()
+        .route("/", telling(get(look)))
         .route("/livez", get(livez))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -96,6 +98,21 @@ async fn readyz(State(board): State<Board>) -> Response {
         Readiness::Ready => told(StatusCode::OK, "ready"),
         Readiness::Leaving => told(StatusCode::SERVICE_UNAVAILABLE, status.leaving_sentence()),
     }
+}
+
+/// The page, or with `?fragment` only the part of it that changes.
+async fn look(State(board): State<Board>, uri: Uri) -> Response {
+    let (status, reasons) = (board.read(), board.reasons());
+    let text = match uri.query() {
+        Some("fragment") => page::fragment(&status, &reasons),
+        Some(_) | None => page::document(&status, &reasons),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, text).into_response()
 }
 
 async fn scrape(State(board): State<Board>, headers: HeaderMap) -> Response {
@@ -260,6 +277,38 @@ mod tests {
         let began = Instant::now();
         assert_eq!(get(&board, &format!("/status?after={revision}&wait=24h")).await.status(), 200);
         assert_eq!(began.elapsed(), LONGEST_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_page_is_one_document_that_may_load_nothing() {
+        let board = calm_board();
+        for (path, opening) in [("/", "<!doctype html>"), ("/?fragment", "<main id=\"state\"")] {
+            let response = get(&board, path).await;
+            assert_eq!(response.status(), 200);
+            let header = |name| response.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(header(header::CONTENT_TYPE), "text/html; charset=utf-8");
+            assert_eq!(header(header::CONTENT_SECURITY_POLICY), page::CONTENT_SECURITY_POLICY);
+            assert_eq!(header(header::REFERRER_POLICY), "no-referrer");
+            assert_eq!(header(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
+            assert_eq!(header(header::CACHE_CONTROL), "no-store");
+            let mut parts = response.into_body().into_data_stream();
+            let mut text = Vec::new();
+            while let Some(part) = parts.next().await {
+                text.extend(part.unwrap());
+            }
+            assert!(text.starts_with(opening.as_bytes()), "{path}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_page_is_kept_from_strangers_like_the_status() {
+        let gate = Gate::new(&Serving::default(), "10.0.0.7:9189".parse().unwrap());
+        for path in ["/", "/?fragment"] {
+            let request = Request::builder().uri(path).header(header::HOST, "10.0.0.7").body(Body::empty()).unwrap();
+            let router = router(calm_board(), Arc::new(gate.clone()));
+            let response = TowerToHyperService::new(router).call(request).await.unwrap();
+            assert_eq!(response.status(), 403, "{path}");
+        }
     }
 
     fn read(after: Option<u64>, wait: Option<&str>) -> Result<Option<(u64, Duration)>, String> {

@@ -1,0 +1,272 @@
+//! What the page says first: how things stand, in a headline that somebody who was woken can read.
+
+use super::html::Html;
+use super::pieces;
+use crate::model::{Closing, NoticeAction, NoticeKind, Strength};
+use crate::status::{EpisodeStatus, Reason, StageWord, Status, StepStatus};
+
+/// How things stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mood {
+    /// Nothing is announced, and all is as it should be.
+    Calm,
+    /// Nothing is announced, but a notice might not be heard.
+    Blind,
+    /// Nothing is announced, and something else is not as it should be.
+    Troubled,
+    /// A notice only warns, and steps are at work.
+    Warned,
+    /// The machine will be taken, and steps are at work.
+    Leaving,
+    /// Every step of the episode has ended well.
+    Finished,
+    /// A step of the episode has not.
+    Failed,
+    /// The episode comes to its end: what was left is put back.
+    Settling,
+}
+
+impl Mood {
+    pub(super) fn of(status: &Status, reasons: &[Reason]) -> Self {
+        let Some(episode) = &status.episode else {
+            return match reasons {
+                [] => Self::Calm,
+                reasons if reasons.iter().any(|reason| reason.word == "blind") => Self::Blind,
+                _ => Self::Troubled,
+            };
+        };
+        if status.steps.iter().any(|step| went_wrong(&step.progress)) {
+            return Self::Failed;
+        }
+        if episode.stage == StageWord::Settling {
+            return Self::Settling;
+        }
+        let mut concerned = concerned(status).peekable();
+        if concerned.peek().is_some() && concerned.all(|step| has_ended(&step.progress)) {
+            return Self::Finished;
+        }
+        match episode.strength {
+            Some(Strength::Weak) => Self::Warned,
+            Some(Strength::Strong) | None => Self::Leaving,
+        }
+    }
+
+    /// The word for it, as the style knows it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Blind => "blind",
+            Self::Troubled => "troubled",
+            Self::Warned => "warned",
+            Self::Leaving => "leaving",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Settling => "settling",
+        }
+    }
+
+    fn headline(self, status: &Status) -> String {
+        match self {
+            Self::Calm => "All is calm.".to_owned(),
+            Self::Blind => "A source is blind.".to_owned(),
+            Self::Troubled => "Something is not as it should be.".to_owned(),
+            Self::Warned => match leading(status) {
+                Some(NoticeKind::Maintenance) => "Maintenance is near.".to_owned(),
+                Some(NoticeKind::Rebalance | NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown)
+                | None => "This machine may be taken away soon.".to_owned(),
+            },
+            Self::Leaving => match leading(status) {
+                Some(NoticeKind::Shutdown) => "This machine is shutting down.".to_owned(),
+                Some(
+                    NoticeKind::Rebalance | NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Maintenance,
+                )
+                | None => "This machine will be taken away.".to_owned(),
+            },
+            Self::Finished => "Everything is done.".to_owned(),
+            Self::Failed => {
+                let mut wrong = status.steps.iter().filter(|step| went_wrong(&step.progress));
+                match (wrong.next(), wrong.count()) {
+                    (Some(step), 0) => format!("{} {}.", step.name, wrong_words(&step.progress)),
+                    (_, others) => format!("{} steps went wrong.", others + 1),
+                }
+            }
+            Self::Settling => "The danger is over.".to_owned(),
+        }
+    }
+
+    /// The title of the window.
+    pub(super) fn title(self, status: &Status) -> String {
+        let headline = self.headline(status);
+        let headline = headline.trim_end_matches('.');
+        if status.machine.id.is_empty() {
+            format!("{headline} · spot-watchdog")
+        } else {
+            format!("{headline} · {} · spot-watchdog", status.machine.id)
+        }
+    }
+
+    /// What is said aloud when it changes: only what happened, never the seconds.
+    pub(super) fn said(self, status: &Status) -> String {
+        let mut said = self.headline(status);
+        for step in concerned(status) {
+            said.push_str(&format!(" {} {}.", step.name, pieces::Look::of(&step.progress).word));
+        }
+        said
+    }
+
+    /// The headline and what belongs to it.
+    pub(super) fn hero(self, status: &Status, html: &mut Html) {
+        html.raw("<section class=\"hero\" aria-labelledby=\"headline\">");
+        html.tag("<h1 id=\"headline\">", self.headline(status), "</h1>");
+        match &status.episode {
+            None => self.watching(status, html),
+            Some(episode) => self.going(status, episode, html),
+        }
+        html.raw("</section>");
+    }
+
+    fn watching(self, status: &Status, html: &mut Html) {
+        html.raw("<p class=\"lead\">");
+        let blind: Vec<_> = status.sources.iter().filter(|source| source.blind_since.is_some()).collect();
+        if blind.is_empty() {
+            let names: Vec<&str> = status.sources.iter().map(|source| source.name.as_str()).collect();
+            html.raw("No notice stands. Watching ").text(if names.is_empty() {
+                "nothing".to_owned()
+            } else {
+                list(&names)
+            });
+            html.raw(".");
+        }
+        for source in blind {
+            html.text(&source.name).raw(" has not been read for ");
+            if let Some(since) = &source.blind_since {
+                pieces::ago(html, since);
+            }
+            html.raw(". A notice from it would not be heard. ");
+        }
+        if status.machine.lifecycle == "on-demand" {
+            html.raw(" This machine is on-demand: no Spot notice will ever come.");
+        }
+        html.raw("</p>");
+    }
+
+    fn going(self, status: &Status, episode: &EpisodeStatus, html: &mut Html) {
+        if let Some(deadline) = episode.deadline.as_ref().filter(|_| self != Self::Settling) {
+            html.raw("<p class=\"clock\">");
+            pieces::countdown(html, deadline);
+            html.raw(" <span class=\"until\">");
+            if deadline.seconds_left.as_f64() > 0.0 {
+                html.raw("until ").text(fate(status)).raw(" at ");
+            } else {
+                html.raw("The time is over: ").text(fate(status)).raw(" was expected at ");
+            }
+            pieces::clock(html, deadline.at);
+            html.raw(" UTC</span></p>");
+        }
+        html.raw("<p class=\"lead\">");
+        match self {
+            Self::Settling => {
+                html.raw("The episode comes to its end");
+                if let Some(closing) = episode.closing {
+                    html.raw(": ").raw(closing_words(closing));
+                }
+                html.raw(". What can be put back is put back.");
+            }
+            Self::Finished => {
+                let margin = concerned(status).filter_map(|step| step.last.as_ref()).map(|last| last.margin).min();
+                match margin.filter(|margin| margin.as_f64() > 0.0) {
+                    Some(margin) => {
+                        html.text(pieces::span(margin)).raw(" to spare. Nothing is left to do but wait.");
+                    }
+                    None => {
+                        html.raw("Nothing is left to do but wait.");
+                    }
+                }
+            }
+            Self::Calm | Self::Blind | Self::Troubled | Self::Warned | Self::Leaving | Self::Failed => {
+                remaining(status, episode, html);
+            }
+        }
+        html.raw("</p>");
+    }
+}
+
+/// What still happens, and until when.
+fn remaining(status: &Status, episode: &EpisodeStatus, html: &mut Html) {
+    let names = |word: &str| -> Vec<&str> {
+        concerned(status).filter(|step| step.progress == word).map(|step| step.name.as_str()).collect()
+    };
+    let (running, due) = (names("running"), names("due"));
+    if running.is_empty() && due.is_empty() {
+        html.raw("Nothing is running, and nothing is left to begin.");
+        return;
+    }
+    if !running.is_empty() {
+        html.text(list(&running)).raw(if running.len() == 1 { " is running. " } else { " are running. " });
+    }
+    if !due.is_empty() {
+        html.text(list(&due)).raw(if due.len() == 1 { " is still to come. " } else { " are still to come. " });
+    }
+    if let Some(end) = episode.end.filter(|end| end.seconds_left.as_f64() > 0.0) {
+        html.raw("Every step has to have ended in ");
+        pieces::left(html, &end);
+        html.raw(".");
+    }
+}
+
+/// What the deadline is the moment of.
+fn fate(status: &Status) -> &'static str {
+    let action = status.notices.iter().find(|notice| notice.leads).and_then(|notice| notice.action);
+    match action {
+        Some(NoticeAction::Terminate) => "the machine is terminated",
+        Some(NoticeAction::Stop) => "the machine is stopped",
+        Some(NoticeAction::Hibernate) => "the machine hibernates",
+        Some(NoticeAction::Reboot) => "the machine is rebooted",
+        Some(NoticeAction::Leave | NoticeAction::Unstated) | None => "the machine goes",
+    }
+}
+
+fn leading(status: &Status) -> Option<NoticeKind> {
+    status.notices.iter().find(|notice| notice.leads).map(|notice| notice.kind)
+}
+
+/// Why an episode ends, as part of a sentence.
+pub(super) const fn closing_words(closing: Closing) -> &'static str {
+    match closing {
+        Closing::Withdrawn => "its notices were withdrawn",
+        Closing::Survived => "the machine still runs long after its deadline",
+        Closing::Rebooted => "the machine booted again",
+        Closing::Resumed => "the machine came back from hibernation",
+        Closing::Restarted => "only the watchdog's own service was restarted",
+    }
+}
+
+/// The steps that the episode is about.
+pub(super) fn concerned(status: &Status) -> impl Iterator<Item = &StepStatus> {
+    status.steps.iter().filter(|step| step.progress != "idle")
+}
+
+pub(super) fn went_wrong(progress: &str) -> bool {
+    ["failed", "timed-out", "lost"].contains(&progress)
+}
+
+fn has_ended(progress: &str) -> bool {
+    went_wrong(progress) || ["done", "skipped", "dropped", "undone"].contains(&progress)
+}
+
+fn wrong_words(progress: &str) -> &'static str {
+    match progress {
+        "timed-out" => "ran out of time",
+        "lost" => "was lost in a crash",
+        _ => "failed",
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}

@@ -1,0 +1,253 @@
+//! The page in each state, and with texts that nobody should be trusted with.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking")]
+use super::*;
+use crate::status::board::tests::{calm_board, leaving_board};
+use base64::Engine as _;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// A status of the board, with this changed in it.
+fn status(board: &crate::status::Board, change: impl FnOnce(&mut Value)) -> Status {
+    let mut value = serde_json::to_value(board.read()).unwrap();
+    change(&mut value);
+    serde_json::from_value(value).unwrap()
+}
+
+fn run(outcome: &str, detail: &str) -> Value {
+    let ended = json!({ "at": "2026-01-01T00:00:35Z", "seconds-ago": 5 });
+    json!({ "attempt": 1, "outcome": outcome, "detail": detail, "ended": ended, "took": 25, "margin": 80, "left-over": 0 })
+}
+
+/// An episode whose only step stands there.
+fn standing(progress: &str, text: &str) -> Status {
+    status(&leaving_board(), |it| {
+        let step = &mut it["steps"][0];
+        step["progress"] = json!(progress);
+        if progress != "running" {
+            step.as_object_mut().unwrap().retain(|key, _| key != "since" && key != "stop-by");
+        }
+        if ["done", "failed", "timed-out", "skipped", "lost"].contains(&progress) {
+            step["last"] = run(progress, text);
+        }
+        step["output"] = json!([text]);
+    })
+}
+
+fn calm() -> Status {
+    status(&calm_board(), |_| {})
+}
+
+/// What stands between the tags, as somebody reads it without a browser.
+fn words(html: &str) -> String {
+    let mut words = String::new();
+    for part in html.split('<').skip(1) {
+        words.push_str(part.split_once('>').unwrap().1);
+        words.push(' ');
+    }
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The tags with the names of their attributes: all that a text from outside must not touch.
+fn skeleton(html: &str) -> Vec<String> {
+    let mut tags = Vec::new();
+    for part in html.split('<').skip(1) {
+        let (tag, text) = part.split_once('>').unwrap_or_else(|| panic!("a tag without an end: {part}"));
+        assert!(!text.contains('>'), "a bare > in {text}");
+        let mut pieces = tag.split('"');
+        let mut bones = String::new();
+        while let Some(outside) = pieces.next() {
+            bones.push_str(outside);
+            let _value = pieces.next();
+        }
+        tags.push(bones);
+    }
+    tags
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_calm_page_says_who_is_watched_and_what_would_run() {
+    let html = fragment(&calm(), &[]);
+    let words = words(&html);
+    for wanted in [
+        "All is calm.",
+        "No notice stands. Watching aws.",
+        "If a notice came now",
+        "An interruption that leaves 120s would give the steps 115s",
+        "begins by 70s , ends by 115s",
+        "spot-watchdog 0.1.0",
+    ] {
+        assert!(words.replace(" ,", ",").contains(&wanted.replace(" ,", ",")), "{wanted} is not in: {words}");
+    }
+    assert!(html.starts_with("<main id=\"state\" class=\"calm\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_state_has_its_headline() {
+    let blind = [Reason::new("blind", "aws could not be read for 20s")];
+    let broken = [Reason::new("journal-broken", "the disk is full")];
+    let settling = status(&leaving_board(), |it| {
+        it["episode"]["stage"] = json!("settling");
+        it["episode"]["closing"] = json!("withdrawn");
+    });
+    let warned = status(&leaving_board(), |it| {
+        it["episode"]["strength"] = json!("weak");
+        it["notices"][0]["kind"] = json!("rebalance");
+    });
+    for (status, reasons, class, headline) in [
+        (calm(), &[][..], "calm", "All is calm."),
+        (calm(), &blind, "blind", "A source is blind."),
+        (calm(), &broken, "troubled", "Something is not as it should be."),
+        (standing("running", ""), &[], "leaving", "This machine will be taken away."),
+        (standing("due", ""), &blind, "leaving", "This machine will be taken away."),
+        (standing("done", "exit status 0"), &[], "finished", "Everything is done."),
+        (standing("failed", "exit status 3"), &[], "failed", "checkpoint failed."),
+        (standing("timed-out", "stopped"), &[], "failed", "checkpoint ran out of time."),
+        (standing("lost", ""), &[], "failed", "checkpoint was lost in a crash."),
+        (settling, &[], "settling", "The danger is over."),
+        (warned, &[], "warned", "This machine may be taken away soon."),
+    ] {
+        let html = fragment(&status, reasons);
+        assert!(html.contains(&format!("<main id=\"state\" class=\"{class}\"")), "{headline}");
+        assert!(html.contains(&format!("<h1 id=\"headline\">{headline}</h1>")), "{headline} is not in {html}");
+        let whole = document(&status, reasons);
+        assert!(whole.contains(&format!("<title>{}", headline.trim_end_matches('.'))));
+        assert!(whole.contains(&html), "the document holds the same as the fragment");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_episode_counts_down_and_draws_each_step_on_one_line() {
+    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    let html = fragment(&standing("running", "shard 3 of 8"), &[]);
+    assert!(html.contains("data-clock=\"120\">2:00</span>"), "{html}");
+    // 120 s in all, of which the last 5 are the reserve; the step may take 90.
+    assert!(html.contains("<rect class=\"reserve\" x=\"95.83%\" width=\"4.17%\""), "{html}");
+    assert!(html.contains("<rect class=\"may\" x=\"0.00%\" width=\"75.00%\""), "{html}");
+    assert!(html.contains("<line class=\"stop\" x1=\"75.00%\""), "{html}");
+    assert!(html.contains("<details data-key=\"output\" open>"), "what runs shows what it prints");
+    let failed = fragment(&standing("failed", "exit status 3"), &[]);
+    assert!(failed.contains("<details data-key=\"wrong\" open>"), "{failed}");
+    assert!(failed.contains("<rect class=\"ran wrong\""), "{failed}");
+    assert!(words(&failed).contains("took 25s , 80s to spare; exit status 3"), "{}", words(&failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_aloud_changes_with_events_and_not_with_seconds() {
+    let said = |status: &Status| {
+        let html = fragment(status, &[]);
+        html.split("data-say=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    let board = leaving_board();
+    let first = said(&board.read());
+    tokio::time::advance(std::time::Duration::from_secs(7)).await;
+    assert_eq!(said(&board.read()), first);
+    assert_eq!(first, "This machine will be taken away. checkpoint running.");
+    assert_ne!(said(&standing("done", "")), first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_story_of_the_last_episode_is_told() {
+    let told = status(&calm_board(), |it| {
+        let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 900 });
+        it["last-episode"] = json!({
+            "id": "e-1", "generation": 1, "opened": at, "closed": at, "closing": "survived",
+            "steps": [{ "name": "checkpoint", "progress": "done", "last": run("done", "exit status 0") }],
+        });
+    });
+    let words = words(&fragment(&told, &[]));
+    assert!(words.contains("it closed because the machine still runs long after its deadline"), "{words}");
+    assert!(words.contains("checkpoint done took 25s"), "{words}");
+}
+
+#[test]
+fn the_policy_knows_the_style_and_the_script_by_their_hashes() {
+    for (open, close, directive) in [("<script>", "</script>", "script-src"), ("<style>", "</style>", "style-src")] {
+        assert_eq!(TEMPLATE.matches(open).count(), 1);
+        let content = TEMPLATE.split_once(open).unwrap().1.split_once(close).unwrap().0;
+        let digest = ring::digest::digest(&ring::digest::SHA256, content.as_bytes());
+        let hash = base64::engine::general_purpose::STANDARD.encode(digest);
+        let wanted = format!("{directive} 'sha256-{hash}'");
+        assert!(CONTENT_SECURITY_POLICY.contains(&wanted), "page.html changed; in the policy write: {wanted}");
+    }
+    assert!(CONTENT_SECURITY_POLICY.starts_with("default-src 'none';"));
+    assert!(!CONTENT_SECURITY_POLICY.contains("unsafe"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_is_small_and_asks_nobody_else() {
+    assert_eq!(TEMPLATE.matches(STATE).count(), 1);
+    assert_eq!(TEMPLATE.matches(TITLE).count(), 1);
+    let full = status(&leaving_board(), |it| it["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
+    for status in [calm(), full] {
+        let size = document(&status, &[]).len();
+        assert!(size < 60 * 1024, "{size} bytes");
+    }
+    // The name of a format is no address.
+    let plain = TEMPLATE.replace("xmlns='http://www.w3.org/2000/svg'", "");
+    for never in
+        ["http:", "https:", "//cdn", "src=", "@import", "innerHTML", "outerHTML", "insertAdjacent", " style=", "eval("]
+    {
+        assert!(!plain.contains(never), "{never} stands in page.html");
+    }
+    let links: Vec<&str> = plain.split("href=\"").skip(1).map(|part| part.split('"').next().unwrap()).collect();
+    assert!(
+        links.iter().all(|link| link.starts_with(['#', 'd']) || ["status", "metrics", "healthz"].contains(link)),
+        "{links:?}"
+    );
+}
+
+/// A status that has this text wherever a text from outside can be.
+fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
+    let board = if episode { leaving_board() } else { calm_board() };
+    let fault = json!({ "word": text, "sentence": text });
+    let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 9 });
+    let status = status(&board, |it| {
+        it["version"] = json!(text);
+        it["machine"] = json!({ "id": text, "type": text, "lifecycle": text, "region": text, "zone": text });
+        it["sources"][0]["name"] = json!(text);
+        it["sources"][0]["fault"] = fault.clone();
+        it["sources"][0]["blind-since"] = at.clone();
+        it["sources"][0]["probes"] = json!([{ "name": text, "rank": "vital", "misses": 3, "fault": fault }]);
+        let step = &mut it["steps"][0];
+        for key in ["kind", "describe", "name"] {
+            step[key] = json!(text);
+        }
+        step["output"] = json!([text, text]);
+        step["warmth"] = json!({ text: [text] });
+        step["last"] = run("failed", text);
+        it["plan"]["slots"][0]["step"] = json!(text);
+        it["last-episode"] = json!({
+            "id": text, "generation": 1, "opened": at, "closed": at,
+            "steps": [{ "name": text, "progress": text, "last": run("done", text) }],
+        });
+        if episode {
+            it["notices"][0]["detail"] = json!(text);
+            it["notices"][0]["source"] = json!(text);
+            it["notices"][0]["event"] = json!(text);
+        }
+    });
+    (status, vec![Reason::new(text, text)])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_text_from_outside_can_leave_its_place(text in "(.|[<>\"'&/=!\\-\n\u{1b}\u{202e}]|</?(script|pre|title|main)>|<!--state-->){0,24}") {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _inside = runtime.enter();
+        for episode in [true, false] {
+            let (harmless, reasons) = full_of("x", episode);
+            let usual = document(&harmless, &reasons);
+            let (hostile, reasons) = full_of(&format!("x{text}"), episode);
+            let html = document(&hostile, &reasons);
+            let body = |html: &str| html.split_once("<main").unwrap().1.split_once("</main>").unwrap().0.to_owned();
+            prop_assert_eq!(skeleton(&format!("<main{}", body(&html))), skeleton(&format!("<main{}", body(&usual))));
+            prop_assert_eq!(html.matches("<script").count(), 1);
+            prop_assert_eq!(html.matches("</title>").count(), 1);
+            let unseen = html.contains(['\u{1b}', '\u{202e}']);
+            prop_assert!(!unseen);
+        }
+    }
+}
