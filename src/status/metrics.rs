@@ -15,7 +15,7 @@ mod page;
 pub use page::Format;
 
 use super::tally::Tally;
-use super::{Durability, NoticeState, NoticeStatus, Readiness, Reason, SourceStatus, Status};
+use super::{Durability, NoticeState, NoticeStatus, Readiness, Reason, Seconds, SourceStatus, Status};
 use crate::model::{Closing, Histogram, IgnoredBecause, NoticeKind, Outcome, Rank, SourceName};
 use crate::sources::{Aliases, ROWS};
 use page::{NONE, Page};
@@ -219,6 +219,14 @@ impl Scrape {
             "spot_watchdog_step_margin",
             "What was left to the end of the plan when the newest run of a step ended.",
             tally.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_secs_f64())),
+        );
+        page.spans(
+            "spot_watchdog_fit_short",
+            "By how much the step that is worst off would be stopped too early in a notice, by the last measured durations; 0 of no step where all fit.",
+            self.status.fit.iter().map(|fit| {
+                let step = fit.step.as_deref().unwrap_or_default();
+                ([("step", step)], fit.short_by.map_or(0.0, Seconds::as_f64))
+            }),
         );
     }
 

@@ -89,7 +89,8 @@ impl Fleet {
     /// Lets the step that runs be done, and waits for that.
     pub(crate) fn let_it_end(&self) -> String {
         self.busy().scene.write("go", "");
-        self.until("the last step's end", self.busy(), "spot_watchdog_episode_margin_seconds")
+        self.until("the last step's end", self.busy(), "spot_watchdog_episode_margin_seconds");
+        self.until("what was measured", self.busy(), "spot_watchdog_fit_short_seconds")
     }
 
     /// The machine is taken from under the daemon.
