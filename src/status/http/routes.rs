@@ -28,6 +28,9 @@ const USUAL_WAIT: Duration = Duration::from_secs(30);
 /// How often an event stream without events says that it lives.
 const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// How long the page waits for what is kept of past episodes.
+const PAST_WAIT: Duration = Duration::from_millis(300);
+
 const PATHS: &str = "/         one page for people
 /livez    200 while the loop turns
 /healthz  200, or 503 with reasons as JSON
@@ -102,10 +105,13 @@ async fn readyz(State(board): State<Board>) -> Response {
 
 /// The page, or with `?fragment` only the part of it that changes.
 async fn look(State(board): State<Board>, uri: Uri) -> Response {
+    // A disk that hangs may keep the past from being told, and nothing else.
+    let past = tokio::time::timeout(PAST_WAIT, board.episodes()).await;
+    let past = past.ok().and_then(Result::ok).unwrap_or_default();
     let (status, reasons) = (board.read(), board.reasons());
     let text = match uri.query() {
-        Some("fragment") => page::fragment(&status, &reasons),
-        Some(_) | None => page::document(&status, &reasons),
+        Some("fragment") => page::fragment(&status, &reasons, &past),
+        Some(_) | None => page::document(&status, &reasons, &past),
     };
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),

@@ -27,6 +27,13 @@ pub(super) fn plan(status: &Status, html: &mut Html) {
     html.raw("<section aria-labelledby=\"plan\"><h2 id=\"plan\">If a notice came now</h2>");
     html.raw("<p>An interruption that leaves ").text(pieces::span(*window)).raw(" would give the steps ");
     html.text(pieces::span(*usable)).raw("; the rest is the reserve.</p>");
+    if let Some(fit) = &status.fit {
+        let look = if fit.fits { Look::of("done") } else { Look::TROUBLE };
+        html.raw("<p").attr("class", if fit.fits { "who good" } else { "who bad" }).raw(">");
+        pieces::mark(html, look);
+        html.tag("<span class=\"state\">", if fit.fits { "It fits" } else { "It does not fit" }, "</span> ");
+        html.text(&fit.sentence).raw(".</p>");
+    }
     if slots.is_empty() {
         html.raw("<p>No step is for it.</p></section>");
         return;
@@ -71,6 +78,9 @@ fn share(status: &Status, slot: &OffsetSlot, window: Seconds, usable: Seconds, h
         html.raw("would be skipped: there is no time for it");
     } else {
         html.raw("begins by ").text(pieces::span(slot.start_by)).raw(", ends by ").text(pieces::span(slot.latest_end));
+    }
+    if let Some(measured) = step.and_then(|step| step.measured) {
+        html.raw("; took <b>").text(pieces::span(measured.took)).raw("</b> ").raw(measured.from.words());
     }
     html.raw("</p>");
     if let Some(step) = step.filter(|step| !step.describe.is_empty() || !step.warmth.is_null()) {

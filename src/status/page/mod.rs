@@ -13,6 +13,7 @@ mod past;
 mod pieces;
 
 use super::{Reason, Status};
+use crate::report::Report;
 use html::Html;
 use mood::Mood;
 
@@ -34,16 +35,16 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// The whole document.
-pub fn document(status: &Status, reasons: &[Reason]) -> String {
+pub fn document(status: &Status, reasons: &[Reason], past: &[Report]) -> String {
     let mut title = Html::default();
     title.text(Mood::of(status, reasons).title(status));
     let (head, rest) = TEMPLATE.split_once(TITLE).unwrap_or((TEMPLATE, ""));
     let (middle, tail) = rest.split_once(STATE).unwrap_or((rest, ""));
-    [head, &title.into_string(), middle, &fragment(status, reasons), tail].concat()
+    [head, &title.into_string(), middle, &fragment(status, reasons, past), tail].concat()
 }
 
 /// The part of it that changes.
-pub fn fragment(status: &Status, reasons: &[Reason]) -> String {
+pub fn fragment(status: &Status, reasons: &[Reason], past: &[Report]) -> String {
     let mood = Mood::of(status, reasons);
     let mut html = Html::default();
     html.raw("<main id=\"state\"")
@@ -66,7 +67,7 @@ pub fn fragment(status: &Status, reasons: &[Reason]) -> String {
         }
     }
     calm::sources(status, &mut html);
-    past::stories(status, &mut html);
+    past::stories(status, past, &mut html);
     calm::foot(status, &mut html);
     html.raw("</main>");
     html.into_string()

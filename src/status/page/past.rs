@@ -1,16 +1,71 @@
-//! The story of what is over.
+//! The story of what is over: past episodes and rehearsals, as they are kept.
 
 use super::episode::ended;
 use super::html::Html;
 use super::mood::closing_words;
 use super::pieces::{self, Look};
+use crate::report::{Report, StepReport};
 use crate::status::Status;
 
-/// The newest episode that closed in this run of the daemon.
-pub(super) fn stories(status: &Status, html: &mut Html) {
+/// What is told of past episodes; where nothing is kept of them, the newest one that closed in this run of the daemon.
+pub(super) fn stories(status: &Status, reports: &[Report], html: &mut Html) {
+    let open = status.episode.as_ref().map(|episode| &episode.id);
+    let past: Vec<&Report> =
+        reports.iter().filter(|report| report.rehearsal || Some(&report.episode) != open).collect();
+    if past.is_empty() {
+        last(status, html);
+        return;
+    }
+    html.raw("<section aria-labelledby=\"past\"><h2 id=\"past\">Past episodes and rehearsals</h2><ul class=\"rows\">");
+    for report in past {
+        story(report, html);
+    }
+    html.raw("</ul></section>");
+}
+
+fn story(report: &Report, html: &mut Html) {
+    let look = match (report.good, report.complete) {
+        (true, _) => Look::of("done"),
+        (false, true) => Look::of("failed"),
+        (false, false) => Look::of("lost"),
+    };
+    html.raw("<li").attr("data-key", format_args!("past {} {}", report.episode, report.opened));
+    html.attr("class", look.class).raw("><p class=\"who\">");
+    pieces::mark(html, look);
+    html.raw("<b>");
+    pieces::date(html, report.opened);
+    html.raw("</b> <span class=\"quiet\">").raw(if report.rehearsal { "rehearsal" } else { "episode" });
+    html.raw("</span></p><p class=\"figures\">").text(&report.verdict);
+    if let Some(closing) = report.closing {
+        html.raw(" (").raw(closing_words(closing)).raw(")");
+    }
+    html.raw("</p><details><summary>Its steps</summary><ul class=\"probes\">");
+    for step in &report.steps {
+        told(step, html);
+    }
+    html.raw("</ul></details></li>");
+}
+
+fn told(step: &StepReport, html: &mut Html) {
+    let look = Look::of(step.outcome.map_or("idle", |outcome| outcome.word()));
+    html.raw("<li").attr("class", look.class).raw("><p class=\"who\">");
+    pieces::mark(html, look);
+    html.tag("<b>", &step.name, "</b> ").tag("<span class=\"state\">", look.word, "</span></p><p class=\"figures\">");
+    if let Some(took) = step.took {
+        html.raw("took <b>").text(pieces::span(took)).raw("</b>");
+    }
+    if let Some(margin) = step.margin.filter(|margin| margin.as_f64() > 0.0) {
+        html.raw(", ").text(pieces::span(margin)).raw(" to spare");
+    }
+    if !step.detail.is_empty() {
+        html.raw(if step.took.is_some() { "; " } else { "" }).text(&step.detail);
+    }
+    html.raw("</p></li>");
+}
+
+fn last(status: &Status, html: &mut Html) {
     let Some(closed) = &status.last_episode else { return };
-    html.raw("<section aria-labelledby=\"past\"><h2 id=\"past\">The last episode</h2><p>");
-    html.raw("From ");
+    html.raw("<section aria-labelledby=\"past\"><h2 id=\"past\">The last episode</h2><p>From ");
     pieces::date(html, closed.opened.at);
     html.raw(" to ");
     pieces::clock(html, closed.closed.at);

@@ -67,7 +67,7 @@ fn skeleton(html: &str) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_calm_page_says_who_is_watched_and_what_would_run() {
-    let html = fragment(&calm(), &[]);
+    let html = fragment(&calm(), &[], &[]);
     let words = words(&html);
     for wanted in [
         "All is calm.",
@@ -107,10 +107,10 @@ async fn each_state_has_its_headline() {
         (settling, &[], "settling", "The danger is over."),
         (warned, &[], "warned", "This machine may be taken away soon."),
     ] {
-        let html = fragment(&status, reasons);
+        let html = fragment(&status, reasons, &[]);
         assert!(html.contains(&format!("<main id=\"state\" class=\"{class}\"")), "{headline}");
         assert!(html.contains(&format!("<h1 id=\"headline\">{headline}</h1>")), "{headline} is not in {html}");
-        let whole = document(&status, reasons);
+        let whole = document(&status, reasons, &[]);
         assert!(whole.contains(&format!("<title>{}", headline.trim_end_matches('.'))));
         assert!(whole.contains(&html), "the document holds the same as the fragment");
     }
@@ -119,14 +119,14 @@ async fn each_state_has_its_headline() {
 #[tokio::test(start_paused = true)]
 async fn an_episode_counts_down_and_draws_each_step_on_one_line() {
     tokio::time::advance(std::time::Duration::from_secs(30)).await;
-    let html = fragment(&standing("running", "shard 3 of 8"), &[]);
+    let html = fragment(&standing("running", "shard 3 of 8"), &[], &[]);
     assert!(html.contains("data-clock=\"120\">2:00</span>"), "{html}");
     // 120 s in all, of which the last 5 are the reserve; the step may take 90.
     assert!(html.contains("<rect class=\"reserve\" x=\"95.83%\" width=\"4.17%\""), "{html}");
     assert!(html.contains("<rect class=\"may\" x=\"0.00%\" width=\"75.00%\""), "{html}");
     assert!(html.contains("<line class=\"stop\" x1=\"75.00%\""), "{html}");
     assert!(html.contains("<details data-key=\"output\" open>"), "what runs shows what it prints");
-    let failed = fragment(&standing("failed", "exit status 3"), &[]);
+    let failed = fragment(&standing("failed", "exit status 3"), &[], &[]);
     assert!(failed.contains("<details data-key=\"wrong\" open>"), "{failed}");
     assert!(failed.contains("<rect class=\"ran wrong\""), "{failed}");
     assert!(words(&failed).contains("took 25s , 80s to spare; exit status 3"), "{}", words(&failed));
@@ -135,7 +135,7 @@ async fn an_episode_counts_down_and_draws_each_step_on_one_line() {
 #[tokio::test(start_paused = true)]
 async fn what_is_said_aloud_changes_with_events_and_not_with_seconds() {
     let said = |status: &Status| {
-        let html = fragment(status, &[]);
+        let html = fragment(status, &[], &[]);
         html.split("data-say=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
     };
     let board = leaving_board();
@@ -155,9 +155,27 @@ async fn the_story_of_the_last_episode_is_told() {
             "steps": [{ "name": "checkpoint", "progress": "done", "last": run("done", "exit status 0") }],
         });
     });
-    let words = words(&fragment(&told, &[]));
+    let words = words(&fragment(&told, &[], &[]));
     assert!(words.contains("it closed because the machine still runs long after its deadline"), "{words}");
     assert!(words.contains("checkpoint done took 25s"), "{words}");
+}
+
+/// A report whose texts are this one.
+fn report(text: &str) -> Report {
+    let step = json!({ "name": text, "kind": text, "outcome": "failed", "detail": text, "took": 31, "output": [text] });
+    let at = "2026-01-01T00:00:00Z";
+    serde_json::from_value(json!({
+        "schema": 1, "complete": true, "written": at, "episode": text, "opened": at, "last-report-by": at,
+        "rehearsal": true, "verdict": text, "steps": [step],
+    }))
+    .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_episodes_and_rehearsals_are_told_with_their_verdict() {
+    let words = words(&fragment(&calm(), &[], &[report("1 step failed")]));
+    assert!(words.contains("2026-01-01 00:00:00 UTC rehearsal 1 step failed Its steps"), "{words}");
+    assert!(words.contains("failed took 31s ; 1 step failed"), "{words}");
 }
 
 #[test]
@@ -180,7 +198,7 @@ async fn the_page_is_small_and_asks_nobody_else() {
     assert_eq!(TEMPLATE.matches(TITLE).count(), 1);
     let full = status(&leaving_board(), |it| it["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
     for status in [calm(), full] {
-        let size = document(&status, &[]).len();
+        let size = document(&status, &[], &[]).len();
         assert!(size < 60 * 1024, "{size} bytes");
     }
     // The name of a format is no address.
@@ -239,9 +257,9 @@ proptest! {
         let _inside = runtime.enter();
         for episode in [true, false] {
             let (harmless, reasons) = full_of("x", episode);
-            let usual = document(&harmless, &reasons);
+            let usual = document(&harmless, &reasons, &[report("x")]);
             let (hostile, reasons) = full_of(&format!("x{text}"), episode);
-            let html = document(&hostile, &reasons);
+            let html = document(&hostile, &reasons, &[report(&format!("x{text}"))]);
             let body = |html: &str| html.split_once("<main").unwrap().1.split_once("</main>").unwrap().0.to_owned();
             prop_assert_eq!(skeleton(&format!("<main{}", body(&html))), skeleton(&format!("<main{}", body(&usual))));
             prop_assert_eq!(html.matches("<script").count(), 1);
