@@ -176,7 +176,7 @@ mod tests {
     fn a_timeout_is_what_a_step_has_and_a_hold_makes_it_begin_late() {
         let save = Step { timeout: Some(Duration::from_secs(60)), ..step("save", 45, &[]) };
         assert_eq!(
-            said(&[save.clone()], &[("save", 61)]),
+            said(std::slice::from_ref(&save), &[("save", 61)]),
             "does not fit: save took 61s at its last rehearsal and would have 60s (1s short)"
         );
         let held = Step { timeout: None, hold_until_left: Some(Duration::from_secs(50)), ..save };
