@@ -2,11 +2,11 @@
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
-mod shelf;
+mod in_memory;
 
 use crate::journal::{Durability, Receipt};
 use crate::model::Briefing;
-use shelf::Shelf;
+use in_memory::InMemory;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -62,7 +62,7 @@ pub struct NoticeFile {
     says: mpsc::Sender<Say>,
     asked: u64,
     /// The directory, once it is known to be in memory.
-    shelf: Arc<OnceLock<Shelf>>,
+    memory: Arc<OnceLock<InMemory>>,
     /// So much of what was asked went to the other thread.
     to_disk: u64,
     carried_out: watch::Receiver<u64>,
@@ -75,8 +75,8 @@ pub struct NoticeFile {
 enum Say {
     Post(Vec<u8>, Receipt),
     TakeDown(Receipt),
-    /// The shelf has it, and carries it out when the records have settled.
-    Shelved(Receipt),
+    /// [`InMemory`] has it, and carries it out when the records have settled.
+    InMemory(Receipt),
 }
 
 impl NoticeFile {
@@ -84,35 +84,35 @@ impl NoticeFile {
     pub fn new(path: PathBuf) -> Self {
         let (says, asked) = mpsc::channel(64);
         let (carried_out, seen) = watch::channel(0);
-        let shelf = Arc::default();
-        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, carried_out, Arc::clone(&shelf))));
-        Self { says, asked: 0, shelf, to_disk: 0, carried_out: seen, given_up: Arc::default(), _writer: writer }
+        let memory = Arc::default();
+        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, carried_out, Arc::clone(&memory))));
+        Self { says, asked: 0, memory, to_disk: 0, carried_out: seen, given_up: Arc::default(), _writer: writer }
     }
 
     /// Writes it, once the records that led to it have settled.
     pub fn post(&mut self, briefing: &Briefing, receipt: &Receipt) {
         let mut line = serde_json::to_vec(briefing).unwrap_or_default();
         line.push(b'\n');
-        let is_shelved = self.free_shelf().is_some_and(|shelf| shelf.post(self.asked + 1, &line));
+        let is_quick = self.free_memory().is_some_and(|memory| memory.post(self.asked + 1, &line));
         let receipt = receipt.clone();
-        self.ask(if is_shelved { Say::Shelved(receipt) } else { Say::Post(line, receipt) });
+        self.ask(if is_quick { Say::InMemory(receipt) } else { Say::Post(line, receipt) });
     }
 
     /// Removes it, once the records that led to that have settled.
     pub fn take_down(&mut self, receipt: &Receipt) {
-        let is_shelved = self.free_shelf().is_some_and(|shelf| shelf.take_down(self.asked + 1));
+        let is_quick = self.free_memory().is_some_and(|memory| memory.take_down(self.asked + 1));
         let receipt = receipt.clone();
-        self.ask(if is_shelved { Say::Shelved(receipt) } else { Say::TakeDown(receipt) });
+        self.ask(if is_quick { Say::InMemory(receipt) } else { Say::TakeDown(receipt) });
     }
 
     /// What returns when all that was asked so far has been carried out, or has had its time. To be awaited once the
     /// records that led to it have settled: it carries out what is still to be done where that takes no time.
     pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
         let (mut carried_out, asked, given_up) = (self.carried_out.clone(), self.asked, Arc::clone(&self.given_up));
-        let shelf = Arc::clone(&self.shelf);
+        let memory = Arc::clone(&self.memory);
         async move {
-            if let Some(shelf) = shelf.get() {
-                shelf.carry_out(asked);
+            if let Some(memory) = memory.get() {
+                memory.carry_out(asked);
             }
             // What hangs behind a write that was given up hangs too.
             let hangs = *carried_out.borrow() < given_up.load(Ordering::Relaxed);
@@ -123,17 +123,17 @@ impl NoticeFile {
         }
     }
 
-    /// The shelf, where nothing that was asked before is still on its way elsewhere.
-    fn free_shelf(&self) -> Option<&Shelf> {
-        self.shelf.get().filter(|_| *self.carried_out.borrow() >= self.to_disk)
+    /// The directory in memory, where nothing that was asked before is still on its way elsewhere.
+    fn free_memory(&self) -> Option<&InMemory> {
+        self.memory.get().filter(|_| *self.carried_out.borrow() >= self.to_disk)
     }
 
     fn ask(&mut self, say: Say) {
-        let is_shelved = matches!(say, Say::Shelved(_));
+        let is_quick = matches!(say, Say::InMemory(_));
         match self.says.try_send(say) {
             Ok(()) => {
                 self.asked += 1;
-                self.to_disk = if is_shelved { self.to_disk } else { self.asked };
+                self.to_disk = if is_quick { self.to_disk } else { self.asked };
             }
             Err(error) => tracing::warn!("the notice file falls behind and is left as it is: {error}"),
         }
@@ -144,12 +144,12 @@ async fn write(
     path: PathBuf,
     mut asked: mpsc::Receiver<Say>,
     carried_out: watch::Sender<u64>,
-    shelf: Arc<OnceLock<Shelf>>,
+    memory: Arc<OnceLock<InMemory>>,
 ) {
     let (place, told) = (path.clone(), carried_out.clone());
-    let tried = tokio::task::spawn_blocking(move || make_room(&place).map(|()| Shelf::in_memory(&place, told)));
+    let tried = tokio::task::spawn_blocking(move || make_room(&place).map(|()| InMemory::of(&place, told)));
     match tokio::time::timeout(LIMIT, tried).await {
-        Ok(Ok(Ok(Some(found)))) => drop(shelf.set(found)),
+        Ok(Ok(Ok(Some(found)))) => drop(memory.set(found)),
         Ok(Ok(Err(error))) => {
             tracing::warn!("the notice file {} could not be written now: {error}", path.display());
         }
@@ -159,9 +159,9 @@ async fn write(
     while let Some(say) = asked.recv().await {
         count += 1;
         let reach = move |carried_out: &watch::Sender<u64>| raise(carried_out, count);
-        if let (Say::Shelved(receipt), Some(shelf)) = (&say, shelf.get()) {
+        if let (Say::InMemory(receipt), Some(memory)) = (&say, memory.get()) {
             let _: Durability = receipt.settled().await;
-            shelf.carry_out(count);
+            memory.carry_out(count);
             continue;
         }
         let (to, told) = (path.clone(), carried_out.clone());
@@ -172,8 +172,8 @@ async fn write(
                     settle(&receipt);
                     remove(&to)
                 }
-                // There is a shelf where something was shelved.
-                Say::Shelved(_) => Ok(()),
+                // This is carried out above.
+                Say::InMemory(_) => Ok(()),
             };
             // Told from here: whoever waits for it waits for nothing else.
             reach(&told);
@@ -281,8 +281,8 @@ mod tests {
         let (_hangs, carried_out) = watch::channel(0);
         let (says, _asked) = mpsc::channel(64);
         let writer = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
-        let (shelf, given_up) = (Arc::default(), Arc::default());
-        let mut file = NoticeFile { says, asked: 0, shelf, to_disk: 0, carried_out, given_up, _writer: writer };
+        let (memory, given_up) = (Arc::default(), Arc::default());
+        let mut file = NoticeFile { says, asked: 0, memory, to_disk: 0, carried_out, given_up, _writer: writer };
         let began = tokio::time::Instant::now();
         file.take_down(&Receipt::default());
         file.settled().await;

@@ -18,7 +18,7 @@ const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// A directory in memory, and what is still to be done in it.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct InMemory {
     /// Held open: whatever is mounted over it later, this stays in memory.
     directory: OwnedFd,
     waiting: Mutex<VecDeque<(u64, Doing)>>,
@@ -36,9 +36,9 @@ enum Doing {
     TakeDown,
 }
 
-impl Shelf {
+impl InMemory {
     /// The directory of this file, if it is in memory.
-    pub(super) fn in_memory(path: &Path, carried_out: watch::Sender<u64>) -> Option<Self> {
+    pub(super) fn of(path: &Path, carried_out: watch::Sender<u64>) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(CWD, path.parent()?, flags, Mode::empty()).ok()?;
         let kind = u32::try_from(fstatfs(&directory).ok()?.f_type).ok()?;
@@ -134,32 +134,32 @@ mod tests {
         let Ok(place) = tempfile::tempdir_in("/dev/shm") else { return };
         let path = place.path().join(NAME);
         let (carried_out, seen) = watch::channel(0);
-        let shelf = Shelf::in_memory(&path, carried_out).unwrap();
-        assert!(shelf.post(1, b"one") && shelf.take_down(2) && shelf.post(3, b"three"));
+        let memory = InMemory::of(&path, carried_out).unwrap();
+        assert!(memory.post(1, b"one") && memory.take_down(2) && memory.post(3, b"three"));
         assert!(!path.exists(), "its records have not settled");
-        shelf.carry_out(1);
+        memory.carry_out(1);
         assert_eq!((fs::read(&path).unwrap(), *seen.borrow()), (b"one".to_vec(), 1));
-        shelf.carry_out(2);
+        memory.carry_out(2);
         assert!(!path.exists());
-        shelf.carry_out(3);
-        shelf.carry_out(3);
+        memory.carry_out(3);
+        memory.carry_out(3);
         assert_eq!((fs::read(&path).unwrap(), *seen.borrow()), (b"three".to_vec(), 3));
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft is left");
     }
 
     #[test]
-    fn a_directory_that_is_gone_or_on_a_disk_is_no_shelf() {
+    fn a_directory_that_is_gone_or_on_a_disk_is_left_to_others() {
         let (carried_out, _seen) = watch::channel(0);
         let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let Ok(place) = tempfile::tempdir_in("/dev/shm") else { return };
-        let shelf = Shelf::in_memory(&place.path().join(NAME), carried_out.clone()).unwrap();
+        let memory = InMemory::of(&place.path().join(NAME), carried_out.clone()).unwrap();
         fs::remove_dir(place.path()).unwrap();
-        assert!(!shelf.post(1, b"one"));
+        assert!(!memory.post(1, b"one"));
         fs::create_dir(place.path()).unwrap();
-        assert!(!shelf.post(1, b"one") && !shelf.take_down(2), "another directory of that name is not this one");
+        assert!(!memory.post(1, b"one") && !memory.take_down(2), "another directory of that name is not this one");
         let kind = fstatfs(File::open(disk.path()).unwrap()).unwrap().f_type;
         if !IN_MEMORY.contains(&u32::try_from(kind).unwrap()) {
-            assert!(Shelf::in_memory(&disk.path().join(NAME), carried_out).is_none());
+            assert!(InMemory::of(&disk.path().join(NAME), carried_out).is_none());
         }
     }
 }
