@@ -484,10 +484,10 @@ impl Daemon {
         tokio::pin!(told);
         loop {
             tokio::select! {
-                () = &mut told => return,
-                () = sleep_until(until) => return,
+                () = &mut told => break,
+                () = sleep_until(until) => break,
                 Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
-                    return;
+                    break;
                 },
                 () = tokio::time::sleep(LOOK) => {
                     self.board.beat();
@@ -495,6 +495,11 @@ impl Daemon {
                     self.systemd.extend(EXTENSION);
                 }
             }
+        }
+        for receiver in self.telling.standing().iter().filter(|receiver| receiver.waiting > 0) {
+            let messages =
+                if receiver.waiting == 1 { "1 message is" } else { &format!("{} messages are", receiver.waiting) };
+            tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
         }
     }
 }

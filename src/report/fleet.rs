@@ -181,8 +181,8 @@ fn why_no_interval(interval: Option<&Interval>, interruptions: u64, checkpoint: 
     match (interval, interruptions, checkpoint) {
         (Some(_), _, _) => None,
         (None, fewer, _) if fewer < FEWEST => Some(format!(
-            "Nothing is said of the interval between checkpoints: {fewer} interruptions are known, and below {FEWEST} that \
-             would be a guess."
+            "Nothing is said of the interval between checkpoints: {fewer} {} known, and below {FEWEST} that would be a guess.",
+            if fewer == 1 { "interruption is" } else { "interruptions are" }
         )),
         (None, _, None) => Some(
             "Nothing is said of the interval between checkpoints: no step with a `proof` was done, so it is not known what \
