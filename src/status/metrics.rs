@@ -1,7 +1,7 @@
 //! Metrics, written at each scrape from the newest status and what was counted: between scrapes they cost nothing.
 //!
 //! All names begin with `spot_watchdog_`, but for those that others have made known (see
-//! [`Aliases`](crate::sources::Aliases)). They follow Prometheus' rules: seconds, `_total` for what only grows, and a
+//! [`Aliases`]). They follow Prometheus' rules: seconds, `_total` for what only grows, and a
 //! sample from the beginning for whatever has a known set of labels, since a rise from nothing to one is no rise to
 //! `increase()`. Labels are bounded: sources, probes and steps come from the configuration, the other words are ours.
 //!

@@ -121,6 +121,8 @@ impl Scene {
             ("HOME", self.directory.path().into()),
             // Where the notice file belongs; below /run all tests of root would share one.
             ("RUNTIME_DIRECTORY", self.path("run").into()),
+            // A rehearsal keeps what it measured where a watch of this machine would look for it.
+            ("STATE_DIRECTORY", self.state().into()),
             ("SCENE", self.directory.path().into()),
         ]
     }
