@@ -171,14 +171,18 @@ fn every_panel_has_something_to_show_and_the_alerts_fire() {
     wait_for("the margin", || (!prometheus.now("spot_watchdog_episode_margin_seconds").is_empty()).then_some(()));
     wait_for("a bad end", || (prometheus.firing("SpotWatchdogEpisodeFailed") == ["i-busy"]).then_some(()));
 
-    let mut empty = Vec::new();
     let panels = panels();
-    for panel in &panels {
-        for expression in &panel.expressions {
-            if prometheus.since(expression, began).is_empty() {
-                empty.push(format!("{}: {expression}", panel.title));
-            }
-        }
+    let silent = || {
+        let asked = panels.iter().flat_map(|panel| panel.expressions.iter().map(|asked| (&panel.title, asked)));
+        let empty = asked.filter(|(_, expression)| prometheus.since(expression, began).is_empty());
+        empty.map(|(title, expression)| format!("{title}: {expression}")).collect::<Vec<_>>()
+    };
+    // The newest metrics are shown with the next scrape, and by a graph with its next second.
+    let until = Instant::now() + PATIENCE;
+    let mut empty = silent();
+    while !empty.is_empty() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(500));
+        empty = silent();
     }
     assert!(empty.is_empty(), "panels without anything to show:\n{}", empty.join("\n"));
     let expressions = panels.iter().map(|panel| panel.expressions.len()).sum::<usize>();
