@@ -8,7 +8,7 @@ use super::body::Body;
 use super::story::Message;
 use crate::actions::Task;
 use crate::actions::http::address;
-use crate::actions::http::exchange::{Answer, Tls, Trouble, agree, connect, exchange, load_roots};
+use crate::actions::http::exchange::{Answer, Roots, Trouble, agree, connect, exchange};
 use crate::actions::launch::said;
 use crate::model::{Finding, Weight};
 use hyper::Method;
@@ -20,7 +20,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::OnceCell;
 
 /// The header that names a message: the same over all tries, so that who gets it twice can tell.
 const MESSAGE_ID: HeaderName = HeaderName::from_static("message-id");
@@ -78,7 +77,7 @@ pub(super) struct Webhook {
     address: Address,
     headers: HeaderMap,
     body: Body,
-    tls: OnceCell<Tls>,
+    roots: Roots,
     /// The address that was last read, where it is read anew each time.
     read: Mutex<Option<Url>>,
 }
@@ -93,7 +92,7 @@ impl Webhook {
     pub(super) fn new(address: Address, mut headers: HeaderMap, body: Body) -> Self {
         let kind = if body.is_json() { "application/json" } else { "text/plain; charset=utf-8" };
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
-        Self { address, headers, body, tls: OnceCell::new(), read: Mutex::default() }
+        Self { address, headers, body, roots: Roots::default(), read: Mutex::default() }
     }
 
     /// The address as it is now; the error says what is wrong with it, and not what it is.
@@ -119,17 +118,6 @@ impl Webhook {
         }
     }
 
-    async fn tls(&self, url: &Url) -> Result<Option<Tls>, Trouble> {
-        if url.scheme() != "https" {
-            return Ok(None);
-        }
-        let loaded = self.tls.get_or_try_init(|| async {
-            let loading = tokio::task::spawn_blocking(load_roots).await;
-            loading.unwrap_or_else(|_| Err(Trouble::NoRoots("they could not be read".to_owned())))
-        });
-        loaded.await.cloned().map(Some)
-    }
-
     async fn send(&self, message: &Message) -> Verdict {
         let url = match self.url().await {
             Ok(url) => url,
@@ -143,7 +131,7 @@ impl Webhook {
             tokio::time::sleep(SETTLING).await;
         }
         let body = self.body.of_message(message);
-        let answer = match self.tls(&url).await {
+        let answer = match self.roots.tls_for(&url).await {
             Ok(tls) => exchange((&Method::POST, &url), &headers, body, tls, || {}).await,
             Err(trouble) => Err(trouble),
         };
@@ -231,7 +219,7 @@ impl Webhook {
 
     async fn reach(&self, url: &Url) -> Result<(), Trouble> {
         let stream = connect(url).await?;
-        match self.tls(url).await? {
+        match self.roots.tls_for(url).await? {
             Some(tls) => agree(url, stream, tls).await.map(drop),
             None => Ok(()),
         }
@@ -246,7 +234,7 @@ impl Deliver for Webhook {
     fn make_ready(&self) -> Task<'_, Result<(), String>> {
         Box::pin(async {
             let url = self.url().await?;
-            self.tls(&url).await.map(drop).map_err(|trouble| trouble.at(&self.shown()).to_string())
+            self.roots.tls_for(&url).await.map(drop).map_err(|trouble| trouble.at(&self.shown()).to_string())
         })
     }
 

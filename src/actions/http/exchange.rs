@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -103,8 +104,26 @@ impl Trouble {
 /// What connections by TLS are made with.
 pub(crate) type Tls = Arc<ClientConfig>;
 
+/// The machine's root certificates, read when they are first needed and kept from then on.
+#[derive(Debug, Default)]
+pub(crate) struct Roots(OnceCell<Tls>);
+
+impl Roots {
+    /// What a connection for this URL is made with: nothing for one without TLS.
+    pub(crate) async fn tls_for(&self, url: &Url) -> Result<Option<Tls>, Trouble> {
+        if url.scheme() != "https" {
+            return Ok(None);
+        }
+        let loaded = self.0.get_or_try_init(|| async {
+            let loading = tokio::task::spawn_blocking(load_roots).await;
+            loading.unwrap_or_else(|_| Err(Trouble::NoRoots("they could not be read".to_owned())))
+        });
+        loaded.await.cloned().map(Some)
+    }
+}
+
 /// Reads the machine's root certificates. It may block; tens of milliseconds.
-pub(crate) fn load_roots() -> Result<Tls, Trouble> {
+fn load_roots() -> Result<Tls, Trouble> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);

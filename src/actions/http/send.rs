@@ -1,6 +1,6 @@
 //! The action: sends its request on a notice, insists where that can do no harm, and sends its undo.
 
-use super::exchange::{Answer, Tls, Trouble, connect, exchange, load_roots};
+use super::exchange::{Answer, Roots, Trouble, connect, exchange};
 use super::template::Field;
 use super::{Request, address};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
@@ -9,7 +9,6 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 /// How long before its stop-by a run says what became of it, rather than be cut off without a word.
@@ -32,7 +31,7 @@ const SUBJECT: &str = "http";
 pub(super) struct Http {
     there: Request,
     back: Option<Request>,
-    tls: OnceCell<Tls>,
+    roots: Roots,
 }
 
 /// What an undo needs to know.
@@ -62,7 +61,7 @@ enum Miss {
 
 impl Http {
     pub(super) fn new(there: Request, back: Option<Request>) -> Self {
-        Self { there, back, tls: OnceCell::new() }
+        Self { there, back, roots: Roots::default() }
     }
 
     /// The request, until it worked, cannot work, or time is up.
@@ -122,24 +121,13 @@ impl Http {
         let value = |field| value(field, job);
         let url = address(&request.url.filled(value)).map_err(|why| Trouble::Unknown(format!("its URL {why}")))?;
         let body = request.body.as_ref().map(|body| body.filled(value)).unwrap_or_default();
-        let tls = self.tls(&url).await?;
+        let tls = self.roots.tls_for(&url).await?;
         let sending = || note(way, |way| (way.waiting, way.may_have_worked) = (true, true));
         let before = note(way, |way| way.may_have_worked);
         let answer = exchange((&request.method, &url), &request.headers, body, tls, sending).await;
         // Whether it worked is known better now.
         note(way, |way| (way.waiting, way.may_have_worked) = (false, before));
         answer
-    }
-
-    async fn tls(&self, url: &Url) -> Result<Option<Tls>, Trouble> {
-        if url.scheme() != "https" {
-            return Ok(None);
-        }
-        let loaded = self.tls.get_or_try_init(|| async {
-            let loading = tokio::task::spawn_blocking(load_roots).await;
-            loading.unwrap_or_else(|_| Err(Trouble::NoRoots("they could not be read".to_owned())))
-        });
-        loaded.await.cloned().map(Some)
     }
 
     async fn go(&self, job: &Job) -> Ending {
@@ -176,7 +164,7 @@ impl Http {
             // Nothing is sent: any request may change something.
             let reached = match address(&request.shown) {
                 Ok(url) => match connect(&url).await {
-                    Ok(_) => self.tls(&url).await.map(|_| url),
+                    Ok(_) => self.roots.tls_for(&url).await.map(|_| url),
                     Err(trouble) => Err(trouble),
                 },
                 Err(why) => Err(Trouble::Unknown(why.to_owned())),
@@ -305,7 +293,7 @@ impl Action for Http {
             // Root certificates are read now, and not in the notice.
             for request in std::iter::once(&self.there).chain(&self.back) {
                 if let Ok(url) = address(&request.shown)
-                    && let Err(trouble) = self.tls(&url).await
+                    && let Err(trouble) = self.roots.tls_for(&url).await
                 {
                     tracing::warn!("{}", trouble.at(&request.shown));
                 }
