@@ -473,7 +473,9 @@ impl Daemon {
         self.stop.cancel();
         self.journal.settle(LAST_SYNC).await;
         let carriers = std::mem::take(&mut self.carriers);
-        let _ = tokio::time::timeout(LAST_SYNC, carriers.join_all()).await;
+        if tokio::time::timeout(LAST_SYNC, carriers.join_all()).await.is_err() {
+            tracing::warn!("a report is not written yet, and is left; a restart in this episode writes it");
+        }
         tracing::info!("ended");
     }
 

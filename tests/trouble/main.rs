@@ -157,6 +157,51 @@ fn a_start_and_an_end_on_a_frozen_disk_are_not_held_up() {
     }
 }
 
+/// Where reports go hangs: no step, no answer and no end waits for it, and the next start writes what was left.
+#[test]
+fn a_frozen_place_for_reports_holds_nothing_up_and_gets_them_later() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let mut disk = match Disk::ext4(&scene.path("reports"), &scene.path("image")) {
+        Ok(disk) => disk,
+        Err(because) => {
+            eprintln!("skipped: no disk of our own: {because}");
+            return;
+        }
+    };
+    let hook = scene.script("save.sh", r#"echo "$SPOT_STEP $SPOT_ATTEMPT" >> "$SCENE/ran""#);
+    let reports = scene.path("reports");
+    let start = || {
+        let words = ["--hook", &hook, "--report-to", reports.to_str().unwrap()];
+        Watch::start(scene.watch(&cloud.url, &words))
+    };
+    // Written whole or not at all.
+    let written = || {
+        let files = fs::read_dir(&reports).unwrap().map(|entry| entry.unwrap().path());
+        let mut texts = files.filter(|path| path.extension().is_some_and(|it| it == "json")).map(fs::read_to_string);
+        texts.any(|text| text.unwrap().contains("\"outcome\":\"done\"")).then_some(())
+    };
+    let mut watch = start();
+    wait_for("the watch to begin", || watch.log().contains("watching").then_some(()));
+    disk.freeze();
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    wait_for("the step to be done", || watch.all_are("done").then_some(()));
+    let told = get(watch.address_said().unwrap(), "/episodes").unwrap();
+    assert!(told.0 == 200 && told.1.contains("\"outcome\":\"done\""), "{told:?}");
+    let asked = Instant::now();
+    watch.signal(Signal::TERM);
+    wait_for("its last word", || watch.log().contains("ended").then_some(()));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(watch.log().contains("a report is not written yet"), "{}", watch.log());
+    disk.thaw();
+    assert_eq!(watch.ends().code(), Some(0), "{}", watch.log());
+
+    let mut watch = start();
+    wait_for("the watch to begin", || watch.log().contains("watching").then_some(()));
+    wait_for("the report", written);
+    assert_eq!(scene.read("ran"), "save 1\n", "what was done is not done again");
+    watch.stop();
+}
+
 /// A notice file on the same disk does not add up with the journal.
 #[test]
 fn a_frozen_disk_with_the_notice_file_on_it_too_delays_a_hook_by_no_more() {
