@@ -16,6 +16,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`model`] | the words, plain data |
+//! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
 //! | [`decide`] | the mind, pure: planner, transition table, rules, simulator |
 //! | [`sources`] | the ears: a trait, a table, one file a cloud |
 //! | [`actions`] | the hands: a trait, a table, one file a way to act |
@@ -42,3 +43,4 @@ pub mod model;
 pub mod report;
 pub mod sources;
 pub mod status;
+mod transport;

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 /// Each module and those that it may use, as the map in `src/lib.rs` has it. `main.rs` is the last.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("transport", &[]),
     ("decide", &["model"]),
-    ("sources", &["model"]),
-    ("actions", &["model"]),
+    ("sources", &["model", "transport"]),
+    ("actions", &["model", "transport"]),
     ("journal", &["model"]),
     ("report", &["model", "decide", "journal"]),
     // Its requests go out as those of a step do, and a report may be what they carry.

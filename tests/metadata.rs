@@ -379,6 +379,48 @@ async fn what_is_not_http_or_comes_drop_by_drop_is_no_answer() {
     assert!(began.elapsed() < Duration::from_millis(1_600), "{:?}", began.elapsed());
 }
 
+/// Answers whoever asks with this, again and again, in threads of its own.
+fn repeats(answer: &'static str) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                use std::io::{Read, Write};
+                let _ = stream.read(&mut [0; 4096]);
+                while stream.write_all(answer.repeat(1_000).as_bytes()).is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_given_up_on() {
+    for interim in ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n"] {
+        let address = repeats(interim);
+        let client = client(address);
+        for _ in 0..3 {
+            let Err(Symptoms::NoSession { opening, .. }) = client.ask(ACTION).await else { unreachable!() };
+            assert_eq!(opening, Sign::Miss(Miss::Endless));
+        }
+        assert_eq!(word(address, ImdsV1::Refuse).await, "endless");
+    }
+    // One before the answer is what the protocol allows.
+    let (_raw, address) = Raw::start(|_, mut stream| async move {
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await.unwrap();
+        say(&mut stream, 404, "", b"").await;
+        Some(stream)
+    })
+    .await;
+    let endpoint = Endpoint::parse(&format!("http://{address}")).unwrap();
+    let client = MetadataClient::new(endpoint, Handshake::Open, Timestamp::now).unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.ask(ID).await.unwrap().answer.status, 404);
+    }
+}
+
 #[tokio::test]
 async fn another_clouds_handshake_is_a_header() {
     let (raw, address) = Raw::start(|_, mut stream| async move {

@@ -1,22 +1,27 @@
 //! All HTTP to metadata services: the one place that sends a request to a link-local address.
 //!
-//! It follows no redirect, uses no proxy, keeps no cookie, reads at most 64 KiB and waits at most a second for a whole
-//! exchange. What a cloud wants before it answers is described as plain data ([`Handshake`]), so that a source stays pure
+//! It follows no redirect, uses no proxy, keeps no cookie, reads at most 64 KiB, waits at most a second for a whole
+//! exchange, and gives up where interim answers have no end. What a cloud wants before it answers is described as plain data ([`Handshake`]), so that a source stays pure
 //! and this client serves them all. Why nothing came back is told as [`Symptoms`]; only the source knows what they mean.
 //! It must not know any cloud's paths or words, and never shows a session token.
 
 pub use super::endpoint::{Endpoint, EndpointError};
 
 use super::Answer;
+use crate::transport::{Connection, NoAnswer};
+use hyper::body::{Body, Incoming};
+use hyper::header::{ACCEPT, DATE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response};
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::Method;
-use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// The most that is read of a body.
@@ -25,6 +30,9 @@ pub const MOST_BODY: usize = 64 * 1024;
 /// How long a connection may take, and also the whole exchange: metadata services are link-local and answer within
 /// milliseconds, and a slower answer would delay the next poll.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// The most connections that are kept open for the next question: one for each of the poller's two lanes.
+const MOST_IDLE: usize = 2;
 
 /// A session is renewed so long before its end, or a quarter of its life before it where that is less.
 const RENEW_AHEAD: Duration = Duration::from_secs(120);
@@ -110,7 +118,7 @@ impl Miss {
     const fn is_silence(&self) -> bool {
         match self {
             Self::TimedOut | Self::Refused | Self::Unreachable(_) => true,
-            Self::Broken(_) | Self::TooLarge => false,
+            Self::Broken(_) | Self::TooLarge | Self::Endless => false,
         }
     }
 }
@@ -137,8 +145,10 @@ pub enum Miss {
     Unreachable(String),
     /// The connection broke, or what came is not HTTP.
     Broken(String),
-    /// The body is longer than [`MOST_BODY`].
+    /// The body is longer than [`MOST_BODY`], or the head is as long.
     TooLarge,
+    /// One interim answer (status 1xx) followed the other, and no final one came.
+    Endless,
 }
 
 /// An answer, and what it tells about the clocks.
@@ -153,11 +163,36 @@ pub struct Heard {
 
 /// Asks one metadata service, and keeps the session with it.
 pub struct MetadataClient {
-    http: reqwest::Client,
     endpoint: Endpoint,
+    place: Place,
     handshake: Handshake,
     clock: fn() -> Timestamp,
+    /// Connections that were kept open, at most [`MOST_IDLE`].
+    idle: Mutex<Vec<Connection>>,
     state: Mutex<State>,
+}
+
+/// Where the endpoint is, taken apart.
+struct Place {
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+    /// What stands before each path, without a trailing slash.
+    base: String,
+}
+
+impl Place {
+    fn of(endpoint: &Endpoint) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let url = Url::parse(endpoint.as_str())?;
+        let host = url.host_str().unwrap_or_default();
+        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port_or_known_default().unwrap_or(80),
+            authority: HeaderValue::try_from(authority)?,
+            base: url.path().trim_end_matches('/').to_owned(),
+        })
+    }
 }
 
 #[derive(Default)]
@@ -194,22 +229,14 @@ impl MetadataClient {
     /// A client for one service; nothing is sent yet. `clock` tells the wall clock, for the skew.
     ///
     /// # Errors
-    /// Where the HTTP client cannot be built, which is a fault of this machine.
+    /// Where the endpoint holds something that HTTP cannot say.
     pub fn new(
         endpoint: Endpoint,
         handshake: Handshake,
         clock: fn() -> Timestamp,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .http1_only()
-            .connect_timeout(LONGEST_WAIT)
-            .pool_max_idle_per_host(2)
-            .user_agent(concat!("spot-watchdog/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { http, endpoint, handshake, clock, state: Mutex::default() })
+        let place = Place::of(&endpoint)?;
+        Ok(Self { endpoint, place, handshake, clock, idle: Mutex::default(), state: Mutex::default() })
     }
 
     /// Where it asks.
@@ -363,37 +390,84 @@ impl MetadataClient {
 
     async fn exchange(&self, method: Method, path: &str, headers: HeaderMap) -> Result<(Heard, HeaderMap), Miss> {
         let exchange = async {
-            match self.send(method.clone(), path, headers.clone()).await {
+            let connection = match self.kept().await {
+                Some(kept) => kept,
+                None => self.connect().await?,
+            };
+            match self.send(connection, method.clone(), path, headers.clone()).await {
                 // A connection that was kept open may have been closed by the server in the same instant; both of our
                 // methods may be repeated without harm.
-                Err(Miss::Broken(_)) => self.send(method, path, headers).await,
+                Err(Miss::Broken(_)) => self.send(self.connect().await?, method, path, headers).await,
                 other => other,
             }
         };
         timeout(LONGEST_WAIT, exchange).await.unwrap_or(Err(Miss::TimedOut))
     }
 
+    /// A connection that was kept open, and still is.
+    async fn kept(&self) -> Option<Connection> {
+        loop {
+            let mut kept = self.idle().pop()?;
+            if kept.is_usable().await {
+                return Some(kept);
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Miss> {
+        let Place { host, port, .. } = &self.place;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Miss::Refused,
+            io::ErrorKind::TimedOut => Miss::TimedOut,
+            _ => Miss::Unreachable(super::printable(&error.to_string(), 120)),
+        })?;
+        // One small question: waiting for more of it would only delay it.
+        let _ = stream.set_nodelay(true);
+        Connection::over(stream).await.map_err(|error| miss(&error))
+    }
+
     /// Sends one request and reads the whole answer, that of an error too, so that the connection can be used again.
-    async fn send(&self, method: Method, path: &str, headers: HeaderMap) -> Result<(Heard, HeaderMap), Miss> {
-        let url = format!("{}{path}", self.endpoint);
+    async fn send(
+        &self,
+        mut connection: Connection,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<(Heard, HeaderMap), Miss> {
+        let request = self.request(method, path, headers)?;
         let began = (Instant::now(), (self.clock)());
-        let mut response = self.http.request(method, url).headers(headers).send().await.map_err(miss)?;
+        let mut response = connection.send(request).await.map_err(|error| match error {
+            NoAnswer::Endless => Miss::Endless,
+            NoAnswer::Http(error) => miss(&error),
+        })?;
         let took = began.0.elapsed();
         let skew = response.headers().get(DATE).and_then(|date| skew(date, began.1, took));
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        let announced = response.content_length().unwrap_or(0);
-        if announced > MOST_BODY as u64 {
-            return Err(Miss::TooLarge);
+        let body = whole(response).await?;
+        let mut idle = self.idle();
+        if idle.len() < MOST_IDLE {
+            idle.push(connection);
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(miss)? {
-            if body.len() + chunk.len() > MOST_BODY {
-                return Err(Miss::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        drop(idle);
         Ok((Heard { answer: Answer { status, body }, skew }, headers))
+    }
+
+    fn request(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Request<String>, Miss> {
+        let target = format!("{}{path}", self.place.base);
+        let mut request = Request::new(String::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = target.parse().map_err(|_| Miss::Unreachable("its path cannot be sent".to_owned()))?;
+        *request.headers_mut() = headers;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.place.authority.clone());
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("spot-watchdog/", env!("CARGO_PKG_VERSION"))));
+        Ok(request)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -414,26 +488,34 @@ pub fn skew(date: &HeaderValue, asked: Timestamp, took: Duration) -> Option<Sign
     Some(theirs.duration_since(ours))
 }
 
-/// Sorts the HTTP client's errors; the text keeps the cause and drops the address.
-fn miss(error: reqwest::Error) -> Miss {
-    if error.is_timeout() {
-        return Miss::TimedOut;
+/// A whole body, of at most [`MOST_BODY`].
+async fn whole(response: Response<Incoming>) -> Result<Vec<u8>, Miss> {
+    let mut incoming = response.into_body();
+    if incoming.size_hint().lower() > MOST_BODY as u64 {
+        return Err(Miss::TooLarge);
     }
-    let mut cause: &(dyn Error + 'static) = &error;
-    let mut kind = None;
+    let mut body = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
+        let frame = frame.map_err(|error| miss(&error))?;
+        let Some(chunk) = frame.data_ref() else { continue };
+        if body.len() + chunk.len() > MOST_BODY {
+            return Err(Miss::TooLarge);
+        }
+        body.extend_from_slice(chunk);
+    }
+    Ok(body)
+}
+
+/// Sorts what a connection ends with; the text keeps the cause at the bottom.
+fn miss(error: &hyper::Error) -> Miss {
+    if error.is_parse_too_large() {
+        return Miss::TooLarge;
+    }
+    let mut cause: &(dyn Error + 'static) = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            kind = Some(io.kind());
-        }
     }
-    let words = super::printable(&cause.to_string(), 120);
-    match (error.is_connect(), kind) {
-        (true, Some(io::ErrorKind::ConnectionRefused)) => Miss::Refused,
-        (true, Some(io::ErrorKind::TimedOut)) => Miss::TimedOut,
-        (true, _) => Miss::Unreachable(words),
-        (false, _) => Miss::Broken(words),
-    }
+    Miss::Broken(super::printable(&cause.to_string(), 120))
 }
 
 #[cfg(test)]

@@ -127,12 +127,14 @@ async fn each_trouble_has_its_sentence_and_ends_in_time() {
     let hanging = PlayedServer::start(|_| Says::Hangs).await;
     let garbage = PlayedServer::start(|_| Says::Bytes("220 mail.example ESMTP\r\n".to_owned())).await;
     let silent = PlayedServer::start(|_| Says::Nothing).await;
+    let interim = PlayedServer::start(|_| Says::Bytes("HTTP/1.1 100 Continue\r\n\r\n".repeat(9))).await;
     let mut sentences = std::collections::BTreeSet::new();
     for (url, outcome, words) in [
         (format!("http://{nobody}/"), Outcome::TimedOut, "nobody listens at"),
         (hanging.url.clone(), Outcome::TimedOut, "it had not answered when time ran out"),
         (garbage.url.clone(), Outcome::Failed, "gave no HTTP answer"),
         (silent.url.clone(), Outcome::Failed, "gave no HTTP answer"),
+        (interim.url.clone(), Outcome::Failed, "more than 8 interim answers"),
         (garbage.url.replace("http:", "https:"), Outcome::Failed, "no TLS with https://127.0.0.1"),
     ] {
         let began = Instant::now();
@@ -147,7 +149,7 @@ async fn each_trouble_has_its_sentence_and_ends_in_time() {
         assert!(began.elapsed() < left, "{url}: {:?}", began.elapsed());
         sentences.insert(ending.detail);
     }
-    assert_eq!(sentences.len(), 5, "{sentences:?}");
+    assert_eq!(sentences.len(), 6, "{sentences:?}");
 }
 
 #[tokio::test]

@@ -5,10 +5,10 @@
 //! answer may come when the other side has finished, and the caller knows how long there is.
 
 use crate::actions::launch::said;
+use crate::transport::{Connection, NoAnswer};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use reqwest::Url;
 use std::error::Error;
 use std::fmt;
@@ -24,7 +24,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
-use tokio_util::task::AbortOnDropHandle;
 
 /// How long looking the host up and connecting to it may take, and the TLS handshake as long again.
 pub(crate) const CONNECTING: Duration = Duration::from_secs(3);
@@ -203,11 +202,12 @@ async fn talk<S>(stream: S, request: Request<String>, sending: impl FnOnce()) ->
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    // It carries what we send; it ends with us.
-    let _carrier = AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut connection = Connection::over(stream).await.map_err(broken)?;
     sending();
-    let answer = sender.send_request(request).await.map_err(broken)?;
+    let answer = connection.send(request).await.map_err(|error| match error {
+        NoAnswer::Endless => Trouble::Broken(error.to_string()),
+        NoAnswer::Http(error) => broken(error),
+    })?;
     let status = answer.status().as_u16();
     Ok(Answer { status, body: beginning(answer.into_body()).await })
 }

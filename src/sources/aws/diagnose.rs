@@ -106,6 +106,12 @@ fn missed(endpoint: &Endpoint, request: &str, miss: &Miss) -> Fault {
             "oversized",
             format!("{endpoint} answers {request} with more than 64 KiB: what answers is not the EC2 metadata service"),
         ),
+        Miss::Endless => fault(
+            "endless",
+            format!(
+                "{endpoint} answers {request} with one interim answer (status 1xx) after the other and no final one: what answers is not the EC2 metadata service"
+            ),
+        ),
     }
 }
 
@@ -168,5 +174,6 @@ mod tests {
         assert_eq!(said(Symptoms::NoAnswer(Miss::Refused)).word, "refused");
         assert_eq!(said(Symptoms::NoAnswer(Miss::TooLarge)).word, "oversized");
         assert_eq!(said(Symptoms::NoAnswer(Miss::Broken("reset".to_owned()))).word, "broken");
+        assert_eq!(said(Symptoms::NoAnswer(Miss::Endless)).word, "endless");
     }
 }
