@@ -10,9 +10,10 @@ use spot_watchdog::sources::aws::{Aws, ImdsV1, Settings};
 use spot_watchdog::sources::metadata::{Endpoint, Handshake, Heard, MOST_BODY, MetadataClient, Miss, Sign, Symptoms};
 use spot_watchdog::sources::{Answer, Identity, Memory, Source};
 use std::net::{Ipv6Addr, SocketAddr};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 const ID: &str = "/latest/meta-data/instance-id";
@@ -433,6 +434,51 @@ async fn another_clouds_handshake_is_a_header() {
     let client = MetadataClient::new(endpoint, flavor, Timestamp::now).unwrap();
     assert_eq!(text(client.ask("/computeMetadata/v1/instance/preempted").await), (200, "FALSE".to_owned()));
     assert!(raw.heads()[0].contains("metadata-flavor: Google\r\n"));
+}
+
+/// What a server answers to a question without a session, as the loops of IMDSv1 ask: the status line and all after it.
+async fn without_session(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn the_command_serves_questions_without_a_session_where_it_is_told_to() {
+    for (flags, status) in
+        [(&[][..], "401"), (&["--http-tokens", "required"], "401"), (&["--http-tokens", "optional"], "200")]
+    {
+        let mut emulator = tokio::process::Command::new(env!("CARGO_BIN_EXE_watchdog"))
+            .args(["emulate", "aws", "--listen", "127.0.0.1:0"])
+            .args(flags)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(emulator.stdout.take().unwrap()).lines();
+        let url = lines.next_line().await.unwrap().unwrap();
+        let address = url.strip_prefix("http://").unwrap();
+        for path in [ID, "//latest/meta-data/instance-id/"] {
+            let answer = without_session(address, path).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{flags:?} {path}: {answer}");
+            assert_eq!(answer.ends_with("\r\n\r\ni-0123456789abcdef0"), status == "200", "{flags:?} {path}: {answer}");
+        }
+        emulator.kill().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_trouble_meets_a_question_and_it_is_counted_however_its_slashes_are_written() {
+    let script = Script { protocol: Protocol::Version1Too, ..trouble(ID, Behaviour::Status(503)) };
+    let (emulator, address) = emulate(script).await;
+    for path in [ID, "/latest/meta-data/instance-id/", "//latest//meta-data/instance-id"] {
+        let answer = without_session(&address.to_string(), path).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{path}: {answer}");
+    }
+    assert_eq!(emulator.requests(&format!("GET {ID}")), 3);
 }
 
 /// The environment of a process cannot be changed safely while it runs, so this test runs itself once more with the

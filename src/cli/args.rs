@@ -2,7 +2,7 @@
 //! configuration file may hold too stay texts here, so that one reader judges them wherever they stand.
 
 use crate::config::{Flags, LogFormat, parse_span};
-use crate::emulators::aws::{Action, StatedTime};
+use crate::emulators::aws::{Action, Protocol, StatedTime};
 use crate::model::NoticeKind;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -270,6 +270,9 @@ pub struct EmulateAwsArgs {
     /// When a rebalance recommendation appears, counted from the start [default: never]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub rebalance_after: Option<Duration>,
+    /// Whether a session is needed, as `modify-instance-metadata-options --http-tokens` has it
+    #[arg(long, value_name = "TOKENS", default_value = "required")]
+    pub http_tokens: Protocol,
     /// Close the connection after each answer, as the real service may
     #[arg(long)]
     pub close_connections: bool,
@@ -278,7 +281,7 @@ pub struct EmulateAwsArgs {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["notice_after", "action", "time", "rebalance_after", "close_connections"]
+        conflicts_with_all = ["notice_after", "action", "time", "rebalance_after", "http_tokens", "close_connections"]
     )]
     pub script: Option<PathBuf>,
     /// Play the script so many times as fast, for tests

@@ -70,6 +70,6 @@ fn options(args: &EmulateAwsArgs) -> EmulatorOptions {
         time: args.time,
         rebalance_after: args.rebalance_after,
         connections: if args.close_connections { Connections::ClosedEachTime } else { Connections::KeptOpen },
-        ..EmulatorOptions::default()
+        protocol: args.http_tokens,
     }
 }

@@ -9,6 +9,15 @@ use std::time::Duration;
 /// The role whose credentials are served.
 const ROLE: &str = "emulated";
 
+/// The account that everything belongs to.
+const ACCOUNT: &str = "123456789012";
+
+/// What stands where AWS signs: the Base64 of "emulated and good for nothing". No key of AWS's is here to sign with.
+const SIGNATURE: &str = "ZW11bGF0ZWQgYW5kIGdvb2QgZm9yIG5vdGhpbmc=";
+
+/// How long a reboot that is planned can be put off, by rescheduling it.
+const PUT_OFF: Duration = Duration::from_secs(7 * 24 * 3_600);
+
 /// Every item by its path, without a leading slash.
 pub(super) fn items(script: &Script, elapsed: Duration, now: Timestamp) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
@@ -22,7 +31,13 @@ pub(super) fn items(script: &Script, elapsed: Duration, now: Timestamp) -> BTree
     put(&format!("meta-data/iam/security-credentials/{ROLE}"), pretty(&credentials(now)));
     put("meta-data/events/maintenance/history", "[]".to_owned());
     put("meta-data/events/maintenance/scheduled", maintenance(&script.maintenance));
+    for (item, value) in interface(script) {
+        put(&format!("meta-data/network/interfaces/macs/{}/{item}", script.item("mac")), value.to_owned());
+    }
     put("dynamic/instance-identity/document", pretty(&document(script, now)));
+    for form in ["pkcs7", "rsa2048", "signature"] {
+        put(&format!("dynamic/instance-identity/{form}"), SIGNATURE.to_owned());
+    }
     if let Some(interruption) = script.interruption.filter(|notice| notice.stands.at(elapsed)) {
         let appeared = ago(now, elapsed.saturating_sub(interruption.stands.from));
         let time = match interruption.time {
@@ -54,7 +69,7 @@ pub(super) fn items(script: &Script, elapsed: Duration, now: Timestamp) -> BTree
 /// What a directory lists: the names right below it, those of directories with a slash, one a line. Nothing where there
 /// is no such directory.
 pub(super) fn listing(all: &BTreeMap<String, String>, directory: &str) -> Option<String> {
-    let prefix = match directory.trim_end_matches('/') {
+    let prefix = match directory {
         "" => String::new(),
         name => format!("{name}/"),
     };
@@ -71,9 +86,29 @@ pub(super) fn listing(all: &BTreeMap<String, String>, directory: &str) -> Option
     (!names.is_empty()).then(|| names.join("\n"))
 }
 
+/// The one network interface, which has no public address.
+fn interface(script: &Script) -> [(&'static str, &str); 14] {
+    [
+        ("device-number", "0"),
+        ("interface-id", "eni-0123456789abcdef0"),
+        ("local-hostname", script.item("local-hostname")),
+        ("local-ipv4s", script.item("local-ipv4")),
+        ("mac", script.item("mac")),
+        ("network-card", "0"),
+        ("owner-id", ACCOUNT),
+        ("security-group-ids", "sg-0123456789abcdef0"),
+        ("security-groups", script.item("security-groups")),
+        ("subnet-id", "subnet-0123456789abcdef0"),
+        ("subnet-ipv4-cidr-block", "10.0.0.0/24"),
+        ("vpc-id", "vpc-0123456789abcdef0"),
+        ("vpc-ipv4-cidr-block", "10.0.0.0/16"),
+        ("vpc-ipv4-cidr-blocks", "10.0.0.0/16"),
+    ]
+}
+
 fn document(script: &Script, now: Timestamp) -> serde_json::Value {
     json!({
-        "accountId": "123456789012",
+        "accountId": ACCOUNT,
         "architecture": "x86_64",
         "availabilityZone": script.item("placement/availability-zone"),
         "billingProducts": null,
@@ -95,7 +130,7 @@ fn instance_profile(now: Timestamp) -> serde_json::Value {
     json!({
         "Code": "Success",
         "LastUpdated": second(now),
-        "InstanceProfileArn": format!("arn:aws:iam::123456789012:instance-profile/{ROLE}"),
+        "InstanceProfileArn": format!("arn:aws:iam::{ACCOUNT}:instance-profile/{ROLE}"),
         "InstanceProfileId": "AIPAEMULATED00000000",
     })
 }
@@ -116,14 +151,19 @@ fn maintenance(events: &[MaintenanceEvent]) -> String {
     let events: Vec<_> = events
         .iter()
         .map(|event| {
-            json!({
-                "NotBefore": event.not_before.strftime("%-d %b %Y %H:%M:%S GMT").to_string(),
+            let mut told = json!({
+                "NotBefore": day(event.not_before),
                 "Code": event.code,
                 "Description": format!("scheduled {}", event.code),
                 "EventId": event.event_id,
-                "NotAfter": later(event.not_before, Duration::from_secs(1_000)).strftime("%-d %b %Y %H:%M:%S GMT").to_string(),
+                "NotAfter": day(later(event.not_before, Duration::from_secs(1_000))),
                 "State": event.state,
-            })
+            });
+            // Only a reboot can be rescheduled, so only it has a last moment to begin.
+            if event.code.ends_with("-reboot") {
+                told["NotBeforeDeadline"] = day(later(event.not_before, PUT_OFF)).into();
+            }
+            told
         })
         .collect();
     if events.is_empty() { "[]".to_owned() } else { pretty(&events.into()) }
@@ -131,6 +171,11 @@ fn maintenance(events: &[MaintenanceEvent]) -> String {
 
 fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}")
+}
+
+/// A time as EC2 writes it for maintenance.
+fn day(at: Timestamp) -> String {
+    at.strftime("%-d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// A time in whole seconds, as EC2 writes it.

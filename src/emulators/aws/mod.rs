@@ -184,7 +184,8 @@ impl Emulator {
         let _ = tokio::time::timeout(SAME_POLL, quiet.wait_for(|now| now.time > then.time)).await;
     }
 
-    /// How often a request was received, named as `GET /latest/meta-data/instance-id`.
+    /// How often a request was received, named as `GET /latest/meta-data/instance-id`: whatever slashes it was asked with,
+    /// without doubled ones and without one at the end.
     pub fn requests(&self, named: &str) -> u64 {
         self.inner().asked.get(named).copied().unwrap_or(0)
     }
@@ -203,8 +204,9 @@ impl Emulator {
         let elapsed = self.elapsed();
         let mut inner = self.inner();
         let inner = &mut *inner;
-        let path = request.uri().path();
-        let named = format!("{} {path}", request.method());
+        let asked = Asked::new(request.method(), request.uri().path(), request.headers());
+        let path = asked.path.as_str();
+        let named = format!("{} {path}", asked.method);
         if inner.asked.len() < MOST_COUNTED || inner.asked.contains_key(&named) {
             *inner.asked.entry(named).or_default() += 1;
         }
@@ -216,18 +218,17 @@ impl Emulator {
                 inner.tokens = Tokens::default();
                 inner.ended = ended;
             }
-            met = play.trouble(request.method(), path, elapsed);
+            met = play.trouble(asked.method, path, elapsed);
         }
         let delay = met.map_or(Duration::ZERO, |met| met.latency + inner.dice.span(met.jitter));
         let trouble = match met.map(|met| &met.spoils) {
             Some(Spoils::Answer(behaviour)) => Some(behaviour.clone()),
             Some(Spoils::Garbage) => Some(Behaviour::Body(inner.dice.garbage())),
             Some(Spoils::Nothing | Spoils::Refused | Spoils::TokenKill) | None => {
-                inner.script.trouble_at(request.method(), path).cloned()
+                inner.script.trouble_at(asked.method, path).cloned()
             }
         };
         let now = inner.script.clock(Timestamp::now());
-        let asked = Asked { method: request.method(), path, headers: request.headers() };
         let reply = reply::reply(&asked, &inner.script, &mut inner.tokens, elapsed, now);
         if trouble.is_none() && reply.status == 404 && *asked.method == Method::GET {
             self.0.quiet.send_if_modified(|quiet| match path {

@@ -210,7 +210,8 @@ impl Questions {
         let by_path = match self.path.as_deref() {
             None => true,
             Some(wanted) => match wanted.strip_suffix('*') {
-                Some(start) => path.starts_with(start),
+                // The directory itself is below `…/*` too: it is asked as `…/`.
+                Some(start) => path.starts_with(start) || start.strip_suffix('/') == Some(path),
                 None => path == wanted,
             },
         };

@@ -9,14 +9,57 @@ use axum::http::{HeaderMap, Method};
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// The versions that the root lists; items are the same in all of them here.
-const VERSIONS: [&str; 6] = ["1.0", "2009-04-04", "2016-09-02", "2021-03-23", "2024-04-11", "latest"];
+/// The versions that the root lists, as AWS documents them; items are the same in all of them here.
+const VERSIONS: [&str; 29] = [
+    "1.0",
+    "2007-01-19",
+    "2007-03-01",
+    "2007-08-29",
+    "2007-10-10",
+    "2007-12-15",
+    "2008-02-01",
+    "2008-09-01",
+    "2009-04-04",
+    "2011-01-01",
+    "2011-05-01",
+    "2012-01-12",
+    "2014-02-25",
+    "2014-11-05",
+    "2015-10-20",
+    "2016-04-19",
+    "2016-06-30",
+    "2016-09-02",
+    "2018-03-28",
+    "2018-08-17",
+    "2018-09-24",
+    "2019-10-01",
+    "2020-10-27",
+    "2021-01-03",
+    "2021-03-23",
+    "2021-07-15",
+    "2022-09-24",
+    "2024-04-11",
+    "latest",
+];
 
 /// What is asked.
 pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
-    pub(super) path: &'a str,
+    /// In its plain form.
+    pub(super) path: String,
     pub(super) headers: &'a HeaderMap,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(method: &'a Method, path: &str, headers: &'a HeaderMap) -> Self {
+        Self { method, path: plain(path), headers }
+    }
+}
+
+/// A path without doubled slashes and without one at its end: the real service answers these alike, and SDKs ask so.
+pub(super) fn plain(path: &str) -> String {
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    format!("/{}", segments.join("/"))
 }
 
 /// What is answered.
@@ -80,11 +123,11 @@ pub(super) fn reply(
         (None, Protocol::Version1Too) => None,
         (None, Protocol::Version2) => return Reply::error(401),
     };
-    Reply { token_ttl, ..item(asked.path, script, elapsed, now) }
+    Reply { token_ttl, ..item(&asked.path, script, elapsed, now) }
 }
 
 fn open_session(asked: &Asked<'_>, script: &Script, tokens: &mut Tokens, elapsed: Duration) -> Reply {
-    let Some((version, "api/token")) = split(asked.path) else { return Reply::error(405) };
+    let Some((version, "api/token")) = split(&asked.path) else { return Reply::error(405) };
     if version != "latest" || asked.headers.contains_key("x-forwarded-for") {
         return Reply::error(403);
     }

@@ -4,6 +4,7 @@
 use super::super::script::{Action, Interruption, MaintenanceEvent, Stands, StatedTime};
 use super::*;
 use axum::http::{HeaderName, HeaderValue};
+use base64::Engine as _;
 
 #[derive(Default)]
 struct Service {
@@ -19,7 +20,7 @@ impl Service {
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
             .collect();
         let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(self.seconds);
-        let asked = Asked { method: &method, path, headers: &headers };
+        let asked = Asked::new(&method, path, &headers);
         reply(&asked, &self.script, &mut self.tokens, Duration::from_secs(self.seconds), now)
     }
 
@@ -94,7 +95,10 @@ fn items_directories_and_what_is_missing() {
     assert_eq!(service.get("/latest/").unwrap(), "dynamic/\nmeta-data/");
     let list = service.get("/latest/meta-data/").unwrap();
     assert!(list.lines().any(|line| line == "placement/") && list.lines().any(|line| line == "instance-id"), "{list}");
-    assert_eq!(service.get("/latest/meta-data/placement").unwrap(), "availability-zone\navailability-zone-id\nregion");
+    assert_eq!(
+        service.get("/latest/meta-data/placement").unwrap(),
+        "availability-zone\navailability-zone-id\ngroup-name\nhost-id\npartition-number\nregion"
+    );
     assert_eq!(service.get("/2021-03-23/meta-data/instance-type").unwrap(), "g5.xlarge");
     assert_eq!(service.get("/latest/meta-data/iam/security-credentials/").unwrap(), "emulated");
     assert_eq!(service.get("/latest/meta-data/events/maintenance/scheduled").unwrap(), "[]");
@@ -102,11 +106,68 @@ fn items_directories_and_what_is_missing() {
     let document: serde_json::Value = serde_json::from_str(&document).unwrap();
     assert_eq!((&document["region"], &document["instanceId"]), (&"us-east-1".into(), &"i-0123456789abcdef0".into()));
     for missing in
-        ["tags/instance", "spot", "spot/", "spot/instance-action", "autoscaling/target-lifecycle-state", "place"]
+        ["tags/instance/Role", "spot", "spot/", "spot/instance-action", "autoscaling/target-lifecycle-state", "place"]
     {
         assert_eq!(service.get(&format!("/latest/meta-data/{missing}")), Err(404), "{missing}");
     }
     assert_eq!(service.get("/2000-01-01/meta-data/"), Err(404));
+}
+
+#[test]
+fn doubled_slashes_and_one_at_the_end_change_nothing() {
+    let mut service = Service::default();
+    for path in ["/latest/meta-data/placement/availability-zone/", "//latest/meta-data//placement/availability-zone"] {
+        assert_eq!(service.get(path).unwrap(), "us-east-1a", "{path}");
+    }
+    let token = text(service.ask(Method::PUT, "//latest/api/token/", &[(TTL_HEADER, "60")]));
+    let asked = service.ask(Method::GET, "/latest/meta-data/instance-id//", &[(TOKEN_HEADER, &token)]);
+    assert_eq!(text(asked), "i-0123456789abcdef0");
+    for same in ["/latest/meta-data", "/latest/meta-data/", "/latest//meta-data//"] {
+        assert_eq!(service.get(same), service.get("/latest/meta-data"), "{same}");
+    }
+    assert_eq!(service.get("//"), service.get("/"));
+    assert_eq!(service.get("/latest/meta-data/spot/instance-action/"), Err(404), "what is missing stays so");
+}
+
+#[test]
+fn every_documented_version_serves_every_item() {
+    let mut service = Service::default();
+    let versions = service.get("/").unwrap();
+    for version in ["1.0", "2009-04-04", "2018-09-24", "2019-10-01", "2021-03-23", "2024-04-11", "latest"] {
+        assert!(versions.lines().any(|line| line == version), "{versions}");
+    }
+    for version in versions.lines() {
+        assert_eq!(
+            service.get(&format!("/{version}/meta-data/instance-id")).unwrap(),
+            "i-0123456789abcdef0",
+            "{version}"
+        );
+    }
+}
+
+#[test]
+fn the_machine_has_one_interface_a_root_volume_a_place_and_a_tag() {
+    let mut service = Service::default();
+    service.script.set_item("local-ipv4", "10.0.0.9");
+    let mut get = |path: &str| service.get(&format!("/latest/meta-data/{path}")).unwrap();
+    assert_eq!(get("network/interfaces/macs/"), "02:00:00:00:00:07/");
+    let interface = "network/interfaces/macs/02:00:00:00:00:07";
+    for item in get(interface).lines() {
+        assert_ne!(get(&format!("{interface}/{item}")), "", "{item}");
+    }
+    assert_eq!(get(&format!("{interface}/local-ipv4s")), "10.0.0.9");
+    assert_eq!(get(&format!("{interface}/mac")), get("mac"));
+    assert_eq!(get("block-device-mapping/"), "ami\nroot");
+    assert_eq!(get("placement/partition-number"), "1");
+    assert_eq!(get("tags/instance/"), "Name");
+    assert_eq!(get("tags/instance/Name"), "emulated");
+    let dynamic = service.get("/latest/dynamic/instance-identity/").unwrap();
+    assert_eq!(dynamic, "document\npkcs7\nrsa2048\nsignature");
+    for form in ["pkcs7", "rsa2048", "signature"] {
+        let signed = service.get(&format!("/latest/dynamic/instance-identity/{form}")).unwrap();
+        let signed = base64::engine::general_purpose::STANDARD.decode(signed).unwrap();
+        assert_eq!(signed, b"emulated and good for nothing");
+    }
 }
 
 #[test]
@@ -142,13 +203,17 @@ fn only_a_termination_has_a_termination_time() {
 
 #[test]
 fn maintenance_is_written_in_ec2s_own_date_format() {
-    let event = MaintenanceEvent {
+    let event = |code: &str| MaintenanceEvent {
         event_id: "instance-event-1".to_owned(),
-        code: "system-reboot".to_owned(),
+        code: code.to_owned(),
         state: "active".to_owned(),
         not_before: "2026-02-01T09:00:43Z".parse().unwrap(),
     };
-    let script = Script { maintenance: vec![event], ..Script::default() };
+    let script = Script { maintenance: vec![event("system-reboot"), event("instance-stop")], ..Script::default() };
     let body = Service { script, ..Service::default() }.get("/latest/meta-data/events/maintenance/scheduled").unwrap();
-    assert!(body.contains("\"NotBefore\": \"1 Feb 2026 09:00:43 GMT\""), "{body}");
+    let told: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(told[0]["NotBefore"], "1 Feb 2026 09:00:43 GMT");
+    assert_eq!(told[0]["NotAfter"], "1 Feb 2026 09:17:23 GMT");
+    assert_eq!(told[0]["NotBeforeDeadline"], "8 Feb 2026 09:00:43 GMT", "a reboot can be rescheduled");
+    assert_eq!(told[1].get("NotBeforeDeadline"), None, "a stop cannot");
 }

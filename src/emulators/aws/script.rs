@@ -118,11 +118,13 @@ pub struct MaintenanceEvent {
 }
 
 /// Whether questions without a session are answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub enum Protocol {
-    /// No: they get 401 (`HttpTokens=required`).
+    /// A session is needed (IMDSv2): without one the answer is 401
+    #[value(name = "required")]
     Version2,
-    /// Yes (`HttpTokens=optional`).
+    /// Questions without a session are answered too (IMDSv1)
+    #[value(name = "optional")]
     Version1Too,
 }
 
@@ -149,7 +151,7 @@ pub enum DateHeader {
 pub struct Trouble {
     /// The method; any without it.
     pub method: Option<Method>,
-    /// The whole path.
+    /// The whole path, without doubled slashes and without one at its end; questions are met however they write these.
     pub path: String,
     /// What happens instead.
     pub behaviour: Behaviour,
@@ -226,6 +228,9 @@ impl Default for Script {
         let items = [
             ("ami-id", "ami-0emulated0000000"),
             ("ami-launch-index", "0"),
+            ("ami-manifest-path", "(unknown)"),
+            ("block-device-mapping/ami", "/dev/xvda"),
+            ("block-device-mapping/root", "/dev/xvda"),
             ("hostname", "ip-10-0-0-7.ec2.internal"),
             // Unrelated to Spot in spite of its name; clients that confuse the two are found out by it.
             ("instance-action", "none"),
@@ -237,12 +242,16 @@ impl Default for Script {
             ("mac", "02:00:00:00:00:07"),
             ("placement/availability-zone", "us-east-1a"),
             ("placement/availability-zone-id", "use1-az1"),
+            ("placement/group-name", "emulated"),
+            ("placement/host-id", "h-0123456789abcdef0"),
+            ("placement/partition-number", "1"),
             ("placement/region", "us-east-1"),
             ("profile", "default-hvm"),
             ("reservation-id", "r-0123456789abcdef0"),
             ("security-groups", "default"),
             ("services/domain", "amazonaws.com"),
             ("services/partition", "aws"),
+            ("tags/instance/Name", "emulated"),
         ];
         Self {
             items: items.into_iter().map(|(path, value)| (path, value.to_owned())).collect(),

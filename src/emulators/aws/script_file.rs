@@ -2,6 +2,7 @@
 //! reads; when something stands is decided in `play`.
 
 use super::play::{Again, Expected, Play, PlayedNotice, PlayedTrouble, Questions, Says, Spoils, Turns};
+use super::reply::plain;
 use super::script::{Action, Behaviour, Connections, DateSaid, Protocol, Stands, StatedTime};
 use axum::http::{HeaderValue, Method};
 use jiff::SignedDuration;
@@ -358,7 +359,7 @@ impl TryFrom<RawTrouble> for TroubleTable {
         };
         Ok(Self(PlayedTrouble {
             turns: turns(from, until, r#for, every)?,
-            questions: Questions { method, path },
+            questions: Questions { method, path: path.as_deref().map(plain) },
             latency: latency.unwrap_or_default().0,
             jitter: jitter.unwrap_or_default().0,
             spoils: does.map_or(Ok(Spoils::Nothing), spoils)?,
@@ -519,5 +520,21 @@ mod tests {
         let trouble = play.trouble(&Method::GET, "/latest/meta-data/x", Duration::ZERO).unwrap();
         assert_eq!((trouble.latency, &trouble.spoils), (ms(50), &Spoils::Answer(Behaviour::Status(503))));
         assert_eq!(play.trouble(&Method::PUT, "/latest/api/token", Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_path_is_meant_however_its_slashes_are_written() {
+        let met = |wanted: &str, path: &str| {
+            let play = Play::parse(&format!("[[trouble]]\npath = '{wanted}'\ndoes = 'hang'"), "p.toml").unwrap();
+            play.trouble(&Method::GET, &plain(path), Duration::ZERO).is_some()
+        };
+        for wanted in ["/latest/meta-data/spot", "/latest/meta-data/spot/", "//latest/meta-data//spot"] {
+            assert!(met(wanted, "/latest/meta-data/spot/") && !met(wanted, "/latest/meta-data/spot/x"), "{wanted}");
+        }
+        for below in ["/latest/meta-data/spot/", "/latest/meta-data/spot", "/latest/meta-data/spot/x/"] {
+            assert!(met("/latest//meta-data/spot/*", below), "{below}");
+        }
+        assert!(!met("/latest/meta-data/spot/*", "/latest/meta-data/spots"));
+        assert!(met("/*", "/"));
     }
 }
