@@ -10,6 +10,7 @@ pub mod auto_scaling;
 pub mod aws;
 pub mod cgroup;
 pub mod check_hook;
+pub mod dispositions;
 pub mod drain;
 pub mod environment;
 pub mod haproxy;

@@ -4,6 +4,7 @@ use super::log::start_log;
 use super::{Exit, complain, end};
 use crate::actions::Rehearsal;
 use crate::actions::cgroup::Delegated;
+use crate::actions::dispositions;
 use crate::actions::launch::Launcher;
 use crate::actions::open_files::OpenFiles;
 use crate::config::Settings;
@@ -34,6 +35,7 @@ const STAYS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Watches until it is asked to end.
 pub fn run(settings: Settings) -> Exit {
+    let dispositions = dispositions::give_defaults();
     let log = match start_log(settings.log_format) {
         Ok(log) => Some(log),
         Err(error) => {
@@ -41,6 +43,9 @@ pub fn run(settings: Settings) -> Exit {
             None
         }
     };
+    if let Err(error) = dispositions {
+        tracing::warn!("hooks inherit the signals that we were started to ignore: /proc/self/status: {error}");
+    }
     for warning in settings.warnings.iter().filter(|warning| warning.weight >= Weight::Warning) {
         tracing::warn!("{}: {}", warning.subject, warning.sentence);
     }

@@ -1,10 +1,13 @@
 //! Signals to us, and what they mean: the host goes down, only our service is restarted, or everything stops at once.
 //! What follows from that is the mind's.
 
+use crate::actions::dispositions;
 use crate::model::{Input, Signal};
 use futures_util::StreamExt;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::ffi::OsString;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
+use signal_hook::low_level::signal_name;
+use std::collections::BTreeMap;
+use std::ffi::{OsString, c_int};
 use std::fmt;
 use std::future::pending;
 use std::io;
@@ -20,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Signals closer together than this are one: `timeout(1)` and some supervisors signal a process and then its group.
 pub const ONE_ASKING: Duration = Duration::from_millis(500);
+
+/// How long the same signal is not said again to be ignored: whoever sends one without end does not fill the log.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Who started us, as far as it tells what a signal means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +51,8 @@ impl Around {
     }
 }
 
-/// Hears SIGTERM, SIGINT and SIGHUP from the moment it is made; before, they end the process.
+/// Hears SIGTERM, SIGINT and SIGHUP from the moment it is made; before, they end the process. What means nothing is heard
+/// too, so that it can be said that it was ignored.
 pub struct Signals {
     heard: signal_hook_tokio::Signals,
     around: Around,
@@ -57,12 +64,17 @@ impl Signals {
     /// # Errors
     /// Where no handler can be set.
     pub fn listen(around: Around) -> io::Result<Self> {
-        Ok(Self { heard: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])?, around })
+        let heard = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        for signal in dispositions::meaningless() {
+            // The C library keeps some for itself; those cannot end us either.
+            let _ = heard.handle().add_signal(signal);
+        }
+        Ok(Self { heard, around })
     }
 
     /// Tells the loop of every signal, by its meaning, as long as the loop listens.
     pub async fn tell(mut self, inputs: mpsc::Sender<Input>) {
-        let mut asked = Asked::default();
+        let (mut asked, mut ignored) = (Asked::default(), Ignored::default());
         let mut question = None;
         loop {
             let answered = async {
@@ -74,8 +86,10 @@ impl Signals {
             let signal = tokio::select! {
                 number = self.heard.next() => match number {
                     None => return,
-                    Some(SIGHUP) => {
-                        tracing::info!("SIGHUP is ignored: the watch goes on; a changed configuration needs a restart");
+                    Some(number) if number != SIGTERM && number != SIGINT => {
+                        if ignored.is_to_be_said(number, Instant::now()) {
+                            tracing::info!("{}", ignored_sentence(number));
+                        }
                         continue;
                     }
                     Some(_) => match asked.again(Instant::now()) {
@@ -131,6 +145,31 @@ impl Asked {
             Some(_) => Asking::Again,
         }
     }
+}
+
+/// When each signal was last said to be ignored.
+#[derive(Debug, Default)]
+struct Ignored(BTreeMap<c_int, Instant>);
+
+impl Ignored {
+    fn is_to_be_said(&mut self, number: c_int, now: Instant) -> bool {
+        let is_new = self.0.get(&number).is_none_or(|last| now.duration_since(*last) >= QUIET);
+        if is_new {
+            self.0.insert(number, now);
+        }
+        is_new
+    }
+}
+
+fn ignored_sentence(number: c_int) -> String {
+    let name = signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned);
+    let why = match number {
+        SIGHUP => "a changed configuration needs a restart",
+        SIGXCPU => "it says that the processor time that `ulimit -t` allows is used up",
+        SIGXFSZ => "it says that a file of ours has the size that `ulimit -f` allows",
+        _ => "it means nothing to the watchdog",
+    };
+    format!("{name} is ignored: the watch goes on; {why}")
 }
 
 type Question = std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send>>;
@@ -220,12 +259,26 @@ mod tests {
         assert_eq!(asked.again(start + ONE_ASKING), Asking::Again);
     }
 
+    #[test]
+    fn a_signal_that_comes_without_end_is_said_once_a_minute() {
+        let start = Instant::now();
+        let mut ignored = Ignored::default();
+        let said = |ignored: &mut Ignored, number| {
+            (0..120).filter(|second| ignored.is_to_be_said(number, start + Duration::from_secs(*second))).count()
+        };
+        assert_eq!((said(&mut ignored, SIGHUP), said(&mut ignored, 40)), (2, 2));
+        assert!(ignored_sentence(40).starts_with("signal 40 is ignored"), "{}", ignored_sentence(40));
+        assert!(ignored_sentence(SIGXFSZ).contains("SIGXFSZ is ignored"), "{}", ignored_sentence(SIGXFSZ));
+    }
+
     #[tokio::test]
     async fn signals_arrive_by_their_meaning_and_a_hang_up_does_not_matter() {
         let (sender, mut inputs) = mpsc::channel(4);
         let telling = tokio::spawn(Signals::listen(Around::Nothing).unwrap().tell(sender));
         let send = |signal| kill_process(getpid(), signal).unwrap();
-        send(rustix::process::Signal::HUP);
+        for meaningless in ["HUP", "USR1", "USR2", "ALRM", "XFSZ"] {
+            send(crate::actions::process::signal_named(meaningless).unwrap());
+        }
         send(rustix::process::Signal::TERM);
         assert_eq!(inputs.recv().await, Some(Input::Signalled { signal: Signal::ShutDown }));
         tokio::time::sleep(ONE_ASKING).await;

@@ -1,13 +1,13 @@
 //! A whole life as it should be, and the ways in which it is asked to end or loses who listens to it.
 
 use super::stand::{Cloud, Scene, Watch, wait_for};
-use super::{ACTION, NOTES};
+use super::{ACTION, NOTES, after};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -127,10 +127,7 @@ fn closed_outputs_hold_up_neither_hook_nor_end() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
     let hook = scene.script("loud.sh", &format!("seq 1000; seq 1000 >&2; {NOTES}"));
     let daemon = scene.watch(&cloud.url, &["--hook", &hook, "--listen", "off"]);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-"]).arg(daemon.get_program()).args(daemon.get_args());
-    shell.current_dir(scene.path("")).env_clear();
-    shell.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut shell = after("exec <&- >&- 2>&-", &daemon);
     let mut child = shell.spawn().unwrap();
     runs_and_ends(&scene, &cloud, &mut child);
 }

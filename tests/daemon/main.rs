@@ -12,6 +12,7 @@ mod metadata;
 mod notices;
 mod places;
 mod reports;
+mod signals;
 #[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]
 #[path = "../support/daemon.rs"]
 mod stand;
@@ -19,7 +20,7 @@ mod stand;
 use spot_watchdog::emulators::aws::{Behaviour, Script, Trouble};
 use stand::{PATIENCE, Scene, Watch, get};
 use std::net::SocketAddr;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,15 @@ const NOTES: &str = r#"env > "$SCENE/env"; cat > "$SCENE/stdin"; echo "$SPOT_STE
 
 fn troubled(path: &str, behaviour: Behaviour) -> Script {
     Script { troubles: vec![Trouble { method: None, path: path.to_owned(), behaviour }], ..Script::default() }
+}
+
+/// This command, started by a shell that has done something first.
+fn after(preparation: &str, inner: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{preparation}; exec \"$@\""), "sh"]).arg(inner.get_program()).args(inner.get_args());
+    command.current_dir(inner.get_current_dir().unwrap()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
 }
 
 impl Scene {

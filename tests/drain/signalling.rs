@@ -3,7 +3,7 @@
 use crate::vllm::Vllm;
 use crate::{action, job, runs};
 use rustix::process::{Pid, Signal, kill_process};
-use spot_watchdog::actions::Place;
+use spot_watchdog::actions::{Place, dispositions};
 use spot_watchdog::model::{Ending, Outcome, Process, Weight, Work};
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -23,6 +23,8 @@ struct Trained {
 impl Trained {
     /// Runs Python that says `ready()` once it is what the test wants.
     fn python(script: &str) -> Self {
+        // A test that was started with `&` in a script ignores INT, and Python would inherit it.
+        dispositions::give_defaults().unwrap();
         let place = TempDir::new().unwrap();
         let ready = "import os, signal, time\ndef ready():\n    open('ready', 'w').close()\n";
         let mut command = Command::new("python3");

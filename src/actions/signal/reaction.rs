@@ -5,6 +5,9 @@ use rustix::process::Signal;
 /// The most threads whose masks are read.
 const THREADS: usize = 4096;
 
+/// Why a program may ignore a signal that it was not written to ignore (nohup(1), and the shell's asynchronous lists).
+const STARTED_SO: &str = " (a script's `&` and `nohup` start programs so)";
+
 /// A signal, and how it is called.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
@@ -88,9 +91,10 @@ impl Sent {
                 "does not catch SIG{name} and would die of it (see SigCgt in its /proc status): choose a signal that it \
                  catches, or TERM if it is to end"
             )),
-            Reaction::Ignores => {
-                Err(format!("ignores SIG{name}, so nothing would come of it: choose a signal that it catches"))
-            }
+            Reaction::Ignores => Err(format!(
+                "ignores SIG{name}, so nothing would come of it{}: choose a signal that it catches",
+                if matches!(self.signal, Signal::INT | Signal::QUIT | Signal::HUP) { STARTED_SO } else { "" }
+            )),
         }
     }
 }

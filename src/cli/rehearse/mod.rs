@@ -15,7 +15,7 @@ use super::args::RehearseArgs;
 use super::run::runtime;
 use super::{Exit, complain, print};
 use crate::actions::launch::Launcher;
-use crate::actions::{self, Reach, Rehearsal};
+use crate::actions::{self, Reach, Rehearsal, dispositions};
 use crate::config::{self, Flags, Settings, Start};
 use crate::daemon::clock;
 use crate::daemon::poller::look;
@@ -58,6 +58,8 @@ const COME_BACK: Duration = Duration::from_secs(150);
 
 /// Rehearses, and tells what came of it.
 pub fn rehearse(args: &RehearseArgs) -> Exit {
+    // Where it is not known what we were started with, hooks are no worse off than we are.
+    let _ = dispositions::give_defaults();
     let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
