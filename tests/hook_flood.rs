@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may")]
 
 use spot_watchdog::actions::hook::Hook;
+use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Clearance, Job, Output, StopBy, Surroundings};
 use spot_watchdog::model::{
     Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Outcome, Run, SourceName, StepName, Work,
@@ -34,6 +35,7 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
             detail: String::new(),
         },
         started: SystemTime::now(),
+        before: Before::default(),
         undo_with: Vec::new(),
         stop_by: StopBy::new(moments),
         output: Output::default(),

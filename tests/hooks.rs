@@ -7,12 +7,13 @@ use spot_watchdog::actions::hook::{Hook, Settings};
 use spot_watchdog::actions::launch::Launcher;
 use spot_watchdog::actions::open_files::OpenFiles;
 use spot_watchdog::actions::process::Stat;
+use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
 use spot_watchdog::journal::Receipt;
 use spot_watchdog::model::{
-    Briefing, Ending, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process, Run,
-    SourceName, StepName, Undo, Weight, Work,
+    Briefing, Ending, EpisodeId, Finding, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process,
+    Run, SourceName, StepName, Undo, Weight, Work,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,6 +82,7 @@ fn given_in(time: Duration, mut surroundings: Surroundings) -> Given {
         run: run(),
         briefing: briefing(),
         started: SystemTime::now(),
+        before: Before::default(),
         undo_with: Vec::new(),
         stop_by: StopBy::new(moments),
         output: Output::default(),
@@ -360,6 +362,88 @@ async fn exit_status_0_without_its_proof_has_failed() {
 }
 
 #[tokio::test]
+async fn a_proof_goes_by_what_was_there_before_and_not_by_times() {
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir(place.path().join("a")).unwrap();
+    fs::write(place.path().join("a/DONE"), "").unwrap();
+    let ahead = SystemTime::now() + seconds(240.0);
+    fs::File::open(place.path().join("a/DONE")).unwrap().set_modified(ahead).unwrap();
+    // Where what is there cannot be seen in time, on a busy machine, the inode's own time has to differ too.
+    tokio::time::sleep(seconds(0.1)).await;
+    let keys = "proof = { newer = '*/DONE' }";
+    let ending = script(place.path(), "exit 0", keys).act(&given(seconds(60.0)).job).await;
+    assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.detail);
+    let body = "mkdir b; echo 1 > b/DONE; touch -d '-3 minutes' b/DONE";
+    let ending = script(place.path(), body, keys).act(&given(seconds(60.0)).job).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+}
+
+#[tokio::test]
+async fn what_the_first_attempt_wrote_is_a_proof_for_the_second_and_not_for_the_next_round() {
+    let place = tempfile::tempdir().unwrap();
+    let body = "[ \"$SPOT_ATTEMPT\" != 1 ] || { echo 1 > DONE; touch -d '-3 minutes' DONE; exit 1; }";
+    let hook = script(place.path(), body, "proof = { newer = 'DONE' }");
+    let (mut executor, mut inputs) = executor(hook, place.path().join("n"));
+    for (attempt, outcome) in [(1, Outcome::Failed), (2, Outcome::Done), (3, Outcome::Failed)] {
+        executor.carry_out(begin(attempt, 60_000), &Receipt::default());
+        let (_, ending) = reports(&mut inputs).await;
+        assert_eq!(ending.outcome, outcome, "{attempt}: {}", ending.detail);
+    }
+}
+
+/// A mount that answers nobody: a FUSE whose server does not read. It fails everybody who waits for it once it is dropped.
+struct Hanging {
+    server: std::process::Child,
+    at: PathBuf,
+}
+
+impl Hanging {
+    fn mount(at: &Path) -> Option<Self> {
+        use std::io::Read;
+        fs::create_dir_all(at).unwrap();
+        let script = "exec 3<>/dev/fuse && mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hanging \"$0\" && \
+                      echo mounted && exec >&- && exec sleep 100";
+        let mut shell = std::process::Command::new("bash");
+        let shell = shell.args(["-c", script]).arg(at).stdout(std::process::Stdio::piped());
+        let mut server = shell.stderr(std::process::Stdio::null()).spawn().ok()?;
+        let mut said = String::new();
+        server.stdout.take()?.read_to_string(&mut said).ok()?;
+        Some(Self { server, at: at.to_owned() }).filter(|_| said == "mounted\n")
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.at).output();
+    }
+}
+
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+async fn a_mount_that_hangs_under_a_proof_does_not_keep_its_hook_from_beginning() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(mount) = Hanging::mount(&place.path().join("mnt")) else {
+        eprintln!("skipped: no FUSE can be mounted here (it needs root and /dev/fuse)");
+        return;
+    };
+    let hook = script(place.path(), "touch begun", "proof = { newer = 'mnt/*/DONE' }");
+    let given = given(seconds(8.0));
+    let begun = place.path().join("begun");
+    let began = Instant::now();
+    let (ending, took) = tokio::join!(hook.act(&given.job), async {
+        until("its beginning", || begun.exists()).await;
+        began.elapsed()
+    });
+    // A quarter of a second is promised; the rest is for a busy machine.
+    assert!(took < seconds(3.0), "{took:?}");
+    assert_eq!(ending.outcome, Outcome::Failed);
+    assert!(ending.detail.contains("does its mount answer?"), "{}", ending.detail);
+    drop(mount);
+}
+
+#[tokio::test]
 async fn a_proof_waits_until_the_files_are_quiet() {
     let place = tempfile::tempdir().unwrap();
     let body = "echo 0 > part; (for i in 1 2 3 4 5; do sleep 0.1; echo $i >> part; done) >/dev/null 2>&1 &";
@@ -608,6 +692,11 @@ async fn check_says_good_of_a_hook_that_works_and_warns_of_what_may_cost_work() 
     let findings = script(place.path(), "exit 0", "").check(&Default::default()).await;
     assert!(findings.iter().any(|it| it.weight == Weight::Good), "{findings:?}");
     assert!(findings.iter().any(|it| it.weight == Weight::Warning && it.sentence.contains("`proof`")), "{findings:?}");
+    let mark = fs::File::create(place.path().join("DONE")).unwrap();
+    mark.set_modified(SystemTime::now() + seconds(3600.0)).unwrap();
+    let findings = script(place.path(), "exit 0", "proof = { newer = 'DONE' }").check(&Default::default()).await;
+    let warned = |it: &Finding| it.weight == Weight::Warning && it.sentence.contains("ahead of this machine's clock");
+    assert!(findings.iter().any(warned), "{findings:?}");
     if is_root() {
         fs::set_permissions(place.path().join("hook.sh"), PermissionsExt::from_mode(0o777)).unwrap();
         let keys =

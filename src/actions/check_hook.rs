@@ -108,6 +108,9 @@ fn findings(hook: &Hook) -> Vec<Finding> {
         }
         places.push(place);
     }
+    if let Some(sentence) = proof.ahead_of_the_clock(settings.working_directory.as_deref()) {
+        say(Weight::Warning, sentence);
+    }
     warn_of_instance_store(places, &mut say);
     found
 }

@@ -160,7 +160,7 @@ impl Hook {
         let manner = self.manner(&job.stop_by);
         let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
         let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
-        let (clearance, step) = (job.clearance.clone(), job.run.step.clone());
+        let (clearance, step) = (self.noted_and_cleared(job), job.run.step.clone());
         let standing = self.ahead.take();
         let _afterwards = self.ahead.another_afterwards();
         // Starting reads files and waits for exec, either of which hangs as long as a dead network mount does.
@@ -189,6 +189,16 @@ impl Hook {
         let (step, attempt) = (job.run.step.as_str(), job.run.attempt);
         let reading = Reading::begin(streams, &job.output, step, attempt, mark.as_deref());
         self.see_to_its_end(job, leader, reading, manner).await
+    }
+
+    /// The run's clearance, with what its proof looks for noted: both have their time from now on, side by side.
+    fn noted_and_cleared(&self, job: &Job) -> Clearance {
+        let Some(proof) = &self.settings.proof else { return job.clearance.clone() };
+        let noted = proof.look_beforehand(self.settings.working_directory.as_deref(), job);
+        let cleared = job.clearance.clone();
+        Clearance::after(async move {
+            tokio::join!(cleared.given(), noted);
+        })
     }
 
     async fn take_back(&self, job: &Job, process: Option<Process>) -> Ending {
@@ -273,7 +283,7 @@ impl Hook {
                 _ => (otherwise, format!("{stop}{exit}")),
             };
         };
-        match proof.hold(job.started, self.settings.working_directory.as_deref(), &job.stop_by).await {
+        match proof.hold(job.started, &job.before, self.settings.working_directory.as_deref(), &job.stop_by).await {
             Ok(()) => (Outcome::Done, format!("{stop}{exit}, proof holds")),
             Err(why) => (otherwise, format!("{stop}{exit}, but its proof does not hold: {why}")),
         }

@@ -118,8 +118,10 @@ pub struct Job {
     pub run: Run,
     /// What it is told.
     pub briefing: Briefing,
-    /// When the first attempt began, by the wall clock: what a proof has to be newer than.
+    /// When the first attempt began, by the wall clock.
     pub started: SystemTime,
+    /// What was there before the first attempt, of what its proof looks for.
+    pub before: proof::Before,
     /// When it has to have ended; it may move.
     pub stop_by: StopBy,
     /// What it waits for before it does anything that can be seen.

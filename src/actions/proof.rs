@@ -1,22 +1,38 @@
 //! Proofs: what has to be seen on disk before an exit status 0 counts.
 //!
 //! In the field every hook exits 0; whether a checkpoint is there is another matter. A proof only looks, and it looks
-//! from a thread of its own under a limit, since a network mount may hang. Times are compared on the clock of the file
-//! system: on a network mount whose server is minutes behind, `newer` cannot hold.
+//! from a thread of its own under a limit, since a network mount may hang. No clock is asked where that can be avoided:
+//! what is there before the step is noted, and what differs from that is evidence. Where it could not be noted (the run
+//! was taken over from a daemon that ended, or the mount was slow) a path counts if its inode changed after the step
+//! began, by the clock of its file system.
 
-use super::{Span, StopBy};
+use super::{Job, Span, StopBy};
+use crate::model::Spoken;
 use glob::Pattern;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// Paths of one pattern that are looked at.
 const MATCHES: usize = 10_000;
+
+/// Bytes of the names of these paths: what was there before a step is kept for as long as that may be tried again.
+const NAMES: usize = 4 << 20;
+
+/// How long the start of a step waits for a look at what is there before it. It is counted from the same moment as the
+/// wait for the record of the start, and is shorter than that.
+const BEFOREHAND: Duration = Duration::from_millis(150);
+
+/// How far ahead of our clock a file's time may be without a word of `check`.
+const AHEAD: Duration = Duration::from_secs(5);
 
 /// How long a proof is looked for although its step's time is over: a run that ended in its last moment has one too.
 const AFTERWARDS: Duration = Duration::from_millis(150);
@@ -29,9 +45,9 @@ const TICK: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Proof {
-    /// At least one path that matches was modified after the step began.
+    /// At least one path that matches was not there before the step, or has another time, size or inode than before.
     pub newer: Option<String>,
-    /// No path matches.
+    /// No path matches. Beside `newer`, one that was there before the step and is unchanged does not count.
     pub absent: Option<String>,
     /// No path that matches `newer` changes for so long.
     pub quiet_for: Option<Span>,
@@ -60,19 +76,69 @@ impl Proof {
         Ok(())
     }
 
-    /// Returns once it holds.
+    /// Notes what is there before the step of this run, unless an earlier attempt has. It begins to look at once, and what
+    /// it returns is over when that is seen or had its time; the step must do nothing before.
+    pub fn look_beforehand(&self, directory: Option<&Path>, job: &Job) -> impl Future<Output = ()> + Send + use<> {
+        let (before, step) = (job.before.clone(), job.run.step.clone());
+        let seeing = (!before.is_noted()).then(|| self.note(directory, BEFOREHAND));
+        async move {
+            let Some(seeing) = seeing else { return };
+            let seen = seeing.await;
+            if seen.is_none() {
+                tracing::warn!(
+                    %step,
+                    "{step}: what its proof looks for could not be looked at within {} ms before it began (is its mount \
+                     slow?), so the proof goes by the clock of the file system",
+                    BEFOREHAND.as_millis()
+                );
+            }
+            before.note(seen);
+        }
+    }
+
+    fn note(&self, directory: Option<&Path>, limit: Duration) -> impl Future<Output = Option<Noted>> + Send + use<> {
+        let (newer, absent) = (self.newer.clone(), self.absent.clone());
+        let (directory, given_up) = (directory.map(Path::to_path_buf), Arc::new(AtomicBool::new(false)));
+        let (flag, until) = (Arc::clone(&given_up), Instant::now() + limit);
+        let looking = tokio::task::spawn_blocking(move || {
+            let look = |pattern: Option<String>| {
+                pattern.map(|pattern| see(&pattern, directory.as_deref(), &flag)).unwrap_or_default()
+            };
+            Noted { newer: look(newer), absent: look(absent) }
+        });
+        async move {
+            let seen = tokio::time::timeout_at(until, looking).await;
+            given_up.store(true, Ordering::Relaxed);
+            seen.ok()?.ok()
+        }
+    }
+
+    /// Returns once it holds for a step that began at this time, with this there before.
     ///
     /// # Errors
     /// A clause that says which part does not hold: `nothing that matches /ckpt/*/DONE was written since it began`.
-    pub async fn hold(&self, since: SystemTime, directory: Option<&Path>, stop_by: &StopBy) -> Result<(), String> {
+    pub async fn hold(
+        &self,
+        began: SystemTime,
+        before: &Before,
+        directory: Option<&Path>,
+        stop_by: &StopBy,
+    ) -> Result<(), String> {
         let directory = directory.map(Path::to_path_buf);
+        let noted = before.noted();
         if let Some(newer) = &self.newer {
             let seen = self.look(newer, directory.clone(), stop_by).await?;
-            if !seen.paths.values().any(|state| is_newer(state.modified, since)) {
+            let old = noted.map(|noted| &noted.newer);
+            if !seen.paths.iter().any(|(path, entry)| is_changed(path, entry, old, began)) {
+                let by = if old.is_some() {
+                    String::new()
+                } else {
+                    ", by the clock of its file system (what was there before is not known)".to_owned()
+                };
                 return Err(match (seen.paths.is_empty(), seen.trouble) {
                     (_, Some(trouble)) => format!("could not look for {newer}: {trouble}"),
                     (true, None) => format!("nothing matches {newer}"),
-                    (false, None) => format!("nothing that matches {newer} was written since the step began"),
+                    (false, None) => format!("nothing that matches {newer} was written since the step began{by}"),
                 });
             }
             if let Some(Span(quiet)) = self.quiet_for {
@@ -81,7 +147,10 @@ impl Proof {
         }
         if let Some(absent) = &self.absent {
             let seen = self.look(absent, directory, stop_by).await?;
-            if let Some(path) = seen.paths.keys().next() {
+            let old = noted.map(|noted| &noted.absent);
+            // Alone, it is all there is to see. Beside `newer` it is about what was written there.
+            let counts = |path: &Path, entry: &Entry| self.newer.is_none() || is_changed(path, entry, old, began);
+            if let Some((path, _)) = seen.paths.iter().find(|(path, entry)| counts(path, entry)) {
                 return Err(format!("{} is still there", path.display()));
             }
             if let Some(trouble) = seen.trouble {
@@ -89,6 +158,23 @@ impl Proof {
             }
         }
         Ok(())
+    }
+
+    /// Which of the paths that it looks for bears a time ahead of our clock, and by how much. It waits for the disk: not
+    /// for the runtime's thread.
+    pub fn ahead_of_the_clock(&self, directory: Option<&Path>) -> Option<String> {
+        let seen = see(self.newer.as_deref()?, directory, &AtomicBool::new(false));
+        let ahead = |entry: &Entry| entry.state.modified.duration_since(SystemTime::now()).unwrap_or_default();
+        let (path, entry) = seen.paths.iter().max_by_key(|(_, entry)| ahead(entry))?;
+        let by = ahead(entry);
+        (by > AHEAD).then(|| {
+            format!(
+                "{} bears a time that is {} ahead of this machine's clock: set the clock of the machine or of the file \
+                 server, since a step that is taken over after a restart of the watchdog is judged by it",
+                path.display(),
+                Spoken(Duration::from_secs(by.as_secs()))
+            )
+        })
     }
 
     /// When the newest path that matches `newer` was written, of those written before a time where one is given.
@@ -106,7 +192,7 @@ impl Proof {
             given_up.store(true, Ordering::Relaxed);
             return None;
         };
-        let written = seen.ok()?.paths.into_values().map(|state| state.modified);
+        let written = seen.ok()?.paths.into_values().map(|entry| entry.state.modified);
         written.filter(|written| before.is_none_or(|before| *written < before)).max()
     }
 
@@ -153,17 +239,83 @@ impl Proof {
     }
 }
 
+/// What was there before a step began, of what its proof looks for. The attempts of one round share it, and it is noted
+/// once.
+#[derive(Clone, Debug, Default)]
+pub struct Before(Arc<OnceLock<Option<Noted>>>);
+
+impl Before {
+    /// For a run that began before we did: nobody can note it any more.
+    pub fn unknown() -> Self {
+        let before = Self::default();
+        before.note(None);
+        before
+    }
+
+    fn is_noted(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    fn note(&self, seen: Option<Noted>) {
+        // Whoever was first has seen it earlier.
+        let _ = self.0.set(seen);
+    }
+
+    fn noted(&self) -> Option<&Noted> {
+        self.0.get()?.as_ref()
+    }
+}
+
+/// What was there, by pattern.
+#[derive(Debug)]
+struct Noted {
+    newer: Seen,
+    absent: Seen,
+}
+
 /// What was seen of the paths of one pattern.
 #[derive(Debug, Default)]
 struct Seen {
-    paths: BTreeMap<PathBuf, State>,
+    paths: BTreeMap<PathBuf, Entry>,
+    /// Why there may be more paths than these.
     trouble: Option<String>,
 }
 
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    state: State,
+    /// When its inode changed: the kernel's or the server's word, which `touch` does not set.
+    changed: SystemTime,
+}
+
+/// What differs in a path that was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct State {
     modified: SystemTime,
     size: u64,
+    inode: u64,
+}
+
+impl Entry {
+    fn of(file: &Metadata) -> Self {
+        let nanoseconds = u64::try_from(file.ctime_nsec()).unwrap_or(0);
+        let changed = u64::try_from(file.ctime()).map(Duration::from_secs).unwrap_or_default();
+        let modified = file.modified().unwrap_or(UNIX_EPOCH);
+        Self {
+            state: State { modified, size: file.len(), inode: file.ino() },
+            changed: UNIX_EPOCH + changed + Duration::from_nanos(nanoseconds),
+        }
+    }
+}
+
+/// Whether a path was written since a step began: it is not as it was before, or where that was not seen, its inode
+/// changed after that moment.
+fn is_changed(path: &Path, entry: &Entry, before: Option<&Seen>, began: SystemTime) -> bool {
+    let Some(before) = before else { return is_newer(entry.changed, began) };
+    match before.paths.get(path) {
+        Some(known) => known.state != entry.state,
+        None => before.trouble.is_none() || is_newer(entry.changed, began),
+    }
 }
 
 /// The pattern as it is looked for: a relative one is one of the working directory.
@@ -185,6 +337,7 @@ fn see(pattern: &str, directory: Option<&Path>, given_up: &AtomicBool) -> Seen {
             return seen;
         }
     };
+    let mut names = 0;
     for (number, path) in paths.enumerate() {
         if given_up.load(Ordering::Relaxed) {
             break;
@@ -202,22 +355,27 @@ fn see(pattern: &str, directory: Option<&Path>, given_up: &AtomicBool) -> Seen {
         };
         // A link counts for what it leads to, and one that leads nowhere is there all the same.
         let Ok(file) = std::fs::metadata(&path).or_else(|_| std::fs::symlink_metadata(&path)) else { continue };
-        let modified = file.modified().unwrap_or(UNIX_EPOCH);
-        seen.paths.insert(path, State { modified, size: file.len() });
+        names += path.as_os_str().as_bytes().len();
+        if names > NAMES {
+            seen.trouble =
+                Some(format!("the names of what matches are longer than {NAMES} bytes, use a narrower pattern"));
+            break;
+        }
+        seen.paths.insert(path, Entry::of(&file));
     }
     seen
 }
 
-/// Whether a file of this time was written after a moment, as far as its file system's resolution tells.
-fn is_newer(modified: SystemTime, since: SystemTime) -> bool {
+/// Whether a file that bears this time was changed after a moment, as far as its file system's resolution tells.
+fn is_newer(changed: SystemTime, since: SystemTime) -> bool {
     let since = since.checked_sub(TICK).unwrap_or(since);
-    let whole_second = modified.duration_since(UNIX_EPOCH).is_ok_and(|age| age.subsec_nanos() == 0);
+    let whole_second = changed.duration_since(UNIX_EPOCH).is_ok_and(|age| age.subsec_nanos() == 0);
     if !whole_second {
-        return modified >= since;
+        return changed >= since;
     }
     // File systems that know whole seconds only cut the fraction off.
     let second = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    second(modified) >= second(since)
+    second(changed) >= second(since)
 }
 
 #[cfg(test)]
@@ -251,20 +409,144 @@ mod tests {
         assert!(proof("newer = '/x/**/DONE'\nquiet-for = '1s'").validate().is_ok());
     }
 
+    /// What is there now, seen without haste.
+    async fn noted(proof: &Proof, place: &Path) -> Before {
+        let before = Before::default();
+        before.note(proof.note(Some(place), Duration::from_secs(60)).await);
+        assert!(before.noted().is_some());
+        before
+    }
+
+    fn set_time(file: &Path, modified: SystemTime) {
+        std::fs::File::open(file).unwrap().set_modified(modified).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_as_it_was_before_is_no_evidence_and_what_differs_is_whatever_its_time() {
+        let place = tempfile::tempdir().unwrap();
+        let (began, late) = (SystemTime::now(), stop_in(Duration::from_secs(60)));
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let wanted = proof("newer = '*/DONE'");
+        let (old, new) = (place.path().join("old/DONE"), place.path().join("new/DONE"));
+        for directory in ["old", "new"] {
+            std::fs::create_dir(place.path().join(directory)).unwrap();
+        }
+        std::fs::write(&old, "").unwrap();
+        set_time(&old, began + minutes(4));
+        let before = noted(&wanted, place.path()).await;
+        let hold = async || wanted.hold(began, &before, Some(place.path()), &late).await;
+        let unchanged = Err("nothing that matches */DONE was written since the step began".to_owned());
+        assert_eq!(hold().await, unchanged, "a time to come is no evidence");
+        std::fs::write(&new, "").unwrap();
+        set_time(&new, began - minutes(3));
+        assert_eq!(hold().await, Ok(()), "a new path is, though its clock is behind");
+        std::fs::remove_file(&new).unwrap();
+        assert_eq!(hold().await, unchanged);
+        set_time(&old, began - minutes(3));
+        assert_eq!(hold().await, Ok(()), "another time");
+        set_time(&old, began + minutes(4));
+        assert_eq!(hold().await, unchanged);
+        std::fs::write(&old, "1").unwrap();
+        set_time(&old, began + minutes(4));
+        assert_eq!(hold().await, Ok(()), "another size");
+        let another = place.path().join("another");
+        std::fs::write(&another, "").unwrap();
+        set_time(&another, began + minutes(4));
+        std::fs::rename(&another, &old).unwrap();
+        assert_eq!(hold().await, Ok(()), "another inode");
+    }
+
+    #[tokio::test]
+    async fn a_mark_of_an_earlier_interrupted_save_spoils_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let (began, late) = (SystemTime::now(), stop_in(Duration::from_secs(60)));
+        let wanted = proof("newer = 'checkpoint-*/weights'\nabsent = 'checkpoint-*/incomplete'");
+        for directory in ["checkpoint-100", "checkpoint-200"] {
+            std::fs::create_dir(place.path().join(directory)).unwrap();
+        }
+        std::fs::write(place.path().join("checkpoint-100/incomplete"), "").unwrap();
+        let before = noted(&wanted, place.path()).await;
+        let hold = async || wanted.hold(began, &before, Some(place.path()), &late).await;
+        let mark = place.path().join("checkpoint-200/incomplete");
+        std::fs::write(&mark, "").unwrap();
+        std::fs::write(place.path().join("checkpoint-200/weights"), "1").unwrap();
+        assert!(hold().await.unwrap_err().ends_with("checkpoint-200/incomplete is still there"));
+        std::fs::remove_file(&mark).unwrap();
+        assert_eq!(hold().await, Ok(()));
+        let alone = proof("absent = 'checkpoint-*/incomplete'");
+        let held = alone.hold(began, &before, Some(place.path()), &late).await;
+        assert!(held.unwrap_err().ends_with("checkpoint-100/incomplete is still there"), "it is all there is to see");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_noted_is_judged_by_its_inode() {
+        let place = tempfile::tempdir().unwrap();
+        let late = stop_in(Duration::from_secs(60));
+        let wanted = proof("newer = 'DONE'\nabsent = '*.tmp'");
+        let (done, old) = (place.path().join("DONE"), place.path().join("old.tmp"));
+        for file in [&done, &old] {
+            std::fs::write(file, "").unwrap();
+        }
+        set_time(&done, SystemTime::now() + Duration::from_secs(240));
+        let written = Entry::of(&std::fs::metadata(&done).unwrap()).changed;
+        let began = written + Duration::from_millis(500);
+        let unknown = Before::unknown();
+        let hold = async |began| wanted.hold(began, &unknown, Some(place.path()), &late).await;
+        let why = hold(began).await.unwrap_err();
+        assert!(why.contains("was written since the step began, by the clock of its file system"), "{why}");
+        // The mark was there before, and the file was written since.
+        std::fs::remove_file(&done).unwrap();
+        while SystemTime::now() < began {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        std::fs::write(&done, "").unwrap();
+        set_time(&done, began - Duration::from_secs(180));
+        assert_eq!(hold(began).await, Ok(()));
+        std::fs::write(place.path().join("new.tmp"), "").unwrap();
+        assert!(hold(began).await.unwrap_err().ends_with("new.tmp is still there"));
+    }
+
+    #[tokio::test]
+    async fn a_look_that_was_cut_short_leaves_the_rest_to_the_clock() {
+        let place = tempfile::tempdir().unwrap();
+        let wanted = proof("newer = '*'");
+        for number in 0..=MATCHES {
+            std::fs::write(place.path().join(format!("{number:06}")), "").unwrap();
+        }
+        let before = noted(&wanted, place.path()).await;
+        let seen = &before.noted().unwrap().newer;
+        assert_eq!(seen.paths.len(), MATCHES);
+        let last = place.path().join(format!("{MATCHES:06}"));
+        let entry = Entry::of(&std::fs::metadata(&last).unwrap());
+        assert!(!is_changed(&last, &entry, Some(seen), entry.changed + Duration::from_secs(2)));
+        assert!(is_changed(&last, &entry, Some(seen), entry.changed - Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_time_to_come_is_told_with_its_path() {
+        let place = tempfile::tempdir().unwrap();
+        let wanted = proof("newer = '*'");
+        for name in ["a", "b", "c"] {
+            std::fs::write(place.path().join(name), "").unwrap();
+        }
+        set_time(&place.path().join("c"), SystemTime::now() + Duration::from_secs(1));
+        assert_eq!(wanted.ahead_of_the_clock(Some(place.path())), None);
+        set_time(&place.path().join("b"), SystemTime::now() + Duration::from_secs(3600));
+        let told = wanted.ahead_of_the_clock(Some(place.path())).unwrap();
+        assert!(told.contains("/b bears a time that is 59m"), "{told}");
+    }
+
     #[tokio::test]
     async fn a_part_that_does_not_hold_is_named() {
         let place = tempfile::tempdir().unwrap();
         let began = SystemTime::now();
-        let late = stop_in(Duration::from_secs(5));
+        let late = stop_in(Duration::from_secs(60));
         let wanted = proof("newer = '*/DONE'\nabsent = '*.tmp'");
-        let hold = async || wanted.hold(began, Some(place.path()), &late).await;
+        let before = noted(&wanted, place.path()).await;
+        let hold = async || wanted.hold(began, &before, Some(place.path()), &late).await;
         assert_eq!(hold().await, Err("nothing matches */DONE".to_owned()));
         std::fs::create_dir(place.path().join("step-1")).unwrap();
-        let done = place.path().join("step-1/DONE");
-        std::fs::write(&done, "").unwrap();
-        std::fs::File::open(&done).unwrap().set_modified(began - Duration::from_secs(60)).unwrap();
-        assert_eq!(hold().await, Err("nothing that matches */DONE was written since the step began".to_owned()));
-        std::fs::write(&done, "1").unwrap();
+        std::fs::write(place.path().join("step-1/DONE"), "1").unwrap();
         assert_eq!(hold().await, Ok(()));
         std::fs::write(place.path().join("x.tmp"), "").unwrap();
         assert!(hold().await.unwrap_err().ends_with("x.tmp is still there"));
@@ -292,10 +574,11 @@ mod tests {
     async fn what_never_is_quiet_does_not_hold_beyond_its_time() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("part");
-        std::fs::write(&file, "").unwrap();
         let wanted = proof("newer = 'part'\nquiet-for = '10s'");
+        let (began_at, before) = (SystemTime::now(), noted(&wanted, place.path()).await);
+        std::fs::write(&file, "").unwrap();
         let began = Instant::now();
-        let held = wanted.hold(SystemTime::now(), Some(place.path()), &stop_in(Duration::from_millis(300))).await;
+        let held = wanted.hold(began_at, &before, Some(place.path()), &stop_in(Duration::from_millis(300))).await;
         assert!(held.unwrap_err().contains("quiet"));
         assert!(began.elapsed() < Duration::from_secs(2));
     }

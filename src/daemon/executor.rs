@@ -7,6 +7,7 @@
 use super::notice_file::NoticeFile;
 use crate::actions::kin::Signs;
 use crate::actions::process::survivor;
+use crate::actions::proof::Before;
 use crate::actions::{Action, Clearance, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
 use crate::journal::{Durability, Receipt};
 use crate::model::{Briefing, Ending, Input, Moment, Order, Outcome, Process, Run, Spoken, StepName, Weight, Work};
@@ -73,10 +74,11 @@ pub struct Executor {
     warm_ups: JoinSet<()>,
 }
 
-/// The first attempt of the newest round of a step: what its proof has to be newer than.
-#[derive(Clone, Copy, Debug)]
+/// The first attempt of the newest round of a step: what its proof counts from.
+#[derive(Clone, Debug)]
 struct Began {
     at: SystemTime,
+    before: Before,
     attempt: u32,
 }
 
@@ -210,7 +212,7 @@ impl Executor {
         receipt: &Receipt,
     ) {
         let (limit, moments) = watch::channel((self.clock)(stop_by));
-        let started = self.reference(&run, task);
+        let (started, before) = self.reference(&run, task);
         let output = Output::default();
         let record =
             RunRecord { started: Timestamp::now(), took: None, outcome: None, process: None, output: output.clone() };
@@ -230,6 +232,7 @@ impl Executor {
             run: run.clone(),
             briefing,
             started,
+            before,
             undo_with,
             stop_by: StopBy::new(moments),
             clearance,
@@ -249,18 +252,20 @@ impl Executor {
         self.runs.spawn(care.see_through(job));
     }
 
-    /// When the first attempt of this round began. A proof that an earlier round left is too old for this one, so an
-    /// attempt after one that was done is a first attempt again.
-    fn reference(&mut self, run: &Run, task: Task) -> SystemTime {
+    /// When the first attempt of this round began, and what was there before it. A proof that an earlier round left is
+    /// none for this one, so an attempt after one that was done is a first attempt again.
+    fn reference(&mut self, run: &Run, task: Task) -> (SystemTime, Before) {
         let key = (run.step.clone(), run.work);
-        let previous = self.began.get(&key).copied();
-        let at = match (task, previous) {
-            (Task::Adopt(_, started), _) => system_time(started),
-            (Task::Begin, Some(began)) if run.attempt > began.attempt && !self.was_done(began.attempt, run) => began.at,
-            (Task::Begin, _) => SystemTime::now(),
+        let previous = self.began.get(&key).cloned();
+        let (at, before) = match (task, previous) {
+            (Task::Adopt(_, started), _) => (system_time(started), Before::unknown()),
+            (Task::Begin, Some(began)) if run.attempt > began.attempt && !self.was_done(began.attempt, run) => {
+                (began.at, began.before)
+            }
+            (Task::Begin, _) => (SystemTime::now(), Before::default()),
         };
-        self.began.insert(key, Began { at, attempt: run.attempt });
-        at
+        self.began.insert(key, Began { at, before: before.clone(), attempt: run.attempt });
+        (at, before)
     }
 
     fn was_done(&self, attempt: u32, run: &Run) -> bool {

@@ -15,6 +15,7 @@ mod stand;
 mod vllm;
 mod waiting;
 
+use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Clearance, Job, Output, ROWS, StopBy, Surroundings};
 use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ fn job(work: Work, left: Duration) -> Job {
     drop(moments);
     Job {
         started: SystemTime::now(),
+        before: Before::default(),
         run: Run { step: StepName::new("step"), work, attempt: 1 },
         briefing: Briefing {
             episode: EpisodeId::new("e"),

@@ -23,6 +23,7 @@ mod stand;
 #[path = "../support/vllm.rs"]
 mod vllm;
 
+use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Clearance, Job, Output, ROWS, StopBy, Surroundings};
 use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub(crate) fn job(work: Work, left: Duration) -> Job {
             detail: "it is \"taken\"".to_owned(),
         },
         started: std::time::SystemTime::now(),
+        before: Before::default(),
         stop_by: StopBy::new(stop_by),
         clearance: Clearance::default(),
         output: Output::default(),

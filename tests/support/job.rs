@@ -1,5 +1,6 @@
 //! One run of an action, as the executor would order it.
 
+use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, StopBy, Surroundings};
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work,
@@ -20,6 +21,7 @@ pub(crate) fn job(work: Work, left: Duration, place: &Place) -> Job {
     surroundings.place.set(place.clone());
     Job {
         started: std::time::SystemTime::now(),
+        before: Before::default(),
         run: Run { step: StepName::new("leave"), work, attempt: 1 },
         briefing: Briefing {
             episode: EpisodeId::new("e"),

@@ -86,7 +86,7 @@ impl Signal {
         let Some(proof) = &self.proof else {
             return ending(Outcome::Done, format!("nobody to signal: {why}"));
         };
-        match proof.hold(job.started, None, &job.stop_by).await {
+        match proof.hold(job.started, &job.before, None, &job.stop_by).await {
             Ok(()) => ending(Outcome::Done, format!("nobody to signal: {why}; its proof holds")),
             Err(proof) => ending(Outcome::Failed, format!("nobody to signal: {why}; its proof does not hold: {proof}")),
         }
@@ -105,7 +105,7 @@ impl Signal {
                 if has_ended || due {
                     proof_looked_for = Some(Instant::now());
                     let ended = if has_ended { "ended, and " } else { "" };
-                    match proof.hold(job.started, None, &job.stop_by).await {
+                    match proof.hold(job.started, &job.before, None, &job.stop_by).await {
                         Ok(()) => {
                             return ending(Outcome::Done, format!("{name}: {ended}its proof holds after {}", took()));
                         }
@@ -211,6 +211,12 @@ impl Signal {
                 }
             }
         }
+        if let Some(proof) = self.proof.clone() {
+            let looking = tokio::task::spawn_blocking(move || proof.ahead_of_the_clock(None));
+            if let Ok(Ok(Some(sentence))) = tokio::time::timeout(LOOK_FOR_FILE, looking).await {
+                say(Weight::Warning, sentence);
+            }
+        }
         if let Target::Unit(unit) = &self.target
             && let Ok(told) = target::told_of(unit).await
             && told.restart == "always"
@@ -294,8 +300,12 @@ impl Action for Signal {
     }
 
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        let noted = self.proof.as_ref().map(|proof| proof.look_beforehand(None, job));
         Box::pin(async {
             job.clearance.given().await;
+            if let Some(noted) = noted {
+                noted.await;
+            }
             self.signal(job).await
         })
     }
