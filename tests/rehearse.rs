@@ -146,6 +146,29 @@ fn a_hook_that_can_put_back_what_it_did_does_so_after_its_rehearsal() {
 }
 
 #[test]
+fn a_step_that_never_ran_is_not_put_back() {
+    let desk = Desk::new();
+    let back = desk.script("back.sh", "echo back >> told");
+    let text = format!(
+        "[[step]]\nname = 'leave'\nkind = 'hook'\ncommand = ['{}']\nundo = ['{}']\nworking-directory = '{}'\n\
+         [[step]]\nname = 'tell'\nkind = 'http'\nurl = 'http://127.0.0.1:1/out'\nundo = {{ url = 'http://127.0.0.1:1/in' }}\n",
+        desk.path("missing.sh").display(),
+        back.display(),
+        desk.path("").display(),
+    );
+    fs::write(desk.path("watchdog.toml"), text).unwrap();
+    // Only checked, and with a request that nobody takes: neither has changed anything.
+    for live in [&[][..], &["--live"]] {
+        let output = desk.rehearse(&[&["--config", "watchdog.toml", "--yes", "--notice", "20s"], live].concat());
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("missing.sh") && told.contains("nobody listens at http://127.0.0.1:1"), "{told}");
+        assert!(!told.contains("is taken back") && !told.contains("put back"), "{told}");
+        assert!(!desk.path("told").exists(), "its undo ran: {told}");
+    }
+}
+
+#[test]
 #[cfg(feature = "aws")]
 fn what_reaches_outside_is_only_checked_and_says_what_would_not_work() {
     let desk = Desk::new();

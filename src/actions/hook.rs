@@ -181,7 +181,7 @@ impl Hook {
         };
         let (Begun { spawned: leader, mark }, streams) = match begun {
             Ok(Ok(begun)) => begun,
-            Ok(Err(why)) => return ending(Outcome::Failed, why),
+            Ok(Err(why)) => return Ending::without_effect(Outcome::Failed, why),
             Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
         };
         let leader = leader.known_by(signs(job));
@@ -205,7 +205,7 @@ impl Hook {
         let manner = self.manner(&job.stop_by);
         let Some(process) = process else {
             let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
-            return Ending { outcome, detail, left_over: 0, undo_with: None };
+            return Ending::new(outcome, detail);
         };
         let Some(leader) = Leader::adopt(process, signs(job)) else {
             let mut left_over = 0;
@@ -215,7 +215,7 @@ impl Hook {
                 job.surroundings.remainders.take(left, None, job.stop_by.clone(), manner, step);
             }
             let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
-            return Ending { outcome, detail, left_over, undo_with: None };
+            return Ending { left_over, ..ending(outcome, detail) };
         };
         let streams = take_over(process.pid);
         let reading = Reading::begin(streams, &job.output, job.run.step.as_str(), job.run.attempt, None);
@@ -246,8 +246,9 @@ impl Hook {
             Stopped::Killed | Stopped::InVain => 0,
         };
         match refusal {
-            Some(why) => Ending { outcome: Outcome::Failed, detail: why, left_over, undo_with: None },
-            None => Ending { outcome, detail, left_over, undo_with: None },
+            // What was begun could not become the program, which so never ran.
+            Some(why) => Ending { left_over, ..Ending::without_effect(Outcome::Failed, why) },
+            None => Ending { left_over, ..ending(outcome, detail) },
         }
     }
 
@@ -485,7 +486,7 @@ fn nothing_to_undo_with() -> Ending {
 }
 
 fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending { outcome, detail, left_over: 0, undo_with: None }
+    Ending::new(outcome, detail)
 }
 
 fn briefing_line(job: &Job) -> Vec<u8> {

@@ -339,7 +339,7 @@ impl Care {
 
 async fn work(hand: Option<Hand>, task: Task, job: &Job) -> Ending {
     let Some(Hand { action, reach }) = hand else {
-        return ending(Outcome::Failed, "the configuration has no such step");
+        return Ending::without_effect(Outcome::Failed, "the configuration has no such step");
     };
     let ending = match (task, reach, job.surroundings.rehearsal, job.run.work) {
         (Task::Adopt(process, _), ..) => action.adopt(job, process).await,
@@ -356,13 +356,18 @@ async fn only_check(action: &dyn Action, job: &Job) -> Ending {
     job.clearance.given().await;
     let findings = action.check(&job.surroundings.place.get()).await;
     match findings.iter().find(|finding| finding.weight == Weight::Error) {
-        Some(finding) => ending(Outcome::Failed, &format!("only checked, and it would not work: {}", finding.sentence)),
-        None => ending(Outcome::Done, "only checked: what others would feel is not done without --live"),
+        Some(finding) => {
+            let detail = format!("only checked, and it would not work: {}", finding.sentence);
+            Ending::without_effect(Outcome::Failed, detail)
+        }
+        None => {
+            Ending::without_effect(Outcome::Done, "only checked: what others would feel is not done without --live")
+        }
     }
 }
 
 fn ending(outcome: Outcome, detail: &str) -> Ending {
-    Ending { outcome, detail: detail.to_owned(), left_over: 0, undo_with: None }
+    Ending::new(outcome, detail)
 }
 
 fn note(records: &Records, run: &Run, write: impl FnOnce(&mut RunRecord)) {
@@ -396,7 +401,7 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
     use super::*;
     use crate::actions::{Place, Task as Doing};
-    use crate::model::{EpisodeId, Finding, MachineId, NoticeAction, NoticeKind, SourceName};
+    use crate::model::{Effect, EpisodeId, Finding, MachineId, NoticeAction, NoticeKind, SourceName};
 
     /// An action of which a test chooses what it does.
     #[derive(Debug)]
@@ -545,6 +550,7 @@ mod tests {
         let ending = end(&mut checked).await;
         assert_eq!(ending.outcome, Outcome::Failed);
         assert!(ending.detail.contains("no credentials"));
+        assert_eq!(ending.effect, Effect::None);
         assert!(checked.played.references.lock().unwrap().is_empty(), "it was not done");
         let mut live = given(Does::Well, Rehearsal::Live);
         live.executor.carry_out(start(Work::Act, 1), &Receipt::default());

@@ -113,7 +113,7 @@ impl Watchdog {
                             step.tries += 1;
                             step.round = step.round.max(round);
                             if can_undo {
-                                step.trace = Trace::Left;
+                                step.trace = step.trace.begun();
                             }
                         }
                         Work::Undo => step.undo_tries += 1,
@@ -221,6 +221,7 @@ impl Watchdog {
             let began = step.progress.running().map_or(now.moment, |running| running.since);
             match run.work {
                 Work::Act => {
+                    step.trace = step.trace.ended(ending.effect);
                     match (&ending.undo_with, ending.outcome) {
                         (Some(told), _) => step.undo_with.push(told.clone()),
                         // What it did is not known, and must not be taken for nothing beside what others told.

@@ -5,8 +5,8 @@
 //! for both, so a journal cannot bring the mind into a state that it could not have reached by itself.
 
 use crate::model::{
-    BootId, Closing, Deadline, Ending, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName, Process,
-    Run, SkippedBecause, Stated, StepName, Strength, Undo, Work,
+    BootId, Closing, Deadline, Effect, Ending, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName,
+    Process, Run, SkippedBecause, Stated, StepName, Strength, Undo, Work,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -104,10 +104,31 @@ pub struct StepState {
 /// Whether a step may have left something to put back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trace {
-    /// Nothing.
+    /// Nothing: it never began, its runs changed nothing, or it was put back.
     None,
-    /// It began at least once, and can be undone.
+    /// Its first run that could leave something goes on.
+    Possible,
+    /// A run ended that may have left something.
     Left,
+}
+
+impl Trace {
+    /// After a run of the step itself began.
+    pub fn begun(self) -> Self {
+        match self {
+            Self::None => Self::Possible,
+            Self::Possible | Self::Left => self,
+        }
+    }
+
+    /// After that run ended.
+    pub fn ended(self, effect: Effect) -> Self {
+        match (self, effect) {
+            (Self::Possible, Effect::None) => Self::None,
+            (Self::Possible, Effect::Possible) => Self::Left,
+            (Self::None | Self::Left, _) => self,
+        }
+    }
 }
 
 /// Where a step stands.

@@ -103,12 +103,7 @@ impl Watchdog {
         let settling = episode.closing().is_some();
         if !same_boot {
             for run in running {
-                let ending = Ending {
-                    outcome: Outcome::Lost,
-                    detail: "the machine booted again while it ran".to_owned(),
-                    left_over: 0,
-                    undo_with: None,
-                };
+                let ending = Ending::new(Outcome::Lost, "the machine booted again while it ran");
                 self.take(Event::StepEnded { run, ending }, now, turn);
             }
             if !settling {

@@ -292,12 +292,11 @@ mod tests {
         Ending, MachineId, Notice, NoticeAction, NoticeKind, Outcome, Presence, Rerun, SourceName, Stated, Undo, Work,
     };
 
-    #[test]
-    fn an_undo_is_told_that_we_lost_sight_of_a_run() {
+    /// A mind with one step that can be put back, while a notice that was handed in stands.
+    fn with_a_notice() -> (Watchdog, NoticeKey) {
         let mut policy = simulator::random::world(1).policy;
-        let name = StepName::new("leave");
         let step = Step {
-            name: name.clone(),
+            name: StepName::new("leave"),
             on: [NoticeKind::Interruption].into(),
             after: Vec::new(),
             timeout: None,
@@ -311,7 +310,6 @@ mod tests {
         };
         policy.steps = vec![step];
         let mut watchdog = Watchdog::new(policy);
-        let now = |seconds| Now { moment: Moment::from_millis(seconds * 1_000), wall: simulator::World::BEGINNING };
         watchdog.decide(Input::Restarted { boot: BootId::new("boot") }, now(1));
         let key = NoticeKey {
             source: SourceName::new("hand"),
@@ -328,17 +326,24 @@ mod tests {
             detail: String::new(),
         };
         watchdog.decide(Input::HandedIn { notice }, now(2));
-        let episode = watchdog.episode().map(|episode| episode.id.clone());
-        let Some(episode) = episode else { unreachable!("it is open") };
-        let mut end = |attempt, outcome, undo_with: Option<serde_json::Value>| {
-            let run = Run { step: name.clone(), work: Work::Act, attempt };
-            let ending = Ending { outcome, detail: String::new(), left_over: 0, undo_with };
-            watchdog.decide(Input::Ended { episode: episode.clone(), run, ending }, now(2 + u64::from(attempt)));
-        };
-        end(1, Outcome::Lost, None);
-        end(2, Outcome::Failed, Some("refused".into()));
-        let turn = watchdog.decide(Input::TakenBack { key }, now(5));
-        let told = turn.orders.iter().find_map(|order| match order {
+        (watchdog, key)
+    }
+
+    fn now(seconds: u64) -> Now {
+        Now { moment: Moment::from_millis(seconds * 1_000), wall: simulator::World::BEGINNING }
+    }
+
+    /// Ends an attempt of its step.
+    fn end(watchdog: &mut Watchdog, attempt: u32, ending: Ending) {
+        let Some(episode) = watchdog.episode().map(|episode| episode.id.clone()) else { unreachable!("it is open") };
+        let run = Run { step: StepName::new("leave"), work: Work::Act, attempt };
+        watchdog.decide(Input::Ended { episode, run, ending }, now(2 + u64::from(attempt)));
+    }
+
+    /// What its undo is told, where one is begun, once the notice is taken back.
+    fn undone_with(mut watchdog: Watchdog, key: NoticeKey, at: Now) -> Option<Vec<serde_json::Value>> {
+        let turn = watchdog.decide(Input::TakenBack { key }, at);
+        turn.orders.iter().find_map(|order| match order {
             Order::Start { run, undo_with, .. } if run.work == Work::Undo => Some(undo_with.clone()),
             Order::Start { .. }
             | Order::Adopt { .. }
@@ -346,8 +351,32 @@ mod tests {
             | Order::PostNotice { .. }
             | Order::TakeDownNotice
             | Order::Exit => None,
-        });
-        assert_eq!(told, Some(vec![serde_json::Value::Null, "refused".into()]));
+        })
+    }
+
+    #[test]
+    fn an_undo_is_told_that_we_lost_sight_of_a_run() {
+        let (mut watchdog, key) = with_a_notice();
+        end(&mut watchdog, 1, Ending::new(Outcome::Lost, ""));
+        end(&mut watchdog, 2, Ending { undo_with: Some("refused".into()), ..Ending::new(Outcome::Failed, "") });
+        assert_eq!(undone_with(watchdog, key, now(5)), Some(vec![serde_json::Value::Null, "refused".into()]));
+    }
+
+    #[test]
+    fn what_never_ran_is_not_put_back_unless_another_attempt_did() {
+        let (mut watchdog, key) = with_a_notice();
+        end(&mut watchdog, 1, Ending::without_effect(Outcome::Failed, "could not start it"));
+        assert_eq!(undone_with(watchdog, key, now(4)), None);
+
+        let (mut watchdog, key) = with_a_notice();
+        end(&mut watchdog, 1, Ending::without_effect(Outcome::Lost, "it never began"));
+        end(&mut watchdog, 2, Ending::new(Outcome::Failed, "exit status 1"));
+        assert_eq!(undone_with(watchdog, key, now(5)), Some(vec![serde_json::Value::Null]));
+
+        let (mut watchdog, key) = with_a_notice();
+        end(&mut watchdog, 1, Ending::new(Outcome::Lost, ""));
+        end(&mut watchdog, 2, Ending::without_effect(Outcome::Failed, "could not start it"));
+        assert_eq!(undone_with(watchdog, key, now(5)), Some(vec![serde_json::Value::Null]));
     }
 
     #[test]

@@ -179,12 +179,7 @@ impl Watchdog {
             })?;
         Some(Event::StepEnded {
             run: running.run.clone(),
-            ending: Ending {
-                outcome: Outcome::TimedOut,
-                detail: "its end was not reported within a second of its stop-by".to_owned(),
-                left_over: 0,
-                undo_with: None,
-            },
+            ending: Ending::new(Outcome::TimedOut, "its end was not reported within a second of its stop-by"),
         })
     }
 

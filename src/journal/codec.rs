@@ -255,7 +255,7 @@ pub(super) mod tests {
                 .prop_map(|standing| Event::EpisodeClosed { closing: Closing::Survived, standing }),
             (run.clone(), ".*", any::<u32>()).prop_map(|(run, detail, left_over)| Event::StepEnded {
                 run,
-                ending: Ending { outcome: Outcome::TimedOut, detail, left_over, undo_with: None }
+                ending: Ending { left_over, ..Ending::without_effect(Outcome::TimedOut, detail) }
             }),
             (run, any::<u32>(), any::<u64>())
                 .prop_map(|(run, pid, start_ticks)| Event::StepSpawned { run, process: Process { pid, start_ticks } }),

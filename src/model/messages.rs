@@ -176,6 +176,39 @@ pub struct Ending {
     /// that an undo after a restart of ours puts back exactly what was taken away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_with: Option<serde_json::Value>,
+    /// Whether it may have changed something.
+    #[serde(default, skip_serializing_if = "Effect::is_possible")]
+    pub effect: Effect,
+}
+
+/// Whether a run may have changed something that an undo has to put back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// It may have, as far as anybody knows.
+    #[default]
+    Possible,
+    /// It has not: nothing of it ever ran, it was only checked, or it was refused. No undo is owed for it.
+    None,
+}
+
+impl Effect {
+    /// Whether something may have to be put back.
+    pub const fn is_possible(&self) -> bool {
+        matches!(self, Self::Possible)
+    }
+}
+
+impl Ending {
+    /// One that left no process behind and told nothing for an undo, of a run that may have changed something.
+    pub fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self { outcome, detail: detail.into(), left_over: 0, undo_with: None, effect: Effect::Possible }
+    }
+
+    /// One of a run that has changed nothing.
+    pub fn without_effect(outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self { effect: Effect::None, ..Self::new(outcome, detail) }
+    }
 }
 
 /// How a step ended.

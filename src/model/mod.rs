@@ -24,7 +24,7 @@ mod time;
 pub use finding::{Finding, Weight};
 pub use histogram::Histogram;
 pub use messages::{
-    Briefing, Closing, Ending, Event, Fault, IgnoredBecause, Input, Order, Outcome, Process, Rank, Run, Signal,
+    Briefing, Closing, Effect, Ending, Event, Fault, IgnoredBecause, Input, Order, Outcome, Process, Rank, Run, Signal,
     SkippedBecause, Turn, Work,
 };
 pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};

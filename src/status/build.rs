@@ -5,7 +5,7 @@ use super::{
     OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord,
     Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
 };
-use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Watchdog};
+use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Trace, Watchdog};
 use crate::messages::Standing as Receiver;
 pub(super) use crate::model::clip;
 use crate::model::{
@@ -244,6 +244,7 @@ fn step_status(
         stop_by: running.map(|running| Ahead::new(watchdog.stop_by(running, now.moment), now)),
         last: state.and_then(|state| state.last.as_ref()).map(|last| last_run(last, now)),
         measured: around.ledger.of(name).copied(),
+        to_put_back: state.is_some_and(|state| state.trace != Trace::None),
         output: action.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
         warmth: bounded_json(&action.warmth),
     }

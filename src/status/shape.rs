@@ -297,6 +297,9 @@ pub struct StepStatus {
     /// What it last took, where that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+    /// Whether it may have changed something in this episode that is put back when the notice is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_put_back: bool,
     /// The last lines that it printed, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,

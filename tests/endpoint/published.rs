@@ -11,7 +11,7 @@ fn full() -> Value {
     daemon.answer(&[interruption(120)], 5);
     let episode = daemon.watchdog.episode().unwrap().id.clone();
     let run = Run { step: StepName::new("checkpoint"), work: Work::Act, attempt: 1 };
-    let ending = Ending { outcome: Outcome::Failed, detail: "exit status 3".to_owned(), left_over: 1, undo_with: None };
+    let ending = Ending { left_over: 1, ..Ending::new(Outcome::Failed, "exit status 3") };
     daemon.hear(Input::Ended { episode, run, ending }, at(9));
     for second in [10, 20, 30] {
         daemon.miss(second);

@@ -5,7 +5,7 @@ use super::calls::{AutoScaling, Deed, Hook};
 use super::warm::{Known, Where};
 use crate::actions::aws::{KeptCredentials, Kind, Noted, Remedy, Trouble, Until};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Ending, Finding, Outcome, Process, StepName};
+use crate::model::{Effect, Ending, Finding, Outcome, Process, StepName};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -247,12 +247,9 @@ fn ending(report: Report) -> Ending {
     let failed = report.failed.iter().map(|(what, because)| format!("{what}: {because}"));
     let said: Vec<String> = failed.chain(report.done.iter().cloned()).take(20).collect();
     let taken = report.taken.filter(|taken| !taken.traces.is_empty());
-    Ending {
-        outcome,
-        detail: said.join("; "),
-        left_over: 0,
-        undo_with: taken.and_then(|taken| serde_json::to_value(taken).ok()),
-    }
+    let effect = if taken.is_some() { Effect::Possible } else { Effect::None };
+    let undo_with = taken.and_then(|taken| serde_json::to_value(taken).ok());
+    Ending { undo_with, effect, ..Ending::new(outcome, said.join("; ")) }
 }
 
 /// Who we are, once it is known: a notice that comes right after our start comes before that.
@@ -304,12 +301,10 @@ impl Action for Leaver {
     }
 
     fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, Ending> {
-        Box::pin(std::future::ready(Ending {
-            outcome: Outcome::Lost,
-            detail: "we ended while it ran; asking a second time does no harm".to_owned(),
-            left_over: 0,
-            undo_with: None,
-        }))
+        Box::pin(std::future::ready(Ending::new(
+            Outcome::Lost,
+            "we ended while it ran; asking a second time does no harm",
+        )))
     }
 
     fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {

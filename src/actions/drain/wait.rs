@@ -7,7 +7,7 @@ use super::metrics::{Asker, Sight};
 use super::{ROW, Settings};
 use crate::actions::output::printable;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
+use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
 use serde_json::json;
 use std::fmt;
 use std::io;
@@ -125,13 +125,17 @@ impl Drain {
         let episode = job.briefing.episode.to_string();
         let line = json!({ "episode": episode, "drained": jiff::Timestamp::now() });
         if let Err(why) = self.with_file(move |file| write(file, &line.to_string())).await {
-            return ending(Outcome::Failed, format!("nothing is in flight, but {why}"));
+            let detail = format!("nothing is in flight, but {why}");
+            return Ending { effect: Effect::Possible, ..ending(Outcome::Failed, detail) };
         }
         let who = match newest {
             Some(Look::Saw(InFlight { server: Presence::Gone, .. })) => "the server is gone, and so is what it had",
             Some(Look::Saw(_) | Look::Unread(_)) | None => "nothing is in flight any more",
         };
-        ending(Outcome::Done, format!("drained after {}: {who}", Spoken(whole_seconds(began.elapsed()))))
+        // The file, where there is to be one.
+        let effect = if self.settings.drained.is_some() { Effect::Possible } else { Effect::None };
+        let detail = format!("drained after {}: {who}", Spoken(whole_seconds(began.elapsed())));
+        Ending { effect, ..ending(Outcome::Done, detail) }
     }
 
     /// What is said where time ran out.
@@ -324,9 +328,10 @@ const fn whole_seconds(span: Duration) -> Duration {
     Duration::from_secs(span.as_secs())
 }
 
+/// An ending of one that only looked.
 fn ending(outcome: Outcome, detail: impl Into<String>) -> Ending {
     let detail = printable(detail.into().as_bytes());
-    Ending { outcome, detail, left_over: 0, undo_with: None }
+    Ending::without_effect(outcome, detail)
 }
 
 impl Action for Drain {

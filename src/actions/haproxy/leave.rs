@@ -4,7 +4,7 @@ use super::replies::{Refusal, Stands, obeyed, sessions, stands};
 use super::talk::{Trouble, ask};
 use super::{Server, Socket, State, Until};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Ending, Finding, Outcome, Process, StepName, Weight};
+use crate::model::{Effect, Ending, Finding, Outcome, Process, StepName, Weight};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -151,9 +151,11 @@ impl Haproxy {
                 return Ok(());
             }
         }
+        // It may be cut off while it waits for the answer, and is taken for obeyed then.
+        note(way, |way| way.ordered = true);
         let told = self.order(self.state.into()).await;
-        if told.as_ref().err().is_none_or(|stuck| matches!(stuck, Stuck::Trouble(it) if it.may_have_worked())) {
-            note(way, |way| way.ordered = true);
+        if told.as_ref().is_err_and(|stuck| !matches!(stuck, Stuck::Trouble(it) if it.may_have_worked())) {
+            note(way, |way| way.ordered = ordered);
         }
         told
     }
@@ -206,6 +208,7 @@ impl Haproxy {
 
     fn verdict(&self, way: &Way, ended: Option<Result<(), ()>>) -> Ending {
         let server = &self.server;
+        let effect = if way.ordered { Effect::Possible } else { Effect::None };
         let taken = Taken { put_back: way.ordered.then(|| way.before.unwrap_or(Stands::Ready)) };
         let (outcome, detail) = if way.out {
             let stands = match way.before {
@@ -232,7 +235,7 @@ impl Haproxy {
             let outcome = if ended.is_some() { Outcome::Failed } else { Outcome::TimedOut };
             (outcome, format!("still in the load balancer{known}: {server}: {because}"))
         };
-        Ending { outcome, detail, left_over: 0, undo_with: serde_json::to_value(taken).ok() }
+        Ending { undo_with: serde_json::to_value(taken).ok(), effect, ..Ending::new(outcome, detail) }
     }
 
     fn said(&self, stuck: &Stuck) -> String {
@@ -323,7 +326,7 @@ fn counted(sessions: u64) -> String {
 }
 
 fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending { outcome, detail, left_over: 0, undo_with: None }
+    Ending::new(outcome, detail)
 }
 
 impl Action for Haproxy {

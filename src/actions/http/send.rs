@@ -4,7 +4,7 @@ use super::exchange::{Answer, Roots, Trouble, connect, exchange};
 use super::template::Field;
 use super::{Request, address};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo, Weight};
+use crate::model::{Effect, Ending, Finding, Outcome, Process, StepName, Undo, Weight};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
@@ -134,7 +134,8 @@ impl Http {
         let (outcome, detail, way) = self.send(&self.there, job).await;
         let sent = Sent { may_have_worked: way.may_have_worked };
         let undo_with = self.back.as_ref().and_then(|_| serde_json::to_value(sent).ok());
-        Ending { outcome, detail, left_over: 0, undo_with }
+        let effect = if way.may_have_worked { Effect::Possible } else { Effect::None };
+        Ending { undo_with, effect, ..Ending::new(outcome, detail) }
     }
 
     async fn come_back(&self, job: &Job) -> Ending {
@@ -257,7 +258,7 @@ fn note<T>(way: &Mutex<Way>, write: impl FnOnce(&mut Way) -> T) -> T {
 }
 
 fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending { outcome, detail, left_over: 0, undo_with: None }
+    Ending::new(outcome, detail)
 }
 
 impl Action for Http {

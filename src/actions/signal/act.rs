@@ -10,7 +10,7 @@ use crate::actions::output::printable;
 use crate::actions::process::Stat;
 use crate::actions::proof::Proof;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
+use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, getpgrp, kill_process, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process,
@@ -48,19 +48,19 @@ impl Signal {
         if let Some(file) = &self.only_with
             && let Err(why) = is_there(file.clone()).await
         {
-            return ending(Outcome::Failed, format!("nobody is signalled: {} {why}", file.display()));
+            return unsent(Outcome::Failed, format!("nobody is signalled: {} {why}", file.display()));
         }
         let found = tokio::select! {
             biased;
             found = self.target.find() => found,
             () = job.stop_by.reached(Duration::ZERO) => {
-                return ending(Outcome::TimedOut, format!("time was up before {} was found", self.target));
+                return unsent(Outcome::TimedOut, format!("time was up before {} was found", self.target));
             }
         };
         let process = match found {
             Ok(Found::Running(process)) => process,
             Ok(Found::NotRunning(why)) => return self.needless(job, why).await,
-            Err(why) => return ending(Outcome::Failed, why),
+            Err(why) => return unsent(Outcome::Failed, why),
         };
         let name = called(process);
         let refused = match self.may_go_out(process) {
@@ -74,7 +74,7 @@ impl Signal {
         match refused {
             Ok(()) => {}
             Err(Refused::Gone) => return self.needless(job, format!("{name} ended by itself")).await,
-            Err(Refused::Because(why)) => return ending(Outcome::Failed, format!("{name} {why}")),
+            Err(Refused::Because(why)) => return unsent(Outcome::Failed, format!("{name} {why}")),
         }
         tracing::info!(step = %job.run.step, pid = process.pid, "{}: sent {} to {name}", job.run.step, self.sent);
         job.output.keep(format!("sent {} to {name}", self.sent));
@@ -84,11 +84,11 @@ impl Signal {
     /// How it ends where there is nobody to signal.
     async fn needless(&self, job: &Job, why: String) -> Ending {
         let Some(proof) = &self.proof else {
-            return ending(Outcome::Done, format!("nobody to signal: {why}"));
+            return unsent(Outcome::Done, format!("nobody to signal: {why}"));
         };
         match proof.hold(job.started, &job.before, None, &job.stop_by).await {
-            Ok(()) => ending(Outcome::Done, format!("nobody to signal: {why}; its proof holds")),
-            Err(proof) => ending(Outcome::Failed, format!("nobody to signal: {why}; its proof does not hold: {proof}")),
+            Ok(()) => unsent(Outcome::Done, format!("nobody to signal: {why}; its proof holds")),
+            Err(proof) => unsent(Outcome::Failed, format!("nobody to signal: {why}; its proof does not hold: {proof}")),
         }
     }
 
@@ -288,7 +288,12 @@ fn members_with(process: Process) -> Result<Vec<Process>, Refused> {
 }
 
 fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending { outcome, detail: printable(detail.as_bytes()), left_over: 0, undo_with: None }
+    Ending::new(outcome, printable(detail.as_bytes()))
+}
+
+/// An ending before which no signal went out.
+fn unsent(outcome: Outcome, detail: String) -> Ending {
+    Ending { effect: Effect::None, ..ending(outcome, detail) }
 }
 
 impl Action for Signal {

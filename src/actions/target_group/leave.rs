@@ -387,12 +387,10 @@ impl Action for TargetGroup {
     }
 
     fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, Ending> {
-        Box::pin(std::future::ready(Ending {
-            outcome: Outcome::Lost,
-            detail: "we ended while it ran; asking a second time does no harm".to_owned(),
-            left_over: 0,
-            undo_with: None,
-        }))
+        Box::pin(std::future::ready(Ending::new(
+            Outcome::Lost,
+            "we ended while it ran; asking a second time does no harm",
+        )))
     }
 
     fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {

@@ -3,7 +3,7 @@
 use super::target::Target;
 use super::{Goal, GroupArn};
 use crate::actions::aws::{Remedy, Trouble};
-use crate::model::{Ending, Outcome};
+use crate::model::{Effect, Ending, Outcome};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,8 +101,11 @@ impl Taken {
 /// The ending of a leave.
 pub(super) fn of_leaving(ends: &[(&GroupArn, Left)], taken: Taken) -> Ending {
     let mut words: Vec<(Rank, String)> = ends.iter().map(|(group, left)| leaving(group.name(), left)).collect();
-    let undo_with = if taken.removed.is_empty() { None } else { serde_json::to_value(taken).ok() };
-    Ending { undo_with, ..ending(&mut words) }
+    let ending = ending(&mut words);
+    if taken.removed.is_empty() {
+        return Ending { effect: Effect::None, ..ending };
+    }
+    Ending { undo_with: serde_json::to_value(taken).ok(), ..ending }
 }
 
 /// The ending of a leave before which the groups could not be found.
@@ -110,13 +113,12 @@ pub(super) fn of_not_finding(because: &Trouble) -> Ending {
     let sentence = format!(
         "still in the load balancer as far as we know: the target groups of this machine could not be found: {because}"
     );
-    Ending { outcome: outcome(rank(because)), detail: sentence, left_over: 0, undo_with: None }
+    Ending::without_effect(outcome(rank(because)), sentence)
 }
 
 /// The ending of a leave where there was nothing to leave.
 pub(super) fn of_no_groups() -> Ending {
-    let detail = "no target group has this machine".to_owned();
-    Ending { outcome: Outcome::Done, detail, left_over: 0, undo_with: None }
+    Ending::without_effect(Outcome::Done, "no target group has this machine")
 }
 
 /// The ending of an undo.
@@ -124,7 +126,7 @@ pub(super) fn of_returning(ends: &[(&GroupArn, Returned)]) -> Ending {
     let mut words: Vec<(Rank, String)> = ends.iter().map(|(group, end)| returning(group.name(), end)).collect();
     if words.is_empty() {
         words.push((Rank::Well, "nothing to put back: nothing was removed".to_owned()));
-        return Ending { outcome: Outcome::Done, detail: words.remove(0).1, left_over: 0, undo_with: None };
+        return Ending::new(Outcome::Done, words.remove(0).1);
     }
     ending(&mut words)
 }
@@ -134,7 +136,7 @@ pub(super) fn of_not_finding_what_left(because: &Trouble) -> Ending {
     let sentence = format!(
         "not known whether this machine is out of the load balancer: its target groups could not be found: {because}"
     );
-    Ending { outcome: outcome(rank(because)), detail: sentence, left_over: 0, undo_with: None }
+    Ending::new(outcome(rank(because)), sentence)
 }
 
 /// How bad the news is; the worst is said first and decides.
@@ -224,7 +226,7 @@ fn ending(words: &mut [(Rank, String)]) -> Ending {
     let outcome = words.first().map_or(Outcome::Done, |(rank, _)| outcome(*rank));
     let groups = if words.len() == 1 { "1 group".to_owned() } else { format!("{} groups", words.len()) };
     let said: Vec<&str> = words.iter().map(|(_, sentence)| sentence.as_str()).take(20).collect();
-    Ending { outcome, detail: format!("{} ({groups})", said.join("; ")), left_over: 0, undo_with: None }
+    Ending::new(outcome, format!("{} ({groups})", said.join("; ")))
 }
 
 /// `i-0abc:8000 and i-0abc:8001`.

@@ -5,8 +5,8 @@
 //! episode behind and stops no training loop that watches for the real file. What is told at the end is read from the
 //! rehearsal's journal, as a restart would read it.
 //!
-//! Where steps have changed something, outside in a live one or by a hook with an `undo`, the notice is then taken back, and
-//! it is waited until all of it is put back.
+//! Where steps have changed something that can be put back, the notice is then taken back, and it is waited until all of it
+//! is put back. A step that never ran, or was only checked, has changed nothing.
 
 mod progress;
 mod verdict;
@@ -21,6 +21,7 @@ use crate::daemon::clock;
 use crate::daemon::poller::look;
 use crate::daemon::state_dir::{self, StateDir, User};
 use crate::daemon::{Daemon, Keeping, Outfit, REHEARSALS};
+use crate::decide::Trace;
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
 use crate::journal::{Journal, Record};
 use crate::messages::Sink;
@@ -34,7 +35,6 @@ use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -180,7 +180,7 @@ async fn play(
         Reach::Outside => args.live,
         Reach::Machine => step.undo == Undo::PutBack,
     });
-    let changing: Vec<StepName> = changing.map(|(_, step)| step.name.clone()).collect();
+    let changing: Vec<(StepName, Undo)> = changing.map(|(_, step)| (step.name.clone(), step.undo)).collect();
     let outfit = Outfit {
         settings: Settings { listen: vec![free_address()?], ..settings },
         keeping: Keeping::Directory(StateDir::take(place.path())?),
@@ -202,7 +202,7 @@ async fn play(
 
     let until = Instant::now() + args.notice + GIVE_UP;
     let mut stopped = follow(&board, &inputs, &mut progress, until, is_over).await;
-    if !changing.is_empty() && stopped != Followed::Interrupted {
+    if stopped != Followed::Interrupted && board.read().steps.iter().any(|step| step.to_put_back) {
         emulator.withdraw();
         progress.say("the notice is taken back; in some 20 s that is believed, and what the steps changed is put back");
         stopped = follow(&board, &inputs, &mut progress, Instant::now() + COME_BACK, is_closed).await;
@@ -262,25 +262,29 @@ fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
     }
 }
 
-/// Which of these steps were begun and never put back, and why.
-fn not_put_back(records: &[Record], changing: &[StepName]) -> Vec<(StepName, String)> {
-    let mut left: BTreeMap<&StepName, String> = BTreeMap::new();
-    for record in records {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "only runs leave something, or put it back")]
-        match &record.event {
-            Event::StepStarted { run, .. } if run.work == Work::Act && changing.contains(&run.step) => {
-                left.insert(&run.step, "it was not tried".to_owned());
+/// Which of these steps may have changed something that was not put back, and why.
+fn not_put_back(records: &[Record], changing: &[(StepName, Undo)]) -> Vec<(StepName, String)> {
+    let untried = |undo: &Undo| match undo {
+        Undo::PutBack => "it was not tried".to_owned(),
+        Undo::Stay => "it has no undo".to_owned(),
+    };
+    let of = |(step, undo): &(StepName, Undo)| {
+        let (mut trace, mut why) = (Trace::None, untried(undo));
+        for record in records {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "only runs leave something, or put it back")]
+            match &record.event {
+                Event::StepStarted { run, .. } if run.step == *step && run.work == Work::Act => trace = trace.begun(),
+                Event::StepEnded { run, ending } if run.step == *step => match (run.work, ending.outcome) {
+                    (Work::Act, _) => trace = trace.ended(ending.effect),
+                    (Work::Undo, Outcome::Done) => trace = Trace::None,
+                    (Work::Undo, _) => why.clone_from(&ending.detail),
+                },
+                _ => {}
             }
-            Event::StepEnded { run, ending } if run.work == Work::Undo => match ending.outcome {
-                Outcome::Done => drop(left.remove(&run.step)),
-                Outcome::Failed | Outcome::TimedOut | Outcome::Skipped | Outcome::Lost => {
-                    left.insert(&run.step, ending.detail.clone());
-                }
-            },
-            _ => {}
         }
-    }
-    left.into_iter().map(|(step, why)| (step.clone(), why)).collect()
+        (trace != Trace::None).then(|| (step.clone(), why))
+    };
+    changing.iter().filter_map(of).collect()
 }
 
 /// How the following of a rehearsal ended.

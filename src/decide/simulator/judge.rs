@@ -1,8 +1,8 @@
 //! The promises, held against every turn of a world.
 
 use crate::decide::{Progress, Watchdog};
-use crate::model::{Event, Notice, Now, Order, Outcome, Policy, Run, StepName, Strength, Turn, Work};
-use std::collections::BTreeMap;
+use crate::model::{Effect, Event, Notice, Now, Order, Outcome, Policy, Run, StepName, Strength, Turn, Work};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// More events than this in one turn are a loop, not a decision.
@@ -18,6 +18,8 @@ pub(super) struct Judge {
     rounds: BTreeMap<StepName, Strength>,
     /// Steps of the open episode that ended, with the round that they ended in.
     ended: BTreeMap<StepName, (Strength, Outcome)>,
+    /// Steps of the open episode that may have changed something since they were last put back.
+    changed: BTreeSet<StepName>,
 }
 
 impl Judge {
@@ -85,7 +87,11 @@ impl Judge {
     /// A fact, once it is one: what a crash has cut off was none.
     pub(super) fn event(&mut self, watchdog: &Watchdog, event: &Event) {
         match event {
-            Event::EpisodeOpened { .. } | Event::EpisodeClosed { .. } | Event::EpisodeResumed => self.ended.clear(),
+            Event::EpisodeOpened { .. } | Event::EpisodeClosed { .. } => {
+                self.ended.clear();
+                self.changed.clear();
+            }
+            Event::EpisodeResumed => self.ended.clear(),
             Event::StepDue { step, round } => {
                 if let Some((before, outcome)) = self.ended.get(step) {
                     let stronger = before < round;
@@ -112,9 +118,18 @@ impl Judge {
             Event::StepEnded { run, ending } if run.work == Work::Act => {
                 let round = self.rounds.get(&run.step).copied().unwrap_or(Strength::Strong);
                 self.ended.insert(run.step.clone(), (round, ending.outcome));
+                if ending.effect == Effect::Possible {
+                    self.changed.insert(run.step.clone());
+                }
+            }
+            Event::StepEnded { run, ending } if ending.outcome == Outcome::Done => {
+                self.changed.remove(&run.step);
             }
             Event::UndoDue { step } => {
                 self.ended.remove(step);
+                if !self.changed.contains(step) {
+                    self.broken(format!("{step} is put back although it changed nothing"));
+                }
             }
             Event::StepSkipped { .. }
             | Event::StepStarted { .. }

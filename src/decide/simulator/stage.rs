@@ -303,7 +303,13 @@ impl<'w> Stage<'w> {
             Outcome::Skipped => "it was not begun",
             Outcome::Lost => "nothing of it is left, and nobody saw how it ended",
         };
-        let ending = Ending { outcome, detail: detail.to_owned(), left_over: 0, undo_with: None };
+        // Every other failure is one of a run that never did anything.
+        let ending = match outcome {
+            Outcome::Failed if run.attempt % 2 == 1 => Ending::without_effect(outcome, detail),
+            Outcome::Done | Outcome::Failed | Outcome::TimedOut | Outcome::Skipped | Outcome::Lost => {
+                Ending::new(outcome, detail)
+            }
+        };
         self.schedule(at, Due::Report(Box::new((episode, run.clone(), ending))));
     }
 

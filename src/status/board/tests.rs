@@ -205,7 +205,7 @@ async fn the_story_of_a_closed_episode_is_kept() {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
     let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
-    let ending = Ending { outcome: Outcome::Done, detail: "exit status 0".to_owned(), left_over: 1, undo_with: None };
+    let ending = Ending { left_over: 1, ..Ending::new(Outcome::Done, "exit status 0") };
     let episode = it.watchdog.episode().unwrap().id.clone();
     it.hear(Input::Ended { episode, run, ending }, now(35));
     it.answer(vec![interruption(now(125))], now(40));
@@ -314,7 +314,7 @@ async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
     assert_eq!(left(&it), "1");
     let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
     let episode = it.watchdog.episode().unwrap().id.clone();
-    let ending = Ending { outcome: Outcome::TimedOut, detail: String::new(), left_over: 0, undo_with: None };
+    let ending = Ending::new(Outcome::TimedOut, "");
     it.hear(Input::Ended { episode, run, ending }, now(95));
     assert_eq!(left(&it), "0");
     let metrics = it.board.metrics(Format::Text);

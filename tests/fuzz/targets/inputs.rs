@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::decide::Watchdog;
 use spot_watchdog::decide::simulator::{World, random};
 use spot_watchdog::model::{
-    BootId, Ending, EpisodeId, Event, Fault, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind,
-    Now, Order, Outcome, Policy, Presence, ProbeName, Process, Rank, Run, Signal, SourceName, Stated, Work,
+    BootId, Effect, Ending, EpisodeId, Event, Fault, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey,
+    NoticeKind, Now, Order, Outcome, Policy, Presence, ProbeName, Process, Rank, Run, Signal, SourceName, Stated, Work,
 };
 use std::time::Duration;
 
@@ -97,7 +97,9 @@ impl Story {
                 let (episode, run) = self.run(bytes);
                 let outcome = bytes.of(&Outcome::ALL);
                 let undo_with = (bytes.byte() == 1).then(|| serde_json::json!({"left": ["x"]}));
-                let ending = Ending { outcome, detail: "so it ended".to_owned(), left_over: bytes.number(), undo_with };
+                let effect = bytes.of(&[Effect::Possible, Effect::None]);
+                let ending =
+                    Ending { undo_with, effect, left_over: bytes.number(), ..Ending::new(outcome, "so it ended") };
                 Input::Ended { episode, run, ending }
             }
             14 => {
