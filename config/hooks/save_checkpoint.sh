@@ -89,6 +89,16 @@ esac
 alive() { grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$pid/status"; }
 alive || fail "process $pid of $TRAINER_PID_FILE is gone"
 
+# Whoever owns the file, its link or its directory decides who is signalled: only root, we and the trainer's own user may.
+owner=$(sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$pid/status")
+directory=$(dirname "$TRAINER_PID_FILE")
+for author in $(stat -c %u "$TRAINER_PID_FILE") $(stat -L -c %u "$TRAINER_PID_FILE" "$directory"); do
+    case " 0 $(id -u) $owner " in
+    *" $author "*) ;;
+    *) fail "$TRAINER_PID_FILE, its link or its directory belongs to user $author, and process $pid to user $owner" ;;
+    esac
+done
+
 # A process that began after the file was written got the number second-hand. A minute of slack forgives a clock that
 # was set in between.
 stat_line=$(cat "/proc/$pid/stat") || fail "process $pid of $TRAINER_PID_FILE is gone"

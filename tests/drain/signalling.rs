@@ -226,6 +226,44 @@ async fn a_group_is_signalled_only_where_that_is_asked_for() {
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
 }
 
+#[tokio::test]
+async fn a_pid_file_of_another_user_names_his_own_processes_alone() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tried: only root can give a file to another user");
+        return;
+    }
+    let place = TempDir::new().unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let at = |name: &str| place.path().join(name);
+    let roots = Ended(Command::new("sleep").arg("300").spawn().unwrap());
+    let theirs = Ended(Command::new("sleep").arg("300").uid(NOBODY).gid(NOBODY).spawn().unwrap());
+    fs::create_dir(at("theirs")).unwrap();
+    chown(at("theirs"), Some(NOBODY), None).unwrap();
+    fs::write(at("roots"), roots.0.id().to_string()).unwrap();
+    symlink(at("roots"), at("theirs/link")).unwrap();
+    for (name, child) in [("theirs/of-root", &roots), ("theirs/own", &theirs)] {
+        fs::write(at(name), child.0.id().to_string()).unwrap();
+        chown(at(name), Some(NOBODY), None).unwrap();
+    }
+    let signal = |name: &str| action("signal", &format!("process = {{ pid-file = '{}' }}", at(name).display()));
+    for name in ["theirs/of-root", "theirs/link"] {
+        let found = signal(name).check(&Place::default()).await;
+        assert_eq!(found[0].weight, Weight::Error, "{found:?}");
+        let ending = signal(name).act(&job(Work::Act, LONG)).await;
+        assert_eq!(ending.outcome, Outcome::Failed, "{name}: {}", ending.detail);
+        assert!(ending.detail.contains("to user 65534") && ending.detail.contains("nobody is signalled"), "{ending:?}");
+    }
+    assert!(runs(roots.0.id()));
+    // His own process he may name, and root any.
+    for (name, child) in [("theirs/own", &theirs), ("roots", &roots)] {
+        let ending = signal(name).act(&job(Work::Act, LONG)).await;
+        assert_eq!(ending.outcome, Outcome::Done, "{name}: {}", ending.detail);
+        assert!(!runs(child.0.id()));
+    }
+}
+
 #[test]
 fn who_may_not_signal_a_process_hears_it_from_check() {
     if !rustix::process::geteuid().is_root() {

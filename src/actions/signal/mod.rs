@@ -6,6 +6,7 @@
 //! good, say `KILL`.
 
 mod act;
+mod pid_file;
 mod reaction;
 mod target;
 

@@ -2,6 +2,7 @@
 //!
 //! Everything here reads `/proc`, a file or what `systemctl` prints, under a limit.
 
+use super::pid_file::PidFile;
 use crate::actions::output::printable;
 use crate::actions::process::Stat;
 use crate::model::Process;
@@ -123,36 +124,22 @@ pub(super) fn called(process: Process) -> String {
     if name.is_empty() { format!("process {}", process.pid) } else { format!("{name} (pid {})", process.pid) }
 }
 
-fn in_file(file: &Path) -> Result<Found, String> {
-    let shown = file.display();
-    let mut content = String::new();
-    let opened =
-        File::open(file).and_then(|it| Ok((it.metadata()?.modified()?, it.take(64).read_to_string(&mut content)?)));
-    let (written, _) = opened.map_err(|error| {
-        if error.kind() == io::ErrorKind::NotFound {
-            format!("there is no pid file {shown}: is its process running, and does it write there?")
-        } else if error.kind() == io::ErrorKind::InvalidData {
-            format!("{shown} holds no process id")
-        } else {
-            format!("the pid file {shown} cannot be read: {error}")
-        }
-    })?;
-    let pid = match content.trim().parse::<u32>() {
-        Ok(pid) if pid > 1 => pid,
-        Ok(pid) => return Err(format!("{shown} names process {pid}, which nobody may mean")),
-        Err(_) => return Err(format!("{shown} holds no process id")),
-    };
+fn in_file(path: &Path) -> Result<Found, String> {
+    let shown = path.display();
+    let file = PidFile::read(path)?;
+    let pid = file.pid;
     let Some(stat) = Stat::of(pid).filter(Stat::is_alive) else {
         return Ok(Found::NotRunning(format!("process {pid}, which {shown} names, does not run any more")));
     };
     let process = Process { pid, start_ticks: stat.start_ticks };
     // Numbers are given anew: a process cannot have been named before it was there.
-    if began(process).is_some_and(|began| began > written + OLDER) {
+    if began(process).is_some_and(|began| began > file.written + OLDER) {
         return Err(format!(
             "{shown} was written before {} began: the number has passed to another process, so nobody is signalled",
             called(process)
         ));
     }
+    file.may_name(process, &called(process)).map_err(|why| format!("{shown} {why}"))?;
     Ok(Found::Running(process))
 }
 
