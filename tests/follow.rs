@@ -15,10 +15,10 @@ use spot_watchdog::actions::dispositions;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use stand::{Cloud, Scene, Watch, wait_for};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use unicode_width::UnicodeWidthChar;
@@ -237,6 +237,102 @@ fn a_follower_on_a_terminal_draws_in_place_counts_down_and_outlives_a_restart() 
     drop(picture);
     second.signal(Signal::KILL);
     second.ends();
+}
+
+/// What no line of ours may have but at its end: characters that move a cursor, or turn the direction of a line.
+fn unprintable(text: &str) -> Vec<char> {
+    text.chars().filter(|letter| *letter != '\n' && !spot_watchdog::model::is_printable(*letter)).collect()
+}
+
+/// Answers every request with this, as long as the test lives.
+fn stranger(answer: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn whoever_holds_the_port_moves_no_cursor_of_whoever_asks() {
+    const ATTACK: &str = "\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m\u{202e}\u{2028}\u{7f}\r";
+    let scene = Scene::new();
+    let text = serde_json::to_string(ATTACK).unwrap();
+    // A whole status, of which each text is theirs.
+    let (cloud, hook) = (Cloud::playing(Script::default()), scene.script("save", HOOK));
+    let (mut real, address) = watch(&scene, &cloud, &hook, "127.0.0.1:0");
+    let said = scene.command(&["status", "--json", "--listen", &address.to_string()]).output().unwrap();
+    real.signal(Signal::KILL);
+    real.ends();
+    let mut status: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    for place in ["/machine/id", "/machine/zone", "/sources/0/name", "/steps/0/name", "/steps/0/describe", "/version"] {
+        *status.pointer_mut(place).unwrap_or_else(|| panic!("{place}: {said:?}")) = ATTACK.into();
+    }
+    status["health"] = serde_json::json!([{ "word": ATTACK, "sentence": ATTACK }]);
+    let bodies = [
+        ("whole", status.to_string()),
+        ("of another version", format!("{{\"schema\":{text},\"revision\":1}}")),
+        ("no status", format!("{{\"schema\":1,\"mode\":{text}}}")),
+        ("an unknown word", status.to_string().replace("\"running\"", &text)),
+        ("no JSON", format!("{ATTACK}\n{ATTACK}")),
+    ];
+    for (what, body) in bodies {
+        for head in ["200 OK", "503 \u{1b}[2J\u{1b}c"] {
+            let answer =
+                format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let address = stranger(answer.into_bytes()).to_string();
+            for arguments in [&["status"][..], &["status", "--json"], &["status", "--probe", "livez"]] {
+                let asked = scene.command(&[arguments, &["--listen", &address]].concat()).output().unwrap();
+                let shown =
+                    format!("{}{}", String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
+                assert!(!shown.is_empty(), "{what}, {arguments:?}");
+                assert!(unprintable(&shown).is_empty(), "{what}, {arguments:?}: {shown:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn root_does_not_believe_another_user_who_took_the_port() {
+    const SERVE: &str = "import http.server as h\n\
+        class Calm(h.BaseHTTPRequestHandler):\n\
+        \x20   def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b'all is well\\n')\n\
+        server = h.HTTPServer(('127.0.0.1', 0), Calm)\n\
+        print(server.server_port, flush=True); server.serve_forever()";
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut python = Command::new("python3");
+    python.args(["-c", SERVE]).current_dir("/").uid(65_534).gid(65_534).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = python.spawn().unwrap();
+    let mut port = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let address = format!("127.0.0.1:{}", port.trim());
+    let ask = |arguments: &[&str]| {
+        let asked = scene.command(arguments).env("SPOT_WATCHDOG_LISTEN", &address).output().unwrap();
+        (
+            asked.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr)),
+        )
+    };
+    let refused = [&["status"][..], &["status", "--follow"], &["status", "--probe", "livez"]].map(ask);
+    // Who is named is asked, and a state directory says as whom the watchdog runs.
+    let named = ask(&["status", "--probe", "livez", "--listen", &address]);
+    std::fs::create_dir_all(scene.state()).unwrap();
+    std::os::unix::fs::chown(scene.state(), Some(65_534), None).unwrap();
+    let known = ask(&["status", "--probe", "livez"]);
+    let _ = child.kill();
+    let _ = child.wait();
+    for (code, said) in refused {
+        assert!(code == Some(1) && said.contains("user 65534 listens at 127.0.0.1"), "{code:?}: {said}");
+    }
+    assert_eq!(named, (Some(0), "all is well\n".to_owned()));
+    assert_eq!(known, (Some(0), "all is well\n".to_owned()));
 }
 
 #[test]

@@ -94,3 +94,23 @@ fn nothing_to_tell_is_said() {
     assert_eq!(report(&["x", "--gpus", "-1"]).status.code(), Some(64));
     assert_eq!(report(&["x", "--price", "NaN"]).status.code(), Some(64));
 }
+
+#[test]
+fn what_others_wrote_into_a_report_moves_no_cursor() {
+    const ATTACK: &str = "x\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\r\nall was done     in 9 of 9";
+    let place = TempDir::new().unwrap();
+    let mut hostile = written(1);
+    (hostile["complete"], hostile["good"]) = (false.into(), false.into());
+    (hostile["machine"]["id"], hostile["steps"][0]["name"]) = (ATTACK.into(), ATTACK.into());
+    hostile["steps"][0]["outcome"] = "failed".into();
+    fs::write(place.path().join("one.json"), hostile.to_string()).unwrap();
+    let unknown = written(2).to_string().replace("\"interruption\"", &json!(ATTACK).to_string());
+    fs::write(place.path().join("two.json"), unknown).unwrap();
+    for arguments in [&[][..], &["--json"]] {
+        let (told, left_out) = said(&report(&[arguments, &[place.path().to_str().unwrap()]].concat()));
+        assert!(told.contains("[2J") && left_out.contains("[2J"), "{told}{left_out}");
+        let unprintable = |text: &str| text.chars().any(|it| it != '\n' && !spot_watchdog::model::is_printable(it));
+        assert!(!unprintable(&told) && !unprintable(&left_out), "{told:?} {left_out:?}");
+        assert!(!told.contains("\nall was done     in 9 of 9"), "a line was forged: {told}");
+    }
+}

@@ -3,6 +3,7 @@
 //! Memory stays the same for output of any size: one buffer for each stream, lines cut at [`LINE`] bytes, a bounded
 //! number of log lines a second. Nothing here waits for a process; the caller says when its leader has ended.
 
+use crate::model::is_printable;
 use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -363,16 +364,11 @@ pub fn printable(bytes: &[u8]) -> String {
         match letter {
             '\u{1b}' => skip_sequence(&mut letters),
             '\t' => shown.push(' '),
-            letter if letter.is_control() || turns_text(letter) => shown.extend(letter.escape_default()),
+            letter if !is_printable(letter) => shown.extend(letter.escape_default()),
             letter => shown.push(letter),
         }
     }
     shown
-}
-
-/// Characters that break a line or turn the direction of what follows, and so make a log say what was never printed.
-const fn turns_text(letter: char) -> bool {
-    matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
 fn skip_sequence(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) {

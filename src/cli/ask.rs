@@ -1,9 +1,13 @@
 //! Asks the endpoint of a running daemon: where it is, and one bounded question. It judges no answer.
 
+use super::listener::users_at;
 use crate::config::Whereabouts;
+use crate::daemon::state_dir::{User, choose};
 use anyhow::{Context, bail};
 use reqwest::{Client, StatusCode, Url};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// The most that is read of an answer.
@@ -14,6 +18,14 @@ pub(super) const LARGEST: usize = 4 << 20;
 pub(super) struct Asker {
     client: Client,
     base: Url,
+    believed: Option<Believed>,
+}
+
+/// Whose answer is believed at an address that nobody typed.
+#[derive(Debug)]
+struct Believed {
+    address: SocketAddr,
+    users: BTreeSet<u32>,
 }
 
 /// What came back.
@@ -44,8 +56,14 @@ impl Asker {
         }
         let listen = &whereabouts.listen;
         let on_loopback = listen.iter().find(|address| address.ip().is_loopback());
-        match typed.as_ref().or(on_loopback).or(listen.first()) {
-            Some(address) => Self::at(*address),
+        if let Some(address) = typed {
+            return Self::at(address);
+        }
+        match on_loopback.or(listen.first()) {
+            Some(address) => {
+                let believed = believed(whereabouts).map(|users| Believed { address: reachable(*address), users });
+                Ok(Self { believed, ..Self::at(*address)? })
+            }
             None => bail!("the configuration serves no status (listen = \"off\"); name its address with --listen"),
         }
     }
@@ -53,7 +71,26 @@ impl Asker {
     fn of(base: Url) -> anyhow::Result<Self> {
         // Redirects and proxies are not for a question to our own machine.
         let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
-        Ok(Self { client: client.context("failed to build the HTTP client")?, base })
+        Ok(Self { client: client.context("failed to build the HTTP client")?, base, believed: None })
+    }
+
+    /// Looks whether it is a watchdog's user that listens where we would ask. Before the daemon any user may take its port,
+    /// and tell root that all is well.
+    ///
+    /// # Errors
+    /// Who else listens there.
+    pub(super) fn look_who_listens(&self) -> anyhow::Result<()> {
+        let Some(Believed { address, users }) = &self.believed else { return Ok(()) };
+        // Where the kernel does not tell, or shows nobody, asking tells more.
+        let found = users_at(*address).unwrap_or_default();
+        match found.difference(users).next() {
+            Some(other) => bail!(
+                "user {other} listens at {address}, who is neither root nor the owner of the watchdog's state directory: \
+                 another program has taken the watchdog's port, and is not asked (`ss -ltnp` names it; --listen {address} \
+                 asks it all the same)"
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Where it asks, without what a URL may hold of a password.
@@ -91,6 +128,17 @@ impl Asker {
         }
         Ok(Answer { status: answer.status(), body })
     }
+}
+
+/// The users as whom a watchdog runs here, as root sees it: root, and whoever owns the state directory. Others cannot
+/// know, since the daemon they ask is seldom their own.
+fn believed(whereabouts: &Whereabouts) -> Option<BTreeSet<u32>> {
+    if User::current() != User::Root {
+        return None;
+    }
+    let directory = choose(whereabouts.state_dir.as_deref(), User::Root, |name| std::env::var_os(name));
+    let owner = directory.and_then(|directory| std::fs::symlink_metadata(directory).ok()).map(|it| it.uid());
+    Some([0].into_iter().chain(owner).collect())
 }
 
 /// Where an address that is listened on can be reached from here.

@@ -1,15 +1,16 @@
 //! How log lines look: as text for people, as JSON with stable keys for machines. Where they go is
 //! [`log_sink`]'s; what is said, everybody else's.
 
-use super::{colours, printable};
+use super::colours;
 use crate::config::{LOG_VARIABLE, LogFormat};
 use crate::daemon::log_sink::{self, LogSink};
+use crate::model::{printable, printable_json};
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::FmtContext;
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, JsonFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -33,7 +34,7 @@ pub(super) fn start_log(format: LogFormat) -> std::io::Result<LogSink> {
     let builder = tracing_subscriber::fmt().with_writer(sink.clone()).with_max_level(level);
     let set = match format {
         LogFormat::Json => {
-            let json = builder.json().flatten_event(true).with_target(false).with_timer(Clock);
+            let json = builder.fmt_fields(JsonFields::new()).event_format(Json::lines());
             json.finish().with(ours).try_init()
         }
         LogFormat::Text => {
@@ -52,6 +53,27 @@ struct Clock;
 impl FormatTime for Clock {
     fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
         write!(w, "{}", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    }
+}
+
+/// Lines for machines. People look at them too, so that what is not printable is written as an escape.
+struct Json(Format<format::Json, Clock>);
+
+impl Json {
+    fn lines() -> Self {
+        Self(format::format().json().flatten_event(true).with_target(false).with_timer(Clock))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        writer.write_str(&printable_json(&line))
     }
 }
 
@@ -150,30 +172,34 @@ mod tests {
 
     use super::*;
     use std::sync::{Arc, Mutex};
+    use tracing::Dispatch;
 
-    /// What is written of what this says.
-    fn written(time: Time, is_colourful: bool, say: impl FnOnce()) -> String {
-        #[derive(Clone, Default)]
-        struct Kept(Arc<Mutex<Vec<u8>>>);
-        impl std::io::Write for Kept {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
         }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What a log writes of what this says.
+    fn written_by(begin: impl FnOnce(Kept) -> Dispatch, say: impl FnOnce()) -> String {
         let kept = Kept::default();
-        let ours = kept.clone();
-        let log = tracing_subscriber::fmt()
-            .with_max_level(Level::DEBUG)
-            .with_writer(move || ours.clone())
-            .with_ansi(is_colourful)
-            .event_format(Text { time });
-        tracing::subscriber::with_default(log.finish(), say);
+        tracing::dispatcher::with_default(&begin(kept.clone()), say);
         let bytes = kept.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    /// The same for people.
+    fn written(time: Time, is_colourful: bool, say: impl FnOnce()) -> String {
+        let log = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_ansi(is_colourful);
+        let begin = |kept: Kept| log.with_writer(move || kept.clone()).event_format(Text { time }).finish().into();
+        written_by(begin, say)
     }
 
     #[test]
@@ -201,8 +227,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_json_has_escapes_for_what_would_move_a_cursor() {
+        let begin = |kept: Kept| {
+            let log = tracing_subscriber::fmt().with_writer(move || kept.clone()).fmt_fields(JsonFields::new());
+            log.event_format(Json::lines()).finish().into()
+        };
+        let text = written_by(begin, || tracing::info!(step = "\u{9b}2J", "one\n\u{1b}[2J\u{202e}"));
+        let line = text.strip_suffix('\n').unwrap();
+        assert!(line.chars().all(crate::model::is_printable), "{line:?}");
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["message"], &line["step"]), (&"one\n\u{1b}[2J\u{202e}".into(), &"\u{9b}2J".into()));
+    }
+
+    #[test]
     fn a_line_stays_a_line_whatever_is_in_it() {
         let text = written(Time::Untold, false, || tracing::info!("one\nINFO two \u{1b}[2J\r"));
-        assert_eq!(text, "INFO one\u{fffd}INFO two \u{fffd}[2J\u{fffd}\n");
+        assert_eq!(text, "INFO one INFO two \u{fffd}[2J \n");
     }
 }

@@ -5,6 +5,7 @@ mod ask;
 pub mod check;
 pub mod emulate;
 pub mod generate;
+mod listener;
 mod log;
 pub mod notice;
 pub mod rehearse;
@@ -13,6 +14,7 @@ pub mod run;
 pub mod status;
 
 use crate::config::{Blame, Refused};
+use crate::model::{printable, printable_json, printable_lines};
 use args::Cli;
 use clap::Parser;
 use std::ffi::OsString;
@@ -80,18 +82,26 @@ pub fn end(result: anyhow::Result<()>) -> Exit {
         Ok(()) => Exit::Well,
         Err(error) => {
             let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-            complain(&causes.join(": "));
+            complain(&printable(&causes.join(": ")));
             Exit::Wrong
         }
     }
 }
 
-/// Prints to stdout. A reader that went away is no error of ours.
+/// Prints lines to stdout. Whatever others said in them moves no cursor. A reader that went away is no error of ours.
 ///
 /// # Errors
 /// Where stdout cannot be written, a full disk for instance.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    print_to_reader(text).map(|_| ())
+    print_to_reader(&printable_lines(text)).map(|_| ())
+}
+
+/// Prints JSON to stdout, one or more objects.
+///
+/// # Errors
+/// Where stdout cannot be written.
+fn print_json(text: &str) -> anyhow::Result<Reader> {
+    print_to_reader(&format!("{}\n", printable_json(text)))
 }
 
 /// Whether anybody still reads what is printed.
@@ -103,7 +113,8 @@ enum Reader {
     Gone,
 }
 
-/// Prints to stdout, and tells whether it is worth printing more.
+/// Prints to stdout as it is, colours and cursor movements of ours too, and tells whether it is worth printing more. What
+/// others said in it was made printable before.
 fn print_to_reader(text: &str) -> anyhow::Result<Reader> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -111,13 +122,6 @@ fn print_to_reader(text: &str) -> anyhow::Result<Reader> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Without control characters: what others say must not move the cursor of whoever looks, nor turn the direction of
-/// what stands beside it.
-fn printable(text: &str) -> String {
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Whether something can be drawn anew in place there: on a terminal that knows how.
@@ -130,7 +134,7 @@ fn colours(stream: &impl IsTerminal) -> bool {
     is_live(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Prints to stderr, if anybody listens there.
+/// Prints lines to stderr, if anybody listens there. Whatever others said in them moves no cursor.
 pub(crate) fn complain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable_lines(text));
 }

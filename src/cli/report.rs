@@ -2,7 +2,8 @@
 //! time is in memory; what is none is named and counted, and hinders nothing.
 
 use super::args::ReportArgs;
-use super::{Exit, complain, print, printable};
+use super::{Exit, complain, print, print_json};
+use crate::model::printable;
 use crate::report::fleet::{Fleet, Terms};
 use crate::report::shelf;
 use anyhow::Context;
@@ -40,14 +41,13 @@ pub fn report(args: &ReportArgs) -> Exit {
         checkpoint: args.checkpoint,
     };
     let summary = reading.fleet.tell(&terms);
-    let told = if args.json {
+    super::end(if args.json {
         serde_json::to_string_pretty(&serde_json::json!({ "left-out": reading.left_out, "summary": summary }))
             .context("cannot write the summary as JSON")
-            .map(|text| text + "\n")
+            .and_then(|text| print_json(&text).map(|_| ()))
     } else {
-        Ok(summary.to_string())
-    };
-    super::end(told.and_then(|text| print(&text)))
+        print(&summary.to_string())
+    })
 }
 
 /// Reports as they are read.

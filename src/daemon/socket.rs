@@ -14,7 +14,7 @@
 //! it only where the disk refuses the journal: it is given once the loop has carried the turn out.
 
 use crate::model::{
-    Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, SourceName, Spoken, Stated,
+    Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, SourceName, Spoken, Stated, clip,
 };
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ pub enum SocketError {
 pub fn hand_in(socket: &Path, notice: &HandIn) -> Result<String, SocketError> {
     let HandIn { kind, action, window, reason } = notice;
     let window = window.map(|window| Window(window.min(LONGEST_WINDOW)));
-    ask(socket, &Request::Notice { kind: *kind, action: *action, window, reason: reason.as_deref().map(printable) })
+    ask(socket, &Request::Notice { kind: *kind, action: *action, window, reason: reason.as_deref().map(short) })
 }
 
 /// Takes a notice of this kind back. It blocks, for some seconds at most.
@@ -299,7 +299,7 @@ pub fn read_request(line: &[u8]) -> Result<Request, String> {
             "a request ends with a newline".to_owned()
         });
     }
-    serde_json::from_slice(line).map_err(|error| printable(&format!("the request is not understood: {error}")))
+    serde_json::from_slice(line).map_err(|error| short(&format!("the request is not understood: {error}")))
 }
 
 async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: MachineId) -> Result<String, String> {
@@ -317,7 +317,7 @@ async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: Machi
                 stated,
                 usual_window: None,
                 presence: Presence::HandedIn,
-                detail: reason.as_deref().map(printable).unwrap_or_default(),
+                detail: reason.as_deref().map(short).unwrap_or_default(),
             };
             let says = format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows");
             (Input::HandedIn { notice }, says)
@@ -358,8 +358,8 @@ fn ask(socket: &Path, request: &Request) -> Result<String, SocketError> {
         Ok(serde_json::from_slice::<Reply>(&answer)?)
     })();
     match reply {
-        Ok(Reply { ok: true, says }) => Ok(printable(&says)),
-        Ok(Reply { ok: false, says }) => Err(SocketError::Refused(printable(&says))),
+        Ok(Reply { ok: true, says }) => Ok(short(&says)),
+        Ok(Reply { ok: false, says }) => Err(SocketError::Refused(short(&says))),
         Err(error) => Err(SocketError::NoAnswer { path: path(), error }),
     }
 }
@@ -385,9 +385,9 @@ impl Address {
     }
 }
 
-/// Text that is safe to show: without control characters, and bounded.
-fn printable(text: &str) -> String {
-    text.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// As much of a text as is kept, fit to be shown.
+fn short(text: &str) -> String {
+    clip(text, LONGEST_REASON)
 }
 
 #[cfg(test)]
@@ -462,7 +462,7 @@ mod tests {
         assert_eq!(notice.key.to_string(), "socket/shutdown");
         assert_eq!(notice.key.machine, MachineId::new("i-0abc"));
         assert_eq!(notice.stated, Stated::In(Duration::from_secs(85)));
-        assert_eq!((notice.presence, notice.detail.as_str()), (Presence::HandedIn, "pod [31m deleted "));
+        assert_eq!((notice.presence, notice.detail.as_str()), (Presence::HandedIn, "pod\u{fffd}[31m deleted "));
         let path = served.path.clone();
         spawn_blocking(move || take_back(&path, NoticeKind::Shutdown)).await.unwrap().unwrap();
         assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key }));

@@ -33,5 +33,5 @@ pub use plan::{Plan, Slot};
 pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
 pub use seconds::Seconds;
 pub use sentence::Loudness;
-pub use text::clip;
+pub use text::{clip, is_printable, printable, printable_json, printable_lines};
 pub use time::{Moment, Now, Spoken, millis};

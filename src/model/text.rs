@@ -1,24 +1,84 @@
-//! Texts from outside, made fit to be shown.
+//! Texts from outside, made fit to be shown. This is the one place that says which characters may reach a terminal, a log
+//! or a page: everything that was not written here goes through it.
 
-/// At most so many characters, and no control characters.
+/// Whether a character shows itself and does nothing else. Controls move the cursor or end the line, those of C1 too
+/// (ECMA-48); separators end the line; marks and embeddings turn the direction of what stands beside them (Unicode
+/// Standard Annex 9), and so make a line say what was never written.
+pub fn is_printable(letter: char) -> bool {
+    !letter.is_control()
+        && !matches!(
+            letter,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fff9}'..='\u{fffb}'
+        )
+}
+
+/// The text in one line: a blank for each line break and tab, the replacement character for whatever else is not printable.
+pub fn printable(text: &str) -> String {
+    let shown = |letter| match letter {
+        '\n' | '\r' | '\t' => ' ',
+        letter if is_printable(letter) => letter,
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The same for a text of several lines, which may have tabs.
+pub fn printable_lines(text: &str) -> String {
+    let may_stay = |letter| matches!(letter, '\n' | '\t') || is_printable(letter);
+    text.chars().map(|letter| if may_stay(letter) { letter } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// JSON that says the same, with escapes for what is not printable: JSON itself asks that only of the controls below the
+/// blank. Outside of its strings a JSON text has none of the others.
+pub fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if matches!(letter, '\n' | '\t') || is_printable(letter) {
+            shown.push(letter);
+        } else {
+            // All of them are in the first plane, and take one unit.
+            shown.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        }
+    }
+    shown
+}
+
+/// At most so many characters, all printable.
 pub fn clip(text: &str, most: usize) -> String {
-    let mut clipped: String =
-        text.chars().take(most).map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect();
+    let mut clipped: String = text.chars().take(most).collect();
     if text.chars().nth(most).is_some() {
         clipped.pop();
         clipped.push('…');
     }
-    clipped
+    printable(&clipped)
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
     #[test]
     fn texts_are_clipped_by_characters_and_made_printable() {
         assert_eq!(clip("ééé", 3), "ééé");
         assert_eq!(clip("éééé", 3), "éé…");
-        assert_eq!(clip("a\u{1b}[31m\nb", 20), "a\u{fffd}[31m\u{fffd}b");
+        assert_eq!(clip("a\u{1b}[31m\nb", 20), "a\u{fffd}[31m b");
+    }
+
+    #[test]
+    fn nothing_that_moves_a_cursor_or_turns_a_line_is_shown() {
+        let hostile =
+            ('\0'..'\u{20}').chain('\u{7f}'..='\u{9f}').chain(['\u{202e}', '\u{2028}', '\u{2067}', '\u{61c}']);
+        for letter in hostile {
+            let instead = if "\n\r\t".contains(letter) { ' ' } else { '\u{fffd}' };
+            assert_eq!(printable(&format!("a{letter}b")), format!("a{instead}b"), "{letter:?}");
+            let text = serde_json::to_string(&format!("a{letter}b")).unwrap();
+            let shown = printable_json(&text);
+            assert!(shown.chars().all(is_printable), "{shown:?}");
+            assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), format!("a{letter}b"));
+        }
+        assert_eq!(printable_lines("a\tb\r\nc\u{9b}2J"), "a\tb\u{fffd}\nc\u{fffd}2J");
+        let kept = "日本 ü € \u{1f600} {\"a\": 1}";
+        assert_eq!((printable(kept), printable_json(kept)), (kept.to_owned(), kept.to_owned()));
     }
 }

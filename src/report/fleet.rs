@@ -3,7 +3,7 @@
 
 use super::interval::{FEWEST, Interval, Observed, Until};
 use super::{Report, StepReport};
-use crate::model::{Closing, NoticeKind, Outcome, Seconds, Spoken, Strength};
+use crate::model::{Closing, NoticeKind, Outcome, Seconds, Spoken, Strength, printable};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -380,7 +380,7 @@ impl fmt::Display for Summary {
         writeln!(f, "all was done     in {} of {}", self.good, self.interruptions)?;
         if self.never_ended > 0 {
             let more = if self.never_ended > self.never_ended_on.len() as u64 { " …" } else { "" };
-            let on = self.never_ended_on.join(", ");
+            let on = printable(&self.never_ended_on.join(", "));
             writeln!(
                 f,
                 "end never told   of {} ({on}{more}): their last report says that steps were still due",
@@ -416,7 +416,7 @@ impl fmt::Display for Summary {
         for (at, (step, outcomes)) in self.failed.iter().enumerate() {
             let outcomes: Vec<String> = outcomes.iter().map(|(word, count)| format!("{count} {word}")).collect();
             let head = if at == 0 { "steps failed" } else { "" };
-            writeln!(f, "{head:<16} {step}: {}", outcomes.join(", "))?;
+            writeln!(f, "{head:<16} {}: {}", printable(step), outcomes.join(", "))?;
         }
         for (head, worth) in [("work saved", &self.saved), ("work lost", &self.lost)] {
             let price = worth.price.map_or_else(String::new, |price| format!(", {price:.2} {}", self.currency));

@@ -419,7 +419,7 @@ impl MetadataClient {
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Miss::Refused,
             io::ErrorKind::TimedOut => Miss::TimedOut,
-            _ => Miss::Unreachable(super::printable(&error.to_string(), 120)),
+            _ => Miss::Unreachable(crate::model::clip(&error.to_string(), 120)),
         })?;
         // One small question: waiting for more of it would only delay it.
         let _ = stream.set_nodelay(true);
@@ -515,7 +515,7 @@ fn miss(error: &hyper::Error) -> Miss {
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    Miss::Broken(super::printable(&cause.to_string(), 120))
+    Miss::Broken(crate::model::clip(&cause.to_string(), 120))
 }
 
 #[cfg(test)]

@@ -214,17 +214,6 @@ fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, Bui
     })
 }
 
-/// Text from outside, made safe to show: one line, printable, at most `most` characters.
-fn printable(text: &str, most: usize) -> String {
-    let safe = |c: char| !c.is_control() && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut shown: String = text.chars().take(most).map(|c| if safe(c) { c } else { ' ' }).collect();
-    if text.chars().nth(most).is_some() {
-        shown.pop();
-        shown.push('…');
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
@@ -248,13 +237,5 @@ mod tests {
             let error = (row.build)(table, &|_| None).unwrap_err();
             assert!(error.message.contains("imds-v9"), "{}: {error}", row.kind);
         }
-    }
-
-    #[test]
-    fn hostile_text_is_shown_on_one_line_and_bounded() {
-        assert_eq!(printable("a\nb\u{1b}[2J\u{202e}c", 20), "a b [2J c");
-        let long = printable(&"ü".repeat(300), 200);
-        assert_eq!(long.chars().count(), 200);
-        assert!(long.ends_with('…'));
     }
 }

@@ -1,7 +1,7 @@
 //! Why a call to AWS failed: what to say of it, and whether asking again can help.
 
 use super::genuine::NotAws;
-use crate::model::Spoken;
+use crate::model::{Spoken, clip};
 use aws_sdk_elasticloadbalancingv2::config::http::HttpResponse;
 use aws_sdk_elasticloadbalancingv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use std::error::Error;
@@ -241,15 +241,7 @@ impl Trouble {
 
 /// A text from outside as it may be shown: one line, printable, at most 240 characters.
 pub fn printable(text: &str) -> String {
-    let mut shown = String::new();
-    for (count, c) in text.chars().enumerate() {
-        if count == 240 {
-            shown.push('…');
-            break;
-        }
-        shown.push(if c.is_control() { ' ' } else { c });
-    }
-    shown.trim().to_owned()
+    clip(text, 240).trim().to_owned()
 }
 
 fn aside(message: &str) -> String {

@@ -1,7 +1,7 @@
 //! What was found, as it is printed: a line for each finding, those of one subject together, and a verdict.
 
-use crate::cli::{Exit, print, printable};
-use crate::model::{Finding, Weight};
+use crate::cli::{Exit, print_json, print_to_reader};
+use crate::model::{Finding, Weight, printable};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -49,7 +49,7 @@ impl Report {
     /// Where stdout cannot be written.
     pub(super) fn print(&self) -> anyhow::Result<()> {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print(&self.text(if colours { Paint::Colours } else { Paint::Plain }))
+        print_to_reader(&self.text(if colours { Paint::Colours } else { Paint::Plain })).map(|_| ())
     }
 
     /// Prints it for machines, one object.
@@ -57,7 +57,7 @@ impl Report {
     /// # Errors
     /// Where stdout cannot be written.
     pub(super) fn print_json(&self) -> anyhow::Result<()> {
-        print(&format!("{}\n", serde_json::to_string(self)?))
+        print_json(&serde_json::to_string(self)?).map(|_| ())
     }
 
     fn text(&self, paint: Paint) -> String {

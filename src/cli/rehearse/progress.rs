@@ -3,7 +3,7 @@
 
 use crate::cli::complain;
 use crate::config::Settings;
-use crate::model::Spoken;
+use crate::model::{Spoken, printable};
 use crate::status::{Status, StepStatus};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ impl Progress {
 
     /// Says one line.
     pub(super) fn say(&self, line: &str) {
-        let line = format!("{:>6.1}s  {line}", self.began.elapsed().as_secs_f64());
+        let line = format!("{:>6.1}s  {}", self.began.elapsed().as_secs_f64(), printable(line));
         match &self.bars {
             Some(bars) => drop(bars.all.println(line)),
             None => complain(&line),
@@ -93,7 +93,7 @@ impl Progress {
             let took = step.since.as_ref().map(|since| since.seconds_ago.spoken().to_string());
             let last = step.output.last().map(String::as_str).unwrap_or_default();
             bar.set_message(match step.progress.as_str() {
-                "running" => format!("running for {}  {last}", took.unwrap_or_default()),
+                "running" => format!("running for {}  {}", took.unwrap_or_default(), printable(last)),
                 progress => progress.to_owned(),
             });
             bar.tick();

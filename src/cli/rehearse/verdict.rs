@@ -2,7 +2,9 @@
 
 use super::since;
 use crate::journal::Record;
-use crate::model::{Event, Moment, NoticeKind, Now, Outcome, Policy, SkippedBecause, Spoken, StepName, Work, millis};
+use crate::model::{
+    Event, Moment, NoticeKind, Now, Outcome, Policy, SkippedBecause, Spoken, StepName, Work, millis, printable,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -199,7 +201,8 @@ impl fmt::Display for Verdict {
             .map(|row| {
                 let outcome = row.outcome.map_or("not begun", Outcome::word);
                 let attempts = if row.attempts > 1 { format!(" at attempt {}", row.attempts) } else { String::new() };
-                let detail = if row.detail.is_empty() { String::new() } else { format!(": {}", row.detail) };
+                let detail =
+                    if row.detail.is_empty() { String::new() } else { format!(": {}", printable(&row.detail)) };
                 [
                     row.step.clone(),
                     span(row.began_seconds),

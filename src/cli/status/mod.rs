@@ -6,8 +6,9 @@ mod view;
 
 use super::args::StatusArgs;
 use super::ask::{Answer, Asker};
-use super::{Exit, Reader, end, print_to_reader, printable};
+use super::{Exit, Reader, end, print_json, print_to_reader};
 use crate::config::Whereabouts;
+use crate::model::printable;
 use crate::status::{SCHEMA, Status};
 use anyhow::{Context, bail};
 use reqwest::StatusCode;
@@ -47,6 +48,7 @@ pub fn status(args: &StatusArgs, whereabouts: &Whereabouts) -> Exit {
 
 /// Asks one path: well only where it answers 200. Its first line says the rest.
 async fn probe(asker: &Asker, path: &str) -> anyhow::Result<Exit> {
+    asker.look_who_listens()?;
     let Answer { status, body } = asker.get(path, None, PROBE_PATIENCE).await?;
     let text = String::from_utf8_lossy(&body);
     print_to_reader(&format!("{}\n", printable(text.lines().next().unwrap_or_default())))?;
@@ -58,8 +60,9 @@ async fn show(args: &StatusArgs, asker: &Asker) -> anyhow::Result<()> {
         return follow(asker, Screen::of(args)).await;
     }
     let said = ask(asker, None, Duration::ZERO).await?;
-    let text = if args.json { format!("{}\n", said.raw) } else { screen::once(&said.typed(asker)?) };
-    print_to_reader(&text).map(|_| ())
+    let printed =
+        if args.json { print_json(&said.raw.to_string()) } else { print_to_reader(&screen::once(&said.typed(asker)?)) };
+    printed.map(|_| ())
 }
 
 /// Shows each change until interrupted, over restarts of the daemon.
@@ -124,6 +127,9 @@ impl Said {
 
 /// Asks once; with a revision, for what comes after it.
 async fn ask(asker: &Asker, after: Option<u64>, wait: Duration) -> anyhow::Result<Said> {
+    if after.is_none() {
+        asker.look_who_listens()?;
+    }
     let query = after.map(|after| format!("after={after}&wait={}ms", wait.as_millis()));
     let patience = if query.is_some() { wait + PATIENCE } else { PATIENCE };
     let Answer { status, body } = asker.get("status", query.as_deref(), patience).await?;

@@ -6,7 +6,8 @@
 
 use super::view::{Line, Tone, view};
 use crate::cli::args::StatusArgs;
-use crate::cli::{Reader, colours, complain, is_live, print_to_reader, printable};
+use crate::cli::{Reader, colours, complain, is_live, print_json, print_to_reader};
+use crate::model::printable;
 use crate::status::Status;
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
@@ -61,7 +62,7 @@ impl Screen {
                 *said = bare;
                 print_to_reader(&format!("{} {}\n", at(&status), printable(&status.line())))
             }
-            Self::Json if is_news => print_to_reader(&format!("{raw}\n")),
+            Self::Json if is_news => print_json(&raw.to_string()),
             Self::Lines { .. } | Self::Json => Ok(Reader::There),
         }
     }
@@ -77,11 +78,11 @@ impl Screen {
             Self::Lines { said } => {
                 // What comes next is told, even if it is what was told before.
                 said.clear();
-                complain(sentence);
+                complain(&printable(sentence));
                 Ok(Reader::There)
             }
             Self::Json => {
-                complain(sentence);
+                complain(&printable(sentence));
                 Ok(Reader::There)
             }
         }

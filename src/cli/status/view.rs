@@ -1,8 +1,7 @@
 //! The status for people: the machine, what is listened to, what stands, and what is done about it. Lines of plain text;
 //! how they come onto a screen is another file's.
 
-use crate::cli::printable;
-use crate::model::{Closing, Outcome, Spoken};
+use crate::model::{Closing, Outcome, Spoken, printable};
 use crate::status::{
     Ahead, ClosedEpisode, EpisodeStatus, LastRun, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds,
     SourceStatus, StageWord, Status, StepStatus,

@@ -2,8 +2,8 @@
 //! and requests to AWS.
 
 use super::{fault, status_fault};
-use crate::model::{Fault, ProbeName};
-use crate::sources::{Answer, Identity, Lifecycle, printable};
+use crate::model::{Fault, ProbeName, clip};
+use crate::sources::{Answer, Identity, Lifecycle};
 
 /// What is asked, the machine's own name first (EC2 User Guide, "Instance metadata categories").
 pub(super) const ITEMS: [&str; 6] = [
@@ -24,7 +24,7 @@ pub(super) fn identify(probe: &ProbeName, answer: &Answer, machine: &mut Identit
         status => return Err(status_fault(probe.as_str(), status)),
     }
     let strange = || {
-        let shown = printable(&String::from_utf8_lossy(&answer.body), 60);
+        let shown = clip(&String::from_utf8_lossy(&answer.body), 60);
         fault("unreadable", format!("{probe} was answered with \"{shown}\", which is not believed"))
     };
     let text = word(&answer.body).ok_or_else(strange)?.to_owned();

@@ -4,9 +4,9 @@
 
 use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE, TERMINATION_TIME, fault};
 use crate::model::{
-    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, ProbeName, SourceName, Stated,
+    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, ProbeName, SourceName, Stated, clip,
 };
-use crate::sources::{Answer, Identity, Memory, Reading, printable};
+use crate::sources::{Answer, Identity, Memory, Reading};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::{Map, Value};
@@ -45,7 +45,7 @@ pub(super) fn read(
         REBALANCE => rebalance(about, probe, text),
         LIFECYCLE_STATE => lifecycle_state(about, probe, text, memory),
         MAINTENANCE => maintenance(about, probe, text),
-        unknown => Err(fault("unreadable", format!("nobody here asks for {}", printable(unknown, 80)))),
+        unknown => Err(fault("unreadable", format!("nobody here asks for {}", clip(unknown, 80)))),
     }
 }
 
@@ -69,7 +69,7 @@ impl About<'_> {
             stated,
             usual_window: None,
             presence: Presence::Reported,
-            detail: printable(detail, MOST_DETAIL),
+            detail: clip(detail, MOST_DETAIL),
         }
     }
 
@@ -193,10 +193,10 @@ fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Option<Not
         },
         None => (Stated::Unsaid, "without a time".to_owned()),
     };
-    let said = word(event, "Description").map(|text| format!(": {}", printable(text, 80))).unwrap_or_default();
-    let detail = format!("{} {when}{said}{doubt}", printable(code, 40));
+    let said = word(event, "Description").map(|text| format!(": {}", clip(text, 80))).unwrap_or_default();
+    let detail = format!("{} {when}{said}{doubt}", clip(code, 40));
     let mut notice = about.notice(NoticeKind::Maintenance, action, stated, &detail);
-    notice.key.event = printable(word(event, "EventId").unwrap_or(code), 80);
+    notice.key.event = clip(word(event, "EventId").unwrap_or(code), 80);
     Some(notice)
 }
 
@@ -240,7 +240,7 @@ fn unreadable(probe: &ProbeName, what: &str) -> Fault {
 }
 
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", printable(text, 60))
+    format!("\"{}\"", clip(text, 60))
 }
 
 #[cfg(test)]

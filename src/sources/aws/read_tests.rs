@@ -86,7 +86,7 @@ fn hibernation_begins_at_once_whatever_time_is_named() {
 fn an_unknown_action_is_taken_as_terminate_and_said() {
     let notice = only(INSTANCE_ACTION, r#"{"action": "relocate\u001b[2J", "time": "2017-09-18T08:22:00Z"}"#);
     assert_eq!((notice.action, notice.stated), (NoticeAction::Terminate, at("2017-09-18T08:22:00Z")));
-    assert!(notice.detail.contains("\"relocate [2J\" is not known"), "{}", notice.detail);
+    assert!(notice.detail.contains("\"relocate\u{fffd}[2J\" is not known"), "{}", notice.detail);
     let notice = only(INSTANCE_ACTION, r#"{"time": "2017-09-18T08:22:00Z"}"#);
     assert_eq!(notice.action, NoticeAction::Terminate);
     assert!(notice.detail.contains("no action is named"), "{}", notice.detail);
