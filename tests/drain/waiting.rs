@@ -96,6 +96,47 @@ async fn what_cannot_be_read_never_counts_as_drained() {
     join_all(played.iter().map(|(trick, said, place, vllm)| is_no_zero(trick, said, place, vllm))).await;
 }
 
+#[tokio::test]
+async fn a_zero_that_comes_late_is_not_believed_while_a_client_is_served() {
+    let place = TempDir::new().unwrap();
+    let vllm = Vllm::start(place.path(), 0);
+    let drain = action("drain", &format!("metrics = '{}'\nsettle = '0s'", vllm.metrics()));
+    // Proxies keep connections open that nobody asks anything on.
+    let _kept = TcpStream::connect(("127.0.0.1", vllm.port)).unwrap();
+    vllm.play("late");
+    let request = vllm.ask(Duration::from_secs(8));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let run = job(Work::Act, LONG);
+    let ending = drain.act(&run).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(ending.detail.ends_with("nothing is in flight any more"), "{}", ending.detail);
+    assert!(request.is_finished(), "it ended before the answer did: {:?}", run.output.tail());
+    assert_eq!(request.join().unwrap(), Answer::Whole);
+    assert!(run.output.tail()[0].starts_with("no request by the gauges and "), "{:?}", run.output.tail());
+}
+
+#[tokio::test]
+async fn gauges_that_never_change_are_not_waited_for_where_nobody_is_connected() {
+    let place = TempDir::new().unwrap();
+    let (alone, asked) = (Vllm::start(place.path(), 0), TempDir::new().unwrap());
+    let drained = place.path().join("drained");
+    let asked = Vllm::start(asked.path(), 0);
+    for vllm in [&alone, &asked] {
+        vllm.play("stuck");
+    }
+    let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", alone.metrics(), drained.display());
+    let (drain, run) = (action("drain", &keys), job(Work::Act, LONG));
+    let other = action("drain", &format!("metrics = '{}'\nsettle = '0s'", asked.metrics()));
+    let (request, other_run) = (asked.ask(Duration::from_secs(30)), job(Work::Act, Duration::from_secs(16)));
+    let (ending, still_asked) = tokio::join!(drain.act(&run), other.act(&other_run));
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    let said = "nobody is connected, and the metrics have shown 3 in flight without any change for 1";
+    assert!(ending.detail.contains(said), "{}", ending.detail);
+    assert!(drained.exists());
+    assert_eq!(still_asked.outcome, Outcome::TimedOut, "{}", still_asked.detail);
+    assert!(!request.is_finished());
+}
+
 async fn is_no_zero(trick: &str, said: &str, place: &TempDir, vllm: &Vllm) {
     let drained = place.path().join("drained");
     let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", vllm.metrics(), drained.display());

@@ -5,7 +5,8 @@ vLLM does unless it is told otherwise (--shutdown-timeout 0).
   POST /v1/completions   {"max_tokens": N, "stream": true}: N events at 50 ms each, then [DONE]
   GET  /metrics          vllm:num_requests_running and vllm:num_requests_waiting, among others
   GET  /health           200
-  POST /play/TRICK       plays a trouble from now on: see `metrics`; or `deaf`, which listens no more and goes on answering
+  POST /play/TRICK       plays a trouble from now on: see `metrics`; or `deaf`, which listens no more and goes on answering;
+                         `late` gauges are those of five seconds ago
 
 usage: vllm.py PORT PORT_FILE PID_FILE [MAX_NUM_SEQS]     PORT 0 takes a free one, PORT_FILE says which
 """
@@ -19,6 +20,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN = 0.05
+LATE = 5.0
 MODEL = "Qwen/Qwen2.5-7B-Instruct"
 
 counting = threading.Lock()
@@ -26,13 +28,21 @@ running = 0
 waiting = 0
 served = 0
 trick = ""
+history = [(0.0, 0, 0)]
 slots = threading.Semaphore(int(sys.argv[4]) if len(sys.argv) > 4 else 16)
+
+
+def remember():
+    history.append((time.monotonic(), running, waiting))
 
 
 def metrics():
     labels = '{engine="0",model_name="%s"}' % MODEL
     with counting:
         values = running, waiting, served
+        if trick == "late":
+            then = time.monotonic() - LATE
+            values = [it for it in history if it[0] <= then][-1][1:] + (served,)
     first, second = ("%.1f" % value for value in values[:2])
     if trick == "stuck":
         first = "3.0"
@@ -97,16 +107,19 @@ class Answers(BaseHTTPRequestHandler):
         tokens = json.loads(body)["max_tokens"]
         with counting:
             waiting += 1
+            remember()
         with slots:
             with counting:
                 waiting -= 1
                 running += 1
+                remember()
             try:
                 self.stream(tokens)
             finally:
                 with counting:
                     running -= 1
                     served += 1
+                    remember()
 
     def stream(self, tokens):
         self.send_response(200)

@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The longest line that is read: one that is longer may be a gauge of ours, so nothing is believed beside it.
 const LINE: usize = 64 * 1024;
@@ -48,6 +49,14 @@ impl Server {
         }
     }
 
+    /// Whether requests come to the very port that has its metrics, as far as it is not told otherwise.
+    pub const fn serves_where_it_has_metrics(self) -> bool {
+        match self {
+            Self::Vllm | Self::Sglang | Self::Tgi => true,
+            Self::Triton => false,
+        }
+    }
+
     /// What the names of its metrics begin with.
     const fn prefix(self) -> &'static str {
         match self {
@@ -72,6 +81,8 @@ pub struct Read {
     pub in_flight: u64,
     /// The server, where its gauges are among those counted.
     pub server: Option<Server>,
+    /// The same as long as nothing changes that the server tells of itself: these gauges, and whatever else it counts.
+    pub fingerprint: u64,
 }
 
 /// Why metrics do not say what is in flight.
@@ -131,6 +142,7 @@ pub struct Tally {
     first: Option<u8>,
     line: Vec<u8>,
     trouble: Option<Trouble>,
+    fingerprint: DefaultHasher,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,7 +167,16 @@ impl Tally {
             }
         }
         let gauges = names.into_iter().map(|name| (name, None)).collect();
-        Self { gauges, named, seen: Default::default(), samples: 0, first: None, line: Vec::new(), trouble: None }
+        Self {
+            gauges,
+            named,
+            seen: Default::default(),
+            samples: 0,
+            first: None,
+            line: Vec::new(),
+            trouble: None,
+            fingerprint: DefaultHasher::new(),
+        }
     }
 
     /// Takes the next piece.
@@ -215,7 +236,7 @@ impl Tally {
             clippy::cast_sign_loss,
             reason = "it is whole, positive and bounded"
         )]
-        Ok(Read { in_flight: in_flight as u64, server })
+        Ok(Read { in_flight: in_flight as u64, server, fingerprint: self.fingerprint.finish() })
     }
 
     fn end_line(&mut self) {
@@ -235,11 +256,23 @@ impl Tally {
         let (name, rest) = line.split_at(end);
         let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_name(name)) else { return };
         self.samples += 1;
+        let mut counts = false;
         for (server, seen) in Server::ALL.into_iter().zip(&mut self.seen) {
-            *seen |= name.starts_with(server.prefix());
+            let is_its = name.starts_with(server.prefix());
+            *seen |= is_its;
+            counts |= is_its;
         }
-        let Some((_, sum)) = self.gauges.iter_mut().find(|(gauge, _)| gauge == name) else { return };
-        let value = after_labels(rest).and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<f64>().ok());
+        let gauge = self.gauges.iter_mut().find(|(gauge, _)| gauge == name);
+        if !counts && gauge.is_none() {
+            return;
+        }
+        let behind = after_labels(rest);
+        let value = behind.and_then(|behind| behind.split_ascii_whitespace().next());
+        // Without the time that may stand behind it.
+        let labels = rest.get(..rest.len() - behind.map_or(0, str::len));
+        (name, labels, value).hash(&mut self.fingerprint);
+        let Some((_, sum)) = gauge else { return };
+        let value = value.and_then(|value| value.parse::<f64>().ok());
         match value {
             Some(value) if value.is_finite() && value >= 0.0 => *sum = Some(sum.unwrap_or_default() + value),
             Some(value) => {
@@ -304,6 +337,21 @@ mod tests {
         assert_eq!(tally(Some(Server::Vllm), &[], VLLM), Ok(7));
         assert_eq!(tally(None, &["vllm:num_requests_waiting"], VLLM), Ok(4), "named gauges count alone");
         assert_eq!(tally(Some(Server::Vllm), &["vllm:num_requests_waiting_by_reason"], VLLM), Ok(57));
+    }
+
+    #[test]
+    fn what_the_server_tells_of_itself_has_a_fingerprint() {
+        let print = |text: &str| {
+            let mut tally = Tally::new(None, &[]);
+            tally.feed(text.as_bytes());
+            tally.finish().unwrap().fingerprint
+        };
+        let counted = format!("{VLLM}vllm:generation_tokens_total{{engine=\"0\"}} 900.0\n");
+        let others = format!("{counted}process_cpu_seconds_total 12.1\n");
+        assert_eq!(print(&counted), print(&others), "that it was asked changes nothing");
+        assert_eq!(print(&counted), print(&counted.replace(" 1700000000000", " 1800000000000")));
+        assert_ne!(print(&counted), print(&counted.replace("900.0", "901.0")));
+        assert_ne!(print(&counted), print(&counted.replace(" 4.0", " 5.0")));
     }
 
     #[test]

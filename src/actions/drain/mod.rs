@@ -6,8 +6,11 @@
 //! that is gone has nothing left. It must not know who left which load balancer: that a load balancer goes on sending
 //! for a while after it was told is what `settle` is for.
 
+mod clients;
 pub mod connections;
+mod diag;
 pub mod gauges;
+mod looks;
 mod metrics;
 mod wait;
 

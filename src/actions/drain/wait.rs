@@ -1,15 +1,16 @@
-//! Waits until nothing is in flight: looks twice a second, believes a zero once the load balancer has had its time, and
-//! only when it comes twice in a row.
+//! Waits until nothing is in flight: looks twice a second, and believes what the looks come to once load balancers have had
+//! their time.
 
+use super::clients::Clients;
 use super::connections::{self, Ports};
 use super::gauges::{Server, Tally};
+use super::looks::{Drained, InFlight, Look, Looks, Presence, Served};
 use super::metrics::{Asker, Sight};
 use super::{ROW, Settings};
 use crate::actions::output::printable;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
 use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
 use serde_json::json;
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,9 +21,6 @@ use tokio::time::Instant;
 /// How often is looked: a request that one part of a server hands to the next is on neither gauge for some milliseconds,
 /// and shows in the look after.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// How many looks in a row have to see nothing.
-const IN_A_ROW: u32 = 2;
 
 /// How often at most the log hears what is left.
 const SAY: Duration = Duration::from_secs(2);
@@ -36,53 +34,6 @@ pub(super) struct Drain {
     settings: Settings,
     /// What the newest look of a run saw.
     seen: Mutex<Option<Look>>,
-}
-
-/// What one look saw.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Look {
-    Saw(InFlight),
-    /// It could not be seen, and why.
-    Unread(String),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct InFlight {
-    requests: u64,
-    connections: u64,
-    server: Presence,
-}
-
-/// Whether the server that has metrics was met.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Presence {
-    #[default]
-    NotAsked,
-    Answers(Option<Server>),
-    Gone,
-}
-
-impl InFlight {
-    const fn is_nothing(&self) -> bool {
-        self.requests == 0 && self.connections == 0
-    }
-}
-
-impl fmt::Display for InFlight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let requests = || counted(self.requests, "request");
-        let connections = || counted(self.connections, "connection");
-        match (self.requests, self.connections) {
-            (0, 0) => f.write_str("nothing"),
-            (_, 0) => f.write_str(&requests()),
-            (0, _) => f.write_str(&connections()),
-            (_, _) => write!(f, "{} and {}", requests(), connections()),
-        }
-    }
-}
-
-fn counted(count: u64, word: &str) -> String {
-    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 
 impl Drain {
@@ -100,9 +51,8 @@ impl Drain {
             return ending(Outcome::Failed, why);
         }
         let asker = Asker::new();
-        let mut told = Told::default();
-        let (mut newest, mut zeros) = (None, 0);
-        while zeros < IN_A_ROW {
+        let (mut told, mut looks, mut newest) = (Told::default(), Looks::default(), None);
+        let drained = loop {
             let at = Instant::now();
             let ours = job.surroundings.place.get().addresses;
             let look = tokio::select! {
@@ -110,31 +60,36 @@ impl Drain {
                 look = self.look(&asker, &ours) => look,
                 () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
             };
-            let is_zero = matches!(&look, Look::Saw(seen) if seen.is_nothing());
-            zeros = if is_zero && at >= settled { zeros + 1 } else { 0 };
+            let drained = looks.take(&look, at, settled);
             told.tell(job, &look, settled);
             self.show(&look);
             newest = Some(look);
-            if zeros < IN_A_ROW {
-                tokio::select! {
-                    () = tokio::time::sleep(LOOK) => {}
-                    () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
-                }
+            if let Some(drained) = drained {
+                break drained;
             }
-        }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
+            }
+        };
         let episode = job.briefing.episode.to_string();
         let line = json!({ "episode": episode, "drained": jiff::Timestamp::now() });
         if let Err(why) = self.with_file(move |file| write(file, &line.to_string())).await {
             let detail = format!("nothing is in flight, but {why}");
             return Ending { effect: Effect::Possible, ..ending(Outcome::Failed, detail) };
         }
-        let who = match newest {
-            Some(Look::Saw(InFlight { server: Presence::Gone, .. })) => "the server is gone, and so is what it had",
-            Some(Look::Saw(_) | Look::Unread(_)) | None => "nothing is in flight any more",
+        let why = match drained {
+            Drained::Gone => "the server is gone, and so is what it had".to_owned(),
+            Drained::Empty => "nothing is in flight any more".to_owned(),
+            Drained::Stuck(requests, since) => format!(
+                "nobody is connected, and the metrics have shown {requests} in flight without any change for {}, so \
+                 nobody waits for them",
+                Spoken(whole_seconds(since))
+            ),
         };
         // The file, where there is to be one.
         let effect = if self.settings.drained.is_some() { Effect::Possible } else { Effect::None };
-        let detail = format!("drained after {}: {who}", Spoken(whole_seconds(began.elapsed())));
+        let detail = format!("drained after {}: {why}", Spoken(whole_seconds(began.elapsed())));
         Ending { effect, ..ending(Outcome::Done, detail) }
     }
 
@@ -156,39 +111,55 @@ impl Drain {
     }
 
     async fn look(&self, asker: &Result<Asker, String>, ours: &[IpAddr]) -> Look {
+        self.see(asker, ours).await.map_or_else(Look::Unread, Look::Saw)
+    }
+
+    /// # Errors
+    /// Why it cannot be seen.
+    async fn see(&self, asker: &Result<Asker, String>, ours: &[IpAddr]) -> Result<InFlight, String> {
         let mut seen = InFlight::default();
         let ports = &self.settings.connections;
+        let metrics = self.settings.metrics.as_ref();
+        // A port whose every connection counts needs no second look.
+        let port = metrics.and_then(|address| address.port_here(ours)).filter(|port| !ports.contains(port));
         // Before our own question, which is a connection too.
+        let mut are_visible = false;
         if !ports.is_empty() {
-            match connections::look(ports.clone()).await {
-                Ok(Ports { established, .. }) => seen.connections = established,
-                Err(why) => return Look::Unread(why),
-            }
+            let Ports { established, listening } = connections::look(ports.clone()).await?;
+            (seen.connections, are_visible) = (established, listening > 0);
         }
-        let Some(address) = &self.settings.metrics else { return Look::Saw(seen) };
+        if let Some(port) = port {
+            seen.clients = Some(Clients::of(port).await?);
+        }
+        let Some(address) = metrics else { return Ok(seen) };
         let tally = Tally::new(self.settings.server, &self.settings.gauges);
         let sight = match asker {
             Ok(asker) => asker.ask(address, tally).await,
             Err(why) => Sight::Unread(why.clone()),
         };
         match sight {
-            Sight::Unread(why) => return Look::Unread(format!("{address} {why}")),
+            Sight::Unread(why) => return Err(format!("{address} {why}")),
             Sight::Read(read) => {
                 seen.requests = read.in_flight;
                 seen.server = Presence::Answers(read.server);
+                seen.fingerprint = read.fingerprint;
+                let is_served = if ports.is_empty() {
+                    port.is_some() && read.server.is_some_and(Server::serves_where_it_has_metrics)
+                } else {
+                    are_visible
+                };
+                seen.served = if is_served { Served::Here } else { Served::Unknown };
             }
             Sight::Gone => {
                 seen.server = Presence::Gone;
+                seen.clients = None;
                 // A server that is ending listens no more and still answers what it had.
-                if let Some(port) = address.port_here(ours).filter(|port| !ports.contains(port)) {
-                    match connections::look(vec![port]).await {
-                        Ok(Ports { established, .. }) => seen.connections += established,
-                        Err(why) => return Look::Unread(why),
-                    }
+                if let Some(port) = port {
+                    seen.connections += connections::look(vec![port]).await?.established;
                 }
             }
         }
-        Look::Saw(seen)
+        Ok(seen)
     }
 
     fn show(&self, look: &Look) {
@@ -235,6 +206,22 @@ impl Drain {
                     let sentence = "Triton's gauge counts what waits for execution, not what is executed: give \
                                     `connections` too, with the ports that it serves on";
                     say(Weight::Warning, sentence.to_owned());
+                }
+                match &seen.clients {
+                    Some(clients) if !clients.are_visible() => say(
+                        Weight::Note,
+                        format!(
+                            "whoever answers at {metrics} is in another network namespace, so connections of its clients \
+                             cannot be seen: a zero of its gauges is believed as it comes, and gauges that are stuck are \
+                             waited for"
+                        ),
+                    ),
+                    Some(clients) if !clients.is_idleness_known() => {
+                        let sentence = "this kernel does not tell since when connections are quiet, so while there are \
+                                        any, a zero of the gauges is believed after 15 s of it only";
+                        say(Weight::Note, sentence.to_owned());
+                    }
+                    Some(_) | None => {}
                 }
             }
         }
@@ -381,7 +368,12 @@ impl Action for Drain {
             None => serde_json::Value::Null,
             Some(Look::Unread(why)) => json!({ "in-flight": null, "because": why }),
             Some(Look::Saw(seen)) => {
-                json!({ "in-flight": seen.requests + seen.connections, "requests": seen.requests, "connections": seen.connections })
+                json!({
+                    "in-flight": seen.count(),
+                    "requests": seen.requests,
+                    "connections": seen.connections,
+                    "busy-connections": seen.busy(),
+                })
             }
         }
     }
