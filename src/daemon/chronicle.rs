@@ -124,7 +124,10 @@ impl Chronicle {
                 }
             }
             if stirred == Stirred::Yes {
-                frame.machine = machine(identity);
+                // What is known of an earlier run stays until the cloud has said it again.
+                if !identity.instance_id.is_empty() || frame.machine.id.is_empty() {
+                    frame.machine = machine(identity);
+                }
                 self.take_output(draft, events, executor);
                 self.look_for_proofs(draft, events, executor);
             }

@@ -7,13 +7,16 @@ pub mod chronicle;
 pub mod clock;
 mod delivery;
 pub mod executor;
+mod kept;
 pub mod log_sink;
 mod measuring;
 mod narrate;
 pub mod notice_file;
+mod owner;
 pub mod poller;
 mod posting;
 pub mod reaper;
+mod remembered;
 mod sight;
 pub mod signals;
 pub mod socket;
@@ -27,27 +30,29 @@ use crate::actions::launch::Launcher;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
 use crate::config::{Settings, SourceSetting};
 use crate::decide::{Progress, Watchdog};
-use crate::journal::{self, Durability, Journal, Receipt, Record, Recovery};
+use crate::journal::{self, Durability, Receipt, Record};
 use crate::model::{
     BootId, Event, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Now, Order, Presence, Signal,
     SourceName, Spoken, Stated, Turn,
 };
 use crate::report::Report;
 use crate::sources::metadata::MetadataClient;
-use crate::sources::{Ear, Identity, Memory};
+use crate::sources::{Ear, Identity};
 use crate::status::Board;
 use crate::status::http::{Face, Serving};
 use crate::status::systemd::Systemd;
-use chronicle::Chronicle;
 use executor::{Executor, Hand};
+use kept::{Beginning, Kept, Opened};
 use log_sink::LogSink;
-use poller::{Poller, Recall};
+use owner::{Doubt, Owner, Whose};
+use poller::Poller;
 use posting::{Beside, Posting};
+use remembered::{Memories, Remembered};
 use socket::{Handed, Socket};
-use state_dir::{SourceMemory, StateDir};
+use state_dir::StateDir;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -71,6 +76,9 @@ const LAST_SYNC: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether what hooks left behind has ended.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long the loop waits for the state directory to be opened, once it is known whose it is.
+const OPENING: Duration = Duration::from_secs(6);
 
 /// How long telling and posting waits for what was ordered to get going: a process takes some 2 ms to begin.
 const GOT_GOING: Duration = Duration::from_millis(5);
@@ -114,11 +122,10 @@ type Bound = watch::Receiver<Vec<Option<SocketAddr>>>;
 /// Everything around the mind, and the mind.
 pub struct Daemon {
     watchdog: Watchdog,
-    journal: Journal,
+    kept: Kept,
     executor: Executor,
     board: Board,
     posting: Posting,
-    telling: telling::Telling,
     systemd: Systemd,
     slumber: clock::Slumber,
     boot: BootId,
@@ -137,17 +144,17 @@ pub struct Daemon {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     remainders: Remainders,
-    chronicle: Chronicle,
-    /// Who write its reports down.
-    carriers: JoinSet<()>,
+    beginning: Beginning,
+    /// Whether the state may be another machine's, and nothing is made of it yet.
+    doubt: Option<Box<Doubt>>,
+    /// What names this machine beside its state.
+    here: Owner,
+    owner: watch::Sender<Option<Owner>>,
     welcome: narrate::Welcome,
     sight: sight::Sight,
     hourly: narrate::Hourly,
-    waiting: waiting::Waiting,
-    /// Of former runs, to be heard once more.
-    recalled: Vec<Notice>,
     /// Kept to the end: the lock, and the socket's file.
-    _keeping: Keeping,
+    keeping: Keeping,
 }
 
 impl std::fmt::Debug for Daemon {
@@ -186,12 +193,19 @@ impl Daemon {
         let (hand_over, handed) = mpsc::channel(HANDED);
         let (identity_in, identity) = watch::channel(Identity::default());
 
-        let (journal, recovery) = match &keeping {
-            Keeping::Directory(directory) => Journal::open(directory.path(), settings.episodes_kept as usize),
-            Keeping::Nowhere(reason) => (Journal::in_memory(reason.clone()), Recovery::default()),
+        narrate::keeping(&keeping);
+        let here = Owner::here(&boot);
+        let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
+        let (opened, doubt) = match (&keeping, kept::Place::of(&keeping)) {
+            (Keeping::Directory(directory), Ok(place)) => {
+                match owner::at_start(directory.found(), &here, is_cloud_asked) {
+                    Ok(whose) => (Opened::open(&place, &whose, settings.episodes_kept as usize), None),
+                    Err(doubt) => (Opened::nothing_yet(), Some(doubt)),
+                }
+            }
+            (_, place) => (Opened::in_memory(place.err().unwrap_or_default()), None),
         };
-        narrate::keeping(&keeping, &recovery);
-        let watchdog = recover(Watchdog::new(settings.policy.clone()), &recovery);
+        let watchdog = opened.recovered(settings.policy.clone());
 
         let listened_to = settings.sources.iter().find_map(|source| match &source.ear {
             Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
@@ -226,17 +240,11 @@ impl Daemon {
         executor.keep_warm();
         let remainders = executor.remainders();
 
-        let state_directory = match &keeping {
-            Keeping::Directory(directory) => Some(directory.path()),
-            Keeping::Nowhere(_) => None,
-        };
-        let frame = chronicle::frame(&settings, rehearsal);
-        let chronicle = Chronicle::begin(frame.clone(), &recovery.records);
-        let kept = (&watchdog, &recovery, now);
-        let telling = telling::Telling::begin(&settings, rehearsal, state_directory, kept, &chronicle, &mut tasks);
         let (ledger_in, ledger) = watch::channel(Arc::default());
         let posting = Posting::new(&settings, now, ledger, log);
-        let beside = Beside { executor: &executor, journal: &journal, telling: &telling };
+        let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in, stop: stop.clone() };
+        let (kept, bookcase) = beginning.begin(opened, &watchdog, &identity.borrow(), now);
+        let beside = Beside { executor: &executor, journal: &kept.journal, telling: &kept.telling };
         let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
@@ -249,7 +257,9 @@ impl Daemon {
         if !listen.is_empty() {
             tasks.spawn(face.serve(stop.clone()));
         }
+        let (owner, written) = watch::channel(None);
         if let Keeping::Directory(directory) = &keeping {
+            tasks.spawn(owner::keep(directory.path().to_owned(), written));
             let (path, machine) = (directory.socket(), identity.clone());
             let machine = move || MachineId::new(&machine.borrow().instance_id);
             tasks.spawn(async move {
@@ -261,24 +271,14 @@ impl Daemon {
                 }
             });
         }
-        let (waiting, recalled) = waiting::Waiting::recall(state_directory, now.wall);
-        let measured = measuring::places(state_directory, settings.measured_from.clone());
-        let destinations = delivery::Destinations {
-            state_directory: state_directory.map(std::path::Path::to_path_buf),
-            report_to: settings.report_to.clone(),
-            kept: settings.episodes_kept as usize,
-        };
-        let (mut carriers, bookcase) = delivery::begin(destinations, &chronicle, frame, &stop);
-        carriers.spawn(measuring::keep(measured, chronicle.follow(), ledger_in, stop.clone()));
         board.show(bookcase);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
         Ok(Self {
             watchdog,
-            journal,
+            kept,
             executor,
             board,
             posting,
-            telling,
             systemd,
             slumber: clock::Slumber::watch(),
             boot,
@@ -296,14 +296,14 @@ impl Daemon {
             stop,
             tasks,
             remainders,
-            chronicle,
-            carriers,
+            beginning,
+            doubt,
+            here,
+            owner,
             welcome,
             sight: sight::Sight::default(),
             hourly: narrate::Hourly::default(),
-            waiting,
-            recalled,
-            _keeping: keeping,
+            keeping,
         })
     }
 
@@ -319,7 +319,7 @@ impl Daemon {
 
     /// What is told of the open episode, kept current; after its end as it was then. Nothing before the first one.
     pub fn reports(&self) -> watch::Receiver<Option<Arc<Report>>> {
-        self.chronicle.follow()
+        self.kept.chronicle.follow()
     }
 
     /// Listens to signals, as only the process's one daemon may.
@@ -343,11 +343,7 @@ impl Daemon {
     /// The loop: next input; decide; append its events; carry out its orders; post the status. It ends when the mind
     /// orders it.
     pub async fn run(mut self) {
-        let boot = self.boot.clone();
-        let mut ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
-        for notice in std::mem::take(&mut self.recalled) {
-            ends = self.turn(Input::HandedIn { notice }, Instant::now()).await || ends;
-        }
+        let mut ends = self.restart().await;
         drill(&self.watchdog, clock::now());
         let began = Instant::now();
         // Where nobody is asked, there is no first answer to wait for.
@@ -364,9 +360,11 @@ impl Daemon {
                 biased;
                 Some(input) = self.heard.recv() => (input, None),
                 Some(Handed { input, taken }) = self.handed.recv() => (input, Some(taken)),
+                // Which machine this is may be all that is waited for.
+                Ok(()) = self.identity.changed(), if self.doubt.is_some() => (Input::Woke, None),
                 () = sleep_until(due) => (Input::Woke, None),
             };
-            if matches!(input, Input::Woke) {
+            if matches!(input, Input::Woke) && Instant::now() >= due {
                 self.posting.note_lateness(Instant::now().duration_since(due));
             }
             if let Some(resumed) = self.slumber.look() {
@@ -374,6 +372,7 @@ impl Daemon {
                 ends = self.turn(Input::Resumed, Instant::now()).await;
             }
             let answered = matches!(input, Input::Answered { .. } | Input::Unanswered { .. });
+            ends = self.settle_doubt(&input).await || ends;
             ends = self.turn(input, Instant::now()).await || ends;
             if let Some(taken) = taken {
                 // Whoever asked may have left.
@@ -387,6 +386,69 @@ impl Daemon {
         self.end().await;
     }
 
+    /// The first turns, with what lies on disk. Returns whether one was the last.
+    async fn restart(&mut self) -> bool {
+        let boot = self.boot.clone();
+        let mut ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
+        for notice in std::mem::take(&mut self.kept.recalled) {
+            ends = self.turn(Input::HandedIn { notice }, Instant::now()).await || ends;
+        }
+        ends
+    }
+
+    /// Begins with what lies on disk, or puts it out of the way, once it can be told whose it is, and before this input is
+    /// taken in. Returns whether we end over it.
+    async fn settle_doubt(&mut self, input: &Input) -> bool {
+        let Some(doubt) = &mut self.doubt else { return false };
+        let named = self.identity.borrow().instance_id.clone();
+        let Some(whose) = doubt.settle(&named, input, self.watchdog.policy(), Instant::now()) else { return false };
+        let was_taken = std::mem::replace(&mut doubt.is_taken_for_ours, whose == Whose::Ours);
+        if !named.is_empty() || whose != Whose::Ours {
+            self.doubt = None;
+        }
+        match (was_taken, &whose) {
+            (true, Whose::Ours) => return false,
+            (true, Whose::Others(_)) => {
+                self.executor.stop_everything();
+                self.executor.carry_out(Order::TakeDownNotice, &Receipt::default());
+            }
+            (false, _) => {}
+        }
+        self.take_up(whose).await
+    }
+
+    async fn take_up(&mut self, whose: Whose) -> bool {
+        let Ok(place) = kept::Place::of(&self.keeping) else { return false };
+        let episodes_kept = self.beginning.settings.episodes_kept as usize;
+        let opening = tokio::task::spawn_blocking(move || Opened::open(&place, &whose, episodes_kept));
+        let opened = match tokio::time::timeout(OPENING, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(_)) | Err(_) => {
+                let reason = format!("the disk did not answer for {}", Spoken(OPENING));
+                tracing::error!("nothing is kept, and what was done before is not known: {reason}");
+                Opened::in_memory(&reason)
+            }
+        };
+        self.watchdog.take_up(opened.recovered(self.watchdog.policy().clone()));
+        let identity = self.identity.borrow().clone();
+        let (kept, bookcase) = self.beginning.begin(opened, &self.watchdog, &identity, clock::now());
+        self.kept = kept;
+        self.board.show(bookcase);
+        self.restart().await
+    }
+
+    /// Has it written down beside the state which machine this is, as far as that is known.
+    fn name_owner(&self, identity: &Identity) {
+        let (None, Some(machine)) = (&self.doubt, &self.kept.machine) else { return };
+        let machine = if identity.instance_id.is_empty() { machine.clone() } else { chronicle::machine(identity) };
+        let owner = Some(self.here.clone().with(machine));
+        self.owner.send_if_modified(|written| {
+            let is_new = *written != owner;
+            *written = owner;
+            is_new
+        });
+    }
+
     /// One turn. Returns whether it was the last.
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
@@ -394,7 +456,7 @@ impl Daemon {
         let before = self.watchdog.episode().map(|episode| episode.id.clone());
         let Turn { events, orders } = self.watchdog.decide(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
-        let receipt = if is_journaling { self.journal.submit(now, &events) } else { Receipt::default() };
+        let receipt = if is_journaling { self.kept.journal.submit(now, &events) } else { Receipt::default() };
         let is_ordering = !orders.is_empty();
         let ends = orders.contains(&Order::Exit);
         // A run makes itself ready while its record is on its way to disk; a limit has nothing to make ready.
@@ -406,7 +468,7 @@ impl Daemon {
         if is_journaling {
             let durability = receipt.settled().await;
             // Where that failed, the journal has said so once, the status shows it, and the rescue goes on.
-            let _: Durability = self.journal.take_in(durability);
+            let _: Durability = self.kept.journal.take_in(durability);
         }
         for order in limits {
             self.executor.carry_out(order, &receipt);
@@ -419,11 +481,11 @@ impl Daemon {
             self.executor.got_going(GOT_GOING).await;
         }
         if is_journaling {
-            self.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
+            self.kept.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
         }
-        self.telling.note(&events, &self.watchdog, &self.identity.borrow(), now);
+        self.kept.telling.note(&events, &self.watchdog, &self.identity.borrow(), now);
         if !events.is_empty() {
-            self.waiting.keep(&self.watchdog, now).await;
+            self.kept.waiting.keep(&self.watchdog, now).await;
         }
         narrate::events(&events, before.as_ref(), &mut self.sight, &mut self.hourly, &self.watchdog, now);
         self.post(&events, now);
@@ -437,9 +499,10 @@ impl Daemon {
         let identity = self.identity.borrow_and_update().clone();
         let bound = self.bound.borrow_and_update().clone();
         let status_url = status_url(&self.listen, &bound);
+        self.name_owner(&identity);
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
         self.alarm.set(alarm_of(&self.watchdog));
-        let beside = Beside { executor: &self.executor, journal: &self.journal, telling: &self.telling };
+        let beside = Beside { executor: &self.executor, journal: &self.kept.journal, telling: &self.kept.telling };
         let status = self.posting.status(&self.watchdog, &beside, &identity, now);
         self.welcome.say(&self.watchdog, &identity, status.fit.as_ref(), &bound);
         self.systemd.status(&status);
@@ -448,7 +511,7 @@ impl Daemon {
             self.systemd.stopping();
             self.systemd.extend(EXTENSION);
         }
-        self.board.measure(self.posting.figures(&self.journal));
+        self.board.measure(self.posting.figures(&self.kept.journal));
         self.board.post(status, events, now);
     }
 
@@ -471,8 +534,8 @@ impl Daemon {
         }
         self.last_words().await;
         self.stop.cancel();
-        self.journal.settle(LAST_SYNC).await;
-        let carriers = std::mem::take(&mut self.carriers);
+        self.kept.journal.settle(LAST_SYNC).await;
+        let carriers = std::mem::take(&mut self.kept.carriers);
         if tokio::time::timeout(LAST_SYNC, carriers.join_all()).await.is_err() {
             tracing::warn!("a report is not written yet, and is left; a restart in this episode writes it");
         }
@@ -481,8 +544,8 @@ impl Daemon {
 
     /// Lets messages that wait have one more try, as long as that holds nothing up that matters.
     async fn last_words(&mut self) {
-        let until = self.telling.leave(&self.watchdog, clock::now());
-        let told = self.telling.rests();
+        let until = self.kept.telling.leave(&self.watchdog, clock::now());
+        let told = self.kept.telling.rests();
         tokio::pin!(told);
         loop {
             tokio::select! {
@@ -498,7 +561,7 @@ impl Daemon {
                 }
             }
         }
-        for receiver in self.telling.standing().iter().filter(|receiver| receiver.waiting > 0) {
+        for receiver in self.kept.telling.standing().iter().filter(|receiver| receiver.waiting > 0) {
             let messages =
                 if receiver.waiting == 1 { "1 message is" } else { &format!("{} messages are", receiver.waiting) };
             tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
@@ -532,16 +595,6 @@ fn drill(watchdog: &Watchdog, now: Now) {
         Order::Limit { .. } | Order::TakeDownNotice | Order::Exit => Ok(Vec::new()),
     });
     tracing::trace!("a drill: {} records, {} orders", lines.flatten().count(), texts.flatten().count());
-}
-
-/// Applies what the journal kept. What is not a legal move is left out and said: it cannot have been ours.
-fn recover(mut watchdog: Watchdog, recovery: &Recovery) -> Watchdog {
-    for record in &recovery.records {
-        if let Err(illegal) = watchdog.recover(&record.event, record.now) {
-            tracing::error!("record {} of the journal was passed over: {illegal}", record.seq);
-        }
-    }
-    watchdog
 }
 
 fn alarm_of(watchdog: &Watchdog) -> Alarm {
@@ -614,60 +667,12 @@ fn start_pollers(
             interval: setting.poll_interval,
             inputs: inputs.clone(),
             identity: identity.clone(),
-            recall: Box::new(Remembered { memories: memories.clone(), source: name }),
+            recall: Box::new(Remembered::of(&memories, name)),
             answers: board.answers(),
         };
         tasks.spawn(poller.listen());
     }
     Ok(())
-}
-
-/// What sources remember of this boot, in one file.
-#[derive(Clone)]
-struct Memories {
-    kept: Arc<Mutex<SourceMemory>>,
-    /// Where it is kept; nowhere in memory only.
-    place: Option<std::path::PathBuf>,
-}
-
-impl Memories {
-    fn recalled(boot: &BootId, keeping: &Keeping) -> Self {
-        let (kept, place) = match keeping {
-            Keeping::Directory(directory) => (directory.recall(boot), Some(directory.memory())),
-            Keeping::Nowhere(_) => (SourceMemory { boot: boot.clone(), entries: BTreeMap::new() }, None),
-        };
-        Self { kept: Arc::new(Mutex::new(kept)), place }
-    }
-}
-
-/// One source's part of [`Memories`].
-struct Remembered {
-    memories: Memories,
-    source: SourceName,
-}
-
-impl Recall for Remembered {
-    fn load(&self) -> Memory {
-        let kept = self.memories.kept.lock().map(|kept| kept.entries.get(&self.source).cloned());
-        kept.ok().flatten().unwrap_or_default()
-    }
-
-    fn save(&self, memory: &Memory) {
-        let Ok(mut kept) = self.memories.kept.lock() else { return };
-        kept.entries.insert(self.source.clone(), memory.clone());
-        let (kept, place) = (kept.clone(), self.memories.place.clone());
-        // A disk that hangs must not hold up a poll.
-        tokio::task::spawn_blocking(move || {
-            if let Some(place) = place
-                && let Err(error) = kept.save(&place)
-            {
-                tracing::warn!(
-                    "what was seen in this boot will be forgotten at a restart: {}: {error}",
-                    place.display()
-                );
-            }
-        });
-    }
 }
 
 #[cfg(test)]

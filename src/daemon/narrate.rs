@@ -139,8 +139,8 @@ impl Hourly {
     }
 }
 
-/// Says what the state is kept in, and what of it could not be kept.
-pub(super) fn keeping(keeping: &Keeping, recovery: &Recovery) {
+/// Says what is wrong with where the state is kept.
+pub(super) fn keeping(keeping: &Keeping) {
     match keeping {
         Keeping::Directory(directory) => {
             if let Some(trouble) = directory.trouble() {
@@ -151,6 +151,10 @@ pub(super) fn keeping(keeping: &Keeping, recovery: &Recovery) {
             tracing::error!("nothing is kept on disk, so a crash of ours would forget what was done: {reason}");
         }
     }
+}
+
+/// Says what of the state could not be kept.
+pub(super) fn recovery(recovery: &Recovery) {
     for cut in &recovery.cuts {
         tracing::warn!("{cut}");
     }

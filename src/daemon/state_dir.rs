@@ -1,7 +1,9 @@
 //! The state directory: where it is, that only one daemon uses it, and what sources remember in it for one boot.
 //!
-//! Files in it: `lock`, `socket`, `memory.json`, `episodes/`. The journal and the socket look after theirs.
+//! Files in it: `lock`, `socket`, `machine.json`, `memory.json`, `episodes/`. The journal, the socket and whoever knows whose
+//! it is look after theirs.
 
+use super::owner::Found;
 use crate::model::{BootId, SourceName};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -68,6 +70,7 @@ pub fn choose(explicit: Option<&Path>, user: User, environment: impl Fn(&str) ->
 pub struct StateDir {
     path: PathBuf,
     trouble: Option<String>,
+    found: Found,
     // Only held: the kernel lets go of the lock with it.
     _lock: File,
 }
@@ -124,7 +127,12 @@ impl StateDir {
             Err(error) => return Err(unwritable(format!("its lock cannot be taken: {error}"))),
         }
         let trouble = sign(place).map(|because| format!("{} cannot be written for now: {because}", path.display()));
-        Ok(Self { path: path.to_owned(), trouble, _lock: lock })
+        Ok(Self { path: path.to_owned(), trouble, found: Found::look(path), _lock: lock })
+    }
+
+    /// What an earlier daemon left in it.
+    pub fn found(&self) -> &Found {
+        &self.found
     }
 
     /// Where it is.

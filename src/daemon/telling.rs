@@ -1,7 +1,7 @@
 //! From the mind to what people are told: how an episode stands after each turn, handed to the receivers' queues, which
 //! never wait.
 
-use super::chronicle::{Chronicle, frame};
+use super::chronicle::Chronicle;
 use super::clock;
 use crate::actions::Rehearsal;
 use crate::config::Settings;
@@ -46,13 +46,23 @@ struct Teller {
     reports: Reports,
 }
 
+/// What an earlier daemon left, as the journal kept it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left<'a> {
+    pub(super) watchdog: &'a Watchdog,
+    pub(super) recovery: &'a Recovery,
+    pub(super) frame: &'a Frame,
+    pub(super) identity: &'a Identity,
+    pub(super) now: Now,
+}
+
 impl Telling {
-    /// Begins to carry messages; `recovery` is what the journal kept.
+    /// Begins to carry messages.
     pub(super) fn begin(
         settings: &Settings,
         rehearsal: Rehearsal,
         state_directory: Option<&Path>,
-        (watchdog, recovery, now): (&Watchdog, &Recovery, Now),
+        left: &Left<'_>,
         chronicle: &Chronicle,
         tasks: &mut JoinSet<()>,
     ) -> Self {
@@ -73,19 +83,19 @@ impl Telling {
         };
         let mut telling = Self { outbox: Outbox::start(sinks, state_directory, tasks), teller, last: None };
         if !telling.outbox.is_empty() {
-            telling.recall(watchdog, recovery, &frame(settings, rehearsal), now);
+            telling.recall(left);
         }
         telling
     }
 
     /// Takes up what a daemon before us may have had no time to tell.
-    fn recall(&mut self, watchdog: &Watchdog, recovery: &Recovery, frame: &Frame, now: Now) {
-        let nobody = Identity::default();
+    fn recall(&mut self, left: &Left<'_>) {
+        let Left { watchdog, recovery, frame, identity, now } = *left;
         if let Some(episode) = watchdog.episode() {
-            self.last = self.teller.story(watchdog, episode, &nobody, now).map(Arc::new);
+            self.last = self.teller.story(watchdog, episode, identity, now).map(Arc::new);
             return;
         }
-        let over = self.teller.over(watchdog.policy(), recovery);
+        let over = self.teller.over(watchdog.policy(), recovery, identity);
         let news = over.filter(|story| now.wall.duration_since(story.at).unsigned_abs() < NEWS);
         if let Some(story) = news {
             let report = Report::of(&recovery.records, frame, story.at).map(Arc::new);
@@ -245,14 +255,13 @@ impl Teller {
     }
 
     /// The newest episode in the journal, where it is over.
-    fn over(&self, policy: &Policy, recovery: &Recovery) -> Option<Story> {
+    fn over(&self, policy: &Policy, recovery: &Recovery, identity: &Identity) -> Option<Story> {
         let mut watchdog = Watchdog::new(policy.clone());
-        let nobody = Identity::default();
         let mut over = None;
         for record in &recovery.records {
             if let Event::EpisodeClosed { closing, .. } = &record.event {
-                let story = watchdog.episode().and_then(|it| self.story(&watchdog, it, &nobody, record.now));
-                over = story.map(|story| self.closed(story, &[], *closing, &nobody, record.now));
+                let story = watchdog.episode().and_then(|it| self.story(&watchdog, it, identity, record.now));
+                over = story.map(|story| self.closed(story, &[], *closing, identity, record.now));
             }
             if watchdog.recover(&record.event, record.now).is_err() {
                 // It is said where the mind itself is recovered.

@@ -173,7 +173,9 @@ impl Watchdog {
 
     /// Forgets what only this run of the daemon knew, at its beginning.
     pub(super) fn begin_run(&mut self, now: Now) {
-        self.ears = Ears::since(now.moment);
+        if self.boot.is_none() {
+            self.ears = Ears::since(now.moment);
+        }
         self.exit = Exit::No;
         self.told.clear();
         self.planned.take();

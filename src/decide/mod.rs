@@ -105,6 +105,17 @@ impl Watchdog {
         self.apply(event, at)
     }
 
+    /// Takes up what an earlier run left, or nothing in place of what was taken up before; what was heard in this run
+    /// stays. [`Input::Restarted`] has to follow.
+    pub fn take_up(&mut self, left: Self) {
+        self.episode = left.episode;
+        self.generation = left.generation;
+        self.spent = left.spent;
+        self.exit = left.exit;
+        self.told.clear();
+        self.planned.take();
+    }
+
     /// Decides what an input means now.
     ///
     /// Late, doubled and spurious inputs are harmless: what they say is either already known or no longer asked.

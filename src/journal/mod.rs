@@ -148,6 +148,12 @@ impl Journal {
         }
     }
 
+    /// A journal that has no place yet: what is to be kept is kept once another one has taken its place. Nothing is lost
+    /// as long as no episode opens meanwhile.
+    pub fn unopened() -> Self {
+        Self { keeping: Keeping::Disk(Arc::new(Desk::new(None, None))), seq: 0, refused: None, late: false }
+    }
+
     /// A journal that keeps nothing, because nothing can be written. A crash forgets the episode: its steps would run
     /// again.
     pub fn in_memory(reason: impl Into<String>) -> Self {

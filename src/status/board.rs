@@ -7,7 +7,7 @@ use crate::model::{Closing, Ending, Event, Now, Outcome, Run, Work};
 use crate::report::Report;
 use crate::report::bookcase::{Bookcase, Hangs};
 use jiff::SignedDuration;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ pub struct Board {
     posted: Arc<watch::Sender<Posted>>,
     ledger: Arc<Mutex<Ledger>>,
     answers: Answers,
-    bookcase: Arc<OnceLock<Bookcase>>,
+    bookcase: Arc<Mutex<Option<Bookcase>>>,
 }
 
 /// A status, and when it was true.
@@ -160,9 +160,9 @@ impl Board {
             .collect()
     }
 
-    /// Shows what stands in this bookcase from now on; the first one stays.
+    /// Shows what stands in this bookcase from now on.
     pub fn show(&self, bookcase: Bookcase) {
-        let _ = self.bookcase.set(bookcase);
+        *self.bookcase.lock().unwrap_or_else(PoisonError::into_inner) = Some(bookcase);
     }
 
     /// What is told of the newest episodes and rehearsals, newest first.
@@ -170,7 +170,8 @@ impl Board {
     /// # Errors
     /// Where the disk that they are kept on hangs.
     pub async fn episodes(&self) -> Result<Vec<Report>, Hangs> {
-        match self.bookcase.get() {
+        let bookcase = self.bookcase.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match bookcase {
             Some(bookcase) => bookcase.episodes().await,
             None => Ok(Vec::new()),
         }

@@ -5,9 +5,13 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test says what it expects by failing")]
 #![expect(clippy::disallowed_methods, reason = "what is waited for happens in other processes")]
 
+#[expect(dead_code, reason = "tests/crash plays sleeps with it too")]
+#[path = "../support/boots.rs"]
+mod boots;
 mod clocks;
 mod hooks;
 mod life;
+mod machines;
 mod metadata;
 mod notices;
 mod places;

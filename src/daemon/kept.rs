@@ -1,0 +1,152 @@
+//! What is kept and told of episodes: the journal, reports, messages, measured durations, and notices that wait. All of it
+//! stands on the state directory, and begins once it is known whose state lies there.
+
+use super::chronicle::{self, Chronicle};
+use super::owner::{self, Whose};
+use super::telling::{Left, Telling};
+use super::waiting::Waiting;
+use super::{Keeping, delivery, measuring, narrate};
+use crate::actions::Rehearsal;
+use crate::config::Settings;
+use crate::decide::Watchdog;
+use crate::journal::{Journal, Recovery};
+use crate::model::{Notice, Now, Policy};
+use crate::report::{Bookcase, Ledger, Machine};
+use crate::sources::Identity;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What is kept and told of episodes.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) journal: Journal,
+    pub(super) chronicle: Chronicle,
+    pub(super) telling: Telling,
+    /// Who write reports down.
+    pub(super) carriers: JoinSet<()>,
+    pub(super) waiting: Waiting,
+    /// Notices of former runs, to be taken in once more.
+    pub(super) recalled: Vec<Notice>,
+    /// The machine that the state is about, as it was written down; nothing where no state is kept.
+    pub(super) machine: Option<Machine>,
+    _couriers: JoinSet<()>,
+}
+
+/// What it takes to begin with it.
+#[derive(Clone, Debug)]
+pub(super) struct Beginning {
+    pub(super) settings: Settings,
+    pub(super) rehearsal: Rehearsal,
+    pub(super) ledger: watch::Sender<Arc<Ledger>>,
+    pub(super) stop: CancellationToken,
+}
+
+/// The state as a start finds it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    journal: Journal,
+    recovery: Recovery,
+    /// Where everything beside the journal is kept, and the machine that it is about.
+    place: Option<(PathBuf, Machine)>,
+}
+
+impl Opened {
+    /// Nothing is made yet of what lies there.
+    pub(super) fn nothing_yet() -> Self {
+        Self { journal: Journal::unopened(), recovery: Recovery::default(), place: None }
+    }
+
+    /// Nothing is kept, for this reason.
+    pub(super) fn in_memory(reason: &str) -> Self {
+        Self { journal: Journal::in_memory(reason), recovery: Recovery::default(), place: None }
+    }
+
+    /// Opens the journal, after another machine's state was put out of the way. It waits for the disk.
+    pub(super) fn open(keeping: &Place, whose: &Whose, episodes_kept: usize) -> Self {
+        let Place { directory, machine } = keeping;
+        let machine = match whose {
+            Whose::Ours => machine.clone(),
+            Whose::Others(others) => match owner::set_aside(directory, others) {
+                Ok(sentence) => {
+                    tracing::warn!("{sentence}");
+                    Machine::default()
+                }
+                Err(error) => {
+                    let place = directory.display();
+                    let reason = format!(
+                        "the state in {place} is of another machine and cannot be set aside: {error}; empty the \
+                         directory, or name another one with --state-dir"
+                    );
+                    tracing::error!("{reason}");
+                    return Self::in_memory(&reason);
+                }
+            },
+        };
+        let (journal, recovery) = Journal::open(directory, episodes_kept);
+        narrate::recovery(&recovery);
+        Self { journal, recovery, place: Some((directory.clone(), machine)) }
+    }
+
+    /// The mind as the journal left it. What is not a legal move is left out and said: it cannot have been ours.
+    pub(super) fn recovered(&self, policy: Policy) -> Watchdog {
+        let mut watchdog = Watchdog::new(policy);
+        for record in &self.recovery.records {
+            if let Err(illegal) = watchdog.recover(&record.event, record.now) {
+                tracing::error!("record {} of the journal was passed over: {illegal}", record.seq);
+            }
+        }
+        watchdog
+    }
+}
+
+/// The state directory, and the machine that its state is about.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    directory: PathBuf,
+    machine: Machine,
+}
+
+impl Place {
+    /// Where the state is kept, if it is.
+    pub(super) fn of(keeping: &Keeping) -> Result<Self, &str> {
+        match keeping {
+            Keeping::Directory(directory) => {
+                Ok(Self { directory: directory.path().to_owned(), machine: directory.found().machine() })
+            }
+            Keeping::Nowhere(reason) => Err(reason),
+        }
+    }
+}
+
+impl Beginning {
+    /// Begins to keep and to tell, with what was found on disk; within a runtime.
+    pub(super) fn begin(&self, opened: Opened, watchdog: &Watchdog, identity: &Identity, now: Now) -> (Kept, Bookcase) {
+        let Self { settings, rehearsal, ledger, stop } = self;
+        let Opened { journal, recovery, place } = opened;
+        let (state_directory, machine) = place.unzip();
+        let mut frame = chronicle::frame(settings, *rehearsal);
+        frame.machine = match identity.instance_id.as_str() {
+            "" => machine.clone().unwrap_or_default(),
+            _ => chronicle::machine(identity),
+        };
+        let chronicle = Chronicle::begin(frame.clone(), &recovery.records);
+        let left = Left { watchdog, recovery: &recovery, frame: &frame, identity, now };
+        let mut couriers = JoinSet::new();
+        let place = state_directory.as_deref();
+        let telling = Telling::begin(settings, *rehearsal, place, &left, &chronicle, &mut couriers);
+        let (waiting, recalled) = Waiting::recall(place, now.wall);
+        let measured = measuring::places(place, settings.measured_from.clone());
+        let destinations = delivery::Destinations {
+            state_directory,
+            report_to: settings.report_to.clone(),
+            kept: settings.episodes_kept as usize,
+        };
+        let (mut carriers, bookcase) = delivery::begin(destinations, &chronicle, frame, stop);
+        carriers.spawn(measuring::keep(measured, chronicle.follow(), ledger.clone(), stop.clone()));
+        let kept = Kept { journal, chronicle, telling, carriers, waiting, recalled, machine, _couriers: couriers };
+        (kept, bookcase)
+    }
+}

@@ -1,0 +1,433 @@
+//! Whose state lies in the state directory. `machine.json` in it names the machine that all beside it is about; a
+//! directory that came here with an image, a moved volume or a shared claim holds another machine's episodes, and nothing
+//! of those is to be done here.
+//!
+//! The cloud's name of the machine decides where one is known. Until it is, for 30 s at most, nothing is made of what was
+//! found. Where no cloud says a name, the identity of this boot and that of the operating system decide.
+
+use super::state_dir::replace;
+use crate::journal::{self, Record};
+use crate::model::{BootId, Event, Input, NoticeKind, Policy, Rank, Signal};
+use crate::report::Machine;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The file's name in the state directory.
+const NAME: &str = "machine.json";
+
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 16 * 1024;
+
+/// How long a start waits for the cloud to say which machine this is.
+const IDENTITY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long an interrupted episode of this very boot waits for it, where the metadata service neither answers nor fails.
+const RESCUE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What in a state directory is about its machine, what is acted upon first.
+const ENTRIES: [&str; 7] =
+    ["episodes", "waiting.json", "messages", "reports", "memory.json", "measured.json", "rehearsals"];
+
+/// How many machines' entries stay set aside.
+const KEPT_ASIDE: usize = 5;
+
+/// Whose a state directory is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Owner {
+    /// The machine, as its cloud tells it.
+    machine: Machine,
+    /// What the operating system calls it (machine-id(5)); an image may carry it to many machines.
+    machine_id: String,
+    /// The boot in which the directory was used last.
+    boot: String,
+}
+
+impl Owner {
+    /// This machine, as far as it knows itself.
+    pub(super) fn here(boot: &BootId) -> Self {
+        let mut text = String::new();
+        let read = File::open("/etc/machine-id").and_then(|file| file.take(64).read_to_string(&mut text));
+        let machine_id = if read.is_ok() { text.trim().to_owned() } else { String::new() };
+        Self { machine: Machine::default(), machine_id, boot: boot.as_str().to_owned() }
+    }
+
+    /// The same, as the cloud tells it.
+    pub(super) fn with(self, machine: Machine) -> Self {
+        Self { machine, ..self }
+    }
+
+    fn read(state_directory: &Path) -> Option<Self> {
+        let mut text = String::new();
+        File::open(state_directory.join(NAME)).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// What the records of an episode tell of it.
+    fn of(records: &[Record]) -> Self {
+        let named = records.iter().find_map(|record| {
+            let Event::NoticeAppeared { notice, .. } = &record.event else { return None };
+            Some(notice.key.machine.as_str().to_owned()).filter(|name| !name.is_empty())
+        });
+        let boot = records.iter().rev().find_map(|record| {
+            let (Event::EpisodeOpened { boot, .. } | Event::EpisodeRecovered { boot }) = &record.event else {
+                return None;
+            };
+            Some(boot.as_str().to_owned())
+        });
+        let machine = Machine { id: named.unwrap_or_default(), ..Machine::default() };
+        Self { machine, machine_id: String::new(), boot: boot.unwrap_or_default() }
+    }
+}
+
+/// What a start finds in the state directory, before anything is made of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// Whose it is; nothing where nothing says it.
+    owner: Option<Box<Owner>>,
+    /// Whether an episode is open in it.
+    is_open: bool,
+}
+
+impl Found {
+    /// Looks, and changes nothing. It waits for the disk.
+    pub(super) fn look(state_directory: &Path) -> Self {
+        if !ENTRIES.iter().any(|name| fs::symlink_metadata(state_directory.join(name)).is_ok()) {
+            return Self::default();
+        }
+        let newest = journal::past(state_directory, 1, |_| false).pop().unwrap_or_default();
+        let is_closed = newest.iter().any(|record| matches!(record.event, Event::EpisodeClosed { .. }));
+        let is_open = !newest.is_empty() && !is_closed;
+        let told = Some(Owner::of(&newest)).filter(|_| !newest.is_empty());
+        let owner = match (Owner::read(state_directory), told) {
+            // It was not written down in time, but the notices that were acted upon have it.
+            (Some(owner), Some(told)) if owner.machine.id.is_empty() => Some(Owner { machine: told.machine, ..owner }),
+            (owner, told) => owner.or(told),
+        };
+        Self { owner: owner.map(Box::new), is_open }
+    }
+
+    /// The machine that the state is about.
+    pub(super) fn machine(&self) -> Machine {
+        self.owner.as_ref().map(|owner| owner.machine.clone()).unwrap_or_default()
+    }
+}
+
+/// Whose the state is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Whose {
+    /// This machine's.
+    Ours,
+    /// Not this machine's, or not known to be.
+    Others(Others),
+}
+
+/// Another machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Others {
+    /// What names it in file names.
+    label: String,
+    /// Why the state is taken for another's, in a clause.
+    because: String,
+}
+
+/// The state may be another machine's, which the cloud is about to tell.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    owner: Owner,
+    is_open: bool,
+    here: Owner,
+    since: Instant,
+    /// Whether the state was taken for ours until the cloud says otherwise.
+    pub(super) is_taken_for_ours: bool,
+}
+
+/// Whose the state is, as far as it can be told without waiting.
+pub(super) fn at_start(found: &Found, here: &Owner, is_cloud_asked: bool) -> Result<Whose, Box<Doubt>> {
+    let Some(owner) = &found.owner else { return Ok(Whose::Ours) };
+    if !is_cloud_asked || owner.machine.id.is_empty() {
+        return Ok(by_what_is_here(owner, here));
+    }
+    Err(Box::new(Doubt {
+        owner: Owner::clone(owner),
+        is_open: found.is_open,
+        here: here.clone(),
+        since: Instant::now(),
+        is_taken_for_ours: false,
+    }))
+}
+
+impl Doubt {
+    /// Whose the state is, once that can be told, or can wait no longer because of this input. `named` is the cloud's name
+    /// of this machine, empty while it is not known.
+    pub(super) fn settle(&self, named: &str, input: &Input, policy: &Policy, now: Instant) -> Option<Whose> {
+        let Owner { machine, boot, .. } = &self.owner;
+        let others = |because: String| Some(Whose::Others(Others { label: label(&machine.id), because }));
+        if !named.is_empty() {
+            return if named == machine.id {
+                Some(Whose::Ours)
+            } else {
+                others(format!("it is of {}, and this machine is {named}", machine.id))
+            };
+        }
+        if self.is_taken_for_ours {
+            return None;
+        }
+        let waited = now.saturating_duration_since(self.since);
+        if *boot == self.here.boot {
+            // No other machine shares a boot with this one: what has to be done is done, though the cloud is silent.
+            let is_hurried = self.is_open && (is_silence(input) || waited >= RESCUE_WITHIN);
+            let goes_on = is_hurried || asks(input) || matches!(input, Input::Signalled { .. });
+            return (goes_on || waited >= IDENTITY_WITHIN).then_some(Whose::Ours);
+        }
+        let shuts_down = matches!(input, Input::Signalled { signal: Signal::ShutDown })
+            && policy.steps.iter().any(|step| step.on.contains(&NoticeKind::Shutdown));
+        if asks(input) || shuts_down {
+            return others("it could not be told in time to be this machine's".to_owned());
+        }
+        (waited >= IDENTITY_WITHIN).then(|| by_what_is_here(&self.owner, &self.here))
+    }
+}
+
+/// Whose the state is where no cloud says a name.
+fn by_what_is_here(owner: &Owner, here: &Owner) -> Whose {
+    let is_same_system = !here.machine_id.is_empty() && owner.machine_id == here.machine_id;
+    if owner.boot == here.boot || is_same_system {
+        return Whose::Ours;
+    }
+    let name = if owner.machine.id.is_empty() { "another machine" } else { &owner.machine.id };
+    let because = format!("it is of {name}: neither its boot nor its machine-id is this machine's");
+    Whose::Others(Others { label: label(&owner.machine.id), because })
+}
+
+/// Whether something is asked of us that cannot wait.
+fn asks(input: &Input) -> bool {
+    match input {
+        Input::HandedIn { .. } | Input::TakenBack { .. } => true,
+        Input::Answered { notices, .. } => !notices.is_empty(),
+        Input::Restarted { .. }
+        | Input::Unanswered { .. }
+        | Input::Signalled { .. }
+        | Input::Resumed
+        | Input::Spawned { .. }
+        | Input::Ended { .. }
+        | Input::Woke => false,
+    }
+}
+
+/// Whether the cloud cannot be read.
+fn is_silence(input: &Input) -> bool {
+    matches!(input, Input::Unanswered { rank: Rank::Vital, .. })
+}
+
+/// What names a machine in file names; whatever does not belong there becomes `_`.
+fn label(machine: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
+    if machine.is_empty() { "unknown".to_owned() } else { machine.chars().take(64).map(safe).collect() }
+}
+
+/// Puts another machine's state out of the way: `episodes` becomes `episodes.of-i-0abc`, and so on. Returns a sentence for
+/// the log. A crash in between leaves the rest to the next start. It waits for the disk.
+///
+/// # Errors
+/// Where the disk refuses; then nothing here may be used.
+pub(super) fn set_aside(state_directory: &Path, others: &Others) -> io::Result<String> {
+    let mut moved = Vec::new();
+    for name in ENTRIES {
+        let from = state_directory.join(name);
+        if fs::symlink_metadata(&from).is_err() {
+            continue;
+        }
+        let to = free_name(state_directory, &format!("{name}.of-{}", others.label));
+        fs::rename(from, state_directory.join(&to))?;
+        moved.push(to);
+        forget_oldest(state_directory, &format!("{name}.of-"));
+    }
+    File::open(state_directory)?.sync_all()?;
+    let Others { because, .. } = others;
+    let place = state_directory.display();
+    Ok(format!("the state in {place} is not used, {because}; it was set aside there as {}", moved.join(", ")))
+}
+
+/// This name, or the first that is free of those that follow it.
+fn free_name(directory: &Path, name: &str) -> String {
+    let numbered = (2..=1_000).map(|number| format!("{name}.{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    let is_free = |name: &String| fs::symlink_metadata(directory.join(name)).is_err();
+    names.find(is_free).unwrap_or_else(|| name.to_owned())
+}
+
+/// Removes what was set aside first, beyond what is kept. A failure is left to the next time.
+fn forget_oldest(directory: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    let named = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let mut aside: Vec<((i64, i64), PathBuf)> = named
+        .filter_map(|entry| {
+            let about = entry.metadata().ok()?;
+            Some(((about.ctime(), about.ctime_nsec()), entry.path()))
+        })
+        .collect();
+    aside.sort();
+    for (_, path) in aside.iter().take(aside.len().saturating_sub(KEPT_ASIDE)) {
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
+
+/// Keeps the machine's name written down beside its state, as more of it becomes known. Trouble is said and goes no further.
+pub(super) async fn keep(state_directory: PathBuf, mut owner: watch::Receiver<Option<Owner>>) {
+    let mut was_said = false;
+    owner.mark_changed();
+    while owner.changed().await.is_ok() {
+        let Some(owner) = owner.borrow_and_update().clone() else { continue };
+        let place = state_directory.join(NAME);
+        let writing = tokio::task::spawn_blocking(move || replace(&place, &serde_json::to_vec(&owner)?));
+        if let Ok(Err(error)) = writing.await
+            && !std::mem::replace(&mut was_said, true)
+        {
+            let place = state_directory.display();
+            tracing::warn!("whose state lies in {place} could not be written down: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use super::*;
+    use crate::decide::simulator::random;
+    use crate::model::{Fault, ProbeName, SourceName};
+    use std::collections::BTreeSet;
+
+    fn owner(id: &str, machine_id: &str, boot: &str) -> Owner {
+        let machine = Machine { id: id.to_owned(), ..Machine::default() };
+        Owner { machine, machine_id: machine_id.to_owned(), boot: boot.to_owned() }
+    }
+
+    fn found(owner: Owner) -> Found {
+        Found { owner: Some(Box::new(owner)), is_open: true }
+    }
+
+    fn silence() -> Input {
+        Input::Unanswered {
+            source: SourceName::new("cloud"),
+            probe: ProbeName::new("probe"),
+            rank: Rank::Vital,
+            fault: Fault { word: "silent".to_owned(), sentence: String::new() },
+        }
+    }
+
+    fn notice() -> Input {
+        let key = crate::model::NoticeKey {
+            source: SourceName::new("socket"),
+            kind: NoticeKind::Interruption,
+            machine: crate::model::MachineId::new(""),
+            event: String::new(),
+        };
+        Input::TakenBack { key }
+    }
+
+    const ENDS: Input = Input::Signalled { signal: Signal::ShutDown };
+
+    #[test]
+    fn where_no_cloud_says_a_name_the_boot_and_the_operating_system_decide() {
+        let here = owner("", "m1", "b1");
+        assert_eq!(at_start(&Found::default(), &here, true).unwrap(), Whose::Ours);
+        for (left, is_cloud_asked, is_ours) in [
+            (owner("i-1", "m2", "b1"), false, true),
+            (owner("i-1", "m1", "b2"), false, true),
+            (owner("i-1", "m2", "b2"), false, false),
+            (owner("", "m1", "b2"), true, true),
+            (owner("", "", "b2"), true, false),
+        ] {
+            let whose = at_start(&found(left.clone()), &here, is_cloud_asked).unwrap();
+            assert_eq!(whose == Whose::Ours, is_ours, "{left:?}");
+        }
+        let nameless = at_start(&found(owner("", "", "b2")), &owner("", "", "b1"), false).unwrap();
+        assert_ne!(nameless, Whose::Ours, "two systems without a name are not the same one");
+    }
+
+    #[test]
+    fn the_cloud_decides_and_until_it_does_only_an_episode_of_this_boot_goes_on() {
+        let mut policy = random::world(1).policy;
+        for step in &mut policy.steps {
+            step.on = BTreeSet::from([NoticeKind::Interruption]);
+        }
+        let here = owner("", "m1", "b1");
+        let settled = |left: Owner, is_open: bool, named: &str, input: &Input, waited: u64| {
+            let doubt = at_start(&Found { is_open, ..found(left) }, &here, true).unwrap_err();
+            let now = doubt.since + Duration::from_secs(waited);
+            doubt.settle(named, input, &policy, now).map(|whose| whose == Whose::Ours)
+        };
+        let (this_boot, other_boot) = (|| owner("i-1", "m1", "b1"), || owner("i-1", "m1", "b2"));
+        for left in [this_boot(), other_boot()] {
+            assert_eq!(settled(left.clone(), true, "i-1", &Input::Woke, 0), Some(true));
+            assert_eq!(settled(left.clone(), true, "i-2", &notice(), 0), Some(false));
+            assert_eq!(settled(left, true, "", &Input::Woke, 4), None);
+        }
+        assert_eq!(settled(this_boot(), true, "", &silence(), 0), Some(true), "a rescue does not wait for the cloud");
+        assert_eq!(settled(this_boot(), true, "", &Input::Woke, 5), Some(true));
+        assert_eq!(settled(this_boot(), false, "", &silence(), 29), None, "nothing is in a hurry");
+        assert_eq!(settled(this_boot(), false, "", &ENDS, 0), Some(true));
+        assert_eq!(settled(other_boot(), true, "", &silence(), 29), None);
+        assert_eq!(settled(other_boot(), true, "", &notice(), 1), Some(false), "it cannot wait");
+        assert_eq!(settled(other_boot(), true, "", &ENDS, 1), None, "nobody wants to do anything");
+        assert_eq!(settled(other_boot(), true, "", &Input::Woke, 30), Some(true), "its operating system is this one");
+        assert_eq!(settled(owner("i-1", "m2", "b2"), true, "", &Input::Woke, 30), Some(false));
+        for step in &mut policy.steps {
+            step.on.insert(NoticeKind::Shutdown);
+        }
+        let doubt = at_start(&found(other_boot()), &here, true).unwrap_err();
+        assert_ne!(doubt.settle("", &ENDS, &policy, doubt.since), None);
+        assert_ne!(doubt.settle("", &ENDS, &policy, doubt.since), Some(Whose::Ours));
+    }
+
+    #[test]
+    fn what_was_taken_for_ours_is_given_up_once_the_cloud_says_another_name() {
+        let mut doubt = at_start(&found(owner("i-1", "m1", "b1")), &owner("", "m1", "b1"), true).unwrap_err();
+        doubt.is_taken_for_ours = true;
+        let policy = random::world(1).policy;
+        let much_later = doubt.since + Duration::from_secs(3_600);
+        assert_eq!(doubt.settle("", &notice(), &policy, much_later), None);
+        assert_eq!(doubt.settle("i-1", &Input::Woke, &policy, much_later), Some(Whose::Ours));
+        assert_ne!(doubt.settle("i-2", &Input::Woke, &policy, much_later), Some(Whose::Ours));
+    }
+
+    #[test]
+    fn what_is_set_aside_keeps_its_names_and_only_the_newest_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, others) = (place.path(), Others { label: label("../i 1"), because: "it is of i-1".to_owned() });
+        fs::write(path.join("lock"), "").unwrap();
+        for round in 0..KEPT_ASIDE + 3 {
+            fs::create_dir(path.join("episodes")).unwrap();
+            fs::write(path.join("episodes/a.jsonl"), round.to_string()).unwrap();
+            fs::write(path.join("waiting.json"), "[]").unwrap();
+            let said = set_aside(path, &others).unwrap();
+            assert!(said.contains("it is of i-1") && said.contains("episodes.of-___i_1"), "{said}");
+        }
+        let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let episodes: Vec<_> = names.filter(|name| name.starts_with("episodes")).collect();
+        assert_eq!(episodes.len(), KEPT_ASIDE, "{episodes:?}");
+        assert!(path.join("lock").exists() && !path.join("episodes").exists() && !path.join("waiting.json").exists());
+        assert_eq!(Found::look(path), Found::default());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_believed_names_nobody() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("waiting.json"), "[]").unwrap();
+        for text in ["", "{", "[]", "{\"machine\":1}", "\u{0}"] {
+            fs::write(place.path().join(NAME), text).unwrap();
+            assert_eq!(Found::look(place.path()).owner, None, "{text}");
+        }
+        let owner = owner("i-1", "m1", "b1");
+        fs::write(place.path().join(NAME), serde_json::to_vec(&owner).unwrap()).unwrap();
+        assert_eq!(Found::look(place.path()).owner, Some(Box::new(owner)));
+    }
+}

@@ -1,0 +1,66 @@
+//! What sources remember of this boot, in one file that nobody waits for.
+
+use super::Keeping;
+use super::poller::Recall;
+use super::state_dir::SourceMemory;
+use crate::model::{BootId, SourceName};
+use crate::sources::Memory;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// What sources remember of this boot, in one file.
+#[derive(Clone)]
+pub(super) struct Memories {
+    kept: Arc<Mutex<SourceMemory>>,
+    /// Where it is kept; nowhere in memory only.
+    place: Option<PathBuf>,
+}
+
+impl Memories {
+    /// What was remembered before.
+    pub(super) fn recalled(boot: &BootId, keeping: &Keeping) -> Self {
+        let (kept, place) = match keeping {
+            Keeping::Directory(directory) => (directory.recall(boot), Some(directory.memory())),
+            Keeping::Nowhere(_) => (SourceMemory { boot: boot.clone(), entries: BTreeMap::new() }, None),
+        };
+        Self { kept: Arc::new(Mutex::new(kept)), place }
+    }
+}
+
+/// One source's part of [`Memories`].
+pub(super) struct Remembered {
+    memories: Memories,
+    source: SourceName,
+}
+
+impl Remembered {
+    /// The part of this source.
+    pub(super) fn of(memories: &Memories, source: SourceName) -> Self {
+        Self { memories: memories.clone(), source }
+    }
+}
+
+impl Recall for Remembered {
+    fn load(&self) -> Memory {
+        let kept = self.memories.kept.lock().map(|kept| kept.entries.get(&self.source).cloned());
+        kept.ok().flatten().unwrap_or_default()
+    }
+
+    fn save(&self, memory: &Memory) {
+        let Ok(mut kept) = self.memories.kept.lock() else { return };
+        kept.entries.insert(self.source.clone(), memory.clone());
+        let (kept, place) = (kept.clone(), self.memories.place.clone());
+        // A disk that hangs must not hold up a poll.
+        tokio::task::spawn_blocking(move || {
+            if let Some(place) = place
+                && let Err(error) = kept.save(&place)
+            {
+                tracing::warn!(
+                    "what was seen in this boot will be forgotten at a restart: {}: {error}",
+                    place.display()
+                );
+            }
+        });
+    }
+}
