@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::decide::{Episode, Progress, StepState, Watchdog};
 use crate::journal::Recovery;
 use crate::messages::{Ahead, Last, Machine, Outbox, Reports, Standing, Stands, StepStory, Story, Told};
-use crate::model::{Closing, Event, Now, Policy, Stated, StepName, Work};
+use crate::model::{Closing, Event, Now, Policy, StepName, Work};
 use crate::report::{Frame, Report};
 use crate::sources::{Identity, Lifecycle};
 use std::collections::BTreeMap;
@@ -178,10 +178,7 @@ impl Teller {
                 source: notice.key.source.to_string(),
                 action: notice.action,
                 event: notice.key.event.clone(),
-                stated: match notice.stated {
-                    Stated::At(at) => Some(at),
-                    Stated::In(_) | Stated::Unsaid => None,
-                },
+                stated: notice.stated.time(),
                 detail: notice.detail.clone(),
             },
             deadline: now.wall_at(planned.deadline.at),

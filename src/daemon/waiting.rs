@@ -42,10 +42,9 @@ impl Waiting {
         let place = state_directory.map(|directory| directory.join(NAME));
         let found = place.as_deref().map(read).unwrap_or_default();
         let kept = found.iter().map(|notice| (notice.key.clone(), notice.clone())).collect();
-        let (past, ahead): (Vec<_>, Vec<_>) = found.into_iter().partition(|notice| match notice.stated {
-            Stated::At(at) => now.duration_since(at) > STALE_AFTER,
-            Stated::In(_) | Stated::Unsaid => false,
-        });
+        let (past, ahead): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|notice| notice.stated.time().is_some_and(|at| now.duration_since(at) > STALE_AFTER));
         for notice in past {
             tracing::info!("the notice {} that was handed in for later is past: nothing is done for it", notice.key);
         }
@@ -64,7 +63,7 @@ impl Waiting {
                         // The clocks drift apart a little with each turn, which is nothing new.
                         self.kept.get(key).filter(|kept| is_the_same(kept, &notice)).cloned().unwrap_or(notice)
                     }
-                    Stated::At(_) | Stated::Unsaid => waiting.notice.clone(),
+                    Stated::At(_) | Stated::Unsaid | Stated::Unreadable => waiting.notice.clone(),
                 };
                 (key.clone(), notice)
             })

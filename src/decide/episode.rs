@@ -6,7 +6,7 @@
 
 use crate::model::{
     BootId, Closing, Deadline, Effect, Ending, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName,
-    Process, Run, SkippedBecause, Stated, StepName, Strength, Undo, Work,
+    Process, Run, SkippedBecause, StepName, Strength, Undo, Work,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -380,10 +380,7 @@ impl Episode {
             Some(Closing::Withdrawn | Closing::Survived | Closing::Resumed | Closing::Restarted) | None => now,
         };
         let ours = clocks.wall_at(standing.deadline.at);
-        match standing.notice.stated {
-            Stated::At(at) => at.max(ours),
-            Stated::In(_) | Stated::Unsaid => ours,
-        }
+        standing.notice.stated.time().map_or(ours, |at| at.max(ours))
     }
 
     /// Whether what was left is put back now.

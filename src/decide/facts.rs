@@ -297,7 +297,11 @@ impl Watchdog {
         if let Some(probe) = is_new_probe {
             self.take(Event::NoticeSeenToo { key: notice.key.clone(), probe: probe.clone() }, now, turn);
         }
-        if notice.stated == standing.notice.stated && notice.action == standing.notice.action {
+        // What names no time that can be read says nothing against one that was.
+        let names_none = matches!(notice.stated, Stated::Unsaid | Stated::Unreadable)
+            && notice.presence == Presence::Reported
+            && standing.notice.stated.time().is_some();
+        if (notice.stated == standing.notice.stated || names_none) && notice.action == standing.notice.action {
             return;
         }
         let mut deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
@@ -341,10 +345,8 @@ impl Watchdog {
 
 /// Whether a notice states a time past this one, and so is about another interruption.
 fn is_past(notice: &Notice, until: Timestamp) -> bool {
-    match notice.stated {
-        Stated::At(at) => Duration::try_from(at.duration_since(until)).is_ok_and(|by| by > SMALLEST_MOVE),
-        Stated::In(_) | Stated::Unsaid => false,
-    }
+    let moved = |at: Timestamp| Duration::try_from(at.duration_since(until)).is_ok_and(|by| by > SMALLEST_MOVE);
+    notice.stated.time().is_some_and(moved)
 }
 
 /// The notice that a signal to us means where the machine goes down with us.

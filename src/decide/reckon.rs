@@ -18,7 +18,7 @@ pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<S
             Some(at.duration_since(now.wall).saturating_sub(skew))
         }
         Stated::In(span) => Some(SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)),
-        Stated::Unsaid => None,
+        Stated::Unsaid | Stated::Unreadable => None,
     }
 }
 
@@ -69,10 +69,7 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
 
 /// Whether a notice that stood there at the first read is only a leftover.
 pub fn is_stale(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> bool {
-    match notice.stated {
-        Stated::At(_) => left(notice, skew, now).is_some_and(|left| left < -STALE_AFTER),
-        Stated::In(_) | Stated::Unsaid => false,
-    }
+    notice.stated.time().is_some() && left(notice, skew, now).is_some_and(|left| left < -STALE_AFTER)
 }
 
 /// The end of the time that steps may use: the deadline less the reserve.

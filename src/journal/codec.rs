@@ -216,6 +216,7 @@ pub(super) mod tests {
             time().prop_map(Stated::At),
             (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, n)| Stated::In(Duration::new(s, n))),
             Just(Stated::Unsaid),
+            Just(Stated::Unreadable),
         ];
         (".*", "[a-z-]{0,9}", stated, ".*", prop::option::of(any::<u32>())).prop_map(
             |(machine, event, stated, detail, window)| Notice {

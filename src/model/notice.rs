@@ -139,8 +139,20 @@ pub enum Stated {
     At(Timestamp),
     /// The machine goes so long after we heard of it.
     In(Duration),
-    /// No time, or one that could not be read.
+    /// No time.
     Unsaid,
+    /// A time, in a form that could not be read.
+    Unreadable,
+}
+
+impl Stated {
+    /// The time, where one is named.
+    pub const fn time(self) -> Option<Timestamp> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::In(_) | Self::Unsaid | Self::Unreadable => None,
+        }
+    }
 }
 
 /// How the end of a notice is noticed.

@@ -36,6 +36,14 @@ impl Event {
                 | SkippedBecause::EpisodeOver
                 | SkippedBecause::Stopped => Loudness::Warned,
             },
+            // Whatever is done is done by a time that we only assume.
+            Self::NoticeAppeared { notice, .. }
+            | Self::NoticeMoved { notice, .. }
+            | Self::NoticeIgnored { notice, .. }
+                if matches!(notice.stated, Stated::Unreadable) =>
+            {
+                Loudness::Warned
+            }
             Self::NoticeIgnored { because, .. } => match because {
                 IgnoredBecause::Far | IgnoredBecause::NothingToDo | IgnoredBecause::Spent => Loudness::Told,
                 IgnoredBecause::Stale => Loudness::Warned,
@@ -149,10 +157,11 @@ fn named(notice: &Notice) -> String {
         Stated::At(at) => format!(" at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
         Stated::In(span) => format!(" in {}", Spoken(span)),
         Stated::Unsaid => String::new(),
+        Stated::Unreadable => " at a time that cannot be read".to_owned(),
     };
     // Where the cloud's own words begin with the action and its time, these are not said twice; a doubt that follows is.
     let said = format!("{}{time}", notice.action);
-    let more = notice.detail.strip_prefix(&said).unwrap_or(&notice.detail).trim_start_matches([' ', ',', ';']);
+    let more = notice.detail.strip_prefix(&said).unwrap_or(&notice.detail).trim_start_matches([' ', ',', ';', ':']);
     let detail = if more.is_empty() { String::new() } else { format!(" ({more})") };
     // A signal's own notice is called as its source is.
     let (kind, source) = (notice.kind(), &notice.key.source);

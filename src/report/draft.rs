@@ -4,7 +4,7 @@
 use super::shape::{Machine, NoticeReport, Report, SCHEMA, StepReport};
 use crate::model::{
     Closing, Deadline, Ending, EpisodeId, Event, Footing, Moment, Notice, NoticeKey, Now, Outcome, Run, Seconds,
-    SkippedBecause, Spoken, Stated, StepName, Strength, Work, clip,
+    SkippedBecause, Spoken, StepName, Strength, Work, clip,
 };
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -423,10 +423,7 @@ impl Draft {
 
 impl Heard {
     fn told(&self) -> NoticeReport {
-        let stated = match self.notice.stated {
-            Stated::At(at) => Some(at),
-            Stated::In(_) | Stated::Unsaid => None,
-        };
+        let stated = self.notice.stated.time();
         // Only a time that counts from when the notice was given tells when that was.
         let window = self.notice.usual_window.filter(|_| stated.is_some());
         let detection_delay = match self.first.footing {

@@ -416,10 +416,14 @@ impl MetadataClient {
 
     async fn connect(&self) -> Result<Connection, Miss> {
         let Place { host, port, .. } = &self.place;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => Miss::Refused,
-            io::ErrorKind::TimedOut => Miss::TimedOut,
-            _ => Miss::Unreachable(crate::model::clip(&error.to_string(), 120)),
+        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                Miss::Refused
+            } else if error.kind() == io::ErrorKind::TimedOut {
+                Miss::TimedOut
+            } else {
+                Miss::Unreachable(crate::model::clip(&error.to_string(), 120))
+            }
         })?;
         // One small question: waiting for more of it would only delay it.
         let _ = stream.set_nodelay(true);

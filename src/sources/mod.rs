@@ -9,6 +9,7 @@
 pub mod aws;
 mod endpoint;
 pub mod metadata;
+mod time;
 
 use crate::model::{Fault, Notice, ProbeName, Rank, SourceName};
 use metadata::{Endpoint, Handshake, Symptoms};

@@ -150,7 +150,11 @@ fn notices(watchdog: &Watchdog, now: Now) -> Vec<NoticeStatus> {
     let others = ears.ignored.iter().filter(|(key, _)| !ears.waiting.contains_key(key));
     all.extend(others.map(|(key, ignored)| NoticeStatus {
         because: Some(ignored.because),
-        stated: stated(ignored.stated),
+        stated: ignored.stated.time(),
+        detail: match ignored.stated {
+            Stated::Unreadable => "its time cannot be read".to_owned(),
+            Stated::At(_) | Stated::In(_) | Stated::Unsaid => String::new(),
+        },
         ..remembered(key)
     }));
     all.truncate(NOTICES);
@@ -163,7 +167,7 @@ fn told(notice: &Notice) -> NoticeStatus {
         kind: notice.kind(),
         strength: notice.strength(),
         action: Some(notice.action),
-        stated: stated(notice.stated),
+        stated: notice.stated.time(),
         detail: clip(&notice.detail, SENTENCE),
         ..remembered(&notice.key)
     }
@@ -185,13 +189,6 @@ fn remembered(key: &NoticeKey) -> NoticeStatus {
         footing: None,
         opens: None,
         detail: String::new(),
-    }
-}
-
-const fn stated(stated: Stated) -> Option<jiff::Timestamp> {
-    match stated {
-        Stated::At(at) => Some(at),
-        Stated::In(_) | Stated::Unsaid => None,
     }
 }
 

@@ -142,7 +142,7 @@ fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
     let from =
         World::BEGINNING.saturating_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(World::BEGINNING);
     let stated = match dice.below(8) {
-        0 => Stated::Unsaid,
+        0 => Stated::Unreadable,
         1 => Stated::At(plus(from, -1_000)),
         2 => Stated::At(plus(from, 30_000_000)),
         _ => Stated::At(plus(from, i64::try_from(dice.below(130)).unwrap_or(0) - 30)),

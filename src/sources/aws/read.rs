@@ -6,9 +6,7 @@ use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE
 use crate::model::{
     Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, ProbeName, SourceName, Stated, clip,
 };
-use crate::sources::{Answer, Identity, Memory, Reading};
-use jiff::Timestamp;
-use jiff::fmt::rfc2822::DateTimeParser;
+use crate::sources::{Answer, Identity, Memory, Reading, time};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -98,9 +96,9 @@ fn instance_action(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Re
     let (stated, when) = match (action, time_text) {
         // Hibernation begins with the notice, whatever time is named (EC2 User Guide, "Spot Instance interruption notices").
         (NoticeAction::Hibernate, _) => (Stated::Unsaid, " begins at once".to_owned()),
-        (_, Some(time)) => match utc(time) {
+        (_, Some(text)) => match time::read(text) {
             Some(at) => (Stated::At(at), format!(" at {at}")),
-            None => (Stated::Unsaid, format!(" at a time that cannot be read: {}", quoted(time))),
+            None => (Stated::Unreadable, format!(" at a time that cannot be read: {}", quoted(text))),
         },
         (_, None) => (Stated::Unsaid, " without a time".to_owned()),
     };
@@ -108,20 +106,27 @@ fn instance_action(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Re
     Ok(Reading { notices: vec![notice], ..Reading::default() })
 }
 
-/// `2015-01-05T18:02:00Z`, the older form, set for a termination only. Any other text means that none is due.
+/// `2015-01-05T18:02:00Z`, the older form, set for a termination only. Text that is no time means that none is due (EC2
+/// User Guide); what has the shape of one and cannot be read is a notice all the same.
 fn termination_time(about: About<'_>, text: &str) -> Reading {
-    let notices = utc(text).map(|at| {
-        let detail = format!("terminate at {at}, by termination-time");
-        about.interruption(NoticeAction::Terminate, Stated::At(at), &detail)
-    });
-    Reading { notices: notices.into_iter().collect(), ..Reading::default() }
+    let is_like_a_time =
+        text.len() > 10 && text.bytes().take(4).all(|byte| byte.is_ascii_digit()) && text.contains(':');
+    let (stated, when) = match time::read(text) {
+        Some(at) => (Stated::At(at), format!("at {at}, by termination-time")),
+        None if is_like_a_time => {
+            (Stated::Unreadable, format!("at a time that cannot be read: {}, by termination-time", quoted(text)))
+        }
+        None => return Reading::default(),
+    };
+    let notice = about.interruption(NoticeAction::Terminate, stated, &format!("terminate {when}"));
+    Reading { notices: vec![notice], ..Reading::default() }
 }
 
 /// `{"noticeTime": "2020-10-27T08:22:00Z"}`: when it was said, which is no deadline.
 fn rebalance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
     let object = object(probe, text)?;
     let said = word(&object, "noticeTime").ok_or_else(|| unreadable(probe, "an object without noticeTime"))?;
-    let detail = match utc(said) {
+    let detail = match time::read(said) {
         Some(at) => format!("rebalance recommended at {at}"),
         None => format!("rebalance recommended at a time that cannot be read: {}", quoted(said)),
     };
@@ -187,38 +192,18 @@ fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Option<Not
         }
     };
     let (stated, when) = match word(event, "NotBefore") {
-        Some(text) => match maintenance_date(text) {
-            Some(at) => (Stated::At(at), format!("not before {at}")),
-            None => (Stated::Unsaid, format!("at a time that cannot be read: {}", quoted(text))),
+        // `21 Jan 2019 09:00:43 GMT`.
+        Some(text) => match time::read(text) {
+            Some(at) => (Stated::At(at), format!(" not before {at}")),
+            None => (Stated::Unreadable, format!(", whose time cannot be read: {}", quoted(text))),
         },
-        None => (Stated::Unsaid, "without a time".to_owned()),
+        None => (Stated::Unsaid, " without a time".to_owned()),
     };
     let said = word(event, "Description").map(|text| format!(": {}", clip(text, 80))).unwrap_or_default();
-    let detail = format!("{} {when}{said}{doubt}", clip(code, 40));
+    let detail = format!("{}{when}{said}{doubt}", clip(code, 40));
     let mut notice = about.notice(NoticeKind::Maintenance, action, stated, &detail);
     notice.key.event = clip(word(event, "EventId").unwrap_or(code), 80);
     Some(notice)
-}
-
-/// `21 Jan 2019 09:00:43 GMT`: an RFC 2822 date without its weekday. Always GMT, and a date that says otherwise is not
-/// one of EC2's.
-fn maintenance_date(text: &str) -> Option<Timestamp> {
-    let utc = text.ends_with(" GMT") || text.ends_with(" UTC") || text.ends_with(" +0000");
-    let text = text.strip_suffix("UTC").map(|text| format!("{text}GMT")).unwrap_or_else(|| text.to_owned());
-    utc.then(|| DateTimeParser::new().parse_timestamp(&text).ok()).flatten()
-}
-
-/// RFC 3339 in UTC, written with `T` and `Z` as EC2 does. A time in another form, or without a zone, is not guessed at.
-fn utc(text: &str) -> Option<Timestamp> {
-    let shape = text.bytes().enumerate().all(|(at, byte)| match at {
-        4 | 7 => byte == b'-',
-        10 => byte == b'T',
-        13 | 16 => byte == b':',
-        0..=18 => byte.is_ascii_digit(),
-        19 if text.len() > 20 => byte == b'.',
-        _ => byte.is_ascii_digit() || (byte == b'Z' && at + 1 == text.len()),
-    });
-    (shape && (20..=30).contains(&text.len()) && text.ends_with('Z')).then(|| text.parse().ok()).flatten()
 }
 
 fn object(probe: &ProbeName, text: &str) -> Result<Map<String, Value>, Fault> {
