@@ -3,7 +3,7 @@
 
 use spot_watchdog::actions::hook::Hook;
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Clearance, Job, Output, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Job, Output, StopBy, Surroundings};
 use spot_watchdog::model::{
     Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Outcome, Run, SourceName, StepName, Work,
 };
@@ -40,7 +40,6 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
         stop_by: StopBy::new(moments),
         output: Output::default(),
         spawned: mpsc::channel(1).0,
-        clearance: Clearance::default(),
         surroundings: Arc::new(Surroundings::default()),
     };
     let command =

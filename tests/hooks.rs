@@ -8,9 +8,8 @@ use spot_watchdog::actions::launch::Launcher;
 use spot_watchdog::actions::open_files::OpenFiles;
 use spot_watchdog::actions::process::Stat;
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
-use spot_watchdog::journal::Receipt;
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, Finding, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process,
     Run, SourceName, StepName, Undo, Weight, Work,
@@ -87,10 +86,21 @@ fn given_in(time: Duration, mut surroundings: Surroundings) -> Given {
         stop_by: StopBy::new(moments),
         output: Output::default(),
         spawned: sender,
-        clearance: Clearance::default(),
         surroundings: Arc::new(surroundings),
     };
     Given { job, limit, spawned }
+}
+
+/// As the executor runs it.
+trait Play {
+    async fn play(&self, job: &Job) -> Ending;
+}
+
+impl Play for Hook {
+    async fn play(&self, job: &Job) -> Ending {
+        self.look_beforehand(job, Instant::now() + seconds(5.0)).await;
+        self.act(job).await
+    }
 }
 
 fn launcher() -> Launcher {
@@ -122,12 +132,12 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 async fn exit_status_0_is_done_and_another_is_not() {
     let place = tempfile::tempdir().unwrap();
     let given = given(seconds(5.0));
-    let ending = script(place.path(), "echo saved", "").act(&given.job).await;
+    let ending = script(place.path(), "echo saved", "").play(&given.job).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, no proof asked for"));
     assert_eq!(given.job.output.tail(), ["saved"]);
-    let ending = script(place.path(), "exit 3", "").act(&given.job).await;
+    let ending = script(place.path(), "exit 3", "").play(&given.job).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "exit status 3"));
-    let ending = script(place.path(), "kill -SEGV $$", "").act(&given.job).await;
+    let ending = script(place.path(), "kill -SEGV $$", "").play(&given.job).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "killed by SIGSEGV"));
 }
 
@@ -145,7 +155,7 @@ async fn a_hook_that_names_an_undo_is_put_back_by_it_and_its_proof_does_not_coun
     let hook = script(place.path(), &note("out"), &keys);
     assert_eq!((undo.puts_back(), hook.puts_back()), (Undo::Stay, Undo::PutBack));
     let mut given = given(seconds(20.0));
-    assert_eq!(hook.act(&given.job).await.outcome, Outcome::Failed, "its proof does not hold");
+    assert_eq!(hook.play(&given.job).await.outcome, Outcome::Failed, "its proof does not hold");
     given.job.run.work = Work::Undo;
     let ending = hook.undo(&given.job).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, no proof asked for"));
@@ -159,26 +169,6 @@ async fn a_hook_that_names_an_undo_is_put_back_by_it_and_its_proof_does_not_coun
     let found = script(place.path(), "", "undo = ['/no/such/program']").check(&Place::default()).await;
     let errors: Vec<_> = found.iter().filter(|finding| finding.weight == Weight::Error).collect();
     assert!(errors.len() == 1 && errors[0].sentence.contains("/no/such/program"), "{found:?}");
-}
-
-#[tokio::test]
-async fn a_hook_is_made_ready_and_not_begun_before_its_record_is_on_disk() {
-    let place = tempfile::tempdir().unwrap();
-    let mut given = given(seconds(20.0));
-    let (give, comes) = tokio::sync::oneshot::channel::<()>();
-    given.job.clearance = Clearance::after(async { drop(comes.await) });
-    let hook = script(place.path(), "touch begun", "");
-    let begun = place.path().join("begun");
-    let open_files = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = open_files();
-    let wait = async {
-        until("its pipes", || open_files() > before).await;
-        assert!(!begun.exists() && given.spawned.try_recv().is_err(), "it is only made ready");
-        give.send(()).unwrap();
-    };
-    let (ending, ()) = tokio::join!(hook.act(&given.job), wait);
-    assert_eq!(ending.outcome, Outcome::Done);
-    assert!(begun.exists());
 }
 
 #[tokio::test]
@@ -197,7 +187,7 @@ async fn a_hook_is_told_everything_and_nothing_about_us() {
     };
     surroundings.place.set(Place { status_url: "http://127.0.0.1:9189/status".to_owned(), ..Place::default() });
     let given = given_in(seconds(10.5), surroundings);
-    assert_eq!(hook.act(&given.job).await.outcome, Outcome::Done);
+    assert_eq!(hook.play(&given.job).await.outcome, Outcome::Done);
     let read = |name: &str| fs::read_to_string(place.path().join(name)).unwrap();
     assert_eq!(serde_json::from_str::<Briefing>(&read("in")).unwrap(), briefing());
     assert!(read("in").ends_with("}\n"));
@@ -234,9 +224,9 @@ async fn a_hook_that_reads_nothing_and_a_long_notice_hold_nobody_up() {
     let mut given = given(seconds(5.0));
     given.job.briefing.detail = "x".repeat(60_000);
     let began = Instant::now();
-    assert_eq!(hook("command = ['/bin/true']").act(&given.job).await.outcome, Outcome::Done);
+    assert_eq!(hook("command = ['/bin/true']").play(&given.job).await.outcome, Outcome::Done);
     assert!(began.elapsed() < seconds(1.0));
-    let ending = script(place.path(), "wc -c", "").act(&given.job).await;
+    let ending = script(place.path(), "wc -c", "").play(&given.job).await;
     assert_eq!(ending.outcome, Outcome::Done);
     assert!(given.job.output.tail()[0].trim().parse::<usize>().unwrap() > 60_000);
 }
@@ -268,7 +258,7 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
             fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
             let hook = hook(&format!("command = ['{command}']\n{keys}"));
             let given = given(seconds(5.0));
-            let ending = hook.act(&given.job).await;
+            let ending = hook.play(&given.job).await;
             assert_eq!(ending.outcome, Outcome::Failed);
             assert!(ending.detail.contains(sentence), "{command} {keys}: {}", ending.detail);
             assert!(given.job.output.tail().is_empty(), "{:?}", given.job.output.tail());
@@ -276,11 +266,11 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
             assert!(findings.iter().any(|it| it.weight == Weight::Error), "{command} {keys}: {findings:?}");
         }
     }
-    let ending = hook("command = ['/bin/true']\nworking-directory = '/no/such'").act(&given(seconds(5.0)).job).await;
+    let ending = hook("command = ['/bin/true']\nworking-directory = '/no/such'").play(&given(seconds(5.0)).job).await;
     assert!(ending.detail.contains("could not enter the working directory /no/such"), "{}", ending.detail);
-    let ending = hook("command = ['/bin/true']\nenvironment-file = '/no/such'").act(&given(seconds(5.0)).job).await;
+    let ending = hook("command = ['/bin/true']\nenvironment-file = '/no/such'").play(&given(seconds(5.0)).job).await;
     assert!(ending.detail.contains("could not read environment-file /no/such"), "{}", ending.detail);
-    let ending = hook("command = ['/bin/true']\nuser = 'no-such-user'").act(&given(seconds(5.0)).job).await;
+    let ending = hook("command = ['/bin/true']\nuser = 'no-such-user'").play(&given(seconds(5.0)).job).await;
     assert!(ending.detail.contains("there is no user `no-such-user`"), "{}", ending.detail);
 }
 
@@ -290,7 +280,7 @@ async fn long_lines_and_garbage_become_printable_and_bounded() {
     let body =
         "head -c 1048576 /dev/zero | tr '\\0' x; echo; printf '\\377\\033[31mred\\n'; head -c 300000 /dev/urandom";
     let given = given(seconds(10.0));
-    let ending = script(place.path(), body, "").act(&given.job).await;
+    let ending = script(place.path(), body, "").play(&given.job).await;
     assert_eq!(ending.outcome, Outcome::Done);
     for line in given.job.output.tail() {
         assert!(line.len() < 40_000, "{} bytes", line.len());
@@ -307,7 +297,7 @@ async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
         script(place.path(), "trap 'echo asked' TERM; echo $$ > pid; while :; do sleep 0.05; done", "grace = '300ms'");
     let given = given(seconds(3.0));
     let began = Instant::now();
-    let ending = hook.act(&given.job).await;
+    let ending = hook.play(&given.job).await;
     let took = began.elapsed();
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::TimedOut, "killed when its time was up"));
     assert!((seconds(2.99)..seconds(5.0)).contains(&took), "{took:?}");
@@ -319,11 +309,11 @@ async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
 async fn a_hook_that_is_stopped_is_done_only_with_a_proof() {
     let place = tempfile::tempdir().unwrap();
     let body = "trap 'echo 1 > DONE; exit 0' TERM; while :; do sleep 0.02; done";
-    let ending = script(place.path(), body, "grace = '1s'").act(&given(seconds(2.5)).job).await;
+    let ending = script(place.path(), body, "grace = '1s'").play(&given(seconds(2.5)).job).await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
     assert_eq!(ending.detail, "stopped when its time was up, exit status 0");
     let keys = "grace = '1s'\nproof = { newer = 'DONE' }";
-    let ending = script(place.path(), body, keys).act(&given(seconds(2.5)).job).await;
+    let ending = script(place.path(), body, keys).play(&given(seconds(2.5)).job).await;
     assert_eq!(
         (ending.outcome, ending.detail.as_str()),
         (Outcome::Done, "stopped when its time was up, exit status 0, proof holds")
@@ -335,7 +325,7 @@ async fn an_earlier_stop_by_holds_for_a_hook_that_runs() {
     let given = given(seconds(30.0));
     let hook = hook("command = ['sleep', '30']");
     let began = Instant::now();
-    let (ending, ()) = tokio::join!(hook.act(&given.job), async {
+    let (ending, ()) = tokio::join!(hook.play(&given.job), async {
         tokio::time::sleep(seconds(0.1)).await;
         given.limit.send(Instant::now()).unwrap();
     });
@@ -349,14 +339,14 @@ async fn exit_status_0_without_its_proof_has_failed() {
     fs::write(place.path().join("old"), "").unwrap();
     let past = SystemTime::now() - seconds(60.0);
     fs::File::open(place.path().join("old")).unwrap().set_modified(past).unwrap();
-    let ending = script(place.path(), "exit 0", "proof = { newer = 'old' }").act(&given(seconds(5.0)).job).await;
+    let ending = script(place.path(), "exit 0", "proof = { newer = 'old' }").play(&given(seconds(5.0)).job).await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert_eq!(
         ending.detail,
         "exit status 0, but its proof does not hold: nothing that matches old was written since the step began"
     );
     let ending = script(place.path(), "touch old", "proof = { newer = 'old', absent = '*.tmp' }")
-        .act(&given(seconds(5.0)).job)
+        .play(&given(seconds(5.0)).job)
         .await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, proof holds"));
 }
@@ -371,10 +361,10 @@ async fn a_proof_goes_by_what_was_there_before_and_not_by_times() {
     // Where what is there cannot be seen in time, on a busy machine, the inode's own time has to differ too.
     tokio::time::sleep(seconds(0.1)).await;
     let keys = "proof = { newer = '*/DONE' }";
-    let ending = script(place.path(), "exit 0", keys).act(&given(seconds(60.0)).job).await;
+    let ending = script(place.path(), "exit 0", keys).play(&given(seconds(60.0)).job).await;
     assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.detail);
     let body = "mkdir b; echo 1 > b/DONE; touch -d '-3 minutes' b/DONE";
-    let ending = script(place.path(), body, keys).act(&given(seconds(60.0)).job).await;
+    let ending = script(place.path(), body, keys).play(&given(seconds(60.0)).job).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
 }
 
@@ -385,7 +375,7 @@ async fn what_the_first_attempt_wrote_is_a_proof_for_the_second_and_not_for_the_
     let hook = script(place.path(), body, "proof = { newer = 'DONE' }");
     let (mut executor, mut inputs) = executor(hook, place.path().join("n"));
     for (attempt, outcome) in [(1, Outcome::Failed), (2, Outcome::Done), (3, Outcome::Failed)] {
-        executor.carry_out(begin(attempt, 60_000), &Receipt::default());
+        executor.carry_out(begin(attempt, 60_000), Instant::now());
         let (_, ending) = reports(&mut inputs).await;
         assert_eq!(ending.outcome, outcome, "{attempt}: {}", ending.detail);
     }
@@ -432,7 +422,7 @@ async fn a_mount_that_hangs_under_a_proof_does_not_keep_its_hook_from_beginning(
     let given = given(seconds(8.0));
     let begun = place.path().join("begun");
     let began = Instant::now();
-    let (ending, took) = tokio::join!(hook.act(&given.job), async {
+    let (ending, took) = tokio::join!(hook.play(&given.job), async {
         until("its beginning", || begun.exists()).await;
         began.elapsed()
     });
@@ -449,7 +439,7 @@ async fn a_proof_waits_until_the_files_are_quiet() {
     let body = "echo 0 > part; (for i in 1 2 3 4 5; do sleep 0.1; echo $i >> part; done) >/dev/null 2>&1 &";
     let given = given(seconds(10.0));
     let began = Instant::now();
-    let ending = script(place.path(), body, "proof = { newer = 'part', quiet-for = '300ms' }").act(&given.job).await;
+    let ending = script(place.path(), body, "proof = { newer = 'part', quiet-for = '300ms' }").play(&given.job).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(began.elapsed() > seconds(0.65), "{:?}", began.elapsed());
     assert_eq!(fs::read_to_string(place.path().join("part")).unwrap().lines().count(), 6);
@@ -462,7 +452,7 @@ async fn what_a_hook_leaves_is_counted_may_go_on_and_ends_at_its_stop_by() {
     let given = given(seconds(4.0));
     let remainders = given.job.surroundings.remainders.clone();
     let began = Instant::now();
-    let ending = script(place.path(), body, "grace = '200ms'").act(&given.job).await;
+    let ending = script(place.path(), body, "grace = '200ms'").play(&given.job).await;
     assert_eq!(ending.outcome, Outcome::Done);
     assert!(ending.left_over >= 1, "{ending:?}");
     assert!(began.elapsed() < seconds(3.0), "a held pipe does not hold the step: {:?}", began.elapsed());
@@ -483,7 +473,7 @@ async fn a_child_that_ends_in_time_is_let_end() {
     let given = given(seconds(20.0));
     let remainders = given.job.surroundings.remainders.clone();
     // The subshell, and its `sleep` where it has begun that already.
-    assert!((1..=2).contains(&script(place.path(), body, "").act(&given.job).await.left_over));
+    assert!((1..=2).contains(&script(place.path(), body, "").play(&given.job).await.left_over));
     until("the upload", || place.path().join("upload").exists()).await;
     until("the remainder's end", || remainders.count() == 0).await;
 }
@@ -493,7 +483,7 @@ async fn a_hook_that_closes_its_output_is_waited_for() {
     let place = tempfile::tempdir().unwrap();
     let given = given(seconds(5.0));
     let began = Instant::now();
-    let ending = script(place.path(), "exec >&- 2>&-; sleep 0.3; exit 4", "").act(&given.job).await;
+    let ending = script(place.path(), "exec >&- 2>&-; sleep 0.3; exit 4", "").play(&given.job).await;
     assert_eq!(ending.detail, "exit status 4");
     assert!(began.elapsed() > seconds(0.3));
 }
@@ -505,7 +495,7 @@ async fn dropping_a_run_kills_all_that_it_started() {
     let given = given(seconds(60.0));
     let (pid, child) = (place.path().join("pid"), place.path().join("child"));
     tokio::select! {
-        _ = hook.act(&given.job) => panic!("it does not end"),
+        _ = hook.play(&given.job) => panic!("it does not end"),
         () = until("its start", || pid.exists()) => {}
     }
     until("the end of both", || !is_alive(pid_in(&pid)) && !is_alive(pid_in(&child))).await;
@@ -634,7 +624,7 @@ async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
         ..Surroundings::default()
     };
     let mut given = given_in(seconds(5.0), surroundings);
-    let ending = hook.act(&given.job).await;
+    let ending = hook.play(&given.job).await;
     assert_eq!(ending.detail, "exit status 3", "{:?}", given.job.output.tail());
     let mut lines = given.job.output.tail();
     lines.sort();
@@ -650,7 +640,7 @@ async fn without_root_another_user_is_refused_in_words() {
         return;
     }
     let hook = hook("command = ['/bin/true']\nuser = 'root'");
-    let ending = hook.act(&given(seconds(5.0)).job).await;
+    let ending = hook.play(&given(seconds(5.0)).job).await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert!(ending.detail.starts_with("could not become user root: only root may"), "{}", ending.detail);
     let findings = hook.check(&Default::default()).await;
@@ -668,7 +658,7 @@ async fn root_as_the_user_of_root_is_started_directly() {
         ..Surroundings::default()
     };
     let given = given_in(seconds(5.0), surroundings);
-    let ending = script(place.path(), "echo $HOME $USER", "user = '0'").act(&given.job).await;
+    let ending = script(place.path(), "echo $HOME $USER", "user = '0'").play(&given.job).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert_eq!(given.job.output.tail(), ["/root root"]);
 }
@@ -681,7 +671,7 @@ async fn exit_status_126_of_the_hook_itself_is_not_taken_for_ours() {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let given = given(seconds(5.0));
-    let ending = script(place.path(), "echo 0123: forged >&2; exit 126", "user = 'nobody'").act(&given.job).await;
+    let ending = script(place.path(), "echo 0123: forged >&2; exit 126", "user = 'nobody'").play(&given.job).await;
     assert!(ending.detail.starts_with("exit status 126"), "{}", ending.detail);
     assert_eq!(given.job.output.tail(), ["0123: forged"]);
 }
@@ -752,8 +742,8 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     let notice = place.path().join("run/notice.json");
     let hook = script(place.path(), "cat \"$SPOT_NOTICE_FILE\"", "");
     let (mut executor, mut inputs) = executor(hook, notice.clone());
-    executor.carry_out(Order::PostNotice { briefing: Box::new(briefing()) }, &Receipt::default());
-    executor.carry_out(start(5_000), &Receipt::default());
+    executor.carry_out(Order::PostNotice { briefing: Box::new(briefing()) }, Instant::now());
+    executor.carry_out(start(5_000), Instant::now());
     let (process, ending) = reports(&mut inputs).await;
     assert!(process.is_some_and(|process| process.start_ticks > 0));
     assert_eq!(ending.outcome, Outcome::Done);
@@ -762,7 +752,7 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     assert_eq!(record.outcome, Some(Outcome::Done));
     assert!(record.took.is_some() && record.process == process);
     assert!(record.output.tail()[0].contains("i-0abc"), "the notice stood before the hook began");
-    executor.carry_out(Order::TakeDownNotice, &Receipt::default());
+    executor.carry_out(Order::TakeDownNotice, Instant::now());
     until("the notice's end", || !notice.exists()).await;
     assert!(inputs.try_recv().is_err());
 }
@@ -771,11 +761,11 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
 async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
     let place = tempfile::tempdir().unwrap();
     let (mut executor, mut inputs) = executor(hook("command = ['sleep', '60']"), place.path().join("n"));
-    executor.carry_out(start(60_000), &Receipt::default());
+    executor.carry_out(start(60_000), Instant::now());
     tokio::time::sleep(seconds(0.1)).await;
-    executor.carry_out(Order::Limit { run: run(), stop_by: Moment::from_millis(0) }, &Receipt::default());
+    executor.carry_out(Order::Limit { run: run(), stop_by: Moment::from_millis(0) }, Instant::now());
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
-    executor.carry_out(begin(2, 60_000), &Receipt::default());
+    executor.carry_out(begin(2, 60_000), Instant::now());
     tokio::time::sleep(seconds(0.1)).await;
     let began = Instant::now();
     executor.stop_everything();
@@ -796,7 +786,7 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
             stop_by: Moment::from_millis(9_000),
             undo_with: Vec::new(),
         },
-        &Receipt::default(),
+        Instant::now(),
     );
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::Failed);
 }
@@ -839,7 +829,7 @@ async fn from_order_to_the_hooks_first_instruction() {
         for _ in 0..200 {
             let given = given(seconds(5.0));
             let began = now();
-            let ending = hook.act(&given.job).await;
+            let ending = hook.play(&given.job).await;
             assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
             took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
         }
@@ -876,7 +866,7 @@ async fn from_order_to_the_hooks_first_instruction() {
                 let given =
                     given_in(seconds(5.0), Surroundings { launcher: launcher.clone(), ..Surroundings::default() });
                 let began = now();
-                let ending = hook.act(&given.job).await;
+                let ending = hook.play(&given.job).await;
                 assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
                 took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
             }

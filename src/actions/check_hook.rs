@@ -64,7 +64,7 @@ fn findings(hook: &Hook) -> Vec<Finding> {
             }
         }
     }
-    let environment = hook.environment(std::env::vars_os(), user.as_ref(), Vec::new()).unwrap_or_else(|why| {
+    let environment = hook.environment(std::env::vars_os(), &[], user.as_ref(), Vec::new()).unwrap_or_else(|why| {
         say(Weight::Error, why);
         Default::default()
     });

@@ -3,8 +3,10 @@
 //! Values may be secret: nothing here shows one, in an error neither.
 
 use super::Job;
+use super::launch::USUAL_PATH;
 use crate::model::Now;
 use jiff::Timestamp;
+use nix::unistd::User;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -22,9 +24,24 @@ fn is_about_us(name: &OsStr) -> bool {
         || name.starts_with("SPOT_WATCHDOG_")
 }
 
-/// What we inherited, as far as it is for hooks.
-pub fn inherited(ours: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
-    ours.filter(|(name, _)| !is_about_us(name)).collect()
+/// What we inherited, as far as it is for hooks of our own user: without the variables that hold our own secrets.
+pub fn inherited(
+    ours: impl Iterator<Item = (OsString, OsString)>,
+    secret: &[OsString],
+) -> BTreeMap<OsString, OsString> {
+    ours.filter(|(name, _)| !is_about_us(name) && !secret.contains(name)).collect()
+}
+
+/// What a hook begins with whose step names a user: of ours only where programs are found and the language, since
+/// anything else may be secret or lead to what is ours alone.
+pub fn of_user(ours: impl Iterator<Item = (OsString, OsString)>, user: &User) -> BTreeMap<OsString, OsString> {
+    let mut environment: BTreeMap<_, _> = ours.filter(|(name, _)| name == "PATH" || name == "LANG").collect();
+    environment.entry("PATH".into()).or_insert_with(|| USUAL_PATH.into());
+    environment.insert("HOME".into(), user.dir.clone().into());
+    environment.insert("SHELL".into(), user.shell.clone().into());
+    environment.insert("USER".into(), user.name.clone().into());
+    environment.insert("LOGNAME".into(), user.name.clone().into());
+    environment
 }
 
 /// What a run is told, by name.
@@ -216,7 +233,20 @@ mod tests {
     #[test]
     fn what_is_about_us_is_not_inherited() {
         let ours = ["PATH", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "SPOT_WATCHDOG_STATE_DIR", "SPOT_PRICE"];
-        let left = inherited(ours.iter().map(|name| (OsString::from(name), OsString::new())));
+        let ours = ours.iter().chain(&["PAGER_URL"]).map(|name| (OsString::from(name), OsString::new()));
+        let left = inherited(ours, &["PAGER_URL".into()]);
         assert_eq!(left.keys().collect::<Vec<_>>(), ["PATH", "SPOT_PRICE"]);
+    }
+
+    #[test]
+    fn another_user_inherits_where_programs_are_and_the_language() {
+        let user = User::from_uid(nix::unistd::Uid::effective()).unwrap().unwrap();
+        let names = ["PATH", "LANG", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "LD_PRELOAD", "HOME"];
+        let ours = || names.iter().map(|name| (OsString::from(name), OsString::from("ours")));
+        let environment = of_user(ours(), &user);
+        let names: Vec<_> = environment.keys().map(|name| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER"]);
+        assert_eq!(environment[OsStr::new("HOME")], user.dir.as_os_str());
+        assert_eq!(of_user(std::iter::empty(), &user)[OsStr::new("PATH")], USUAL_PATH);
     }
 }

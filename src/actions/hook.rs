@@ -6,14 +6,13 @@
 //! proof that holds: it has saved its work, and just in time.
 
 use super::kin::Signs;
-use super::launch::{self, Begun, Launcher, Start, could_not_begin, find_user, hand_over};
+use super::launch::{Begun, Launcher, Start, could_not_begin, find_user, hand_over};
 use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
 use super::process::{Exit, Leader, Manner, Stopped, signal_named, wait_to_end};
 use super::proof::Proof;
-use super::stand_by::{Ahead, StandBy};
 use super::{
-    Action, BuildError, Clearance, Defaults, Job, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook,
-    environment, read_keys,
+    Action, BuildError, Defaults, Job, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook, environment,
+    read_keys,
 };
 use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo, Work};
 use jiff::Timestamp;
@@ -24,13 +23,13 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::unix::pipe;
-use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 /// The row of this kind.
 pub const ROW: Row = Row {
@@ -92,7 +91,6 @@ const fn two_seconds() -> Span {
 pub struct Hook {
     settings: Arc<Settings>,
     stop_signal: rustix::process::Signal,
-    ahead: Arc<Ahead>,
     /// What puts back what this does.
     back: Option<Arc<Self>>,
 }
@@ -139,7 +137,7 @@ impl Hook {
         let stop_signal = signal_named(&settings.stop_signal).ok_or_else(|| {
             wrong("stop-signal", format!("there is no signal `{}` (TERM, INT, USR1 …)", settings.stop_signal))
         })?;
-        Ok(Self { settings: Arc::new(settings), stop_signal, ahead: Arc::default(), back })
+        Ok(Self { settings: Arc::new(settings), stop_signal, back })
     }
 
     /// Its settings.
@@ -160,16 +158,11 @@ impl Hook {
         let manner = self.manner(&job.stop_by);
         let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
         let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
-        let (clearance, step) = (self.noted_and_cleared(job), job.run.step.clone());
-        let standing = self.ahead.take();
-        let _afterwards = self.ahead.another_afterwards();
+        let step = job.run.step.clone();
         // Starting reads files and waits for exec, either of which hangs as long as a dead network mount does.
         let beginning = tokio::task::spawn_blocking(move || {
-            let ready = hook.prepare(told, &briefing)?;
-            match standing.map(|standing| hook.begin_with(standing, &step, &ready, &clearance)).transpose()?.flatten() {
-                Some(begun) => Ok((begun, ready.streams)),
-                None => hook.begin(&launcher, &step, &ready, &clearance).map(|begun| (begun, ready.streams)),
-            }
+            let ready = hook.prepare(&launcher.secret_variables, told, &briefing)?;
+            hook.begin(&launcher, &step, &ready).map(|begun| (begun, ready.streams))
         });
         let begun = tokio::select! {
             biased;
@@ -189,16 +182,6 @@ impl Hook {
         let (step, attempt) = (job.run.step.as_str(), job.run.attempt);
         let reading = Reading::begin(streams, &job.output, step, attempt, mark.as_deref());
         self.see_to_its_end(job, leader, reading, manner).await
-    }
-
-    /// The run's clearance, with what its proof looks for noted: both have their time from now on, side by side.
-    fn noted_and_cleared(&self, job: &Job) -> Clearance {
-        let Some(proof) = &self.settings.proof else { return job.clearance.clone() };
-        let noted = proof.look_beforehand(self.settings.working_directory.as_deref(), job);
-        let cleared = job.clearance.clone();
-        Clearance::after(async move {
-            tokio::join!(cleared.given(), noted);
-        })
     }
 
     async fn take_back(&self, job: &Job, process: Option<Process>) -> Ending {
@@ -297,9 +280,14 @@ impl Hook {
     }
 
     /// All that a program needs, short of beginning it.
-    fn prepare(&self, told: Vec<(&'static str, String)>, briefing: &[u8]) -> Result<Ready, String> {
+    fn prepare(
+        &self,
+        secret: &[OsString],
+        told: Vec<(&'static str, String)>,
+        briefing: &[u8],
+    ) -> Result<Ready, String> {
         let user = self.settings.user.as_deref().map(find_user).transpose()?;
-        let environment = self.environment(std::env::vars_os(), user.as_ref(), told)?;
+        let environment = self.environment(std::env::vars_os(), secret, user.as_ref(), told)?;
         let no_pipe = |error: io::Error| could_not_begin(self.program(), &error);
         let (stdout, its_stdout) = pipe_for_a_stream().map_err(no_pipe)?;
         let (stderr, its_stderr) = pipe_for_a_stream().map_err(no_pipe)?;
@@ -324,35 +312,7 @@ impl Hook {
         }
     }
 
-    /// Begins it by the launcher that stands by; `None` where that is gone.
-    fn begin_with(
-        &self,
-        standing: StandBy,
-        step: &StepName,
-        ready: &Ready,
-        clearance: &Clearance,
-    ) -> Result<Option<Begun<Leader>>, String> {
-        let mark = launch::mark();
-        let words = self.start(step, ready).words(&mark)?;
-        let streams = [ready.its_stdin.as_fd(), ready.its_stdout.as_fd(), ready.its_stderr.as_fd()];
-        Handle::current().block_on(clearance.given());
-        match standing.become_program(&words, &ready.environment, streams) {
-            Ok(spawned) => Ok(Some(Begun { spawned, mark: Some(mark) })),
-            Err(error) => {
-                tracing::debug!(%step, "the launcher that stood by is gone: {error}");
-                Ok(None)
-            }
-        }
-    }
-
-    fn begin(
-        &self,
-        launcher: &Launcher,
-        step: &StepName,
-        ready: &Ready,
-        clearance: &Clearance,
-    ) -> Result<Begun<Leader>, String> {
-        let runtime = Handle::current();
+    fn begin(&self, launcher: &Launcher, step: &StepName, ready: &Ready) -> Result<Begun<Leader>, String> {
         launcher.begin(&self.start(step, ready), |command| {
             let stream = |pipe: &OwnedFd| pipe.try_clone().map(Stdio::from);
             command
@@ -360,26 +320,23 @@ impl Hook {
                 .stdout(stream(&ready.its_stdout)?)
                 .stderr(stream(&ready.its_stderr)?);
             command.env_clear().envs(&ready.environment);
-            let _within = runtime.enter();
-            runtime.block_on(clearance.given());
             launcher.give_back_files(|| Leader::spawn(command))
         })
     }
 
-    /// Later ones win: what we inherited or its user has instead, the file, the settings, what we tell.
+    /// Later ones win: what we inherited or its user has instead, the file, the settings, what we tell. `secret` names
+    /// what it does not inherit.
     pub(super) fn environment(
         &self,
         ours: impl Iterator<Item = (OsString, OsString)>,
+        secret: &[OsString],
         user: Option<&User>,
         told: Vec<(&'static str, String)>,
     ) -> Result<BTreeMap<OsString, OsString>, String> {
-        let mut environment = environment::inherited(ours);
-        if let Some(user) = user {
-            environment.insert("HOME".into(), user.dir.clone().into());
-            environment.insert("SHELL".into(), user.shell.clone().into());
-            environment.insert("USER".into(), user.name.clone().into());
-            environment.insert("LOGNAME".into(), user.name.clone().into());
-        }
+        let mut environment = match user {
+            Some(user) => environment::of_user(ours, user),
+            None => environment::inherited(ours, secret),
+        };
         if let Some(path) = &self.settings.environment_file {
             for (name, value) in environment::read_file(path)? {
                 environment.insert(name.into(), value.into());
@@ -413,6 +370,13 @@ impl Action for Hook {
         format!("runs {}", self.program())
     }
 
+    fn look_beforehand<'a>(&'a self, job: &'a Job, until: Instant) -> Task<'a, ()> {
+        match &self.settings.proof {
+            Some(proof) => Box::pin(proof.look_beforehand(self.settings.working_directory.as_deref(), job, until)),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
         Box::pin(self.run(job))
     }
@@ -436,26 +400,8 @@ impl Action for Hook {
         }
     }
 
-    /// Prepares a start once and lets it go: what that reads, of our own code and of the system's tables of users, is
-    /// then in memory. What is wrong with the hook is for `check` to say. Where runs have cgroups, a launcher stands by;
-    /// elsewhere a start is as quick without one.
-    fn keep_warm<'a>(&'a self, step: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
-        let (hook, launcher) = (self.clone(), &surroundings.launcher);
-        Box::pin(async move {
-            let prepared = tokio::task::spawn_blocking({
-                let step = step.clone();
-                move || {
-                    let ready = hook.prepare(Vec::new(), b"")?;
-                    launch::look(&hook.start(&step, &ready))
-                }
-            });
-            if let Ok(Err(why)) = prepared.await {
-                tracing::debug!("{why}");
-            }
-            if launcher.delegated.is_some() {
-                self.ahead.keep(launcher, step.as_str()).await;
-            }
-        })
+    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
@@ -576,7 +522,7 @@ mod tests {
         let text = format!("command = ['/x']\nenvironment-file = '{}'\nenvironment = {{ B = 'set' }}", file.display());
         let hook = Hook::new(toml::from_str(&text).unwrap()).unwrap();
         let ours = ["A", "B", "SPOT_STEP"].into_iter().map(|name| (name.into(), "ours".into()));
-        let environment = hook.environment(ours, None, vec![("SPOT_STEP", "save".to_owned())]).unwrap();
+        let environment = hook.environment(ours, &[], None, vec![("SPOT_STEP", "save".to_owned())]).unwrap();
         let shown: Vec<_> = environment.values().map(|value| value.to_str().unwrap()).collect();
         assert_eq!(shown, ["file", "set", "save"]);
     }

@@ -1,18 +1,16 @@
 //! Finding a step's program, saying why it cannot be begun, and beginning it as another user.
 //!
-//! Another user's program is begun by a thread that has become that user: on Linux users and groups belong to a
-//! thread, and a process has those of the thread that makes it. A cgroup belongs to a process: that is entered between
-//! fork and exec by our own binary, run as the hidden `watchdog launch-step`, which then becomes the program: the process
-//! id stays, and this crate stays free of unsafe code. [`launch`] runs before anything else of `main`, without a runtime;
-//! it must stay quick. One that is begun ahead of the notice waits for what to become ([`super::stand_by`]).
+//! A program that is to be another user, or in a cgroup of its own, is started through our own binary, run as the hidden
+//! `watchdog launch-step`: that process enters the cgroup, becomes the user, and then becomes the program by exec, so the
+//! process id stays and this crate stays free of unsafe code. No thread of the daemon ever changes its user: any process
+//! of that user could stop or kill the daemon through it. [`launch`] runs before anything else of `main`, without a
+//! runtime.
 
 use super::cgroup::{Delegated, Held};
 use super::open_files::OpenFiles;
 use super::process::Stat;
-use super::stand_by;
 use crate::model::Process;
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -22,7 +20,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::thread;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "launch-step";
@@ -31,7 +28,7 @@ pub const SUBCOMMAND: &str = "launch-step";
 const NOT_BEGUN: u8 = 126;
 
 /// Where programs are looked for when the environment names no `PATH`.
-const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How a process is begun that something must happen to before its program.
 #[derive(Clone, Debug)]
@@ -43,11 +40,18 @@ pub struct Launcher {
     pub open_files: Option<OpenFiles>,
     /// The cgroup below which each run gets its own, where there is one.
     pub delegated: Option<Delegated>,
+    /// The variables of our environment that hold secrets of the watchdog's own, which no program inherits.
+    pub secret_variables: Vec<OsString>,
 }
 
 impl Default for Launcher {
     fn default() -> Self {
-        Self { program: PathBuf::from("/proc/self/exe"), open_files: None, delegated: None }
+        Self {
+            program: PathBuf::from("/proc/self/exe"),
+            open_files: None,
+            delegated: None,
+            secret_variables: Vec::new(),
+        }
     }
 }
 
@@ -80,36 +84,35 @@ pub struct Begun<T> {
 
 impl Launcher {
     /// Begins a program: directly where that will do, through ourselves where it will not. `spawn` adds what is the
-    /// caller's to the command and spawns it; it may be called on another thread. Looks at files, and may block where a
-    /// mount hangs.
+    /// caller's to the command and spawns it. Looks at files, and may block where a mount hangs.
     ///
     /// # Errors
     /// A sentence, where it cannot be begun.
-    pub fn begin<T: Send>(
+    pub fn begin<T>(
         &self,
         start: &Start<'_>,
-        spawn: impl FnOnce(&mut Command) -> io::Result<T> + Send,
-    ) -> Result<Begun<T>, String> {
-        if let Some(delegated) = &self.delegated {
-            return self.through_ourselves(start, delegated, spawn);
-        }
-        let spawned = match start.another()? {
-            None => directly(start, spawn)?,
-            Some(identity) => identity.act(|| directly(start, spawn))?,
-        };
-        Ok(Begun { spawned, mark: None })
-    }
-
-    fn through_ourselves<T>(
-        &self,
-        start: &Start<'_>,
-        delegated: &Delegated,
         spawn: impl FnOnce(&mut Command) -> io::Result<T>,
     ) -> Result<Begun<T>, String> {
-        let mark = mark();
+        let user = start.another()?;
+        if self.delegated.is_none() && user.is_none() {
+            return Ok(Begun { spawned: directly(start, spawn)?, mark: None });
+        }
+        let mark = format!("{:016x}{:016x}:", random(), random());
         let mut command = Command::new(&self.program);
-        command.arg(SUBCOMMAND).arg("--step").arg(start.step).arg("--cgroup").arg(delegated.directory());
-        command.args(start.words(&mark)?);
+        // By its name, and not by that of a link, for whoever lists processes.
+        command.arg0("watchdog").arg(SUBCOMMAND).arg("--mark").arg(&mark);
+        if let Some(delegated) = &self.delegated {
+            command.arg("--step").arg(start.step).arg("--cgroup").arg(delegated.directory());
+        }
+        if let Some(Identity { user, group, groups }) = user {
+            let groups: Vec<String> = groups.iter().map(Gid::to_string).collect();
+            command.arg("--groups").arg(groups.join(",")).arg("--group-id").arg(group.to_string());
+            command.arg("--user-id").arg(user.to_string());
+        }
+        if let Some(directory) = start.directory {
+            command.arg("--directory").arg(directory);
+        }
+        command.arg("--").arg(start.program).args(start.arguments);
         let spawned = spawn(&mut command).map_err(|error| why_not(&self.program, None, &error))?;
         Ok(Begun { spawned, mark: Some(mark) })
     }
@@ -131,47 +134,9 @@ impl Start<'_> {
     fn another(&self) -> Result<Option<Identity>, String> {
         self.user.filter(|user| !is_us(user)).map(Identity::of).transpose()
     }
-
-    /// What the launcher is told to become, as words of its command line.
-    ///
-    /// # Errors
-    /// A sentence, where it is clear already that it cannot.
-    pub fn words(&self, mark: &str) -> Result<Vec<OsString>, String> {
-        let mut words: Vec<OsString> = vec!["--mark".into(), mark.into()];
-        let mut say = |option: &str, value: &OsStr| words.extend([option.into(), value.to_owned()]);
-        if let Some(Identity { user, group, groups }) = self.another()? {
-            let groups: Vec<String> = groups.iter().map(Gid::to_string).collect();
-            say("--user-id", user.to_string().as_ref());
-            say("--group-id", group.to_string().as_ref());
-            say("--groups", groups.join(",").as_ref());
-        }
-        if let Some(directory) = self.directory {
-            say("--directory", directory.as_os_str());
-        }
-        say("--", self.program.as_ref());
-        words.extend(self.arguments.iter().map(OsString::from));
-        Ok(words)
-    }
 }
 
-/// A mark that nobody can guess.
-pub fn mark() -> String {
-    format!("{:016x}{:016x}:", random(), random())
-}
-
-/// Looks at all that a start looks at, and begins nothing.
-///
-/// # Errors
-/// As [`Launcher::begin`].
-pub fn look(start: &Start<'_>) -> Result<(), String> {
-    let look = || find_program(start.program, start.directory, start.path).map(drop);
-    match start.another()? {
-        Some(identity) => identity.act(look),
-        None => look(),
-    }
-}
-
-/// Begins a program with what this thread may do.
+/// Begins a program as ourselves.
 fn directly<T>(start: &Start<'_>, spawn: impl FnOnce(&mut Command) -> io::Result<T>) -> Result<T, String> {
     let file = find_program(start.program, start.directory, start.path)?;
     let mut command = Command::new(&file);
@@ -198,31 +163,6 @@ impl Identity {
         }
         Ok(Self { user: user.uid, group: user.gid, groups: groups_of(user)? })
     }
-
-    /// Does something as this user, on a thread that ends with it. The kernel takes from that thread every capability
-    /// that we have, and marks our memory as not to be looked into by the user.
-    fn act<T: Send>(&self, work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-        thread::scope(|scope| {
-            let acting = thread::Builder::new().name("user".to_owned()).spawn_scoped(scope, || {
-                self.take_on()?;
-                work()
-            });
-            let acting =
-                acting.map_err(|error| format!("no thread can be started to become user {}: {error}", self.user))?;
-            acting.join().unwrap_or_else(|_| Err(format!("the thread that became user {} broke down", self.user)))
-        })
-    }
-
-    /// Makes the calling thread this user, for good.
-    fn take_on(&self) -> Result<(), String> {
-        let group = rustix::thread::Gid::from_raw(self.group.as_raw());
-        let user = rustix::thread::Uid::from_raw(self.user.as_raw());
-        let groups: Vec<_> = self.groups.iter().map(|group| rustix::thread::Gid::from_raw(group.as_raw())).collect();
-        set_thread_groups(&groups)
-            .and_then(|()| set_thread_res_gid(group, group, group))
-            .and_then(|()| set_thread_res_uid(user, user, user))
-            .map_err(|error| could_not_become(self.user, &error.into()))
-    }
 }
 
 /// Gives a new pipe to a program's user: a script's `</dev/stdin` or `>/dev/stderr` opens it anew, which takes rights to
@@ -240,35 +180,27 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
         return None;
     }
     let mut mark = OsString::new();
-    let Some(why) = become_program(arguments.collect(), &mut mark) else { return Some(ExitCode::SUCCESS) };
+    let why = become_program(arguments.collect(), &mut mark);
     let mut line = mark.into_encoded_bytes();
     line.extend_from_slice(format!(" {why}\n").as_bytes());
     let _ = io::stderr().write_all(&line);
     Some(ExitCode::from(NOT_BEGUN))
 }
 
-/// The sentence that says why not; `None` where nothing was wanted after all.
-fn become_program(words: Vec<OsString>, mark: &mut OsString) -> Option<String> {
+/// Returns the sentence that says why not.
+fn become_program(words: Vec<OsString>, mark: &mut OsString) -> String {
     let (mut user, mut group, mut groups, mut directory) = (None, None, Vec::new(), None);
-    let (mut step, mut environment) = (String::new(), None);
+    let mut step = String::new();
     let mut words = words.into_iter();
     let program = loop {
         let (Some(option), Some(value)) = (words.next(), words.next()) else {
-            return Some(format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command"));
+            return format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command");
         };
         let number = || value.to_str().and_then(|number| number.parse::<u32>().ok());
         match option.to_str() {
             Some("--mark") => *mark = value,
             Some("--step") => step = value.to_string_lossy().into_owned(),
             Some("--cgroup") => enter_cgroup(Path::new(&value), &step),
-            Some("--stand-by") => match stand_by::wait() {
-                Ok(Some(given)) => {
-                    words = given.words.into_iter();
-                    environment = Some(given.environment);
-                }
-                Ok(None) => return None,
-                Err(error) => return Some(format!("{SUBCOMMAND}: cannot hear what to become: {}", said(&error))),
-            },
             Some("--user-id") => user = number().map(Uid::from_raw),
             Some("--group-id") => group = number().map(Gid::from_raw),
             Some("--groups") => {
@@ -277,38 +209,36 @@ fn become_program(words: Vec<OsString>, mark: &mut OsString) -> Option<String> {
             }
             Some("--directory") => directory = Some(PathBuf::from(value)),
             Some("--") => break value,
-            Some(_) | None => return Some(format!("{SUBCOMMAND}: unknown option {}", option.display())),
+            Some(_) | None => return format!("{SUBCOMMAND}: unknown option {}", option.display()),
         }
     };
     match (user, group) {
         (Some(user), Some(group)) => {
             if let Err(why) = become_user(user, group, &groups) {
-                return Some(why);
+                return why;
             }
         }
         (None, None) => {}
-        (Some(_), None) | (None, Some(_)) => return Some(format!("{SUBCOMMAND}: a user needs a group")),
+        (Some(_), None) | (None, Some(_)) => return format!("{SUBCOMMAND}: a user needs a group"),
     }
     // Only as the user: a home on a network mount may be closed to root.
     if let Some(directory) = &directory
         && let Err(error) = std::env::set_current_dir(directory)
     {
-        return Some(no_directory(directory, &error));
+        return no_directory(directory, &error);
     }
     let program = program.to_string_lossy();
-    let environment = environment.unwrap_or_else(|| std::env::vars_os().collect());
-    let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
-    let file = match find_program(&program, None, path) {
+    let file = match find_program(&program, None, std::env::var_os("PATH").as_deref()) {
         Ok(file) => file,
-        Err(why) => return Some(why),
+        Err(why) => return why,
     };
     // The C library would hand it to a shell.
     if let Some(why) = has_no_format(&file) {
-        return Some(could_not(&file, &why));
+        return could_not(&file, &why);
     }
     let mut command = Command::new(&file);
-    command.args(words).env_clear().envs(environment);
-    Some(why_not(&file, None, &command.exec()))
+    command.args(words);
+    why_not(&file, None, &command.exec())
 }
 
 /// Where it cannot be entered, the run is held by its group and its environment as everywhere else: the daemon sees
@@ -320,11 +250,22 @@ fn enter_cgroup(delegated: &Path, step: &str) {
     }
 }
 
+/// Becomes another user, in a session of its own: it must not reach the terminal that ours may have.
 fn become_user(user: Uid, group: Gid, groups: &[Gid]) -> Result<(), String> {
+    leave_session().map_err(|error| format!("could not start a new session: {}", said(&error.into())))?;
     setgroups(groups)
         .and_then(|()| setgid(group))
         .and_then(|()| setuid(user))
         .map_err(|error| could_not_become(user, &error.into()))
+}
+
+/// The leader of a group may not leave its session, so the group is given up first; the new session is a group of the same
+/// number.
+fn leave_session() -> rustix::io::Result<()> {
+    use rustix::process::{getpgid, getppid, getsid, setpgid, setsid};
+    let parent = getppid().map_or_else(|| getsid(None), |parent| getpgid(Some(parent)))?;
+    setpgid(None, Some(parent))?;
+    setsid().map(drop)
 }
 
 fn could_not_become(user: Uid, error: &io::Error) -> String {

@@ -23,22 +23,18 @@ pub mod output;
 pub mod process;
 pub mod proof;
 pub mod signal;
-pub mod stand_by;
 pub mod target_group;
 
 pub use output::Output;
 pub use process::Remainders;
 
 use crate::model::{Briefing, Ending, Finding, NoticeKind, Process, Run, StepName, Strength, Undo};
-use futures_util::FutureExt;
-use futures_util::future::Shared;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -51,8 +47,14 @@ pub trait Action: Debug + Send + Sync {
     /// What it does, in a few words, for `/status` and `check`: `runs /opt/job/save_checkpoint.sh`.
     fn describe(&self) -> String;
 
-    /// Does the step. It is called while the run's record is on its way to disk, and does nothing that can be seen before
-    /// [`Clearance::given`] has returned. `Ending::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
+    /// Looks at what can only be seen before the step begins, until this moment at most. The executor calls it before each
+    /// [`Action::act`]; most have nothing to look at.
+    fn look_beforehand<'a>(&'a self, job: &'a Job, until: Instant) -> Task<'a, ()> {
+        let _ = (job, until);
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Does the step. `Ending::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
 
     /// Whether there is anything to put back, as this step is configured. It is asked of kinds that can ([`Row::undo`]).
@@ -60,7 +62,7 @@ pub trait Action: Debug + Send + Sync {
         Undo::PutBack
     }
 
-    /// Puts back what [`Action::act`] did; it waits for its clearance too.
+    /// Puts back what [`Action::act`] did.
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
 
     /// Takes a run back into care that was begun before a crash of ours: waits for its process until that is gone, and
@@ -124,8 +126,6 @@ pub struct Job {
     pub before: proof::Before,
     /// When it has to have ended; it may move.
     pub stop_by: StopBy,
-    /// What it waits for before it does anything that can be seen.
-    pub clearance: Clearance,
     /// Where its output goes.
     pub output: Output,
     /// Told once its process exists.
@@ -307,45 +307,6 @@ impl StopBy {
                 changed = moments.changed() => if changed.is_err() { tokio::time::sleep_until(at).await; return },
             }
         }
-    }
-}
-
-/// What a run waits for before it does anything that can be seen: its record is on disk, or the disk has had its time,
-/// and the notice file stands. Until then it may make itself ready.
-#[derive(Clone)]
-pub struct Clearance {
-    comes: Shared<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    heeded: Arc<AtomicBool>,
-}
-
-impl Clearance {
-    /// It comes when this is over.
-    pub fn after(preconditions: impl Future<Output = ()> + Send + 'static) -> Self {
-        let preconditions: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(preconditions);
-        Self { comes: preconditions.shared(), heeded: Arc::default() }
-    }
-
-    /// Returns once it has come.
-    pub async fn given(&self) {
-        self.comes.clone().await;
-        self.heeded.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether anybody waited for it.
-    pub fn was_heeded(&self) -> bool {
-        self.heeded.load(Ordering::Relaxed)
-    }
-}
-
-impl Default for Clearance {
-    fn default() -> Self {
-        Self::after(std::future::ready(()))
-    }
-}
-
-impl Debug for Clearance {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clearance").field("heeded", &self.was_heeded()).finish_non_exhaustive()
     }
 }
 

@@ -27,10 +27,6 @@ const MATCHES: usize = 10_000;
 /// Bytes of the names of these paths: what was there before a step is kept for as long as that may be tried again.
 const NAMES: usize = 4 << 20;
 
-/// How long the start of a step waits for a look at what is there before it. It is counted from the same moment as the
-/// wait for the record of the start, and is shorter than that.
-const BEFOREHAND: Duration = Duration::from_millis(150);
-
 /// How far ahead of our clock a file's time may be without a word of `check`.
 const AHEAD: Duration = Duration::from_secs(5);
 
@@ -76,41 +72,36 @@ impl Proof {
         Ok(())
     }
 
-    /// Notes what is there before the step of this run, unless an earlier attempt has. It begins to look at once, and what
-    /// it returns is over when that is seen or had its time; the step must do nothing before.
-    pub fn look_beforehand(&self, directory: Option<&Path>, job: &Job) -> impl Future<Output = ()> + Send + use<> {
-        let (before, step) = (job.before.clone(), job.run.step.clone());
-        let seeing = (!before.is_noted()).then(|| self.note(directory, BEFOREHAND));
-        async move {
-            let Some(seeing) = seeing else { return };
-            let seen = seeing.await;
-            if seen.is_none() {
-                tracing::warn!(
-                    %step,
-                    "{step}: what its proof looks for could not be looked at within {} ms before it began (is its mount \
-                     slow?), so the proof goes by the clock of the file system",
-                    BEFOREHAND.as_millis()
-                );
-            }
-            before.note(seen);
+    /// Notes what is there before the step of this run, unless an earlier attempt has: until this moment at most.
+    pub async fn look_beforehand(&self, directory: Option<&Path>, job: &Job, until: Instant) {
+        if job.before.is_noted() {
+            return;
         }
+        let seen = self.note(directory, until).await;
+        if seen.is_none() {
+            let step = &job.run.step;
+            tracing::warn!(
+                %step,
+                "{step}: what its proof looks for could not be looked at before it began (is its mount slow?), so the \
+                 proof goes by the clock of the file system"
+            );
+        }
+        job.before.note(seen);
     }
 
-    fn note(&self, directory: Option<&Path>, limit: Duration) -> impl Future<Output = Option<Noted>> + Send + use<> {
+    async fn note(&self, directory: Option<&Path>, until: Instant) -> Option<Noted> {
         let (newer, absent) = (self.newer.clone(), self.absent.clone());
         let (directory, given_up) = (directory.map(Path::to_path_buf), Arc::new(AtomicBool::new(false)));
-        let (flag, until) = (Arc::clone(&given_up), Instant::now() + limit);
+        let flag = Arc::clone(&given_up);
         let looking = tokio::task::spawn_blocking(move || {
             let look = |pattern: Option<String>| {
                 pattern.map(|pattern| see(&pattern, directory.as_deref(), &flag)).unwrap_or_default()
             };
             Noted { newer: look(newer), absent: look(absent) }
         });
-        async move {
-            let seen = tokio::time::timeout_at(until, looking).await;
-            given_up.store(true, Ordering::Relaxed);
-            seen.ok()?.ok()
-        }
+        let seen = tokio::time::timeout_at(until, looking).await;
+        given_up.store(true, Ordering::Relaxed);
+        seen.ok()?.ok()
     }
 
     /// Returns once it holds for a step that began at this time, with this there before.
@@ -412,7 +403,7 @@ mod tests {
     /// What is there now, seen without haste.
     async fn noted(proof: &Proof, place: &Path) -> Before {
         let before = Before::default();
-        before.note(proof.note(Some(place), Duration::from_secs(60)).await);
+        before.note(proof.note(Some(place), Instant::now() + Duration::from_secs(60)).await);
         assert!(before.noted().is_some());
         before
     }

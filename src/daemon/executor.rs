@@ -8,23 +8,25 @@ use super::notice_file::NoticeFile;
 use crate::actions::kin::Signs;
 use crate::actions::process::survivor;
 use crate::actions::proof::Before;
-use crate::actions::{Action, Clearance, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
-use crate::journal::{Durability, Receipt};
+use crate::actions::{Action, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
 use crate::model::{Briefing, Ending, Input, Moment, Order, Outcome, Process, Run, Spoken, StepName, Weight, Work};
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How long after its stop-by a run may still say how it ended; then it is dropped, and whatever it holds ends.
 const LAST_WORD: Duration = Duration::from_millis(250);
+
+/// How long after the decision a step may be held up by a look at what its proof looks for: with a disk and a notice file
+/// that hang it is no more, since those are waited for meanwhile.
+const LOOKING: Duration = Duration::from_millis(230);
 
 /// How long a broken warm-up rests before it is begun again.
 const REST: Duration = Duration::from_secs(30);
@@ -69,8 +71,6 @@ pub struct Executor {
     limits: BTreeMap<Run, watch::Sender<Instant>>,
     began: BTreeMap<(StepName, Work), Began>,
     records: Records,
-    /// Told by each run that was begun and has not got going: its process exists, or it has ended.
-    starting: Vec<oneshot::Receiver<()>>,
     warm_ups: JoinSet<()>,
 }
 
@@ -108,7 +108,6 @@ impl Executor {
             limits: BTreeMap::new(),
             began: BTreeMap::new(),
             records: Records::default(),
-            starting: Vec::new(),
             warm_ups: JoinSet::new(),
         }
     }
@@ -126,38 +125,30 @@ impl Executor {
         }
     }
 
-    /// Carries an order out, and returns at once. What it is to be seen by, a program or a file, comes when `receipt` has
-    /// settled: the records that led to the order are on disk then, or the disk has had its time. `Order::Exit` is not
-    /// for us.
-    pub fn carry_out(&mut self, order: Order, receipt: &Receipt) {
+    /// Carries an order out that was decided at this moment, and returns at once. `Order::Exit` is not for us.
+    pub fn carry_out(&mut self, order: Order, decided: Instant) {
         while self.runs.try_join_next().is_some() {}
         self.limits.retain(|_, limit| !limit.is_closed());
         match order {
             Order::Start { run, briefing, stop_by, undo_with } => {
-                self.begin(run, *briefing, stop_by, undo_with, Task::Begin, receipt);
+                self.begin(run, *briefing, stop_by, undo_with, Task::Begin, decided);
             }
             Order::Adopt { run, briefing, process, started, stop_by } => {
                 let process = process.or_else(|| {
                     let notice_file = &self.surroundings.notice_file;
                     survivor(&Signs::of(None, &briefing.episode, &run, notice_file))
                 });
-                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started), receipt);
+                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started), decided);
             }
             Order::Limit { run, stop_by } => {
                 if let Some(limit) = self.limits.get(&run) {
                     let _ = limit.send((self.clock)(stop_by));
                 }
             }
-            Order::PostNotice { briefing } => self.notice_file.post(&briefing, receipt),
-            Order::TakeDownNotice => self.notice_file.take_down(receipt),
+            Order::PostNotice { briefing } => self.notice_file.post(&briefing),
+            Order::TakeDownNotice => self.notice_file.take_down(),
             Order::Exit => {}
         }
-    }
-
-    /// Returns when every run that was begun has got going, or `limit` is over.
-    pub async fn got_going(&mut self, limit: Duration) {
-        let starting = std::mem::take(&mut self.starting);
-        let _ = tokio::time::timeout(limit, join_all(starting)).await;
     }
 
     /// What is known of the runs, those of former episodes too as long as there is room.
@@ -209,7 +200,7 @@ impl Executor {
         stop_by: Moment,
         undo_with: Vec<serde_json::Value>,
         task: Task,
-        receipt: &Receipt,
+        decided: Instant,
     ) {
         let (limit, moments) = watch::channel((self.clock)(stop_by));
         let (started, before) = self.reference(&run, task);
@@ -221,13 +212,6 @@ impl Executor {
             forget(&mut records);
         }
         let (spawned, processes) = mpsc::channel(1);
-        let (going, got_going) = oneshot::channel();
-        self.starting.push(got_going);
-        let (receipt, posted) = (receipt.clone(), self.notice_file.settled());
-        let clearance = Clearance::after(async move {
-            let _: Durability = receipt.settled().await;
-            posted.await;
-        });
         let job = Job {
             run: run.clone(),
             briefing,
@@ -235,7 +219,6 @@ impl Executor {
             before,
             undo_with,
             stop_by: StopBy::new(moments),
-            clearance,
             output,
             spawned,
             surroundings: Arc::clone(&self.surroundings),
@@ -244,12 +227,13 @@ impl Executor {
             hand: self.hands.get(&run.step).cloned(),
             task,
             processes,
-            going,
             inputs: self.inputs.clone(),
             records: Arc::clone(&self.records),
         };
         self.limits.insert(run, limit);
-        self.runs.spawn(care.see_through(job));
+        // Whatever a step starts can rely on the notice file.
+        let posted = self.notice_file.settled();
+        self.runs.spawn(care.see_through(job, posted, decided + LOOKING));
     }
 
     /// When the first attempt of this round began, and what was there before it. A proof that an earlier round left is
@@ -287,20 +271,19 @@ struct Care {
     hand: Option<Hand>,
     task: Task,
     processes: mpsc::Receiver<(Run, Process)>,
-    going: oneshot::Sender<()>,
     inputs: mpsc::Sender<Input>,
     records: Records,
 }
 
 impl Care {
-    async fn see_through(self, job: Job) {
-        let Self { hand, task, mut processes, going, inputs, records } = self;
+    async fn see_through(self, job: Job, posted: impl Future<Output = ()>, look_until: Instant) {
+        let Self { hand, task, mut processes, inputs, records } = self;
         let (run, began, stop_by) = (job.run.clone(), Instant::now(), job.stop_by.clone());
         let episode = job.briefing.episode.clone();
         let spawned = |process| Input::Spawned { episode: episode.clone(), run: run.clone(), process };
-        let (mut untold, mut going) = (None, Some(going));
+        let mut untold = None;
         let ending = {
-            let work = AssertUnwindSafe(work(hand, task, &job)).catch_unwind();
+            let work = AssertUnwindSafe(work(hand, task, &job, posted, look_until)).catch_unwind();
             let mut work = std::pin::pin!(work);
             let mut seen = false;
             loop {
@@ -308,7 +291,6 @@ impl Care {
                     biased;
                     Some((_, process)) = processes.recv(), if !seen => {
                         seen = true;
-                        drop(going.take());
                         note(&records, &run, |record| record.process = Some(process));
                         // A loop that is held up must not hold up the care for this run.
                         untold = inputs.try_send(spawned(process)).err();
@@ -337,23 +319,31 @@ impl Care {
     }
 }
 
-async fn work(hand: Option<Hand>, task: Task, job: &Job) -> Ending {
+async fn work(
+    hand: Option<Hand>,
+    task: Task,
+    job: &Job,
+    posted: impl Future<Output = ()>,
+    look_until: Instant,
+) -> Ending {
     let Some(Hand { action, reach }) = hand else {
         return Ending::without_effect(Outcome::Failed, "the configuration has no such step");
     };
-    let ending = match (task, reach, job.surroundings.rehearsal, job.run.work) {
+    let is_act = matches!(task, Task::Begin) && job.run.work == Work::Act;
+    tokio::join!(posted, async {
+        if is_act {
+            action.look_beforehand(job, look_until).await;
+        }
+    });
+    match (task, reach, job.surroundings.rehearsal, job.run.work) {
         (Task::Adopt(process, _), ..) => action.adopt(job, process).await,
         (Task::Begin, Reach::Outside, Rehearsal::CheckOutside, _) => only_check(action.as_ref(), job).await,
         (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Act) => action.act(job).await,
         (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Undo) => action.undo(job).await,
-    };
-    let acted = matches!(task, Task::Begin) && ending.outcome == Outcome::Done;
-    debug_assert!(!acted || job.clearance.was_heeded(), "{} did not wait for its clearance", action.describe());
-    ending
+    }
 }
 
 async fn only_check(action: &dyn Action, job: &Job) -> Ending {
-    job.clearance.given().await;
     let findings = action.check(&job.surroundings.place.get()).await;
     match findings.iter().find(|finding| finding.weight == Weight::Error) {
         Some(finding) => {
@@ -431,7 +421,6 @@ mod tests {
             let process = Process { pid: 1, start_ticks: 2 };
             job.spawned.try_send((job.run.clone(), process)).unwrap();
             Box::pin(async {
-                job.clearance.given().await;
                 match self.does {
                     Does::Well => ending(Outcome::Done, "well"),
                     Does::Badly => ending(Outcome::Failed, "badly"),
@@ -441,11 +430,8 @@ mod tests {
             })
         }
 
-        fn undo<'a>(&'a self, job: &'a Job) -> Doing<'a, Ending> {
-            Box::pin(async {
-                job.clearance.given().await;
-                ending(Outcome::Done, "undone")
-            })
+        fn undo<'a>(&'a self, _: &'a Job) -> Doing<'a, Ending> {
+            Box::pin(async { ending(Outcome::Done, "undone") })
         }
 
         fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Doing<'a, Ending> {
@@ -516,7 +502,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_action_that_forgets_its_stop_by_is_dropped_just_after_it() {
         let mut given = given(Does::Hangs, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1), &Receipt::default());
+        given.executor.carry_out(start(Work::Act, 1), Instant::now());
         assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
         let took = given.origin.elapsed();
         assert!((Duration::from_millis(10_250)..Duration::from_millis(10_300)).contains(&took), "{took:?}");
@@ -526,10 +512,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_limit_moves_the_end_of_a_run() {
         let mut given = given(Does::Hangs, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1), &Receipt::default());
+        given.executor.carry_out(start(Work::Act, 1), Instant::now());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let run = Run { step: StepName::new("step"), work: Work::Act, attempt: 1 };
-        given.executor.carry_out(Order::Limit { run, stop_by: Moment::from_millis(2_000) }, &Receipt::default());
+        given.executor.carry_out(Order::Limit { run, stop_by: Moment::from_millis(2_000) }, Instant::now());
         assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
         assert!(given.origin.elapsed() < Duration::from_millis(2_300));
     }
@@ -537,23 +523,23 @@ mod tests {
     #[tokio::test]
     async fn an_action_that_panics_has_failed_and_the_next_one_runs() {
         let mut given = given(Does::Panics, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1), &Receipt::default());
+        given.executor.carry_out(start(Work::Act, 1), Instant::now());
         assert_eq!(end(&mut given).await.outcome, Outcome::Failed);
-        given.executor.carry_out(start(Work::Undo, 1), &Receipt::default());
+        given.executor.carry_out(start(Work::Undo, 1), Instant::now());
         assert_eq!(end(&mut given).await.detail, "undone");
     }
 
     #[tokio::test]
     async fn a_rehearsal_only_checks_what_reaches_outside() {
         let mut checked = given(Does::Well, Rehearsal::CheckOutside);
-        checked.executor.carry_out(start(Work::Act, 1), &Receipt::default());
+        checked.executor.carry_out(start(Work::Act, 1), Instant::now());
         let ending = end(&mut checked).await;
         assert_eq!(ending.outcome, Outcome::Failed);
         assert!(ending.detail.contains("no credentials"));
         assert_eq!(ending.effect, Effect::None);
         assert!(checked.played.references.lock().unwrap().is_empty(), "it was not done");
         let mut live = given(Does::Well, Rehearsal::Live);
-        live.executor.carry_out(start(Work::Act, 1), &Receipt::default());
+        live.executor.carry_out(start(Work::Act, 1), Instant::now());
         assert_eq!(end(&mut live).await.detail, "well");
     }
 
@@ -562,7 +548,7 @@ mod tests {
         for (does, same) in [(Does::Badly, true), (Does::Well, false)] {
             let mut given = given(does, Rehearsal::No);
             for attempt in 1..=2 {
-                given.executor.carry_out(start(Work::Act, attempt), &Receipt::default());
+                given.executor.carry_out(start(Work::Act, attempt), Instant::now());
                 end(&mut given).await;
             }
             let references = given.played.references.lock().unwrap().clone();

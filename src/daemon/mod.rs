@@ -30,11 +30,8 @@ use crate::actions::launch::Launcher;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
 use crate::config::{Settings, SourceSetting};
 use crate::decide::{Progress, Watchdog};
-use crate::journal::{self, Durability, Receipt, Record};
-use crate::model::{
-    BootId, Event, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Now, Order, Presence, Signal,
-    SourceName, Spoken, Stated, Turn,
-};
+use crate::journal::Durability;
+use crate::model::{BootId, Event, Input, MachineId, Now, Order, Signal, Spoken, Turn};
 use crate::report::Report;
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity};
@@ -79,9 +76,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How long the loop waits for the state directory to be opened, once it is known whose it is.
 const OPENING: Duration = Duration::from_secs(6);
-
-/// How long telling and posting waits for what was ordered to get going: a process takes some 2 ms to begin.
-const GOT_GOING: Duration = Duration::from_millis(5);
 
 /// How much time systemd is asked for, again and again, while a plan is finished.
 const EXTENSION: Duration = Duration::from_secs(30);
@@ -221,13 +215,15 @@ impl Daemon {
         let mut place_at_first = place_of(&Identity::default(), &metadata_endpoint);
         place_at_first.status_url = status_url(&listen, &[]);
         place.set(place_at_first);
+        let secret_variables =
+            settings.messages.iter().filter_map(|sink| sink.secret_variable().map(Into::into)).collect();
         let surroundings = Surroundings {
             notice_file,
             rehearsal,
             place: place.clone(),
             alarm: alarm.clone(),
             scale_in_window: scale_in_window.clone(),
-            launcher,
+            launcher: Launcher { secret_variables, ..launcher },
             remainders: Remainders::default(),
         };
         let hands: BTreeMap<_, _> = settings
@@ -344,7 +340,6 @@ impl Daemon {
     /// orders it.
     pub async fn run(mut self) {
         let mut ends = self.restart().await;
-        drill(&self.watchdog, clock::now());
         let began = Instant::now();
         // Where nobody is asked, there is no first answer to wait for.
         let mut is_ready = self.watchdog.policy().sources.is_empty();
@@ -410,7 +405,7 @@ impl Daemon {
             (true, Whose::Ours) => return false,
             (true, Whose::Others(_)) => {
                 self.executor.stop_everything();
-                self.executor.carry_out(Order::TakeDownNotice, &Receipt::default());
+                self.executor.carry_out(Order::TakeDownNotice, Instant::now());
             }
             (false, _) => {}
         }
@@ -456,29 +451,16 @@ impl Daemon {
         let before = self.watchdog.episode().map(|episode| episode.id.clone());
         let Turn { events, orders } = self.watchdog.decide(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
-        let receipt = if is_journaling { self.kept.journal.submit(now, &events) } else { Receipt::default() };
-        let is_ordering = !orders.is_empty();
         let ends = orders.contains(&Order::Exit);
-        // A run makes itself ready while its record is on its way to disk; a limit has nothing to make ready.
-        let (limits, others): (Vec<_>, Vec<_>) =
-            orders.into_iter().partition(|order| matches!(order, Order::Limit { .. }));
-        for order in others {
-            self.executor.carry_out(order, &receipt);
-        }
         if is_journaling {
-            let durability = receipt.settled().await;
             // Where that failed, the journal has said so once, the status shows it, and the rescue goes on.
-            let _: Durability = self.kept.journal.take_in(durability);
+            let _: Durability = self.kept.journal.append(now, &events).await;
         }
-        for order in limits {
-            self.executor.carry_out(order, &receipt);
+        for order in orders {
+            self.executor.carry_out(order, began);
         }
         if self.watchdog.exit() == crate::decide::Exit::AtOnce {
             self.remainders.end_all();
-        }
-        if is_ordering {
-            // What was ordered goes first: a hook does not wait until it is told of and posted.
-            self.executor.got_going(GOT_GOING).await;
         }
         if is_journaling {
             self.kept.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
@@ -567,34 +549,6 @@ impl Daemon {
             tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
         }
     }
-}
-
-/// Goes once, on a copy of the mind, through what a notice would have us decide and write: the code for it is then in
-/// memory, and need not be found on a disk in the moment that counts.
-fn drill(watchdog: &Watchdog, now: Now) {
-    let mut watchdog = watchdog.clone();
-    let notice = Notice {
-        key: NoticeKey {
-            source: SourceName::new("drill"),
-            kind: NoticeKind::Interruption,
-            machine: MachineId::new(""),
-            event: String::new(),
-        },
-        action: NoticeAction::Terminate,
-        stated: Stated::In(Duration::from_secs(120)),
-        usual_window: None,
-        presence: Presence::HandedIn,
-        detail: String::new(),
-    };
-    let Turn { events, orders } = watchdog.decide(Input::HandedIn { notice }, now);
-    let lines = events.into_iter().map(|event| journal::encode(&Record { seq: 1, now, event }));
-    let texts = orders.iter().map(|order| match order {
-        Order::Start { briefing, .. } | Order::Adopt { briefing, .. } | Order::PostNotice { briefing } => {
-            serde_json::to_vec(briefing)
-        }
-        Order::Limit { .. } | Order::TakeDownNotice | Order::Exit => Ok(Vec::new()),
-    });
-    tracing::trace!("a drill: {} records, {} orders", lines.flatten().count(), texts.flatten().count());
 }
 
 fn alarm_of(watchdog: &Watchdog) -> Alarm {

@@ -2,19 +2,14 @@
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
-mod in_memory;
-
-use crate::journal::{Durability, Receipt};
 use crate::model::Briefing;
-use in_memory::InMemory;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -55,129 +50,76 @@ fn place(
     }
 }
 
-/// The notice file, written and removed in the order asked: on the spot where its directory is in memory, as `/run` is,
-/// and on another thread than the caller's where it is on a disk, which may hang.
+/// The notice file, written and removed in the order asked, on another thread than the caller's: its disk may hang.
 #[derive(Debug)]
 pub struct NoticeFile {
-    says: mpsc::Sender<Say>,
+    changes: mpsc::Sender<Change>,
     asked: u64,
-    /// The directory, once it is known to be in memory.
-    memory: Arc<OnceLock<InMemory>>,
-    /// So much of what was asked went to the other thread.
-    to_disk: u64,
     carried_out: watch::Receiver<u64>,
-    /// So much of what was asked was waited for in vain, and is not waited for again.
+    /// So many of the changes were waited for in vain, and are not waited for again.
     given_up: Arc<AtomicU64>,
     _writer: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
-enum Say {
-    Post(Vec<u8>, Receipt),
-    TakeDown(Receipt),
-    /// [`InMemory`] has it, and carries it out when the records have settled.
-    InMemory(Receipt),
+enum Change {
+    Write(Vec<u8>),
+    Remove,
 }
 
 impl NoticeFile {
     /// Begins to care for the file at this path; within a runtime.
     pub fn new(path: PathBuf) -> Self {
-        let (says, asked) = mpsc::channel(64);
-        let (carried_out, seen) = watch::channel(0);
-        let memory = Arc::default();
-        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, carried_out, Arc::clone(&memory))));
-        Self { says, asked: 0, memory, to_disk: 0, carried_out: seen, given_up: Arc::default(), _writer: writer }
+        let (changes, asked) = mpsc::channel(64);
+        let (done, carried_out) = watch::channel(0);
+        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, done)));
+        Self { changes, asked: 0, carried_out, given_up: Arc::default(), _writer: writer }
     }
 
-    /// Writes it, once the records that led to it have settled.
-    pub fn post(&mut self, briefing: &Briefing, receipt: &Receipt) {
+    /// Has it written.
+    pub fn post(&mut self, briefing: &Briefing) {
         let mut line = serde_json::to_vec(briefing).unwrap_or_default();
         line.push(b'\n');
-        let is_quick = self.free_memory().is_some_and(|memory| memory.post(self.asked + 1, &line));
-        let receipt = receipt.clone();
-        self.ask(if is_quick { Say::InMemory(receipt) } else { Say::Post(line, receipt) });
+        self.ask(Change::Write(line));
     }
 
-    /// Removes it, once the records that led to that have settled.
-    pub fn take_down(&mut self, receipt: &Receipt) {
-        let is_quick = self.free_memory().is_some_and(|memory| memory.take_down(self.asked + 1));
-        let receipt = receipt.clone();
-        self.ask(if is_quick { Say::InMemory(receipt) } else { Say::TakeDown(receipt) });
+    /// Has it removed.
+    pub fn take_down(&mut self) {
+        self.ask(Change::Remove);
     }
 
-    /// What returns when all that was asked so far has been carried out, or has had its time. To be awaited once the
-    /// records that led to it have settled: it carries out what is still to be done where that takes no time.
+    /// What returns when all that was asked so far has been carried out, or has had its time.
     pub fn settled(&self) -> impl Future<Output = ()> + Send + use<> {
         let (mut carried_out, asked, given_up) = (self.carried_out.clone(), self.asked, Arc::clone(&self.given_up));
-        let memory = Arc::clone(&self.memory);
         async move {
-            if let Some(memory) = memory.get() {
-                memory.carry_out(asked);
-            }
-            // What hangs behind a write that was given up hangs too.
-            let hangs = *carried_out.borrow() < given_up.load(Ordering::Relaxed);
-            let limit = if hangs { Duration::ZERO } else { PATIENCE };
+            // What hangs behind a change that was given up hangs too.
+            let limit =
+                if *carried_out.borrow() < given_up.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
             if tokio::time::timeout(limit, carried_out.wait_for(|count| *count >= asked)).await.is_err() {
                 given_up.fetch_max(asked, Ordering::Relaxed);
             }
         }
     }
 
-    /// The directory in memory, where nothing that was asked before is still on its way elsewhere.
-    fn free_memory(&self) -> Option<&InMemory> {
-        self.memory.get().filter(|_| *self.carried_out.borrow() >= self.to_disk)
-    }
-
-    fn ask(&mut self, say: Say) {
-        let is_quick = matches!(say, Say::InMemory(_));
-        match self.says.try_send(say) {
-            Ok(()) => {
-                self.asked += 1;
-                self.to_disk = if is_quick { self.to_disk } else { self.asked };
-            }
+    fn ask(&mut self, change: Change) {
+        match self.changes.try_send(change) {
+            Ok(()) => self.asked += 1,
             Err(error) => tracing::warn!("the notice file falls behind and is left as it is: {error}"),
         }
     }
 }
 
-async fn write(
-    path: PathBuf,
-    mut asked: mpsc::Receiver<Say>,
-    carried_out: watch::Sender<u64>,
-    memory: Arc<OnceLock<InMemory>>,
-) {
-    let (place, told) = (path.clone(), carried_out.clone());
-    let tried = tokio::task::spawn_blocking(move || make_room(&place).map(|()| InMemory::of(&place, told)));
-    match tokio::time::timeout(LIMIT, tried).await {
-        Ok(Ok(Ok(Some(found)))) => drop(memory.set(found)),
-        Ok(Ok(Err(error))) => {
-            tracing::warn!("the notice file {} could not be written now: {error}", path.display());
-        }
-        Ok(Ok(Ok(None)) | Err(_)) | Err(_) => {}
+async fn write(path: PathBuf, mut asked: mpsc::Receiver<Change>, carried_out: watch::Sender<u64>) {
+    let place = path.clone();
+    let tried = tokio::task::spawn_blocking(move || make_room(&place));
+    if let Ok(Ok(Err(error))) = tokio::time::timeout(LIMIT, tried).await {
+        tracing::warn!("the notice file {} could not be written now: {error}", path.display());
     }
-    let mut count = 0;
-    while let Some(say) = asked.recv().await {
-        count += 1;
-        let reach = move |carried_out: &watch::Sender<u64>| raise(carried_out, count);
-        if let (Say::InMemory(receipt), Some(memory)) = (&say, memory.get()) {
-            let _: Durability = receipt.settled().await;
-            memory.carry_out(count);
-            continue;
-        }
-        let (to, told) = (path.clone(), carried_out.clone());
-        let writing = tokio::task::spawn_blocking(move || {
-            let written = match say {
-                Say::Post(line, receipt) => post(&to, &line, || settle(&receipt)),
-                Say::TakeDown(receipt) => {
-                    settle(&receipt);
-                    remove(&to)
-                }
-                // This is carried out above.
-                Say::InMemory(_) => Ok(()),
-            };
-            // Told from here: whoever waits for it waits for nothing else.
-            reach(&told);
-            written
+    while let Some(change) = asked.recv().await {
+        let to = path.clone();
+        let writing = tokio::task::spawn_blocking(move || match change {
+            Change::Write(line) => post(&to, &line),
+            Change::Remove => remove(&to),
         });
         match tokio::time::timeout(LIMIT, writing).await {
             Ok(Ok(Ok(()))) => {}
@@ -185,13 +127,8 @@ async fn write(
             Ok(Err(_)) => tracing::warn!("the notice file {} could not be kept", path.display()),
             Err(_) => tracing::warn!("the notice file {} could not be kept within 5 s", path.display()),
         }
-        reach(&carried_out);
+        carried_out.send_modify(|count| *count += 1);
     }
-}
-
-/// So much has been carried out.
-fn raise(carried_out: &watch::Sender<u64>, count: u64) {
-    carried_out.send_if_modified(|reached| std::mem::replace(reached, count.max(*reached)) < count);
 }
 
 /// Makes the directory and tries it, so that what is wrong with it is said long before a notice.
@@ -200,13 +137,8 @@ fn make_room(path: &Path) -> io::Result<()> {
     remove(&draft)
 }
 
-fn settle(receipt: &Receipt) {
-    let _: Durability = Handle::current().block_on(receipt.settled());
-}
-
-fn post(path: &Path, line: &[u8], settle: impl FnOnce()) -> io::Result<()> {
+fn post(path: &Path, line: &[u8]) -> io::Result<()> {
     let draft = write_draft(path, line)?;
-    settle();
     fs::rename(&draft, path).inspect_err(|_| drop(remove(&draft)))
 }
 
@@ -256,9 +188,8 @@ mod tests {
     fn it_is_written_whole_readable_by_all_and_removed() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("run/notice.json");
-        post(&path, b"{}\n", || {}).unwrap();
-        let before = || assert_eq!(fs::read(&path).unwrap(), b"{}\n", "nothing is seen before it may be");
-        post(&path, b"{\"a\":1}\n", before).unwrap();
+        post(&path, b"{}\n").unwrap();
+        post(&path, b"{\"a\":1}\n").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"{\"a\":1}\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
@@ -272,22 +203,21 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("notice.json");
         fs::create_dir(&path).unwrap();
-        assert!(post(&path, b"{}", || {}).is_err());
+        assert!(post(&path, b"{}").is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft is left");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_file_that_hangs_is_waited_for_once_and_not_with_each_step() {
         let (_hangs, carried_out) = watch::channel(0);
-        let (says, _asked) = mpsc::channel(64);
+        let (changes, _asked) = mpsc::channel(64);
         let writer = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
-        let (memory, given_up) = (Arc::default(), Arc::default());
-        let mut file = NoticeFile { says, asked: 0, memory, to_disk: 0, carried_out, given_up, _writer: writer };
+        let mut file = NoticeFile { changes, asked: 0, carried_out, given_up: Arc::default(), _writer: writer };
         let began = tokio::time::Instant::now();
-        file.take_down(&Receipt::default());
+        file.take_down();
         file.settled().await;
         file.settled().await;
-        file.take_down(&Receipt::default());
+        file.take_down();
         file.settled().await;
         assert_eq!(began.elapsed(), PATIENCE);
     }

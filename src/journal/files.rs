@@ -2,7 +2,6 @@
 //! Only the journal's own thread comes here, since a disk may hang.
 
 use super::codec::{Contents, LONGEST_LINE, Record, decode_all};
-use super::spare;
 use crate::model::EpisodeId;
 use std::fmt;
 use std::fs::{self, File};
@@ -96,9 +95,6 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     for name in list(directory, FRESH).unwrap_or_default() {
         let _ = fs::remove_file(directory.join(name));
     }
-    if let Err(error) = spare::recover(directory) {
-        recovery.trouble.get_or_insert_with(|| format!("cannot recover a file in {}: {error}", directory.display()));
-    }
     let names = match list(directory, SUFFIX) {
         Ok(names) => names,
         Err(error) => {
@@ -109,7 +105,7 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     };
     for name in names.into_iter().rev() {
         let path = directory.join(&name);
-        let (size, mut text, zeros) = match read(&path) {
+        let (size, mut text) = match read(&path) {
             Ok(read) => read,
             Err(error) => {
                 let because = format!("it cannot be read: {error}");
@@ -133,7 +129,7 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
         }
         if !records.is_empty() {
             text.truncate(good);
-            let found = Found { name, text, records: records.len() as u64, sound: cut == 0 && zeros == 0 };
+            let found = Found { name, text, records: records.len() as u64, sound: cut == 0 };
             recovery.records = records;
             return (Some(found), recovery);
         }
@@ -146,7 +142,7 @@ pub(super) fn past(directory: &Path, most: usize, pass_over: impl Fn(&str) -> bo
     let names = list(directory, SUFFIX).unwrap_or_default();
     let named = names.iter().rev().take(most).filter(|name| !pass_over(name.strip_suffix(SUFFIX).unwrap_or(name)));
     let texts = named.filter_map(|name| read(&directory.join(name)).ok());
-    texts.map(|(_, text, _)| decode_all(&text).records).filter(|records| !records.is_empty()).collect()
+    texts.map(|(_, text)| decode_all(&text).records).filter(|records| !records.is_empty()).collect()
 }
 
 /// Removes the oldest episodes beyond the newest `kept`, never `current`. A failure is left to the next time.
@@ -214,18 +210,14 @@ fn generation(name: &str) -> u64 {
     stem.rsplit_once('-').and_then(|(_, generation)| generation.parse().ok()).unwrap_or(0)
 }
 
-/// The size of a file, its bytes, and the count of the zeros at its end, which are in neither: a spare that was not
-/// settled ends so.
-fn read(path: &Path) -> io::Result<(u64, Vec<u8>, usize)> {
+/// The size of a file, and its bytes as far as they are read.
+fn read(path: &Path) -> io::Result<(u64, Vec<u8>)> {
     let file = File::open(path)?;
     let most = LARGEST_FILE + LONGEST_LINE;
     let mut text = Vec::new();
     (&file).take(most as u64).read_to_end(&mut text)?;
-    // What was read whole is as large as that, even while a writer that is about to end still cuts zeros off.
     let size = if text.len() < most { text.len() as u64 } else { file.metadata()?.len() };
-    let zeros = text.len() - spare::without_zeros(&text);
-    text.truncate(text.len() - zeros);
-    Ok((size - zeros as u64, text, zeros))
+    Ok((size, text))
 }
 
 fn save_torn(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {

@@ -15,7 +15,6 @@ mod codec;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod files;
-mod spare;
 mod writer;
 
 pub use codec::{Contents, DecodeError, EncodeError, LONGEST_LINE, Record, decode, decode_all, encode};
@@ -54,33 +53,6 @@ pub enum Durability {
     Broken(String),
     /// Nothing is kept on disk.
     InMemory,
-}
-
-/// Records on their way to disk; by default none, and settled.
-#[derive(Clone, Debug)]
-pub struct Receipt(Waiting);
-
-#[derive(Clone, Debug)]
-enum Waiting {
-    For { desk: Arc<Desk>, target: u64, until: Instant },
-    Over(Durability),
-}
-
-impl Default for Receipt {
-    fn default() -> Self {
-        Self(Waiting::Over(Durability::Synced))
-    }
-}
-
-impl Receipt {
-    /// Returns once they are on disk, or [`PATIENCE`] after they were submitted, and at once while the disk is known to
-    /// hang.
-    pub async fn settled(&self) -> Durability {
-        match &self.0 {
-            Waiting::For { desk, target, until } => wait(desk, *target, *until).await,
-            Waiting::Over(durability) => durability.clone(),
-        }
-    }
 }
 
 /// How the journal does.
@@ -160,20 +132,14 @@ impl Journal {
         Self { keeping: Keeping::Memory { reason: reason.into() }, seq: 0, refused: None, late: false }
     }
 
-    /// Writes the facts of one turn and waits until they are on disk, [`PATIENCE`] at most: [`Journal::submit`], then
-    /// [`Journal::take_in`].
-    pub async fn append(&mut self, now: Now, events: &[Event]) -> Durability {
-        let durability = self.submit(now, events).settled().await;
-        self.take_in(durability)
-    }
-
-    /// Puts the facts of one turn on their way to disk, and does not wait. Facts that a restart need not remember are
-    /// passed over, and so are those before the first episode: there is nothing yet that they change.
+    /// Writes the facts of one turn and waits until they are on disk: [`PATIENCE`] at most, and not at all while the disk
+    /// is known to hang. Facts that a restart need not remember are passed over, and so are those before the first
+    /// episode: there is nothing yet that they change.
     ///
-    /// A crash before the receipt has settled may keep any beginning of them; after [`Durability::Synced`], all of them;
-    /// after anything else, perhaps none. Dropping the receipt does not take them back.
-    pub fn submit(&mut self, now: Now, events: &[Event]) -> Receipt {
-        let Keeping::Disk(desk) = &self.keeping else { return Receipt(Waiting::Over(Durability::InMemory)) };
+    /// A crash before it returns may keep any beginning of them; after [`Durability::Synced`], all of them; after
+    /// anything else, perhaps none.
+    pub async fn append(&mut self, now: Now, events: &[Event]) -> Durability {
+        let Keeping::Disk(desk) = &self.keeping else { return Durability::InMemory };
         let desk = desk.clone();
         let mut due = 0_u32;
         for event in events.iter().filter(|event| event.is_journaled()) {
@@ -190,7 +156,7 @@ impl Journal {
             }
         }
         if due == 0 {
-            return Receipt::default();
+            return Durability::Synced;
         }
         let patience = match desk.pace() {
             Pace::Good => PATIENCE,
@@ -198,13 +164,9 @@ impl Journal {
             Pace::Hangs => Duration::ZERO,
         };
         let target = desk.ask();
-        Receipt(Waiting::For { desk, target, until: Instant::now() + patience })
-    }
-
-    /// Takes in what became of a receipt, and says it where it is new. Returns how far the turn's records can be relied on.
-    pub fn take_in(&mut self, durability: Durability) -> Durability {
+        let durability = wait(&desk, target, Instant::now() + patience).await;
         let is_late = durability == Durability::Late;
-        if let (true, Keeping::Disk(desk)) = (is_late, &self.keeping) {
+        if is_late {
             desk.count_late();
             if !self.late {
                 let millis = PATIENCE.as_millis();
@@ -426,64 +388,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_spare_that_a_power_cut_left_half_way_is_known() {
-        let first = written(&[vec![opened(1)]]).await;
-        let second = written(&[vec![opened(2), due("a")]]).await;
-        let text = fs::read(path(&second, 2)).unwrap();
-        let padded = [text.as_slice(), &[0; 5_000]].concat();
-        let torn = [&text[..text.len() - 9], &[0; 5_000]].concat();
-        for (bytes, named, expected, cuts) in [
-            (&padded, true, vec![opened(2), due("a")], 0),
-            (&padded, false, vec![opened(2), due("a")], 0),
-            (&torn, false, vec![opened(2)], 1),
-            (&vec![0; 5_000], false, vec![opened(1)], 0),
-        ] {
-            // Each has a place of its own: the thread of a journal that was dropped may still tidy up in the old one.
-            let directory = TempDir::new().unwrap();
-            let spare = directory.path().join("episodes/next.spare");
-            fs::create_dir(directory.path().join("episodes")).unwrap();
-            fs::copy(path(&first, 1), path(&directory, 1)).unwrap();
-            fs::write(if named { path(&directory, 2) } else { spare }, bytes).unwrap();
-            let (mut journal, recovery) = Journal::open(directory.path(), KEPT);
-            assert_eq!((events(&recovery), recovery.cuts.len(), recovery.trouble), (expected.clone(), cuts, None));
-            assert_eq!(journal.append(now(), &[due("b")]).await, Durability::Synced);
-            drop(journal);
-            let (_, again) = Journal::open(directory.path(), KEPT);
-            assert_eq!(events(&again), [expected, vec![due("b")]].concat());
-            assert_eq!(again.cuts.len(), 0);
-        }
-    }
-
-    #[tokio::test]
-    async fn records_are_not_written_into_a_file_that_somebody_removed_or_replaced() {
-        let harms: [fn(&std::path::Path); 3] = [
-            |spare| fs::remove_file(spare).unwrap(),
-            |spare| fs::remove_file(spare).and_then(|()| fs::create_dir(spare)).unwrap(),
-            |spare| fs::remove_file(spare).and_then(|()| fs::write(spare, "not ours")).unwrap(),
-        ];
-        for harm in harms {
-            let directory = TempDir::new().unwrap();
-            let (mut journal, _) = Journal::open(directory.path(), KEPT);
-            let spare = directory.path().join("episodes/next.spare");
-            let began = Instant::now();
-            // Once it has been filled it is the journal's to use.
-            while fs::metadata(&spare).map_or(0, |it| it.len()) < 64 * 1024 && began.elapsed() < Duration::from_secs(10)
-            {
-                tokio::task::yield_now().await;
-            }
-            harm(&spare);
-            synced(&mut journal, &[opened(1)]).await;
-            assert_eq!(decode_all(&fs::read(path(&directory, 1)).unwrap()).records.len(), 1);
-
-            fs::remove_file(path(&directory, 1)).unwrap();
-            journal.append(now(), &[due("a")]).await;
-            let told = journal.settle(Duration::from_secs(30)).await;
-            // Said, and mended with the next turn.
-            assert!(matches!(&told, Durability::Broken(sentence) if sentence.contains("somebody removed")), "{told:?}");
-            synced(&mut journal, &[due("b")]).await;
-            let (_, recovery) = Journal::open(directory.path(), KEPT);
-            assert_eq!(events(&recovery), [opened(1), due("a"), due("b")]);
-        }
+    async fn records_are_not_written_into_a_file_that_somebody_removed() {
+        let directory = TempDir::new().unwrap();
+        let (mut journal, _) = Journal::open(directory.path(), KEPT);
+        synced(&mut journal, &[opened(1)]).await;
+        fs::remove_file(path(&directory, 1)).unwrap();
+        journal.append(now(), &[due("a")]).await;
+        let told = journal.settle(Duration::from_secs(30)).await;
+        // Said, and mended with the next turn.
+        assert!(matches!(&told, Durability::Broken(sentence) if sentence.contains("somebody removed")), "{told:?}");
+        synced(&mut journal, &[due("b")]).await;
+        let (_, recovery) = Journal::open(directory.path(), KEPT);
+        assert_eq!(events(&recovery), [opened(1), due("a"), due("b")]);
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@
 //! file that may be damaged is mended by writing it anew.
 
 use super::files::{self, Found, Recovery};
-use super::spare::{self, Spare};
 use crate::model::Histogram;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -238,10 +237,6 @@ pub(super) struct Writer {
     desk: Arc<Desk>,
     directory: PathBuf,
     open: Option<(String, File)>,
-    /// For the next episode.
-    spare: Option<Spare>,
-    /// Whether the file that was a spare has yet to be settled.
-    unsettled: bool,
     /// The newest file that was made, until old ones were removed for it.
     untidy: Option<String>,
     /// How many episodes are kept.
@@ -261,8 +256,6 @@ impl Writer {
             desk,
             directory,
             open: None,
-            spare: None,
-            unsettled: false,
             untidy,
             kept,
             #[cfg(debug_assertions)]
@@ -278,7 +271,6 @@ impl Writer {
     /// Makes the disk equal to the desk until that is closed.
     pub(super) fn run(mut self) {
         let mut seen = 0;
-        self.make_spare();
         self.tidy_up();
         while let Some(next) = self.next(&mut seen) {
             let began = Instant::now();
@@ -290,38 +282,15 @@ impl Writer {
                     self.die_where_a_test_wants(&task);
                     let result = self.carry_out(&task);
                     self.finish(Some(task), result, began.elapsed());
-                    self.settle();
                 }
                 Next::LookAgain => {
                     let result = files::ensure_directory(&self.directory);
                     self.finish(None, result, began.elapsed());
                 }
-                Next::TidyUp => {
-                    self.tidy_up();
-                    self.make_spare();
-                }
+                Next::TidyUp => self.tidy_up(),
             }
         }
         // Old files are left to the next start: it may have begun already.
-        if let Some(spare) = self.spare.take() {
-            spare.discard();
-        }
-    }
-
-    /// Without one, an episode's file is made when it begins.
-    fn make_spare(&mut self) {
-        if self.spare.is_none() && self.desk.progress.borrow().trouble.is_none() {
-            self.spare = Spare::make(&self.directory).ok();
-        }
-    }
-
-    /// Whoever waits for the record has been told already. Where this fails, the next start knows what to make of it.
-    fn settle(&mut self) {
-        if std::mem::take(&mut self.unsettled)
-            && let Some((_, file)) = &self.open
-        {
-            let _ = spare::settle(file, &self.directory);
-        }
     }
 
     fn tidy_up(&mut self) {
@@ -404,13 +373,6 @@ impl Writer {
 
     fn create(&mut self, task: &Task) -> io::Result<()> {
         let path = self.directory.join(&task.name);
-        if let Some(spare) = self.spare.take()
-            && let Ok(file) = spare.become_file(&path, &task.bytes)
-        {
-            self.unsettled = true;
-            self.open = Some((task.name.clone(), file));
-            return Ok(());
-        }
         let file = match File::options().append(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => file,
             // An episode of the same name, or a directory that went away.

@@ -118,6 +118,11 @@ impl Sink {
         &self.name
     }
 
+    /// The variable of our environment that holds where it is, which is as good as a password.
+    pub fn secret_variable(&self) -> Option<&str> {
+        self.webhook.variable()
+    }
+
     /// Where it is, as far as that may be shown, in a few words.
     pub fn describe(&self) -> String {
         format!("posts to {}", self.webhook.shown())

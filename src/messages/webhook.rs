@@ -95,6 +95,14 @@ impl Webhook {
         Self { address, headers, body, roots: Roots::default(), read: Mutex::default() }
     }
 
+    /// The variable that holds the address, where one does.
+    pub(super) fn variable(&self) -> Option<&str> {
+        match &self.address {
+            Address::Variable(name, _) => Some(name),
+            Address::Here(_) | Address::File(_) => None,
+        }
+    }
+
     /// The address as it is now; the error says what is wrong with it, and not what it is.
     async fn url(&self) -> Result<Url, String> {
         match &self.address {

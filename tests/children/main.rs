@@ -12,6 +12,7 @@ mod place;
 #[path = "../support/daemon.rs"]
 mod stand;
 mod tricks;
+mod users;
 
 use spot_watchdog::actions::process::Stat;
 use spot_watchdog::emulators::aws::Script;

@@ -16,7 +16,7 @@ mod vllm;
 mod waiting;
 
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Clearance, Job, Output, ROWS, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Job, Output, ROWS, StopBy, Surroundings};
 use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -50,7 +50,6 @@ fn job(work: Work, left: Duration) -> Job {
         stop_by: StopBy::new(stop_by),
         output: Output::default(),
         spawned: mpsc::channel(1).0,
-        clearance: Clearance::default(),
         undo_with: Vec::new(),
         surroundings: Arc::new(Surroundings::default()),
     }

@@ -24,7 +24,7 @@ mod stand;
 mod vllm;
 
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Clearance, Job, Output, ROWS, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Job, Output, ROWS, StopBy, Surroundings};
 use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,6 @@ pub(crate) fn job(work: Work, left: Duration) -> Job {
         started: std::time::SystemTime::now(),
         before: Before::default(),
         stop_by: StopBy::new(stop_by),
-        clearance: Clearance::default(),
         output: Output::default(),
         spawned: mpsc::channel(1).0,
         undo_with: Vec::new(),

@@ -1,7 +1,7 @@
 //! One run of an action, as the executor would order it.
 
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Clearance, Job, Output, Place, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, Job, Output, Place, StopBy, Surroundings};
 use spot_watchdog::model::{
     Briefing, Ending, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work,
 };
@@ -37,7 +37,6 @@ pub(crate) fn job(work: Work, left: Duration, place: &Place) -> Job {
         output: Output::default(),
         spawned: mpsc::channel(1).0,
         undo_with: Vec::new(),
-        clearance: Clearance::default(),
         surroundings: Arc::new(surroundings),
     }
 }

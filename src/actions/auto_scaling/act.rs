@@ -287,17 +287,11 @@ impl Action for Leaver {
     }
 
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.leave(job).await
-        })
+        Box::pin(self.leave(job))
     }
 
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.come_back(job).await
-        })
+        Box::pin(self.come_back(job))
     }
 
     fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, Ending> {

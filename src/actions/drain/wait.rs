@@ -337,15 +337,11 @@ impl Action for Drain {
     }
 
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.wait(job).await
-        })
+        Box::pin(self.wait(job))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
         Box::pin(async {
-            job.clearance.given().await;
             match (&self.settings.drained, self.with_file(remove).await) {
                 (None, _) => ending(Outcome::Done, "it changed nothing, so there is nothing to put back"),
                 (Some(file), Ok(())) => ending(Outcome::Done, format!("{} is gone", file.display())),

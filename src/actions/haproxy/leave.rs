@@ -343,17 +343,11 @@ impl Action for Haproxy {
     }
 
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.leave(job).await
-        })
+        Box::pin(self.leave(job))
     }
 
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.put_back(job).await
-        })
+        Box::pin(self.put_back(job))
     }
 
     fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {

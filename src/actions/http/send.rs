@@ -271,17 +271,11 @@ impl Action for Http {
     }
 
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.go(job).await
-        })
+        Box::pin(self.go(job))
     }
 
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.come_back(job).await
-        })
+        Box::pin(self.come_back(job))
     }
 
     fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {

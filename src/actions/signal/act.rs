@@ -304,22 +304,19 @@ impl Action for Signal {
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        let noted = self.proof.as_ref().map(|proof| proof.look_beforehand(None, job));
-        Box::pin(async {
-            job.clearance.given().await;
-            if let Some(noted) = noted {
-                noted.await;
-            }
-            self.signal(job).await
-        })
+    fn look_beforehand<'a>(&'a self, job: &'a Job, until: Instant) -> Task<'a, ()> {
+        match &self.proof {
+            Some(proof) => Box::pin(proof.look_beforehand(None, job, until)),
+            None => Box::pin(std::future::ready(())),
+        }
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            ending(Outcome::Failed, "a signal cannot be taken back".to_owned())
-        })
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+        Box::pin(self.signal(job))
+    }
+
+    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+        Box::pin(async { ending(Outcome::Failed, "a signal cannot be taken back".to_owned()) })
     }
 
     fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending> {

@@ -373,17 +373,11 @@ impl Action for TargetGroup {
     }
 
     fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.leave_all(job).await
-        })
+        Box::pin(self.leave_all(job))
     }
 
     fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
-        Box::pin(async {
-            job.clearance.given().await;
-            self.return_all(job).await
-        })
+        Box::pin(self.return_all(job))
     }
 
     fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, Ending> {
