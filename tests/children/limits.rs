@@ -47,7 +47,10 @@ impl Limit {
 /// Two steps: what holds for the second is set while the first runs.
 fn configured(scene: &Scene, keys: &str) -> Vec<String> {
     let first = scene.script("first.sh", "touch \"$SCENE/begun\"; while [ ! -e \"$SCENE/go\" ]; do sleep 0.02; done");
-    let second = scene.script("second.sh", "ulimit -n > \"$SCENE/files\"; echo \"$SPOT_ATTEMPT\" > \"$SCENE/ran\"");
+    // Another user's hook does not inherit the variables of the scene.
+    let place = scene.path("");
+    let second = format!("cd '{}' && ulimit -n > files && echo \"$SPOT_ATTEMPT\" > ran", place.display());
+    let second = scene.script("second.sh", &second);
     let text = format!(
         "[[step]]\nname = 'first'\nkind = 'hook'\ncommand = ['{first}']\n\n\
          [[step]]\nname = 'second'\nkind = 'hook'\ncommand = ['{second}']\nafter = ['first']\n{keys}\n"

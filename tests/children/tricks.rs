@@ -40,12 +40,11 @@ fn play(cgroup: Option<&Cgroup>, tricks: &[(&str, &str)]) {
     let arguments: Vec<&str> = scripts.iter().flat_map(|script| ["--hook", script]).collect();
     let mut watch = Watch::start(begun_in(cgroup, scene.watch(&cloud.url, &arguments)));
     watch.says(&["watching"]);
-    if let Some(cgroup) = cgroup {
-        // One launcher stands by for each.
-        wait_for("the cgroups", || (cgroup.runs().len() == tricks.len()).then_some(()));
-    }
     let handed = Instant::now();
     scene.notice(&["interruption", "--window", WINDOW]);
+    if let Some(cgroup) = cgroup {
+        wait_for("a cgroup for each", || (cgroup.runs().len() == tricks.len()).then_some(()));
+    }
     wait_for("all that was begun to be gone", || {
         let others: Vec<_> = scene.processes().into_iter().filter(|pid| *pid != watch.pid()).collect();
         (handed.elapsed() > Duration::from_secs(2) && others.is_empty()).then_some(())
