@@ -142,7 +142,9 @@ fn keeping(explicit: Option<&Path>) -> Result<Keeping, StateDirError> {
     match taken {
         Ok(directory) => Ok(Keeping::Directory(directory)),
         Err(taken @ StateDirError::Taken { .. }) => Err(taken),
-        Err(unwritable @ StateDirError::Unwritable { .. }) => Ok(Keeping::Nowhere(unwritable.to_string())),
+        Err(unusable @ (StateDirError::Unwritable { .. } | StateDirError::Refused { .. })) => {
+            Ok(Keeping::Nowhere(unusable.to_string()))
+        }
     }
 }
 

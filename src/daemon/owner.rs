@@ -31,7 +31,7 @@ const IDENTITY_WITHIN: Duration = Duration::from_secs(30);
 const RESCUE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What in a state directory is about its machine, what is acted upon first.
-const ENTRIES: [&str; 7] =
+pub(super) const ENTRIES: [&str; 7] =
     ["episodes", "waiting.json", "messages", "reports", "memory.json", "measured.json", "rehearsals"];
 
 /// How many machines' entries stay set aside.

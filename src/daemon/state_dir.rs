@@ -3,9 +3,9 @@
 //! Files in it: `lock`, `socket`, `machine.json`, `memory.json`, `episodes/`. The journal, the socket and whoever knows whose
 //! it is look after theirs.
 
-use super::owner::Found;
+use super::owner::{self, Found};
 use crate::model::{BootId, SourceName};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,13 @@ use std::time::Duration;
 
 /// The most that is read of `memory.json`, in bytes.
 const LARGEST_MEMORY: u64 = 256 * 1024;
+
+/// The lock's name in the directory.
+const LOCK: &str = "lock";
+
+/// A file is opened itself, never what a link leads to.
+#[expect(clippy::cast_possible_wrap, reason = "the flags of open(2) are a C int, and small")]
+const NO_LINK: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 /// How long a start waits for our number to be written into the lock.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -90,6 +97,18 @@ pub enum StateDirError {
         /// The other's process id, where it could be read.
         pid: Option<u32>,
     },
+    /// Others could change what lies in it: nothing there is believed or written, and the daemon goes on in memory, loudly.
+    #[error(
+        "the state directory {} is refused: {reason}; the watch goes on, but a crash would forget what was done, and \
+         `watchdog notice` does not reach us",
+        .path.display()
+    )]
+    Refused {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it, and how it is mended.
+        reason: String,
+    },
     /// It cannot be written: the daemon goes on in memory, loudly.
     #[error(
         "the state directory {} cannot be used: {reason}; the watch goes on, but a crash would forget what was done, and \
@@ -108,16 +127,22 @@ impl StateDir {
     /// Makes the directory (mode 0700) where it is not there, and takes it.
     ///
     /// # Errors
-    /// [`StateDirError::Taken`] must end the start (exit code 1); with [`StateDirError::Unwritable`] the daemon goes on.
+    /// [`StateDirError::Taken`] must end the start (exit code 1); with the others the daemon goes on.
     pub fn take(path: &Path) -> Result<Self, StateDirError> {
         let unwritable = |reason: String| StateDirError::Unwritable { path: path.to_owned(), reason };
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| unwritable(format!("it cannot be made: {error}")))?;
-        let place = path.join("lock");
+        if let Some(reason) = not_ours_alone(path) {
+            return Err(StateDirError::Refused { path: path.to_owned(), reason });
+        }
+        let place = path.join(LOCK);
         // To be read it is opened first: a disk that takes no writes for now, or hangs over them, still tells whether
         // another daemon holds it, and what was done.
-        let created = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
-        let opened = File::open(&place).or_else(|_| created());
+        let created = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&place);
+        let opened = reading().open(&place).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => created(),
+            _ => Err(error),
+        });
         let mut lock = opened.map_err(|error| unwritable(format!("its lock cannot be made: {error}")))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -179,7 +204,7 @@ impl StateDir {
 fn sign(lock: PathBuf) -> Option<String> {
     let (answer, answered) = sync_channel(1);
     let signing = thread::Builder::new().name("lock".to_owned()).spawn(move || {
-        let opened = File::options().write(true).open(lock).map(|mut lock| {
+        let opened = File::options().write(true).custom_flags(NO_LINK).open(lock).map(|mut lock| {
             let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         });
         let _ = answer.send(opened);
@@ -217,10 +242,58 @@ impl SourceMemory {
     }
 }
 
+/// Why a state directory is not used: others than root and we could change what lies in it. With the way to mend it.
+/// Nothing where it is not there yet.
+pub fn not_ours_alone(path: &Path) -> Option<String> {
+    let us = rustix::process::geteuid().as_raw();
+    let is_foreign = |about: &fs::Metadata| about.uid() != us && about.uid() != 0;
+    let directory = fs::metadata(path).ok()?;
+    let (shown, below) = (path.display(), path.join("state"));
+    let elsewhere = format!("or name another one with --state-dir, as {}, which is made for us alone", below.display());
+    let mend = format!("`chown {us} {shown} && chmod 700 {shown}` where nobody else needs it, {elsewhere}");
+    if is_foreign(&directory) {
+        return Some(format!("it belongs to user {}, who could change what lies in it; {mend}", directory.uid()));
+    }
+    if directory.mode() & 0o022 != 0 {
+        let mode = directory.mode() & 0o7777;
+        return Some(format!("others may write in it (its mode is {mode:o}); {mend}"));
+    }
+    // What was put there before it became ours.
+    owner::ENTRIES.iter().chain(&[LOCK, "socket", "machine.json"]).find_map(|name| {
+        let entry = path.join(name);
+        let about = fs::symlink_metadata(&entry).ok()?;
+        let (entry, is_link) = (entry.display(), about.file_type().is_symlink());
+        if is_foreign(&about) {
+            return Some(format!("{entry} belongs to user {}; remove it", about.uid()));
+        }
+        if is_link && *name == LOCK {
+            return Some(format!("{entry} is a link; remove it"));
+        }
+        (!is_link && about.mode() & 0o022 != 0).then(|| {
+            format!(
+                "others may write {entry} (its mode is {:o}); remove it, or `chmod go-w {entry}`",
+                about.mode() & 0o7777
+            )
+        })
+    })
+}
+
+/// How a file is opened that must not be a link to another.
+fn reading() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.read(true).custom_flags(NO_LINK);
+    options
+}
+
 /// Puts a small file in place at once: after a crash there is the old one or the new one.
 pub(super) fn replace(place: &Path, text: &[u8]) -> io::Result<()> {
     let fresh = place.with_extension("json.new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    // A leftover of a crash, or somebody's link, is not written into.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&fresh, place)
@@ -229,7 +302,7 @@ pub(super) fn replace(place: &Path, text: &[u8]) -> io::Result<()> {
 /// Which process holds the lock of this state directory, seen without touching the lock: a daemon that starts meanwhile
 /// must not find it taken. `None` where none holds it, or where that process cannot be seen from here.
 pub fn held_by(state_directory: &Path) -> Option<u32> {
-    let mut lock = File::open(state_directory.join("lock")).ok()?;
+    let mut lock = reading().open(state_directory.join(LOCK)).ok()?;
     let inode = lock.metadata().ok()?.ino();
     let pid = read_pid(&mut lock)?;
     holds(&fs::read_to_string("/proc/locks").ok()?, pid, inode).then_some(pid)
@@ -354,6 +427,49 @@ mod tests {
         let error = StateDir::take(&root.path().join("file/state")).unwrap_err();
         assert!(matches!(error, StateDirError::Unwritable { .. }));
         assert!(error.to_string().contains("the watch goes on"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_is_refused_with_the_way_to_mend_it() {
+        let root = TempDir::new().unwrap();
+        let path = root.path().join("state");
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        fs::create_dir(&path).unwrap();
+        for mode in [0o777, 0o1777, 0o770, 0o757] {
+            set(&path, mode);
+            let error = StateDir::take(&path).unwrap_err();
+            let (said, mend) = (error.to_string(), format!("chmod 700 {}", path.display()));
+            assert!(matches!(error, StateDirError::Refused { .. }) && said.contains(&mend), "{said}");
+            assert!(said.contains(&format!("{mode:o}")) && said.contains("the watch goes on"), "{said}");
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "nothing is made there");
+        set(&path, 0o755);
+        drop(StateDir::take(&path).unwrap());
+        fs::create_dir(path.join("episodes")).unwrap();
+        set(&path.join("episodes"), 0o777);
+        let said = StateDir::take(&path).unwrap_err().to_string();
+        assert!(said.contains("episodes") && said.contains("remove it"), "{said}");
+    }
+
+    #[test]
+    fn a_link_is_neither_taken_for_the_lock_nor_written_through() {
+        let root = TempDir::new().unwrap();
+        let path = root.path().join("state");
+        fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        let (target, missing) = (root.path().join("target"), root.path().join("missing"));
+        fs::write(&target, "precious").unwrap();
+        for to in [&target, &missing] {
+            std::os::unix::fs::symlink(to, path.join(LOCK)).unwrap();
+            let error = StateDir::take(&path).unwrap_err();
+            assert!(error.to_string().contains("is a link; remove it"), "{error}");
+            assert_eq!(held_by(&path), None);
+            fs::remove_file(path.join(LOCK)).unwrap();
+        }
+        std::os::unix::fs::symlink(&target, path.join("memory.json.new")).unwrap();
+        replace(&path.join("memory.json"), b"{}").unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+        assert!(!missing.exists());
+        assert_eq!(fs::symlink_metadata(path.join("memory.json")).unwrap().len(), 2);
     }
 
     #[test]

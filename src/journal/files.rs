@@ -224,7 +224,12 @@ fn save_torn(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let mut place = path.as_os_str().to_owned();
     place.push(TORN);
     let place = PathBuf::from(place);
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&place)?;
+    // An older one of this name, or somebody's link, is not written into.
+    match fs::remove_file(&place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&place)?;
     file.write_all(&bytes[..bytes.len().min(TORN_KEPT)])?;
     Ok(place)
 }

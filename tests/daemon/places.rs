@@ -5,6 +5,7 @@ use super::stand::{Cloud, Scene, Watch};
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -37,6 +38,81 @@ fn a_state_directory_that_cannot_be_made_is_said_and_the_hook_runs() {
     watch.says(&["save done"]);
     assert_eq!(scene.read("ran"), "save 1\n");
     watch.stop();
+}
+
+/// The user with the fewest rights.
+const NOBODY: u32 = 65_534;
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A child that lets go of what it may do, for a daemon that is not root.
+fn as_nobody(command: &Command) -> Command {
+    let mut unprivileged = Command::new("setpriv");
+    unprivileged.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    unprivileged.arg(command.get_program()).args(command.get_args());
+    unprivileged.current_dir(command.get_current_dir().unwrap()).env_clear();
+    for (name, value) in command.get_envs() {
+        unprivileged.env(name, value.unwrap());
+    }
+    unprivileged
+}
+
+#[test]
+fn a_state_directory_that_others_may_change_is_refused_as_root_and_as_a_user_and_the_hook_runs() {
+    if !is_root() {
+        eprintln!("skipped: only root can give a directory to another user");
+        return;
+    }
+    // A directory of nobody's for root; one of root's that everybody may write for nobody; and one that is well.
+    for (owner, mode, runs_as, why) in [
+        (Some(NOBODY), 0o755, 0, Some("belongs to user 65534")),
+        (None, 0o777, NOBODY, Some("its mode is 777")),
+        (None, 0o1777, 0, Some("its mode is 1777")),
+        (Some(NOBODY), 0o755, NOBODY, None),
+    ] {
+        let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+        let hook = scene.script("save.sh", NOTES);
+        for place in [scene.path(""), scene.path("run"), scene.state().parent().unwrap().to_owned()] {
+            fs::create_dir_all(&place).unwrap();
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let precious = scene.write("precious", "precious");
+        fs::create_dir(scene.state()).unwrap();
+        for planted in ["lock", "memory.json.new", "machine.json.new"] {
+            std::os::unix::fs::symlink(&precious, scene.state().join(planted)).unwrap();
+        }
+        if why.is_none() {
+            fs::remove_file(scene.state().join("lock")).unwrap();
+        }
+        std::os::unix::fs::chown(scene.state(), owner, None).unwrap();
+        fs::set_permissions(scene.state(), fs::Permissions::from_mode(mode)).unwrap();
+
+        let command = scene.watch(&cloud.url, &["--hook", &hook]);
+        let mut watch = Watch::start(if runs_as == NOBODY { as_nobody(&command) } else { command });
+        let mut check = scene.command(&["check", "--hook", &hook, "--state-dir"]);
+        check.arg(scene.state()).args(["--metadata-endpoint", &cloud.url, "--listen", "off"]);
+        match why {
+            Some(why) => {
+                let state = scene.state().display().to_string();
+                let said = watch.says(&["ERROR", &format!("the state directory {state} is refused: "), why]);
+                assert!(said.contains(&format!("chmod 700 {state}")) && said.contains("--state-dir"), "{said}");
+                assert!(watch.answers("/healthz", 503).contains("journal-in-memory"));
+                let mut check = if runs_as == NOBODY { as_nobody(&check) } else { check };
+                let checked = check.output().unwrap();
+                let said = String::from_utf8_lossy(&checked.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+                assert!(said.contains("would be refused") && !checked.status.success(), "{said}");
+            }
+            None => drop(watch.answers("/healthz", 200)),
+        }
+        cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+        watch.says(&["save done"]);
+        watch.stop();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        let made = fs::read_dir(scene.state()).unwrap().count();
+        assert_eq!(made == 3, why.is_some(), "nothing is written where it was refused: {made}");
+    }
 }
 
 /// A file system of 64 KiB in memory, unmounted when dropped; nothing where we may not mount.

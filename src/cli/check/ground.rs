@@ -92,6 +92,12 @@ fn state(place: Option<&Path>, is_named: bool) -> Finding {
                 format!("{shown} is used by the watchdog that runs (pid {pid}); a second one would not start");
             Finding::new(Weight::Note, STATE, sentence)
         }
+        (Ok(Standing::There), None) if let Some(why) = state_dir::not_ours_alone(place) => {
+            let weight = if is_named { Weight::Error } else { Weight::Warning };
+            let sentence =
+                format!("{shown} would be refused to this user, and a crash would forget what was done: {why}");
+            Finding::new(weight, STATE, sentence)
+        }
         (Ok(Standing::There), None) => Finding::new(Weight::Good, STATE, format!("{shown} can be written")),
         (Ok(Standing::ToBeMade), None) => Finding::new(Weight::Good, STATE, format!("{shown} can be made")),
         (Err(why), None) => {
@@ -233,6 +239,7 @@ mod tests {
 
     use super::*;
     use crate::daemon::state_dir::StateDir;
+    use std::os::unix::fs::PermissionsExt;
     use tempfile::TempDir;
 
     fn weight_and(part: &str, finding: &Finding) -> Weight {
@@ -251,6 +258,12 @@ mod tests {
         assert_eq!(weight_and(&pid, &state(Some(&fresh), true)), Weight::Note);
         drop(held);
         fs::write(root.path().join("file"), "").unwrap();
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let mend = format!("chmod 700 {}", open.display());
+        assert_eq!(weight_and(&mend, &state(Some(&open), true)), Weight::Error);
+        assert_eq!(state(Some(&open), false).weight, Weight::Warning);
         let wrong = root.path().join("file/state");
         assert_eq!(weight_and("is not a directory", &state(Some(&wrong), true)), Weight::Error);
         assert_eq!(state(Some(&wrong), false).weight, Weight::Warning);
