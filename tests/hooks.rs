@@ -98,7 +98,7 @@ trait Play {
 
 impl Play for Hook {
     async fn play(&self, job: &Job) -> Ending {
-        self.look_beforehand(job, Instant::now() + seconds(5.0)).await;
+        self.look_beforehand(job, Instant::now() + seconds(1.0)).await;
         self.act(job).await
     }
 }
