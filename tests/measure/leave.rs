@@ -51,7 +51,7 @@ pub(crate) fn hook_beside_dead_api(bench: &Bench) -> Result<Vec<Row>> {
     let balancer = load_balancer()?;
     balancer.answer(&[], Reply::Hang);
     // What the hook alone may take, and 5 ms.
-    latency(bench, "notice to hook beside a dead API", [7.0, 13.0], |stand| {
+    latency(bench, "notice to hook beside a dead API", 5.0, |stand| {
         let path = stand.configure(&step(&balancer.url))?;
         let hook = stand.hook();
         stand.start(&["--hook", &hook, "--config", &path.display().to_string()], Log::Kept)
