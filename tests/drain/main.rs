@@ -10,6 +10,8 @@ mod signalling;
 #[expect(dead_code, reason = "the other tests take the ear away from a log, and read files")]
 #[path = "../support/daemon.rs"]
 mod stand;
+#[path = "../support/tls.rs"]
+mod tls;
 #[expect(dead_code, reason = "it is killed where nobody drains it")]
 #[path = "../support/vllm.rs"]
 mod vllm;

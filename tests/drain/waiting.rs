@@ -1,7 +1,7 @@
 //! The `drain` action against the stand-in for vLLM, well and in every trouble.
 
 use crate::vllm::{Answer, Vllm};
-use crate::{action, job};
+use crate::{action, job, tls};
 use futures_util::future::join_all;
 use spot_watchdog::actions::Place;
 use spot_watchdog::model::{Outcome, Weight, Work};
@@ -154,6 +154,34 @@ async fn is_no_zero(trick: &str, said: &str, place: &TempDir, vllm: &Vllm) {
             assert_eq!(found[0].weight, Weight::Error, "{trick}: {found:?}");
             assert!(found[0].sentence.contains(said), "{trick}: {found:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_read_by_tls_with_our_certificate() {
+    let place = TempDir::new().unwrap();
+    let vllm = Vllm::start(place.path(), 0);
+    let address = tls::in_front_of(([127, 0, 0, 1], vllm.port).into()).await;
+    let url = format!("metrics = 'https://localhost:{}/metrics'\nsettle = '0s'\n", address.port());
+    let drain = action("drain", &format!("{url}{}", tls::keys("ca.pem", true)));
+    let request = vllm.ask(Duration::from_secs(2));
+    vllm.has(1);
+    let ending = drain.act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert_eq!(request.join().unwrap(), Answer::Whole);
+    let found = drain.check(&Place::default()).await;
+    assert_eq!((found[0].weight, found[0].sentence.as_str()), (Weight::Good, "it sees nothing in flight now (vllm)"));
+    for (keys, words) in [
+        (tls::keys("other-ca.pem", true), "cannot be asked by TLS: invalid peer certificate: UnknownIssuer"),
+        // In what words depends on whether its own come before the end of the connection.
+        (tls::keys("ca.pem", false), ""),
+        (tls::keys("missing.pem", true), "missing.pem cannot be read: no such file or directory"),
+    ] {
+        let drain = action("drain", &format!("{url}{keys}"));
+        let ending = drain.act(&job(Work::Act, Duration::from_secs(2))).await;
+        assert!(ending.outcome == Outcome::TimedOut && ending.detail.contains(words), "{}", ending.detail);
+        let found = drain.check(&Place::default()).await;
+        assert!(found[0].weight == Weight::Error && found[0].sentence.contains(words), "{found:?}");
     }
 }
 

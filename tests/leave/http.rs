@@ -1,6 +1,7 @@
 //! The `http` action against servers that answer well, badly, and not at all.
 
 use crate::played::{PlayedServer, Says, reply};
+use crate::tls;
 use crate::{LONG, action, job, undo_after_a_lost_run_and, undo_of};
 use spot_watchdog::actions::Action;
 use spot_watchdog::model::{Ending, Outcome, Undo, Weight, Work};
@@ -180,4 +181,55 @@ async fn check_sends_nothing_and_says_what_it_can() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let found = action("http", &format!("url = 'http://{nobody}'\nundo = {{}}")).check(&Default::default()).await;
     assert!(found.len() == 1 && found[0].weight == Weight::Error, "{found:?}");
+}
+
+#[tokio::test]
+async fn a_server_with_a_private_authority_is_asked_with_our_certificate() {
+    let server = PlayedServer::start(|_| reply("204 No Content", "")).await;
+    let address = tls::in_front_of(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let url = format!("url = 'https://{address}/leave'\nmethod = 'PUT'\n");
+    let leave = action("http", &format!("{url}{}", tls::keys("ca.pem", true)));
+    is(&act(&leave, LONG).await, Outcome::Done, ": 204");
+    let found = leave.check(&Default::default()).await;
+    assert_eq!(found[0].weight, Weight::Good, "{found:?}");
+    // Those who cannot be trusted, and those who do not trust us.
+    for (keys, words) in [
+        (tls::keys("other-ca.pem", true), "UnknownIssuer (its authority is not among those that are trusted here)"),
+        (tls::keys("ca.pem", false), "CertificateRequired (it wants a certificate of ours)"),
+        (tls::keys("missing.pem", true), "missing.pem cannot be read: no such file or directory"),
+        (
+            tls::keys("ca.pem", true).replace("client.key", "server.key"),
+            "server.key does not belong to the certificate in",
+        ),
+    ] {
+        let leave = action("http", &format!("{url}{keys}"));
+        let ending = act(&leave, LONG).await;
+        assert_eq!(ending.outcome, Outcome::Failed, "{ending:?}");
+        let found = leave.check(&Default::default()).await;
+        assert!(found[0].weight == Weight::Error && found[0].sentence.contains(words), "{words}: {found:?}");
+    }
+    assert_eq!(server.asked.all().len(), 1, "nothing else was taken");
+    let open = action("http", &format!("url = '{}'\n{}", server.url, tls::keys("ca.pem", true)));
+    let found = open.check(&Default::default()).await;
+    assert!(found.iter().any(|it| it.sentence.starts_with("`ca-file` is not used")), "{found:?}");
+}
+
+#[tokio::test]
+async fn certificates_are_read_anew_and_kept_where_they_are_gone() {
+    let server = PlayedServer::start(|_| reply("204 No Content", "")).await;
+    let address = tls::in_front_of(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let place = tempfile::TempDir::new().unwrap();
+    let ca = place.path().join("ca.pem");
+    std::fs::copy(tls::file("other-ca.pem"), &ca).unwrap();
+    let own = tls::keys("ca.pem", true);
+    let (_, own) = own.split_once('\n').unwrap();
+    let keys = format!("url = 'https://{address}/'\nmethod = 'PUT'\nca-file = '{}'\n{own}", ca.display());
+    let leave = action("http", &keys);
+    is(&act(&leave, LONG).await, Outcome::Failed, "UnknownIssuer");
+    std::fs::copy(tls::file("ca.pem"), &ca).unwrap();
+    is(&act(&leave, LONG).await, Outcome::Done, ": 204");
+    std::fs::remove_file(&ca).unwrap();
+    is(&act(&leave, LONG).await, Outcome::Done, ": 204");
+    let found = leave.check(&Default::default()).await;
+    assert!(found[0].sentence.contains("ca.pem cannot be read: no such file or directory"), "{found:?}");
 }

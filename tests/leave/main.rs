@@ -19,6 +19,8 @@ mod proxy;
 #[expect(dead_code, reason = "other tests play longer stories with it")]
 #[path = "../support/daemon.rs"]
 mod stand;
+#[path = "../support/tls.rs"]
+mod tls;
 #[expect(dead_code, reason = "its troubles are played where it is drained")]
 #[path = "../support/vllm.rs"]
 mod vllm;

@@ -4,15 +4,18 @@
 //! answer, or answers with something else, may have.
 
 use super::gauges::{Read, Tally};
-use crate::actions::output::printable;
-use reqwest::{Client, Url};
+use crate::actions::http::exchange::{Roots, Tls, Trouble, broken, send};
+use hyper::Method;
+use hyper::body::Body;
+use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::error::Error;
 use std::fmt;
-use std::io;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 /// How long one exchange may take: metrics of a busy server take tenths of a second, and the look after it is as good.
@@ -21,7 +24,7 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// The most that is read of an answer, piece by piece: metrics with a histogram for each model are a megabyte at most.
 const MOST_BODY: usize = 16 << 20;
 
-/// Where metrics are read: a plain URL, without user, password or TLS.
+/// Where metrics are read: a plain URL, without user or password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Address(Url);
@@ -35,12 +38,10 @@ impl TryFrom<String> for Address {
             Some(url) if !url.username().is_empty() || url.password().is_some() => {
                 Err("holds a user or a password: servers' metrics are read without".to_owned())
             }
-            Some(url) if url.scheme() == "https" => {
-                Err("only http:// is spoken: servers' metrics are read on this machine".to_owned())
-            }
-            Some(url) if url.scheme() == "http" => Ok(Self(url)),
+            Some(url) if matches!(url.scheme(), "http" | "https") => Ok(Self(url)),
             Some(_) | None => {
-                Err("is no URL that begins with http://, as \"http://127.0.0.1:8000/metrics\" does".to_owned())
+                let like = "\"http://127.0.0.1:8000/metrics\"";
+                Err(format!("is no URL that begins with http:// or https://, as {like} does"))
             }
         }
     }
@@ -57,12 +58,28 @@ impl JsonSchema for Address {
 }
 
 impl Address {
-    /// Its port, where its host is this machine.
-    pub(super) fn port_here(&self, ours: &[IpAddr]) -> Option<u16> {
-        let host = self.0.host_str()?;
-        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-        let is_here = host == "localhost" || address.is_some_and(|it| it.is_loopback() || ours.contains(&it));
-        self.0.port_or_known_default().filter(|_| is_here)
+    /// Whether it is asked by TLS.
+    pub(super) fn is_by_tls(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// Its port, where its host is this machine: by its address, or by a name that means none but this machine's.
+    pub(super) async fn port_here(&self, ours: &[IpAddr]) -> Option<u16> {
+        let host = self.0.host_str()?.trim_matches(['[', ']']);
+        let port = self.0.port_or_known_default()?;
+        let is_ours = |address: IpAddr| address.is_loopback() || ours.contains(&address);
+        let is_here = match host.parse() {
+            Ok(address) => is_ours(address),
+            Err(_) if host == "localhost" => true,
+            Err(_) => match tokio::time::timeout(LONGEST_WAIT, tokio::net::lookup_host((host, port))).await {
+                Ok(Ok(found)) => {
+                    let found: Vec<_> = found.collect();
+                    !found.is_empty() && found.iter().all(|it| is_ours(it.ip()))
+                }
+                Ok(Err(_)) | Err(_) => false,
+            },
+        };
+        is_here.then_some(port)
     }
 }
 
@@ -93,59 +110,56 @@ pub(super) enum Sight {
     Unread(String),
 }
 
-/// Asks for metrics.
+/// Asks a server for its metrics.
 #[derive(Debug)]
-pub(super) struct Asker(Client);
+pub(super) struct Asker<'a> {
+    address: &'a Address,
+    tls: Option<Tls>,
+}
 
-impl Asker {
-    /// One that has asked nothing yet.
+impl<'a> Asker<'a> {
+    /// One that has asked nothing yet, with the certificates as they are now.
     ///
     /// # Errors
-    /// Where the HTTP client cannot be built, which is a fault of this machine.
-    pub(super) fn new() -> Result<Self, String> {
-        let client = Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .http1_only()
-            .connect_timeout(LONGEST_WAIT)
-            // A connection of ours that stays open would be counted among the server's.
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("spot-watchdog/", env!("CARGO_PKG_VERSION")))
-            .build();
-        client.map(Self).map_err(|error| format!("cannot be asked: no HTTP client could be built: {error}"))
+    /// A clause that follows the address: why nothing can be asked.
+    pub(super) async fn new(address: &'a Address, roots: &Roots) -> Result<Self, String> {
+        match roots.tls_for(&address.0).await {
+            Ok(tls) => Ok(Self { address, tls }),
+            Err(trouble) => Err(unasked(trouble)),
+        }
     }
 
     /// Asks once, and adds up.
-    pub(super) async fn ask(&self, address: &Address, tally: Tally) -> Sight {
-        match tokio::time::timeout(LONGEST_WAIT, self.exchange(address, tally)).await {
+    pub(super) async fn ask(&self, tally: Tally) -> Sight {
+        match tokio::time::timeout(LONGEST_WAIT, self.exchange(tally)).await {
             Ok(sight) => sight,
             Err(_) => Sight::Unread(slow()),
         }
     }
 
-    async fn exchange(&self, address: &Address, mut tally: Tally) -> Sight {
-        let question = self.0.get(address.0.clone()).header("accept", "text/plain").header("connection", "close");
-        let mut answer = match question.send().await {
+    async fn exchange(&self, mut tally: Tally) -> Sight {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/plain"))]);
+        let sent = send((&Method::GET, &self.address.0), &headers, String::new(), self.tls.clone(), || {}).await;
+        let (_connection, answer) = match sent {
             Ok(answer) => answer,
-            Err(error) => return missed(&error),
+            Err(Trouble::Refused) => return Sight::Gone,
+            Err(trouble) => return Sight::Unread(unasked(trouble)),
         };
         if answer.status() != 200 {
             return Sight::Unread(format!("answers with status {}", answer.status().as_u16()));
         }
-        let mut size = 0;
-        loop {
-            match answer.chunk().await {
-                Ok(Some(piece)) => {
-                    size += piece.len();
-                    if size > MOST_BODY {
-                        return Sight::Unread(format!("answers with more than {} MiB", MOST_BODY >> 20));
-                    }
-                    tally.feed(&piece);
-                }
-                Ok(None) => break,
-                Err(error) => return missed(&error),
+        let (mut body, mut size) = (answer.into_body(), 0);
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => return Sight::Unread(unasked(broken(error))),
+            };
+            let Some(piece) = frame.data_ref() else { continue };
+            size += piece.len();
+            if size > MOST_BODY {
+                return Sight::Unread(format!("answers with more than {} MiB", MOST_BODY >> 20));
             }
+            tally.feed(piece);
         }
         match tally.finish() {
             Ok(read) => Sight::Read(read),
@@ -158,24 +172,19 @@ fn slow() -> String {
     format!("does not answer within {} s", LONGEST_WAIT.as_secs())
 }
 
-/// Sorts the HTTP client's errors by their cause.
-fn missed(error: &reqwest::Error) -> Sight {
-    if error.is_timeout() {
-        return Sight::Unread(slow());
-    }
-    let mut cause: &(dyn Error + 'static) = error;
-    let mut kind = None;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            kind = Some(io.kind());
+/// Why there is no answer, as a clause that follows the address.
+fn unasked(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Refused => "has nobody who listens".to_owned(),
+        Trouble::Unknown(words) | Trouble::Unreachable(words) => format!("cannot be reached: {words}"),
+        Trouble::Unconnected => slow(),
+        Trouble::Tls(words) => format!("cannot be asked by TLS: {words}"),
+        Trouble::NoRoots(words) => {
+            format!(
+                "cannot be judged without root certificates (install ca-certificates, or name a `ca-file`): {words}"
+            )
         }
-    }
-    let words: String = printable(cause.to_string().as_bytes()).chars().take(120).collect();
-    match (error.is_connect(), kind) {
-        (true, Some(io::ErrorKind::ConnectionRefused)) => Sight::Gone,
-        (true, _) => Sight::Unread(format!("cannot be reached: {words}")),
-        (false, _) => Sight::Unread(format!("breaks off its answer, or does not speak HTTP: {words}")),
+        Trouble::Broken(words) => format!("breaks off its answer, or does not speak HTTP: {words}"),
     }
 }
 
@@ -197,8 +206,8 @@ mod tests {
             stream.write_all(answer).await.unwrap();
             stream.shutdown().await.unwrap();
         };
-        let asker = Asker::new().unwrap();
-        tokio::join!(asker.ask(&address, Tally::new(None, &["x".to_owned()])), server).0
+        let asker = Asker::new(&address, &Roots::default()).await.unwrap();
+        tokio::join!(asker.ask(Tally::new(None, &["x".to_owned()])), server).0
     }
 
     #[tokio::test]
@@ -221,21 +230,25 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::try_from(format!("http://{}/?token=secret", listener.local_addr().unwrap())).unwrap();
         assert!(!format!("{address} {address:?}").contains("secret"));
-        let asker = Asker::new().unwrap();
+        let asker = Asker::new(&address, &Roots::default()).await.unwrap();
         let tally = || Tally::new(None, &[]);
-        assert_eq!(asker.ask(&address, tally()).await, Sight::Unread("does not answer within 2 s".to_owned()));
+        assert_eq!(asker.ask(tally()).await, Sight::Unread("does not answer within 2 s".to_owned()));
         drop(listener);
-        assert_eq!(asker.ask(&address, tally()).await, Sight::Gone);
+        assert_eq!(asker.ask(tally()).await, Sight::Gone);
     }
 
-    #[test]
-    fn which_port_is_ours_is_known_by_its_host() {
-        let port = |url: &str| Address::try_from(url.to_owned()).unwrap().port_here(&["10.0.0.7".parse().unwrap()]);
-        assert_eq!(port("http://localhost/metrics"), Some(80));
-        assert_eq!(port("http://127.0.0.1:8000/metrics"), Some(8000));
-        assert_eq!(port("http://[::1]:8001/metrics"), Some(8001));
-        assert_eq!(port("http://10.0.0.7:8000/metrics"), Some(8000));
-        assert_eq!(port("http://10.0.0.8:8000/metrics"), None);
-        assert_eq!(port("http://vllm.internal:8000/metrics"), None);
+    #[tokio::test]
+    async fn which_port_is_ours_is_known_by_its_host() {
+        for (url, port) in [
+            ("http://localhost/metrics", Some(80)),
+            ("https://localhost/metrics", Some(443)),
+            ("http://127.0.0.1:8000/metrics", Some(8000)),
+            ("http://[::1]:8001/metrics", Some(8001)),
+            ("http://10.0.0.7:8000/metrics", Some(8000)),
+            ("http://10.0.0.8:8000/metrics", None),
+        ] {
+            let address = Address::try_from(url.to_owned()).unwrap();
+            assert_eq!(address.port_here(&["10.0.0.7".parse().unwrap()]).await, port, "{url}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod looks;
 mod metrics;
 mod wait;
 
+use super::http::certificates::CertificateFiles;
 use super::{Action, BuildError, Defaults, Reach, Row, Span, read_keys};
 use crate::model::Undo;
 use gauges::Server;
@@ -33,6 +34,13 @@ const MOST: usize = 32;
 pub struct Settings {
     /// The URL of the server's Prometheus metrics.
     pub metrics: Option<Address>,
+    /// A file with the certificates of the authority that this server is judged by, in PEM form; the machine's authorities
+    /// where none is named.
+    pub ca_file: Option<PathBuf>,
+    /// A file with the certificate that is shown to it where it asks who we are, in PEM form.
+    pub certificate_file: Option<PathBuf>,
+    /// A file with the private key of that certificate, in PEM form.
+    pub key_file: Option<PathBuf>,
     /// Whose gauges are counted; recognised from the metrics where neither this nor `gauges` is given.
     pub server: Option<Server>,
     /// Names of other gauges that are counted.
@@ -66,7 +74,10 @@ pub const ROW: Row = Row {
 };
 
 fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
-    Ok(Arc::new(wait::Drain::new(read(keys)?)))
+    let settings = read(keys)?;
+    let [ca, certificate, key] = [&settings.ca_file, &settings.certificate_file, &settings.key_file];
+    let files = CertificateFiles::new(ca.as_deref(), certificate.as_deref(), key.as_deref())?;
+    Ok(Arc::new(wait::Drain::new(settings, files)))
 }
 
 fn read(keys: toml::Table) -> Result<Settings, BuildError> {
@@ -134,9 +145,9 @@ mod tests {
         const HERE: &str = "metrics = 'http://127.0.0.1:8000/metrics'\n";
         for (text, key, message) in [
             ("", "", "it has nothing to look at"),
-            ("metrics = 'https://127.0.0.1/metrics'", "metrics", "only http:// is spoken"),
             ("metrics = 'http://me:secret@127.0.0.1/metrics'", "metrics", "holds a user or a password"),
-            ("metrics = '127.0.0.1:8000'", "metrics", "is no URL that begins with http://"),
+            ("metrics = '127.0.0.1:8000'", "metrics", "is no URL that begins with http:// or https://"),
+            ("metrics = 'ftp://127.0.0.1/x'", "metrics", "is no URL that begins with http:// or https://"),
             ("connections = [8000]\nserver = 'vllm'", "server", "gauges stand in `metrics`"),
             ("connections = [8000]\ngauges = ['a']", "gauges", "gauges stand in `metrics`"),
             ("connections = [0]", "connections[0]", "0 is no port"),

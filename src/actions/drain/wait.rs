@@ -5,8 +5,10 @@ use super::clients::Clients;
 use super::connections::{self, Ports};
 use super::gauges::{Server, Tally};
 use super::looks::{Drained, InFlight, Look, Looks, Presence, Served};
-use super::metrics::{Asker, Sight};
+use super::metrics::{Address, Asker, Sight};
 use super::{ROW, Settings};
+use crate::actions::http::certificates::CertificateFiles;
+use crate::actions::http::exchange::Roots;
 use crate::actions::output::printable;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
 use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
@@ -32,14 +34,15 @@ const FILE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Drain {
     settings: Settings,
+    roots: Roots,
     /// What the newest look of a run saw.
     seen: Mutex<Option<Look>>,
 }
 
 impl Drain {
     /// One with these settings.
-    pub(super) const fn new(settings: Settings) -> Self {
-        Self { settings, seen: Mutex::new(None) }
+    pub(super) fn new(settings: Settings, files: CertificateFiles) -> Self {
+        Self { settings, roots: Roots::of(files), seen: Mutex::new(None) }
     }
 
     async fn wait(&self, job: &Job) -> Ending {
@@ -50,14 +53,14 @@ impl Drain {
             // What was written for an earlier notice would be believed now.
             return ending(Outcome::Failed, why);
         }
-        let asker = Asker::new();
+        let asker = self.asker().await;
         let (mut told, mut looks, mut newest) = (Told::default(), Looks::default(), None);
         let drained = loop {
             let at = Instant::now();
             let ours = job.surroundings.place.get().addresses;
             let look = tokio::select! {
                 biased;
-                look = self.look(&asker, &ours) => look,
+                look = self.look(asker.as_ref(), &ours) => look,
                 () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
             };
             let drained = looks.take(&look, at, settled);
@@ -110,18 +113,27 @@ impl Drain {
         ending(Outcome::TimedOut, detail)
     }
 
-    async fn look(&self, asker: &Result<Asker, String>, ours: &[IpAddr]) -> Look {
+    /// Who asks for the metrics, where there are some to ask for.
+    async fn asker(&self) -> Option<Result<Asker<'_>, String>> {
+        let address = self.settings.metrics.as_ref()?;
+        Some(Asker::new(address, &self.roots).await)
+    }
+
+    async fn look(&self, asker: Option<&Result<Asker<'_>, String>>, ours: &[IpAddr]) -> Look {
         self.see(asker, ours).await.map_or_else(Look::Unread, Look::Saw)
     }
 
     /// # Errors
     /// Why it cannot be seen.
-    async fn see(&self, asker: &Result<Asker, String>, ours: &[IpAddr]) -> Result<InFlight, String> {
+    async fn see(&self, asker: Option<&Result<Asker<'_>, String>>, ours: &[IpAddr]) -> Result<InFlight, String> {
         let mut seen = InFlight::default();
         let ports = &self.settings.connections;
         let metrics = self.settings.metrics.as_ref();
         // A port whose every connection counts needs no second look.
-        let port = metrics.and_then(|address| address.port_here(ours)).filter(|port| !ports.contains(port));
+        let port = match metrics {
+            Some(address) => address.port_here(ours).await.filter(|port| !ports.contains(port)),
+            None => None,
+        };
         // Before our own question, which is a connection too.
         let mut are_visible = false;
         if !ports.is_empty() {
@@ -131,10 +143,9 @@ impl Drain {
         if let Some(port) = port {
             seen.clients = Some(Clients::of(port).await?);
         }
-        let Some(address) = metrics else { return Ok(seen) };
-        let tally = Tally::new(self.settings.server, &self.settings.gauges);
+        let (Some(address), Some(asker)) = (metrics, asker) else { return Ok(seen) };
         let sight = match asker {
-            Ok(asker) => asker.ask(address, tally).await,
+            Ok(asker) => asker.ask(Tally::new(self.settings.server, &self.settings.gauges)).await,
             Err(why) => Sight::Unread(why.clone()),
         };
         match sight {
@@ -187,7 +198,7 @@ impl Drain {
         let mut found = Vec::new();
         let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
         let metrics = self.settings.metrics.as_ref().map(ToString::to_string).unwrap_or_default();
-        match self.look(&Asker::new(), &place.addresses).await {
+        match self.look(self.asker().await.as_ref(), &place.addresses).await {
             Look::Unread(why) => say(Weight::Error, format!("{why}; what cannot be read never counts as drained")),
             Look::Saw(seen @ InFlight { server: Presence::Gone, .. }) => say(
                 Weight::Warning,
@@ -224,6 +235,10 @@ impl Drain {
                     Some(_) | None => {}
                 }
             }
+        }
+        let is_by_tls = self.settings.metrics.as_ref().is_some_and(Address::is_by_tls);
+        if let Some(sentence) = self.roots.wrong_with_files(is_by_tls).await {
+            say(Weight::Warning, sentence);
         }
         for port in &self.settings.connections {
             if let Ok(Ports { listening: 0, .. }) = connections::look(vec![*port]).await {
@@ -356,7 +371,12 @@ impl Action for Drain {
     }
 
     fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
-        Box::pin(std::future::ready(()))
+        Box::pin(async {
+            // Certificates are read now, and kept for when they cannot be read in the notice.
+            if let (Some(address), Some(Err(why))) = (&self.settings.metrics, self.asker().await) {
+                tracing::warn!("{address} {why}");
+            }
+        })
     }
 
     fn warmth(&self) -> serde_json::Value {

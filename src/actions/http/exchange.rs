@@ -4,26 +4,26 @@
 //! since only then may it have done something. It has no limit of its own but for connecting and for reading a body: an
 //! answer may come when the other side has finished, and the caller knows how long there is.
 
+use super::certificates::CertificateFiles;
 use crate::actions::launch::said;
 use crate::transport::{Connection, NoAnswer};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, USER_AGENT};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use reqwest::Url;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{self, ClientConfig};
 
 /// How long looking the host up and connecting to it may take, and the TLS handshake as long again.
 pub(crate) const CONNECTING: Duration = Duration::from_secs(3);
@@ -100,40 +100,79 @@ impl Trouble {
     }
 }
 
+/// How long reading certificates may take.
+const LOADING: Duration = Duration::from_secs(2);
+
+/// How long is waited for a server's word that our certificate will not do.
+const REJECTION: Duration = Duration::from_millis(500);
+
 /// What connections by TLS are made with.
 pub(crate) type Tls = Arc<ClientConfig>;
 
-/// The machine's root certificates, read when they are first needed and kept from then on.
-#[derive(Debug, Default)]
-pub(crate) struct Roots(OnceCell<Tls>);
+/// What servers are judged by, and what we show to those that ask who we are: the machine's root certificates, read when
+/// they are first needed, or files of the operator's, read for each use.
+#[derive(Default)]
+pub(crate) struct Roots {
+    files: CertificateFiles,
+    /// The newest that could be read.
+    kept: Mutex<Option<Tls>>,
+}
 
 impl Roots {
-    /// What a connection for this URL is made with: nothing for one without TLS.
+    /// Those of these files.
+    pub(crate) fn of(files: CertificateFiles) -> Self {
+        Self { files, kept: Mutex::default() }
+    }
+
+    /// What a connection for this URL is made with: nothing for one without TLS. Files that cannot be read any more, as
+    /// those of a mount that is gone, are what they were.
     pub(crate) async fn tls_for(&self, url: &Url) -> Result<Option<Tls>, Trouble> {
         if url.scheme() != "https" {
             return Ok(None);
         }
-        let loaded = self.0.get_or_try_init(|| async {
-            let loading = tokio::task::spawn_blocking(load_roots).await;
-            loading.unwrap_or_else(|_| Err(Trouble::NoRoots("they could not be read".to_owned())))
-        });
-        loaded.await.cloned().map(Some)
+        let kept = self.kept.lock().ok().and_then(|kept| kept.clone());
+        if kept.is_some() && self.files.first_key().is_none() {
+            return Ok(kept);
+        }
+        match (self.load().await, kept) {
+            (Err(trouble), Some(kept)) => {
+                let shown = url.origin().ascii_serialization();
+                tracing::warn!("the certificates that were read before are used: {}", trouble.at(&shown));
+                Ok(Some(kept))
+            }
+            (loaded, _) => loaded.map(Some),
+        }
+    }
+
+    /// Reads all of it anew, and says what is wrong with it.
+    pub(crate) async fn load(&self) -> Result<Tls, Trouble> {
+        let files = self.files.clone();
+        let loading = tokio::task::spawn_blocking(move || files.load());
+        let Ok(Ok(loaded)) = timeout(LOADING, loading).await else {
+            return Err(Trouble::Tls(format!("certificates were not read within {} s", LOADING.as_secs())));
+        };
+        let tls = loaded?;
+        if let Ok(mut kept) = self.kept.lock() {
+            *kept = Some(Arc::clone(&tls));
+        }
+        Ok(tls)
+    }
+
+    /// What `check` has to say of the files beside that.
+    pub(crate) async fn wrong_with_files(&self, is_by_tls: bool) -> Option<String> {
+        if let (Some(key), false) = (self.files.first_key(), is_by_tls) {
+            return Some(format!("`{key}` is not used: there is no https:// to use it for"));
+        }
+        let files = self.files.clone();
+        let looking = tokio::task::spawn_blocking(move || files.exposure());
+        timeout(LOADING, looking).await.ok()?.ok()?
     }
 }
 
-/// Reads the machine's root certificates. It may block; tens of milliseconds.
-fn load_roots() -> Result<Tls, Trouble> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
-        return Err(Trouble::NoRoots(why));
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Roots").field("files", &self.files).finish_non_exhaustive()
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| Trouble::Tls(error.to_string()))?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Connects and does nothing else.
@@ -157,12 +196,25 @@ pub(crate) async fn connect(url: &Url) -> Result<TcpStream, Trouble> {
 
 /// Sends a request and reads the answer. `sending` is called right before the request goes out.
 pub(crate) async fn exchange(
-    (method, url): (&Method, &Url),
+    what: (&Method, &Url),
     headers: &HeaderMap,
     body: String,
     tls: Option<Tls>,
     sending: impl FnOnce(),
 ) -> Result<Answer, Trouble> {
+    let (_connection, answer) = send(what, headers, body, tls, sending).await?;
+    let status = answer.status().as_u16();
+    Ok(Answer { status, body: beginning(answer.into_body()).await })
+}
+
+/// Sends a request and returns with the head of its answer, whose body comes as long as the connection is kept.
+pub(crate) async fn send(
+    (method, url): (&Method, &Url),
+    headers: &HeaderMap,
+    body: String,
+    tls: Option<Tls>,
+    sending: impl FnOnce(),
+) -> Result<(Connection, Response<Incoming>), Trouble> {
     let request = request(method, url, headers, body)?;
     let stream = connect(url).await?;
     // One small message: waiting for more of it would only delay it.
@@ -178,7 +230,32 @@ pub(crate) async fn agree(url: &Url, stream: TcpStream, tls: Tls) -> Result<TlsS
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(host).map_err(|error| Trouble::Tls(error.to_string()))?;
     let agreeing = timeout(CONNECTING, TlsConnector::from(tls).connect(name, stream)).await;
-    agreeing.map_err(|_| Trouble::Unconnected)?.map_err(|error| Trouble::Tls(said(&error)))
+    agreeing.map_err(|_| Trouble::Unconnected)?.map_err(|error| Trouble::Tls(not_agreed(&error)))
+}
+
+/// Agrees on TLS, and waits a moment for what a server says that does not take our certificate: by TLS 1.3 it says so
+/// when all is agreed already.
+pub(crate) async fn agree_and_listen(url: &Url, stream: TcpStream, tls: Tls) -> Result<(), Trouble> {
+    let mut stream = agree(url, stream, tls).await?;
+    match timeout(REJECTION, stream.read(&mut [0])).await {
+        Ok(Err(error)) => Err(Trouble::Tls(not_agreed(&error))),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// Why, with what to do about it.
+fn not_agreed(error: &io::Error) -> String {
+    hinted(said(error))
+}
+
+fn hinted(words: String) -> String {
+    let hint = match &words {
+        it if it.contains("UnknownIssuer") => " (its authority is not among those that are trusted here)",
+        it if it.contains("CaUsedAsEndEntity") => " (one that signs itself has to be made with CA:FALSE)",
+        it if it.contains("CertificateRequired") => " (it wants a certificate of ours)",
+        _ => "",
+    };
+    words + hint
 }
 
 fn request(method: &Method, url: &Url, headers: &HeaderMap, body: String) -> Result<Request<String>, Trouble> {
@@ -198,7 +275,11 @@ fn request(method: &Method, url: &Url, headers: &HeaderMap, body: String) -> Res
     Ok(request)
 }
 
-async fn talk<S>(stream: S, request: Request<String>, sending: impl FnOnce()) -> Result<Answer, Trouble>
+async fn talk<S>(
+    stream: S,
+    request: Request<String>,
+    sending: impl FnOnce(),
+) -> Result<(Connection, Response<Incoming>), Trouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -208,8 +289,7 @@ where
         NoAnswer::Endless => Trouble::Broken(error.to_string()),
         NoAnswer::Http(error) => broken(error),
     })?;
-    let status = answer.status().as_u16();
-    Ok(Answer { status, body: beginning(answer.into_body()).await })
+    Ok((connection, answer))
 }
 
 /// What can be had of a body. The status has told what matters, so a body that breaks off, or comes drop by drop, is no
@@ -231,10 +311,33 @@ async fn beginning(mut body: Incoming) -> Vec<u8> {
 }
 
 /// The cause at the bottom says what happened, and holds no address.
-fn broken(error: hyper::Error) -> Trouble {
+pub(crate) fn broken(error: hyper::Error) -> Trouble {
     let mut cause: &(dyn Error + 'static) = &error;
+    let mut refused = is_refusal_of_ours(cause);
     while let Some(deeper) = cause.source() {
         cause = deeper;
+        refused |= is_refusal_of_ours(cause);
     }
-    Trouble::Broken(crate::actions::output::printable(cause.to_string().as_bytes()).chars().take(120).collect())
+    let words = cause.to_string();
+    let words = crate::actions::output::printable(words.as_bytes()).chars().take(120).collect();
+    if refused { Trouble::Tls(hinted(words)) } else { Trouble::Broken(words) }
+}
+
+/// Whether a server did not take our certificate, or wanted one: it has read nothing of the request then.
+fn is_refusal_of_ours(cause: &(dyn Error + 'static)) -> bool {
+    use rustls::AlertDescription as Alert;
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) else { return false };
+    let refusals = [
+        Alert::CertificateRequired,
+        Alert::NoCertificate,
+        Alert::BadCertificate,
+        Alert::UnsupportedCertificate,
+        Alert::CertificateRevoked,
+        Alert::CertificateExpired,
+        Alert::CertificateUnknown,
+        Alert::UnknownCA,
+        Alert::AccessDenied,
+    ];
+    refusals.contains(alert)
 }

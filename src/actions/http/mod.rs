@@ -3,12 +3,14 @@
 //! This is how load balancers and service registries leave that have an API of their own: Envoy's admin interface, a
 //! Consul agent, NGINX Plus. What may be secret, all of it but scheme, host and port, is never shown.
 
+pub(crate) mod certificates;
 pub(crate) mod exchange;
 mod send;
 pub(crate) mod template;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::model::Undo;
+use certificates::CertificateFiles;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
@@ -17,6 +19,7 @@ use send::Http;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use template::{Field, Manner, Template};
@@ -39,6 +42,13 @@ pub struct Settings {
     /// The statuses that mean success; any 2xx where none is named.
     #[serde(default)]
     pub expect: Vec<u16>,
+    /// A file with the certificates of the authority that the server is judged by, in PEM form; the machine's authorities
+    /// where none is named.
+    pub ca_file: Option<PathBuf>,
+    /// A file with the certificate that is shown to a server that asks who we are, in PEM form.
+    pub certificate_file: Option<PathBuf>,
+    /// A file with the private key of that certificate, in PEM form.
+    pub key_file: Option<PathBuf>,
     /// The request that puts back what this one did.
     pub undo: Option<Back>,
 }
@@ -84,14 +94,19 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
         headers: joined(&settings.headers, back.headers),
         body: back.body,
         expect: back.expect.unwrap_or_else(|| settings.expect.clone()),
+        ca_file: None,
+        certificate_file: None,
+        key_file: None,
         undo: None,
     });
+    let [ca, certificate, key] = [&settings.ca_file, &settings.certificate_file, &settings.key_file];
+    let files = CertificateFiles::new(ca.as_deref(), certificate.as_deref(), key.as_deref())?;
     let there = Request::new(settings)?;
     let back = back
         .map(Request::new)
         .transpose()
         .map_err(|BuildError { key, message }| BuildError { key: format!("undo.{key}"), message })?;
-    Ok(Arc::new(Http::new(there, back)))
+    Ok(Arc::new(Http::new(there, back, files)))
 }
 
 /// Header names do not tell upper and lower case apart.
@@ -233,6 +248,8 @@ mod tests {
             (&format!("{url}headers = {{ a = 'x', A = 'y' }}"), "headers.a"),
             (&format!("{url}headers = {{ a = \"x\\ny\" }}"), "headers.a"),
             (&format!("{url}expect = [99]"), "expect"),
+            ("url = 'https://h/'\nca-file = 'ca.pem'", "ca-file"),
+            ("url = 'https://h/'\nkey-file = '/key.pem'", "key-file"),
             (&format!("{url}undo = {{ url = 'nowhere' }}"), "undo.url"),
             (&format!("{url}undo = {{ body = '{{{{who}}}}' }}"), "undo.body"),
         ] {

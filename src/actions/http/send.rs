@@ -1,6 +1,7 @@
 //! The action: sends its request on a notice, insists where that can do no harm, and sends its undo.
 
-use super::exchange::{Answer, Roots, Trouble, connect, exchange};
+use super::certificates::CertificateFiles;
+use super::exchange::{Answer, Roots, Trouble, agree_and_listen, connect, exchange};
 use super::template::Field;
 use super::{Request, address};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
@@ -60,8 +61,8 @@ enum Miss {
 }
 
 impl Http {
-    pub(super) fn new(there: Request, back: Option<Request>) -> Self {
-        Self { there, back, roots: Roots::default() }
+    pub(super) fn new(there: Request, back: Option<Request>, files: CertificateFiles) -> Self {
+        Self { there, back, roots: Roots::of(files) }
     }
 
     /// The request, until it worked, cannot work, or time is up.
@@ -153,6 +154,18 @@ impl Http {
         ending(outcome, detail)
     }
 
+    /// Connects for a request, and agrees on TLS where that is its way, but sends nothing.
+    async fn reach(&self, request: &Request) -> Result<Url, Trouble> {
+        let url = address(&request.shown).map_err(|why| Trouble::Unknown(why.to_owned()))?;
+        // First, since what is wrong with a file is wrong whether or not anybody listens.
+        let tls = if url.scheme() == "https" { Some(self.roots.load().await?) } else { None };
+        let stream = connect(&url).await?;
+        if let Some(tls) = tls {
+            agree_and_listen(&url, stream, tls).await?;
+        }
+        Ok(url)
+    }
+
     async fn look(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut say = |weight, sentence: String| found.push(Finding::new(weight, SUBJECT, sentence));
@@ -163,14 +176,7 @@ impl Http {
             }
             seen.push(&request.shown);
             // Nothing is sent: any request may change something.
-            let reached = match address(&request.shown) {
-                Ok(url) => match connect(&url).await {
-                    Ok(_) => self.roots.tls_for(&url).await.map(|_| url),
-                    Err(trouble) => Err(trouble),
-                },
-                Err(why) => Err(Trouble::Unknown(why.to_owned())),
-            };
-            match reached {
+            match self.reach(request).await {
                 Ok(url) => {
                     say(Weight::Good, format!("{} takes connections; the request itself is not tried", request.shown));
                     if url.scheme() == "http" && !is_near(&url) && request.headers.values().any(|it| it.is_sensitive())
@@ -181,6 +187,10 @@ impl Http {
                 }
                 Err(trouble) => say(Weight::Error, trouble.at(&request.shown).to_string()),
             }
+        }
+        let is_by_tls = std::iter::once(&self.there).chain(&self.back).any(|it| it.shown.starts_with("https:"));
+        if let Some(sentence) = self.roots.wrong_with_files(is_by_tls).await {
+            say(Weight::Warning, sentence);
         }
         if self.back.is_none() {
             let sentence = "it has no `undo`, so what it does stays when a notice is withdrawn or the machine survives";
