@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderValue;
 use spot_watchdog::config::parse_span;
-use spot_watchdog::model::{Moment, Now, ProbeName, Stated};
+use spot_watchdog::model::{Moment, Now, ProbeName};
 use spot_watchdog::sources::metadata::skew;
 use spot_watchdog::sources::{Answer, Ear, Identity, Memory, ROWS};
 use std::time::Duration;
@@ -30,20 +30,34 @@ pub fn look(data: &[u8]) {
 
 /// Reads a body that holds a text as its time, and uses whatever time was understood.
 fn stated(probe: &str, body: String, text: &str) {
+    for at in read(probe, body) {
+        // Whoever else reads it reads the same; a leap second is the one after it to us, and the one before to them.
+        if let Ok(theirs) = text.trim().parse::<Timestamp>() {
+            let apart = at.duration_since(theirs);
+            let is_leap = text.contains("60") && apart == SignedDuration::from_secs(1);
+            assert!(apart.is_zero() || is_leap, "{text:?}: {at} and {theirs}");
+        }
+        // And so do we, once it is written plainly. No cloud writes years before our era.
+        let plain = at.to_string();
+        if !plain.starts_with('-') {
+            assert_eq!(read("spot/termination-time", plain), [at], "{text:?}");
+        }
+        for wall in [Timestamp::UNIX_EPOCH, Timestamp::MIN, Timestamp::MAX] {
+            let now = Now { moment: Moment::from_millis(5_000), wall };
+            let _ = now.wall_at(now.moment_at(at));
+        }
+    }
+}
+
+/// The times that the sources understand in a body.
+fn read(probe: &str, body: String) -> Vec<Timestamp> {
     let answer = Answer { status: 200, body: body.into_bytes() };
+    let mut times = Vec::new();
     for row in ROWS {
         let Ok(Ear::Asked(source)) = (row.build)(toml::Table::new(), &|_| None) else { continue };
         let reading = source.read(&ProbeName::new(probe), &answer, &Identity::default(), &Memory::new());
-        for notice in reading.into_iter().flat_map(|reading| reading.notices) {
-            let Stated::At(at) = notice.stated else { continue };
-            if !probe.starts_with("events") {
-                // Only seconds may differ: a leap second is the one before.
-                assert_eq!(at.to_string()[..17], text.trim()[..17], "{text:?}");
-            }
-            for wall in [Timestamp::UNIX_EPOCH, Timestamp::MIN, Timestamp::MAX] {
-                let now = Now { moment: Moment::from_millis(5_000), wall };
-                let _ = now.wall_at(now.moment_at(at));
-            }
-        }
+        let notices = reading.into_iter().flat_map(|reading| reading.notices);
+        times.extend(notices.filter_map(|notice| notice.stated.time()));
     }
+    times
 }
