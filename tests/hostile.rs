@@ -92,7 +92,7 @@ fn speed(name: &str) -> u32 {
 }
 
 /// A daemon that asks this endpoint, with one hook that writes a line for each run.
-fn daemon(desk: &Path, endpoint: SocketAddr, listen: SocketAddr) -> Ended {
+fn daemon(desk: &Path, state: &Path, endpoint: SocketAddr, listen: SocketAddr) -> Ended {
     let hook = desk.join("hook.sh");
     fs::write(&hook, "#!/bin/sh\necho run >> \"${0%/*}/runs\"\n").unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
@@ -100,7 +100,7 @@ fn daemon(desk: &Path, endpoint: SocketAddr, listen: SocketAddr) -> Ended {
         .arg("--hook")
         .arg(&hook)
         .arg("--state-dir")
-        .arg(desk.join("state"))
+        .arg(state.join("state"))
         .args(["--listen", &listen.to_string(), "--metadata-endpoint", &format!("http://{endpoint}")])
         .args(["--poll-interval", "100ms", "--log-format", "json"])
         .env("RUNTIME_DIRECTORY", desk.join("run"))
@@ -154,6 +154,8 @@ fn log(desk: &Path) -> Vec<Line> {
 fn play(story: &Path) -> (Play, Seen) {
     let play = Play::read(story).unwrap().faster(speed(&name(story)));
     let desk = tempfile::tempdir().unwrap();
+    // In memory where that can be had: a disk that others keep busy would be another story.
+    let state = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let (endpoint, listen) = (listener.local_addr().unwrap(), free_address());
@@ -170,7 +172,7 @@ fn play(story: &Path) -> (Play, Seen) {
             }
         });
     });
-    let daemon = daemon(desk.path(), endpoint, listen);
+    let daemon = daemon(desk.path(), state.path(), endpoint, listen);
     let mut seen = Seen::default();
     let began = Instant::now();
     let outage = outage(&name(story));
