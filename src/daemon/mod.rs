@@ -15,6 +15,7 @@ pub mod notice_file;
 mod owner;
 pub mod poller;
 mod posting;
+mod protection;
 pub mod reaper;
 mod remembered;
 mod sight;
@@ -44,8 +45,9 @@ use log_sink::LogSink;
 use owner::{Doubt, Owner, Whose};
 use poller::Poller;
 use posting::{Beside, Posting};
+use protection::Protection;
 use remembered::{Memories, Remembered};
-use socket::{Handed, Socket};
+use socket::Handed;
 use state_dir::StateDir;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -144,6 +146,9 @@ pub struct Daemon {
     /// What names this machine beside its state.
     here: Owner,
     owner: watch::Sender<Option<Owner>>,
+    protection: watch::Receiver<Protection>,
+    /// How often the state directory was made again, as far as it was mended.
+    made_again: u32,
     welcome: narrate::Welcome,
     sight: sight::Sight,
     hourly: narrate::Hourly,
@@ -240,7 +245,7 @@ impl Daemon {
         let posting = Posting::new(&settings, now, ledger, log);
         let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in, stop: stop.clone() };
         let (kept, bookcase) = beginning.begin(opened, &watchdog, &identity.borrow(), now);
-        let beside = Beside { executor: &executor, journal: &kept.journal, telling: &kept.telling };
+        let beside = Beside { executor: &executor, journal: &kept.journal, telling: &kept.telling, unprotected: None };
         let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
@@ -254,18 +259,12 @@ impl Daemon {
             tasks.spawn(face.serve(stop.clone()));
         }
         let (owner, written) = watch::channel(None);
+        let (guarded, protection) = watch::channel(Protection::default());
         if let Keeping::Directory(directory) = &keeping {
             tasks.spawn(owner::keep(directory.path().to_owned(), written));
-            let (path, machine) = (directory.socket(), identity.clone());
+            let (guard, machine) = (directory.guard(), identity.clone());
             let machine = move || MachineId::new(&machine.borrow().instance_id);
-            tasks.spawn(async move {
-                // A disk that hangs must not hold up the start.
-                match tokio::task::spawn_blocking(move || Socket::listen(path)).await {
-                    Ok(Ok(socket)) => socket.serve(hand_over, machine).await,
-                    Ok(Err(error)) => tracing::warn!("`watchdog notice` will not reach this daemon: {error}"),
-                    Err(_) => {}
-                }
-            });
+            tasks.spawn(protection::keep(guard, hand_over, machine, guarded));
         }
         board.show(bookcase);
         let welcome = narrate::Welcome::new(&settings, &watchdog);
@@ -296,6 +295,8 @@ impl Daemon {
             doubt,
             here,
             owner,
+            protection,
+            made_again: 0,
             welcome,
             sight: sight::Sight::default(),
             hourly: narrate::Hourly::default(),
@@ -444,6 +445,16 @@ impl Daemon {
         });
     }
 
+    /// Has written anew what was kept, where the state directory was removed under us.
+    fn mend_state(&mut self) {
+        let made_again = self.protection.borrow().made_again;
+        if std::mem::replace(&mut self.made_again, made_again) != made_again {
+            self.kept.journal.write_anew();
+            self.kept.waiting.write_anew();
+            self.owner.send_modify(|_| {});
+        }
+    }
+
     /// One turn. Returns whether it was the last.
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
@@ -466,6 +477,7 @@ impl Daemon {
             self.kept.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
         }
         self.kept.telling.note(&events, &self.watchdog, &self.identity.borrow(), now);
+        self.mend_state();
         if !events.is_empty() {
             self.kept.waiting.keep(&self.watchdog, now).await;
         }
@@ -484,7 +496,13 @@ impl Daemon {
         self.name_owner(&identity);
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
         self.alarm.set(alarm_of(&self.watchdog));
-        let beside = Beside { executor: &self.executor, journal: &self.kept.journal, telling: &self.kept.telling };
+        let unprotected = self.protection.borrow().trouble.clone();
+        let beside = Beside {
+            executor: &self.executor,
+            journal: &self.kept.journal,
+            telling: &self.kept.telling,
+            unprotected: unprotected.as_deref(),
+        };
         let status = self.posting.status(&self.watchdog, &beside, &identity, now);
         self.welcome.say(&self.watchdog, &identity, status.fit.as_ref(), &bound);
         self.systemd.status(&status);

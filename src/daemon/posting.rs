@@ -32,6 +32,8 @@ pub(super) struct Beside<'a> {
     pub(super) executor: &'a Executor,
     pub(super) journal: &'a Journal,
     pub(super) telling: &'a Telling,
+    /// Why a second daemon could start beside this one, if it could.
+    pub(super) unprotected: Option<&'a str>,
 }
 
 impl Posting {
@@ -56,7 +58,7 @@ impl Posting {
 
     /// What is true now.
     pub(super) fn status(&self, watchdog: &Watchdog, beside: &Beside<'_>, identity: &Identity, now: Now) -> Status {
-        let Beside { executor, journal, telling } = beside;
+        let Beside { executor, journal, telling, unprotected } = beside;
         let around = Around {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -65,7 +67,13 @@ impl Posting {
             ledger: Arc::clone(&self.ledger.borrow()),
             journal: keeping(journal.state()),
             messages: telling.standing(),
-            trouble: self.log.as_ref().and_then(|log| trouble(log.reader())).into_iter().collect(),
+            trouble: [
+                unprotected.map(|why| Reason::new("state-unprotected", why)),
+                self.log.as_ref().and_then(|log| trouble(log.reader())),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         };
         Status::of(watchdog, &around, now)
     }

@@ -395,7 +395,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::daemon::state_dir::StateDir;
+    use crate::daemon::state_dir::{self, StateDir};
     use proptest::prelude::*;
     use tempfile::TempDir;
     use tokio::task::spawn_blocking;
@@ -417,8 +417,8 @@ mod tests {
     fn serve(below: &str) -> Served {
         let root = TempDir::new().unwrap();
         let directory = StateDir::take(&root.path().join(below)).unwrap();
-        fs::write(directory.socket(), "left by a dead daemon").unwrap();
-        let socket = Socket::listen(directory.socket()).unwrap();
+        fs::write(state_dir::socket_in(directory.path()), "left by a dead daemon").unwrap();
+        let socket = Socket::listen(state_dir::socket_in(directory.path())).unwrap();
         let (sender, inputs) = mpsc::channel(4);
         let (hand_over, mut handed) = mpsc::channel::<Handed>(4);
         let serving = socket.serve(hand_over, || MachineId::new("i-0abc"));
@@ -431,7 +431,7 @@ mod tests {
             };
             tokio::join!(serving, taking);
         });
-        Served { path: directory.socket(), _root: root, _directory: directory, inputs, server }
+        Served { path: state_dir::socket_in(directory.path()), _root: root, _directory: directory, inputs, server }
     }
 
     async fn raw(path: &Path, request: impl Into<Vec<u8>>) -> String {

@@ -15,6 +15,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -78,8 +79,8 @@ pub struct StateDir {
     path: PathBuf,
     trouble: Option<String>,
     found: Found,
-    // Only held: the kernel lets go of the lock with it.
-    _lock: File,
+    /// The kernel lets go of the lock with it.
+    lock: Arc<Mutex<File>>,
 }
 
 /// Why there is no state directory.
@@ -129,30 +130,10 @@ impl StateDir {
     /// # Errors
     /// [`StateDirError::Taken`] must end the start (exit code 1); with the others the daemon goes on.
     pub fn take(path: &Path) -> Result<Self, StateDirError> {
-        let unwritable = |reason: String| StateDirError::Unwritable { path: path.to_owned(), reason };
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| unwritable(format!("it cannot be made: {error}")))?;
-        if let Some(reason) = not_ours_alone(path) {
-            return Err(StateDirError::Refused { path: path.to_owned(), reason });
-        }
-        let place = path.join(LOCK);
-        // To be read it is opened first: a disk that takes no writes for now, or hangs over them, still tells whether
-        // another daemon holds it, and what was done.
-        let created = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&place);
-        let opened = reading().open(&place).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => created(),
-            _ => Err(error),
-        });
-        let mut lock = opened.map_err(|error| unwritable(format!("its lock cannot be made: {error}")))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(StateDirError::Taken { path: path.to_owned(), pid: read_pid(&mut lock) });
-            }
-            Err(error) => return Err(unwritable(format!("its lock cannot be taken: {error}"))),
-        }
-        let trouble = sign(place).map(|because| format!("{} cannot be written for now: {because}", path.display()));
-        Ok(Self { path: path.to_owned(), trouble, found: Found::look(path), _lock: lock })
+        let lock = lock(path)?;
+        let trouble =
+            sign(path.join(LOCK)).map(|because| format!("{} cannot be written for now: {because}", path.display()));
+        Ok(Self { path: path.to_owned(), trouble, found: Found::look(path), lock: Arc::new(Mutex::new(lock)) })
     }
 
     /// What an earlier daemon left in it.
@@ -171,9 +152,9 @@ impl StateDir {
         self.trouble.as_deref()
     }
 
-    /// Where the socket is.
-    pub fn socket(&self) -> PathBuf {
-        socket_in(&self.path)
+    /// What looks after the lock.
+    pub(super) fn guard(&self) -> Guard {
+        Guard { path: self.path.clone(), lock: Arc::clone(&self.lock) }
     }
 
     /// What sources remember of this boot; empty after a reboot, and where the file is not there or not readable.
@@ -196,6 +177,83 @@ impl StateDir {
     /// Where [`SourceMemory::save`] puts it.
     pub fn memory(&self) -> PathBuf {
         self.path.join("memory.json")
+    }
+}
+
+/// Makes the directory where it is not there, and takes its lock.
+fn lock(path: &Path) -> Result<File, StateDirError> {
+    let unwritable = |reason: String| StateDirError::Unwritable { path: path.to_owned(), reason };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| unwritable(format!("it cannot be made: {error}")))?;
+    if let Some(reason) = not_ours_alone(path) {
+        return Err(StateDirError::Refused { path: path.to_owned(), reason });
+    }
+    let place = path.join(LOCK);
+    // To be read it is opened first: a disk that takes no writes for now, or hangs over them, still tells whether
+    // another daemon holds it, and what was done.
+    let created = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&place);
+    let opened = reading().open(&place).or_else(|error| {
+        let is_missing = error.kind() == io::ErrorKind::NotFound;
+        if is_missing { created() } else { Err(error) }
+    });
+    let mut lock = opened.map_err(|error| unwritable(format!("its lock cannot be made: {error}")))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(Errno::WOULDBLOCK) => Err(StateDirError::Taken { path: path.to_owned(), pid: read_pid(&mut lock) }),
+        Err(error) => Err(unwritable(format!("its lock cannot be taken: {error}"))),
+    }
+}
+
+/// How often it is looked whether the lock is still there.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks after the lock while the daemon runs.
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    path: PathBuf,
+    lock: Arc<Mutex<File>>,
+}
+
+/// What was found in the place of the lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Look {
+    /// Our lock.
+    InPlace,
+    /// It was gone, and was made again.
+    MadeAgain,
+}
+
+impl Guard {
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the socket is.
+    pub(super) fn socket(&self) -> PathBuf {
+        socket_in(&self.path)
+    }
+
+    /// Makes the lock again where it is gone. It waits for the disk.
+    ///
+    /// # Errors
+    /// Where it cannot be made, or another daemon has taken the directory meanwhile.
+    pub(super) fn look(&self) -> Result<Look, StateDirError> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = held.metadata().map(|about| (about.dev(), about.ino()));
+        let there = fs::symlink_metadata(self.path.join(LOCK));
+        match (ours, there) {
+            (Ok(ours), Ok(about)) if (about.dev(), about.ino()) == ours => return Ok(Look::InPlace),
+            (_, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StateDirError::Unwritable { path: self.path.clone(), reason: error.to_string() });
+            }
+            (_, Ok(_) | Err(_)) => {}
+        }
+        *held = lock(&self.path)?;
+        drop(held);
+        // Who holds it is there for people only.
+        let _ = sign(self.path.join(LOCK));
+        Ok(Look::MadeAgain)
     }
 }
 
@@ -380,6 +438,30 @@ mod tests {
         assert!(matches!(error, StateDirError::Taken { .. }));
         drop(first);
         take_soon(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_removed_is_made_again_and_one_that_another_took_is_not_believed_to_be_ours() {
+        let root = TempDir::new().unwrap();
+        let path = root.path().join("state");
+        let held = StateDir::take(&path).unwrap();
+        let guard = held.guard();
+        assert_eq!(guard.look().unwrap(), Look::InPlace);
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(guard.look().unwrap(), Look::MadeAgain);
+        assert_eq!((guard.look().unwrap(), held_by(&path)), (Look::InPlace, Some(std::process::id())));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(matches!(StateDir::take(&path), Err(StateDirError::Taken { .. })));
+
+        fs::remove_dir_all(&path).unwrap();
+        let other = StateDir::take(&path).unwrap();
+        assert!(matches!(guard.look(), Err(StateDirError::Taken { .. })));
+        drop(other);
+        fs::remove_dir_all(&path).unwrap();
+        fs::write(&path, "a file").unwrap();
+        guard.look().unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(guard.look().unwrap(), Look::MadeAgain);
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Waiting {
         (Self { place, kept }, ahead)
     }
 
+    /// Has everything written anew with the next turn: the file may be gone.
+    pub(super) fn write_anew(&mut self) {
+        self.kept.clear();
+    }
+
     /// Keeps what waits now, if that is not what is kept already.
     pub(super) async fn keep(&mut self, watchdog: &Watchdog, now: Now) {
         let handed_in = watchdog.ears().waiting.iter().filter(|(_, it)| it.notice.presence == Presence::HandedIn);

@@ -193,6 +193,13 @@ impl Journal {
         }
     }
 
+    /// Writes all of the newest episode anew, since somebody may have removed it. It does not wait.
+    pub fn write_anew(&self) {
+        if let Keeping::Disk(desk) = &self.keeping {
+            desk.distrust();
+        }
+    }
+
     /// How the journal does now. It changes by itself when a disk answers again. Crashes do not matter to it.
     pub fn state(&self) -> State {
         let desk = match &self.keeping {

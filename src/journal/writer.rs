@@ -160,6 +160,14 @@ impl Desk {
         accepted
     }
 
+    /// Has the newest file written anew: it may be gone.
+    pub(super) fn distrust(&self) {
+        if let Some(volume) = self.sheets().volumes.back_mut() {
+            volume.sound = false;
+        }
+        self.ask();
+    }
+
     pub(super) fn accepted(&self) -> u64 {
         self.sheets().accepted
     }

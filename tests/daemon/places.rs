@@ -1,7 +1,7 @@
 //! Trouble with what the daemon stands on: its port, its state directory, its disk, its configuration.
 
 use super::NOTES;
-use super::stand::{Cloud, Scene, Watch};
+use super::stand::{Cloud, Scene, Watch, wait_for};
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use std::fs;
 use std::net::TcpListener;
@@ -198,6 +198,55 @@ fn a_second_daemon_on_the_same_directory_ends_with_1_and_names_the_first() {
     first.says(&["save done"]);
     first.stop();
     assert_eq!(scene.read("ran"), "save 1\n");
+}
+
+#[test]
+fn a_hook_that_removes_the_state_directory_takes_neither_lock_nor_socket_nor_journal_for_good() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let state = scene.state();
+    let clean =
+        scene.script("clean.sh", &format!("rm -rf '{}'; echo \"$SPOT_STEP\" >> \"$SCENE/ran\"", state.display()));
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &clean]));
+    watch.says(&["watching"]);
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    watch.says(&["WARN", "somebody removed the lock", state.to_str().unwrap()]);
+    watch.says(&["clean done"]);
+    wait_for("lock and socket to be there again", || {
+        (state.join("lock").exists() && state.join("socket").exists()).then_some(())
+    });
+    let mut second = Watch::start(scene.watch(&cloud.url, &["--hook", &clean]));
+    assert_eq!(second.ends().code(), Some(1), "{}", second.log());
+    wait_for("a notice to be taken", || {
+        let told = scene.tell(&["notice", "rebalance", "--state-dir", state.to_str().unwrap()]);
+        told.status.success().then_some(())
+    });
+    wait_for("all of the episode, and whose it is, to be on disk again", || {
+        let episode = fs::read_dir(state.join("episodes")).ok()?.next()?.ok()?;
+        let text = fs::read_to_string(episode.path()).ok()?;
+        let is_whole = text.contains("episode-opened") && text.contains("step-ended");
+        (is_whole && state.join("machine.json").exists()).then_some(())
+    });
+
+    // What cannot be made again is told as long as it is so.
+    fs::remove_dir_all(&state).unwrap();
+    fs::write(&state, "in the way").unwrap();
+    let health = watch.answers("/healthz", 503);
+    let health = if health.contains("state-unprotected") {
+        health
+    } else {
+        wait_for("it to be told", || Some(watch.get("/healthz").1).filter(|it| it.contains("state-unprotected")))
+    };
+    assert!(health.contains("a second watchdog may start"), "{health}");
+    fs::remove_file(&state).unwrap();
+    wait_for("it to be well again", || (!watch.get("/healthz").1.contains("state-unprotected")).then_some(()));
+
+    watch.signal(rustix::process::Signal::KILL);
+    watch.ends();
+    let mut again = Watch::start(scene.watch(&cloud.url, &["--hook", &clean]));
+    again.says(&["takes it up"]);
+    again.wait_until_all_are("done");
+    assert_eq!(scene.read("ran"), "clean\n", "what was done is not done again");
+    again.stop();
 }
 
 #[test]
