@@ -84,6 +84,12 @@ pub trait Action: Debug + Send + Sync {
     /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
     fn warmth(&self) -> serde_json::Value;
 
+    /// What keeps it from being ready for a notice, where its warm-up looks at that all the time; empty where all is well.
+    /// `None` where only [`Action::check`] knows.
+    fn watched(&self) -> Option<String> {
+        None
+    }
+
     /// Looks whether it would work here, without changing anything.
     fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>>;
 }

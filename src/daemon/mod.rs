@@ -22,6 +22,7 @@ mod sight;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
+pub mod step_checks;
 mod telling;
 mod waiting;
 
@@ -242,7 +243,12 @@ impl Daemon {
         let remainders = executor.remainders();
 
         let (ledger_in, ledger) = watch::channel(Arc::default());
-        let posting = Posting::new(&settings, now, ledger, log);
+        let (troubles_in, troubles) = watch::channel(Arc::default());
+        // A rehearsal sees at once what works.
+        if rehearsal == Rehearsal::No {
+            tasks.spawn(step_checks::keep(settings.steps.clone(), place.clone(), alarm.clone(), troubles_in));
+        }
+        let posting = Posting::new(&settings, now, ledger, troubles, log);
         let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in, stop: stop.clone() };
         let (kept, bookcase) = beginning.begin(opened, &watchdog, &identity.borrow(), now);
         let beside = Beside { executor: &executor, journal: &kept.journal, telling: &kept.telling, unprotected: None };

@@ -2,6 +2,7 @@
 
 use super::executor::Executor;
 use super::log_sink::{LINES_WAITING, LogSink, Reader};
+use super::step_checks::Troubles;
 use super::telling::Telling;
 use crate::config::Settings;
 use crate::decide::Watchdog;
@@ -22,6 +23,7 @@ pub(super) struct Posting {
     started: Now,
     kinds: BTreeMap<StepName, (String, String)>,
     ledger: watch::Receiver<Arc<Ledger>>,
+    troubles: watch::Receiver<Arc<Troubles>>,
     log: Option<LogSink>,
     lateness: Histogram,
 }
@@ -41,6 +43,7 @@ impl Posting {
         settings: &Settings,
         started: Now,
         ledger: watch::Receiver<Arc<Ledger>>,
+        troubles: watch::Receiver<Arc<Troubles>>,
         log: Option<LogSink>,
     ) -> Self {
         let kinds = settings
@@ -48,7 +51,7 @@ impl Posting {
             .iter()
             .map(|step| (step.name.clone(), (step.kind.to_owned(), step.action.describe())))
             .collect();
-        Self { started, kinds, ledger, log, lateness: Histogram::default() }
+        Self { started, kinds, ledger, troubles, log, lateness: Histogram::default() }
     }
 
     /// Takes in how much later than it was due a turn came.
@@ -92,15 +95,19 @@ impl Posting {
 
     fn steps(&self, executor: &Executor) -> BTreeMap<StepName, StepAround> {
         let mut newest = executor.outputs();
+        let troubles = self.troubles.borrow().clone();
         self.kinds
             .iter()
             .map(|(name, (kind, describe))| {
-                let warmth = executor.hands().get(name).map(|hand| hand.action.warmth()).unwrap_or_default();
+                let hand = executor.hands().get(name);
+                let warmth = hand.map(|hand| hand.action.warmth()).unwrap_or_default();
+                let watched = hand.and_then(|hand| hand.action.watched());
                 let around = StepAround {
                     kind: kind.clone(),
                     describe: describe.clone(),
                     output: newest.remove(name).unwrap_or_default(),
                     warmth,
+                    trouble: watched.or_else(|| troubles.get(name).cloned()).unwrap_or_default(),
                 };
                 (name.clone(), around)
             })

@@ -44,6 +44,8 @@ pub struct StepAround {
     /// What [`crate::actions::Action::warmth`] knows. Each difference in it is a change and makes a revision, so it tells
     /// times, not ages.
     pub warmth: serde_json::Value,
+    /// What keeps it from being ready for a notice; empty where nothing is known.
+    pub trouble: String,
 }
 
 /// How the journal does.

@@ -153,11 +153,13 @@ impl Board {
 
     /// What is worth knowing though all is well: no restart and no replacement would mend it, so `/healthz` stays at 200.
     pub fn warnings(&self) -> Vec<Reason> {
-        let short = self.posted.borrow().status.fit.clone().filter(|fit| !fit.fits);
-        short
-            .map(|fit| Reason::new("would-not-fit", format!("{}: the plan no longer fits a notice", fit.sentence)))
-            .into_iter()
-            .collect()
+        let status = self.posted.borrow().status.clone();
+        let short = status
+            .fit
+            .as_ref()
+            .filter(|fit| !fit.fits)
+            .map(|fit| Reason::new("would-not-fit", format!("{}: the plan no longer fits a notice", fit.sentence)));
+        short.into_iter().chain(status.unready()).collect()
     }
 
     /// Shows what stands in this bookcase from now on.

@@ -26,7 +26,7 @@ const LINES: usize = crate::actions::Output::LINES;
 /// The most notices: what stands comes first.
 const NOTICES: usize = 64;
 /// The most reasons.
-const REASONS: usize = 32;
+pub(super) const REASONS: usize = 32;
 /// The most bytes that a warm-up's knowledge takes as JSON.
 const WARMTH: usize = 4 * 1024;
 
@@ -244,6 +244,7 @@ fn step_status(
         to_put_back: state.is_some_and(|state| state.trace != Trace::None),
         output: action.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
         warmth: bounded_json(&action.warmth),
+        trouble: clip(&action.trouble, SENTENCE),
     }
 }
 

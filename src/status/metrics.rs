@@ -210,6 +210,11 @@ impl Scrape {
             "Whether the step runs.",
             steps.iter().map(|step| ([("step", step.name.as_str())], flag(step.progress == "running"))),
         );
+        page.gauges(
+            "spot_watchdog_step_ready",
+            "Whether nothing is known that would make the step fail in a notice, by a look at the start and every ten minutes.",
+            steps.iter().map(|step| ([("step", step.name.as_str())], flag(step.trouble.is_empty()))),
+        );
         page.spans(
             "spot_watchdog_step_duration",
             "How long the newest run of a step took.",

@@ -53,6 +53,15 @@ impl Status {
         }
     }
 
+    /// The steps that would not work in a notice now, and why: worth knowing though all is well.
+    pub fn unready(&self) -> impl Iterator<Item = Reason> {
+        let unready = self.steps.iter().filter(|step| !step.trouble.is_empty()).take(build::REASONS);
+        unready.map(|step| {
+            let sentence = format!("step {} is not ready for a notice: {}", step.name, step.trouble);
+            Reason::new("step-not-ready", sentence)
+        })
+    }
+
     /// All of it in one line, for `systemctl status`: `watching NAME; calm`, `interruption: 87s left; checkpoint running`.
     pub fn line(&self) -> String {
         let mut parts = Vec::new();
@@ -61,7 +70,7 @@ impl Status {
                 let names: Vec<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
                 let what = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
                 parts.push(format!("watching {what}"));
-                if self.health.is_empty() {
+                if self.health.is_empty() && self.unready().next().is_none() {
                     parts.push("calm".to_owned());
                 }
             }
@@ -84,7 +93,7 @@ impl Status {
         if self.mode == Mode::Ending {
             parts.push("ending".to_owned());
         }
-        parts.extend(self.health.iter().map(|reason| reason.sentence.clone()));
+        parts.extend(self.health.iter().cloned().chain(self.unready()).map(|reason| reason.sentence));
         parts.join("; ")
     }
 

@@ -306,6 +306,9 @@ pub struct StepStatus {
     /// What its warm-up knows; absent where there is nothing to tell.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub warmth: serde_json::Value,
+    /// What keeps it from being ready for a notice, by a look at the start and every ten minutes; absent where nothing does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
 }
 
 /// How a step ended.

@@ -15,6 +15,7 @@ mod machines;
 mod metadata;
 mod notices;
 mod places;
+mod readiness;
 mod reports;
 mod signals;
 #[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]

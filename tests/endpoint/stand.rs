@@ -146,6 +146,7 @@ fn around() -> Around {
         describe: "runs /opt/job/save_checkpoint.sh".to_owned(),
         output: vec!["saving\u{1b}[2J <b>step 4200</b>".to_owned()],
         warmth: serde_json::Value::Null,
+        trouble: String::new(),
     };
     Around {
         version: "0.1.0".to_owned(),

@@ -26,6 +26,8 @@ pub(super) struct Leaver {
     pub(super) api: AutoScaling,
     /// What was read ahead of a notice.
     pub(super) known: Mutex<Known>,
+    /// Why it is not ready for a notice, by the newest warm-up.
+    pub(super) unready: Mutex<Option<Trouble>>,
 }
 
 /// What is left of a run that an undo has to look at.
@@ -62,7 +64,7 @@ impl Leaver {
     pub(super) fn new(settings: Settings) -> Self {
         let credentials = Arc::new(KeptCredentials::default());
         let api = AutoScaling::new(settings.region.clone(), settings.endpoint_url.clone(), credentials);
-        Self { settings, api, known: Mutex::default() }
+        Self { settings, api, known: Mutex::default(), unready: Mutex::default() }
     }
 
     async fn leave(&self, job: &Job) -> Ending {
@@ -307,6 +309,11 @@ impl Action for Leaver {
 
     fn warmth(&self) -> serde_json::Value {
         self.show_warmth()
+    }
+
+    fn watched(&self) -> Option<String> {
+        let unready = self.unready.lock().ok().and_then(|unready| unready.clone());
+        Some(unready.map_or_else(String::new, |trouble| trouble.to_string()))
     }
 
     fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>> {

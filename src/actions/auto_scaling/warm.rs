@@ -123,6 +123,9 @@ impl Leaver {
                 continue;
             }
             let trouble = self.warm_up(&here, &mut reread).await;
+            if let Ok(mut unready) = self.unready.lock() {
+                unready.clone_from(&trouble);
+            }
             surroundings.scale_in_window.set(self.window());
             let state = trouble.as_ref().map_or_else(|| self.state(), ToString::to_string);
             if state != told {

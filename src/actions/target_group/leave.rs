@@ -42,6 +42,8 @@ pub(super) struct TargetGroup {
     pub(super) fleets: AutoScaling,
     /// What each group had of us when it was last read.
     pub(super) seen: Mutex<BTreeMap<GroupArn, Seen>>,
+    /// Why it is not ready for a notice, by the newest warm-up.
+    pub(super) unready: Mutex<Option<Trouble>>,
     /// What we removed and did not put back, for an undo in the same life of ours.
     taken: Mutex<Taken>,
 }
@@ -67,6 +69,7 @@ impl TargetGroup {
             api,
             fleets,
             seen: Mutex::default(),
+            unready: Mutex::default(),
             taken: Mutex::default(),
         }
     }
@@ -393,6 +396,11 @@ impl Action for TargetGroup {
 
     fn warmth(&self) -> serde_json::Value {
         self.show_warmth()
+    }
+
+    fn watched(&self) -> Option<String> {
+        let unready = self.unready.lock().ok().and_then(|unready| unready.clone());
+        Some(unready.map_or_else(String::new, |trouble| trouble.to_string()))
     }
 
     fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>> {

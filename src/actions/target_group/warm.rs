@@ -70,6 +70,9 @@ impl TargetGroup {
                 continue;
             }
             let trouble = self.warm_up(&here, &me, &mut reread).await;
+            if let Ok(mut unready) = self.unready.lock() {
+                unready.clone_from(&trouble);
+            }
             let state = trouble.as_ref().map_or_else(|| self.state(), ToString::to_string);
             if state != told {
                 match &trouble {

@@ -9,8 +9,9 @@ mod time;
 use super::args::CheckArgs;
 use super::{Exit, complain, run};
 use crate::actions::Place;
-use crate::config::{Settings, SourceSetting, StepSetting};
+use crate::config::{Settings, SourceSetting};
 use crate::daemon::poller::{Look, look};
+use crate::daemon::step_checks;
 use crate::messages::Sink;
 use crate::model::{Finding, Weight};
 use crate::sources::metadata::MetadataClient;
@@ -57,7 +58,8 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     // Steps are looked at as the machine that the sources know, as they would be done.
     let place = place(settings, &looks);
     let steps =
-        join_all(settings.steps.iter().map(|step| waiting.during(step.name.as_str(), step_seen(step, &place)))).await;
+        join_all(settings.steps.iter().map(|step| waiting.during(step.name.as_str(), step_checks::look(step, &place))))
+            .await;
     let messages = join_all(settings.messages.iter().map(|sink| waiting.during(sink.name(), message_seen(sink)))).await;
     waiting.end();
 
@@ -124,24 +126,6 @@ fn place(settings: &Settings, looks: &[Look]) -> Place {
         metadata_endpoint: endpoint.unwrap_or_default(),
         // Nothing is served while only checking.
         status_url: String::new(),
-    }
-}
-
-/// What an action says of itself, under the name of its step.
-async fn step_seen(step: &StepSetting, place: &Place) -> Vec<Finding> {
-    let subject = format!("step {}", step.name);
-    match tokio::time::timeout(LIMIT, step.action.check(place)).await {
-        Ok(found) => found
-            .into_iter()
-            .map(|Finding { weight, subject: part, sentence }| {
-                let sentence = if part == step.kind { sentence } else { format!("{part}: {sentence}") };
-                Finding::new(weight, subject.clone(), sentence)
-            })
-            .collect(),
-        Err(_) => {
-            let sentence = format!("could not be looked at within {} s", LIMIT.as_secs());
-            vec![Finding::new(Weight::Error, subject, sentence)]
-        }
     }
 }
 

@@ -84,7 +84,8 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
         lines.push(self::step(step, &status.plan));
         lines.extend(output(step));
     }
-    lines.extend(status.health.iter().map(|reason| Line::new("trouble", Tone::Wrong, &reason.sentence)));
+    let reasons = status.health.iter().cloned().chain(status.unready());
+    lines.extend(reasons.map(|reason| Line::new("trouble", Tone::Wrong, &reason.sentence)));
     match status.mode {
         Mode::Running => {}
         Mode::Ending => {

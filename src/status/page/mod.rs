@@ -55,7 +55,8 @@ pub fn fragment(status: &Status, reasons: &[Reason], past: &[Report]) -> String 
         .attr("data-say", mood.said(status))
         .raw(">");
     mood.hero(status, &mut html);
-    calm::reasons(reasons, &mut html);
+    let unready: Vec<Reason> = status.unready().collect();
+    calm::reasons(&[reasons, &unready].concat(), &mut html);
     match &status.episode {
         Some(open) => {
             episode::steps(status, open, &mut html);

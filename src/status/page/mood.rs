@@ -30,7 +30,7 @@ impl Mood {
     pub(super) fn of(status: &Status, reasons: &[Reason]) -> Self {
         let Some(episode) = &status.episode else {
             return match reasons {
-                [] => Self::Calm,
+                [] if status.unready().next().is_none() => Self::Calm,
                 reasons if reasons.iter().any(|reason| reason.word == "blind") => Self::Blind,
                 _ => Self::Troubled,
             };
