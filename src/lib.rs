@@ -16,6 +16,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`model`] | the words, plain data |
+//! | [`store`] | how files are written: whole, and through no link |
 //! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
 //! | [`decide`] | the mind, pure: planner, transition table, rules, simulator |
 //! | [`sources`] | the ears: a trait, a table, one file a cloud |
@@ -43,4 +44,5 @@ pub mod model;
 pub mod report;
 pub mod sources;
 pub mod status;
+pub mod store;
 mod transport;

@@ -11,21 +11,26 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("transport", &[]),
+    ("store", &[]),
     ("decide", &["model"]),
     ("sources", &["model", "transport"]),
-    ("actions", &["model", "transport"]),
+    ("actions", &["model", "transport", "store"]),
     ("journal", &["model"]),
-    ("report", &["model", "decide", "journal"]),
+    ("report", &["model", "decide", "journal", "store"]),
     // Its requests go out as those of a step do, and a report may be what they carry.
-    ("messages", &["model", "actions", "report"]),
+    ("messages", &["model", "actions", "report", "store"]),
     ("emulators", &["model"]),
     ("config", &["model", "sources", "actions", "messages"]),
     ("status", &["model", "decide", "sources", "actions", "journal", "report", "messages", "config"]),
-    ("daemon", &["model", "decide", "sources", "actions", "journal", "report", "messages", "config", "status"]),
+    (
+        "daemon",
+        &["model", "store", "decide", "sources", "actions", "journal", "report", "messages", "config", "status"],
+    ),
     (
         "cli",
         &[
             "model",
+            "store",
             "decide",
             "sources",
             "actions",

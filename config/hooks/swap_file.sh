@@ -26,11 +26,17 @@ fail() {
 
 [ -n "$live" ] && [ -n "$out" ] || fail "LIVE_FILE and OUT_FILE must be set"
 
+# An empty file beside $1 whose name nobody could foresee, so that no link waits in its place.
+fresh=
+fresh_beside() { mktemp "$1.spot-XXXXXX"; }
+trap 'rm -f "$fresh"' EXIT
+
 # Copies $1 over $2, owner and mode as $2 has them, by a rename.
 put() {
-    cp -p "$2" "$2.new-spot"
-    cat "$1" >"$2.new-spot"
-    mv "$2.new-spot" "$2"
+    fresh=$(fresh_beside "$2")
+    cp -p "$2" "$fresh"
+    cat "$1" >"$fresh"
+    mv "$fresh" "$2"
 }
 
 try() {
@@ -53,7 +59,11 @@ leave)
         exit 0
     fi
     # What is kept from a first time is what has to come back, not what the first time made of it.
-    [ -f "$kept" ] || { cp -p "$live" "$kept.new" && mv "$kept.new" "$kept"; }
+    if [ ! -f "$kept" ]; then
+        fresh=$(fresh_beside "$kept")
+        cp -p "$live" "$fresh"
+        mv "$fresh" "$kept"
+    fi
     put "$out" "$live"
     if ! try; then
         mv "$kept" "$live"

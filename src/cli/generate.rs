@@ -2,7 +2,7 @@
 
 use super::args::{Cli, Generated};
 use super::print;
-use crate::{actions, config, sources, status};
+use crate::{actions, config, sources, status, store};
 use anyhow::Context;
 use clap::CommandFactory;
 use std::fs;
@@ -33,8 +33,8 @@ fn print_schema(schema: &serde_json::Value) -> anyhow::Result<()> {
 /// One page for each command: `watchdog.1`, `watchdog-run.1` and so on.
 fn man(directory: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("failed to make {}", directory.display()))?;
-    clap_mangen::generate_to(Cli::command(), directory)
-        .with_context(|| format!("failed to write man pages into {}", directory.display()))
+    let written = store::fill(directory, |fresh| clap_mangen::generate_to(Cli::command(), fresh));
+    written.with_context(|| format!("failed to write man pages into {}", directory.display()))
 }
 
 #[cfg(test)]
@@ -46,7 +46,12 @@ mod tests {
     #[test]
     fn every_command_has_its_page() {
         let folder = tempfile::tempdir().unwrap();
-        generate(&Generated::Man { directory: folder.path().join("man1") }, &[], &[]).unwrap();
+        let (directory, secret) = (folder.path().join("man1"), folder.path().join("secret"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(&secret, "of root alone").unwrap();
+        std::os::unix::fs::symlink(&secret, directory.join("watchdog.1")).unwrap();
+        generate(&Generated::Man { directory }, &[], &[]).unwrap();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "of root alone", "no link is followed");
         let mut pages: Vec<String> = fs::read_dir(folder.path().join("man1"))
             .unwrap()
             .map(|page| page.unwrap().file_name().into_string().unwrap())

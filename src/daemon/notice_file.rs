@@ -3,9 +3,10 @@
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
 use crate::model::Briefing;
+use crate::store::{self, Draft, Lasts, Mode};
 use std::fs::{self, DirBuilder, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// The file's name.
 const NAME: &str = "notice.json";
+
+/// Who may read it: a trainer of any user.
+const READABLE: Mode = Mode::Exactly(0o644);
 
 /// Our directory below those for runtime files.
 const DIRECTORY: &str = "spot-watchdog";
@@ -133,32 +137,23 @@ async fn write(path: PathBuf, mut asked: mpsc::Receiver<Change>, carried_out: wa
 
 /// Makes the directory and tries it, so that what is wrong with it is said long before a notice.
 fn make_room(path: &Path) -> io::Result<()> {
-    let draft = write_draft(path, b"")?;
-    remove(&draft)
+    ensure_directory(path)?;
+    Draft::write(path, b"", READABLE).map(drop)
 }
 
 fn post(path: &Path, line: &[u8]) -> io::Result<()> {
-    let draft = write_draft(path, line)?;
-    fs::rename(&draft, path).inspect_err(|_| drop(remove(&draft)))
+    ensure_directory(path)?;
+    store::replace(path, line, READABLE, Lasts::WhileItRuns)
 }
 
-fn draft_name() -> String {
-    format!(".{NAME}.{}", std::process::id())
-}
-
-/// Writes what is to become the file beside it.
-fn write_draft(path: &Path, line: &[u8]) -> io::Result<PathBuf> {
+fn ensure_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    if !directory.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-        // Whatever our umask is, a trainer of another user has to get in.
-        fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+    if directory.is_dir() {
+        return Ok(());
     }
-    let draft = directory.join(draft_name());
-    remove(&draft)?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
-    let written = file.set_permissions(Permissions::from_mode(0o644)).and_then(|()| file.write_all(line));
-    written.inspect_err(|_| drop(remove(&draft))).map(|()| draft)
+    DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    // Whatever our umask is, a trainer of another user has to get in.
+    fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -3,10 +3,11 @@
 //! What was sent and not yet written down when we crash is sent again under the same name. Trouble with the file is said
 //! once and goes no further.
 
+use crate::store::{self, Lasts, Mode};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -113,22 +114,14 @@ fn write(place: &Path, kept: &Kept) -> io::Result<()> {
     if let Some(folder) = place.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let new = place.with_extension("new");
-    // A leftover of a crash, or somebody's link, is not written into.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(&serde_json::to_vec(kept)?)?;
-    file.sync_all()?;
-    fs::rename(&new, place)
+    store::replace(place, &serde_json::to_vec(kept)?, Mode::AtMost(0o600), Lasts::OnDisk)
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use std::fs;
 
     #[tokio::test]
     async fn what_was_sent_is_known_after_a_restart_and_the_oldest_is_forgotten() {

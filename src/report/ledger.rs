@@ -3,14 +3,14 @@
 
 use super::Report;
 use crate::model::{Outcome, Seconds, StepName, clip};
+use crate::store::{self, Lasts, Mode};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// The version of the file.
@@ -150,14 +150,7 @@ impl Ledger {
     /// Where the disk refuses.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(&Self { schema: SCHEMA, ..self.clone() })?;
-        let fresh = path.with_extension(format!("json.{}", std::process::id()));
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = File::options().write(true).create_new(true).mode(0o644).open(&fresh)?;
-        let written = file.write_all(&text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&fresh, path));
-        written.inspect_err(|_| drop(fs::remove_file(&fresh)))
+        store::replace(path, &text, Mode::AtMost(0o644), Lasts::OnDisk)
     }
 
     fn is_ours(&self) -> bool {

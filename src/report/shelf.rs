@@ -2,18 +2,16 @@
 //! this waits for a disk, so it is never the loop.
 
 use super::{Report, SCHEMA};
+use crate::store::{self, Lasts, Mode};
 use jiff::Timestamp;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The largest report that is read, in bytes. One with 256 steps that all printed their most takes less.
 pub const LARGEST: u64 = 4 * 1024 * 1024;
-
-/// What stands before the end of the name of a file that is being written.
-const FRESH: &str = "new";
 
 /// The directory of the reports of episodes, in a state directory.
 pub fn episodes_in(state_directory: &Path) -> PathBuf {
@@ -54,10 +52,7 @@ impl Shelf {
         if !self.directory.is_dir() {
             DirBuilder::new().recursive(true).mode(0o755).create(&self.directory)?;
         }
-        let fresh = place.with_extension(FRESH);
-        let written = write(&fresh, &text, self.mode).and_then(|()| fs::rename(&fresh, &place));
-        written.inspect_err(|_| drop(fs::remove_file(&fresh)))?;
-        File::open(&self.directory)?.sync_all()?;
+        store::replace(&place, &text, Mode::AtMost(self.mode), Lasts::OnDisk)?;
         self.prune(&prefix(report), &name);
         Ok(())
     }
@@ -174,18 +169,6 @@ fn names(directory: &Path) -> Vec<String> {
     names.filter(|name| Path::new(name).extension() == Some(OsStr::new("json"))).collect()
 }
 
-/// Writes a file anew, on disk.
-fn write(place: &Path, text: &[u8], mode: u32) -> io::Result<()> {
-    // A leftover of a crash, or somebody's link, is not written into.
-    match fs::remove_file(place) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = File::options().write(true).create_new(true).mode(mode).open(place)?;
-    file.write_all(text)?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
@@ -235,7 +218,7 @@ mod tests {
         let shelf = Shelf { directory: place.path().to_owned(), kept: 2, mode: 0o640 };
         let target = place.path().join("target");
         fs::write(&target, "mine").unwrap();
-        std::os::unix::fs::symlink(&target, place.path().join(file_name(&hostile)).with_extension(FRESH)).unwrap();
+        std::os::unix::fs::symlink(&target, place.path().join(file_name(&hostile))).unwrap();
         shelf.put(&hostile).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
         assert_eq!(shelf.newest(20), [hostile]);

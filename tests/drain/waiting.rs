@@ -50,6 +50,25 @@ async fn what_is_in_flight_is_let_finish_and_then_the_file_is_there() {
 }
 
 #[tokio::test]
+async fn links_where_others_may_write_are_not_followed() {
+    let place = TempDir::new().unwrap();
+    let (secret, drained) = (place.path().join("secret"), place.path().join("drained"));
+    fs::write(&secret, "of root alone").unwrap();
+    for name in ["drained", "drained.new", ".drained.new", "drained.tmp"] {
+        std::os::unix::fs::symlink(&secret, place.path().join(name)).unwrap();
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let drain = action("drain", &format!("connections = [{port}]\nsettle = '0s'\ndrained = '{}'", drained.display()));
+    let ending = drain.act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "of root alone");
+    assert!(fs::symlink_metadata(&drained).unwrap().is_file());
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 5, "and nothing else is left");
+    assert_eq!(drain.undo(&job(Work::Undo, LONG)).await.outcome, Outcome::Done);
+    assert!(secret.exists() && fs::symlink_metadata(&drained).is_err());
+}
+
+#[tokio::test]
 async fn a_zero_is_not_believed_before_the_load_balancer_had_its_time() {
     let place = TempDir::new().unwrap();
     let vllm = Vllm::start(place.path(), 0);

@@ -12,6 +12,7 @@ use crate::actions::http::exchange::Roots;
 use crate::actions::output::printable;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
 use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
+use crate::store::{self, Lasts, Mode};
 use serde_json::json;
 use std::io;
 use std::net::IpAddr;
@@ -294,11 +295,7 @@ fn remove(file: &Path) -> io::Result<()> {
 
 /// Writes the file whole or not at all; whoever may enter its directory may read it.
 fn write(file: &Path, line: &str) -> io::Result<()> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let fresh = file.with_file_name(name);
-    std::fs::write(&fresh, format!("{line}\n"))?;
-    std::fs::rename(&fresh, file)
+    store::replace(file, format!("{line}\n").as_bytes(), Mode::Exactly(0o644), Lasts::WhileItRuns)
 }
 
 /// What the log and the step's last lines were told.

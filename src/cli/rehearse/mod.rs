@@ -31,6 +31,7 @@ use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Board, Status, USUAL_WINDOW};
+use crate::store;
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
@@ -383,7 +384,8 @@ fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<Exit> {
         print(&verdict.to_string())?;
         if let Some(path) = &args.json {
             let text = serde_json::to_string_pretty(verdict).context("cannot write the verdict as JSON")?;
-            std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+            store::write_as_named(path, (text + "\n").as_bytes())
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
     for (step, why) in &played.left {
@@ -402,7 +404,8 @@ struct Place(PathBuf);
 
 impl Place {
     fn make() -> anyhow::Result<Self> {
-        let name = format!("spot-watchdog-rehearsal-{}-{}", std::process::id(), clock::now().moment.as_millis());
+        // In a directory that all may write to, a name that can be foreseen may be taken.
+        let name = format!("spot-watchdog-rehearsal-{}", store::unguessable());
         let path = std::env::temp_dir().join(name);
         std::fs::DirBuilder::new()
             .mode(0o700)

@@ -1,0 +1,198 @@
+//! How files are written: whole or not at all, and never into something that was put in their way.
+//!
+//! Whoever may write to the directory of a file that root writes may put a link or a file of theirs there beforehand. So
+//! what is to become the file is made anew under a name that cannot be guessed, in the same directory, and renamed:
+//! nothing that is there already is opened, and no link is followed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// How long a file has to last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lasts {
+    /// Over a power cut: it and its directory are synced.
+    OnDisk,
+    /// As long as the machine runs.
+    WhileItRuns,
+}
+
+/// Who may read a file, as mode bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// These, less what our umask takes away.
+    AtMost(u32),
+    /// These, whatever our umask is.
+    Exactly(u32),
+}
+
+/// Puts a file of this content and mode in place at once: after a crash there is the old one or the new one. It waits for
+/// the disk: not for the runtime's thread.
+///
+/// # Errors
+/// Where the disk refuses; what stood there before is still there then.
+pub fn replace(path: &Path, content: &[u8], mode: Mode, lasts: Lasts) -> io::Result<()> {
+    let draft = Draft::write(path, content, mode)?;
+    if lasts == Lasts::WhileItRuns {
+        return draft.put_in_place();
+    }
+    draft.file.sync_all()?;
+    draft.put_in_place()?;
+    File::open(directory_of(path))?.sync_all()
+}
+
+/// Writes what a person named on the command line: a file anew, and a pipe or a terminal as it is. A link counts for what
+/// it leads to, unless another user put it there.
+///
+/// # Errors
+/// Where that cannot be, or the link is another user's.
+pub fn write_as_named(path: &Path, content: &[u8]) -> io::Result<()> {
+    let is_ours = |owner: u32| owner == 0 || owner == rustix::process::geteuid().as_raw();
+    let mut path = path.to_owned();
+    match fs::symlink_metadata(&path) {
+        Ok(it) if it.is_symlink() => {
+            if !is_ours(it.uid()) {
+                let why = format!("it is a link of user {} and is not followed (remove it)", it.uid());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+            if fs::metadata(&path).is_ok_and(|it| !it.is_file()) {
+                return OpenOptions::new().write(true).open(&path)?.write_all(content);
+            }
+            path = fs::canonicalize(&path)?;
+        }
+        Ok(it) if !it.is_file() => return OpenOptions::new().write(true).open(&path)?.write_all(content),
+        Ok(_) | Err(_) => {}
+    }
+    let mode = fs::metadata(&path).map(|it| Mode::Exactly(it.permissions().mode() & 0o777));
+    let mode = mode.unwrap_or(Mode::AtMost(0o666));
+    replace(&path, content, mode, Lasts::WhileItRuns)
+}
+
+/// Puts files into a directory that are made by somebody who knows nothing of links: in one of our own inside it first.
+///
+/// # Errors
+/// What they say, or where the disk refuses.
+pub fn fill(directory: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let fresh = directory.join(format!(".spot-watchdog.{}", unguessable()));
+    DirBuilder::new().mode(0o700).create(&fresh)?;
+    let made = make(&fresh).and_then(|()| {
+        for entry in fs::read_dir(&fresh)? {
+            let entry = entry?;
+            fs::rename(entry.path(), directory.join(entry.file_name()))?;
+        }
+        Ok(())
+    });
+    made.and(fs::remove_dir_all(&fresh))
+}
+
+/// What is to become a file, beside it; gone with this where it did not.
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    at: PathBuf,
+    becomes: PathBuf,
+}
+
+impl Draft {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// Where the disk refuses; nothing is left then.
+    pub fn write(becomes: &Path, content: &[u8], mode: Mode) -> io::Result<Self> {
+        let at = directory_of(becomes).join(format!(".spot-watchdog.{}", unguessable()));
+        let at_first = match mode {
+            Mode::AtMost(bits) => bits,
+            Mode::Exactly(bits) => bits & 0o700,
+        };
+        // Made anew or not at all, so that no link is followed (`O_EXCL`, open(2)).
+        let file = OpenOptions::new().write(true).create_new(true).mode(at_first).open(&at)?;
+        let mut draft = Self { file, at, becomes: becomes.to_owned() };
+        if let Mode::Exactly(bits) = mode {
+            draft.file.set_permissions(Permissions::from_mode(bits))?;
+        }
+        draft.file.write_all(content)?;
+        Ok(draft)
+    }
+
+    /// Lets it take its place.
+    ///
+    /// # Errors
+    /// Where the disk refuses; nothing is left of it then.
+    pub fn put_in_place(self) -> io::Result<()> {
+        fs::rename(&self.at, &self.becomes)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Not there any more where it took its place.
+        let _ = fs::remove_file(&self.at);
+    }
+}
+
+/// A word that nobody can foresee: 128 bits, from keys that the kernel gave.
+pub fn unguessable() -> String {
+    let word = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", word(), word())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_file_is_replaced_whole_with_its_mode_and_a_link_in_its_place_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, other) = (place.path().join("file"), place.path().join("other"));
+        fs::write(&other, "mine").unwrap();
+        symlink(&other, &path).unwrap();
+        for lasts in [Lasts::OnDisk, Lasts::WhileItRuns] {
+            replace(&path, b"new", Mode::Exactly(0o644), lasts).unwrap();
+            assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+            let it = fs::symlink_metadata(&path).unwrap();
+            assert!(it.is_file() && it.permissions().mode() & 0o777 == 0o644, "{it:?}");
+        }
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "no draft is left");
+    }
+
+    #[test]
+    fn no_two_drafts_have_one_name_and_none_is_left() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        let drafts: Vec<Draft> = (0..50).map(|_| Draft::write(&path, b"", Mode::AtMost(0o600)).unwrap()).collect();
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 50);
+        drop(drafts);
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"", Mode::AtMost(0o600), Lasts::OnDisk).is_err());
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "only the directory in its place");
+    }
+
+    #[test]
+    fn what_a_person_named_is_written_through_their_own_link_and_into_a_pipe() {
+        let place = tempfile::tempdir().unwrap();
+        let (link, file) = (place.path().join("link"), place.path().join("file"));
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        symlink(&file, &link).unwrap();
+        write_as_named(&link, b"told").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "told");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        write_as_named(Path::new("/dev/null"), b"told").unwrap();
+        write_as_named(&place.path().join("new"), b"told").unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+            assert!(write_as_named(&link, b"again").unwrap_err().to_string().contains("a link of user 65534"));
+            assert_eq!(fs::read_to_string(&file).unwrap(), "told");
+        }
+    }
+}
