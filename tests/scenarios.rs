@@ -301,7 +301,7 @@ fn polls(source: &Arc<dyn Source>, interval: Duration, length: Duration, script:
                 let level = match source.read(&probe.name, answer, &machine, &memory) {
                     Ok(reading) => {
                         memory.extend(reading.remember);
-                        Level::Standing(reading.notices)
+                        Level::Read(reading.notices, reading.withdrawn)
                     }
                     Err(fault) => Level::Broken(fault),
                 };

@@ -158,10 +158,10 @@ impl Work<'_> {
         };
         let (name, rank) = (probe.name.clone(), probe.rank);
         let input = match read {
-            Ok((Reading { notices, remember }, skew)) => {
+            Ok((Reading { notices, withdrawn, remember }, skew)) => {
                 self.remember(remember);
                 self.poller.answers.note(&source.name(), &probe.name, took);
-                Input::Answered { source: source.name(), probe: name, rank, notices, skew }
+                Input::Answered { source: source.name(), probe: name, rank, notices, withdrawn, skew }
             }
             Err(fault) => {
                 tracing::debug!(source = %source.name(), probe = %name, word = fault.word, "{fault}");

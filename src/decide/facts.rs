@@ -27,8 +27,9 @@ impl Watchdog {
     pub(super) fn hear(&mut self, input: Input, now: Now, turn: &mut Turn) {
         match input {
             Input::Restarted { boot } => self.hear_restart(boot, now, turn),
-            Input::Answered { source, probe, rank, notices, skew } => {
+            Input::Answered { source, probe, rank, notices, withdrawn, skew } => {
                 self.hear_answer(&source, &probe, rank, &notices, skew, now, turn);
+                self.hear_withdrawn(&probe, withdrawn, now, turn);
             }
             Input::Unanswered { source, probe, rank, fault } => self.hear_miss(source, probe, rank, fault, now, turn),
             Input::HandedIn { notice } => {
@@ -171,6 +172,20 @@ impl Watchdog {
         }
         for notice in notices {
             self.hear_notice(notice, Heard { probe: Some(probe), skew, at_first_read }, now, turn);
+        }
+    }
+
+    /// Takes back at once what a probe says to be withdrawn, where no other probe reports it too.
+    fn hear_withdrawn(&mut self, probe: &ProbeName, withdrawn: Vec<NoticeKey>, now: Now, turn: &mut Turn) {
+        let only_here = |probes: &BTreeSet<ProbeName>| probes.iter().all(|other| other == probe);
+        for key in withdrawn {
+            let known = self.episode().and_then(|episode| episode.notices.get(&key));
+            let stands = |known: &super::Standing| known.stands && known.notice.presence == Presence::Reported;
+            if known.is_some_and(|known| stands(known) && only_here(&known.probes)) {
+                self.take(Event::NoticeWithdrawn { key }, now, turn);
+            } else if self.spent.get(&key).is_some_and(|spent| only_here(&spent.probes)) {
+                self.take(Event::NoticeForgotten { key }, now, turn);
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Input {
         rank: Rank,
         /// Every notice standing in this answer; empty is a good "nothing".
         notices: Vec<Notice>,
+        /// Notices that it says expressly to be withdrawn or over.
+        withdrawn: Vec<NoticeKey>,
         /// The cloud's clock less ours, where the answer told it.
         skew: Option<SignedDuration>,
     },

@@ -18,6 +18,7 @@ mod plan;
 mod policy;
 mod seconds;
 mod sentence;
+mod span;
 mod text;
 mod time;
 
@@ -33,5 +34,6 @@ pub use plan::{Plan, Slot};
 pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
 pub use seconds::Seconds;
 pub use sentence::Loudness;
+pub use span::Span;
 pub use text::{clip, is_printable, printable, printable_json, printable_lines};
 pub use time::{Moment, Now, Spoken, millis};

@@ -11,7 +11,7 @@ mod endpoint;
 pub mod metadata;
 mod time;
 
-use crate::model::{Fault, Notice, ProbeName, Rank, SourceName};
+use crate::model::{Fault, Notice, NoticeKey, ProbeName, Rank, SourceName};
 use metadata::{Endpoint, Handshake, Symptoms};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -88,6 +88,8 @@ pub struct Answer {
 pub struct Reading {
     /// Every notice that stands in it.
     pub notices: Vec<Notice>,
+    /// Those that it says expressly to be withdrawn or over; one that is merely not there any more is none of these.
+    pub withdrawn: Vec<NoticeKey>,
     /// What is to be remembered for the rest of this boot.
     pub remember: BTreeSet<String>,
 }

@@ -89,7 +89,14 @@ impl Daemon {
     /// The vital probe was answered with these notices.
     pub(crate) fn answer(&mut self, notices: &[Notice], second: u64) {
         let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
-        let input = Input::Answered { source, probe, rank: Rank::Vital, notices: notices.to_vec(), skew: None };
+        let input = Input::Answered {
+            source,
+            probe,
+            rank: Rank::Vital,
+            notices: notices.to_vec(),
+            withdrawn: Vec::new(),
+            skew: None,
+        };
         self.hear(input, at(second));
     }
 

@@ -74,8 +74,8 @@ pub struct Poll {
 /// What a probe is answered.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Level {
-    /// These notices stand.
-    Standing(Vec<Notice>),
+    /// These notices stand, and these are expressly withdrawn.
+    Read(Vec<Notice>, Vec<NoticeKey>),
     /// Nothing that can be read.
     Broken(Fault),
 }

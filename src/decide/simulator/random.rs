@@ -122,16 +122,17 @@ fn levels(dice: &mut Dice, kind: NoticeKind, length: Duration) -> Vec<(Duration,
         .into_iter()
         .map(|at| {
             let level = match dice.below(8) {
-                0 | 1 => Level::Standing(Vec::new()),
+                0 => Level::Read(Vec::new(), Vec::new()),
+                1 => Level::Read(Vec::new(), vec![last.key.clone()]),
                 2 => Level::Broken(Fault {
                     word: "refused".to_owned(),
                     sentence: "the connection is refused".to_owned(),
                 }),
                 3 => {
                     last = notice(dice, kind, at);
-                    Level::Standing(vec![last.clone()])
+                    Level::Read(vec![last.clone()], Vec::new())
                 }
-                _ => Level::Standing(vec![last.clone()]),
+                _ => Level::Read(vec![last.clone()], Vec::new()),
             };
             (at, level)
         })

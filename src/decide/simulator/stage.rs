@@ -325,16 +325,17 @@ impl<'w> Stage<'w> {
         };
         let input = match level {
             Some(Level::Broken(fault)) if !over => Input::Unanswered { source, probe, rank, fault: fault.clone() },
-            Some(Level::Standing(notices)) if !over => {
-                Input::Answered { source, probe, rank, notices: notices.clone(), skew }
+            Some(Level::Read(notices, withdrawn)) if !over => {
+                let (notices, withdrawn) = (notices.clone(), withdrawn.clone());
+                Input::Answered { source, probe, rank, notices, withdrawn, skew }
             }
             // After the world's end nothing stands any more.
-            Some(Level::Broken(_) | Level::Standing(_)) | None => {
-                Input::Answered { source, probe, rank, notices: Vec::new(), skew }
+            Some(Level::Broken(_) | Level::Read(..)) | None => {
+                Input::Answered { source, probe, rank, notices: Vec::new(), withdrawn: Vec::new(), skew }
             }
         };
         self.turn(input);
-        if let (Some(watchdog), Some(Level::Standing(notices)), false) = (&self.watchdog, level, over) {
+        if let (Some(watchdog), Some(Level::Read(notices, _)), false) = (&self.watchdog, level, over) {
             self.judge.heard(watchdog, notices);
         }
     }

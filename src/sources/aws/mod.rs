@@ -13,7 +13,7 @@ use super::metadata::{Endpoint, Handshake, Symptoms, TokenHandshake, WithoutSess
 use super::{
     Aliases, Answer, BuildError, Ear, Environment, Every, Identity, Memory, Probe, Reading, Row, Source, settings,
 };
-use crate::model::{Fault, ProbeName, Rank, SourceName};
+use crate::model::{Fault, ProbeName, Rank, SourceName, Span};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,15 @@ pub struct Settings {
     pub metadata_endpoint_mode: Option<EndpointMode>,
     /// Whether metadata is asked for without a session (IMDSv1) where no session can be opened.
     pub imds_v1: ImdsV1,
+    /// How often scheduled maintenance is asked for, and never more often than all else. It is announced days ahead.
+    pub maintenance_interval: Option<Span>,
 }
+
+/// How often scheduled maintenance is asked for where the configuration does not say.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The most that it may be: what is heard of later than this may begin before it is acted on.
+const LONGEST_MAINTENANCE_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Over which protocol the instance's own service is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, schemars::JsonSchema)]
@@ -109,6 +117,11 @@ impl Aws {
             rank,
             every,
         };
+        let maintenance = settings.maintenance_interval.map_or(MAINTENANCE_INTERVAL, |Span(span)| span);
+        if maintenance > LONGEST_MAINTENANCE_INTERVAL {
+            let message = "it is longer than \"10m\": maintenance would be heard of too late".to_owned();
+            return Err(BuildError { key: "maintenance-interval".to_owned(), message });
+        }
         Ok(Self {
             name: SourceName::new(ROW.kind),
             endpoint: endpoint(settings, environment)?,
@@ -118,7 +131,7 @@ impl Aws {
                 probe(TERMINATION_TIME, Rank::Side, Every::Poll),
                 probe(REBALANCE, Rank::Side, Every::Poll),
                 probe(LIFECYCLE_STATE, Rank::Side, Every::Poll),
-                probe(MAINTENANCE, Rank::Side, Every::Span(Duration::from_secs(60))),
+                probe(MAINTENANCE, Rank::Side, Every::Span(maintenance)),
             ],
             identity_probes: identity::ITEMS.iter().map(|item| probe(item, Rank::Side, Every::Poll)).collect(),
         })
@@ -283,5 +296,17 @@ mod tests {
         assert_eq!(form.without, WithoutSession::Allowed);
         let wrong = (ROW.build)("imds-v1 = 'maybe'".parse().unwrap(), &|_| None).unwrap_err();
         assert_eq!(wrong.key, "imds-v1");
+        let with_interval = |interval: &str| {
+            let Ear::Asked(source) =
+                (ROW.build)(format!("maintenance-interval = '{interval}'").parse().unwrap(), &|_| None)?
+            else {
+                unreachable!()
+            };
+            Ok::<_, BuildError>(source.probes().iter().find(|probe| probe.path.ends_with("scheduled")).unwrap().every)
+        };
+        assert_eq!(with_interval("20s"), Ok(Every::Span(Duration::from_secs(20))));
+        for wrong in ["11m", "20", "-1s"] {
+            assert_eq!(with_interval(wrong).unwrap_err().key, "maintenance-interval", "{wrong}");
+        }
     }
 }

@@ -143,7 +143,9 @@ fn lifecycle_state(about: About<'_>, probe: &ProbeName, text: &str, memory: &Mem
         Ok(Reading { notices: vec![notice], ..Reading::default() })
     };
     match text {
-        "InService" => Ok(Reading { notices: Vec::new(), remember: BTreeSet::from([IN_SERVICE.to_owned()]) }),
+        "InService" => {
+            Ok(Reading { notices: Vec::new(), remember: BTreeSet::from([IN_SERVICE.to_owned()]), ..Reading::default() })
+        }
         "Terminated" => notice(NoticeAction::Terminate),
         "Detached" | "Standby" => notice(NoticeAction::Leave),
         warmed if warmed.starts_with("Warmed:") => {
@@ -161,23 +163,27 @@ fn lifecycle_state(about: About<'_>, probe: &ProbeName, text: &str, memory: &Mem
 fn maintenance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
     let events: Vec<Value> =
         serde_json::from_str(text).map_err(|_| unreadable(probe, &format!("no JSON array: {}", quoted(text))))?;
-    let mut notices: Vec<Notice> = Vec::new();
+    let (mut notices, mut withdrawn): (Vec<Notice>, Vec<NoticeKey>) = (Vec::new(), Vec::new());
     for event in events.iter().take(MOST_EVENTS) {
         let Value::Object(event) = event else {
             return Err(unreadable(probe, "an array with something in it that is not an object"));
         };
-        let standing = maintenance_event(about, event);
-        notices.extend(standing.filter(|new| notices.iter().all(|notice| notice.key != new.key)));
+        let notice = maintenance_event(about, event);
+        if let Some("canceled" | "completed") = word(event, "State") {
+            withdrawn.push(notice.key);
+        } else if notices.iter().all(|other| other.key != notice.key) {
+            notices.push(notice);
+        }
     }
-    Ok(Reading { notices, ..Reading::default() })
+    withdrawn.retain(|key| notices.iter().all(|notice| notice.key != *key));
+    Ok(Reading { notices, withdrawn, ..Reading::default() })
 }
 
-/// One event, or nothing where it was canceled or is over.
-fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Option<Notice> {
+/// One event, whatever its state.
+fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Notice {
     let mut doubt = String::new();
     match word(event, "State") {
-        Some("active") | None => {}
-        Some("canceled" | "completed") => return None,
+        Some("active" | "canceled" | "completed") | None => {}
         Some(other) => doubt = format!("; the state {} is not known", quoted(other)),
     }
     let code = word(event, "Code").unwrap_or("maintenance without a code");
@@ -203,7 +209,7 @@ fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Option<Not
     let detail = format!("{}{when}{said}{doubt}", clip(code, 40));
     let mut notice = about.notice(NoticeKind::Maintenance, action, stated, &detail);
     notice.key.event = clip(word(event, "EventId").unwrap_or(code), 80);
-    Some(notice)
+    notice
 }
 
 fn object(probe: &ProbeName, text: &str) -> Result<Map<String, Value>, Fault> {

@@ -248,7 +248,16 @@ fn maintenance_codes_say_what_happens_to_the_machine() {
 #[test]
 fn canceled_and_completed_maintenance_is_no_notice_and_an_unknown_state_is_one() {
     for state in ["canceled", "completed"] {
-        assert_eq!(ask(MAINTENANCE, format!("[{}]", REBOOT.replace("active", state))), Ok(Vec::new()));
+        let over = format!("[{}]", REBOOT.replace("active", state));
+        let reading = ask_with(&[], MAINTENANCE, 200, &over).unwrap();
+        assert_eq!(
+            (reading.notices, reading.withdrawn),
+            (Vec::new(), vec![only(MAINTENANCE, &format!("[{REBOOT}]")).key])
+        );
+        // One that was canceled and scheduled anew stands.
+        let reading =
+            ask_with(&[], MAINTENANCE, 200, format!("[{},{REBOOT}]", REBOOT.replace("active", state))).unwrap();
+        assert_eq!((reading.notices.len(), reading.withdrawn), (1, Vec::new()));
     }
     let unknown = only(MAINTENANCE, &format!("[{}]", REBOOT.replace("active", "postponed")));
     assert!(unknown.detail.contains("\"postponed\" is not known"), "{}", unknown.detail);

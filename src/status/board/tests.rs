@@ -89,7 +89,7 @@ impl Loop {
 
     fn answer(&mut self, notices: Vec<Notice>, now: Now) -> u64 {
         let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
-        self.hear(Input::Answered { source, probe, rank: Rank::Vital, notices, skew: None }, now)
+        self.hear(Input::Answered { source, probe, rank: Rank::Vital, notices, withdrawn: Vec::new(), skew: None }, now)
     }
 
     fn miss(&mut self, took: u64, now: Now) -> u64 {

@@ -79,7 +79,8 @@ impl Story {
                     1 => Some(bytes.of(&[SignedDuration::MAX, SignedDuration::MIN])),
                     _ => None,
                 };
-                Input::Answered { source: cloud(), probe: probe(bytes), rank: rank(bytes), notices, skew }
+                let withdrawn = (0..bytes.byte() % 3).map(|_| notice(bytes).key).collect();
+                Input::Answered { source: cloud(), probe: probe(bytes), rank: rank(bytes), notices, withdrawn, skew }
             }
             5 => {
                 let fault = Fault { word: "refused".to_owned(), sentence: "it is refused".to_owned() };
