@@ -4,6 +4,7 @@
 use super::play::{Again, Expected, Play, PlayedNotice, PlayedTrouble, Questions, Says, Spoils, Turns};
 use super::reply::plain;
 use super::script::{Action, Behaviour, Connections, DateSaid, Protocol, Stands, StatedTime};
+use crate::model::clip;
 use axum::http::{HeaderValue, Method};
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// The longest file that is read, in bytes.
 const LONGEST_FILE: u64 = 256 * 1024;
+
+/// The most characters of a sentence or a key that are told.
+const LONGEST_TOLD: usize = 800;
 
 /// The longest span that can be meant.
 const LONGEST_SPAN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -73,8 +77,9 @@ impl Play {
         let wrong = |error: &toml::de::Error, key: String| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-            let sentence = error.message().lines().next().unwrap_or_default().to_owned();
-            ScriptError::Wrong { file: file.to_owned(), line, key, sentence }
+            // Both may repeat what stands in the file, which may be any bytes and long.
+            let sentence = clip(error.message().lines().next().unwrap_or_default(), LONGEST_TOLD);
+            ScriptError::Wrong { file: file.to_owned(), line, key: clip(&key, LONGEST_TOLD), sentence }
         };
         let document = toml::Deserializer::parse(text).map_err(|error| wrong(&error, String::new()))?;
         let script: ScriptFile = serde_path_to_error::deserialize(document).map_err(|error| {
@@ -434,6 +439,7 @@ mod tests {
 
     use super::super::play::Door;
     use super::*;
+    use crate::model::printable;
 
     fn refusal(text: &str) -> String {
         Play::parse(text, "p.toml").unwrap_err().to_string()
@@ -453,6 +459,22 @@ mod tests {
         assert!(kind.starts_with("p.toml:1: notice") && kind.contains("kind"), "{kind}");
         assert!(refusal("[[trouble]\n").starts_with("p.toml:1: "));
         assert!(refusal("expect-hook-runs = -1\n").starts_with("p.toml:1: expect-hook-runs: "));
+    }
+
+    #[test]
+    fn what_a_file_says_is_told_fit_for_a_terminal() {
+        for text in [
+            "[[trouble]]\ndoes = \"\\u001b[2J\"\n".to_owned(),
+            "[[trouble]]\ndoes = 'hang\t'\n".to_owned(),
+            "\"a\\u202e\\u0007b\" = 1\n".to_owned(),
+            format!("[[trouble]]\n{} = 1\n", "x".repeat(8_000)),
+            format!("[[trouble]]\nfrom = '{}'\n", "1".repeat(8_000)),
+        ] {
+            let told = refusal(&text);
+            assert!(told.starts_with("p.toml:"), "{told}");
+            assert_eq!(printable(&told), told);
+            assert!(told.chars().count() < 2_000, "{told}");
+        }
     }
 
     #[test]
