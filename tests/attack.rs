@@ -20,6 +20,8 @@ use spot_watchdog::model::Event;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -125,6 +127,7 @@ fn a_siege_delays_no_poll_no_hook_and_nobody_else_and_costs_bounded_memory_and_f
     let opened = AtomicU64::new(0);
     let delay = stand.watched("a siege", |address| {
         thread::scope(|scope| {
+            let _ends = Ends(&over);
             let during = || !over.load(Ordering::Relaxed);
             let opened = &opened;
             let events = format!("GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes();
@@ -147,7 +150,6 @@ fn a_siege_delays_no_poll_no_hook_and_nobody_else_and_costs_bounded_memory_and_f
                 stand.interrupt()
             };
             thread::sleep(SIEGE / 2);
-            over.store(true, Ordering::Relaxed);
             delay
         })
     });
@@ -159,6 +161,62 @@ fn a_siege_delays_no_poll_no_hook_and_nobody_else_and_costs_bounded_memory_and_f
     // Once it is over everything is as before.
     wait_for("the connections to be closed", || (stand.files() < MOST_FILES / 4).then_some(()));
     assert_eq!(get(stand.address, "/healthz").unwrap().0, 200);
+}
+
+#[test]
+fn where_few_files_may_be_open_connections_leave_enough_for_hooks_and_journal() {
+    let _alone = ALONE.lock().unwrap_or_else(|broken| broken.into_inner());
+    raise_our_file_limit();
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hooks: Vec<String> =
+        (1..=4).map(|hook| scene.script(&format!("hook{hook}.sh"), "echo \"$SPOT_STEP\" >> \"$SCENE/ran\"")).collect();
+    let mut arguments = vec!["--poll-interval", "200ms"];
+    for hook in &hooks {
+        arguments.extend(["--hook", hook]);
+    }
+    let inner = scene.watch(&cloud.url, &arguments);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 256; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+    command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(scene.path(""));
+    let watch = Watch::start(command);
+    let address = wait_for("the address", || watch.address_said());
+    let stand = Stand { cloud, scene, watch, address };
+    let (over, opened) = (AtomicBool::new(false), AtomicU64::new(0));
+    let most = thread::scope(|scope| {
+        let _ends = Ends(&over);
+        let during = || !over.load(Ordering::Relaxed);
+        let opened = &opened;
+        scope.spawn(move || hold(address, 600, opened, during, b"", b""));
+        // And the other way in, which has a few places of its own.
+        let socket = stand.scene.state().join("socket");
+        let silent: Vec<_> = (0..64).map_while(|_| UnixStream::connect(&socket).ok()).collect();
+        wait_for("many connections", || (opened.load(Ordering::Relaxed) > 600).then_some(()));
+        let before = stand.files();
+        stand.cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+        wait_for("every hook", || (stand.scene.read("ran").lines().count() >= hooks.len()).then_some(()));
+        wait_for("their ends", || {
+            (stand.watch.log().matches("done: exit status 0").count() == hooks.len()).then_some(())
+        });
+        drop(silent);
+        before
+    });
+    let log = stand.watch.log();
+    assert!((100..256).contains(&most), "{most} files were open:\n{log}");
+    for word in ["could not", "failed", "too many", "Too many"] {
+        assert!(!log.contains(word), "{log}");
+    }
+    assert_eq!(get(address, "/healthz").unwrap(), (200, "{\"reasons\":[]}\n".to_owned()), "the journal is kept");
+    stand.watch.is_sane();
+}
+
+/// Ends an attack also where the test fails in the middle of it.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Keeps so many connections, says something at first on each and more every 300 ms, reads nothing, and opens those again

@@ -13,6 +13,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// As many files as we ever ask for: far more than our connections, and few enough for every table by number.
 const ENOUGH: u64 = 65_536;
 
+/// What the watch itself has open, with some for what comes and goes: the journal, reports, questions, messages, the unix
+/// socket's connections. About 40 were seen.
+const WATCH: usize = 64;
+
+/// What a step may have open while it is begun or runs: pipes, its process, connections.
+const STEP: usize = 8;
+
+/// What the watch and this number of steps need, and what the limit leaves beside that for whoever asks of us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shares {
+    /// The limit as it is now.
+    pub limit: usize,
+    /// What is kept for the watch and its steps.
+    pub kept: usize,
+}
+
+impl Shares {
+    /// Under the limit of this process, once it is raised.
+    pub fn now(steps: usize) -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH).min(ENOUGH);
+        // It fits: a count of files that is at most ENOUGH.
+        Self { limit: usize::try_from(limit).unwrap_or(usize::MAX), kept: WATCH + STEP.saturating_mul(steps) }
+    }
+
+    /// How many are left for others.
+    pub const fn left(self) -> usize {
+        self.limit.saturating_sub(self.kept)
+    }
+}
+
 /// The limit that programs get; clones share the moment of lowering.
 #[derive(Clone, Debug)]
 pub struct OpenFiles {

@@ -29,6 +29,7 @@ mod waiting;
 pub use delivery::REHEARSALS;
 
 use crate::actions::launch::Launcher;
+use crate::actions::open_files::Shares;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
 use crate::config::{Settings, SourceSetting};
 use crate::decide::{Progress, Watchdog};
@@ -38,7 +39,7 @@ use crate::report::Report;
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity};
 use crate::status::Board;
-use crate::status::http::{Face, Serving};
+use crate::status::http::{Face, MostConnections, Serving};
 use crate::status::systemd::Systemd;
 use executor::{Executor, Hand};
 use kept::{Beginning, Kept, Opened};
@@ -258,6 +259,7 @@ impl Daemon {
             listen: settings.listen.clone(),
             expose: settings.expose,
             allowed_hosts: settings.allowed_hosts.clone(),
+            most_connections: most_connections(settings.steps.len()),
         };
         let face = Face::new(serving, board.clone());
         let bound = face.bound();
@@ -573,6 +575,20 @@ impl Daemon {
             tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
         }
     }
+}
+
+/// As many connections to the endpoint as leave enough open files for the watch and its steps.
+fn most_connections(steps: usize) -> MostConnections {
+    let files = Shares::now(steps);
+    if files.left() == 0 {
+        tracing::warn!(
+            "at most {} files may be open, and the watch and its steps may need {}: raise the limit (`ulimit -n`, \
+             LimitNOFILE= of the unit)",
+            files.limit,
+            files.kept
+        );
+    }
+    MostConnections::within(files.left())
 }
 
 fn alarm_of(watchdog: &Watchdog) -> Alarm {

@@ -13,6 +13,7 @@ mod stall;
 use super::Board;
 pub use crate::config::Expose;
 use connections::Connections;
+pub use connections::MostConnections;
 use gate::Gate;
 use std::io;
 use std::net::SocketAddr;
@@ -50,6 +51,8 @@ pub struct Serving {
     pub expose: Expose,
     /// Names that a request may use for this machine, beside literal addresses and `localhost`.
     pub allowed_hosts: Vec<String>,
+    /// How many connections there may be.
+    pub most_connections: MostConnections,
 }
 
 /// The HTTP endpoint.
@@ -83,7 +86,7 @@ impl Face {
     /// Serves until `stop`, and half a second more for answers that are being read. An address that cannot be listened
     /// on is said and tried again every 10 s; it stops neither the others nor anything else.
     pub async fn serve(self, stop: CancellationToken) {
-        let connections = Connections::default();
+        let connections = Connections::up_to(self.serving.most_connections);
         let bound = Arc::new(self.bound);
         let mut listeners = JoinSet::new();
         for (at, address) in self.serving.listen.iter().copied().enumerate() {

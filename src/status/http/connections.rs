@@ -24,7 +24,27 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The most connections at once, over all addresses.
-pub(super) const MOST: usize = 256;
+const MOST: usize = 256;
+
+/// The least that are served, however few files may be open: some health checks, a scrape and somebody who looks.
+const LEAST: usize = 8;
+
+/// How many connections there may be at once, over all addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MostConnections(usize);
+
+impl Default for MostConnections {
+    fn default() -> Self {
+        Self(MOST)
+    }
+}
+
+impl MostConnections {
+    /// As many as ever, or as this number of open files allows.
+    pub fn within(files: usize) -> Self {
+        Self(files.clamp(LEAST, MOST))
+    }
+}
 
 /// How long the header of a request may take, and how long a connection may stay without one.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
@@ -44,6 +64,7 @@ pub(super) struct Connections {
     slots: Arc<Mutex<Slots>>,
     tasks: TaskTracker,
     abort: CancellationToken,
+    most: MostConnections,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +91,11 @@ enum Doing {
 }
 
 impl Connections {
+    /// None yet, and never more than this.
+    pub(super) fn up_to(most: MostConnections) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     /// Serves a connection until it ends, `stop` comes, or its place is needed. Returns once the one that had to make room
     /// had its turn to close: many that come in one instant would otherwise be open all at once.
     pub(super) async fn admit(&self, stream: TcpStream, router: Router, stop: &CancellationToken) {
@@ -101,7 +127,7 @@ impl Connections {
     fn take_place(&self) -> (Arc<Place>, CancellationToken, Room) {
         let mut slots = lock(&self.slots);
         let mut room = Room::Left;
-        if slots.open.len() >= MOST {
+        if slots.open.len() >= self.most.0 {
             let idle = slots.open.values().filter(|slot| slot.doing == Doing::Idle).count();
             let yielding = if idle * 2 >= slots.open.len() { Doing::Idle } else { Doing::Answering };
             let longest = slots.open.iter().filter(|(_, slot)| slot.doing == yielding);
@@ -284,6 +310,15 @@ mod tests {
         let _last = [connections.take_place(), connections.take_place()];
         assert_eq!(closed(&open).first(), Some(&0), "then it is the turn of those who never asked");
         assert_eq!(lock(&connections.slots).open.len(), MOST);
+    }
+
+    #[test]
+    fn few_files_are_few_connections_and_some_are_always_served() {
+        let within = |files| MostConnections::within(files).0;
+        assert_eq!((within(0), within(144), within(65_000)), (LEAST, 144, MOST));
+        let few = Connections::up_to(MostConnections::within(20));
+        let open: Vec<Taken> = (0..30).map(|_| few.take_place()).collect();
+        assert_eq!((lock(&few.slots).open.len(), closed(&open).len()), (20, 10));
     }
 
     #[tokio::test(start_paused = true)]
