@@ -6,7 +6,7 @@
 //! we were put. Nothing here knows of hooks, or remembers anything: the file system is the state.
 
 use super::process::Stat;
-use crate::model::Process;
+use crate::model::{Moment, Process};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// Cgroups below a run's own that are looked into: a hook of root may make some, and may not keep us busy with it.
 const MOST_BELOW: usize = 256;
+
+/// Milliseconds in a clock tick of `/proc` (`USER_HZ`, 100 a second wherever this is built).
+const MILLIS_A_TICK: u64 = 10;
 
 /// Where a service manager shows itself, whose cgroups are not ours to divide unless it says so.
 const SYSTEMD: &str = "/run/systemd/system";
@@ -76,6 +79,20 @@ impl Delegated {
     /// can be renamed.
     pub fn held(&self, step: &str, leader: Process) -> Held {
         Held { directory: self.directory.join(name(step, leader)) }
+    }
+
+    /// The process that leads or led a run of this step, by the cgroup that it entered, which is not empty: the first of
+    /// those that began at this moment or later.
+    pub fn led_since(&self, step: &str, since: Moment) -> Option<Process> {
+        // A process begins within the tick that is told of it.
+        let since = (since.as_millis() / MILLIS_A_TICK).saturating_sub(1);
+        let entries = fs::read_dir(&self.directory).ok()?;
+        let leaders = entries.flatten().filter_map(|entry| {
+            let leader = leader_of(&entry.file_name())?;
+            let is_it = leader.start_ticks >= since && entry.file_name() == OsStr::new(&name(step, leader));
+            (is_it && Held { directory: entry.path() }.is_populated()).then_some(leader)
+        });
+        leaders.min_by_key(|leader| leader.start_ticks)
     }
 
     /// Removes the empty cgroups of runs that a daemon before us began. One whose leader lives may be about to be
@@ -288,6 +305,24 @@ mod tests {
         for other in ["main", "save.1", "probe.4711", "init.scope", "a.b.1.2", "save.1.x", "save.x.1"] {
             assert_eq!(leader_of(OsStr::new(other)), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_run_is_found_by_the_cgroup_that_it_entered_and_not_by_that_of_an_earlier_attempt() {
+        let place = tempfile::tempdir().unwrap();
+        for (name, populated) in
+            [("save.10.500", 1), ("save.11.900", 0), ("save.12.1001", 1), ("save.13.1002", 1), ("load.14.1001", 1)]
+        {
+            fs::create_dir(place.path().join(name)).unwrap();
+            fs::write(place.path().join(name).join("cgroup.events"), format!("populated {populated}\nfrozen 0\n"))
+                .unwrap();
+        }
+        let delegated = Delegated { directory: place.path().to_owned() };
+        let led = |step: &str, since| delegated.led_since(step, Moment::from_millis(since)).map(|leader| leader.pid);
+        assert_eq!(led("save", 10_010), Some(12), "the eldest since then");
+        assert_eq!(led("save", 10_019), Some(12), "within the tick");
+        assert_eq!(led("save", 4_000), Some(10));
+        assert_eq!((led("save", 20_000), led("other", 0)), (None, None));
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub struct Settings {
     pub undo: Option<Vec<String>>,
 }
 
+/// Stands for the program of a step that the configuration no longer has.
+const UNCONFIGURED: &str = "a program of an earlier configuration";
+
 fn term() -> String {
     "TERM".to_owned()
 }
@@ -182,6 +185,15 @@ impl Hook {
         let (step, attempt) = (job.run.step.as_str(), job.run.attempt);
         let reading = Reading::begin(streams, &job.output, step, attempt, mark.as_deref());
         self.see_to_its_end(job, leader, reading, manner).await
+    }
+
+    /// Waits for the end of a program that was begun by a step which the configuration no longer has, and sees to it.
+    pub async fn take_back_unconfigured(job: &Job, process: Process) -> Ending {
+        let program = toml::Table::from_iter([("command".to_owned(), vec![UNCONFIGURED].into())]);
+        match read_keys(program).and_then(Self::new) {
+            Ok(hook) => hook.take_back(job, Some(process)).await,
+            Err(error) => ending(Outcome::Failed, error.message),
+        }
     }
 
     async fn take_back(&self, job: &Job, process: Option<Process>) -> Ending {
@@ -396,8 +408,13 @@ impl Action for Hook {
         match (job.run.work, &self.back) {
             (Work::Act, _) => Box::pin(self.take_back(job, process)),
             (Work::Undo, Some(back)) => Box::pin(back.take_back(job, process)),
+            (Work::Undo, None) if let Some(process) = process => Box::pin(Self::take_back_unconfigured(job, process)),
             (Work::Undo, None) => Box::pin(std::future::ready(nothing_to_undo_with())),
         }
+    }
+
+    fn runs_programs(&self) -> bool {
+        true
     }
 
     fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {

@@ -70,6 +70,11 @@ pub trait Action: Debug + Send + Sync {
     /// judges what can still be judged. Without a process, none was begun or it left no trace.
     fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending>;
 
+    /// Whether its runs are programs, which may outlive a crash of ours.
+    fn runs_programs(&self) -> bool {
+        false
+    }
+
     /// Prepares whatever must be ready when a notice comes, and keeps it so, for this step. It runs beside the daemon as
     /// long as that lives, and returns early where there is nothing to prepare. The place in the surroundings is live:
     /// the machine's name may come later.

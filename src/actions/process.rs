@@ -7,7 +7,7 @@
 use super::StopBy;
 use super::kin::{Kin, Signs};
 use super::output::Reading;
-use crate::model::Process;
+use crate::model::{Moment, Process};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -371,14 +371,42 @@ pub fn is_waited_for(pid: u32) -> bool {
     ours(|pids| pids.contains(&pid)).unwrap_or(true)
 }
 
-/// Looks for the process of a run that a daemon before us began and did not live to journal, by what the run was told
-/// in its environment. Reads all of `/proc`, once after a crash.
-pub fn survivor(signs: &Signs) -> Option<Process> {
-    Stat::of_all()
-        .filter(|(pid, stat)| stat.is_alive() && stat.group == *pid && signs.are_on(*pid))
-        // What it began may lead a group of its own by now, but is younger.
-        .min_by_key(|(_, stat)| stat.start_ticks)
-        .map(|(pid, stat)| Process { pid, start_ticks: stat.start_ticks })
+/// How long after a crash a process may take to be seen that was begun right before it: it has to become its program.
+const APPEARS_WITHIN: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(100)];
+
+/// Looks for the process of a run that a daemon before us began, not before this moment, and did not live to journal: by
+/// its cgroup, and by what the run was told in its environment. Where it is not there at first it is looked again, if it is
+/// `expected`. Reads all of `/proc`, and returns within half a second.
+pub async fn survivor(signs: Signs, since: Moment, expected: bool) -> Option<Process> {
+    let signs = Arc::new(signs);
+    for pause in APPEARS_WITHIN.into_iter().take(if expected { APPEARS_WITHIN.len() } else { 1 }) {
+        tokio::time::sleep(pause).await;
+        let signs = Arc::clone(&signs);
+        let looking = tokio::task::spawn_blocking(move || look_for(&signs, since));
+        if let Ok(Ok(Some(process))) = tokio::time::timeout(LOOKING, looking).await {
+            return Some(process);
+        }
+    }
+    None
+}
+
+fn look_for(signs: &Signs, since: Moment) -> Option<Process> {
+    let held = signs.delegated.as_ref().and_then(|delegated| delegated.led_since(&signs.step, since));
+    if held.is_some() {
+        return held;
+    }
+    let akin: Vec<(u32, Stat)> = Stat::of_all().filter(|(pid, stat)| stat.is_alive() && signs.are_on(*pid)).collect();
+    // What it began may lead a group of its own by now, but is younger.
+    let leader = akin.iter().filter(|(pid, stat)| stat.group == *pid).min_by_key(|(_, stat)| stat.start_ticks);
+    if let Some((pid, stat)) = leader {
+        return Some(Process { pid: *pid, start_ticks: stat.start_ticks });
+    }
+    let (pid, Stat { group, start_ticks, .. }) = *akin.iter().min_by_key(|(_, stat)| stat.start_ticks)?;
+    // The leader has ended and left these. A group that others are in too is not the run's.
+    let is_akin = |pid: u32| akin.iter().any(|(other, _)| *other == pid);
+    let is_its_own = Stat::of(group).is_none()
+        && Stat::of_all().filter(|(_, stat)| stat.group == group).all(|(pid, _)| is_akin(pid));
+    Some(Process { pid: if is_its_own { group } else { pid }, start_ticks })
 }
 
 /// How a leader came to end.
@@ -501,7 +529,60 @@ async fn emptied(leader: &Leader) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may")]
+
     use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Stdio};
+
+    /// The signs of a run that no other test has.
+    fn marks(name: &str) -> Signs {
+        let told = [format!("SPOT_EPISODE={name}-{}", std::process::id()), "SPOT_STEP=save".to_owned()];
+        Signs { delegated: None, step: "save".to_owned(), told: Arc::new(told) }
+    }
+
+    /// A shell in a group of its own that does this, with the marks of the run in `$MARK` and `$STEP`.
+    fn shell(signs: &Signs, script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        command.env("MARK", &signs.told[0]).env("STEP", &signs.told[1]).spawn().unwrap()
+    }
+
+    async fn found(signs: &Signs) -> Option<Process> {
+        survivor(signs.clone(), Moment::default(), true).await
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_that_becomes_its_program_only_after_the_crash() {
+        let signs = marks("late");
+        assert_eq!(found(&signs).await, None);
+        let mut late = shell(&signs, "sleep 0.06; exec env \"$MARK\" \"$STEP\" sleep 300");
+        let seen = found(&signs).await;
+        late.kill().unwrap();
+        late.wait().unwrap();
+        assert_eq!(seen.map(|process| process.pid), Some(late.id()));
+    }
+
+    #[tokio::test]
+    async fn of_a_leader_that_has_ended_those_it_left_are_found_and_no_stranger_of_their_group_is_meant() {
+        for has_strangers in [false, true] {
+            let signs = marks(if has_strangers { "mixed" } else { "left" });
+            let stranger = if has_strangers { "sleep 301 & " } else { "" };
+            let mut leader = shell(&signs, &format!("{stranger}env \"$MARK\" \"$STEP\" sleep 300 & exit 0"));
+            leader.wait().unwrap();
+            let until = std::time::Instant::now() + Duration::from_secs(20);
+            let mut seen = None;
+            while seen.is_none() && std::time::Instant::now() < until {
+                seen = found(&signs).await;
+            }
+            let seen = seen.unwrap();
+            let is_of_the_group = Stat::of(seen.pid).is_none_or(|stat| stat.group == leader.id());
+            let group = i32::try_from(leader.id()).ok().and_then(Pid::from_raw).unwrap();
+            kill_process_group(group, Signal::KILL).unwrap();
+            assert!(is_of_the_group, "{seen:?}");
+            assert_eq!(seen.pid == leader.id(), !has_strangers, "{seen:?}");
+        }
+    }
 
     #[test]
     fn a_stat_is_read_whatever_the_process_calls_itself() {

@@ -5,6 +5,7 @@
 //! here; that it ends at its stop-by is seen to here, so that no action can forget it.
 
 use super::notice_file::NoticeFile;
+use crate::actions::hook::Hook;
 use crate::actions::kin::Signs;
 use crate::actions::process::survivor;
 use crate::actions::proof::Before;
@@ -133,12 +134,8 @@ impl Executor {
             Order::Start { run, briefing, stop_by, undo_with } => {
                 self.begin(run, *briefing, stop_by, undo_with, Task::Begin, decided);
             }
-            Order::Adopt { run, briefing, process, started, stop_by } => {
-                let process = process.or_else(|| {
-                    let notice_file = &self.surroundings.notice_file;
-                    survivor(&Signs::of(None, &briefing.episode, &run, notice_file))
-                });
-                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt(process, started), decided);
+            Order::Adopt { run, briefing, process, since, started, stop_by } => {
+                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt { process, since, started }, decided);
             }
             Order::Limit { run, stop_by } => {
                 if let Some(limit) = self.limits.get(&run) {
@@ -242,7 +239,7 @@ impl Executor {
         let key = (run.step.clone(), run.work);
         let previous = self.began.get(&key).cloned();
         let (at, before) = match (task, previous) {
-            (Task::Adopt(_, started), _) => (system_time(started), Before::unknown()),
+            (Task::Adopt { started, .. }, _) => (system_time(started), Before::unknown()),
             (Task::Begin, Some(began)) if run.attempt > began.attempt && !self.was_done(began.attempt, run) => {
                 (began.at, began.before)
             }
@@ -263,7 +260,7 @@ impl Executor {
 #[derive(Clone, Copy, Debug)]
 enum Task {
     Begin,
-    Adopt(Option<Process>, Timestamp),
+    Adopt { process: Option<Process>, since: Moment, started: Timestamp },
 }
 
 /// The care for one run.
@@ -326,20 +323,52 @@ async fn work(
     posted: impl Future<Output = ()>,
     look_until: Instant,
 ) -> Ending {
+    if let Task::Adopt { process, since, .. } = task {
+        posted.await;
+        return adopt(hand, process, since, job).await;
+    }
     let Some(Hand { action, reach }) = hand else {
         return Ending::without_effect(Outcome::Failed, "the configuration has no such step");
     };
-    let is_act = matches!(task, Task::Begin) && job.run.work == Work::Act;
+    let is_act = job.run.work == Work::Act;
     tokio::join!(posted, async {
         if is_act {
             action.look_beforehand(job, look_until).await;
         }
     });
-    match (task, reach, job.surroundings.rehearsal, job.run.work) {
-        (Task::Adopt(process, _), ..) => action.adopt(job, process).await,
-        (Task::Begin, Reach::Outside, Rehearsal::CheckOutside, _) => only_check(action.as_ref(), job).await,
-        (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Act) => action.act(job).await,
-        (Task::Begin, Reach::Machine | Reach::Outside, _, Work::Undo) => action.undo(job).await,
+    match (reach, job.surroundings.rehearsal, job.run.work) {
+        (Reach::Outside, Rehearsal::CheckOutside, _) => only_check(action.as_ref(), job).await,
+        (Reach::Machine | Reach::Outside, _, Work::Act) => action.act(job).await,
+        (Reach::Machine | Reach::Outside, _, Work::Undo) => action.undo(job).await,
+    }
+}
+
+/// Takes up a run that a daemon before us began: its process is looked for where we crashed before it was written down, and
+/// is seen to its end also where the configuration no longer has what it was begun for.
+async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job: &Job) -> Ending {
+    let is_program = hand.as_ref().is_none_or(|hand| hand.action.runs_programs());
+    let process = match process {
+        Some(process) => Some(process),
+        None => {
+            let Surroundings { launcher, notice_file, .. } = &*job.surroundings;
+            let signs = Signs::of(launcher.delegated.clone(), &job.briefing.episode, &job.run, notice_file);
+            let found = survivor(signs, since, is_program).await;
+            if let Some(process) = found {
+                let _ = job.spawned.try_send((job.run.clone(), process));
+            }
+            found
+        }
+    };
+    match (hand, process) {
+        (Some(Hand { action, .. }), process) if is_program || process.is_none() => action.adopt(job, process).await,
+        (_, Some(process)) => {
+            let (step, pid) = (&job.run.step, process.pid);
+            tracing::warn!(%step, "process {pid} is of {step} as it was configured before; it may go on until its stop-by");
+            Hook::take_back_unconfigured(job, process).await
+        }
+        (_, None) => {
+            ending(Outcome::Lost, "the configuration has no such step any more, and nothing is left of its run")
+        }
     }
 }
 

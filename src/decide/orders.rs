@@ -32,6 +32,7 @@ impl Watchdog {
                         run: run.clone(),
                         briefing,
                         process: running.process,
+                        since: running.since,
                         started: running.since_wall,
                         stop_by: self.stop_by(running, now.moment),
                     });

@@ -497,7 +497,10 @@ impl<'a> Planning<'a> {
             }
             Work::Act => {
                 let slot = self.slot(&running.run.step);
-                let (Some(slot), Some(step)) = (slot, watchdog.step(&running.run.step)) else { return running.stop_by };
+                let (Some(slot), Some(step)) = (slot, watchdog.step(&running.run.step)) else {
+                    // A step that the configuration no longer has ends with the plan at the latest.
+                    return episode.deadline.map_or(running.stop_by, |planned| running.stop_by.min(planned.end));
+                };
                 limit(step, running.since, slot.latest_end)
             }
         }

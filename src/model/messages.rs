@@ -547,8 +547,10 @@ pub enum Order {
         run: Run,
         /// What it was told.
         briefing: Box<Briefing>,
-        /// Its process, where we got to know it. Where we crashed before, it is looked for by what it was told.
+        /// Its process, where we got to know it. Where we crashed before, it is looked for.
         process: Option<Process>,
+        /// When it was started.
+        since: Moment,
         /// When it was started, by the wall clock.
         started: Timestamp,
         /// When it has to have ended.

@@ -21,6 +21,7 @@ mod signals;
 #[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]
 #[path = "../support/daemon.rs"]
 mod stand;
+mod survivors;
 
 use spot_watchdog::emulators::aws::{Behaviour, Script, Trouble};
 use stand::{PATIENCE, Scene, Watch, get};
