@@ -40,6 +40,7 @@ pub(super) struct Kept {
 pub(super) struct Beginning {
     pub(super) settings: Settings,
     pub(super) rehearsal: Rehearsal,
+    pub(super) identity: watch::Receiver<Identity>,
     pub(super) ledger: watch::Sender<Arc<Ledger>>,
     pub(super) stop: CancellationToken,
 }
@@ -123,8 +124,9 @@ impl Place {
 
 impl Beginning {
     /// Begins to keep and to tell, with what was found on disk; within a runtime.
-    pub(super) fn begin(&self, opened: Opened, watchdog: &Watchdog, identity: &Identity, now: Now) -> (Kept, Bookcase) {
-        let Self { settings, rehearsal, ledger, stop } = self;
+    pub(super) fn begin(&self, opened: Opened, watchdog: &Watchdog, now: Now) -> (Kept, Bookcase) {
+        let Self { settings, rehearsal, identity: identities, ledger, stop } = self;
+        let identity = &identities.borrow().clone();
         let Opened { journal, recovery, place } = opened;
         let (state_directory, machine) = place.unzip();
         let mut frame = chronicle::frame(settings, *rehearsal);
@@ -136,7 +138,7 @@ impl Beginning {
         let left = Left { watchdog, recovery: &recovery, frame: &frame, identity, now };
         let mut couriers = JoinSet::new();
         let place = state_directory.as_deref();
-        let telling = Telling::begin(settings, *rehearsal, place, &left, &chronicle, &mut couriers);
+        let telling = Telling::begin(settings, *rehearsal, place, &left, &chronicle, identities, &mut couriers);
         let (waiting, recalled) = Waiting::recall(place, now.wall);
         let measured = measuring::places(place, settings.measured_from.clone());
         let destinations = delivery::Destinations {

@@ -250,8 +250,14 @@ impl Daemon {
             tasks.spawn(step_checks::keep(settings.steps.clone(), place.clone(), alarm.clone(), troubles_in));
         }
         let posting = Posting::new(&settings, now, ledger, troubles, log);
-        let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in, stop: stop.clone() };
-        let (kept, bookcase) = beginning.begin(opened, &watchdog, &identity.borrow(), now);
+        let beginning = Beginning {
+            settings: settings.clone(),
+            rehearsal,
+            identity: identity.clone(),
+            ledger: ledger_in,
+            stop: stop.clone(),
+        };
+        let (kept, bookcase) = beginning.begin(opened, &watchdog, now);
         let beside = Beside { executor: &executor, journal: &kept.journal, telling: &kept.telling, unprotected: None };
         let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
@@ -434,8 +440,7 @@ impl Daemon {
             }
         };
         self.watchdog.take_up(opened.recovered(self.watchdog.policy().clone()));
-        let identity = self.identity.borrow().clone();
-        let (kept, bookcase) = self.beginning.begin(opened, &self.watchdog, &identity, clock::now());
+        let (kept, bookcase) = self.beginning.begin(opened, &self.watchdog, clock::now());
         self.kept = kept;
         self.board.show(bookcase);
         self.restart().await

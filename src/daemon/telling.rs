@@ -10,11 +10,12 @@ use crate::journal::Recovery;
 use crate::messages::{Ahead, Last, Machine, Outbox, Reports, Standing, Stands, StepStory, Story, Told};
 use crate::model::{Closing, Event, Now, Policy, StepName, Work};
 use crate::report::{Frame, Report};
-use crate::sources::{Identity, Lifecycle};
+use crate::sources::{Ear, Identity, Lifecycle};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -41,9 +42,15 @@ pub(super) struct Telling {
 struct Teller {
     kinds: BTreeMap<StepName, (String, String)>,
     rehearsal: bool,
+    names: Names,
+    reports: Reports,
+}
+
+/// What the machine is called by itself and by its cluster.
+#[derive(Clone, Debug)]
+struct Names {
     host: String,
     node: String,
-    reports: Reports,
 }
 
 /// What an earlier daemon left, as the journal kept it.
@@ -64,6 +71,7 @@ impl Telling {
         state_directory: Option<&Path>,
         left: &Left<'_>,
         chronicle: &Chronicle,
+        identity: &watch::Receiver<Identity>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let sinks = match rehearsal {
@@ -77,11 +85,13 @@ impl Telling {
         let teller = Teller {
             kinds: settings.steps.iter().map(|step| (step.name.clone(), describe(step))).collect(),
             rehearsal: rehearsal != Rehearsal::No,
-            host,
-            node,
+            names: Names { host, node },
             reports: Reports::Follow(chronicle.follow()),
         };
-        let mut telling = Self { outbox: Outbox::start(sinks, state_directory, tasks), teller, last: None };
+        let is_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
+        let facts = (is_asked && !sinks.is_empty()).then(|| teller.facts(identity.clone(), tasks));
+        let mut telling =
+            Self { outbox: Outbox::start(sinks, state_directory, facts.as_ref(), tasks), teller, last: None };
         if !telling.outbox.is_empty() {
             telling.recall(left);
         }
@@ -151,6 +161,18 @@ impl Telling {
 }
 
 impl Teller {
+    /// What becomes known of the machine: messages go out beside the loop, and some of it may come between two turns.
+    fn facts(&self, mut identity: watch::Receiver<Identity>, tasks: &mut JoinSet<()>) -> watch::Receiver<Machine> {
+        let names = self.names.clone();
+        let (tell, facts) = watch::channel(names.machine(&identity.borrow_and_update(), ""));
+        tasks.spawn(async move {
+            while identity.changed().await.is_ok() {
+                tell.send_replace(names.machine(&identity.borrow_and_update(), ""));
+            }
+        });
+        facts
+    }
+
     /// How this episode stands; nothing before it has a deadline.
     fn story(&self, watchdog: &Watchdog, episode: &Episode, identity: &Identity, now: Now) -> Option<Story> {
         let (planned, leading) = (episode.deadline?, episode.leading()?);
@@ -170,7 +192,7 @@ impl Teller {
             version: env!("CARGO_PKG_VERSION"),
             rehearsal: self.rehearsal,
             at: now.wall,
-            machine: self.machine(identity, notice.key.machine.as_str()),
+            machine: self.names.machine(identity, notice.key.machine.as_str()),
             episode: episode.id.clone(),
             notice: Told {
                 kind: notice.kind(),
@@ -218,24 +240,6 @@ impl Teller {
         }
     }
 
-    /// What is known of the machine; the notice knows its name even where no source has told it yet.
-    fn machine(&self, identity: &Identity, named: &str) -> Machine {
-        let id = if identity.instance_id.is_empty() { named } else { &identity.instance_id };
-        Machine {
-            id: id.to_owned(),
-            machine_type: identity.instance_type.clone(),
-            lifecycle: match identity.lifecycle {
-                Lifecycle::Unknown => String::new(),
-                Lifecycle::Spot | Lifecycle::OnDemand | Lifecycle::Other => identity.lifecycle.word().to_owned(),
-            },
-            region: identity.region.clone(),
-            zone: identity.zone.clone(),
-            address: identity.addresses.first().map(ToString::to_string).unwrap_or_default(),
-            host: self.host.clone(),
-            node: self.node.clone(),
-        }
-    }
-
     /// The same story, at the end of its episode.
     fn closed(&self, mut story: Story, events: &[Event], closing: Closing, identity: &Identity, now: Now) -> Story {
         for event in events {
@@ -247,7 +251,7 @@ impl Teller {
                 }
             }
         }
-        let machine = self.machine(identity, &story.machine.id);
+        let machine = self.names.machine(identity, &story.machine.id);
         Story { at: now.wall, machine, closing: Some(closing), closed: true, ..story }
     }
 
@@ -266,6 +270,26 @@ impl Teller {
             }
         }
         over
+    }
+}
+
+impl Names {
+    /// What is known of the machine; the notice knows its name even where no source has told it yet.
+    fn machine(&self, identity: &Identity, named: &str) -> Machine {
+        let id = if identity.instance_id.is_empty() { named } else { &identity.instance_id };
+        Machine {
+            id: id.to_owned(),
+            machine_type: identity.instance_type.clone(),
+            lifecycle: match identity.lifecycle {
+                Lifecycle::Unknown => String::new(),
+                Lifecycle::Spot | Lifecycle::OnDemand | Lifecycle::Other => identity.lifecycle.word().to_owned(),
+            },
+            region: identity.region.clone(),
+            zone: identity.zone.clone(),
+            address: identity.addresses.first().map(ToString::to_string).unwrap_or_default(),
+            host: self.host.clone(),
+            node: self.node.clone(),
+        }
     }
 }
 

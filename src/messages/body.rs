@@ -2,10 +2,11 @@
 //! webhook, or a template of the operator's. Pure, but for reading the newest report.
 
 use super::nth;
-use super::story::{Message, Occasion, Stands, StepStory};
+use super::story::{Machine, Message, Occasion, Stands, StepStory};
 use super::words::{clock, ended, lines, text, title, verdict};
 use crate::actions::http::template::{Fields, Manner, Template};
 use crate::model::millis;
+use crate::report::{self, Report};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -94,7 +95,8 @@ impl Body {
             Self::Slack => slack(message).to_string(),
             Self::Report => {
                 let report = message.story.reports.of(&message.story.episode);
-                let text = report.and_then(|report| serde_json::to_string(&*report).ok());
+                let text =
+                    report.and_then(|report| serde_json::to_string(&with_facts(&report, &message.story.machine)).ok());
                 text.unwrap_or_else(|| plain(message).to_string())
             }
             Self::Nth => nth::whole(message).to_string(),
@@ -102,6 +104,16 @@ impl Body {
             Self::OwnNth(template) => template.filled(|field| nth::value(field, message)),
         }
     }
+}
+
+/// The report with what is known of its machine by now: it was drawn up at the last turn, which may have been before.
+fn with_facts(report: &Report, known: &Machine) -> Report {
+    let mut report = report.clone();
+    if report.machine.machine_type.is_empty() && report.machine.id == known.id {
+        let Machine { machine_type, lifecycle, region, zone, .. } = known.clone();
+        report.machine = report::Machine { id: known.id.clone(), machine_type, lifecycle, region, zone };
+    }
+    report
 }
 
 /// What can be filled into a body of one's own.

@@ -4,7 +4,7 @@
 //! The queue is bounded: where it is full the oldest failure goes, since the first and the last message say most.
 
 use super::memory::Memory;
-use super::story::{Message, Occasion};
+use super::story::{Machine, Message, Occasion, Story};
 use super::webhook::{Deliver, Verdict};
 use crate::model::Spoken;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// The most messages that wait for one receiver.
 pub(super) const MOST: usize = 32;
@@ -35,6 +35,9 @@ const FIRST_REST: Duration = Duration::from_millis(250);
 
 /// The longest rest while a deadline is ahead, and while none is.
 const LONGEST_REST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// How long a message waits for the facts of its machine, which come a moment after a notice that stands when we begin.
+const FACTS: Duration = Duration::from_secs(1);
 
 /// When a message is given up: nobody can use it any more.
 const STALE: Duration = Duration::from_secs(3_600);
@@ -61,6 +64,13 @@ impl Urgency {
     /// Whether each message gets its last try.
     fn is_last(&self, now: Instant) -> bool {
         self.leaving.is_some() || self.ahead.is_some_and(|ahead| now >= ahead.end)
+    }
+
+    /// When the last try begins at the latest where its receiver wants none yet: so that it has its time before we, or the
+    /// machine, are gone.
+    fn last_call(&self) -> Option<Instant> {
+        let end = self.leaving.or(self.ahead.map(|ahead| ahead.deadline));
+        end.and_then(|end| end.checked_sub(LAST_TRY))
     }
 
     /// When the last tries begin, if that is known.
@@ -177,6 +187,8 @@ pub(super) struct Courier<D> {
     pub(super) desk: Arc<Desk>,
     pub(super) receiver: Arc<D>,
     pub(super) urgency: watch::Receiver<Urgency>,
+    /// What is known of the machine; nothing where nobody will tell.
+    pub(super) facts: Option<watch::Receiver<Machine>>,
     pub(super) state_directory: Option<PathBuf>,
 }
 
@@ -189,6 +201,10 @@ struct Tries {
     last: BTreeSet<String>,
     /// Until when nothing is tried.
     rest: Option<Instant>,
+    /// Until when the receiver wants no try, and has none but the last.
+    asked: Option<Instant>,
+    /// Whether the machine's facts were waited for in vain.
+    without_facts: bool,
 }
 
 /// What is to be done next.
@@ -225,7 +241,7 @@ impl<D: Deliver> Courier<D> {
             tries.last.clear();
         }
         if held.queue.is_empty() {
-            *tries = Tries::default();
+            *tries = Tries { without_facts: tries.without_facts, ..Tries::default() };
             self.desk.rests.send_replace(true);
             return Next::Rest(None);
         }
@@ -234,6 +250,10 @@ impl<D: Deliver> Courier<D> {
             let untried = || held.queue.iter().filter(|it| !tries.last.contains(&it.message.owed.id));
             let ends = |waiting: &&Waiting| waiting.message.owed.occasion == Occasion::End;
             if let Some(waiting) = untried().find(ends).or_else(|| untried().next()) {
+                let wanted = tries.asked.min(urgency.last_call()).filter(|from| *from > now);
+                if wanted.is_some() {
+                    return Next::Rest(wanted);
+                }
                 tries.last.insert(waiting.message.owed.id.clone());
                 return Next::Try(waiting.clone());
             }
@@ -242,7 +262,8 @@ impl<D: Deliver> Courier<D> {
                 return Next::Rest(None);
             }
         }
-        match (tries.rest.filter(|until| *until > now), held.queue.front()) {
+        let rest = tries.rest.max(tries.asked).filter(|until| *until > now);
+        match (rest, held.queue.front()) {
             (None, Some(waiting)) => Next::Try(waiting.clone()),
             (rest, _) => {
                 let last = urgency.last_begins().filter(|begins| *begins > now);
@@ -277,22 +298,24 @@ impl<D: Deliver> Courier<D> {
             self.desk.remove(id);
             return;
         }
+        let message = self.with_facts(message, since, tries).await;
+        let id = message.owed.id.as_str();
         let verdict = self.try_once(&message).await;
         let count = *tries.counts.entry(id.to_owned()).and_modify(|count| *count += 1).or_insert(1);
         match verdict {
             Verdict::Taken(remark) => {
-                tries.rest = None;
+                (tries.rest, tries.asked) = (None, None);
                 self.sent(&message, count, remark);
                 memory.note(id).await;
                 self.desk.remove(id);
             }
             Verdict::Refused(why) => {
-                tries.rest = None;
+                (tries.rest, tries.asked) = (None, None);
                 self.desk.remove(id);
                 self.trouble(why, Hope::None);
                 tracing::error!("message to {} is not sent: {id}", self.name);
             }
-            Verdict::Failed(why) => {
+            Verdict::Failed { why, retry_after } => {
                 let now = Instant::now();
                 if now.duration_since(since) >= STALE {
                     self.desk.remove(id);
@@ -302,9 +325,22 @@ impl<D: Deliver> Courier<D> {
                 }
                 let doubled = FIRST_REST.saturating_mul(1 << (count - 1).min(10));
                 tries.rest = Some(now + doubled.min(self.urgency.borrow().longest_rest(now)));
-                self.trouble(why, Hope::AnotherTry);
+                tries.asked = retry_after.map(|after| now + after);
+                self.trouble(why, retry_after.map_or(Hope::AnotherTry, Hope::After));
             }
         }
+    }
+
+    /// The message with what is known of its machine by now, or in a moment. That is waited for once: what nobody told in
+    /// this time may never be told.
+    async fn with_facts(&mut self, message: Message, since: Instant, tries: &mut Tries) -> Message {
+        let Some(facts) = &mut self.facts else { return message };
+        if !tries.without_facts && !message.story.machine.is_known() {
+            let known = timeout_at(since + FACTS, facts.wait_for(Machine::is_known)).await;
+            tries.without_facts = !matches!(known, Ok(Ok(_)));
+        }
+        let machine = message.story.machine.updated(&facts.borrow());
+        Message { story: Arc::new(Story { machine, ..Story::clone(&message.story) }), ..message }
     }
 
     /// One try, within its limit, which moves with the deadline.
@@ -319,7 +355,8 @@ impl<D: Deliver> Courier<D> {
                 verdict = &mut carrying => return verdict,
                 () = sleep_until(limit) => {
                     let took = Spoken(limit.saturating_duration_since(began));
-                    return Verdict::Failed(format!("{} had not answered after {took}", self.receiver.shown()));
+                    let why = format!("{} had not answered after {took}", self.receiver.shown());
+                    return Verdict::Failed { why, retry_after: None };
                 }
                 Ok(()) = self.urgency.changed() => {}
             }
@@ -347,8 +384,9 @@ impl<D: Deliver> Courier<D> {
             return;
         }
         let hope = match hope {
-            Hope::AnotherTry => "; it is tried again",
-            Hope::None => "",
+            Hope::AnotherTry => "; it is tried again".to_owned(),
+            Hope::After(rest) => format!("; it wants no try for {}, and is tried again then", Spoken(rest)),
+            Hope::None => String::new(),
         };
         tracing::warn!("message to {}: {why}{hope}", self.name);
         held.trouble = Some(why);
@@ -359,297 +397,10 @@ impl<D: Deliver> Courier<D> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Hope {
     AnotherTry,
+    /// The receiver wants none for so long.
+    After(Duration),
     None,
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use super::super::story::tests::story;
-    use super::super::story::{Owed, Story};
-    use super::*;
-    use crate::actions::Task;
-    use crate::model::{EpisodeId, StepName};
-    use tokio::time::sleep;
-
-    type Plays = dyn Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync;
-
-    /// A receiver that answers as it is told, in virtual time.
-    struct Played {
-        plays: Box<Plays>,
-        began: Instant,
-        got: Mutex<Vec<(String, Duration)>>,
-        tries: Mutex<usize>,
-    }
-
-    impl Deliver for Played {
-        fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, Verdict> {
-            Box::pin(async {
-                let count = {
-                    let mut tries = self.tries.lock().unwrap();
-                    *tries += 1;
-                    *tries
-                };
-                let (after, verdict) = (self.plays)(count, message);
-                sleep(after).await;
-                if matches!(verdict, Verdict::Taken(_)) {
-                    self.got.lock().unwrap().push((short(&message.owed.id), self.began.elapsed()));
-                }
-                verdict
-            })
-        }
-
-        fn make_ready(&self) -> Task<'_, Result<(), String>> {
-            Box::pin(std::future::ready(Ok(())))
-        }
-
-        fn shown(&self) -> String {
-            "http://played".to_owned()
-        }
-    }
-
-    fn short(id: &str) -> String {
-        id.split_once('/').unwrap().1.to_owned()
-    }
-
-    struct Scene {
-        desk: Arc<Desk>,
-        played: Arc<Played>,
-        urgency: watch::Sender<Urgency>,
-        task: tokio::task::JoinHandle<()>,
-    }
-
-    impl Scene {
-        fn begin(plays: impl Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync + 'static) -> Self {
-            Self::begin_in(None, plays)
-        }
-
-        fn begin_in(
-            state: Option<PathBuf>,
-            plays: impl Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync + 'static,
-        ) -> Self {
-            let played = Arc::new(Played {
-                plays: Box::new(plays),
-                began: Instant::now(),
-                got: Mutex::default(),
-                tries: Mutex::default(),
-            });
-            let (urgency, told) = watch::channel(Urgency::default());
-            let desk = Arc::new(Desk::default());
-            let courier = Courier {
-                name: "ops".to_owned(),
-                desk: Arc::clone(&desk),
-                receiver: Arc::clone(&played),
-                urgency: told,
-                state_directory: state,
-            };
-            let task = tokio::spawn(courier.carry());
-            Self { desk, played, urgency, task }
-        }
-
-        fn owe(&self, occasion: Occasion, number: u32) {
-            self.owe_of(story(), occasion, number);
-        }
-
-        fn owe_of(&self, story: Story, occasion: Occasion, number: u32) {
-            let step = (occasion == Occasion::Failure).then(|| StepName::new("checkpoint"));
-            let owed = Owed { id: format!("{}/{occasion}/{number}", story.episode), occasion, step };
-            self.desk.take_in("ops", Message { owed, last_by: None, story: Arc::new(story) });
-        }
-
-        fn ends_in(&self, end: u64, deadline: u64) {
-            let now = Instant::now();
-            let ahead = Ahead { end: now + Duration::from_secs(end), deadline: now + Duration::from_secs(deadline) };
-            self.urgency.send_replace(Urgency { ahead: Some(ahead), leaving: None });
-        }
-
-        fn got(&self) -> Vec<(String, Duration)> {
-            self.played.got.lock().unwrap().clone()
-        }
-
-        fn names(&self) -> Vec<String> {
-            self.got().into_iter().map(|(name, _)| name).collect()
-        }
-    }
-
-    impl Drop for Scene {
-        fn drop(&mut self) {
-            self.task.abort();
-        }
-    }
-
-    fn taken() -> (Duration, Verdict) {
-        (Duration::from_millis(30), Verdict::Taken(None))
-    }
-
-    fn failed(after: u64) -> (Duration, Verdict) {
-        (Duration::from_secs(after), Verdict::Failed("http://played answered 500".to_owned()))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn messages_come_in_order_and_each_once() {
-        let scene = Scene::begin(|_, _| taken());
-        for _ in 0..3 {
-            scene.owe(Occasion::Detection, 1);
-            scene.owe(Occasion::Failure, 2);
-            scene.owe(Occasion::End, 3);
-        }
-        scene.desk.rests().await;
-        assert_eq!(scene.names(), ["detection/1", "failure/2", "end/3"]);
-        assert_eq!(scene.desk.standing("ops", String::new()).waiting, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failure_is_tried_again_after_rests_that_grow_to_five_seconds() {
-        let scene = Scene::begin(|count, _| if count < 10 { failed(0) } else { taken() });
-        scene.ends_in(113, 118);
-        scene.owe(Occasion::Detection, 1);
-        scene.owe(Occasion::End, 2);
-        scene.desk.rests().await;
-        let got = scene.got();
-        // 0.25 + 0.5 + 1 + 2 + 4 + 5 + 5 + 5 + 5 seconds.
-        assert_eq!(got[0].1.as_secs(), 27, "{got:?}");
-        assert_eq!(scene.names(), ["detection/1", "end/2"]);
-        assert_eq!(scene.desk.standing("ops", String::new()).trouble, None, "it is over");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_receiver_refuses_is_not_sent_again_and_the_next_is() {
-        let scene = Scene::begin(|_, message| match message.owed.occasion {
-            Occasion::Detection => (Duration::ZERO, Verdict::Refused("http://played answered 404".to_owned())),
-            Occasion::Failure | Occasion::End => taken(),
-        });
-        scene.owe(Occasion::Detection, 1);
-        scene.desk.rests().await;
-        let trouble = scene.desk.standing("ops", String::new()).trouble;
-        assert_eq!(trouble.as_deref(), Some("http://played answered 404"));
-        scene.owe(Occasion::End, 2);
-        scene.desk.rests().await;
-        assert_eq!((scene.names(), *scene.played.tries.lock().unwrap()), (vec!["end/2".to_owned()], 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn where_a_receiver_hangs_the_end_still_has_its_last_try_in_the_reserve() {
-        // It hangs for a minute and a half, whatever it is asked.
-        let began = Instant::now();
-        let scene = Scene::begin(move |_, _| {
-            let hangs = Duration::from_secs(90).saturating_sub(began.elapsed());
-            (hangs + Duration::from_millis(100), Verdict::Taken(None))
-        });
-        scene.ends_in(85, 90);
-        scene.owe(Occasion::Detection, 1);
-        sleep(Duration::from_secs(40)).await;
-        scene.owe(Occasion::Failure, 2);
-        sleep(Duration::from_secs(44)).await;
-        // The plan comes to its end right when the reserve begins.
-        scene.owe(Occasion::End, 3);
-        sleep(Duration::from_secs(16)).await;
-        let got = scene.got();
-        let end = got.iter().find(|(name, _)| name == "end/3").unwrap();
-        assert!(end.1 < Duration::from_secs(92), "{got:?}");
-        // It is as if nothing had been: the others come too.
-        scene.desk.rests().await;
-        assert_eq!(scene.names().len(), 3, "{:?}", scene.names());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_last_try_does_not_wait_for_a_rest() {
-        let refused_until = Instant::now() + Duration::from_secs(113);
-        let scene = Scene::begin(move |_, _| if Instant::now() < refused_until { failed(0) } else { taken() });
-        scene.ends_in(113, 118);
-        scene.owe(Occasion::Detection, 1);
-        sleep(Duration::from_secs(112)).await;
-        scene.owe(Occasion::End, 2);
-        scene.desk.rests().await;
-        let got = scene.got();
-        assert_eq!(scene.names(), ["end/2", "detection/1"], "what ends the story goes first when time is short");
-        assert!(got.iter().all(|(_, at)| *at < Duration::from_millis(113_200)), "{got:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_earlier_deadline_cuts_a_try_that_is_out() {
-        let scene = Scene::begin(|count, _| if count == 1 { failed(60) } else { taken() });
-        scene.ends_in(113, 118);
-        scene.owe(Occasion::Detection, 1);
-        sleep(Duration::from_secs(1)).await;
-        scene.ends_in(2, 4);
-        scene.desk.rests().await;
-        assert!(scene.got()[0].1 < Duration::from_secs(5), "{:?}", scene.got());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn where_too_many_wait_the_oldest_failure_goes_and_never_the_first_or_the_last() {
-        let scene = Scene::begin(|count, _| if count < 4 { failed(14) } else { taken() });
-        scene.owe(Occasion::Detection, 0);
-        for number in 1..200 {
-            scene.owe(Occasion::Failure, number);
-        }
-        scene.owe(Occasion::End, 200);
-        scene.desk.rests().await;
-        let names = scene.names();
-        assert_eq!(names.len(), MOST);
-        assert_eq!((names[0].as_str(), names[MOST - 1].as_str()), ("detection/0", "end/200"));
-        assert_eq!(names[1], format!("failure/{}", 200 - (MOST - 2)), "the newest failures are kept");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dead_receiver_is_given_up_after_an_hour_and_asked_ever_more_seldom() {
-        let scene = Scene::begin(|_, _| failed(0));
-        scene.owe(Occasion::Detection, 1);
-        sleep(Duration::from_secs(3_700)).await;
-        let standing = scene.desk.standing("ops", String::new());
-        assert_eq!((standing.waiting, standing.trouble.as_deref()), (0, Some("http://played answered 500")));
-        assert!(*scene.played.tries.lock().unwrap() < 80, "{}", scene.played.tries.lock().unwrap());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_ends_waits_for_one_more_try_of_each_and_no_longer() {
-        let scene = Scene::begin(|_, _| failed(0));
-        scene.owe(Occasion::Detection, 1);
-        scene.owe(Occasion::End, 2);
-        sleep(Duration::from_secs(30)).await;
-        let began = Instant::now();
-        scene.urgency.send_modify(|urgency| urgency.leaving = Some(began + Duration::from_secs(2)));
-        scene.desk.rests().await;
-        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
-        assert_eq!(scene.desk.standing("ops", String::new()).waiting, 2);
-    }
-
-    #[tokio::test]
-    async fn what_was_sent_is_not_sent_again_after_a_restart_and_what_was_not_is() {
-        let state = tempfile::tempdir().unwrap();
-        let place = || Some(state.path().to_owned());
-        let scene = Scene::begin_in(place(), |count, _| if count == 1 { taken() } else { failed(60) });
-        scene.owe(Occasion::Detection, 1);
-        scene.owe(Occasion::End, 2);
-        while scene.got().is_empty() || scene.desk.standing("", String::new()).waiting == 2 {
-            sleep(Duration::from_millis(5)).await;
-        }
-        drop(scene);
-        let scene = Scene::begin_in(place(), |_, _| taken());
-        scene.owe(Occasion::Detection, 1);
-        scene.owe(Occasion::End, 2);
-        scene.desk.rests().await;
-        assert_eq!(scene.names(), ["end/2"]);
-        // That an episode is over is told to those who know of it.
-        let over = |episode: &str| Story {
-            episode: EpisodeId::new(episode),
-            closed: true,
-            closing: Some(crate::model::Closing::Survived),
-            ..story()
-        };
-        scene.owe_of(over("another"), Occasion::End, 3);
-        scene.owe_of(over(story().episode.as_str()), Occasion::End, 4);
-        scene.desk.rests().await;
-        assert_eq!(scene.names(), ["end/2", "end/4"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_wrong_is_noted_until_it_is_over() {
-        let scene = Scene::begin(|_, _| (Duration::from_secs(60), Verdict::Taken(None)));
-        scene.owe(Occasion::Detection, 1);
-        sleep(Duration::from_secs(16)).await;
-        let trouble = scene.desk.standing("ops", String::new()).trouble.unwrap();
-        assert_eq!(trouble, "http://played had not answered after 15s");
-    }
-}
+mod tests;

@@ -143,7 +143,13 @@ pub struct Outbox {
 
 impl Outbox {
     /// Begins to carry messages to these receivers; within a runtime.
-    pub fn start(sinks: &[Sink], state_directory: Option<&Path>, tasks: &mut JoinSet<()>) -> Self {
+    /// `facts` tells what becomes known of the machine, where anybody will tell.
+    pub fn start(
+        sinks: &[Sink],
+        state_directory: Option<&Path>,
+        facts: Option<&watch::Receiver<Machine>>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
         let (urgency, told) = watch::channel(Urgency::default());
         let boxes = sinks.iter().map(|sink| {
             let desk = Arc::new(Desk::default());
@@ -152,6 +158,7 @@ impl Outbox {
                 desk: Arc::clone(&desk),
                 receiver: Arc::clone(&sink.webhook),
                 urgency: told.clone(),
+                facts: facts.cloned(),
                 state_directory: state_directory.map(Path::to_owned),
             };
             tasks.spawn(courier.carry());

@@ -66,6 +66,20 @@ pub struct Machine {
     pub node: String,
 }
 
+impl Machine {
+    /// Whether its cloud has told all of it.
+    pub(super) fn is_known(&self) -> bool {
+        let Self { id, machine_type, lifecycle, region, zone, address, host: _, node: _ } = self;
+        [id, machine_type, lifecycle, region, zone, address].into_iter().all(|fact| !fact.is_empty())
+    }
+
+    /// What is known of it now, where this is the same machine: an episode may be another's, from a disk that moved.
+    pub(super) fn updated(&self, now: &Self) -> Self {
+        let is_the_same = self.id.is_empty() || self.id == now.id;
+        if is_the_same && !now.id.is_empty() { now.clone() } else { self.clone() }
+    }
+}
+
 /// Where the report of an episode is had.
 #[derive(Clone, Debug, Default)]
 pub enum Reports {

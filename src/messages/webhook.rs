@@ -56,8 +56,13 @@ pub(super) enum Verdict {
     Taken(Option<String>),
     /// It will not be taken, for this reason.
     Refused(String),
-    /// It was not taken, or may not have been, for this reason; another try can help.
-    Failed(String),
+    /// It was not taken, or may not have been; another try can help.
+    Failed {
+        /// Why.
+        why: String,
+        /// How long the receiver asks us to wait before that.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// Who carries a message to its receiver.
@@ -129,7 +134,7 @@ impl Webhook {
     async fn send(&self, message: &Message) -> Verdict {
         let url = match self.url().await {
             Ok(url) => url,
-            Err(why) => return Verdict::Failed(why),
+            Err(why) => return Verdict::Failed { why, retry_after: None },
         };
         let mut headers = self.headers.clone();
         if let Ok(id) = HeaderValue::from_str(&message.owed.id) {
@@ -146,7 +151,9 @@ impl Webhook {
         let shown = url.origin().ascii_serialization();
         match answer {
             Ok(answer) => self.judged(&answer, &url, &shown),
-            Err(trouble) if trouble.may_pass() => Verdict::Failed(trouble.at(&shown).to_string()),
+            Err(trouble) if trouble.may_pass() => {
+                Verdict::Failed { why: trouble.at(&shown).to_string(), retry_after: None }
+            }
             Err(trouble) => Verdict::Refused(trouble.at(&shown).to_string()),
         }
     }
@@ -168,7 +175,7 @@ impl Webhook {
                 "{shown} answered {status} with a web page: is that the webhook, or the login of a proxy?"
             ))),
             200..=299 => Verdict::Taken(None),
-            408 | 425 | 429 | 500..=599 => Verdict::Failed(said),
+            408 | 425 | 429 | 500..=599 => Verdict::Failed { why: said, retry_after: answer.retry_after },
             _ => Verdict::Refused(said),
         }
     }

@@ -94,6 +94,22 @@ async fn what_may_be_repeated_is_tried_again_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn a_server_that_asks_for_a_rest_has_it_and_a_last_try_comes_all_the_same() {
+    for (rest, left, least) in [("1", LONG, 1_000), ("3600", Duration::from_secs(3), 2_500)] {
+        let tries = AtomicUsize::new(0);
+        let server = PlayedServer::start(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => Says::Bytes(format!("HTTP/1.1 503 Busy\r\nRetry-After: {rest}\r\nContent-Length: 0\r\n\r\n")),
+            _ => reply("204 No Content", ""),
+        })
+        .await;
+        let leave = action("http", &format!("url = '{}/'\nmethod = 'PUT'", server.url));
+        let (began, ending) = (Instant::now(), act(&leave, left).await);
+        assert_eq!((ending.outcome, server.asked.all().len()), (Outcome::Done, 2), "{rest}: {ending:?}");
+        assert!(began.elapsed() >= Duration::from_millis(least), "{rest}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn what_was_refused_has_nothing_to_undo_and_what_may_have_been_taken_has() {
     for (says, undone) in
         [(reply("403 Forbidden", ""), false), (reply("500 Oh", ""), true), (Says::Nothing, true), (Says::Hangs, true)]

@@ -12,7 +12,7 @@ mod stand;
 use receiver::{Answers, Receiver, TAKEN};
 use rustix::process::Signal;
 use serde_json::Value;
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use spot_watchdog::model::Outcome;
 use spot_watchdog::report::Report;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
@@ -138,6 +138,46 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     for (place, text) in shown {
         assert!(!text.contains(CANARY), "{place} shows the secret of a URL: {text}");
     }
+    watch.is_sane();
+}
+
+#[test]
+fn a_notice_that_stands_at_the_start_is_told_with_what_the_machine_is() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    let (receiver, archive) = (Receiver::start(TAKEN), Receiver::start(TAKEN));
+    let file = [
+        hook("save", &scene.script("save.sh", "sleep 3"), ""),
+        message("ops", &receiver, ""),
+        message("archive", &archive, "preset = \"report\""),
+    ];
+    let file = scene.write("watchdog.toml", &file.concat());
+    let _watch = start(&scene, &cloud.url, &file);
+    for receiver in [receiver, archive] {
+        wait_for("the first message", || (!receiver.came().is_empty()).then_some(()));
+        let first = receiver.came()[0].json();
+        for fact in ["id", "type", "lifecycle", "region", "zone"] {
+            assert!(first["machine"][fact].as_str().is_some_and(|fact| !fact.is_empty()), "{fact}: {first}");
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_asks_for_a_rest_is_left_alone() {
+    const BUSY: Answers = Answers::With("HTTP/1.1 429 Busy\r\nRetry-After: 300\r\nContent-Length: 0\r\n\r\n");
+    let (scene, cloud, receiver) = (Scene::new(), Cloud::playing(Script::default()), Receiver::start(BUSY));
+    let file = [hook("save", &scene.script("save.sh", "sleep 4"), ""), message("ops", &receiver, "")].concat();
+    let file = scene.write("watchdog.toml", &file);
+    let mut watch = start(&scene, &cloud.url, &file);
+    notice(&scene, &["--window", "85s"]);
+    says(&watch, "answered 429 (it is asked too often); it wants no try for 5m, and is tried again then");
+    says(&watch, "save done");
+    assert_eq!(receiver.came().len(), 1, "{:?}", receiver.names());
+    // Each has a last try before we are gone, what ends the story first.
+    receiver.answer(TAKEN);
+    watch.signal(Signal::TERM);
+    watch.ends();
+    assert_eq!(receiver.names()[1..], ["end/interruption", "detection/interruption"]);
     watch.is_sane();
 }
 

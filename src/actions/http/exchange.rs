@@ -8,8 +8,10 @@ use super::certificates::CertificateFiles;
 use crate::actions::launch::said;
 use crate::transport::{Connection, NoAnswer};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::Url;
 use std::error::Error;
 use std::fmt;
@@ -34,11 +36,16 @@ const MOST_BODY: usize = 64 * 1024;
 /// How long is read of a body once the status is known.
 const READING: Duration = Duration::from_secs(2);
 
+/// The longest rest that is taken from an answer.
+const LONGEST_REST: Duration = Duration::from_secs(3_600);
+
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
     /// Its status.
     pub(crate) status: u16,
+    /// How long it asks us to wait before another try (RFC 9110, 10.2.3), an hour at most.
+    pub(crate) retry_after: Option<Duration>,
     /// The beginning of its body, as it came.
     pub(crate) body: Vec<u8>,
 }
@@ -204,7 +211,9 @@ pub(crate) async fn exchange(
 ) -> Result<Answer, Trouble> {
     let (_connection, answer) = send(what, headers, body, tls, sending).await?;
     let status = answer.status().as_u16();
-    Ok(Answer { status, body: beginning(answer.into_body()).await })
+    let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|text| rest(text, Timestamp::now()));
+    Ok(Answer { status, retry_after, body: beginning(answer.into_body()).await })
 }
 
 /// Sends a request and returns with the head of its answer, whose body comes as long as the connection is kept.
@@ -292,6 +301,18 @@ where
     Ok((connection, answer))
 }
 
+/// What a `Retry-After` asks for: seconds, of which some services send fractions, or a date.
+fn rest(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if text.starts_with(|letter: char| letter.is_ascii_digit()) {
+        let seconds = text.parse::<f64>().ok()?;
+        return Duration::try_from_secs_f64(seconds.min(LONGEST_REST.as_secs_f64())).ok();
+    }
+    let until = DateTimeParser::new().parse_timestamp(text).ok()?;
+    // A date that is past asks for nothing.
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default().min(LONGEST_REST))
+}
+
 /// What can be had of a body. The status has told what matters, so a body that breaks off, or comes drop by drop, is no
 /// trouble.
 async fn beginning(mut body: Incoming) -> Vec<u8> {
@@ -340,4 +361,26 @@ fn is_refusal_of_ours(cause: &(dyn Error + 'static)) -> bool {
         Alert::AccessDenied,
     ];
     refusals.contains(alert)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn a_rest_is_a_number_of_seconds_or_a_date_and_never_longer_than_an_hour() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let rest = |text| rest(text, now);
+        assert_eq!(rest("120"), Some(Duration::from_secs(120)));
+        assert_eq!(rest(" 0.5 "), Some(Duration::from_millis(500)));
+        assert_eq!(rest("Thu, 01 Jan 2026 00:01:30 GMT"), Some(Duration::from_secs(90)));
+        assert_eq!(rest("Wed, 31 Dec 2025 23:59:00 GMT"), Some(Duration::ZERO));
+        for long in ["86400", "1e300", "Thu, 01 Jan 2099 00:00:00 GMT"] {
+            assert_eq!(rest(long), Some(LONGEST_REST), "{long}");
+        }
+        for garbage in ["", "soon", "-5", "NaN", "inf", "2026-01-01", "1 2"] {
+            assert_eq!(rest(garbage), None, "{garbage}");
+        }
+    }
 }

@@ -110,11 +110,14 @@ impl Http {
                     request.may_be_repeated() && (answer.status == 429 || (500..600).contains(&answer.status))
                 }
             };
+            let asked = if let Miss::Answer(answer) = &miss { answer.retry_after.unwrap_or_default() } else { REST };
             note(way, |way| (way.last, way.waiting) = (Some(miss), false));
             if !again || Instant::now() + REST >= until {
                 return Err(());
             }
-            sleep(REST).await;
+            // None before the other side wants one, but one more in any case.
+            let last = until.min(job.stop_by.now()).checked_sub(LAST_WORD + REST).unwrap_or(until);
+            sleep(asked.min(last.saturating_duration_since(Instant::now())).max(REST)).await;
         }
     }
 
