@@ -87,6 +87,8 @@ impl fmt::Display for Exit {
 pub struct Stat {
     /// Its state's letter; `Z` has ended and was not waited for.
     pub state: u8,
+    /// Who began it, or took it over when that one ended.
+    pub parent: u32,
     /// Its process group.
     pub group: u32,
     /// When it started, in clock ticks after boot.
@@ -101,9 +103,10 @@ impl Stat {
         let rest = std::str::from_utf8(content.get(close + 1..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        let group = fields.nth(1)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
         let start_ticks = fields.nth(16)?.parse().ok()?;
-        Some(Self { state, group, start_ticks })
+        Some(Self { state, parent, group, start_ticks })
     }
 
     /// Of this process; `None` where there is none.
@@ -588,7 +591,7 @@ mod tests {
     fn a_stat_is_read_whatever_the_process_calls_itself() {
         let line =
             b"4711 (a) b (c\n) S 1 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 20 18446744073709551615";
-        assert_eq!(Stat::parse(line), Some(Stat { state: b'S', group: 4242, start_ticks: 987_654 }));
+        assert_eq!(Stat::parse(line), Some(Stat { state: b'S', parent: 1, group: 4242, start_ticks: 987_654 }));
     }
 
     #[test]

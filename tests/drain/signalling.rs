@@ -199,6 +199,105 @@ async fn a_command_line_that_two_processes_have_is_refused() {
 }
 
 #[tokio::test]
+async fn of_processes_that_began_each_other_one_is_named() {
+    let mark = format!("tree-{}-of-this-test", std::process::id());
+    let rest = "while :; do sleep 0.1; done";
+    let script = format!("sh -c 'echo $$ >inner; {rest}' {mark} & {rest}");
+    let place = TempDir::new().unwrap();
+    let outer = Command::new("sh").args(["-c", &script, &mark]).current_dir(place.path()).spawn().unwrap();
+    let mut outer = Ended(outer);
+    let inner = place.path().join("inner");
+    let began = Instant::now();
+    while fs::read_to_string(&inner).unwrap_or_default().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the inner one did not begin");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let inner: u32 = fs::read_to_string(inner).unwrap().trim().parse().unwrap();
+    let signal = |which: &str| action("signal", &format!("process = {{ command-line = '{mark}'{which} }}"));
+    let ending = signal("").act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.detail);
+    assert!(ending.detail.contains("which = \"outermost\""), "{}", ending.detail);
+    let ending = signal(", which = 'innermost'").act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(!runs(inner) && runs(outer.0.id()), "{}", ending.detail);
+    let ending = signal(", which = 'outermost'").act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(outer.0.wait().unwrap().code().is_none(), "it died of the signal");
+}
+
+#[tokio::test]
+async fn a_container_is_known_by_its_cgroup() {
+    /// A cgroup that goes with its test.
+    struct Cgroup(PathBuf);
+    impl Drop for Cgroup {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+    let id = format!("{:064x}", std::process::id());
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"].map(PathBuf::from);
+    let mut places = mounts.iter().filter(|mount| mount.join("cgroup.procs").exists());
+    let cgroup = places.find_map(|mount| {
+        let place = mount.join(format!("docker-{id}.scope"));
+        fs::create_dir(&place).ok().map(|()| Cgroup(place))
+    });
+    let Some(cgroup) = cgroup else {
+        eprintln!("not tried: no cgroup can be made here");
+        return;
+    };
+    let main = Trained::python("signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); ready()");
+    if let Err(error) = fs::write(cgroup.0.join("cgroup.procs"), main.child.id().to_string()) {
+        eprintln!("not tried: no process can be moved to {}: {error}", cgroup.0.display());
+        return;
+    }
+    // What comes in later, as `docker exec` does, is not who the container was begun with.
+    let later = Ended(Command::new("sleep").arg("300").spawn().unwrap());
+    fs::write(cgroup.0.join("cgroup.procs"), later.0.id().to_string()).unwrap();
+    let signal = |name: &str| action("signal", &format!("process = {{ container = '{name}' }}"));
+    let unknown = signal("0123456789ab").check(&Place::default()).await;
+    assert_eq!(unknown[0].weight, Weight::Error, "{unknown:?}");
+    assert!(unknown[0].sentence.starts_with("no process that we see is in a container 0123456789ab"), "{unknown:?}");
+    for name in [id.as_str(), &id[..60], &format!("docker-{id}.scope")] {
+        let found = signal(name).check(&Place::default()).await;
+        assert!(found[0].sentence.contains(&format!("(pid {})", main.child.id())), "{name}: {found:?}");
+    }
+    let ending = signal(&id).act(&job(Work::Act, LONG)).await;
+    assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+    assert!(!runs(main.child.id()) && runs(later.0.id()), "{}", ending.detail);
+    drop(later);
+}
+
+#[tokio::test]
+async fn check_names_those_in_a_group_whom_the_process_did_not_begin() {
+    let place = TempDir::new().unwrap();
+    let script = "sleep 300 & echo $! >pid; sleep 301 & wait";
+    let mut shell = Command::new("sh");
+    let shell = Ended(shell.args(["-c", script]).current_dir(place.path()).process_group(0).spawn().unwrap());
+    let pid = place.path().join("pid");
+    let began = Instant::now();
+    while fs::read_to_string(&pid).unwrap_or_default().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the process did not begin");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let keys = format!("process = {{ pid-file = '{}' }}\nto = 'group'", pid.display());
+    let found = action("signal", &keys).check(&Place::default()).await;
+    let said = &found[1].sentence;
+    assert_eq!(found[1].weight, Weight::Warning, "{found:?}");
+    assert!(
+        said.contains("processes that it did not begin") && said.contains(&format!("(pid {})", shell.0.id())),
+        "{said}"
+    );
+    let group = Pid::from_raw(i32::try_from(shell.0.id()).unwrap()).unwrap();
+    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    // Whoever began all of them is alone with his own.
+    let alone = Trained::python("child = os.fork()\nif child: ready()");
+    let found = action("signal", &alone.keys("to = 'group'")).check(&Place::default()).await;
+    let group = Pid::from_raw(i32::try_from(alone.child.id()).unwrap()).unwrap();
+    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    assert!(found.iter().all(|finding| finding.weight != Weight::Warning), "{found:?}");
+}
+
+#[tokio::test]
 async fn a_group_is_signalled_only_where_that_is_asked_for() {
     // Python drops signals that a child gets before its fork is over, so the child says when that is.
     const PAIR: &str = "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n\

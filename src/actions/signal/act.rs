@@ -5,6 +5,7 @@
 
 use super::reaction::{self, Reaction, Sent};
 use super::target::{self, Found, Target, called};
+use super::tree::Parents;
 use super::{ROW, Reached};
 use crate::actions::output::printable;
 use crate::actions::process::Stat;
@@ -199,6 +200,11 @@ impl Signal {
                             Some(Reaction::Dies | Reaction::Ignores) | None => "does not catch it and ends at once",
                         };
                         say(Weight::Good, format!("{} would go to {name}, which {does}", self.sent));
+                        if self.to == Reached::Group
+                            && let Some(sentence) = self.about_the_group(process, &name)
+                        {
+                            say(Weight::Warning, sentence);
+                        }
                         if does == "catches it" && self.proof.is_none() && !self.asks_to_end() {
                             let sentence = format!(
                                 "it waits until {name} has ended, and not everybody ends by {}: with a `proof` it waits \
@@ -228,6 +234,23 @@ impl Signal {
             say(Weight::Note, sentence);
         }
         found
+    }
+
+    /// Who else is in its group: a shell that began it, and what that began beside it, get the signal too.
+    fn about_the_group(&self, process: Process, name: &str) -> Option<String> {
+        let parents = Parents::now();
+        let is_its_own = |member: &Process| *member == process || parents.is_below(member.pid, process.pid);
+        let members = members_with(process).ok()?;
+        let others: Vec<Process> = members.into_iter().filter(|member| !is_its_own(member)).collect();
+        (!others.is_empty()).then(|| {
+            format!(
+                "the process group of {name} has {} that it did not begin, and {} would go there too: {} (begin it in a group \
+                 of its own, with setsid for instance, or signal it alone)",
+                if others.len() == 1 { "a process".to_owned() } else { format!("{} processes", others.len()) },
+                self.sent,
+                target::names(&others)
+            )
+        })
     }
 
     const fn asks_to_end(&self) -> bool {

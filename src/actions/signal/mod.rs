@@ -1,14 +1,16 @@
 //! Action `signal`: sends a signal to one process that others began, and waits until it has ended or its work is seen.
 //!
-//! The process is named by a pid file, as a systemd unit's main process, or by its command line. It is never one that is
+//! The process is named by a pid file, as a systemd unit's main process, by its container, or by its command line. It is never one that is
 //! only likely: where it is not certain which it is, nothing is sent. Nor is a signal sent that would kill a process which
 //! was not made for it, since USR1 ends whoever does not catch it. Nothing is killed when time is up: to end a process for
 //! good, say `KILL`.
 
 mod act;
+mod container;
 mod pid_file;
 mod reaction;
 mod target;
+mod tree;
 
 use super::process::signal_named;
 use super::proof::Proof;
@@ -20,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use target::Target;
+use tree::Which;
 
 /// The keys of a `signal` step that are its own.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -47,8 +50,12 @@ pub struct Named {
     pub pid_file: Option<PathBuf>,
     /// The systemd unit whose main process it is.
     pub unit: Option<String>,
+    /// The container whose main process it is: its id, of which 12 digits do, or the name of a cgroup that it is in.
+    pub container: Option<String>,
     /// A part of its command line, its arguments joined by single spaces, that no other process has.
     pub command_line: Option<String>,
+    /// Which of several with this command line, or of this container, where one began the others.
+    pub which: Option<Which>,
 }
 
 /// Who gets the signal.
@@ -86,28 +93,38 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
 fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
     let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: String| BuildError { key: key.to_owned(), message };
-    let Named { pid_file, unit, command_line } = settings.process;
-    let target = match (pid_file, unit, command_line) {
-        (Some(file), None, None) if file.is_absolute() => Target::PidFile(file),
-        (Some(_), None, None) => {
+    let Named { pid_file, unit, container, command_line, which } = settings.process;
+    if which.is_some() && (pid_file.is_some() || unit.is_some()) {
+        let message = "is for a `command-line` or a `container`: a pid file and a unit name one process".to_owned();
+        return Err(wrong("process.which", message));
+    }
+    let target = match (pid_file, unit, container, command_line) {
+        (Some(file), None, None, None) if file.is_absolute() => Target::PidFile(file),
+        (Some(_), None, None, None) => {
             return Err(wrong("process.pid-file", "is no absolute path, as /run/vllm.pid is".to_owned()));
         }
-        (None, Some(unit), None) if target::is_unit(&unit) => Target::Unit(unit),
-        (None, Some(unit), None) => {
+        (None, Some(unit), None, None) if target::is_unit(&unit) => Target::Unit(unit),
+        (None, Some(unit), None, None) => {
             let message = format!("`{}` is no name of a unit, as vllm.service is", unit.escape_debug());
             return Err(wrong("process.unit", message));
         }
-        (None, None, Some(part)) if part.trim().len() >= target::LEAST_PART => Target::CommandLine(part),
-        (None, None, Some(_)) => {
+        (None, None, Some(name), None) if container::is_name(&name) => Target::Container(name, which),
+        (None, None, Some(_), None) => {
+            let message = "is no container's id and no name of a cgroup, as vllm.slice is".to_owned();
+            return Err(wrong("process.container", message));
+        }
+        (None, None, None, Some(part)) if part.trim().len() >= target::LEAST_PART => Target::CommandLine(part, which),
+        (None, None, None, Some(_)) => {
             let message = "is too short to tell one process from the others".to_owned();
             return Err(wrong("process.command-line", message));
         }
-        (None, None, None) => {
-            let message = "names no process: give `pid-file`, `unit` or `command-line`".to_owned();
+        (None, None, None, None) => {
+            let message = "names no process: give `pid-file`, `unit`, `container` or `command-line`".to_owned();
             return Err(wrong("process", message));
         }
-        (_, _, _) => {
-            let message = "names a process in more than one way: give one of `pid-file`, `unit` and `command-line`";
+        (_, _, _, _) => {
+            let message = "names a process in more than one way: give one of `pid-file`, `unit`, `container` and \
+                           `command-line`";
             return Err(wrong("process", message.to_owned()));
         }
     };
@@ -152,6 +169,11 @@ mod tests {
                 "sends SIGUSR1 to the process whose command line has `vllm serve`",
             ),
             (
+                "process = { command-line = 'train.py', which = 'innermost' }",
+                "sends SIGTERM to the innermost process whose command line has `train.py`",
+            ),
+            ("process = { container = 'vllm.slice' }", "sends SIGTERM to the main process of the container vllm.slice"),
+            (
                 "process = { unit = 'vllm.service' }\nto = 'group'\nsignal = 'INT'",
                 "sends SIGINT to the process group of the main process of vllm.service",
             ),
@@ -169,6 +191,10 @@ mod tests {
             ("process = { pid-file = 'b' }", "process.pid-file", "is no absolute path"),
             ("process = { unit = '--help' }", "process.unit", "is no name of a unit"),
             ("process = { unit = '' }", "process.unit", "is no name of a unit"),
+            ("process = { container = 'a/b' }", "process.container", "no name of a cgroup"),
+            ("process = { container = 'a', unit = 'b' }", "process", "in more than one way"),
+            ("process = { unit = 'a', which = 'outermost' }", "process.which", "name one process"),
+            ("process = { command-line = 'abc', which = 'oldest' }", "process.which", "unknown variant `oldest`"),
             ("process = { command-line = ' x ' }", "process.command-line", "too short"),
             ("process = { unit = 'a' }\nsignal = 'FOO'", "signal", "there is no signal `FOO`"),
             ("process = { unit = 'a' }\nto = 'cgroup'", "to", "unknown variant `cgroup`"),

@@ -2,7 +2,9 @@
 //!
 //! Everything here reads `/proc`, a file or what `systemctl` prints, under a limit.
 
+use super::container;
 use super::pid_file::PidFile;
+use super::tree::{Parents, Which};
 use crate::actions::output::printable;
 use crate::actions::process::Stat;
 use crate::model::Process;
@@ -44,8 +46,10 @@ pub(super) enum Target {
     PidFile(PathBuf),
     /// As a systemd unit's main process.
     Unit(String),
-    /// By a part of its command line.
-    CommandLine(String),
+    /// As a container's main process, or another of it.
+    Container(String, Option<Which>),
+    /// By a part of its command line, and by which of those that have it.
+    CommandLine(String, Option<Which>),
 }
 
 /// What was found.
@@ -62,7 +66,12 @@ impl fmt::Display for Target {
         match self {
             Self::PidFile(file) => write!(f, "the process in {}", file.display()),
             Self::Unit(unit) => write!(f, "the main process of {unit}"),
-            Self::CommandLine(part) => write!(f, "the process whose command line has `{part}`"),
+            Self::Container(name, None | Some(Which::Outermost)) => {
+                write!(f, "the main process of the container {name}")
+            }
+            Self::Container(name, Some(which)) => write!(f, "the {which} process of the container {name}"),
+            Self::CommandLine(part, None) => write!(f, "the process whose command line has `{part}`"),
+            Self::CommandLine(part, Some(which)) => write!(f, "the {which} process whose command line has `{part}`"),
         }
     }
 }
@@ -85,36 +94,61 @@ impl Target {
                 let file = file.clone();
                 tokio::task::spawn_blocking(move || in_file(&file))
             }
-            Self::CommandLine(part) => {
-                return found_by_command_line(part.clone()).await;
-            }
+            Self::Container(..) | Self::CommandLine(..) => return self.settled().await,
         };
         match tokio::time::timeout(LIMIT, looking).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => Err(format!("{self} was not found within {} s", LIMIT.as_secs())),
         }
     }
+
+    /// The one that two looks in a row find: a process that begins another is two with one command line for a moment.
+    async fn settled(&self) -> Result<Found, String> {
+        let mut before = None;
+        let mut looks = 1;
+        loop {
+            let target = self.clone();
+            let looking = tokio::task::spawn_blocking(move || target.look());
+            let seen = match tokio::time::timeout(LIMIT, looking).await {
+                Ok(Ok(seen)) => seen,
+                Ok(Err(_)) | Err(_) => {
+                    return Err(format!("{self} was not found in /proc within {} s", LIMIT.as_secs()));
+                }
+            };
+            match seen {
+                Ok(process) if before == Some(process) => return Ok(Found::Running(process)),
+                Ok(process) => before = Some(process),
+                Err(Unsure::Nobody(why)) => return Err(why),
+                Err(Unsure::Several(_)) => before = None,
+            }
+            if looks == LOOKS {
+                return match seen {
+                    Err(Unsure::Several(why) | Unsure::Nobody(why)) => Err(why),
+                    Ok(_) => Err(format!("{self} is another one at each look, so nobody is signalled")),
+                };
+            }
+            looks += 1;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Looks once at what there is now. It may block.
+    fn look(&self) -> Result<Process, Unsure> {
+        match self {
+            Self::CommandLine(part, which) => only_one(part, *which, &those_with(part), &Parents::now()),
+            Self::Container(name, which) => in_container(name, *which),
+            Self::PidFile(_) | Self::Unit(_) => Err(Unsure::Nobody(format!("{self} is not looked for in /proc"))),
+        }
+    }
 }
 
-/// A process that begins another is two with one command line for a moment, so several are looked at again before they are
-/// believed.
-async fn found_by_command_line(part: String) -> Result<Found, String> {
-    let mut looks = 1;
-    loop {
-        let wanted = part.clone();
-        let looking = tokio::task::spawn_blocking(move || those_with(&wanted));
-        let found = match tokio::time::timeout(LIMIT, looking).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) | Err(_) => {
-                return Err(format!("the command lines in /proc were not read within {} s", LIMIT.as_secs()));
-            }
-        };
-        if found.len() < 2 || looks == LOOKS {
-            return only_one(&part, found);
-        }
-        looks += 1;
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+/// Why a look does not tell which process is meant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Unsure {
+    /// There is none.
+    Nobody(String),
+    /// There are several, for now.
+    Several(String),
 }
 
 /// A process with its name, for people: `vllm (pid 812)`.
@@ -168,24 +202,66 @@ fn those_with(part: &str) -> Vec<Process> {
     found.collect()
 }
 
-fn only_one(part: &str, found: Vec<Process>) -> Result<Found, String> {
-    match found.as_slice() {
-        [one] => Ok(Found::Running(*one)),
-        [] => Err(format!(
+fn only_one(part: &str, which: Option<Which>, found: &[Process], parents: &Parents) -> Result<Process, Unsure> {
+    match (found, which) {
+        ([one], _) => Ok(*one),
+        ([], _) => Err(Unsure::Nobody(format!(
             "no process that we see has `{part}` in its command line: does it run, and in this container or with a \
              shared process namespace?"
-        )),
-        several => {
-            let names: Vec<String> = several.iter().take(5).map(|process| called(*process)).collect();
-            let more = if several.len() > 5 { " and others" } else { "" };
-            Err(format!(
-                "{} processes have `{part}` in their command line, so nobody is signalled: {}{more} (give more of it, or \
-                 a pid file or unit)",
+        ))),
+        (several, Some(which)) => parents.choose(which, several).map_err(|between| {
+            Unsure::Several(format!(
+                "of {} processes that have `{part}` in their command line none is the {which}, so nobody is signalled: {} \
+                 stand beside each other",
                 several.len(),
-                names.join(", ")
+                names(&between)
             ))
+        }),
+        (several, None) => {
+            let hint = if parents.choose(Which::Outermost, several).is_ok() {
+                "one began the others: say `which = \"outermost\"` or `\"innermost\"`"
+            } else {
+                "give more of it, or a pid file or unit"
+            };
+            Err(Unsure::Several(format!(
+                "{} processes have `{part}` in their command line, so nobody is signalled: {} ({hint})",
+                several.len(),
+                names(several)
+            )))
         }
     }
+}
+
+fn in_container(name: &str, which: Option<Which>) -> Result<Process, Unsure> {
+    let found = container::members(name).map_err(Unsure::Nobody)?;
+    if found.is_empty() {
+        return Err(Unsure::Nobody(format!(
+            "no process that we see is in a container {name}: does it run, is that its id (12 digits at least) or a part of \
+             its path in /proc/PID/cgroup, and do we see its processes?"
+        )));
+    }
+    let parents = Parents::now();
+    let chosen = match which {
+        None | Some(Which::Outermost) => container::main_process(&found, &parents),
+        Some(Which::Innermost) => {
+            let processes: Vec<Process> = found.iter().map(|(process, _)| *process).collect();
+            parents.choose(Which::Innermost, &processes)
+        }
+    };
+    chosen.map_err(|between| {
+        let which = which.unwrap_or(Which::Outermost);
+        let between = names(&between);
+        Unsure::Several(format!(
+            "no process of the container {name} is the {which}, so nobody is signalled: {between} \
+                                 stand beside each other"
+        ))
+    })
+}
+
+/// Some processes, for people.
+pub(super) fn names(processes: &[Process]) -> String {
+    let names: Vec<String> = processes.iter().take(5).map(|process| called(*process)).collect();
+    format!("{}{}", names.join(", "), if processes.len() > 5 { " and others" } else { "" })
 }
 
 /// What systemd tells of a unit.
@@ -304,9 +380,12 @@ mod tests {
     #[test]
     fn a_command_line_has_to_be_one_processs_own() {
         let process = |pid| Process { pid, start_ticks: 0 };
-        assert_eq!(only_one("x", vec![process(7)]), Ok(Found::Running(process(7))));
-        assert!(only_one("x", Vec::new()).unwrap_err().starts_with("no process that we see has `x`"));
-        let several = only_one("x", (4_194_305..4_194_313).map(process).collect()).unwrap_err();
+        let only_one = |found: &[Process]| only_one("x", None, found, &Parents::default());
+        assert_eq!(only_one(&[process(7)]), Ok(process(7)));
+        let Err(Unsure::Nobody(none)) = only_one(&[]) else { unreachable!("there is none") };
+        assert!(none.starts_with("no process that we see has `x`"), "{none}");
+        let all: Vec<Process> = (4_194_305..4_194_313).map(process).collect();
+        let Err(Unsure::Several(several)) = only_one(&all) else { unreachable!("there are several") };
         assert!(several.starts_with("8 processes have `x`"), "{several}");
         assert!(several.contains("process 4194309 and others"), "{several}");
     }
