@@ -40,7 +40,7 @@ fn a_notice_with_an_unknown_action_or_a_strange_time_runs_the_hook() {
         for (action, time, known, words, wanted) in [
             ("evaporate", second(120), "terminate", "the action \"evaporate\" is not known", in_time.clone()),
             ("terminate", zoneless, "terminate", "a time that cannot be read", in_time.clone()),
-            ("terminate", "soon".to_owned(), "terminate", "a time that cannot be read: \"soon\"", in_time.clone()),
+            ("terminate", "soon".to_owned(), "terminate", "a time that cannot be read (\"soon\")", in_time.clone()),
             ("terminate", second(-45), "terminate", "10s assumed left", 5..=9),
             ("stop", second(365 * 86_400), "stop", "120s assumed left", in_time.clone()),
         ] {
