@@ -4,11 +4,14 @@
 //! what is to become the file is made anew under a name that cannot be guessed, in the same directory, and renamed:
 //! nothing that is there already is opened, and no link is followed.
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// How long a file has to last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,11 +119,31 @@ impl Draft {
         Ok(draft)
     }
 
+    /// Gives it a modification time.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn set_modified(&self, time: SystemTime) -> io::Result<()> {
+        self.file.set_modified(time)
+    }
+
+    /// Lets it take its place where nothing is, and says `AlreadyExists` where something is.
+    ///
+    /// # Errors
+    /// That, or where the disk refuses.
+    pub fn put_in_a_free_place(&self) -> io::Result<()> {
+        match renameat_with(CWD, &self.at, CWD, &self.becomes, RenameFlags::NOREPLACE) {
+            // Not every file system can.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(&self.at, &self.becomes),
+            put => Ok(put?),
+        }
+    }
+
     /// Lets it take its place.
     ///
     /// # Errors
     /// Where the disk refuses; nothing is left of it then.
-    pub fn put_in_place(self) -> io::Result<()> {
+    pub fn put_in_place(&self) -> io::Result<()> {
         fs::rename(&self.at, &self.becomes)
     }
 }

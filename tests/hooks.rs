@@ -742,7 +742,8 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     let notice = place.path().join("run/notice.json");
     let hook = script(place.path(), "cat \"$SPOT_NOTICE_FILE\"", "");
     let (mut executor, mut inputs) = executor(hook, notice.clone());
-    executor.carry_out(Order::PostNotice { briefing: Box::new(briefing()) }, Instant::now());
+    executor
+        .carry_out(Order::PostNotice { briefing: Box::new(briefing()), since: jiff::Timestamp::now() }, Instant::now());
     executor.carry_out(start(5_000), Instant::now());
     let (process, ending) = reports(&mut inputs).await;
     assert!(process.is_some_and(|process| process.start_ticks > 0));

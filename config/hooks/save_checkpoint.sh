@@ -136,15 +136,19 @@ marks() {
 }
 
 if [ "$signal" = none ]; then
-    # The trainer may have been quicker than we, so what counts is newer than the notice.
+    # The trainer may have been quicker than we, so what is newer than the notice counts too. The file's time is since
+    # when the work is to be saved, however often it is rewritten. A time ahead of our clock tells nothing.
     [ -e "${SPOT_NOTICE_FILE:-}" ] || fail "TRAINER_SIGNAL is none, but there is no notice file for the trainer to see"
+    marks >"$work/before"
     fresh() {
         (
             IFS=
+            : >"$work/now"
             for mark in $CHECKPOINT_DONE; do
-                if [ "$mark" -nt "$SPOT_NOTICE_FILE" ]; then echo "$mark"; fi
+                if [ "$mark" -nt "$SPOT_NOTICE_FILE" ] && ! [ "$mark" -nt "$work/now" ]; then echo "$mark"; fi
             done
         )
+        marks | grep -vxFf "$work/before" || true
     }
     echo "waiting for the checkpoint that process $pid saves by itself"
 else

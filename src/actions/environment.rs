@@ -51,6 +51,7 @@ pub fn told(job: &Job, now: Timestamp) -> Vec<(&'static str, String)> {
     let now = Now { moment: crate::model::Moment::default(), wall: now };
     let stop_by = now.wall_at(crate::model::Moment::default().plus(left));
     vec![
+        ("SPOT_DAEMON", job.surroundings.daemon.to_string()),
         ("SPOT_EPISODE", briefing.episode.to_string()),
         ("SPOT_SOURCE", briefing.source.to_string()),
         ("SPOT_NOTICE_KIND", briefing.notice_kind.to_string()),

@@ -439,8 +439,8 @@ impl Action for Hook {
 
 /// What the processes of this run are known by.
 fn signs(job: &Job) -> Signs {
-    let Surroundings { launcher, notice_file, .. } = &*job.surroundings;
-    Signs::of(launcher.delegated.clone(), &job.briefing.episode, &job.run, notice_file)
+    let Surroundings { launcher, daemon, .. } = &*job.surroundings;
+    Signs::of(launcher.delegated.clone(), daemon, &job.briefing.episode, &job.run)
 }
 
 /// Where the configuration has changed since the step was begun.

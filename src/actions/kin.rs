@@ -8,14 +8,41 @@
 use super::cgroup::{Delegated, Held};
 use super::process::Stat;
 use crate::model::{EpisodeId, Process, Run};
+use crate::store;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fmt;
 use std::sync::Arc;
 
 /// How often the list of processes is read anew, as long as it has new ones: a process that begins another and ends is
 /// on one of two lists, but may have ended before it is looked at.
 const ROUNDS: usize = 32;
+
+/// A daemon among those of one machine, over its restarts: a random word that is kept in its state directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DaemonId(String);
+
+impl Default for DaemonId {
+    /// One that nobody has had.
+    fn default() -> Self {
+        Self(store::unguessable())
+    }
+}
+
+impl DaemonId {
+    /// Reads one that was written down.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for DaemonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
 
 /// What the processes of a run are known by beside their group.
 #[derive(Clone, Debug, Default)]
@@ -31,14 +58,14 @@ pub struct Signs {
 impl Signs {
     /// Those of this run.
     ///
-    /// Two daemons on one machine hear of its end in the same second, and then their episodes have one name: the notice
-    /// file tells their runs apart.
-    pub fn of(delegated: Option<Delegated>, episode: &EpisodeId, run: &Run, notice_file: &Path) -> Self {
+    /// Two daemons on one machine are told of its end in the same second, and then their episodes have one name: whose they
+    /// are tells their runs apart.
+    pub fn of(delegated: Option<Delegated>, daemon: &DaemonId, episode: &EpisodeId, run: &Run) -> Self {
         let told = [
+            format!("SPOT_DAEMON={daemon}"),
             format!("SPOT_EPISODE={episode}"),
             format!("SPOT_STEP={}", run.step),
             format!("SPOT_ATTEMPT={}", run.attempt),
-            format!("SPOT_NOTICE_FILE={}", notice_file.to_string_lossy()),
         ];
         Self { delegated, step: run.step.to_string(), told: Arc::new(told) }
     }

@@ -180,6 +180,8 @@ pub struct Notes<T> {
 /// What every run of one daemon shares.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
+    /// Which daemon this is, of several on one machine.
+    pub daemon: kin::DaemonId,
     /// Where the notice file is.
     pub notice_file: PathBuf,
     /// Whether this is a rehearsal.

@@ -98,7 +98,7 @@ impl Executor {
         inputs: mpsc::Sender<Input>,
         clock: impl Fn(Moment) -> Instant + Send + 'static,
     ) -> Self {
-        let notice_file = NoticeFile::new(surroundings.notice_file.clone());
+        let notice_file = NoticeFile::new(surroundings.notice_file.clone(), surroundings.daemon.clone());
         Self {
             hands,
             surroundings: Arc::new(surroundings),
@@ -142,7 +142,7 @@ impl Executor {
                     let _ = limit.send((self.clock)(stop_by));
                 }
             }
-            Order::PostNotice { briefing } => self.notice_file.post(&briefing),
+            Order::PostNotice { briefing, since } => self.notice_file.post(&briefing, since),
             Order::TakeDownNotice => self.notice_file.take_down(),
             Order::Exit => {}
         }
@@ -350,8 +350,8 @@ async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job:
     let process = match process {
         Some(process) => Some(process),
         None => {
-            let Surroundings { launcher, notice_file, .. } = &*job.surroundings;
-            let signs = Signs::of(launcher.delegated.clone(), &job.briefing.episode, &job.run, notice_file);
+            let Surroundings { launcher, daemon, .. } = &*job.surroundings;
+            let signs = Signs::of(launcher.delegated.clone(), daemon, &job.briefing.episode, &job.run);
             let found = survivor(signs, since, is_program).await;
             if let Some(process) = found {
                 let _ = job.spawned.try_send((job.run.clone(), process));

@@ -28,6 +28,7 @@ mod waiting;
 
 pub use delivery::REHEARSALS;
 
+use crate::actions::kin::DaemonId;
 use crate::actions::launch::Launcher;
 use crate::actions::open_files::Shares;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
@@ -224,7 +225,12 @@ impl Daemon {
         place.set(place_at_first);
         let secret_variables =
             settings.messages.iter().filter_map(|sink| sink.secret_variable().map(Into::into)).collect();
+        let daemon = match &keeping {
+            Keeping::Directory(directory) => directory.daemon_id(),
+            Keeping::Nowhere(_) => DaemonId::default(),
+        };
         let surroundings = Surroundings {
+            daemon,
             notice_file,
             rehearsal,
             place: place.clone(),
@@ -402,6 +408,10 @@ impl Daemon {
         let mut ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
         for notice in std::mem::take(&mut self.kept.recalled) {
             ends = self.turn(Input::HandedIn { notice }, Instant::now()).await || ends;
+        }
+        if self.watchdog.episode().is_none_or(|episode| episode.closing().is_some()) {
+            // One that a run before us had no time to remove.
+            self.executor.carry_out(Order::TakeDownNotice, Instant::now());
         }
         ends
     }

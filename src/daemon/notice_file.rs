@@ -1,16 +1,25 @@
 //! The notice file: it stands while an episode is open, so that a training loop has only to look whether it exists.
 //!
+//! Its modification time is since when the work is to be saved, over rewrites: what is newer was saved for this notice. It
+//! says which daemon wrote it. Several may share a directory: what a living one wrote is left alone, and what one left that
+//! ended is replaced or removed.
+//!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
+use crate::actions::kin::DaemonId;
+use crate::actions::process::Stat;
 use crate::model::Briefing;
-use crate::store::{self, Draft, Lasts, Mode};
-use std::fs::{self, DirBuilder, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use crate::store::{Draft, Mode};
+use jiff::Timestamp;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -26,6 +35,12 @@ const DIRECTORY: &str = "spot-watchdog";
 /// How long a first step waits for the file: writing it takes well under a millisecond where it is in memory. A disk
 /// that hangs costs it once, and not with each step.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 64 * 1024;
+
+/// How often it is tried to be first where others write too.
+const TRIES: usize = 3;
 
 /// How long one write may take before the next is tried.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -59,6 +74,7 @@ fn place(
 pub struct NoticeFile {
     changes: mpsc::Sender<Change>,
     asked: u64,
+    us: Writer,
     carried_out: watch::Receiver<u64>,
     /// So many of the changes were waited for in vain, and are not waited for again.
     given_up: Arc<AtomicU64>,
@@ -67,24 +83,71 @@ pub struct NoticeFile {
 
 #[derive(Debug)]
 enum Change {
-    Write(Vec<u8>),
+    Write(Vec<u8>, SystemTime),
     Remove,
 }
 
-impl NoticeFile {
-    /// Begins to care for the file at this path; within a runtime.
-    pub fn new(path: PathBuf) -> Self {
-        let (changes, asked) = mpsc::channel(64);
-        let (done, carried_out) = watch::channel(0);
-        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, asked, done)));
-        Self { changes, asked: 0, carried_out, given_up: Arc::default(), _writer: writer }
+/// What stands in the file: what a hook is told, since when, and by whom.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Content<'a> {
+    #[serde(flatten)]
+    briefing: &'a Briefing,
+    since: Timestamp,
+    watchdog: &'a Writer,
+}
+
+/// Who wrote the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Writer {
+    id: DaemonId,
+    pid: u32,
+    start_ticks: u64,
+}
+
+impl Writer {
+    /// This process.
+    fn us(id: DaemonId) -> Self {
+        let pid = std::process::id();
+        Self { id, pid, start_ticks: Stat::of(pid).map_or(0, |stat| stat.start_ticks) }
     }
 
-    /// Has it written.
-    pub fn post(&mut self, briefing: &Briefing) {
-        let mut line = serde_json::to_vec(briefing).unwrap_or_default();
+    fn lives(&self) -> bool {
+        Stat::of(self.pid).is_some_and(|stat| stat.is_alive() && stat.start_ticks == self.start_ticks)
+    }
+}
+
+/// Whose the file is that stands in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    /// There is none.
+    Nobodys,
+    /// Ours, or that of a run of ours before this one.
+    Ours,
+    /// That of another daemon that runs, as this process.
+    Living(u32),
+    /// Left by one that ended, or no notice of any daemon.
+    Left,
+}
+
+impl NoticeFile {
+    /// Begins to care for the file at this path, as this daemon; within a runtime.
+    pub fn new(path: PathBuf, daemon: DaemonId) -> Self {
+        let (changes, asked) = mpsc::channel(64);
+        let (done, carried_out) = watch::channel(0);
+        let us = Writer::us(daemon);
+        let writer = AbortOnDropHandle::new(tokio::spawn(write(path, us.clone(), asked, done)));
+        Self { changes, asked: 0, us, carried_out, given_up: Arc::default(), _writer: writer }
+    }
+
+    /// Has it written, with this time.
+    pub fn post(&mut self, briefing: &Briefing, since: Timestamp) {
+        let content = Content { briefing, since, watchdog: &self.us };
+        let mut line = serde_json::to_vec(&content).unwrap_or_default();
         line.push(b'\n');
-        self.ask(Change::Write(line));
+        let since = SystemTime::try_from(since).unwrap_or_else(|_| SystemTime::now());
+        self.ask(Change::Write(line, since));
     }
 
     /// Has it removed.
@@ -113,17 +176,17 @@ impl NoticeFile {
     }
 }
 
-async fn write(path: PathBuf, mut asked: mpsc::Receiver<Change>, carried_out: watch::Sender<u64>) {
-    let place = path.clone();
-    let tried = tokio::task::spawn_blocking(move || make_room(&place));
+async fn write(path: PathBuf, us: Writer, mut asked: mpsc::Receiver<Change>, carried_out: watch::Sender<u64>) {
+    let (place, id) = (path.clone(), us.id.clone());
+    let tried = tokio::task::spawn_blocking(move || make_room(&place, &id));
     if let Ok(Ok(Err(error))) = tokio::time::timeout(LIMIT, tried).await {
         tracing::warn!("the notice file {} could not be written now: {error}", path.display());
     }
     while let Some(change) = asked.recv().await {
-        let to = path.clone();
+        let (to, id) = (path.clone(), us.id.clone());
         let writing = tokio::task::spawn_blocking(move || match change {
-            Change::Write(line) => post(&to, &line),
-            Change::Remove => remove(&to),
+            Change::Write(line, since) => post(&to, &line, since, &id),
+            Change::Remove => take_down(&to, &id),
         });
         match tokio::time::timeout(LIMIT, writing).await {
             Ok(Ok(Ok(()))) => {}
@@ -136,14 +199,76 @@ async fn write(path: PathBuf, mut asked: mpsc::Receiver<Change>, carried_out: wa
 }
 
 /// Makes the directory and tries it, so that what is wrong with it is said long before a notice.
-fn make_room(path: &Path) -> io::Result<()> {
+fn make_room(path: &Path, us: &DaemonId) -> io::Result<()> {
     ensure_directory(path)?;
-    Draft::write(path, b"", READABLE).map(drop)
+    drop(Draft::write(path, b"", READABLE)?);
+    match whose(path, us) {
+        Whose::Living(pid) => Err(is_anothers(pid)),
+        Whose::Left => remove(path),
+        Whose::Nobodys | Whose::Ours => Ok(()),
+    }
 }
 
-fn post(path: &Path, line: &[u8]) -> io::Result<()> {
+fn post(path: &Path, line: &[u8], since: SystemTime, us: &DaemonId) -> io::Result<()> {
     ensure_directory(path)?;
-    store::replace(path, line, READABLE, Lasts::WhileItRuns)
+    let draft = Draft::write(path, line, READABLE)?;
+    draft.set_modified(since)?;
+    for _ in 0..TRIES {
+        match whose(path, us) {
+            Whose::Living(pid) => return Err(is_anothers(pid)),
+            Whose::Ours => return draft.put_in_place(),
+            Whose::Left => remove(path)?,
+            Whose::Nobodys => {}
+        }
+        match draft.put_in_a_free_place() {
+            // Two that are told of one notice write at one time.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            put => return put,
+        }
+    }
+    Err(io::Error::other("others write it too, again and again"))
+}
+
+/// What another daemon wrote is not ours to remove.
+fn take_down(path: &Path, us: &DaemonId) -> io::Result<()> {
+    match whose(path, us) {
+        Whose::Living(_) | Whose::Nobodys => Ok(()),
+        Whose::Ours | Whose::Left => remove(path),
+    }
+}
+
+fn is_anothers(pid: u32) -> io::Error {
+    io::Error::other(format!(
+        "another watchdog that runs (pid {pid}) wrote it, so it is left alone, and training loops see that one's notices and \
+         not ours; stop one of them, or give this one a directory of its own in RUNTIME_DIRECTORY"
+    ))
+}
+
+fn whose(path: &Path, us: &DaemonId) -> Whose {
+    #[derive(Deserialize)]
+    struct Written {
+        watchdog: Writer,
+    }
+    // A link is not followed, and a pipe not waited for.
+    #[expect(clippy::cast_possible_wrap, reason = "the flags of open(2) are a C int, and small")]
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Whose::Nobodys,
+        Err(_) => return Whose::Left,
+    };
+    // Who else may write here could name any process.
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    let is_believed = file.metadata().is_ok_and(|it| it.is_file() && owners.contains(&it.uid()));
+    let mut text = String::new();
+    if !is_believed || file.take(LARGEST).read_to_string(&mut text).is_err() {
+        return Whose::Left;
+    }
+    match serde_json::from_str(&text) {
+        Ok(Written { watchdog }) if watchdog.id == *us => Whose::Ours,
+        Ok(Written { watchdog }) if watchdog.lives() => Whose::Living(watchdog.pid),
+        Ok(_) | Err(_) => Whose::Left,
+    }
 }
 
 fn ensure_directory(path: &Path) -> io::Result<()> {
@@ -179,18 +304,100 @@ mod tests {
         assert_eq!(place(None, None, false, state), state);
     }
 
+    /// What a daemon would write that is this process, or one before it that had its number.
+    fn written_by(id: &DaemonId, lives: bool) -> Vec<u8> {
+        let us = Writer::us(id.clone());
+        let writer = if lives { us } else { Writer { start_ticks: us.start_ticks + 1, ..us } };
+        serde_json::to_vec(&serde_json::json!({ "episode": "x", "watchdog": writer })).unwrap()
+    }
+
+    fn since() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)
+    }
+
     #[test]
-    fn it_is_written_whole_readable_by_all_and_removed() {
+    fn it_is_written_whole_readable_by_all_keeps_its_time_and_is_removed() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("run/notice.json");
-        post(&path, b"{}\n").unwrap();
-        post(&path, b"{\"a\":1}\n").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"{\"a\":1}\n");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        let (path, us) = (place.path().join("run/notice.json"), DaemonId::default());
+        let second = written_by(&us, true);
+        for line in [b"{}\n".as_slice(), &second, &second] {
+            post(&path, line, since(), &us).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), line);
+            let it = fs::metadata(&path).unwrap();
+            assert_eq!((it.permissions().mode() & 0o777, it.modified().unwrap()), (0o644, since()));
+        }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
-        remove(&path).unwrap();
-        remove(&path).unwrap();
+        take_down(&path, &us).unwrap();
+        take_down(&path, &us).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_another_living_daemon_wrote_is_left_alone_and_what_a_dead_one_left_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, us, other) = (place.path().join("notice.json"), DaemonId::default(), DaemonId::default());
+        let theirs = written_by(&other, true);
+        fs::write(&path, &theirs).unwrap();
+        for refused in [make_room(&path, &us), post(&path, b"{}", since(), &us)] {
+            let why = refused.unwrap_err().to_string();
+            assert!(why.contains(&format!("pid {}", std::process::id())) && why.contains("RUNTIME_DIRECTORY"), "{why}");
+        }
+        take_down(&path, &us).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), theirs);
+        // Of a former run of ours, whoever has its number now.
+        assert_eq!(whose(&path, &other), Whose::Ours);
+        for left in [written_by(&other, false), b"{".to_vec(), Vec::new(), vec![0xff; 100_000]] {
+            fs::write(&path, &left).unwrap();
+            make_room(&path, &us).unwrap();
+            assert!(!path.exists());
+            fs::write(&path, &left).unwrap();
+            post(&path, b"{}", since(), &us).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"{}");
+            take_down(&path, &us).unwrap();
+            assert!(!path.exists());
+        }
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "no draft is left");
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_its_place_is_replaced_and_another_users_word_is_not_believed() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, us) = (place.path().join("notice.json"), DaemonId::default());
+        let secret = place.path().join("secret");
+        fs::write(&secret, written_by(&DaemonId::default(), true)).unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        assert_eq!(whose(&path, &us), Whose::Left);
+        post(&path, b"{}", since(), &us).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file() && fs::read(&secret).unwrap().len() > 10);
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        assert_eq!(whose(&path, &us), Whose::Left);
+        post(&path, b"{}", since(), &us).unwrap();
+        if rustix::process::geteuid().is_root() {
+            fs::rename(&secret, &path).unwrap();
+            assert!(matches!(whose(&path, &us), Whose::Living(_)));
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            assert_eq!(whose(&path, &us), Whose::Left);
+        }
+    }
+
+    #[test]
+    fn of_two_that_write_at_one_time_one_is_first() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("notice.json");
+        for _ in 0..50 {
+            let ids = [DaemonId::default(), DaemonId::default()];
+            let written: Vec<bool> = std::thread::scope(|scope| {
+                let write = |id| {
+                    let path = &path;
+                    scope.spawn(move || post(path, &written_by(id, true), since(), id).is_ok())
+                };
+                let both: Vec<_> = ids.iter().map(write).collect();
+                both.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            assert_eq!(written.iter().filter(|it| **it).count(), 1, "{written:?}");
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]
@@ -198,16 +405,17 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("notice.json");
         fs::create_dir(&path).unwrap();
-        assert!(post(&path, b"{}").is_err());
+        assert!(post(&path, b"{}", since(), &DaemonId::default()).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft is left");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_file_that_hangs_is_waited_for_once_and_not_with_each_step() {
         let (_hangs, carried_out) = watch::channel(0);
+        let us = Writer::us(DaemonId::default());
         let (changes, _asked) = mpsc::channel(64);
         let writer = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
-        let mut file = NoticeFile { changes, asked: 0, carried_out, given_up: Arc::default(), _writer: writer };
+        let mut file = NoticeFile { changes, asked: 0, us, carried_out, given_up: Arc::default(), _writer: writer };
         let began = tokio::time::Instant::now();
         file.take_down();
         file.settled().await;

@@ -1,10 +1,12 @@
 //! The state directory: where it is, that only one daemon uses it, and what sources remember in it for one boot.
 //!
-//! Files in it: `lock`, `socket`, `machine.json`, `memory.json`, `episodes/`. The journal, the socket and whoever knows whose
+//! Files in it: `lock`, `socket`, `daemon`, `machine.json`, `memory.json`, `episodes/`. The journal, the socket and whoever knows whose
 //! it is look after theirs.
 
 use super::owner::{self, Found};
+use crate::actions::kin::DaemonId;
 use crate::model::{BootId, SourceName};
+use crate::store::{self, Lasts, Mode};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,12 @@ const LARGEST_MEMORY: u64 = 256 * 1024;
 
 /// The lock's name in the directory.
 const LOCK: &str = "lock";
+
+/// What tells this daemon from others, in the directory.
+const DAEMON: &str = "daemon";
+
+/// The most that is read of it, in bytes.
+const LONGEST_ID: u64 = 64;
 
 /// A file is opened itself, never what a link leads to.
 #[expect(clippy::cast_possible_wrap, reason = "the flags of open(2) are a C int, and small")]
@@ -172,6 +180,32 @@ impl StateDir {
             // Another boot's, or none.
             Ok(_) | Err(_) => SourceMemory { boot: boot.clone(), entries: BTreeMap::new() },
         }
+    }
+
+    /// Which daemon this is over its restarts: made up once. Where it cannot be written down, it is this run's alone.
+    pub fn daemon_id(&self) -> DaemonId {
+        let place = self.path.join(DAEMON);
+        let mut text = String::new();
+        let read = reading().open(&place).and_then(|file| file.take(LONGEST_ID).read_to_string(&mut text));
+        if read.is_ok()
+            && let Some(id) = DaemonId::parse(text.trim())
+        {
+            return id;
+        }
+        let id = DaemonId::default();
+        let line = format!("{id}\n");
+        let (answer, answered) = sync_channel(1);
+        let writing = thread::Builder::new().name("identity".to_owned()).spawn(move || {
+            let _ = answer.send(store::replace(&place, line.as_bytes(), Mode::AtMost(0o600), Lasts::OnDisk));
+        });
+        let written = writing.is_ok().then(|| answered.recv_timeout(PATIENCE));
+        if !matches!(written, Some(Ok(Ok(())))) {
+            tracing::warn!(
+                "{} cannot be written: after a restart, hooks that outlive this watchdog are not recognised as its own",
+                self.path.join(DAEMON).display()
+            );
+        }
+        id
     }
 
     /// Where [`SourceMemory::save`] puts it.

@@ -39,6 +39,7 @@ impl Watchdog {
                     boot: boot.clone(),
                     opened: now.moment,
                     opened_wall: *wall,
+                    asked: None,
                     notices: BTreeMap::new(),
                     deadline: None,
                     stage: Stage::Open { resumed: None },
@@ -51,6 +52,10 @@ impl Watchdog {
                 self.ears.waiting.remove(&notice.key);
                 self.ears.stop_missing(&notice.key);
                 if let Some(episode) = &mut self.episode {
+                    // What was saved for a warning, or for a notice that was withdrawn, is old by now.
+                    if episode.strength().is_none_or(|standing| standing < notice.strength()) {
+                        episode.asked = Some(now.wall);
+                    }
                     let standing = Standing {
                         notice: notice.clone(),
                         deadline: *deadline,

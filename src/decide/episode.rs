@@ -26,6 +26,8 @@ pub struct Episode {
     pub opened: Moment,
     /// The same by the wall clock.
     pub opened_wall: Timestamp,
+    /// Since when the work is to be saved: when a notice of its present strength came first.
+    pub asked: Option<Timestamp>,
     /// Every notice that joined it.
     pub notices: BTreeMap<NoticeKey, Standing>,
     /// The deadline that is planned for; none only between opening and the first plan.

@@ -9,8 +9,11 @@ impl Watchdog {
         let episode = self.episode();
         match event {
             Event::DeadlineSet { .. } | Event::EpisodeRecovered { .. } => {
-                if let Some(briefing) = episode.filter(|it| it.closing().is_none()).and_then(|it| brief(it, now)) {
-                    orders.push(Order::PostNotice { briefing });
+                if let Some(episode) = episode.filter(|it| it.closing().is_none())
+                    && let Some(briefing) = brief(episode, now)
+                {
+                    let since = episode.asked.unwrap_or(episode.opened_wall);
+                    orders.push(Order::PostNotice { briefing, since });
                 }
             }
             Event::StepStarted { run, stop_by } => {

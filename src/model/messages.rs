@@ -567,6 +567,8 @@ pub enum Order {
     PostNotice {
         /// What it says.
         briefing: Box<Briefing>,
+        /// Since when the work is to be saved, by the wall clock: a stronger notice, or one that comes back, asks anew.
+        since: Timestamp,
     },
     /// Remove the notice file.
     TakeDownNotice,
@@ -574,7 +576,7 @@ pub enum Order {
     Exit,
 }
 
-/// What a step is told about its episode: the content of the notice file and of a hook's standard input.
+/// What a step is told about its episode, on a hook's standard input and in the notice file, which says more of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Briefing {

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::time::SystemTime;
 
 #[test]
 fn a_notice_that_is_handed_in_runs_the_hook_and_taking_it_back_ends_the_episode() {
@@ -101,4 +102,91 @@ fn a_notice_for_nobody_says_who_was_looked_for() {
     let said = String::from_utf8(told.stderr).unwrap();
     assert_eq!(told.status.code(), Some(1));
     assert!(said.contains("no watchdog listens at") && said.contains(state.to_str().unwrap()), "{said}");
+}
+
+/// What stands in the notice file, and its modification time.
+fn notice_file(scene: &Scene) -> Option<(serde_json::Value, SystemTime)> {
+    let path = scene.path("run/notice.json");
+    let modified = std::fs::metadata(&path).ok()?.modified().ok()?;
+    Some((serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?, modified))
+}
+
+#[test]
+fn the_notice_file_says_since_when_over_moves_and_restarts_and_a_stronger_notice_asks_anew() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hook = scene.script("save.sh", NOTES);
+    let start =
+        || Watch::start(scene.watch(&cloud.url, &["--hook", &hook, "--on", "rebalance", "--on", "interruption"]));
+    let mut watch = start();
+    watch.says(&["watching"]);
+    scene.notice(&["rebalance", "--window", "900s"]);
+    let (first, stamp) = wait_for("the notice file", || notice_file(&scene));
+    let since: jiff::Timestamp = first["since"].as_str().unwrap().parse().unwrap();
+    assert_eq!(SystemTime::try_from(since).unwrap(), stamp);
+    // Rewritten as it moves, and by the next daemon.
+    scene.notice(&["rebalance", "--window", "300s"]);
+    let moved = || notice_file(&scene).filter(|(now, _)| now["deadline"] != first["deadline"]);
+    let (now, kept) = wait_for("the earlier deadline", moved);
+    assert_eq!((&now["since"], kept), (&first["since"], stamp));
+    watch.signal(Signal::KILL);
+    watch.ends();
+    let mut watch = start();
+    let rewritten = || notice_file(&scene).filter(|(now, _)| now["watchdog"]["pid"] != first["watchdog"]["pid"]);
+    let (now, kept) = wait_for("the next daemon's file", rewritten);
+    assert_eq!((&now["since"], kept), (&first["since"], stamp));
+    assert_eq!(now["watchdog"]["id"], first["watchdog"]["id"]);
+    watch.says(&["watching"]);
+
+    scene.notice(&["interruption", "--window", "100s"]);
+    let stronger = || notice_file(&scene).filter(|(now, _)| now["notice-kind"] == "interruption");
+    let (now, later) = wait_for("the stronger notice", stronger);
+    assert!(later > stamp && now["since"] != first["since"], "{now}");
+    watch.says(&["save (attempt 2) done"]);
+    assert_eq!(scene.noted("SPOT_DAEMON"), first["watchdog"]["id"].as_str().unwrap());
+    scene.notice(&["interruption", "--window", "90s"]);
+    let (moved, kept) =
+        wait_for("the earlier deadline", || notice_file(&scene).filter(|(it, _)| it["deadline"] != now["deadline"]));
+    assert_eq!((&moved["since"], kept), (&now["since"], later));
+    watch.stop();
+}
+
+#[test]
+fn two_daemons_that_share_a_notice_file_leave_each_others_alone_while_they_run() {
+    let (scenes, cloud) = ([Scene::new(), Scene::new(), Scene::new()], Cloud::playing(Script::default()));
+    let shared = scenes[0].path("run");
+    let file = shared.join("notice.json");
+    let start = |scene: &Scene| {
+        let hook = scene.script("save.sh", NOTES);
+        let mut command = scene.watch(&cloud.url, &["--hook", &hook]);
+        command.env("RUNTIME_DIRECTORY", &shared);
+        let mut watch = Watch::start(command);
+        watch.says(&["watching"]);
+        watch
+    };
+    let pid = || notice_file(&scenes[0]).and_then(|(now, _)| now["watchdog"]["pid"].as_i64());
+    let wrote = |watch: &Watch| {
+        let wanted = i64::from(watch.pid().as_raw_nonzero().get());
+        wait_for("its notice file", || (pid() == Some(wanted)).then_some(()));
+    };
+    let (mut first, mut second) = (start(&scenes[0]), start(&scenes[1]));
+    scenes[0].notice(&["interruption", "--window", "300s"]);
+    wrote(&first);
+    scenes[1].notice(&["interruption", "--window", "300s"]);
+    second.says(&["notice.json could not be kept: another watchdog that runs", "RUNTIME_DIRECTORY"]);
+    second.says(&["save done"]);
+    scenes[1].notice(&["interruption", "--withdraw"]);
+    second.says(&["episode closed: its notices were withdrawn"]);
+    wrote(&first);
+    // What a killed one left is replaced by the next notice, and removed with it.
+    first.signal(Signal::KILL);
+    first.ends();
+    scenes[1].notice(&["interruption", "--window", "200s"]);
+    wrote(&second);
+    // And where none comes, by the next that starts.
+    second.signal(Signal::KILL);
+    second.ends();
+    assert!(file.exists());
+    let mut third = start(&scenes[2]);
+    wait_for("the file of a dead daemon to be gone", || (!file.exists()).then_some(()));
+    third.stop();
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
 #[test]
@@ -58,6 +58,85 @@ fn a_loop_that_watches_the_notice_file_saves_by_itself_and_the_hook_waits_for_th
         checkpoints.read_dir().unwrap().filter(|entry| entry.as_ref().unwrap().path().join("DONE").exists()).count()
             == 3
     });
+}
+
+#[test]
+fn a_loop_that_saved_once_is_asked_again_by_a_stronger_notice_and_not_by_a_file_that_is_rewritten() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (notice, pid, checkpoints) = (path("notice.json"), path("pid"), path("ckpt"));
+    let child = Command::new("python3")
+        .arg(root().join("config/hooks/flag_file.py"))
+        .args([&checkpoints, &pid])
+        .env("SPOT_NOTICE_FILE", &notice)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _trainer = Ended(child);
+    wait_until("it trains", || pid.exists() && fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')));
+    // As the daemon writes it: whole, and with the time that it says.
+    let write = |kind: &str, since: SystemTime, deadline: u32| {
+        let stamp = since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+        let text = format!(r#"{{"notice-kind":"{kind}","since":"{stamp}","deadline":"{deadline}"}}"#);
+        fs::write(path("fresh"), text).unwrap();
+        fs::File::open(path("fresh")).unwrap().set_modified(since).unwrap();
+        fs::rename(path("fresh"), &notice).unwrap();
+    };
+    let marks = || {
+        let steps = checkpoints.read_dir().into_iter().flatten().flatten();
+        steps.filter_map(|step| fs::metadata(step.path().join("DONE")).ok()?.modified().ok()).collect::<BTreeSet<_>>()
+    };
+    let hook = || {
+        let output = Command::new(root().join("config/hooks/save_checkpoint.sh"))
+            .env("TRAINER_PID_FILE", &pid)
+            .env("TRAINER_SIGNAL", "none")
+            .env("CHECKPOINT_DONE", format!("{}/step-*/DONE", checkpoints.display()))
+            .env("SPOT_NOTICE_FILE", &notice)
+            .env("SPOT_SECONDS_LEFT", "30")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    };
+
+    // A warning: saved once, and trained on.
+    let warned = SystemTime::now();
+    write("rebalance", warned, 600);
+    hook();
+    assert_eq!(marks().len(), 1);
+    // Rewritten as it moves and after restarts: the checkpoint still counts, and the loop does not save again.
+    for deadline in [500, 400, 300] {
+        std::thread::sleep(Duration::from_millis(300));
+        write("rebalance", warned, deadline);
+        hook();
+    }
+    assert_eq!(marks().len(), 1);
+    // The interruption: saved once more, the work of the time between too.
+    let interrupted = SystemTime::now();
+    write("interruption", interrupted, 120);
+    hook();
+    assert_eq!(marks().len(), 2);
+    assert!(*marks().last().unwrap() >= interrupted);
+    write("interruption", interrupted, 60);
+    hook();
+    assert_eq!(marks().len(), 2);
+    // A notice that comes back without a step between: the same step is marked anew.
+    let again = SystemTime::now();
+    write("interruption", again, 120);
+    hook();
+    assert!(marks().len() == 2 && *marks().last().unwrap() >= again);
+    // A mark of another machine's clock, minutes ahead, is no checkpoint for a later notice.
+    fs::create_dir(checkpoints.join("step-0")).unwrap();
+    let ahead = fs::File::create(checkpoints.join("step-0/DONE")).unwrap();
+    ahead.set_modified(SystemTime::now() + Duration::from_secs(600)).unwrap();
+    let output = Command::new(root().join("config/hooks/save_checkpoint.sh"))
+        .env("TRAINER_PID_FILE", &pid)
+        .env("TRAINER_SIGNAL", "none")
+        .env("CHECKPOINT_DONE", format!("{}/step-0/DONE", checkpoints.display()))
+        .env("SPOT_NOTICE_FILE", &notice)
+        .env("SPOT_SECONDS_LEFT", "6")
+        .output()
+        .unwrap();
+    fails_saying(&output, "nothing new matches");
 }
 
 /// A checkpoint directory, and an `aws` that copies into a directory and writes down what it was asked.

@@ -111,7 +111,7 @@ fn spoken(order: &Order, now: Now) -> Option<String> {
             Some(format!("look for {} by {by}, to end {}", named(run), within(stop_by)))
         }
         Order::Limit { run, stop_by } => Some(format!("{} has to end {}", named(run), within(stop_by))),
-        Order::PostNotice { briefing } => {
+        Order::PostNotice { briefing, .. } => {
             let deadline = Spoken(now.moment_at(briefing.deadline).since(now.moment));
             let action = match briefing.action {
                 NoticeAction::Unstated => String::new(),
