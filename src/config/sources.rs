@@ -110,7 +110,10 @@ pub(super) fn own_keys(row: &Row) -> Vec<String> {
 /// The sources that are asked regularly, for the mind.
 pub(super) fn listening(sources: &[SourceSetting]) -> Vec<Listening> {
     let asked = |source: &SourceSetting| match &source.ear {
-        Ear::Asked(asked) => Some(Listening { source: asked.name(), interval: source.poll_interval }),
+        Ear::Asked(asked) => {
+            let kinds = asked.probes().iter().filter_map(|probe| Some((probe.name.clone(), probe.kind?))).collect();
+            Some(Listening { source: asked.name(), interval: source.poll_interval, kinds })
+        }
         Ear::Signals => None,
     };
     sources.iter().filter_map(asked).collect()
@@ -119,7 +122,7 @@ pub(super) fn listening(sources: &[SourceSetting]) -> Vec<Listening> {
 /// What is odd about how the sources are asked.
 pub(super) fn warnings(listening: &[Listening]) -> Vec<Finding> {
     let brisk = listening.iter().filter(|listening| listening.interval < BRISK_POLL);
-    brisk.map(|Listening { source, interval }| warning(source, *interval)).collect()
+    brisk.map(|Listening { source, interval, .. }| warning(source, *interval)).collect()
 }
 
 fn warning(source: &SourceName, interval: Duration) -> Finding {

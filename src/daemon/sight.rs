@@ -1,17 +1,31 @@
-//! What the log says of a source that goes blind and sees again, over and over: each of the two at most once a minute,
+//! What the log says of a source, or of one of its probes, that goes blind and sees again, over and over: each of the two at most once a minute,
 //! so that a service that blinks does not fill the log. What was said last becomes true again within a minute. Health and
 //! status wait for nothing.
 
-use crate::model::{Event, Moment, Now, SourceName};
+use crate::model::{Event, Moment, Now, ProbeName, SourceName};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long the same is not said again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What was said of each source, and what waits to be said.
+/// What was said of each source and each of its probes, and what waits to be said.
 #[derive(Debug, Default)]
-pub(super) struct Sight(BTreeMap<SourceName, Said>);
+pub(super) struct Sight(BTreeMap<Subject, Said>);
+
+/// A source, or one of its probes.
+type Subject = (SourceName, Option<ProbeName>);
+
+/// What an event is about, and whether that is blind now.
+fn about(event: &Event) -> Option<(Subject, bool)> {
+    if let Event::SourceWentBlind { source, .. } | Event::SourceSawAgain { source, .. } = event {
+        Some(((source.clone(), None), matches!(event, Event::SourceWentBlind { .. })))
+    } else if let Event::ProbeWentBlind { source, probe, .. } | Event::ProbeSawAgain { source, probe, .. } = event {
+        Some(((source.clone(), Some(probe.clone())), matches!(event, Event::ProbeWentBlind { .. })))
+    } else {
+        None
+    }
+}
 
 #[derive(Debug, Default)]
 struct Said {
@@ -27,10 +41,8 @@ impl Sight {
     /// Takes in what became fact in one turn. Gives what has to be said of it now, with what should be added.
     pub(super) fn take(&mut self, events: &[Event], now: Now) -> Vec<(Event, String)> {
         for event in events {
-            let (Event::SourceWentBlind { source, .. } | Event::SourceSawAgain { source, .. }) = event else {
-                continue;
-            };
-            let said = self.0.entry(source.clone()).or_default();
+            let Some((subject, _)) = about(event) else { continue };
+            let said = self.0.entry(subject).or_default();
             // A change that undoes one that nobody was told of is none.
             match said.waiting.take() {
                 None => said.waiting = Some(event.clone()),
@@ -41,15 +53,15 @@ impl Sight {
     }
 
     /// Whether it is this that says an event.
-    pub(super) const fn concerns(event: &Event) -> bool {
-        matches!(event, Event::SourceWentBlind { .. } | Event::SourceSawAgain { .. })
+    pub(super) fn concerns(event: &Event) -> bool {
+        about(event).is_some()
     }
 }
 
 impl Said {
     fn due(&mut self, now: Moment) -> Option<(Event, String)> {
         let event = self.waiting.take()?;
-        let is_blind = matches!(event, Event::SourceWentBlind { .. });
+        let is_blind = about(&event).is_some_and(|(_, is_blind)| is_blind);
         let last = if is_blind { &mut self.blind } else { &mut self.seeing };
         if last.is_some_and(|last| now.since(last) < QUIET) {
             self.waiting = Some(event);

@@ -19,7 +19,10 @@ impl Watchdog {
                 let known = known_notices(self.episode.as_ref(), &self.spent);
                 self.ears.apply(event, now, &known);
             }
-            Event::SourceWentBlind { .. } | Event::SourceSawAgain { .. } => self.ears.apply(event, now, &[]),
+            Event::SourceWentBlind { .. }
+            | Event::SourceSawAgain { .. }
+            | Event::ProbeWentBlind { .. }
+            | Event::ProbeSawAgain { .. } => self.ears.apply(event, now, &[]),
             Event::NoticeIgnored { .. } => {}
             Event::MachineResumed => {
                 self.ears.apply(event, now, &[]);

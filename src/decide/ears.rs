@@ -23,6 +23,8 @@ pub struct Ears {
     pub probes: BTreeMap<(SourceName, ProbeName), Heard>,
     /// Each source that could not be read for too long, with the moment it was last seen.
     pub blind: BTreeMap<SourceName, Moment>,
+    /// Each probe of a source that is not blind which could not be read for too long, with the moment it was last read.
+    pub blind_probes: BTreeMap<(SourceName, ProbeName), Moment>,
     /// Notices that were heard and are not acted on, so that it is said once.
     pub ignored: BTreeMap<NoticeKey, Ignored>,
     /// Notices whose time to open an episode has not come.
@@ -112,6 +114,20 @@ impl Ears {
             }
             Event::SourceSawAgain { source, .. } => {
                 self.blind.remove(source);
+                // What was missed while nothing at all was answered says nothing of a single probe.
+                for (key, heard) in &mut self.probes {
+                    if key.0 == *source && heard.rank == Rank::Side && !self.blind_probes.contains_key(key) {
+                        heard.misses = 0;
+                    }
+                }
+            }
+            Event::ProbeWentBlind { source, probe, .. } => {
+                let key = (source.clone(), probe.clone());
+                let read = self.probes.get(&key).and_then(|heard| heard.last_good);
+                self.blind_probes.insert(key, read.unwrap_or(self.awake).max(self.awake));
+            }
+            Event::ProbeSawAgain { source, probe, .. } => {
+                self.blind_probes.remove(&(source.clone(), probe.clone()));
             }
             Event::MachineResumed => self.awake = now.moment,
             Event::NoticeIgnored { .. }
@@ -174,6 +190,15 @@ impl Ears {
             word: "silent".to_owned(),
             sentence: format!("{} gave no answer at all for {BLIND_AFTER} polls", listening.source),
         }))
+    }
+
+    /// The probes that have been missed too often, of those whose blindness does not blind their source, and why.
+    pub fn missed(&self) -> impl Iterator<Item = (&SourceName, &ProbeName, &Fault)> {
+        let is_missed = |heard: &Heard| heard.rank == Rank::Side && heard.misses >= BLIND_AFTER;
+        self.probes
+            .iter()
+            .filter(move |(_, heard)| is_missed(heard))
+            .filter_map(|((source, probe), heard)| Some((source, probe, heard.fault.as_ref()?)))
     }
 
     /// When this source counts as blind unless it answers before.

@@ -170,6 +170,13 @@ impl Watchdog {
             let after = now.moment.since(*seen);
             self.take(Event::SourceSawAgain { source: source.clone(), after }, now, turn);
         }
+        let was_blind = self.ears().blind_probes.iter().find(|((of, blind), _)| of == source && blind == probe);
+        if let Some((_, seen)) = was_blind
+            && let Some(kind) = self.policy().kind_of(source, probe)
+        {
+            let after = now.moment.since(*seen);
+            self.take(Event::ProbeSawAgain { source: source.clone(), probe: probe.clone(), kind, after }, now, turn);
+        }
         for notice in notices {
             self.hear_notice(notice, Heard { probe: Some(probe), skew, at_first_read }, now, turn);
         }

@@ -48,6 +48,8 @@ impl Watchdog {
             | Event::SourceMissed { .. }
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
+            | Event::ProbeWentBlind { .. }
+            | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
             | Event::MachineResumed
             | Event::NoticeForgotten { .. }

@@ -5,8 +5,8 @@ use super::facts::is_new_deadline;
 use super::planner::{self, Share};
 use super::{Exit, Told, Watchdog, positions, reckon};
 use crate::model::{
-    BootId, Closing, Ending, EpisodeId, Event, Footing, Moment, NoticeKind, Now, Outcome, Plan, Presence, Rerun, Run,
-    SkippedBecause, Slot, Step, StepName, Strength, Work,
+    BootId, Closing, Ending, EpisodeId, Event, Footing, Moment, NoticeKind, Now, Outcome, Plan, Presence, ProbeName,
+    Rerun, Run, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Work,
 };
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -34,6 +34,7 @@ impl Watchdog {
         self.boot.as_ref()?;
         let plan = Planning::at(self, now.moment);
         self.blindness(now)
+            .or_else(|| self.partial_blindness())
             .or_else(|| self.forgetting())
             .or_else(|| self.waiting(now))
             .or_else(|| self.withdrawal())
@@ -90,6 +91,18 @@ impl Watchdog {
                 Some(Event::SourceWentBlind { source: listening.source.clone(), fault })
             },
         )
+    }
+
+    /// A single probe that could not be read for too long, and that a step needs, is blind.
+    fn partial_blindness(&self) -> Option<Event> {
+        let is_new = |source: &SourceName, probe: &ProbeName| {
+            !self.ears.blind.contains_key(source)
+                && !self.ears.blind_probes.keys().any(|(of, known)| of == source && known == probe)
+        };
+        self.ears.missed().filter(|(source, probe, _)| is_new(source, probe)).find_map(|(source, probe, fault)| {
+            let kind = self.policy.kind_of(source, probe).filter(|kind| self.policy.needs(*kind))?;
+            Some(Event::ProbeWentBlind { source: source.clone(), probe: probe.clone(), kind, fault: fault.clone() })
+        })
     }
 
     /// A notice of a closed episode that no longer stands may come anew.

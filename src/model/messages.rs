@@ -292,6 +292,28 @@ pub enum Event {
         /// How long it had been blind.
         after: Duration,
     },
+    /// One probe of a source that is read otherwise could not be read for three polls, and a step is for what it tells of.
+    ProbeWentBlind {
+        /// Who.
+        source: SourceName,
+        /// What.
+        probe: ProbeName,
+        /// The kind of notice that would not be heard.
+        kind: NoticeKind,
+        /// The newest reason.
+        fault: Fault,
+    },
+    /// That probe was read again.
+    ProbeSawAgain {
+        /// Who.
+        source: SourceName,
+        /// What.
+        probe: ProbeName,
+        /// The kind of notice that would be heard again.
+        kind: NoticeKind,
+        /// How long it had not been read.
+        after: Duration,
+    },
     /// A notice was heard and will not be acted on.
     NoticeIgnored {
         /// The notice.
@@ -436,6 +458,8 @@ impl Event {
             | Self::SourceMissed { .. }
             | Self::SourceWentBlind { .. }
             | Self::SourceSawAgain { .. }
+            | Self::ProbeWentBlind { .. }
+            | Self::ProbeSawAgain { .. }
             | Self::NoticeIgnored { .. }
             | Self::MachineResumed => false,
             Self::NoticeForgotten { .. }

@@ -1,7 +1,7 @@
 //! What the operator wants: the steps, and how time is read where a notice does not say.
 
-use super::{NoticeKind, SourceName, StepName};
-use std::collections::BTreeSet;
+use super::{NoticeKind, ProbeName, SourceName, StepName};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What the operator wants for each kind of notice. Validated: names are unique, `after` names steps that exist and
@@ -26,6 +26,25 @@ pub struct Policy {
     pub undo_on_survival: Undo,
 }
 
+impl Policy {
+    /// The kind of notice that only this probe tells of.
+    pub fn kind_of(&self, source: &SourceName, probe: &ProbeName) -> Option<NoticeKind> {
+        self.sources.iter().find(|listening| listening.source == *source)?.kinds.get(probe).copied()
+    }
+
+    /// Whether a step is for what notices of this kind turn out to be.
+    pub fn needs(&self, kind: NoticeKind) -> bool {
+        let takes = |step: &Step| match kind {
+            // What stops or retires the machine counts as an interruption.
+            NoticeKind::Maintenance => step.on.contains(&kind) || step.on.contains(&NoticeKind::Interruption),
+            NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => {
+                step.on.contains(&kind)
+            }
+        };
+        self.steps.iter().any(takes)
+    }
+}
+
 /// A source that is asked regularly.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listening {
@@ -33,6 +52,8 @@ pub struct Listening {
     pub source: SourceName,
     /// The time between two polls.
     pub interval: Duration,
+    /// The kind of notice that only this probe tells of.
+    pub kinds: BTreeMap<ProbeName, NoticeKind>,
 }
 
 /// Windows for notices that state no time.

@@ -23,7 +23,7 @@ impl Event {
     pub const fn loudness(&self) -> Loudness {
         match self {
             Self::SourceRead { .. } | Self::SourceMissed { .. } | Self::NoticeSeenToo { .. } => Loudness::Quiet,
-            Self::SourceWentBlind { .. } => Loudness::Warned,
+            Self::SourceWentBlind { .. } | Self::ProbeWentBlind { .. } => Loudness::Warned,
             Self::StepEnded { ending, .. } => match ending.outcome {
                 Outcome::Done | Outcome::Skipped => Loudness::Told,
                 Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Loudness::Cried,
@@ -51,6 +51,7 @@ impl Event {
             Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => Loudness::Warned,
             Self::MachineResumed => Loudness::Told,
             Self::SourceSawAgain { .. }
+            | Self::ProbeSawAgain { .. }
             | Self::NoticeForgotten { .. }
             | Self::EpisodeOpened { .. }
             | Self::NoticeAppeared { .. }
@@ -88,6 +89,13 @@ impl Event {
             }
             Self::SourceSawAgain { source, after } => {
                 format!("{source} can be read again, after {} without an answer", Spoken(*after))
+            }
+            Self::ProbeWentBlind { source, probe, kind, fault } => {
+                format!("blind to {kind}: {source} answers, but {probe} could not be read for three polls: {fault}")
+            }
+            Self::ProbeSawAgain { source, probe, kind, after } => {
+                let after = Spoken(*after);
+                format!("{source} can be read again at {probe}, after {after}: a notice of {kind} would be heard")
             }
             Self::NoticeIgnored { notice, because } => {
                 let why = match because {

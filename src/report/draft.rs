@@ -160,6 +160,8 @@ impl Draft {
             | Event::SourceMissed { .. }
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
+            | Event::ProbeWentBlind { .. }
+            | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
             | Event::NoticeForgotten { .. }
             | Event::NoticeSeenToo { .. }

@@ -11,7 +11,7 @@ mod endpoint;
 pub mod metadata;
 mod time;
 
-use crate::model::{Fault, Notice, NoticeKey, ProbeName, Rank, SourceName};
+use crate::model::{Fault, Notice, NoticeKey, NoticeKind, ProbeName, Rank, SourceName};
 use metadata::{Endpoint, Handshake, Symptoms};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -63,6 +63,8 @@ pub struct Probe {
     pub rank: Rank,
     /// How often it is asked.
     pub every: Every,
+    /// The kind of notice that it alone tells of; none where another probe tells the same.
+    pub kind: Option<NoticeKind>,
 }
 
 /// How often a probe is asked.

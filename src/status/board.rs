@@ -244,6 +244,8 @@ fn closed(before: &Status, after: &Status, events: &[Event], now: Now) -> Option
             | Event::SourceMissed { .. }
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
+            | Event::ProbeWentBlind { .. }
+            | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
             | Event::MachineResumed
             | Event::NoticeForgotten { .. }

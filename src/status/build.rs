@@ -1,9 +1,9 @@
 //! From the mind and what is around it to the [`Status`]. Reads both, changes neither, reads no clock.
 
 use super::{
-    Ahead, Around, Durability, EpisodeStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState, NoticeStatus,
-    OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord,
-    Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
+    Ahead, Around, Durability, EpisodeStatus, KindStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState,
+    NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus,
+    SourceStatus, StageWord, Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
 };
 use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Trace, Watchdog};
 use crate::messages::Standing as Receiver;
@@ -104,7 +104,19 @@ fn source(watchdog: &Watchdog, name: &SourceName, now: Now) -> SourceStatus {
                 fault: heard.fault.as_ref().map(reason),
             })
             .collect(),
+        kinds: kinds(watchdog, name, listening),
     }
+}
+
+/// Whether each kind of notice that a source tells of would be heard, needed or not.
+fn kinds(watchdog: &Watchdog, name: &SourceName, listening: Option<&Listening>) -> Vec<KindStatus> {
+    let ears = watchdog.ears();
+    let is_blind = |probe: &ProbeName| {
+        let is_missed = ears.missed().any(|(source, missed, _)| source == name && missed == probe);
+        is_missed || ears.blind.contains_key(name)
+    };
+    let all = listening.iter().flat_map(|listening| &listening.kinds);
+    all.map(|(probe, kind)| KindStatus { kind: *kind, blind: is_blind(probe) }).collect()
 }
 
 fn message(standing: &Receiver) -> MessageStatus {
@@ -311,6 +323,16 @@ fn health(watchdog: &Watchdog, around: &Around, now: Now) -> Vec<Reason> {
         let silence = crate::model::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
         Reason::new("blind", clip(&format!("{name} could not be read for {silence}: {fault}"), SENTENCE))
     });
+    let partly =
+        watchdog.ears().blind_probes.iter().filter(|((source, _), _)| !watchdog.ears().blind.contains_key(source));
+    let partly = partly.filter_map(|((source, probe), since)| {
+        let kind = watchdog.policy().kind_of(source, probe)?;
+        let fault = watchdog.ears().missed().find(|(of, missed, _)| *of == source && *missed == probe)?.2;
+        let silence = crate::model::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
+        let sentence =
+            format!("a notice of {kind} would not be heard: {source} answers, but {probe} could not be read for {silence}: {fault}");
+        Some(Reason::new(format!("blind-{kind}"), clip(&sentence, SENTENCE)))
+    });
     let word = match around.journal.durability {
         Durability::Kept => None,
         Durability::Late => Some("journal-late"),
@@ -319,7 +341,7 @@ fn health(watchdog: &Watchdog, around: &Around, now: Now) -> Vec<Reason> {
     };
     let journal = word.map(|word| Reason::new(word, clip(&around.journal.sentence, SENTENCE)));
     let trouble = around.trouble.iter().map(|it| Reason::new(clip(&it.word, NAME), clip(&it.sentence, SENTENCE)));
-    blind.chain(journal).chain(trouble).take(REASONS).collect()
+    blind.chain(partly).chain(journal).chain(trouble).take(REASONS).collect()
 }
 
 fn reason(fault: &Fault) -> Reason {

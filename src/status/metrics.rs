@@ -119,6 +119,14 @@ impl Scrape {
             "Whether the source could not be read for too long.",
             sources.iter().map(|source| ([("source", source.name.as_str())], flag(source.blind_since.is_some()))),
         );
+        page.gauges(
+            "spot_watchdog_source_kind_blind",
+            "Whether a notice of this kind would not be heard: what the source tells of it was not read for too long.",
+            sources.iter().flat_map(|source| {
+                let labels = |kind: NoticeKind| [("source", source.name.as_str()), ("kind", kind.word())];
+                source.kinds.iter().map(move |it| (labels(it.kind), flag(it.blind)))
+            }),
+        );
     }
 
     fn write_notices(&self, page: &mut Page) {

@@ -28,8 +28,9 @@ pub use board::{BEAT_LATE, BEAT_LOST, Board};
 pub use date::{Ahead, Past};
 pub use schema::schema;
 pub use shape::{
-    ClosedEpisode, ClosedStep, EpisodeStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState, NoticeStatus,
-    OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
+    ClosedEpisode, ClosedStep, EpisodeStatus, KindStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState,
+    NoticeStatus, OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status,
+    StepStatus,
 };
 
 use crate::sources::Lifecycle;

@@ -136,6 +136,19 @@ pub struct SourceStatus {
     pub fault: Option<Reason>,
     /// What it asks.
     pub probes: Vec<ProbeStatus>,
+    /// The kinds of notice that it tells of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<KindStatus>,
+}
+
+/// Whether notices of a kind are heard from a source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct KindStatus {
+    /// The kind.
+    pub kind: NoticeKind,
+    /// Whether one could not be heard: what tells of it was not read for three polls.
+    pub blind: bool,
 }
 
 /// One question of a source.

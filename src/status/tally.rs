@@ -74,6 +74,8 @@ impl Tally {
             Event::StepEnded { .. }
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
+            | Event::ProbeWentBlind { .. }
+            | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
             | Event::MachineResumed
             | Event::NoticeForgotten { .. }

@@ -39,6 +39,39 @@ fn refusals_are_said_for_what_they_are() {
 }
 
 #[test]
+fn a_single_path_that_is_blocked_is_told_as_that() {
+    const STATE: &str = "/latest/meta-data/autoscaling/target-lifecycle-state";
+    let blocked = |path| troubled(path, Behaviour::Status(403));
+    let (scene, cloud) = (Scene::new(), Cloud::playing(blocked(STATE)));
+    let hook = scene.script("save.sh", NOTES);
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    watch.says(&["blind to scale-in: aws answers, but autoscaling/target-lifecycle-state", "403"]);
+    let health = watch.answers("/healthz", 503);
+    assert!(health.contains("a notice of scale-in would not be heard"), "{health}");
+    let metrics = watch.get("/metrics").1;
+    for line in [
+        "spot_watchdog_source_kind_blind{source=\"aws\",kind=\"scale-in\"} 1",
+        "spot_watchdog_source_kind_blind{source=\"aws\",kind=\"interruption\"} 0",
+        "spot_watchdog_source_kind_blind{source=\"aws\",kind=\"rebalance\"} 0",
+        "spot_watchdog_source_kind_blind{source=\"aws\",kind=\"maintenance\"} 0",
+        "spot_watchdog_source_blind{source=\"aws\"} 0",
+        "spot_watchdog_unhealthy{reason=\"blind-scale-in\"} 1",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
+    }
+    let page = watch.get("/").1;
+    assert!(!page.contains("All is calm") && page.contains("Some notices would not be heard"), "{page}");
+    // What no step is for is none of the operator's cares.
+    cloud.emulator.change(|script| {
+        script.troubles = blocked("/latest/meta-data/events/recommendations/rebalance").troubles;
+    });
+    watch.says(&["aws can be read again at autoscaling/target-lifecycle-state"]);
+    watch.answers("/healthz", 200);
+    assert_eq!(watch.log().matches("blind to").count(), 1, "{}", watch.log());
+    watch.stop();
+}
+
+#[test]
 fn floods_and_garbage_are_said_and_cost_nothing() {
     let ten_megabytes = vec![b'x'; 10 * 1024 * 1024];
     thread::scope(|scope| {

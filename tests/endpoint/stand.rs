@@ -111,6 +111,13 @@ impl Daemon {
     }
 }
 
+/// What each probe alone tells of.
+fn kinds() -> BTreeMap<ProbeName, NoticeKind> {
+    [("spot/instance-action", NoticeKind::Interruption), ("autoscaling/target-lifecycle-state", NoticeKind::ScaleIn)]
+        .map(|(probe, kind)| (ProbeName::new(probe), kind))
+        .into()
+}
+
 fn policy() -> Policy {
     let step = |name: &str, on: &[NoticeKind]| Step {
         name: StepName::new(name),
@@ -130,7 +137,7 @@ fn policy() -> Policy {
             "checkpoint",
             &[NoticeKind::Interruption, NoticeKind::ScaleIn, NoticeKind::Rebalance, NoticeKind::Shutdown],
         )],
-        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5) }],
+        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5), kinds: kinds() }],
         assume: Assume {
             interruption: secs(120),
             hibernate: secs(60),

@@ -138,6 +138,8 @@ impl Judge {
             | Event::SourceMissed { .. }
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
+            | Event::ProbeWentBlind { .. }
+            | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
             | Event::MachineResumed
             | Event::NoticeForgotten { .. }

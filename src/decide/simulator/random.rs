@@ -37,13 +37,26 @@ pub fn world(seed: u64) -> World {
     World { policy, polls, happenings, conduct: behaviour, crashes, length, finish: Finish::Quiet }
 }
 
+/// What is asked, how much it matters, and what it tells of.
+const PROBES: [(&str, Rank, NoticeKind); 5] = [
+    ("spot/instance-action", Rank::Vital, NoticeKind::Interruption),
+    ("spot/termination-time", Rank::Side, NoticeKind::Interruption),
+    ("events/recommendations/rebalance", Rank::Side, NoticeKind::Rebalance),
+    ("autoscaling/target-lifecycle-state", Rank::Side, NoticeKind::ScaleIn),
+    ("events/maintenance/scheduled", Rank::Side, NoticeKind::Maintenance),
+];
+
 fn policy(dice: &mut Dice, interval: Duration) -> Policy {
     let count = 1 + dice.below(4) as usize;
     let names: Vec<StepName> = ["a", "b", "c", "d"][..count].iter().map(StepName::new).collect();
     let steps = names.iter().enumerate().map(|(at, name)| step(dice, name, &names[..at])).collect();
     Policy {
         steps,
-        sources: vec![Listening { source: CLOUD.clone(), interval }],
+        sources: vec![Listening {
+            source: CLOUD.clone(),
+            interval,
+            kinds: PROBES.map(|(probe, _, kind)| (ProbeName::new(probe), kind)).into(),
+        }],
         assume: Assume {
             interruption: secs(40),
             hibernate: secs(20),
@@ -89,15 +102,8 @@ fn kinds(dice: &mut Dice) -> BTreeSet<NoticeKind> {
 }
 
 fn polls(dice: &mut Dice, interval: Duration, length: Duration) -> Vec<Poll> {
-    let probes = [
-        ("spot/instance-action", Rank::Vital, NoticeKind::Interruption),
-        ("spot/termination-time", Rank::Side, NoticeKind::Interruption),
-        ("events/recommendations/rebalance", Rank::Side, NoticeKind::Rebalance),
-        ("autoscaling/target-lifecycle-state", Rank::Side, NoticeKind::ScaleIn),
-        ("events/maintenance/scheduled", Rank::Side, NoticeKind::Maintenance),
-    ];
     let mut polls = Vec::new();
-    for (at, (probe, rank, kind)) in probes.into_iter().enumerate() {
+    for (at, (probe, rank, kind)) in PROBES.into_iter().enumerate() {
         // The vital probe is always asked; of the others, some.
         if at == 0 || dice.one_in(3) {
             polls.push(Poll {

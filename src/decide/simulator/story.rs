@@ -71,6 +71,8 @@ impl Reader {
             }
             Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
+            | Event::ProbeWentBlind { .. }
+            | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
             | Event::NoticeForgotten { .. }
             | Event::MachineResumed

@@ -13,7 +13,7 @@ use super::metadata::{Endpoint, Handshake, Symptoms, TokenHandshake, WithoutSess
 use super::{
     Aliases, Answer, BuildError, Ear, Environment, Every, Identity, Memory, Probe, Reading, Row, Source, settings,
 };
-use crate::model::{Fault, ProbeName, Rank, SourceName, Span};
+use crate::model::{Fault, NoticeKind, ProbeName, Rank, SourceName, Span};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,11 +111,12 @@ impl Aws {
     /// # Errors
     /// Where the endpoint, from the settings or the environment, cannot be used.
     pub fn new(settings: &Settings, environment: Environment<'_>) -> Result<Self, BuildError> {
-        let probe = |name: &str, rank, every| Probe {
+        let probe = |name: &str, rank, every, kind| Probe {
             name: ProbeName::new(name),
             path: format!("/latest/meta-data/{name}"),
             rank,
             every,
+            kind,
         };
         let maintenance = settings.maintenance_interval.map_or(MAINTENANCE_INTERVAL, |Span(span)| span);
         if maintenance > LONGEST_MAINTENANCE_INTERVAL {
@@ -127,13 +128,13 @@ impl Aws {
             endpoint: endpoint(settings, environment)?,
             imds_v1: settings.imds_v1,
             probes: vec![
-                probe(INSTANCE_ACTION, Rank::Vital, Every::Poll),
-                probe(TERMINATION_TIME, Rank::Side, Every::Poll),
-                probe(REBALANCE, Rank::Side, Every::Poll),
-                probe(LIFECYCLE_STATE, Rank::Side, Every::Poll),
-                probe(MAINTENANCE, Rank::Side, Every::Span(maintenance)),
+                probe(INSTANCE_ACTION, Rank::Vital, Every::Poll, Some(NoticeKind::Interruption)),
+                probe(TERMINATION_TIME, Rank::Side, Every::Poll, None),
+                probe(REBALANCE, Rank::Side, Every::Poll, Some(NoticeKind::Rebalance)),
+                probe(LIFECYCLE_STATE, Rank::Side, Every::Poll, Some(NoticeKind::ScaleIn)),
+                probe(MAINTENANCE, Rank::Side, Every::Span(maintenance), Some(NoticeKind::Maintenance)),
             ],
-            identity_probes: identity::ITEMS.iter().map(|item| probe(item, Rank::Side, Every::Poll)).collect(),
+            identity_probes: identity::ITEMS.iter().map(|item| probe(item, Rank::Side, Every::Poll, None)).collect(),
         })
     }
 }
@@ -224,7 +225,7 @@ fn status_fault(subject: &str, status: u16) -> Fault {
         403 => fault(
             "disabled",
             format!(
-                "{subject} was answered with 403: instance metadata is disabled, or a proxy in between adds X-Forwarded-For; enable it with aws ec2 modify-instance-metadata-options --http-endpoint enabled"
+                "{subject} was answered with 403: where only this path is, a proxy or a policy in between blocks it; where all are, instance metadata is disabled, or a proxy adds X-Forwarded-For (aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled)"
             ),
         ),
         429 => fault(

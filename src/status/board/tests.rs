@@ -20,6 +20,13 @@ fn now(second: u64) -> Now {
     Now { moment: Moment::from_millis(1_000_000).plus(span), wall: start + span }
 }
 
+/// What each probe alone tells of.
+fn kinds() -> BTreeMap<ProbeName, NoticeKind> {
+    [("spot/instance-action", NoticeKind::Interruption), ("autoscaling/target-lifecycle-state", NoticeKind::ScaleIn)]
+        .map(|(probe, kind)| (ProbeName::new(probe), kind))
+        .into()
+}
+
 fn policy() -> Policy {
     Policy {
         steps: vec![Step {
@@ -35,7 +42,7 @@ fn policy() -> Policy {
             rerun: Rerun::IfLost,
             undo: Undo::Stay,
         }],
-        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5) }],
+        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5), kinds: kinds() }],
         assume: Assume {
             interruption: secs(120),
             hibernate: secs(60),

@@ -12,6 +12,8 @@ pub(super) enum Mood {
     Calm,
     /// Nothing is announced, but a notice might not be heard.
     Blind,
+    /// Nothing is announced, but a notice of some kind might not be heard.
+    PartlyBlind,
     /// Nothing is announced, and something else is not as it should be.
     Troubled,
     /// A notice only warns, and steps are at work.
@@ -32,6 +34,7 @@ impl Mood {
             return match reasons {
                 [] if status.unready().next().is_none() => Self::Calm,
                 reasons if reasons.iter().any(|reason| reason.word == "blind") => Self::Blind,
+                reasons if reasons.iter().any(|reason| reason.word.starts_with("blind-")) => Self::PartlyBlind,
                 _ => Self::Troubled,
             };
         };
@@ -55,7 +58,7 @@ impl Mood {
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Calm => "calm",
-            Self::Blind => "blind",
+            Self::Blind | Self::PartlyBlind => "blind",
             Self::Troubled => "troubled",
             Self::Warned => "warned",
             Self::Leaving => "leaving",
@@ -68,6 +71,7 @@ impl Mood {
     fn headline(self, status: &Status) -> String {
         match self {
             Self::Calm => "All is calm.".to_owned(),
+            Self::PartlyBlind => "Some notices would not be heard.".to_owned(),
             Self::Blind => "A source is blind.".to_owned(),
             Self::Troubled => "Something is not as it should be.".to_owned(),
             Self::Warned => match leading(status) {
@@ -183,7 +187,13 @@ impl Mood {
                     }
                 }
             }
-            Self::Calm | Self::Blind | Self::Troubled | Self::Warned | Self::Leaving | Self::Failed => {
+            Self::Calm
+            | Self::Blind
+            | Self::PartlyBlind
+            | Self::Troubled
+            | Self::Warned
+            | Self::Leaving
+            | Self::Failed => {
                 remaining(status, episode, html);
             }
         }

@@ -85,6 +85,7 @@ async fn a_calm_page_says_who_is_watched_and_what_would_run() {
 #[tokio::test(start_paused = true)]
 async fn each_state_has_its_headline() {
     let blind = [Reason::new("blind", "aws could not be read for 20s")];
+    let partly = [Reason::new("blind-scale-in", "a notice of scale-in would not be heard")];
     let broken = [Reason::new("journal-broken", "the disk is full")];
     let settling = status(&leaving_board(), |it| {
         it["episode"]["stage"] = json!("settling");
@@ -97,6 +98,7 @@ async fn each_state_has_its_headline() {
     for (status, reasons, class, headline) in [
         (calm(), &[][..], "calm", "All is calm."),
         (calm(), &blind, "blind", "A source is blind."),
+        (calm(), &partly, "blind", "Some notices would not be heard."),
         (calm(), &broken, "troubled", "Something is not as it should be."),
         (standing("running", ""), &[], "leaving", "This machine will be taken away."),
         (standing("due", ""), &blind, "leaving", "This machine will be taken away."),
