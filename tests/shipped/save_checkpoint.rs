@@ -95,6 +95,17 @@ fn a_rehearsal_saves_and_leaves_the_trainer_running() {
 }
 
 #[test]
+fn a_pid_file_of_another_user_names_no_trainer_of_ours() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut trainer = Trainer::start("saves");
+    std::os::unix::fs::chown(trainer.pid_file(), Some(65_534), None).unwrap();
+    fails_saying(&trainer.hook(30).output().unwrap(), "belongs to user 65534, and process");
+    assert!(trainer.lives() && trainer.marks() == 0);
+}
+
+#[test]
 fn a_rehearsal_that_ends_the_trainer_is_a_failure() {
     let trainer = Trainer::start("stops-on-save");
     let output = trainer.hook(30).env("SPOT_REHEARSAL", "1").output().unwrap();
