@@ -23,8 +23,8 @@ pub use ears::{BLIND_AFTER, Ears, Heard, Ignored, Waiting};
 pub use episode::{Episode, Finished, IllegalMove, Planned, Progress, Running, Stage, Standing, StepState, Trace};
 
 use crate::model::{
-    BootId, Event, Input, Moment, NoticeKey, NoticeKind, Now, Order, Plan, Policy, Run, Spent, Step, StepName,
-    Strength, Turn,
+    BootId, Event, Input, Moment, NoticeKey, NoticeKind, Now, Order, Plan, Policy, Presence, Run, Spent, Step,
+    StepName, Strength, Turn,
 };
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -106,8 +106,17 @@ impl Watchdog {
     }
 
     /// Takes up what an earlier run left, or nothing in place of what was taken up before; what was heard in this run
-    /// stays. [`Input::Restarted`] has to follow.
+    /// stays, but for notices that were handed in for a machine by its name. [`Input::Restarted`] has to follow, and what
+    /// an earlier run was handed in.
     pub fn take_up(&mut self, left: Self) {
+        let Ears { waiting, ignored, .. } = &mut self.ears;
+        waiting.retain(|key, waiting| {
+            let is_of_this_run = waiting.notice.presence == Presence::Reported || key.machine.as_str().is_empty();
+            if !is_of_this_run {
+                ignored.remove(key);
+            }
+            is_of_this_run
+        });
         self.episode = left.episode;
         self.generation = left.generation;
         self.spent = left.spent;

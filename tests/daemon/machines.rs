@@ -92,13 +92,13 @@ fn another_machines_episode_is_set_aside_and_nothing_of_it_is_done() {
 
         // Its own interruption is dealt with as if nothing had been there.
         cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(110)));
-        wait_for("its own steps", || (scene.read("saved") == format!("{FIRST}\n{SECOND}\n")).then_some(()));
+        let both = format!("{FIRST}\n{SECOND}\n");
+        wait_for("its own steps", || (scene.read("saved") == both && scene.read("left") == both).then_some(()));
         let report = wait_for("its report", || {
             let name = names(&scene.state().join("reports")).pop()?;
             fs::read_to_string(scene.state().join("reports").join(name)).ok()
         });
         assert!(report.contains(SECOND) && !report.contains(FIRST), "{report}");
-        assert_eq!(scene.read("left"), format!("{FIRST}\n{SECOND}\n"));
         assert_eq!(scene.read("back"), "", "nothing of the first is undone");
         assert_eq!(second.log().matches("set aside").count(), 1, "{}", second.log());
 
@@ -157,4 +157,40 @@ fn until_it_is_known_which_machine_this_is_nothing_is_undone() {
         }
         watch.stop();
     }
+}
+
+#[test]
+fn an_episode_that_went_on_without_the_cloud_is_given_up_once_that_says_another_name() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let file = configured(&scene);
+    interrupted(&scene, &cloud, &file);
+
+    let cloud = another_machine();
+    let silent = |path: &str| Trouble { method: None, path: path.to_owned(), behaviour: Behaviour::Status(503) };
+    cloud.emulator.change(|script| {
+        script.troubles = [super::ACTION, &format!("/latest/meta-data/{ID}")].map(silent).into();
+    });
+    // No other machine shares this boot, as far as anybody can know: a step that is due is not left undone.
+    let mut watch = Watch::start(watch(&scene, &cloud, &file));
+    watch.says(&["takes it up"]);
+    wait_for("the step to be tried again", || (scene.read("saved").lines().count() == 2).then_some(()));
+    cloud.emulator.change(|script| script.troubles.clear());
+    watch.says(&["WARN", "set aside", FIRST, SECOND]);
+    wait_for("what it had begun to be gone", || {
+        let left = scene.processes().into_iter().filter(|pid| *pid != watch.pid());
+        (left.count() == 0).then_some(())
+    });
+    wait_for("nothing of the first to be left", || {
+        let status = watch.status();
+        (status["episode"] == Value::Null && status["notices"] == serde_json::json!([])).then_some(())
+    });
+    assert!(!scene.state().join("waiting.json").exists(), "{}", watch.log());
+    assert_eq!(watch.get("/readyz").0, 200);
+    wait_for("the notice file to be gone", || (!scene.path("run/notice.json").exists()).then_some(()));
+    assert_eq!(scene.read("back"), "");
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(110)));
+    wait_for("its own steps", || (scene.read("saved").lines().count() == 3).then_some(()));
+    assert!(scene.read("saved").ends_with(&format!("{SECOND}\n")), "{}", scene.read("saved"));
+    watch.signal(Signal::KILL);
+    watch.ends();
 }
