@@ -105,9 +105,12 @@ impl Launcher {
             command.arg("--step").arg(start.step).arg("--cgroup").arg(delegated.directory());
         }
         if let Some(Identity { user, group, groups }) = user {
+            // It leads a new session, and so a group, once it is that user; the leader of a group could not.
             let groups: Vec<String> = groups.iter().map(Gid::to_string).collect();
             command.arg("--groups").arg(groups.join(",")).arg("--group-id").arg(group.to_string());
             command.arg("--user-id").arg(user.to_string());
+        } else {
+            command.process_group(0);
         }
         if let Some(directory) = start.directory {
             command.arg("--directory").arg(directory);
@@ -140,7 +143,7 @@ impl Start<'_> {
 fn directly<T>(start: &Start<'_>, spawn: impl FnOnce(&mut Command) -> io::Result<T>) -> Result<T, String> {
     let file = find_program(start.program, start.directory, start.path)?;
     let mut command = Command::new(&file);
-    command.args(start.arguments);
+    command.args(start.arguments).process_group(0);
     if let Some(directory) = start.directory {
         command.current_dir(directory);
     }
@@ -252,20 +255,11 @@ fn enter_cgroup(delegated: &Path, step: &str) {
 
 /// Becomes another user, in a session of its own: it must not reach the terminal that ours may have.
 fn become_user(user: Uid, group: Gid, groups: &[Gid]) -> Result<(), String> {
-    leave_session().map_err(|error| format!("could not start a new session: {}", said(&error.into())))?;
+    rustix::process::setsid().map_err(|error| format!("could not start a new session: {}", said(&error.into())))?;
     setgroups(groups)
         .and_then(|()| setgid(group))
         .and_then(|()| setuid(user))
         .map_err(|error| could_not_become(user, &error.into()))
-}
-
-/// The leader of a group may not leave its session, so the group is given up first; the new session is a group of the same
-/// number.
-fn leave_session() -> rustix::io::Result<()> {
-    use rustix::process::{getpgid, getppid, getsid, setpgid, setsid};
-    let parent = getppid().map_or_else(|| getsid(None), |parent| getpgid(Some(parent)))?;
-    setpgid(None, Some(parent))?;
-    setsid().map(drop)
 }
 
 fn could_not_become(user: Uid, error: &io::Error) -> String {

@@ -8,7 +8,9 @@ use super::StopBy;
 use super::kin::{Kin, Signs};
 use super::output::Reading;
 use crate::model::{Moment, Process};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open, waitid,
+};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -164,14 +166,13 @@ enum Care {
 }
 
 impl Leader {
-    /// Begins a process as the leader of a group of its own. May block for as long as its file's mount hangs, so it is
+    /// Begins a process that leads a group of its own, or is about to: the command sees to that. May block for as long as its file's mount hangs, so it is
     /// no call for the runtime's thread; it has to be made within the runtime all the same.
     ///
     /// # Errors
     /// The system's, where it could not be begun.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        use std::os::unix::process::CommandExt;
-        let child = command.process_group(0).spawn()?;
+        let child = command.spawn()?;
         let pid = child.id();
         ours(|pids| pids.insert(pid));
         // A child that was not waited for keeps its number, so this reads no other's.
@@ -273,7 +274,12 @@ impl Leader {
         if !is_there {
             return;
         }
-        if let Err(error) = kill_process_group(self.pid, signal)
+        let sent = match kill_process_group(self.pid, signal) {
+            // It does not lead its group yet.
+            Err(rustix::io::Errno::SRCH) if self.kinship == Kinship::Child => kill_process(self.pid, signal),
+            sent => sent,
+        };
+        if let Err(error) = sent
             && error != rustix::io::Errno::SRCH
         {
             tracing::warn!(pid = self.process.pid, "could not signal process group {}: {error}", self.process.pid);
