@@ -37,6 +37,12 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
+/// What questions are asked in. Time is looked at after each piece of work: whoever answers without an end, be it with
+/// nothing but interim answers, would else hold up the end of our patience for minutes.
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build()
+}
+
 impl Asker {
     /// Whoever serves at this address.
     pub(super) fn at(address: SocketAddr) -> anyhow::Result<Self> {
@@ -172,6 +178,26 @@ mod tests {
         let url = Asker::find(Some("https://me:secret@proxy/watch"), None, &serving(&[]));
         assert_eq!(url.unwrap().base(), "https://proxy/watch");
         assert!(Asker::find(None, None, &serving(&[])).unwrap_err().to_string().contains("--listen"));
+    }
+
+    #[test]
+    fn interim_answers_without_end_are_waited_for_no_longer_than_silence() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
+            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1_000);
+            while stream.write_all(interim.as_bytes()).is_ok() {}
+        });
+        let asker = Asker::at(address).unwrap();
+        let runtime = runtime().unwrap();
+        let error = runtime.block_on(asker.get("status", None, Duration::from_millis(300))).unwrap_err();
+        assert!(error.to_string().starts_with("no answer from"), "{error}");
+        // It hangs up.
+        drop((asker, runtime));
+        server.join().unwrap();
     }
 
     #[tokio::test]

@@ -195,6 +195,14 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    /// More interim answers than are read.
+    const INTERIM: &str = concat!(
+        "HTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\n",
+        "HTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\n",
+        "HTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\nHTTP/1.1 100 \r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\nx 0\n"
+    );
+
     /// Asks a server that answers with these bytes and closes.
     async fn asked(answer: &'static [u8]) -> Sight {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -219,6 +227,11 @@ mod tests {
         assert_eq!(asked(b"HTTP/1.1 302 Found\r\nlocation: /x\r\n\r\n").await, unread("answers with status 302"));
         let html = asked(b"HTTP/1.1 200 OK\r\n\r\n<!doctype html>\nx 0\n").await;
         assert_eq!(html, unread("answers with a page of HTML and not with metrics (is it the right path?)"));
+        let interim =
+            asked(b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 103 \r\n\r\nHTTP/1.1 200 OK\r\n\r\nx 2\n").await;
+        assert_eq!(interim, read);
+        let endless = asked(INTERIM.as_bytes()).await;
+        assert!(matches!(&endless, Sight::Unread(words) if words.contains("interim answers")), "{endless:?}");
         for broken in [&b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\nx 0\n"[..], b"SSH-2.0-OpenSSH\r\n", b""] {
             let Sight::Unread(words) = asked(broken).await else { unreachable!("it is no zero") };
             assert!(words.starts_with("breaks off its answer"), "{words}");

@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Shows the status once, or each change of it, or asks one path.
 pub fn status(args: &StatusArgs, whereabouts: &Whereabouts) -> Exit {
     let asked = Asker::find(args.url.as_deref(), args.listen, whereabouts).and_then(|asker| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start")?;
+        let runtime = super::ask::runtime().context("failed to start")?;
         runtime.block_on(async {
             match &args.probe {
                 Some(path) => probe(&asker, path).await,
