@@ -59,7 +59,8 @@ fn a_program_that_was_begun_right_before_a_crash_is_found_and_not_run_beside_its
             fs::set_permissions(scene.path(""), fs::Permissions::from_mode(0o777)).unwrap();
             scene.write("ran", "");
             fs::set_permissions(scene.path("ran"), fs::Permissions::from_mode(0o666)).unwrap();
-            let scene_variable = format!("{user}\nenvironment = {{ SCENE = '{}' }}", scene.path("").display());
+            let root = scene.path("ran").parent().unwrap().display().to_string();
+            let scene_variable = format!("{user}\nenvironment = {{ SCENE = '{root}' }}");
             let text = step("save", &scene.script("save.sh", SLEEPS), &scene_variable).replace("rerun = 'never'\n", "");
             let file = scene.write("watchdog.toml", &text);
             let file = file.to_str().unwrap();
