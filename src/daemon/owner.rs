@@ -5,10 +5,10 @@
 //! The cloud's name of the machine decides where one is known. Until it is, for 30 s at most, nothing is made of what was
 //! found. Where no cloud says a name, the identity of this boot and that of the operating system decide.
 
-use super::state_dir::replace;
 use crate::journal::{self, Record};
 use crate::model::{BootId, Event, Input, NoticeKind, Policy, Rank, Signal};
 use crate::report::Machine;
+use crate::store::{self, Lasts, Mode};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -286,7 +286,9 @@ pub(super) async fn keep(state_directory: PathBuf, mut owner: watch::Receiver<Op
     while owner.changed().await.is_ok() {
         let Some(owner) = owner.borrow_and_update().clone() else { continue };
         let place = state_directory.join(NAME);
-        let writing = tokio::task::spawn_blocking(move || replace(&place, &serde_json::to_vec(&owner)?));
+        let writing = tokio::task::spawn_blocking(move || {
+            store::replace(&place, &serde_json::to_vec(&owner)?, Mode::AtMost(0o600), Lasts::OnDisk)
+        });
         if let Ok(Err(error)) = writing.await
             && !std::mem::replace(&mut was_said, true)
         {

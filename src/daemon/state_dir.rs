@@ -330,7 +330,7 @@ impl SourceMemory {
     /// # Errors
     /// Where the disk refuses; what was saved before then stays.
     pub fn save(&self, place: &Path) -> io::Result<()> {
-        replace(place, &serde_json::to_vec(self)?)
+        store::replace(place, &serde_json::to_vec(self)?, Mode::AtMost(0o600), Lasts::OnDisk)
     }
 }
 
@@ -375,20 +375,6 @@ fn reading() -> fs::OpenOptions {
     let mut options = File::options();
     options.read(true).custom_flags(NO_LINK);
     options
-}
-
-/// Puts a small file in place at once: after a crash there is the old one or the new one.
-pub(super) fn replace(place: &Path, text: &[u8]) -> io::Result<()> {
-    let fresh = place.with_extension("json.new");
-    // A leftover of a crash, or somebody's link, is not written into.
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&fresh, place)
 }
 
 /// Which process holds the lock of this state directory, seen without touching the lock: a daemon that starts meanwhile
@@ -581,11 +567,11 @@ mod tests {
             assert_eq!(held_by(&path), None);
             fs::remove_file(path.join(LOCK)).unwrap();
         }
-        std::os::unix::fs::symlink(&target, path.join("memory.json.new")).unwrap();
-        replace(&path.join("memory.json"), b"{}").unwrap();
+        let place = path.join("memory.json");
+        std::os::unix::fs::symlink(&target, &place).unwrap();
+        SourceMemory { boot: BootId::new("one"), entries: BTreeMap::new() }.save(&place).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
-        assert!(!missing.exists());
-        assert_eq!(fs::symlink_metadata(path.join("memory.json")).unwrap().len(), 2);
+        assert!(!missing.exists() && fs::symlink_metadata(&place).unwrap().is_file());
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! Trouble with the file is said and goes no further. Times are kept as the wall clock's, so that a restart that comes
 //! hours later, or a reboot, knows how much is left.
 
-use super::state_dir::replace;
 use crate::decide::Watchdog;
 use crate::decide::reckon::STALE_AFTER;
 use crate::model::{Notice, NoticeKey, Now, Presence, Stated};
+use crate::store::{self, Lasts, Mode};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -80,8 +80,9 @@ impl Waiting {
         let Some(place) = self.place.clone() else { return };
         let notices: Vec<Notice> = self.kept.values().cloned().collect();
         let writing = tokio::task::spawn_blocking(move || {
-            let written = serde_json::to_vec(&notices).map_err(std::io::Error::from);
-            if let Err(error) = written.and_then(|text| replace(&place, &text)) {
+            let text = serde_json::to_vec(&notices).map_err(std::io::Error::from);
+            let written = text.and_then(|text| store::replace(&place, &text, Mode::AtMost(0o600), Lasts::OnDisk));
+            if let Err(error) = written {
                 tracing::warn!("notices that wait would be forgotten at a restart: {}: {error}", place.display());
             }
         });
