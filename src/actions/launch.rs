@@ -10,10 +10,10 @@ use super::cgroup::{Delegated, Held};
 use super::open_files::OpenFiles;
 use super::process::Stat;
 use crate::model::Process;
+use crate::store;
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -97,7 +97,7 @@ impl Launcher {
         if self.delegated.is_none() && user.is_none() {
             return Ok(Begun { spawned: directly(start, spawn)?, mark: None });
         }
-        let mark = format!("{:016x}{:016x}:", random(), random());
+        let mark = format!("{}:", store::unguessable());
         let mut command = Command::new(&self.program);
         // By its name, and not by that of a link, for whoever lists processes.
         command.arg0("watchdog").arg(SUBCOMMAND).arg("--mark").arg(&mark);
@@ -445,8 +445,4 @@ pub fn said(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
-}
-
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
