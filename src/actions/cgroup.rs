@@ -74,9 +74,7 @@ impl Delegated {
 
     /// The cgroup of the run of this step that this process leads, whether or not it is there.
     ///
-    /// It is named after the process, as the journal records it, so that it is found after a crash although nobody
-    /// could write down which one was entered; a cgroup that is made ahead of a notice knows no attempt yet, and none
-    /// can be renamed.
+    /// It is named after the step and the process, so that it is found after a crash without a record of its name.
     pub fn held(&self, step: &str, leader: Process) -> Held {
         Held { directory: self.directory.join(name(step, leader)) }
     }
