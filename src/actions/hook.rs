@@ -417,19 +417,11 @@ impl Action for Hook {
         true
     }
 
-    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
     fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
         Box::pin(async move {
             let Some(proof) = &self.settings.proof else { return None };
             proof.newest(self.settings.working_directory.as_deref(), before, limit).await
         })
-    }
-
-    fn warmth(&self) -> serde_json::Value {
-        serde_json::Value::Null
     }
 
     fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {

@@ -75,10 +75,13 @@ pub trait Action: Debug + Send + Sync {
         false
     }
 
-    /// Prepares whatever must be ready when a notice comes, and keeps it so, for this step. It runs beside the daemon as
-    /// long as that lives, and returns early where there is nothing to prepare. The place in the surroundings is live:
+    /// Prepares whatever must be ready when a notice comes, and keeps it so, for this step; most have nothing to prepare.
+    /// It runs beside the daemon as long as that lives, or returns early. The place in the surroundings is kept current:
     /// the machine's name may come later.
-    fn keep_warm<'a>(&'a self, step: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()>;
+    fn keep_warm<'a>(&'a self, step: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
+        let _ = (step, surroundings);
+        Box::pin(std::future::ready(()))
+    }
 
     /// When the newest of what its proof looks for was written, of what was written before this time where one is given.
     /// It only looks, for `limit` at most, and tells nothing where it has no proof or cannot look.
@@ -88,7 +91,9 @@ pub trait Action: Debug + Send + Sync {
     }
 
     /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
-    fn warmth(&self) -> serde_json::Value;
+    fn warmth(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
 
     /// What keeps it from being ready for a notice, where its warm-up looks at that all the time; empty where all is well.
     /// `None` where only [`Action::check`] knows.

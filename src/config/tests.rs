@@ -25,12 +25,6 @@ impl Action for Idle {
     fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
         unreachable!("configuration runs nothing")
     }
-    fn keep_warm<'a>(&'a self, _: &'a crate::model::StepName, _: &'a crate::actions::Surroundings) -> Task<'a, ()> {
-        Box::pin(std::future::ready(()))
-    }
-    fn warmth(&self) -> serde_json::Value {
-        serde_json::Value::Null
-    }
     fn check<'a>(&'a self, _: &'a Here) -> Task<'a, Vec<Finding>> {
         Box::pin(std::future::ready(Vec::new()))
     }

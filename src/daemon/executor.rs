@@ -476,10 +476,6 @@ mod tests {
             })
         }
 
-        fn warmth(&self) -> serde_json::Value {
-            serde_json::Value::Null
-        }
-
         fn check<'a>(&'a self, _: &'a Place) -> Doing<'a, Vec<Finding>> {
             Box::pin(async { vec![Finding::new(Weight::Error, "step", "no credentials")] })
         }

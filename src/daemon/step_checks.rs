@@ -149,7 +149,7 @@ impl Check {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
     use super::*;
-    use crate::actions::{Action, Job, Reach, Surroundings, Task};
+    use crate::actions::{Action, Job, Reach, Task};
     use crate::model::{Ending, Process};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -173,12 +173,6 @@ mod tests {
         }
         fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
             Box::pin(std::future::pending())
-        }
-        fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
-            Box::pin(std::future::ready(()))
-        }
-        fn warmth(&self) -> serde_json::Value {
-            serde_json::Value::Null
         }
         fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
             self.asked.lock().unwrap().send(()).unwrap();

@@ -3,8 +3,8 @@
 use super::replies::{Refusal, Stands, obeyed, sessions, stands};
 use super::talk::{Trouble, ask};
 use super::{Server, Socket, State, Until};
-use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Effect, Ending, Finding, Outcome, Process, StepName, Weight};
+use crate::actions::{Action, Job, Place, Task};
+use crate::model::{Effect, Ending, Finding, Outcome, Process, Weight};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -353,14 +353,6 @@ impl Action for Haproxy {
     fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
         let detail = "we ended while it ran; asking a second time does no harm".to_owned();
         Box::pin(std::future::ready(ending(Outcome::Lost, detail)))
-    }
-
-    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn warmth(&self) -> serde_json::Value {
-        serde_json::Value::Null
     }
 
     fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {

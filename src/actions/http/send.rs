@@ -309,10 +309,6 @@ impl Action for Http {
         })
     }
 
-    fn warmth(&self) -> serde_json::Value {
-        serde_json::Value::Null
-    }
-
     fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
         Box::pin(self.look())
     }

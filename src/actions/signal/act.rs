@@ -10,8 +10,8 @@ use super::{ROW, Reached};
 use crate::actions::output::printable;
 use crate::actions::process::Stat;
 use crate::actions::proof::Proof;
-use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
+use crate::actions::{Action, Job, Place, Task};
+use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, Weight};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, getpgrp, kill_process, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process,
@@ -351,19 +351,11 @@ impl Action for Signal {
         })
     }
 
-    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
     fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
         Box::pin(async move {
             let Some(proof) = &self.proof else { return None };
             proof.newest(None, before, limit).await
         })
-    }
-
-    fn warmth(&self) -> serde_json::Value {
-        serde_json::Value::Null
     }
 
     fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
