@@ -17,7 +17,6 @@ use crate::status::systemd::Systemd;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -30,7 +29,8 @@ const TAKING: Duration = Duration::from_secs(3);
 /// Threads for what may block: spawning and looking at files, of which a dead mount can take one each.
 const BLOCKING_THREADS: usize = 32;
 
-/// How long a thread stays that has nothing to do: longer than any machine.
+/// How long a thread stays that has nothing to do: longer than any machine. Where the limit of threads is reached, work
+/// waits for one that is there; the runtime panics where there is none.
 const STAYS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Watches until it is asked to end.
@@ -64,7 +64,8 @@ pub fn run(settings: Settings) -> Exit {
 
 fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::Result<()> {
     let runtime = runtime()?;
-    keep_threads_warm(&runtime);
+    // The first of the threads that stay.
+    runtime.spawn_blocking(|| {});
     let outcome = runtime.block_on(async {
         let signals = Signals::listen(Around::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
         let notice_file = notice_file::path(&place_of(&keeping));
@@ -108,17 +109,6 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .thread_stack_size(512 * 1024)
         .build()
         .context("cannot start the runtime")
-}
-
-/// Begins the threads that a notice needs first, one for the notice file and one for the hook, ahead of it: a thread that
-/// begins costs more than what it is to do.
-fn keep_threads_warm(runtime: &tokio::runtime::Runtime) {
-    let both = Arc::new(Barrier::new(2));
-    for _ in 0..2 {
-        let both = Arc::clone(&both);
-        // Each waits for the other, or one thread would do for both.
-        runtime.spawn_blocking(move || both.wait());
-    }
 }
 
 /// Where the state is kept; an error only where another daemon has it.
