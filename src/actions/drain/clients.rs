@@ -1,8 +1,8 @@
 //! Connections of a server's clients, on the port of this machine that its metrics are read from: whether one is idle,
 //! and whether anybody is there at all.
 //!
-//! Gauges are a server's word, and come late from some, or never change again. A connection on which an answer is under
-//! way is a fact of the kernel's.
+//! Gauges are what a server reports, which may come late or never change again. Whether an answer is under way on a
+//! connection is known from the kernel.
 
 use super::connections::{self, Ports};
 use super::diag::{self, Connection, Socket};
