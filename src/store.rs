@@ -1,14 +1,15 @@
-//! How files are written: whole or not at all, and never into something that was put in their way.
+//! How files are written: whole or not at all, and never into something that was put in their way; and how small ones of
+//! ours are read.
 //!
 //! Whoever may write to the directory of a file that root writes may put a link or a file of theirs there beforehand. So
 //! what is to become the file is made anew under a name that cannot be guessed, in the same directory, and renamed:
 //! nothing that is there already is opened, and no link is followed.
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -71,6 +72,26 @@ pub fn write_as_named(path: &Path, content: &[u8]) -> io::Result<()> {
     let mode = fs::metadata(&path).map(|it| Mode::Exactly(it.permissions().mode() & 0o777));
     let mode = mode.unwrap_or(Mode::AtMost(0o666));
     replace(&path, content, mode, Lasts::WhileItRuns)
+}
+
+/// Opens the file at this path for reading, and never what a link there leads to. It does not wait for a pipe's writer.
+///
+/// # Errors
+/// Where there is none, it is a link, or it may not be read.
+pub fn open_itself(path: &Path) -> io::Result<File> {
+    #[expect(clippy::cast_possible_wrap, reason = "the flags of open(2) are a C int, and small")]
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// The text of the file at this path, opened so, of which at most so many bytes are read.
+///
+/// # Errors
+/// Those of opening and reading it, and where it is no UTF-8.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let mut text = String::new();
+    open_itself(path)?.take(most).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Puts files into a directory that are made by somebody who knows nothing of links: in one of our own inside it first.
@@ -197,6 +218,20 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"", Mode::AtMost(0o600), Lasts::OnDisk).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "only the directory in its place");
+    }
+
+    #[test]
+    fn a_file_is_read_itself_and_only_its_beginning() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, link, pipe) = (place.path().join("file"), place.path().join("link"), place.path().join("pipe"));
+        fs::write(&path, "text").unwrap();
+        symlink(&path, &link).unwrap();
+        rustix::fs::mkfifoat(CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        assert_eq!(read_text(&path, 10).unwrap(), "text");
+        assert_eq!(read_text(&path, 2).unwrap(), "te");
+        assert_eq!(read_text(&link, 10).unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        assert_eq!(read_text(&pipe, 10).unwrap(), "", "nobody writes into it, and nobody is waited for");
+        assert_eq!(read_text(&place.path().join("none"), 10).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -1,21 +1,20 @@
 //! The notice file: it stands while an episode is open, so that a training loop has only to look whether it exists.
 //!
 //! Its modification time is since when the work is to be saved, over rewrites: what is newer was saved for this notice. It
-//! says which daemon wrote it. Several may share a directory: what a living one wrote is left alone, and what one left that
-//! ended is replaced or removed.
+//! says which daemon wrote it. Several may share a directory: the file of a daemon that runs is left alone, that of one
+//! that has ended is replaced or removed.
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
 use crate::actions::kin::DaemonId;
 use crate::actions::process::Stat;
 use crate::model::Briefing;
-use crate::store::{Draft, Mode};
+use crate::store::{self, Draft, Mode};
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -249,10 +248,7 @@ fn whose(path: &Path, us: &DaemonId) -> Whose {
     struct Written {
         watchdog: Writer,
     }
-    // A link is not followed, and a pipe not waited for.
-    #[expect(clippy::cast_possible_wrap, reason = "the flags of open(2) are a C int, and small")]
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    let file = match File::options().read(true).custom_flags(flags).open(path) {
+    let file = match store::open_itself(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Whose::Nobodys,
         Err(_) => return Whose::Left,

@@ -53,6 +53,7 @@ impl Owner {
     /// This machine, as far as it knows itself.
     pub(super) fn here(boot: &BootId) -> Self {
         let mut text = String::new();
+        // A container may have a link there.
         let read = File::open("/etc/machine-id").and_then(|file| file.take(64).read_to_string(&mut text));
         let machine_id = if read.is_ok() { text.trim().to_owned() } else { String::new() };
         Self { machine: Machine::default(), machine_id, boot: boot.as_str().to_owned() }
@@ -64,9 +65,7 @@ impl Owner {
     }
 
     fn read(state_directory: &Path) -> Option<Self> {
-        let mut text = String::new();
-        File::open(state_directory.join(NAME)).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok()
+        serde_json::from_str(&store::read_text(&state_directory.join(NAME), LARGEST).ok()?).ok()
     }
 
     /// What the records of an episode tell of it.

@@ -1,7 +1,7 @@
 //! The state directory: where it is, that only one daemon uses it, and what sources remember in it for one boot.
 //!
-//! Files in it: `lock`, `socket`, `daemon`, `machine.json`, `memory.json`, `episodes/`. The journal, the socket and whoever knows whose
-//! it is look after theirs.
+//! In it lie `lock`, `daemon` and `memory.json`, which are looked after here; `socket`, `machine.json`, and what is kept of
+//! episodes (`owner.rs` lists it) are others'.
 
 use super::owner::{self, Found};
 use crate::actions::kin::DaemonId;
@@ -33,7 +33,7 @@ const DAEMON: &str = "daemon";
 /// The most that is read of it, in bytes.
 const LONGEST_ID: u64 = 64;
 
-/// A file is opened itself, never what a link leads to.
+/// The lock is written itself, never what a link leads to.
 #[expect(clippy::cast_possible_wrap, reason = "the flags of open(2) are a C int, and small")]
 const NO_LINK: i32 = OFlags::NOFOLLOW.bits() as i32;
 
@@ -167,15 +167,8 @@ impl StateDir {
 
     /// What sources remember of this boot; empty after a reboot, and where the file is not there or not readable.
     pub fn recall(&self, boot: &BootId) -> SourceMemory {
-        let mut text = String::new();
-        let read = File::open(self.path.join("memory.json"))
-            .and_then(|file| file.take(LARGEST_MEMORY).read_to_string(&mut text))
-            .map_err(|error| error.to_string());
-        let memory = match read {
-            Ok(_) => serde_json::from_str::<SourceMemory>(&text).map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
-        match memory {
+        let text = store::read_text(&self.memory(), LARGEST_MEMORY).unwrap_or_default();
+        match serde_json::from_str::<SourceMemory>(&text) {
             Ok(memory) if memory.boot == *boot => memory,
             // Another boot's, or none.
             Ok(_) | Err(_) => SourceMemory { boot: boot.clone(), entries: BTreeMap::new() },
@@ -185,9 +178,7 @@ impl StateDir {
     /// Which daemon this is over its restarts: made up once. Where it cannot be written down, it is this run's alone.
     pub fn daemon_id(&self) -> DaemonId {
         let place = self.path.join(DAEMON);
-        let mut text = String::new();
-        let read = reading().open(&place).and_then(|file| file.take(LONGEST_ID).read_to_string(&mut text));
-        if read.is_ok()
+        if let Ok(text) = store::read_text(&place, LONGEST_ID)
             && let Some(id) = DaemonId::parse(text.trim())
         {
             return id;
@@ -226,7 +217,7 @@ fn lock(path: &Path) -> Result<File, StateDirError> {
     // To be read it is opened first: a disk that takes no writes for now, or hangs over them, still tells whether
     // another daemon holds it, and what was done.
     let created = || File::options().read(true).write(true).create_new(true).mode(0o600).open(&place);
-    let opened = reading().open(&place).or_else(|error| {
+    let opened = store::open_itself(&place).or_else(|error| {
         let is_missing = error.kind() == io::ErrorKind::NotFound;
         if is_missing { created() } else { Err(error) }
     });
@@ -370,17 +361,10 @@ pub fn not_ours_alone(path: &Path) -> Option<String> {
     })
 }
 
-/// How a file is opened that must not be a link to another.
-fn reading() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.read(true).custom_flags(NO_LINK);
-    options
-}
-
 /// Which process holds the lock of this state directory, seen without touching the lock: a daemon that starts meanwhile
 /// must not find it taken. `None` where none holds it, or where that process cannot be seen from here.
 pub fn held_by(state_directory: &Path) -> Option<u32> {
-    let mut lock = reading().open(state_directory.join(LOCK)).ok()?;
+    let mut lock = store::open_itself(&state_directory.join(LOCK)).ok()?;
     let inode = lock.metadata().ok()?.ino();
     let pid = read_pid(&mut lock)?;
     holds(&fs::read_to_string("/proc/locks").ok()?, pid, inode).then_some(pid)

@@ -10,8 +10,6 @@ use crate::model::{Notice, NoticeKey, Now, Presence, Stated};
 use crate::store::{self, Lasts, Mode};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,11 +96,7 @@ fn is_the_same(kept: &Notice, notice: &Notice) -> bool {
 
 /// What is on disk; nothing where the file is not there or cannot be believed.
 fn read(place: &Path) -> Vec<Notice> {
-    let mut text = String::new();
-    let read = File::open(place).and_then(|file| file.take(LARGEST).read_to_string(&mut text));
-    if read.is_err() {
-        return Vec::new();
-    }
+    let Ok(text) = store::read_text(place, LARGEST) else { return Vec::new() };
     serde_json::from_str(&text).unwrap_or_else(|error| {
         tracing::warn!("{} cannot be believed, what waited in it is forgotten: {error}", place.display());
         Vec::new()

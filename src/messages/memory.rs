@@ -5,8 +5,8 @@
 
 use crate::store::{self, Lasts, Mode};
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read};
+use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -100,13 +100,11 @@ impl Memory {
 }
 
 fn read(place: &Path) -> io::Result<Kept> {
-    let mut text = String::new();
-    match File::open(place) {
-        Ok(file) => file.take(LARGEST).read_to_string(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-        Err(error) => return Err(error),
-    };
-    Ok(serde_json::from_str(&text)?)
+    match store::read_text(place, LARGEST) {
+        Ok(text) => Ok(serde_json::from_str(&text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Kept::default()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Replaces the file as a whole, on disk before it counts.
