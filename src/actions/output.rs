@@ -3,7 +3,7 @@
 //! Memory stays the same for output of any size: one buffer for each stream, lines cut at [`LINE`] bytes, a bounded
 //! number of log lines a second. Nothing here waits for a process; the caller says when its leader has ended.
 
-use crate::model::is_printable;
+use crate::model::{clip, is_printable};
 use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -371,6 +371,12 @@ pub fn printable(bytes: &[u8]) -> String {
     shown
 }
 
+/// Somebody else's words on one line, printable, at most so many characters.
+pub fn in_one_line(words: &str, most: usize) -> String {
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    clip(&printable(line.as_bytes()), most)
+}
+
 fn skip_sequence(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match letters.peek() {
         // A control sequence runs to its final character (ECMA-48, 5.4).
@@ -426,6 +432,8 @@ mod tests {
         assert_eq!(printable(b"\xff\xfe ok"), "\u{fffd}\u{fffd} ok");
         assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\u{202e}b");
         assert_eq!(printable(b"\x1b["), "");
+        assert_eq!(in_one_line(" a\r\n\tb \x1b[31mc\u{7}", 20), "a b c\\u{7}");
+        assert_eq!(in_one_line(&"é ".repeat(50), 5), "é é …");
     }
 
     #[test]

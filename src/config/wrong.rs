@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where: gathered, sorted and shown together.
 
+use crate::model::clip;
 use std::fmt;
 use std::sync::Arc;
 
@@ -159,13 +160,9 @@ pub(super) fn listed(names: &[&str]) -> String {
     }
 }
 
-/// A text from outside, shortened and without control characters, as it may stand in a sentence.
+/// A text from outside, shortened and printable, as it may stand in a sentence.
 pub(super) fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(80).is_some() {
-        short.push('…');
-    }
-    short
+    clip(text, 80)
 }
 
 #[cfg(test)]

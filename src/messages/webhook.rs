@@ -10,6 +10,7 @@ use crate::actions::Task;
 use crate::actions::http::address;
 use crate::actions::http::exchange::{Answer, Roots, Trouble, agree, connect, exchange};
 use crate::actions::launch::said;
+use crate::actions::output::in_one_line;
 use crate::model::{Finding, Weight};
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -182,8 +183,8 @@ impl Webhook {
 
     /// A short answer in its own words; nothing of one that repeats what is secret.
     fn words(&self, answer: &Answer, url: &Url) -> String {
-        let text = String::from_utf8_lossy(&answer.body).split_whitespace().collect::<Vec<_>>().join(" ");
-        if text.is_empty() || is_page(&answer.body) {
+        let text = String::from_utf8_lossy(&answer.body);
+        if text.trim().is_empty() || is_page(&answer.body) {
             return String::new();
         }
         let lower = text.to_lowercase();
@@ -194,8 +195,7 @@ impl Webhook {
         if secrets.any(|secret| secret.len() > 3 && lower.contains(&secret)) {
             return String::new();
         }
-        let shown: String = crate::actions::output::printable(text.as_bytes()).chars().take(WORDS).collect();
-        format!(": {shown}{}", if text.chars().count() > WORDS { "…" } else { "" })
+        format!(": {}", in_one_line(&text, WORDS))
     }
 
     /// Looks whether it would work, without sending anything.

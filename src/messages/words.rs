@@ -1,6 +1,7 @@
 //! A message in words: a title and a few finished sentences, the same for every receiver. Pure.
 
 use super::story::{Last, Message, Occasion, Stands, StepStory, Story};
+use crate::actions::output::in_one_line;
 use crate::model::{Closing, Footing, NoticeAction, NoticeKind, Outcome, Spoken, Strength};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -259,13 +260,7 @@ fn hours(at: Timestamp) -> String {
 
 /// Somebody else's words: printable, bounded, on one line, without a full stop of their own.
 pub(super) fn clip(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let shown = crate::actions::output::printable(line.as_bytes());
-    let mut clipped: String = shown.trim_end_matches('.').chars().take(WORDS).collect();
-    if shown.chars().nth(WORDS).is_some() {
-        clipped.push('…');
-    }
-    clipped
+    in_one_line(text.trim_end().trim_end_matches('.'), WORDS)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::certificates::CertificateFiles;
 use super::exchange::{Answer, Roots, Trouble, agree_and_listen, connect, exchange};
 use super::template::Field;
 use super::{Request, address};
+use crate::actions::output::in_one_line;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
 use crate::model::{Effect, Ending, Finding, Outcome, Process, StepName, Undo, Weight};
 use reqwest::Url;
@@ -257,13 +258,7 @@ fn words(request: &Request, body: &[u8]) -> String {
             }
         }
     }
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut shown: String = crate::actions::output::printable(line.as_bytes()).chars().take(WORDS + 1).collect();
-    if shown.chars().count() > WORDS {
-        shown.pop();
-        shown.push('…');
-    }
-    shown
+    in_one_line(&text, WORDS)
 }
 
 fn note<T>(way: &Mutex<Way>, write: impl FnOnce(&mut Way) -> T) -> T {

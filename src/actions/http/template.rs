@@ -3,6 +3,7 @@
 //! Two braces, since one is JSON's. A field that does not exist is an error when the configuration is read, not in the
 //! notice; and a value can never end the string or the part of the address that it stands in.
 
+use crate::model::is_printable;
 use std::fmt::Write;
 
 /// What kind of text it is, and so how a value is written into it.
@@ -129,7 +130,7 @@ fn find<F: Fields>(name: &str, manner: Manner) -> Option<F> {
 }
 
 fn unknown<F: Fields>(name: &str, manner: Manner) -> String {
-    let given: String = name.trim().chars().filter(|letter| !letter.is_control()).take(40).collect();
+    let given: String = name.trim().chars().filter(|letter| is_printable(*letter)).take(40).collect();
     let likeness = |name: &str| strsim::jaro_winkler(&given.to_lowercase(), &name.to_lowercase());
     let nearest = known::<F>(manner).map(|(name, _)| (likeness(name), name)).filter(|(likeness, _)| *likeness >= 0.8);
     let nearest = nearest.reduce(|best, other| if other.0 > best.0 { other } else { best });
