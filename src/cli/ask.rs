@@ -3,10 +3,11 @@
 use super::listener::users_at;
 use crate::config::Whereabouts;
 use crate::daemon::state_dir::{User, choose};
+use crate::daemon::status_url::{preferred, reachable};
 use anyhow::{Context, bail};
 use reqwest::{Client, StatusCode, Url};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -60,15 +61,13 @@ impl Asker {
         if let Some(url) = url {
             return Self::of(Url::parse(url).with_context(|| format!("failed to read \"{url}\" as a URL"))?);
         }
-        let listen = &whereabouts.listen;
-        let on_loopback = listen.iter().find(|address| address.ip().is_loopback());
         if let Some(address) = typed {
             return Self::at(address);
         }
-        match on_loopback.or(listen.first()) {
+        match preferred(&whereabouts.listen) {
             Some(address) => {
-                let believed = believed(whereabouts).map(|users| Believed { address: reachable(*address), users });
-                Ok(Self { believed, ..Self::at(*address)? })
+                let believed = believed(whereabouts).map(|users| Believed { address, users });
+                Ok(Self { believed, ..Self::at(address)? })
             }
             None => bail!("the configuration serves no status (listen = \"off\"); name its address with --listen"),
         }
@@ -145,16 +144,6 @@ fn believed(whereabouts: &Whereabouts) -> Option<BTreeSet<u32>> {
     let directory = choose(whereabouts.state_dir.as_deref(), User::Root, |name| std::env::var_os(name));
     let owner = directory.and_then(|directory| std::fs::symlink_metadata(directory).ok()).map(|it| it.uid());
     Some([0].into_iter().chain(owner).collect())
-}
-
-/// Where an address that is listened on can be reached from here.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 #[cfg(test)]

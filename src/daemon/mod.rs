@@ -22,7 +22,7 @@ mod sight;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
-mod status_url;
+pub mod status_url;
 pub mod step_checks;
 mod telling;
 mod waiting;

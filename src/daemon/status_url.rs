@@ -1,10 +1,25 @@
-//! Where hooks are told to ask.
+//! Where the endpoint is asked from this machine, by hooks and by `watchdog status`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What a hook is told about where to ask: an address on loopback where one is served, since only there everything is;
-/// else the first, as it is reached from this machine. `bound` knows the port where 0 was asked for; until it does,
-/// nothing is told.
+/// Which of the addresses that are served is asked from this machine: one on loopback, since only there everything is
+/// served, else the first.
+pub fn preferred(served: &[SocketAddr]) -> Option<SocketAddr> {
+    let on_loopback = served.iter().find(|address| address.ip().is_loopback());
+    on_loopback.or(served.first()).copied().map(reachable)
+}
+
+/// Where an address that is listened on can be reached from this machine.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// What a hook is told about where to ask. `bound` knows the port where 0 was asked for; until it does, nothing is told.
 pub(super) fn status_url(listen: &[SocketAddr], bound: &[Option<SocketAddr>]) -> String {
     let known: Vec<SocketAddr> = listen
         .iter()
@@ -12,15 +27,7 @@ pub(super) fn status_url(listen: &[SocketAddr], bound: &[Option<SocketAddr>]) ->
         .map(|(at, wanted)| bound.get(at).copied().flatten().unwrap_or(*wanted))
         .filter(|address| address.port() != 0)
         .collect();
-    let on_loopback = known.iter().find(|address| address.ip().is_loopback());
-    on_loopback.or(known.first()).map_or_else(String::new, |address| {
-        let host = match address.ip() {
-            ip if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
-        format!("http://{}/status", SocketAddr::new(host, address.port()))
-    })
+    preferred(&known).map_or_else(String::new, |address| format!("http://{address}/status"))
 }
 
 #[cfg(test)]
