@@ -1,5 +1,5 @@
-//! What the log says of a source, or of one of its probes, that goes blind and sees again, over and over: each of the two at most once a minute,
-//! so that a service that blinks does not fill the log. What was said last becomes true again within a minute. Health and
+//! What the log says of a source, or of one of its probes, that goes blind and can be read again, over and over: each of
+//! the two at most once a minute, so that this does not fill the log. Within a minute the log says what is so. Health and
 //! status wait for nothing.
 
 use crate::model::{Event, Moment, Now, ProbeName, SourceName};
