@@ -86,15 +86,18 @@ fn a_loop_that_saved_once_is_asked_again_by_a_stronger_notice_and_not_by_a_file_
         let steps = checkpoints.read_dir().into_iter().flatten().flatten();
         steps.filter_map(|step| fs::metadata(step.path().join("DONE")).ok()?.modified().ok()).collect::<BTreeSet<_>>()
     };
-    let hook = || {
-        let output = Command::new(root().join("config/hooks/save_checkpoint.sh"))
+    let hook_for = |steps: &str, left: &str| {
+        Command::new(root().join("config/hooks/save_checkpoint.sh"))
             .env("TRAINER_PID_FILE", &pid)
             .env("TRAINER_SIGNAL", "none")
-            .env("CHECKPOINT_DONE", format!("{}/step-*/DONE", checkpoints.display()))
+            .env("CHECKPOINT_DONE", format!("{}/{steps}/DONE", checkpoints.display()))
             .env("SPOT_NOTICE_FILE", &notice)
-            .env("SPOT_SECONDS_LEFT", "30")
+            .env("SPOT_SECONDS_LEFT", left)
             .output()
-            .unwrap();
+            .unwrap()
+    };
+    let hook = || {
+        let output = hook_for("step-*", "30");
         assert!(output.status.success(), "{}", text(&output));
     };
 
@@ -128,15 +131,7 @@ fn a_loop_that_saved_once_is_asked_again_by_a_stronger_notice_and_not_by_a_file_
     fs::create_dir(checkpoints.join("step-0")).unwrap();
     let ahead = fs::File::create(checkpoints.join("step-0/DONE")).unwrap();
     ahead.set_modified(SystemTime::now() + Duration::from_secs(600)).unwrap();
-    let output = Command::new(root().join("config/hooks/save_checkpoint.sh"))
-        .env("TRAINER_PID_FILE", &pid)
-        .env("TRAINER_SIGNAL", "none")
-        .env("CHECKPOINT_DONE", format!("{}/step-0/DONE", checkpoints.display()))
-        .env("SPOT_NOTICE_FILE", &notice)
-        .env("SPOT_SECONDS_LEFT", "6")
-        .output()
-        .unwrap();
-    fails_saying(&output, "nothing new matches");
+    fails_saying(&hook_for("step-0", "6"), "nothing new matches");
 }
 
 /// A checkpoint directory, and an `aws` that copies into a directory and writes down what it was asked.
