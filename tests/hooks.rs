@@ -845,34 +845,17 @@ async fn from_order_to_the_hooks_first_instruction() {
         return;
     };
     for (keys, who) in [("", "a hook in a cgroup"), ("user = 'nobody'", "a hook of another user in a cgroup")] {
-        for ahead in [false, true] {
-            let hook = hook(&format!("command = ['{}']\n{keys}", program.display()));
-            let launcher = Launcher { delegated: Some(delegated.clone()), ..launcher() };
-            let warm = Surroundings { launcher: launcher.clone(), ..Surroundings::default() };
-            let mut warming = tokio::task::JoinSet::new();
-            if ahead {
-                let hook = hook.clone();
-                warming.spawn(async move { hook.keep_warm(&StepName::new("save"), &warm).await });
-            }
-            let mut took = Vec::new();
-            for _ in 0..100 {
-                if ahead {
-                    until("a launcher", || {
-                        let mut runs = fs::read_dir(&directory).unwrap().flatten();
-                        runs.any(|run| fs::read(run.path().join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty()))
-                    })
-                    .await;
-                    tokio::time::sleep(seconds(0.02)).await;
-                }
-                let given =
-                    given_in(seconds(5.0), Surroundings { launcher: launcher.clone(), ..Surroundings::default() });
-                let began = now();
-                let ending = hook.play(&given.job).await;
-                assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-                took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
-            }
-            show(&format!("{who}{}", if ahead { ", by a launcher that stands by" } else { "" }), took);
+        let hook = hook(&format!("command = ['{}']\n{keys}", program.display()));
+        let launcher = Launcher { delegated: Some(delegated.clone()), ..launcher() };
+        let mut took = Vec::new();
+        for _ in 0..100 {
+            let given = given_in(seconds(5.0), Surroundings { launcher: launcher.clone(), ..Surroundings::default() });
+            let began = now();
+            let ending = hook.play(&given.job).await;
+            assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
+            took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
         }
+        show(who, took);
     }
     until("the end of its cgroup", || {
         delegated.sweep();
