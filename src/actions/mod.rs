@@ -1,9 +1,9 @@
 //! The hands: ways to act on the world.
 //!
 //! An action is one file: its settings, its [`Action`], its tests, and a row in [`ROWS`]. Configuration, `check`,
-//! `/status`, help, schema and metrics learn it from the row. Limits, stops, kills and verdicts on time belong to the
-//! executor, so that no action can forget them: it drops an action's future at the run's stop-by, and whatever the
-//! action holds has to end when it is dropped.
+//! `/status`, help, schema and metrics learn it from the row. The wait for the notice file, limits, stops, kills and
+//! verdicts on time belong to the executor, so that no action can forget them: it drops an action's future at the run's
+//! stop-by, and whatever the action holds has to end when it is dropped.
 
 pub mod auto_scaling;
 #[cfg(feature = "aws")]
