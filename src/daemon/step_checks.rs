@@ -33,7 +33,7 @@ const IDENTITY: Duration = Duration::from_secs(5);
 /// What would keep a step from working, in a sentence; only steps of which something is known.
 pub(super) type Troubles = BTreeMap<StepName, String>;
 
-/// What an action says of itself, under the name of its step. Ends within [`LIMIT`].
+/// What an action says of itself, under the name of its step. Ends within its time limit.
 pub async fn look(step: &StepSetting, place: &Place) -> Vec<Finding> {
     let subject = format!("step {}", step.name);
     match timeout(LIMIT, step.action.check(place)).await {
