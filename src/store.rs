@@ -12,7 +12,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// How the names of drafts begin.
+const DRAFT: &str = ".spot-watchdog.";
+
+/// A draft that is older belongs to nobody: its writer was killed.
+const LEFT_AFTER: Duration = Duration::from_secs(3_600);
 
 /// How long a file has to last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,12 +100,24 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// Removes the drafts in a directory of ours that were left by those who were killed while they wrote. It waits for the disk.
+pub fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_draft = entry.file_name().to_string_lossy().starts_with(DRAFT);
+        let written = entry.metadata().and_then(|about| about.modified());
+        if is_draft && written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > LEFT_AFTER)) {
+            // What is no file is no draft of ours, and stays.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Puts files into a directory that are made by somebody who knows nothing of links: in one of our own inside it first.
 ///
 /// # Errors
 /// What they say, or where the disk refuses.
 pub fn fill(directory: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let fresh = directory.join(format!(".spot-watchdog.{}", unguessable()));
+    let fresh = directory.join(format!("{DRAFT}{}", unguessable()));
     DirBuilder::new().mode(0o700).create(&fresh)?;
     let made = make(&fresh).and_then(|()| {
         for entry in fs::read_dir(&fresh)? {
@@ -125,7 +143,7 @@ impl Draft {
     /// # Errors
     /// Where the disk refuses; nothing is left then.
     pub fn write(becomes: &Path, content: &[u8], mode: Mode) -> io::Result<Self> {
-        let at = directory_of(becomes).join(format!(".spot-watchdog.{}", unguessable()));
+        let at = directory_of(becomes).join(format!("{DRAFT}{}", unguessable()));
         let at_first = match mode {
             Mode::AtMost(bits) => bits,
             Mode::Exactly(bits) => bits & 0o700,
@@ -218,6 +236,21 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"", Mode::AtMost(0o600), Lasts::OnDisk).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "only the directory in its place");
+    }
+
+    #[test]
+    fn drafts_of_killed_writers_are_removed_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let old = SystemTime::now() - 2 * LEFT_AFTER;
+        let fresh = Draft::write(&at("file"), b"", Mode::AtMost(0o600)).unwrap();
+        for name in [".spot-watchdog.0123", "file", ".other"] {
+            File::create(at(name)).unwrap().set_modified(old).unwrap();
+        }
+        sweep(place.path());
+        sweep(&at("none"));
+        assert!(!at(".spot-watchdog.0123").exists());
+        assert!(at("file").exists() && at(".other").exists() && fresh.at.exists());
     }
 
     #[test]

@@ -141,6 +141,10 @@ impl StateDir {
         let lock = lock(path)?;
         let trouble =
             sign(path.join(LOCK)).map(|because| format!("{} cannot be written for now: {because}", path.display()));
+        let places = ["", "messages", "reports", "rehearsals"].map(|name| path.join(name));
+        // A disk that hangs over it holds up nobody.
+        let _ =
+            thread::Builder::new().name("tidy".to_owned()).spawn(move || places.iter().for_each(|it| store::sweep(it)));
         Ok(Self { path: path.to_owned(), trouble, found: Found::look(path), lock: Arc::new(Mutex::new(lock)) })
     }
 
@@ -556,6 +560,22 @@ mod tests {
         SourceMemory { boot: BootId::new("one"), entries: BTreeMap::new() }.save(&place).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
         assert!(!missing.exists() && fs::symlink_metadata(&place).unwrap().is_file());
+    }
+
+    #[test]
+    fn what_a_kill_left_half_written_is_removed_at_a_later_start() {
+        let root = TempDir::new().unwrap();
+        let left = [".spot-watchdog.0", "reports/.spot-watchdog.1"].map(|name| root.path().join(name));
+        fs::create_dir(root.path().join("reports")).unwrap();
+        for draft in &left {
+            File::create(draft).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        let _held = StateDir::take(root.path()).unwrap();
+        let patience = Instant::now() + Duration::from_secs(20);
+        while left.iter().any(|draft| draft.exists()) {
+            assert!(Instant::now() < patience, "they are still there");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]
