@@ -199,16 +199,19 @@ fn become_program(words: Vec<OsString>, mark: &mut OsString) -> String {
         let (Some(option), Some(value)) = (words.next(), words.next()) else {
             return format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command");
         };
-        let number = || value.to_str().and_then(|number| number.parse::<u32>().ok());
         match option.to_str() {
             Some("--mark") => *mark = value,
             Some("--step") => step = value.to_string_lossy().into_owned(),
             Some("--cgroup") => enter_cgroup(Path::new(&value), &step),
-            Some("--user-id") => user = number().map(Uid::from_raw),
-            Some("--group-id") => group = number().map(Gid::from_raw),
-            Some("--groups") => {
-                let listed = value.to_string_lossy();
-                groups = listed.split(',').filter_map(|group| group.parse().ok()).map(Gid::from_raw).collect();
+            Some(which @ ("--user-id" | "--group-id" | "--groups")) => {
+                // Never anybody else than who was meant.
+                let Some(numbers) = numbers(&value) else { return no_numbers(which, &value) };
+                match (which, &numbers[..]) {
+                    ("--user-id", [number]) => user = Some(Uid::from_raw(*number)),
+                    ("--group-id", [number]) => group = Some(Gid::from_raw(*number)),
+                    ("--groups", _) => groups = numbers.into_iter().map(Gid::from_raw).collect(),
+                    _ => return no_numbers(which, &value),
+                }
             }
             Some("--directory") => directory = Some(PathBuf::from(value)),
             Some("--") => break value,
@@ -217,6 +220,7 @@ fn become_program(words: Vec<OsString>, mark: &mut OsString) -> String {
     };
     match (user, group) {
         (Some(user), Some(group)) => {
+            close_inherited();
             if let Err(why) = become_user(user, group, &groups) {
                 return why;
             }
@@ -242,6 +246,27 @@ fn become_program(words: Vec<OsString>, mark: &mut OsString) -> String {
     let mut command = Command::new(&file);
     command.args(words);
     why_not(&file, None, &command.exec())
+}
+
+/// Numbers with commas between.
+fn numbers(listed: &OsStr) -> Option<Vec<u32>> {
+    let listed = listed.to_str()?.split(',').filter(|number| !number.is_empty());
+    listed.map(|number| number.parse().ok()).collect()
+}
+
+fn no_numbers(option: &str, value: &OsStr) -> String {
+    format!("{SUBCOMMAND}: {option} {} is not what it takes", value.display())
+}
+
+/// Closes what the daemon inherited from who started it, a shell's open files for example: another user's program could
+/// read or write there what only we may. Nothing of this process is among it: it opened nothing that lasts.
+fn close_inherited() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The list itself is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
 }
 
 /// Where it cannot be entered, the run is held by its group and its environment as everywhere else: the daemon sees

@@ -9,6 +9,17 @@ use std::process::{Child, Command, Stdio};
 /// Whom nothing belongs to, on every Linux.
 const NOBODY: u32 = 65_534;
 
+/// The same, started with a file open, as a shell's `exec 9<FILE` leaves it to all that it starts.
+fn with_open_file(command: &Command, file: &std::path::Path) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "exec 9<\"$0\"; exec \"$@\""]).arg(file).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(command.get_current_dir().unwrap()).env_clear();
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap());
+    }
+    shell
+}
+
 /// Ends with the test, however that ends.
 struct Attacker(Child);
 
@@ -50,6 +61,45 @@ fn no_process_of_a_hooks_user_can_kill_or_stop_the_daemon() {
     drop(attacker);
     assert!(gone.is_none(), "{gone:?}:\n{}", watch.log());
     assert!(watch.log().contains("n7 "), "{}", watch.log());
+    watch.stop();
+}
+
+#[test]
+fn numbers_that_cannot_be_read_begin_no_program_as_ourselves() {
+    for numbers in [
+        ["--user-id", "x", "--group-id", "y"],
+        ["--user-id", "1,2", "--group-id", "1"],
+        ["--user-id", "1", "--group-id", ""],
+        ["--user-id", "99999999999", "--group-id", "1"],
+        ["--groups", "1,x", "--group-id", "1"],
+    ] {
+        let mut launcher = Command::new(env!("CARGO_BIN_EXE_watchdog"));
+        let begun =
+            launcher.args(["launch-step", "--mark", "m"]).args(numbers).args(["--", "echo", "begun"]).output().unwrap();
+        let said = String::from_utf8_lossy(&begun.stderr);
+        assert!(begun.status.code() == Some(126) && said.contains("is not what it takes"), "{numbers:?}: {begun:?}");
+        assert!(begun.stdout.is_empty(), "{numbers:?}: {begun:?}");
+    }
+}
+
+#[test]
+fn no_file_that_the_daemon_was_started_with_is_open_in_a_hook_of_another_user() {
+    if !is_root("a hook of another user") {
+        return;
+    }
+    let (scene, cloud) = (Scene::new(), cloud());
+    let text = "[[step]]\nname = 'theirs'\nkind = 'hook'\nuser = 'nobody'\n\
+                command = ['sh', '-c', 'ls /proc/self/fd | wc -l; cat <&9']\nretries = 0\n";
+    let file = scene.write("watchdog.toml", text);
+    let secret = scene.write("secret", "hunter4\n");
+    let mut watch =
+        Watch::start(with_open_file(&scene.watch(&cloud.url, &["--config", file.to_str().unwrap()]), &secret));
+    wait_for("its endpoint", || watch.address_said());
+    scene.notice(&["interruption", "--window", "60s"]);
+    wait_for("the step", || watch.all_are("failed").then_some(()));
+    let log = watch.log();
+    assert!(log.contains("theirs | 4\n"), "input, output, errors and what `ls` opened: {log}");
+    assert!(!log.contains("hunter4"), "{log}");
     watch.stop();
 }
 
