@@ -232,7 +232,7 @@ impl Daemon {
             Keeping::Nowhere(_) => DaemonId::default(),
         };
         let surroundings = Surroundings {
-            daemon,
+            daemon: daemon.clone(),
             notice_file,
             rehearsal,
             place: place.clone(),
@@ -286,7 +286,7 @@ impl Daemon {
             tasks.spawn(owner::keep(directory.path().to_owned(), written));
             let (guard, machine) = (directory.guard(), identity.clone());
             let machine = move || MachineId::new(&machine.borrow().instance_id);
-            tasks.spawn(protection::keep(guard, hand_over, machine, guarded));
+            tasks.spawn(protection::keep(guard, daemon, hand_over, machine, guarded));
         }
         board.show(bookcase);
         let welcome = narrate::Welcome::new(&settings, &watchdog);

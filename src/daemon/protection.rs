@@ -1,8 +1,9 @@
 //! Keeps the lock and the socket in the state directory: a hook, or a person, may remove it while we run. A stat a second
 //! sees it; both are made again then, and what cannot be made again is told.
 
-use super::socket::{Handed, Socket};
+use super::socket::{self, Handed, Socket};
 use super::state_dir::{Guard, LOOK_EVERY, Look};
+use crate::actions::kin::DaemonId;
 use crate::model::MachineId;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
@@ -20,38 +21,52 @@ pub(super) struct Protection {
 /// Serves the socket and keeps both in place, as long as the loop takes what is handed in.
 pub(super) async fn keep(
     guard: Guard,
+    daemon: DaemonId,
     inputs: mpsc::Sender<Handed>,
     machine: impl Fn() -> MachineId + Clone,
     told: watch::Sender<Protection>,
 ) {
     let path = guard.socket();
+    let mut said: Option<String> = None;
     while !inputs.is_closed() {
+        if told.borrow().trouble.is_some() {
+            // Where another daemon has the directory, the socket in it is that one's.
+            watch_over(&guard, &path, None, &daemon, &told).await;
+            continue;
+        }
         // A disk that hangs must not hold up the start.
         let at = path.clone();
         match tokio::task::spawn_blocking(move || Socket::listen(at)).await {
             Ok(Ok(socket)) => {
-                let inode = inode(path.clone()).await;
+                if said.take().is_some() {
+                    tracing::warn!("`watchdog notice` reaches this daemon: it listens at {}", path.display());
+                }
+                let inode = socket.inode();
                 tokio::select! {
                     () = socket.serve(inputs.clone(), machine.clone()) => return,
-                    () = watch_over(&guard, &path, inode, &told) => {}
+                    () = watch_over(&guard, &path, inode, &daemon, &told) => {}
                 }
             }
             Ok(Err(error)) => {
-                tracing::warn!("`watchdog notice` will not reach this daemon: {error}");
-                watch_over(&guard, &path, None, &told).await;
+                let error = error.to_string();
+                if said.as_ref() != Some(&error) {
+                    tracing::warn!("{error}");
+                }
+                said = Some(error);
+                watch_over(&guard, &path, None, &daemon, &told).await;
             }
             Err(_) => return,
         }
     }
 }
 
-/// Returns when the socket has to be made again.
-async fn watch_over(guard: &Guard, socket: &Path, inode: Option<u64>, told: &watch::Sender<Protection>) {
+/// Returns when the socket has to be made again: where there is none, after one look.
+async fn watch_over(guard: &Guard, at: &Path, inode: Option<u64>, daemon: &DaemonId, told: &watch::Sender<Protection>) {
     loop {
         sleep(LOOK_EVERY).await;
-        let ours = guard.clone();
+        let (ours, id) = (guard.clone(), daemon.clone());
         // While a disk hangs nothing more is asked of it.
-        let Ok(looked) = tokio::task::spawn_blocking(move || ours.look()).await else { return };
+        let Ok(looked) = tokio::task::spawn_blocking(move || ours.look(&id)).await else { return };
         let trouble = match &looked {
             Ok(Look::InPlace | Look::MadeAgain) => None,
             Err(error) => Some(format!(
@@ -77,14 +92,12 @@ async fn watch_over(guard: &Guard, socket: &Path, inode: Option<u64>, told: &wat
             protection.trouble = trouble;
             *protection != before
         });
-        if inode.is_some() && self::inode(socket.to_owned()).await != inode {
+        if inode.is_none() || self::inode(at.to_owned()).await != inode {
             return;
         }
     }
 }
 
 async fn inode(path: PathBuf) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let looking = tokio::task::spawn_blocking(move || std::fs::symlink_metadata(path).map(|about| about.ino()));
-    looking.await.ok()?.ok()
+    tokio::task::spawn_blocking(move || socket::inode_at(&path)).await.ok()?
 }

@@ -22,7 +22,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -144,6 +144,7 @@ const REMOVAL: Duration = Duration::from_millis(100);
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    inode: Option<u64>,
 }
 
 impl Socket {
@@ -154,7 +155,13 @@ impl Socket {
     /// [`SocketError::CannotListen`]; the daemon goes on without it.
     pub fn listen(path: PathBuf) -> Result<Self, SocketError> {
         let listener = Self::bind(&path).map_err(|error| SocketError::CannotListen { path: path.clone(), error })?;
-        Ok(Self { listener, path })
+        let inode = inode_at(&path);
+        Ok(Self { listener, path, inode })
+    }
+
+    /// What tells its file from another that takes its place; nothing where it was removed at once.
+    pub(super) fn inode(&self) -> Option<u64> {
+        self.inode
     }
 
     fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -197,15 +204,23 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // A disk that hangs must not hold up our end; what is left behind is replaced by the next daemon.
         let (done, gone) = sync_channel::<()>(1);
-        let path = mem::take(&mut self.path);
+        let (path, inode) = (mem::take(&mut self.path), self.inode);
         let removal = thread::Builder::new().name("socket".to_owned()).spawn(move || {
-            let _ = fs::remove_file(path);
+            // Another daemon's, where that has the directory now.
+            if inode.is_some() && inode_at(&path) == inode {
+                let _ = fs::remove_file(path);
+            }
             drop(done);
         });
         if removal.is_ok() {
             let _ = gone.recv_timeout(REMOVAL);
         }
     }
+}
+
+/// What tells the file at this path from another in its place.
+pub(super) fn inode_at(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).map(|about| about.ino()).ok()
 }
 
 /// What is asked of us here.

@@ -37,6 +37,9 @@ const LONGEST_ID: u64 = 64;
 #[expect(clippy::cast_possible_wrap, reason = "the flags of open(2) are a C int, and small")]
 const NO_LINK: i32 = OFlags::NOFOLLOW.bits() as i32;
 
+/// The most links that are followed, as in the kernel (path_resolution(7)).
+const LINKS: usize = 40;
+
 /// How long a start waits for our number to be written into the lock.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -188,10 +191,10 @@ impl StateDir {
             return id;
         }
         let id = DaemonId::default();
-        let line = format!("{id}\n");
         let (answer, answered) = sync_channel(1);
+        let (directory, ours) = (self.path.clone(), id.clone());
         let writing = thread::Builder::new().name("identity".to_owned()).spawn(move || {
-            let _ = answer.send(store::replace(&place, line.as_bytes(), Mode::AtMost(0o600), Lasts::OnDisk));
+            let _ = answer.send(write_down(&directory, &ours));
         });
         let written = writing.is_ok().then(|| answered.recv_timeout(PATIENCE));
         if !matches!(written, Some(Ok(Ok(())))) {
@@ -209,14 +212,20 @@ impl StateDir {
     }
 }
 
+/// Puts what tells this daemon from others into the directory.
+fn write_down(directory: &Path, id: &DaemonId) -> io::Result<()> {
+    store::replace(&directory.join(DAEMON), format!("{id}\n").as_bytes(), Mode::AtMost(0o600), Lasts::OnDisk)
+}
+
 /// Makes the directory where it is not there, and takes its lock.
 fn lock(path: &Path) -> Result<File, StateDirError> {
     let unwritable = |reason: String| StateDirError::Unwritable { path: path.to_owned(), reason };
+    let refused = |reason: String| StateDirError::Refused { path: path.to_owned(), reason };
+    // Before anything is made where a link leads to.
+    not_ours_alone(path).map_or(Ok(()), |reason| Err(refused(reason)))?;
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| unwritable(format!("it cannot be made: {error}")))?;
-    if let Some(reason) = not_ours_alone(path) {
-        return Err(StateDirError::Refused { path: path.to_owned(), reason });
-    }
+    not_ours_alone(path).map_or(Ok(()), |reason| Err(refused(reason)))?;
     let place = path.join(LOCK);
     // To be read it is opened first: a disk that takes no writes for now, or hangs over them, still tells whether
     // another daemon holds it, and what was done.
@@ -263,11 +272,11 @@ impl Guard {
         socket_in(&self.path)
     }
 
-    /// Makes the lock again where it is gone. It waits for the disk.
+    /// Makes the lock again where it is gone, and what tells this daemon from others with it. It waits for the disk.
     ///
     /// # Errors
     /// Where it cannot be made, or another daemon has taken the directory meanwhile.
-    pub(super) fn look(&self) -> Result<Look, StateDirError> {
+    pub(super) fn look(&self, daemon: &DaemonId) -> Result<Look, StateDirError> {
         let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = held.metadata().map(|about| (about.dev(), about.ino()));
         let there = fs::symlink_metadata(self.path.join(LOCK));
@@ -282,6 +291,9 @@ impl Guard {
         drop(held);
         // Who holds it is there for people only.
         let _ = sign(self.path.join(LOCK));
+        if store::open_itself(&self.path.join(DAEMON)).is_err() {
+            let _ = write_down(&self.path, daemon);
+        }
         Ok(Look::MadeAgain)
     }
 }
@@ -334,6 +346,13 @@ impl SourceMemory {
 pub fn not_ours_alone(path: &Path) -> Option<String> {
     let us = rustix::process::geteuid().as_raw();
     let is_foreign = |about: &fs::Metadata| about.uid() != us && about.uid() != 0;
+    if let Some((link, owner)) = link_of_another(path) {
+        return Some(format!(
+            "the link {} on the way to it belongs to user {owner}, who could lead it elsewhere; remove it, or name another \
+             directory with --state-dir",
+            link.display()
+        ));
+    }
     let directory = fs::metadata(path).ok()?;
     let (shown, below) = (path.display(), path.join("state"));
     let elsewhere = format!("or name another one with --state-dir, as {}, which is made for us alone", below.display());
@@ -363,6 +382,36 @@ pub fn not_ours_alone(path: &Path) -> Option<String> {
             )
         })
     })
+}
+
+/// The first link on the way to a path that belongs to another user.
+fn link_of_another(path: &Path) -> Option<(PathBuf, u32)> {
+    // Who owns the root of it all decides everything anyway; in a user namespace that may have any number.
+    let trusted = [0, rustix::process::geteuid().as_raw(), fs::metadata("/").ok()?.uid()];
+    let parts_of = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+    let mut left = parts_of(&std::path::absolute(path).ok()?);
+    let (mut walked, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            walked.pop();
+            continue;
+        }
+        let at = walked.join(&part);
+        let about = fs::symlink_metadata(&at).ok()?;
+        if !about.is_symlink() {
+            walked = at;
+            continue;
+        }
+        if !trusted.contains(&about.uid()) {
+            return Some((at, about.uid()));
+        }
+        links += 1;
+        if links > LINKS {
+            return None;
+        }
+        left.extend(parts_of(&fs::read_link(&at).ok()?));
+    }
+    None
 }
 
 /// Which process holds the lock of this state directory, seen without touching the lock: a daemon that starts meanwhile
@@ -395,6 +444,7 @@ fn read_pid(lock: &mut File) -> Option<u32> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
     #![expect(clippy::disallowed_methods, reason = "a test without a runtime holds nobody up")]
+    #![expect(clippy::print_stderr, reason = "a test says what it did not try")]
 
     use super::*;
     use std::os::unix::fs::PermissionsExt;
@@ -453,23 +503,24 @@ mod tests {
         let root = TempDir::new().unwrap();
         let path = root.path().join("state");
         let held = StateDir::take(&path).unwrap();
-        let guard = held.guard();
-        assert_eq!(guard.look().unwrap(), Look::InPlace);
+        let (guard, id) = (held.guard(), held.daemon_id());
+        assert_eq!(guard.look(&id).unwrap(), Look::InPlace);
         fs::remove_dir_all(&path).unwrap();
-        assert_eq!(guard.look().unwrap(), Look::MadeAgain);
-        assert_eq!((guard.look().unwrap(), held_by(&path)), (Look::InPlace, Some(std::process::id())));
+        assert_eq!(guard.look(&id).unwrap(), Look::MadeAgain);
+        assert_eq!((guard.look(&id).unwrap(), held_by(&path)), (Look::InPlace, Some(std::process::id())));
+        assert_eq!(held.daemon_id(), id, "hooks are recognised after a restart");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(matches!(StateDir::take(&path), Err(StateDirError::Taken { .. })));
 
         fs::remove_dir_all(&path).unwrap();
         let other = StateDir::take(&path).unwrap();
-        assert!(matches!(guard.look(), Err(StateDirError::Taken { .. })));
+        assert!(matches!(guard.look(&id), Err(StateDirError::Taken { .. })));
         drop(other);
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, "a file").unwrap();
-        guard.look().unwrap_err();
+        guard.look(&id).unwrap_err();
         fs::remove_file(&path).unwrap();
-        assert_eq!(guard.look().unwrap(), Look::MadeAgain);
+        assert_eq!(guard.look(&id).unwrap(), Look::MadeAgain);
     }
 
     #[test]
@@ -576,6 +627,29 @@ mod tests {
             assert!(Instant::now() < patience, "they are still there");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    #[test]
+    fn a_link_of_another_user_on_the_way_is_not_followed_and_nothing_is_made_where_it_leads() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not tried: only root can give a link to another user");
+            return;
+        }
+        let root = TempDir::new().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::DirBuilder::new().mode(0o700).create(at("ours")).unwrap();
+        for (link, to) in [("link", "ours"), ("theirs", "ours"), ("to-theirs", "theirs")] {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        std::os::unix::fs::lchown(at("theirs"), Some(65_534), None).unwrap();
+        for way in ["theirs", "theirs/deep/state", "to-theirs", "ours/../theirs/state"] {
+            let error = StateDir::take(&at(way)).unwrap_err();
+            assert!(matches!(error, StateDirError::Refused { .. }), "{way}: {error}");
+            assert!(error.to_string().contains("theirs on the way to it belongs to user 65534"), "{way}: {error}");
+        }
+        assert_eq!(fs::read_dir(at("ours")).unwrap().count(), 0, "nothing is made there");
+        drop(StateDir::take(&at("link")).unwrap());
+        drop(StateDir::take(&at("link/deep/state")).unwrap());
     }
 
     #[test]

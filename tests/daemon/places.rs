@@ -5,7 +5,7 @@ use super::stand::{Cloud, Scene, Watch, wait_for};
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -247,6 +247,50 @@ fn a_hook_that_removes_the_state_directory_takes_neither_lock_nor_socket_nor_jou
     again.wait_until_all_are("done");
     assert_eq!(scene.read("ran"), "clean\n", "what was done is not done again");
     again.stop();
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_is_made_once_it_can() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hook = scene.script("save.sh", NOTES);
+    let in_the_way = scene.state().join("socket");
+    fs::create_dir_all(&in_the_way).unwrap();
+    fs::set_permissions(scene.state(), fs::Permissions::from_mode(0o700)).unwrap();
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    watch.says(&["WARN", "cannot listen at", in_the_way.to_str().unwrap()]);
+    fs::remove_dir(&in_the_way).unwrap();
+    watch.says(&["WARN", "`watchdog notice` reaches this daemon"]);
+    scene.notice(&["interruption", "--window", "60s"]);
+    watch.says(&["save done"]);
+    watch.stop();
+}
+
+#[test]
+fn the_socket_of_another_daemon_that_took_the_directory_is_left_to_it() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hook = scene.script("save.sh", NOTES);
+    let (state, socket) = (scene.state(), scene.state().join("socket"));
+    let mut first = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    first.says(&["watching"]);
+    wait_for("its socket", || socket.exists().then_some(()));
+    first.signal(rustix::process::Signal::STOP);
+    fs::remove_dir_all(&state).unwrap();
+    let mut second = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    second.says(&["watching"]);
+    wait_for("the other's socket", || socket.exists().then_some(()));
+    first.signal(rustix::process::Signal::CONT);
+    first.says(&["ERROR", "the lock of", "another watchdog (pid"]);
+    let theirs = fs::metadata(&socket).unwrap().ino();
+    // The first looks once a second.
+    for _ in 0..30 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(fs::metadata(&socket).unwrap().ino(), theirs, "{}", first.log());
+    }
+    scene.notice(&["rebalance", "--window", "60s"]);
+    second.says(&["rebalance", "socket"]);
+    first.stop();
+    assert!(socket.exists(), "it is not the first's to remove");
+    second.stop();
 }
 
 #[test]
