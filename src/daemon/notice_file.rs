@@ -261,7 +261,10 @@ fn whose(path: &Path, us: &DaemonId) -> Whose {
         return Whose::Left;
     }
     match serde_json::from_str(&text) {
-        Ok(Written { watchdog }) if watchdog.id == *us => Whose::Ours,
+        // A state directory that was copied gives two daemons the same id.
+        Ok(Written { watchdog }) if watchdog.id == *us && (watchdog.pid == std::process::id() || !watchdog.lives()) => {
+            Whose::Ours
+        }
         Ok(Written { watchdog }) if watchdog.lives() => Whose::Living(watchdog.pid),
         Ok(_) | Err(_) => Whose::Left,
     }
@@ -326,6 +329,21 @@ mod tests {
         take_down(&path, &us).unwrap();
         take_down(&path, &us).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_living_daemon_of_the_same_id_is_another_where_its_state_was_copied() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("notice.json");
+        let us = DaemonId::default();
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let start_ticks = Stat::of(other.id()).unwrap().start_ticks;
+        let writer = Writer { id: us.clone(), pid: other.id(), start_ticks };
+        fs::write(&path, serde_json::json!({ "watchdog": writer }).to_string()).unwrap();
+        assert_eq!(whose(&path, &us), Whose::Living(other.id()));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(whose(&path, &us), Whose::Ours, "after a crash it is ours again");
     }
 
     #[test]
