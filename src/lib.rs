@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   cloud ─▶ sources ─▶ poller ─┐                          ┌─▶ journal      written before anything is done
-//!               signals, HTTP ──┼─▶ Input ─▶ Watchdog ─▶ Turn ─▶ executor ─▶ actions ─▶ world
+//!               signals, HTTP ──┼─▶ Input ─▶ Engine ─▶ Decision ─▶ executor ─▶ actions ─▶ world
 //!               timer ──────────┘              ▲           └─▶ board ─▶ http · metrics · systemd · log
 //!                                              └──────────── Outcome ◀── executor
 //! ```
@@ -15,10 +15,10 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`model`] | the words, plain data |
+//! | [`engine`] | the core, pure: input → decision; policy, planner, episode, simulator |
+//! | [`view`] | what people are told, and in which words |
 //! | [`store`] | how files are written: whole, and through no link |
 //! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
-//! | [`decide`] | the mind, pure: planner, transition table, rules, simulator |
 //! | [`sources`] | the ears: a trait, a table, one file a cloud |
 //! | [`actions`] | the hands: a trait, a table, one file a way to act |
 //! | [`journal`] | what a restart has to remember |
@@ -36,13 +36,13 @@ pub mod actions;
 pub mod cli;
 pub mod config;
 pub mod daemon;
-pub mod decide;
 pub mod emulators;
+pub mod engine;
 pub mod journal;
 pub mod messages;
-pub mod model;
 pub mod report;
 pub mod sources;
 pub mod status;
 pub mod store;
 mod transport;
+pub mod view;

@@ -241,7 +241,7 @@ fn a_follower_on_a_terminal_draws_in_place_counts_down_and_outlives_a_restart() 
 
 /// What no line of ours may have but at its end: characters that move a cursor, or turn the direction of a line.
 fn unprintable(text: &str) -> Vec<char> {
-    text.chars().filter(|letter| *letter != '\n' && !spot_watchdog::model::is_printable(*letter)).collect()
+    text.chars().filter(|letter| *letter != '\n' && !spot_watchdog::view::is_printable(*letter)).collect()
 }
 
 /// Answers every request with this, as long as the test lives.

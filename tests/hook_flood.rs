@@ -4,8 +4,8 @@
 use spot_watchdog::actions::hook::Hook;
 use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Job, Output, StopBy, Surroundings};
-use spot_watchdog::model::{
-    Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Outcome, Run, SourceName, StepName, Work,
+use spot_watchdog::engine::{
+    EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Outcome, Run, SourceName, StepName, Work,
 };
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,7 +24,7 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
     let (_limit, moments) = watch::channel(Instant::now() + Duration::from_secs(60));
     let job = Job {
         run: Run { step: StepName::new("flood"), work: Work::Act, attempt: 1 },
-        briefing: Briefing {
+        briefing: NoticeContext {
             episode: EpisodeId::new("e"),
             source: SourceName::new("aws"),
             notice_kind: NoticeKind::Interruption,

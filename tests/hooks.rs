@@ -10,10 +10,11 @@ use spot_watchdog::actions::process::Stat;
 use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
-use spot_watchdog::model::{
-    Briefing, Ending, EpisodeId, Finding, Input, MachineId, Moment, NoticeAction, NoticeKind, Order, Outcome, Process,
-    Run, SourceName, StepName, Undo, Weight, Work,
+use spot_watchdog::engine::{
+    Command, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeContext, NoticeKind, Outcome, Process, Run,
+    RunResult, SourceName, StepName, Undo, Work,
 };
+use spot_watchdog::view::{Finding, Weight};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,8 +29,8 @@ fn seconds(count: f64) -> Duration {
     Duration::from_secs_f64(count)
 }
 
-fn briefing() -> Briefing {
-    Briefing {
+fn briefing() -> NoticeContext {
+    NoticeContext {
         episode: EpisodeId::new("20260101T000000Z-1"),
         source: SourceName::new("aws"),
         notice_kind: NoticeKind::Interruption,
@@ -93,11 +94,11 @@ fn given_in(time: Duration, mut surroundings: Surroundings) -> Given {
 
 /// As the executor runs it.
 trait Play {
-    async fn play(&self, job: &Job) -> Ending;
+    async fn play(&self, job: &Job) -> RunResult;
 }
 
 impl Play for Hook {
-    async fn play(&self, job: &Job) -> Ending {
+    async fn play(&self, job: &Job) -> RunResult {
         self.look_beforehand(job, Instant::now() + seconds(1.0)).await;
         self.act(job).await
     }
@@ -189,7 +190,7 @@ async fn a_hook_is_told_everything_and_nothing_about_us() {
     let given = given_in(seconds(10.5), surroundings);
     assert_eq!(hook.play(&given.job).await.outcome, Outcome::Done);
     let read = |name: &str| fs::read_to_string(place.path().join(name)).unwrap();
-    assert_eq!(serde_json::from_str::<Briefing>(&read("in")).unwrap(), briefing());
+    assert_eq!(serde_json::from_str::<NoticeContext>(&read("in")).unwrap(), briefing());
     assert!(read("in").ends_with("}\n"));
     let out = read("out");
     for line in [
@@ -708,7 +709,7 @@ fn executor(hook: Hook, notice_file: PathBuf) -> (Executor, mpsc::Receiver<Input
     (Executor::new(hands, surroundings, inputs, clock), reports)
 }
 
-async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, Ending) {
+async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, RunResult) {
     let mut seen = None;
     loop {
         match tokio::time::timeout(seconds(10.0), reports.recv()).await.unwrap().unwrap() {
@@ -722,13 +723,13 @@ async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, Endin
     }
 }
 
-fn start(millis: u64) -> Order {
+fn start(millis: u64) -> Command {
     begin(1, millis)
 }
 
 /// No two runs of an episode have one number: by that their processes are told apart.
-fn begin(attempt: u32, millis: u64) -> Order {
-    Order::Start {
+fn begin(attempt: u32, millis: u64) -> Command {
+    Command::Start {
         run: Run { attempt, ..run() },
         briefing: Box::new(briefing()),
         stop_by: Moment::from_millis(millis),
@@ -742,8 +743,10 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     let notice = place.path().join("run/notice.json");
     let hook = script(place.path(), "cat \"$SPOT_NOTICE_FILE\"", "");
     let (mut executor, mut inputs) = executor(hook, notice.clone());
-    executor
-        .carry_out(Order::PostNotice { briefing: Box::new(briefing()), since: jiff::Timestamp::now() }, Instant::now());
+    executor.carry_out(
+        Command::PostNotice { briefing: Box::new(briefing()), since: jiff::Timestamp::now() },
+        Instant::now(),
+    );
     executor.carry_out(start(5_000), Instant::now());
     let (process, ending) = reports(&mut inputs).await;
     assert!(process.is_some_and(|process| process.start_ticks > 0));
@@ -753,7 +756,7 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     assert_eq!(record.outcome, Some(Outcome::Done));
     assert!(record.took.is_some() && record.process == process);
     assert!(record.output.tail()[0].contains("i-0abc"), "the notice stood before the hook began");
-    executor.carry_out(Order::TakeDownNotice, Instant::now());
+    executor.carry_out(Command::TakeDownNotice, Instant::now());
     until("the notice's end", || !notice.exists()).await;
     assert!(inputs.try_recv().is_err());
 }
@@ -764,7 +767,7 @@ async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
     let (mut executor, mut inputs) = executor(hook("command = ['sleep', '60']"), place.path().join("n"));
     executor.carry_out(start(60_000), Instant::now());
     tokio::time::sleep(seconds(0.1)).await;
-    executor.carry_out(Order::Limit { run: run(), stop_by: Moment::from_millis(0) }, Instant::now());
+    executor.carry_out(Command::Limit { run: run(), stop_by: Moment::from_millis(0) }, Instant::now());
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
     executor.carry_out(begin(2, 60_000), Instant::now());
     tokio::time::sleep(seconds(0.1)).await;
@@ -781,7 +784,7 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
     let (mut executor, mut inputs) = executor(hook("command = ['/bin/true']"), place.path().join("n"));
     let unknown = Run { step: StepName::new("gone"), ..run() };
     executor.carry_out(
-        Order::Start {
+        Command::Start {
             run: unknown,
             briefing: Box::new(briefing()),
             stop_by: Moment::from_millis(9_000),

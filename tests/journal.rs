@@ -4,8 +4,8 @@
 #![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use spot_watchdog::engine::{BootId, EpisodeId, Event, Moment, Now, StepName, Strength};
 use spot_watchdog::journal::{Durability, Journal};
-use spot_watchdog::model::{BootId, EpisodeId, Event, Moment, Now, StepName, Strength};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

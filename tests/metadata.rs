@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::emulators::aws::{
     Action, Behaviour, Connections, Emulator, Protocol, Script, StatedTime, Trouble, serve,
 };
-use spot_watchdog::model::{NoticeKind, ProbeName};
+use spot_watchdog::engine::{NoticeKind, ProbeName};
 use spot_watchdog::sources::aws::{Aws, ImdsV1, Settings};
 use spot_watchdog::sources::metadata::{Endpoint, Handshake, Heard, MOST_BODY, MetadataClient, Miss, Sign, Symptoms};
 use spot_watchdog::sources::{Answer, Identity, Memory, Source};

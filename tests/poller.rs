@@ -4,11 +4,12 @@
 use jiff::Timestamp;
 use spot_watchdog::daemon::poller::{Forgetful, Look, Poller, Recall, look};
 use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
-use spot_watchdog::model::{Input, Notice, NoticeAction, NoticeKind, Rank, Weight};
+use spot_watchdog::engine::{Importance, Input, Notice, NoticeAction, NoticeKind};
 use spot_watchdog::sources::aws::{Aws, Settings};
 use spot_watchdog::sources::metadata::MetadataClient;
 use spot_watchdog::sources::{Identity, Lifecycle, Memory, Source};
 use spot_watchdog::status::Answers;
+use spot_watchdog::view::Weight;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -79,7 +80,7 @@ async fn the_vital_probe_is_answered_first_and_every_probe_follows() {
     while seen.len() < 5 {
         let Input::Answered { probe, notices, rank, skew, .. } = rig.next().await else { unreachable!() };
         assert_eq!(notices, []);
-        assert_eq!(rank == Rank::Vital, probe.as_str() == ACTION);
+        assert_eq!(rank == Importance::Vital, probe.as_str() == ACTION);
         assert!(skew.unwrap().abs().as_secs() <= 1);
         if !seen.contains(&probe.as_str().to_owned()) {
             seen.push(probe.as_str().to_owned());
@@ -142,7 +143,7 @@ async fn slow_side_probes_do_not_delay_the_vital_one() {
     let mut vital = 0;
     while vital < 20 {
         let Input::Answered { rank, .. } = rig.next().await else { unreachable!("slow is no fault") };
-        vital += usize::from(rank == Rank::Vital);
+        vital += usize::from(rank == Importance::Vital);
     }
     assert!(began.elapsed() < Duration::from_millis(1_800), "20 polls of 50 ms took {:?}", began.elapsed());
 }
@@ -157,7 +158,7 @@ async fn polls_neither_bunch_up_nor_drift_after_a_delay() {
     rig.emulator.change(|script| script.troubles.clear());
     let mut times = Vec::new();
     while times.len() < 4 {
-        if let Input::Answered { rank: Rank::Vital, .. } = rig.next().await {
+        if let Input::Answered { rank: Importance::Vital, .. } = rig.next().await {
             times.push(Instant::now());
         }
     }
@@ -172,7 +173,7 @@ async fn a_fault_is_told_as_such_and_the_fallback_still_hears_the_notice() {
     let mut rig = fast(script).await;
     rig.emulator.interrupt(Action::Terminate, StatedTime::default());
     let Input::Unanswered { probe, rank, fault, .. } = rig.next().await else { unreachable!() };
-    assert_eq!((probe.as_str(), rank, fault.word.as_str()), (ACTION, Rank::Vital, "unreadable"));
+    assert_eq!((probe.as_str(), rank, fault.word.as_str()), (ACTION, Importance::Vital, "unreadable"));
     assert_eq!(rig.notice().await.0, "spot/termination-time");
     assert_eq!(rig.notice().await.1.kind(), NoticeKind::Rebalance);
 }
@@ -182,7 +183,7 @@ async fn without_a_session_only_the_vital_probe_is_asked_for() {
     let mut rig = fast(troubled("/latest/api/token", Behaviour::Status(403))).await;
     for _ in 0..3 {
         let Input::Unanswered { rank, fault, .. } = rig.next().await else { unreachable!() };
-        assert_eq!((rank, fault.word.as_str()), (Rank::Vital, "disabled"));
+        assert_eq!((rank, fault.word.as_str()), (Importance::Vital, "disabled"));
     }
     rig.emulator.change(|script| script.troubles.clear());
     rig.emulator.interrupt(Action::Stop, StatedTime::default());

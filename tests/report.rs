@@ -109,7 +109,7 @@ fn what_others_wrote_into_a_report_moves_no_cursor() {
     for arguments in [&[][..], &["--json"]] {
         let (told, left_out) = said(&report(&[arguments, &[place.path().to_str().unwrap()]].concat()));
         assert!(told.contains("[2J") && left_out.contains("[2J"), "{told}{left_out}");
-        let unprintable = |text: &str| text.chars().any(|it| it != '\n' && !spot_watchdog::model::is_printable(it));
+        let unprintable = |text: &str| text.chars().any(|it| it != '\n' && !spot_watchdog::view::is_printable(it));
         assert!(!unprintable(&told) && !unprintable(&left_out), "{told:?} {left_out:?}");
         assert!(!told.contains("\nall was done     in 9 of 9"), "a line was forged: {told}");
     }

@@ -17,12 +17,12 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use spot_watchdog::actions;
 use spot_watchdog::config::{self, Flags, Start};
-use spot_watchdog::decide::simulator::{
+use spot_watchdog::engine::simulator::{
     Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, Telling, Timeline, Told, WhenStopped, World,
     run,
 };
-use spot_watchdog::model::{
-    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Policy, Presence, Signal, SourceName, Stated,
+use spot_watchdog::engine::{
+    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy, Signal, SourceName, Stated,
     StepName,
 };
 use spot_watchdog::sources::{self, Answer, Ear, Every, Identity, Memory, Source};
@@ -384,7 +384,7 @@ fn happening(happens: &Happens) -> (Duration, Happening) {
                 action: NoticeAction::Unstated,
                 stated: happens.window.map_or(Stated::Unsaid, |Span(window)| Stated::In(window)),
                 usual_window: None,
-                presence: Presence::HandedIn,
+                presence: NoticeOrigin::HandedIn,
                 detail: happens.reason.clone().unwrap_or_default(),
             }))
         }),
@@ -412,7 +412,7 @@ fn crash(dies: &Dies) -> Crash {
 fn record(timeline: &Timeline, beginning: &str) -> Option<u64> {
     let events = timeline.entries.iter().filter_map(|entry| match &entry.what {
         Told::Event(event, _) => Some(event),
-        Told::Order(..) | Told::World(_) => None,
+        Told::Command(..) | Told::World(_) => None,
     });
     let records = events.filter(|event| event.is_journaled());
     (1..).zip(records).find(|(_, event)| event.sentence().starts_with(beginning)).map(|(number, _)| number)

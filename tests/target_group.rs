@@ -27,7 +27,8 @@ use fake_aws::{FakeAws, Reply};
 use job::{SOON, act, job, place};
 use moto::Moto;
 use spot_watchdog::actions::{Action, Place, ROWS, Surroundings};
-use spot_watchdog::model::{Outcome, StepName, Weight, Work};
+use spot_watchdog::engine::{Outcome, StepName, Work};
+use spot_watchdog::view::Weight;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -10,7 +10,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a test tells what it did, and stops where it cannot")]
 
 use jiff::SignedDuration;
-use spot_watchdog::decide::simulator::{Telling, random, run};
+use spot_watchdog::engine::simulator::{Telling, random, run};
 use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,7 +6,7 @@
 //! we were put. Nothing here knows of hooks, or remembers anything: the file system is the state.
 
 use super::process::Stat;
-use crate::model::{Moment, Process};
+use crate::engine::{Moment, Process};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;

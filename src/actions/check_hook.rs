@@ -8,7 +8,7 @@ use super::launch::{
     bad_interpreter, cannot_become, find_program, find_user, groups_of, has_no_format, is_us, may, said,
 };
 use super::proof::anchored;
-use crate::model::{Finding, Weight};
+use crate::view::{Finding, Weight};
 use nix::unistd::User;
 use std::ffi::OsStr;
 use std::fs;

@@ -4,7 +4,7 @@
 
 use super::Job;
 use super::launch::USUAL_PATH;
-use crate::model::Now;
+use crate::engine::Now;
 use jiff::Timestamp;
 use nix::unistd::User;
 use std::collections::BTreeMap;
@@ -48,8 +48,8 @@ pub fn of_user(ours: impl Iterator<Item = (OsString, OsString)>, user: &User) ->
 pub fn told(job: &Job, now: Timestamp) -> Vec<(&'static str, String)> {
     let briefing = &job.briefing;
     let left = job.stop_by.now().saturating_duration_since(Instant::now());
-    let now = Now { moment: crate::model::Moment::default(), wall: now };
-    let stop_by = now.wall_at(crate::model::Moment::default().plus(left));
+    let now = Now { moment: crate::engine::Moment::default(), wall: now };
+    let stop_by = now.wall_at(crate::engine::Moment::default().plus(left));
     vec![
         ("SPOT_DAEMON", job.surroundings.daemon.to_string()),
         ("SPOT_EPISODE", briefing.episode.to_string()),

@@ -14,7 +14,8 @@ use super::{
     Action, BuildError, Defaults, Job, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook, environment,
     read_keys,
 };
-use crate::model::{Ending, Finding, Outcome, Process, StepName, Undo, Work};
+use crate::engine::{Outcome, Process, RunResult, StepName, Undo, Work};
+use crate::view::Finding;
 use jiff::Timestamp;
 use nix::unistd::User;
 use schemars::JsonSchema;
@@ -157,7 +158,7 @@ impl Hook {
         self.settings.command.first().map_or("", String::as_str)
     }
 
-    async fn run(&self, job: &Job) -> Ending {
+    async fn run(&self, job: &Job) -> RunResult {
         let manner = self.manner(&job.stop_by);
         let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
         let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
@@ -177,7 +178,7 @@ impl Hook {
         };
         let (Begun { spawned: leader, mark }, streams) = match begun {
             Ok(Ok(begun)) => begun,
-            Ok(Err(why)) => return Ending::without_effect(Outcome::Failed, why),
+            Ok(Err(why)) => return RunResult::without_effect(Outcome::Failed, why),
             Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
         };
         let leader = leader.known_by(signs(job));
@@ -188,7 +189,7 @@ impl Hook {
     }
 
     /// Waits for the end of a program that was begun by a step which the configuration no longer has, and sees to it.
-    pub async fn take_back_unconfigured(job: &Job, process: Process) -> Ending {
+    pub async fn take_back_unconfigured(job: &Job, process: Process) -> RunResult {
         let program = toml::Table::from_iter([("command".to_owned(), vec![UNCONFIGURED].into())]);
         match read_keys(program).and_then(Self::new) {
             Ok(hook) => hook.take_back(job, Some(process)).await,
@@ -196,11 +197,11 @@ impl Hook {
         }
     }
 
-    async fn take_back(&self, job: &Job, process: Option<Process>) -> Ending {
+    async fn take_back(&self, job: &Job, process: Option<Process>) -> RunResult {
         let manner = self.manner(&job.stop_by);
         let Some(process) = process else {
             let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
-            return Ending::new(outcome, detail);
+            return RunResult::new(outcome, detail);
         };
         let Some(leader) = Leader::adopt(process, signs(job)) else {
             let mut left_over = 0;
@@ -210,14 +211,14 @@ impl Hook {
                 job.surroundings.remainders.take(left, None, job.stop_by.clone(), manner, step);
             }
             let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
-            return Ending { left_over, ..ending(outcome, detail) };
+            return RunResult { left_over, ..ending(outcome, detail) };
         };
         let streams = take_over(process.pid);
         let reading = Reading::begin(streams, &job.output, job.run.step.as_str(), job.run.attempt, None);
         self.see_to_its_end(job, leader, reading, manner).await
     }
 
-    async fn see_to_its_end(&self, job: &Job, leader: Leader, mut reading: Reading, manner: Manner) -> Ending {
+    async fn see_to_its_end(&self, job: &Job, leader: Leader, mut reading: Reading, manner: Manner) -> RunResult {
         let stopped = wait_to_end(&leader, &job.stop_by, manner).await;
         let exit = leader.exit();
         let ((refusal, left_over), (outcome, detail)) = tokio::join!(
@@ -242,8 +243,8 @@ impl Hook {
         };
         match refusal {
             // What was begun could not become the program, which so never ran.
-            Some(why) => Ending { left_over, ..Ending::without_effect(Outcome::Failed, why) },
-            None => Ending { left_over, ..ending(outcome, detail) },
+            Some(why) => RunResult { left_over, ..RunResult::without_effect(Outcome::Failed, why) },
+            None => RunResult { left_over, ..ending(outcome, detail) },
         }
     }
 
@@ -389,7 +390,7 @@ impl Action for Hook {
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.run(job))
     }
 
@@ -397,14 +398,14 @@ impl Action for Hook {
         if self.back.is_some() { Undo::PutBack } else { Undo::Stay }
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         match &self.back {
             Some(back) => Box::pin(back.run(job)),
             None => Box::pin(std::future::ready(nothing_to_undo_with())),
         }
     }
 
-    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending> {
+    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, RunResult> {
         match (job.run.work, &self.back) {
             (Work::Act, _) => Box::pin(self.take_back(job, process)),
             (Work::Undo, Some(back)) => Box::pin(back.take_back(job, process)),
@@ -436,12 +437,12 @@ fn signs(job: &Job) -> Signs {
 }
 
 /// Where the configuration has changed since the step was begun.
-fn nothing_to_undo_with() -> Ending {
+fn nothing_to_undo_with() -> RunResult {
     ending(Outcome::Failed, "its configuration names no `undo` (any more)".to_owned())
 }
 
-fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending::new(outcome, detail)
+fn ending(outcome: Outcome, detail: String) -> RunResult {
+    RunResult::new(outcome, detail)
 }
 
 fn briefing_line(job: &Job) -> Vec<u8> {

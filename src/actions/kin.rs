@@ -7,7 +7,7 @@
 
 use super::cgroup::{Delegated, Held};
 use super::process::Stat;
-use crate::model::{EpisodeId, Process, Run};
+use crate::engine::{EpisodeId, Process, Run};
 use crate::store;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@
 use super::cgroup::{Delegated, Held};
 use super::open_files::OpenFiles;
 use super::process::Stat;
-use crate::model::Process;
+use crate::engine::Process;
 use crate::store;
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
 use std::ffi::{CString, OsStr, OsString};

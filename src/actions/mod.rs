@@ -28,9 +28,10 @@ pub mod target_group;
 pub use output::Output;
 pub use process::Remainders;
 
-pub use crate::model::Span;
+pub use crate::view::Span;
 
-use crate::model::{Briefing, Ending, Finding, NoticeKind, Process, Run, StepName, Strength, Undo};
+use crate::engine::{NoticeContext, NoticeKind, Process, Run, RunResult, StepName, Strength, Undo};
+use crate::view::Finding;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -55,8 +56,8 @@ pub trait Action: Debug + Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
-    /// Does the step. `Ending::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
+    /// Does the step. `RunResult::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult>;
 
     /// Whether there is anything to put back, as this step is configured. It is asked of kinds that can ([`Row::undo`]).
     fn puts_back(&self) -> Undo {
@@ -64,11 +65,11 @@ pub trait Action: Debug + Send + Sync {
     }
 
     /// Puts back what [`Action::act`] did.
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending>;
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult>;
 
     /// Takes a run back into care that was begun before a crash of ours: waits for its process until that is gone, and
     /// judges what can still be judged. Without a process, none was begun or it left no trace.
-    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending>;
+    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, RunResult>;
 
     /// Whether its runs are programs, which may outlive a crash of ours.
     fn runs_programs(&self) -> bool {
@@ -136,7 +137,7 @@ pub struct Job {
     /// Which run.
     pub run: Run,
     /// What it is told.
-    pub briefing: Briefing,
+    pub briefing: NoticeContext,
     /// When the first attempt began, by the wall clock.
     pub started: SystemTime,
     /// What was there before the first attempt, of what its proof looks for.
@@ -147,7 +148,7 @@ pub struct Job {
     pub output: Output,
     /// Told once its process exists.
     pub spawned: mpsc::Sender<(Run, Process)>,
-    /// In an undo: what the ended runs of this step left for it ([`Ending::undo_with`]), oldest first; null for a run
+    /// In an undo: what the ended runs of this step left for it ([`RunResult::undo_with`]), oldest first; null for a run
     /// that we lost sight of. Read it with [`Job::notes`].
     pub undo_with: Vec<serde_json::Value>,
     /// What every run of this daemon shares.

@@ -3,7 +3,7 @@
 //! Memory stays the same for output of any size: one buffer for each stream, lines cut at [`LINE`] bytes, a bounded
 //! number of log lines a second. Nothing here waits for a process; the caller says when its leader has ended.
 
-use crate::model::{clip, is_printable};
+use crate::view::{clip, is_printable};
 use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::fs::File;

@@ -7,7 +7,7 @@
 use super::StopBy;
 use super::kin::{Kin, Signs};
 use super::output::Reading;
-use crate::model::{Moment, Process};
+use crate::engine::{Moment, Process};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open, waitid,
 };

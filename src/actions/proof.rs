@@ -7,7 +7,7 @@
 //! began, by the clock of its file system.
 
 use super::{Job, Span, StopBy};
-use crate::model::Spoken;
+use crate::view::Spoken;
 use glob::Pattern;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -3,7 +3,8 @@
 
 use crate::config::{Flags, LogFormat, parse_span};
 use crate::emulators::aws::{Action, Protocol, StatedTime};
-use crate::model::NoticeKind;
+use crate::engine::NoticeKind;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -89,7 +90,7 @@ pub struct StepArgs {
     #[arg(long, value_name = "COMMAND")]
     pub hook: Vec<String>,
     /// The kinds of notice that --hook and --target-group are for [default: interruption and scale-in]
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
     pub on: Vec<NoticeKind>,
     /// An AWS target group to leave on a notice
     #[arg(long, value_name = "ARN")]
@@ -298,6 +299,21 @@ pub struct EmulateAwsArgs {
     pub print_env: bool,
 }
 
+/// The kinds of notice, each with what it announces.
+fn kinds() -> impl TypedValueParser<Value = NoticeKind> {
+    let told = |kind| match kind {
+        NoticeKind::Interruption => "The cloud takes the machine back",
+        NoticeKind::ScaleIn => "The group that the machine belongs to gives it up",
+        NoticeKind::Shutdown => "The machine, or the container that we run in, is going down",
+        NoticeKind::Rebalance => "The cloud holds an interruption for likely",
+        NoticeKind::Maintenance => "The cloud works on the host at a time it names",
+    };
+    let values = NoticeKind::ALL.map(|kind| PossibleValue::new(kind.word()).help(told(kind)));
+    PossibleValuesParser::new(values).try_map(|word| {
+        NoticeKind::ALL.into_iter().find(|kind| kind.word() == word).ok_or_else(|| format!("there is no kind {word}"))
+    })
+}
+
 fn parse_amount(text: &str) -> Result<f64, String> {
     let amount = text.parse::<f64>().ok().filter(|amount| (0.0..=1e9).contains(amount));
     amount.ok_or_else(|| "write a number from 0 to a thousand million, with a point".to_owned())
@@ -324,7 +340,7 @@ Examples:
   watchdog notice interruption --withdraw                           it was a mistake")]
 pub struct NoticeArgs {
     /// What it announces
-    #[arg(value_name = "KIND")]
+    #[arg(value_name = "KIND", value_parser = kinds())]
     pub kind: NoticeKind,
     /// How much time it leaves [default: what the configuration assumes for the kind]
     #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "withdraw")]

@@ -3,7 +3,7 @@
 use super::args::{EmulateAwsArgs, EmulatedCloud};
 use super::{Exit, complain, end, print};
 use crate::emulators::aws::{Connections, Emulator, EmulatorOptions, Expected, Play, environment, serve};
-use crate::model::Spoken;
+use crate::view::Spoken;
 use anyhow::Context;
 use tokio::net::TcpListener;
 

@@ -4,7 +4,7 @@
 use super::colours;
 use crate::config::{LOG_VARIABLE, LogFormat};
 use crate::daemon::log_sink::{self, LogSink};
-use crate::model::{printable, printable_json};
+use crate::view::{printable, printable_json};
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -234,7 +234,7 @@ mod tests {
         };
         let text = written_by(begin, || tracing::info!(step = "\u{9b}2J", "one\n\u{1b}[2J\u{202e}"));
         let line = text.strip_suffix('\n').unwrap();
-        assert!(line.chars().all(crate::model::is_printable), "{line:?}");
+        assert!(line.chars().all(crate::view::is_printable), "{line:?}");
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!((&line["message"], &line["step"]), (&"one\n\u{1b}[2J\u{202e}".into(), &"\u{9b}2J".into()));
     }

@@ -14,7 +14,7 @@ pub mod run;
 pub mod status;
 
 use crate::config::{Blame, Refused};
-use crate::model::{printable, printable_json, printable_lines};
+use crate::view::{printable, printable_json, printable_lines};
 use args::Cli;
 use clap::Parser;
 use std::ffi::OsString;

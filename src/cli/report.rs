@@ -3,9 +3,9 @@
 
 use super::args::ReportArgs;
 use super::{Exit, complain, print, print_json};
-use crate::model::printable;
 use crate::report::fleet::{Fleet, Terms};
 use crate::report::shelf;
+use crate::view::printable;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::ffi::OsStr;

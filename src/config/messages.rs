@@ -7,8 +7,8 @@ use super::start::Start;
 use super::value;
 use super::wrong::{Wrongs, hint, shown};
 use crate::actions::BuildError;
+use crate::engine::NoticeKind;
 use crate::messages::{KIND, MOST, Occasion, Settings, Sink};
-use crate::model::NoticeKind;
 use std::collections::BTreeSet;
 
 /// The kinds of notice that people are told of unless they choose others: those that take the machine for good.

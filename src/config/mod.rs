@@ -26,7 +26,8 @@ pub use start::{Flags, LOG_VARIABLE, Start};
 pub use value::parse_span;
 pub use wrong::{Blame, Place, Refused, Wrong};
 
-use crate::model::{Assume, Finding, Policy, Undo, Weight};
+use crate::engine::{Assume, Policy, Undo};
+use crate::view::{Finding, Weight};
 use crate::{actions, sources as ears};
 use layer::{Layer, Origin, Section, Written, pick, pick_if_any};
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@
 
 use super::SHIPPED;
 use super::keys::{self, Key, Shape};
-use crate::model::NoticeKind;
+use crate::engine::NoticeKind;
 use crate::{actions, messages, sources};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

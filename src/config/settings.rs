@@ -1,9 +1,10 @@
 //! The settings: what leaves the configuration, validated, each value as its type.
 
 use crate::actions::{Action, Reach};
+use crate::engine::{Policy, StepName};
 use crate::messages::Sink;
-use crate::model::{Finding, Policy, StepName};
 use crate::sources::Ear;
+use crate::view::Finding;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

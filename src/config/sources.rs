@@ -7,8 +7,9 @@ use super::settings::SourceSetting;
 use super::start::Start;
 use super::value;
 use super::wrong::{Place, Wrongs, hint, shown, worded};
-use crate::model::{Finding, Listening, SourceName, Spoken, Weight};
+use crate::engine::{Listening, SourceName};
 use crate::sources::{BuildError, Ear, Row};
+use crate::view::{Finding, Spoken, Weight};
 use std::collections::BTreeSet;
 use std::time::Duration;
 

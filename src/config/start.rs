@@ -4,7 +4,7 @@
 use super::keys::{self, Shape};
 use super::layer::{PREFIX, Written, variable};
 use super::wrong::{nearest, shown};
-use crate::model::{Finding, Weight};
+use crate::view::{Finding, Weight};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use super::start::Start;
 use super::value;
 use super::wrong::{Place, Wrongs, hint, nearest, shown, worded};
 use crate::actions::{BuildError, Row};
-use crate::model::{NoticeKind, Rerun, Step, StepName, Undo};
+use crate::engine::{NoticeKind, Rerun, Step, StepName, Undo};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -241,8 +241,8 @@ fn shared_keys(
     {
         let sentence = format!(
             "\"{}\" is more than its timeout, \"{}\"",
-            crate::model::Spoken(needs),
-            crate::model::Spoken(timeout)
+            crate::view::Spoken(needs),
+            crate::view::Spoken(timeout)
         );
         table.complain(keys::NEEDS.name, &sentence, wrongs);
     }

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::actions::{Action, BuildError, Defaults, Job, Place as Here, Reach, Row, Task};
-use crate::model::{Ending, NoticeKind, Process, Rerun, Step};
+use crate::engine::{NoticeKind, Process, Rerun, RunResult, Step};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ impl Action for Idle {
     fn describe(&self) -> String {
         self.0.to_string().trim().to_owned()
     }
-    fn act<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
         unreachable!("configuration runs nothing")
     }
-    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
         unreachable!("configuration runs nothing")
     }
-    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
         unreachable!("configuration runs nothing")
     }
     fn check<'a>(&'a self, _: &'a Here) -> Task<'a, Vec<Finding>> {

@@ -2,7 +2,7 @@
 
 use super::layer::Miss;
 use super::wrong::{hint, listed, shown};
-use crate::model::NoticeKind;
+use crate::engine::NoticeKind;
 use crate::sources::metadata::Endpoint;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -71,8 +71,8 @@ pub(super) fn span_from(least: Duration) -> impl Fn(&Value<'_>) -> Result<Durati
     move |value| match span(value)? {
         span if span < least => Err(Miss::new(format!(
             "\"{}\" is too short; the least is \"{}\"",
-            crate::model::Spoken(span),
-            crate::model::Spoken(least)
+            crate::view::Spoken(span),
+            crate::view::Spoken(least)
         ))),
         span => Ok(span),
     }

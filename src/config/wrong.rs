@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and where: gathered, sorted and shown together.
 
-use crate::model::clip;
+use crate::view::clip;
 use std::fmt;
 use std::sync::Arc;
 

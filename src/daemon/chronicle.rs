@@ -4,8 +4,8 @@
 use super::executor::Executor;
 use crate::actions::{Action, Rehearsal};
 use crate::config::Settings;
+use crate::engine::{Event, Now, Outcome, StepName, Work};
 use crate::journal::Record;
-use crate::model::{Event, Now, Outcome, StepName, Work};
 use crate::report::{Draft, Frame, Machine, Report, StepFrame, Stirred};
 use crate::sources::Identity;
 use jiff::Timestamp;

@@ -2,7 +2,7 @@
 //!
 //! In debug builds only, `SPOT_TEST_BOOT` is the identity of the boot, so that `tests/crash` can play a reboot.
 
-use crate::model::{BootId, Moment, Now, millis};
+use crate::engine::{BootId, Moment, Now, millis};
 use jiff::Timestamp;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::io;

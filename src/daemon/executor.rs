@@ -10,7 +10,8 @@ use crate::actions::kin::Signs;
 use crate::actions::process::survivor;
 use crate::actions::proof::Before;
 use crate::actions::{Action, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
-use crate::model::{Briefing, Ending, Input, Moment, Order, Outcome, Process, Run, Spoken, StepName, Weight, Work};
+use crate::engine::{Command, Input, Moment, NoticeContext, Outcome, Process, Run, RunResult, StepName, Work};
+use crate::view::{Spoken, Weight};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -126,25 +127,25 @@ impl Executor {
         }
     }
 
-    /// Carries an order out that was decided at this moment, and returns at once. `Order::Exit` is not for us.
-    pub fn carry_out(&mut self, order: Order, decided: Instant) {
+    /// Carries an order out that was decided at this moment, and returns at once. `Command::Exit` is not for us.
+    pub fn carry_out(&mut self, order: Command, decided: Instant) {
         while self.runs.try_join_next().is_some() {}
         self.limits.retain(|_, limit| !limit.is_closed());
         match order {
-            Order::Start { run, briefing, stop_by, undo_with } => {
+            Command::Start { run, briefing, stop_by, undo_with } => {
                 self.begin(run, *briefing, stop_by, undo_with, Task::Begin, decided);
             }
-            Order::Adopt { run, briefing, process, since, started, stop_by } => {
+            Command::Adopt { run, briefing, process, since, started, stop_by } => {
                 self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt { process, since, started }, decided);
             }
-            Order::Limit { run, stop_by } => {
+            Command::Limit { run, stop_by } => {
                 if let Some(limit) = self.limits.get(&run) {
                     let _ = limit.send((self.clock)(stop_by));
                 }
             }
-            Order::PostNotice { briefing, since } => self.notice_file.post(&briefing, since),
-            Order::TakeDownNotice => self.notice_file.take_down(),
-            Order::Exit => {}
+            Command::PostNotice { briefing, since } => self.notice_file.post(&briefing, since),
+            Command::TakeDownNotice => self.notice_file.take_down(),
+            Command::Exit => {}
         }
     }
 
@@ -193,7 +194,7 @@ impl Executor {
     fn begin(
         &mut self,
         run: Run,
-        briefing: Briefing,
+        briefing: NoticeContext,
         stop_by: Moment,
         undo_with: Vec<serde_json::Value>,
         task: Task,
@@ -322,13 +323,13 @@ async fn work(
     job: &Job,
     posted: impl Future<Output = ()>,
     look_until: Instant,
-) -> Ending {
+) -> RunResult {
     if let Task::Adopt { process, since, .. } = task {
         posted.await;
         return adopt(hand, process, since, job).await;
     }
     let Some(Hand { action, reach }) = hand else {
-        return Ending::without_effect(Outcome::Failed, "the configuration has no such step");
+        return RunResult::without_effect(Outcome::Failed, "the configuration has no such step");
     };
     let is_act = job.run.work == Work::Act;
     tokio::join!(posted, async {
@@ -345,7 +346,7 @@ async fn work(
 
 /// Takes up a run that a daemon before us began: its process is looked for where we crashed before it was written down, and
 /// is seen to its end also where the configuration no longer has what it was begun for.
-async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job: &Job) -> Ending {
+async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job: &Job) -> RunResult {
     let is_program = hand.as_ref().is_none_or(|hand| hand.action.runs_programs());
     let process = match process {
         Some(process) => Some(process),
@@ -372,21 +373,21 @@ async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job:
     }
 }
 
-async fn only_check(action: &dyn Action, job: &Job) -> Ending {
+async fn only_check(action: &dyn Action, job: &Job) -> RunResult {
     let findings = action.check(&job.surroundings.place.get()).await;
     match findings.iter().find(|finding| finding.weight == Weight::Error) {
         Some(finding) => {
             let detail = format!("only checked, and it would not work: {}", finding.sentence);
-            Ending::without_effect(Outcome::Failed, detail)
+            RunResult::without_effect(Outcome::Failed, detail)
         }
         None => {
-            Ending::without_effect(Outcome::Done, "only checked: what others would feel is not done without --live")
+            RunResult::without_effect(Outcome::Done, "only checked: what others would feel is not done without --live")
         }
     }
 }
 
-fn ending(outcome: Outcome, detail: &str) -> Ending {
-    Ending::new(outcome, detail)
+fn ending(outcome: Outcome, detail: &str) -> RunResult {
+    RunResult::new(outcome, detail)
 }
 
 fn note(records: &Records, run: &Run, write: impl FnOnce(&mut RunRecord)) {
@@ -420,7 +421,8 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
     use super::*;
     use crate::actions::{Place, Task as Doing};
-    use crate::model::{Effect, EpisodeId, Finding, MachineId, NoticeAction, NoticeKind, SourceName};
+    use crate::engine::{Effect, EpisodeId, MachineId, NoticeAction, NoticeKind, SourceName};
+    use crate::view::Finding;
 
     /// An action of which a test chooses what it does.
     #[derive(Debug)]
@@ -445,7 +447,7 @@ mod tests {
             "plays".to_owned()
         }
 
-        fn act<'a>(&'a self, job: &'a Job) -> Doing<'a, Ending> {
+        fn act<'a>(&'a self, job: &'a Job) -> Doing<'a, RunResult> {
             self.references.lock().unwrap().push(job.started);
             let process = Process { pid: 1, start_ticks: 2 };
             job.spawned.try_send((job.run.clone(), process)).unwrap();
@@ -459,11 +461,11 @@ mod tests {
             })
         }
 
-        fn undo<'a>(&'a self, _: &'a Job) -> Doing<'a, Ending> {
+        fn undo<'a>(&'a self, _: &'a Job) -> Doing<'a, RunResult> {
             Box::pin(async { ending(Outcome::Done, "undone") })
         }
 
-        fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Doing<'a, Ending> {
+        fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Doing<'a, RunResult> {
             Box::pin(async { ending(Outcome::Lost, "adopted") })
         }
 
@@ -499,8 +501,8 @@ mod tests {
         Given { executor: Executor::new(hands, surroundings, sender, clock), inputs, played, origin }
     }
 
-    fn start(work: Work, attempt: u32) -> Order {
-        let briefing = Briefing {
+    fn start(work: Work, attempt: u32) -> Command {
+        let briefing = NoticeContext {
             episode: EpisodeId::new("e"),
             source: SourceName::new("aws"),
             notice_kind: NoticeKind::Interruption,
@@ -511,10 +513,15 @@ mod tests {
             detail: String::new(),
         };
         let run = Run { step: StepName::new("step"), work, attempt };
-        Order::Start { run, briefing: Box::new(briefing), stop_by: Moment::from_millis(10_000), undo_with: Vec::new() }
+        Command::Start {
+            run,
+            briefing: Box::new(briefing),
+            stop_by: Moment::from_millis(10_000),
+            undo_with: Vec::new(),
+        }
     }
 
-    async fn end(given: &mut Given) -> Ending {
+    async fn end(given: &mut Given) -> RunResult {
         loop {
             match given.inputs.recv().await {
                 Some(Input::Ended { ending, .. }) => return ending,
@@ -540,7 +547,7 @@ mod tests {
         given.executor.carry_out(start(Work::Act, 1), Instant::now());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let run = Run { step: StepName::new("step"), work: Work::Act, attempt: 1 };
-        given.executor.carry_out(Order::Limit { run, stop_by: Moment::from_millis(2_000) }, Instant::now());
+        given.executor.carry_out(Command::Limit { run, stop_by: Moment::from_millis(2_000) }, Instant::now());
         assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
         assert!(given.origin.elapsed() < Duration::from_millis(2_300));
     }

@@ -8,9 +8,9 @@ use super::waiting::Waiting;
 use super::{Keeping, delivery, measuring, narrate};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
-use crate::decide::Watchdog;
+use crate::engine::Engine;
+use crate::engine::{Notice, Now, Policy};
 use crate::journal::{Journal, Recovery};
-use crate::model::{Notice, Now, Policy};
 use crate::report::{Bookcase, Ledger, Machine};
 use crate::sources::Identity;
 use std::path::PathBuf;
@@ -92,14 +92,14 @@ impl Opened {
     }
 
     /// The mind as the journal left it. What is not a legal move is left out and said: it cannot have been ours.
-    pub(super) fn recovered(&self, policy: Policy) -> Watchdog {
-        let mut watchdog = Watchdog::new(policy);
+    pub(super) fn recovered(&self, policy: Policy) -> Engine {
+        let mut engine = Engine::new(policy);
         for record in &self.recovery.records {
-            if let Err(illegal) = watchdog.recover(&record.event, record.now) {
+            if let Err(illegal) = engine.recover(&record.event, record.now) {
                 tracing::error!("record {} of the journal was passed over: {illegal}", record.seq);
             }
         }
-        watchdog
+        engine
     }
 }
 
@@ -124,7 +124,7 @@ impl Place {
 
 impl Beginning {
     /// Begins to keep and to tell, with what was found on disk; within a runtime.
-    pub(super) fn begin(&self, opened: Opened, watchdog: &Watchdog, now: Now) -> (Kept, Bookcase) {
+    pub(super) fn begin(&self, opened: Opened, engine: &Engine, now: Now) -> (Kept, Bookcase) {
         let Self { settings, rehearsal, identity: identities, ledger, stop } = self;
         let identity = &identities.borrow().clone();
         let Opened { journal, recovery, place } = opened;
@@ -135,7 +135,7 @@ impl Beginning {
             _ => chronicle::machine(identity),
         };
         let chronicle = Chronicle::begin(frame.clone(), &recovery.records);
-        let left = Left { watchdog, recovery: &recovery, frame: &frame, identity, now };
+        let left = Left { engine, recovery: &recovery, frame: &frame, identity, now };
         let mut couriers = JoinSet::new();
         let place = state_directory.as_deref();
         let telling = Telling::begin(settings, *rehearsal, place, &left, &chronicle, identities, &mut couriers);

@@ -34,15 +34,16 @@ use crate::actions::launch::Launcher;
 use crate::actions::open_files::Shares;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
 use crate::config::{Settings, SourceSetting};
-use crate::decide::{Progress, Watchdog};
+use crate::engine::{BootId, Command, Decision, Event, Input, MachineId, Now, Signal};
+use crate::engine::{Engine, StepPhase};
 use crate::journal::Durability;
-use crate::model::{BootId, Event, Input, MachineId, Now, Order, Signal, Spoken, Turn};
 use crate::report::Report;
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity};
 use crate::status::Board;
 use crate::status::http::{Face, MostConnections, Serving};
 use crate::status::systemd::Systemd;
+use crate::view::Spoken;
 use executor::{Executor, Hand};
 use kept::{Beginning, Kept, Opened};
 use log_sink::LogSink;
@@ -122,7 +123,7 @@ type Bound = watch::Receiver<Vec<Option<SocketAddr>>>;
 
 /// Everything around the mind, and the mind.
 pub struct Daemon {
-    watchdog: Watchdog,
+    engine: Engine,
     kept: Kept,
     executor: Executor,
     board: Board,
@@ -163,7 +164,7 @@ pub struct Daemon {
 
 impl std::fmt::Debug for Daemon {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Daemon").field("watchdog", &self.watchdog).field("boot", &self.boot).finish_non_exhaustive()
+        f.debug_struct("Daemon").field("watchdog", &self.engine).field("boot", &self.boot).finish_non_exhaustive()
     }
 }
 
@@ -209,7 +210,7 @@ impl Daemon {
             }
             (_, place) => (Opened::in_memory(place.err().unwrap_or_default()), None),
         };
-        let watchdog = opened.recovered(settings.policy.clone());
+        let engine = opened.recovered(settings.policy.clone());
 
         let listened_to = settings.sources.iter().find_map(|source| match &source.ear {
             Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
@@ -265,9 +266,9 @@ impl Daemon {
             ledger: ledger_in,
             stop: stop.clone(),
         };
-        let (kept, bookcase) = beginning.begin(opened, &watchdog, now);
+        let (kept, bookcase) = beginning.begin(opened, &engine, now);
         let beside = Beside { executor: &executor, journal: &kept.journal, telling: &kept.telling, unprotected: None };
-        let board = Board::new(posting.status(&watchdog, &beside, &identity.borrow(), now), now);
+        let board = Board::new(posting.status(&engine, &beside, &identity.borrow(), now), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
@@ -289,9 +290,9 @@ impl Daemon {
             tasks.spawn(protection::keep(guard, daemon, hand_over, machine, guarded));
         }
         board.show(bookcase);
-        let welcome = narrate::Welcome::new(&settings, &watchdog);
+        let welcome = narrate::Welcome::new(&settings, &engine);
         Ok(Self {
-            watchdog,
+            engine,
             kept,
             executor,
             board,
@@ -365,13 +366,13 @@ impl Daemon {
         let mut ends = self.restart().await;
         let began = Instant::now();
         // Where nobody is asked, there is no first answer to wait for.
-        let mut is_ready = self.watchdog.policy().sources.is_empty();
+        let mut is_ready = self.engine.policy().sources.is_empty();
         if is_ready {
             self.systemd.ready();
         }
         while !ends {
             let now = clock::now();
-            let wake = self.watchdog.next_wake(now).map(|moment| clock::instant_of(moment, now));
+            let wake = self.engine.next_wake(now).map(|moment| clock::instant_of(moment, now));
             let beat = Instant::now() + BEAT;
             let due = wake.map_or(beat, |wake| wake.min(beat));
             let (input, taken) = tokio::select! {
@@ -411,9 +412,9 @@ impl Daemon {
         for notice in std::mem::take(&mut self.kept.recalled) {
             ends = self.turn(Input::HandedIn { notice }, Instant::now()).await || ends;
         }
-        if self.watchdog.episode().is_none_or(|episode| episode.closing().is_some()) {
+        if self.engine.episode().is_none_or(|episode| episode.closing().is_some()) {
             // One that a run before us had no time to remove.
-            self.executor.carry_out(Order::TakeDownNotice, Instant::now());
+            self.executor.carry_out(Command::TakeDownNotice, Instant::now());
         }
         ends
     }
@@ -423,7 +424,7 @@ impl Daemon {
     async fn settle_doubt(&mut self, input: &Input) -> bool {
         let Some(doubt) = &mut self.doubt else { return false };
         let named = self.identity.borrow().instance_id.clone();
-        let Some(whose) = doubt.settle(&named, input, self.watchdog.policy(), Instant::now()) else { return false };
+        let Some(whose) = doubt.settle(&named, input, self.engine.policy(), Instant::now()) else { return false };
         let was_taken = std::mem::replace(&mut doubt.is_taken_for_ours, whose == Whose::Ours);
         if !named.is_empty() || whose != Whose::Ours {
             self.doubt = None;
@@ -432,7 +433,7 @@ impl Daemon {
             (true, Whose::Ours) => return false,
             (true, Whose::Others(_)) => {
                 self.executor.stop_everything();
-                self.executor.carry_out(Order::TakeDownNotice, Instant::now());
+                self.executor.carry_out(Command::TakeDownNotice, Instant::now());
             }
             (false, _) => {}
         }
@@ -451,8 +452,8 @@ impl Daemon {
                 Opened::in_memory(&reason)
             }
         };
-        self.watchdog.take_up(opened.recovered(self.watchdog.policy().clone()));
-        let (kept, bookcase) = self.beginning.begin(opened, &self.watchdog, clock::now());
+        self.engine.take_up(opened.recovered(self.engine.policy().clone()));
+        let (kept, bookcase) = self.beginning.begin(opened, &self.engine, clock::now());
         self.kept = kept;
         self.board.show(bookcase);
         self.restart().await
@@ -483,30 +484,30 @@ impl Daemon {
     /// One turn. Returns whether it was the last.
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
-        self.watchdog.assume_scale_in(self.scale_in_window.get().unwrap_or(self.scale_in_assumed));
-        let before = self.watchdog.episode().map(|episode| episode.id.clone());
-        let Turn { events, orders } = self.watchdog.decide(input, now);
+        self.engine.assume_scale_in(self.scale_in_window.get().unwrap_or(self.scale_in_assumed));
+        let before = self.engine.episode().map(|episode| episode.id.clone());
+        let Decision { events, commands } = self.engine.handle(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
-        let ends = orders.contains(&Order::Exit);
+        let ends = commands.contains(&Command::Exit);
         if is_journaling {
             // Where that failed, the journal has said so once, the status shows it, and the rescue goes on.
             let _: Durability = self.kept.journal.append(now, &events).await;
         }
-        for order in orders {
+        for order in commands {
             self.executor.carry_out(order, began);
         }
-        if self.watchdog.exit() == crate::decide::Exit::AtOnce {
+        if self.engine.exit() == crate::engine::Exit::AtOnce {
             self.remainders.end_all();
         }
         if is_journaling {
             self.kept.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
         }
-        self.kept.telling.note(&events, &self.watchdog, &self.identity.borrow(), now);
+        self.kept.telling.note(&events, &self.engine, &self.identity.borrow(), now);
         self.mend_state();
         if !events.is_empty() {
-            self.kept.waiting.keep(&self.watchdog, now).await;
+            self.kept.waiting.keep(&self.engine, now).await;
         }
-        narrate::events(&events, before.as_ref(), &mut self.sight, &mut self.hourly, &self.watchdog, now);
+        narrate::events(&events, before.as_ref(), &mut self.sight, &mut self.hourly, &self.engine, now);
         self.post(&events, now);
         if !events.is_empty() && began.elapsed() > BEAT {
             tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
@@ -520,7 +521,7 @@ impl Daemon {
         let status_url = status_url(&self.listen, &bound);
         self.name_owner(&identity);
         self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
-        self.alarm.set(alarm_of(&self.watchdog));
+        self.alarm.set(alarm_of(&self.engine));
         let unprotected = self.protection.borrow().trouble.clone();
         let beside = Beside {
             executor: &self.executor,
@@ -528,11 +529,11 @@ impl Daemon {
             telling: &self.kept.telling,
             unprotected: unprotected.as_deref(),
         };
-        let status = self.posting.status(&self.watchdog, &beside, &identity, now);
-        self.welcome.say(&self.watchdog, &identity, status.fit.as_ref(), &bound);
+        let status = self.posting.status(&self.engine, &beside, &identity, now);
+        self.welcome.say(&self.engine, &identity, status.fit.as_ref(), &bound);
         self.systemd.status(&status);
         self.systemd.keep_alive();
-        if self.watchdog.exit() != crate::decide::Exit::No {
+        if self.engine.exit() != crate::engine::Exit::No {
             self.systemd.stopping();
             self.systemd.extend(EXTENSION);
         }
@@ -569,7 +570,7 @@ impl Daemon {
 
     /// Lets messages that wait have one more try, as long as that holds nothing up that matters.
     async fn last_words(&mut self) {
-        let until = self.kept.telling.leave(&self.watchdog, clock::now());
+        let until = self.kept.telling.leave(&self.engine, clock::now());
         let told = self.kept.telling.rests();
         tokio::pin!(told);
         loop {
@@ -608,16 +609,16 @@ fn most_connections(steps: usize) -> MostConnections {
     MostConnections::within(files.left())
 }
 
-fn alarm_of(watchdog: &Watchdog) -> Alarm {
-    let Some(episode) = watchdog.episode() else { return Alarm::default() };
+fn alarm_of(engine: &Engine) -> Alarm {
+    let Some(episode) = engine.episode() else { return Alarm::default() };
     let goes_on = episode.steps.iter().any(|step| match step.progress {
-        Progress::Due | Progress::Running(_) => true,
-        Progress::Idle
-        | Progress::Ended(_)
-        | Progress::Dropped
-        | Progress::UndoDue
-        | Progress::Undoing(_)
-        | Progress::Undone(_) => false,
+        StepPhase::Due | StepPhase::Running(_) => true,
+        StepPhase::Idle
+        | StepPhase::Ended(_)
+        | StepPhase::Dropped
+        | StepPhase::UndoDue
+        | StepPhase::Undoing(_)
+        | StepPhase::Undone(_) => false,
     });
     Alarm {
         kinds: episode.standing().map(|standing| standing.notice.kind()).collect(),

@@ -3,11 +3,12 @@
 use super::Keeping;
 use super::sight::Sight;
 use crate::config::Settings;
-use crate::decide::Watchdog;
+use crate::engine::Engine;
+use crate::engine::{EpisodeId, Event, Moment, Now};
 use crate::journal::Recovery;
-use crate::model::{EpisodeId, Event, Loudness, Moment, Now, Spoken};
 use crate::report::Fit;
 use crate::sources::{Ear, Identity, Lifecycle};
+use crate::view::{Loudness, Spoken};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,10 +29,10 @@ pub(super) fn events(
     before: Option<&EpisodeId>,
     sight: &mut Sight,
     hourly: &mut Hourly,
-    watchdog: &Watchdog,
+    engine: &Engine,
     now: Now,
 ) {
-    let episode = watchdog.episode();
+    let episode = engine.episode();
     let left =
         episode.and_then(|episode| episode.deadline).map(|planned| planned.deadline.at.since(now.moment).as_secs());
     let (open, before) = (episode.map(|episode| episode.id.as_str()), before.map(EpisodeId::as_str));
@@ -174,7 +175,7 @@ pub(super) struct Welcome {
 }
 
 impl Welcome {
-    pub(super) fn new(settings: &Settings, watchdog: &Watchdog) -> Self {
+    pub(super) fn new(settings: &Settings, engine: &Engine) -> Self {
         let mut through = Vec::new();
         let mut slowest = Duration::ZERO;
         for source in &settings.sources {
@@ -189,7 +190,7 @@ impl Welcome {
         if through.is_empty() {
             through.push("signals".to_owned());
         }
-        let reserve = watchdog.policy().reserve.min(USUAL_WINDOW / 10);
+        let reserve = engine.policy().reserve.min(USUAL_WINDOW / 10);
         let left = USUAL_WINDOW.saturating_sub(slowest).saturating_sub(reserve);
         Self { through, steps: counted(settings), left, began: std::time::Instant::now(), said: false }
     }
@@ -197,13 +198,13 @@ impl Welcome {
     /// Says it once, as soon as the machine is known, or cannot be; then where the status is served.
     pub(super) fn say(
         &mut self,
-        watchdog: &Watchdog,
+        engine: &Engine,
         identity: &Identity,
         fit: Option<&Fit>,
         bound: &[Option<SocketAddr>],
     ) {
         let known = identity.lifecycle != Lifecycle::Unknown && !identity.instance_type.is_empty();
-        let fault = watchdog.ears().probes.values().find_map(|heard| heard.fault.as_ref());
+        let fault = engine.health().probes.values().find_map(|heard| heard.fault.as_ref());
         if self.said || !(known || fault.is_some() || self.began.elapsed() >= PATIENCE) {
             return;
         }
@@ -252,14 +253,14 @@ fn counted(settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ProbeName, Rank, SourceName};
+    use crate::engine::{Importance, ProbeName, SourceName};
 
     #[test]
     fn a_quiet_day_is_a_line_an_hour_and_a_line_that_was_said_anyway_begins_a_new_one() {
         let read = || Event::SourceRead {
             source: SourceName::new("a"),
             probe: ProbeName::new("p"),
-            rank: Rank::Vital,
+            rank: Importance::Vital,
             standing: Vec::new(),
         };
         let (mut hourly, mut said) = (Hourly::default(), Vec::new());

@@ -8,7 +8,7 @@
 
 use crate::actions::kin::DaemonId;
 use crate::actions::process::Stat;
-use crate::model::Briefing;
+use crate::engine::NoticeContext;
 use crate::store::{self, Draft, Mode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -91,7 +91,7 @@ enum Change {
 #[serde(rename_all = "kebab-case")]
 struct Content<'a> {
     #[serde(flatten)]
-    briefing: &'a Briefing,
+    briefing: &'a NoticeContext,
     since: Timestamp,
     watchdog: &'a Writer,
 }
@@ -141,7 +141,7 @@ impl NoticeFile {
     }
 
     /// Has it written, with this time.
-    pub fn post(&mut self, briefing: &Briefing, since: Timestamp) {
+    pub fn post(&mut self, briefing: &NoticeContext, since: Timestamp) {
         let content = Content { briefing, since, watchdog: &self.us };
         let mut line = serde_json::to_vec(&content).unwrap_or_default();
         line.push(b'\n');

@@ -5,8 +5,8 @@
 //! The cloud's name of the machine decides where one is known. Until it is, for 30 s at most, nothing is made of what was
 //! found. Where no cloud says a name, the identity of this boot and that of the operating system decide.
 
+use crate::engine::{BootId, Event, Importance, Input, NoticeKind, Policy, Signal};
 use crate::journal::{self, Record};
-use crate::model::{BootId, Event, Input, NoticeKind, Policy, Rank, Signal};
 use crate::report::Machine;
 use crate::store::{self, Lasts, Mode};
 use serde::{Deserialize, Serialize};
@@ -222,7 +222,7 @@ fn asks(input: &Input) -> bool {
 
 /// Whether the cloud cannot be read.
 fn is_silence(input: &Input) -> bool {
-    matches!(input, Input::Unanswered { rank: Rank::Vital, .. })
+    matches!(input, Input::Unanswered { rank: Importance::Vital, .. })
 }
 
 /// What names a machine in file names; whatever does not belong there becomes `_`.
@@ -302,8 +302,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::decide::simulator::random;
-    use crate::model::{Fault, ProbeName, SourceName};
+    use crate::engine::simulator::random;
+    use crate::engine::{Fault, ProbeName, SourceName};
     use std::collections::BTreeSet;
 
     fn owner(id: &str, machine_id: &str, boot: &str) -> Owner {
@@ -319,16 +319,16 @@ mod tests {
         Input::Unanswered {
             source: SourceName::new("cloud"),
             probe: ProbeName::new("probe"),
-            rank: Rank::Vital,
+            rank: Importance::Vital,
             fault: Fault { word: "silent".to_owned(), sentence: String::new() },
         }
     }
 
     fn notice() -> Input {
-        let key = crate::model::NoticeKey {
+        let key = crate::engine::NoticeKey {
             source: SourceName::new("socket"),
             kind: NoticeKind::Interruption,
-            machine: crate::model::MachineId::new(""),
+            machine: crate::engine::MachineId::new(""),
             event: String::new(),
         };
         Input::TakenBack { key }

@@ -5,10 +5,11 @@
 //! follows it: it renews the session, asks the side probes, and learns what the machine is. However slow the second one
 //! is, the first never waits for it; at most two requests are under way.
 
-use crate::model::{Fault, Finding, Input, Rank, Weight};
+use crate::engine::{Fault, Importance, Input};
 use crate::sources::metadata::{Heard, LONGEST_WAIT, MetadataClient, Symptoms};
 use crate::sources::{Answer, Every, Identity, Lifecycle, Memory, Probe, Reading, Source};
 use crate::status::Answers;
+use crate::view::{Finding, Weight};
 use jiff::SignedDuration;
 use std::collections::VecDeque;
 use std::fmt;
@@ -111,7 +112,7 @@ impl Work<'_> {
         let mut ticks = interval(self.poller.interval.max(SHORTEST_INTERVAL));
         // After a delay the next tick is at its old place: polls neither drift nor bunch up.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut timetable = Timetable::new(self.poller.source.probes(), Rank::Vital);
+        let mut timetable = Timetable::new(self.poller.source.probes(), Importance::Vital);
         loop {
             ticks.tick().await;
             let mut heard = true;
@@ -130,7 +131,7 @@ impl Work<'_> {
     }
 
     async fn second_lane(&self) -> Closed {
-        let mut timetable = Timetable::new(self.poller.source.probes(), Rank::Side);
+        let mut timetable = Timetable::new(self.poller.source.probes(), Importance::Side);
         loop {
             self.go.notified().await;
             self.poller.client.renew().await;
@@ -282,7 +283,7 @@ impl Sight {
 struct Timetable<'a>(Vec<(&'a Probe, Option<Instant>)>);
 
 impl<'a> Timetable<'a> {
-    fn new(probes: &'a [Probe], rank: Rank) -> Self {
+    fn new(probes: &'a [Probe], rank: Importance) -> Self {
         Self(probes.iter().filter(|probe| probe.rank == rank).map(|probe| (probe, None)).collect())
     }
 
@@ -352,8 +353,8 @@ pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory)
                     find(Weight::Warning, format!("{} reports a notice right now: {}", probe.name, notice.detail));
                 }
             }
-            (Err(fault), Rank::Vital) => find(Weight::Error, fault.sentence),
-            (Err(fault), Rank::Side) => find(Weight::Warning, fault.sentence),
+            (Err(fault), Importance::Vital) => find(Weight::Error, fault.sentence),
+            (Err(fault), Importance::Side) => find(Weight::Warning, fault.sentence),
         }
     }
     if let Some(skew) = skew.filter(|skew| skew.abs() > NOTABLE_SKEW) {

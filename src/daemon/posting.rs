@@ -5,13 +5,14 @@ use super::log_sink::{LINES_WAITING, LogSink, Reader};
 use super::step_checks::Troubles;
 use super::telling::Telling;
 use crate::config::Settings;
-use crate::decide::Watchdog;
+use crate::engine::Engine;
+use crate::engine::{Now, StepName};
 use crate::journal::{self, Journal};
-use crate::model::{Histogram, Now, StepName};
 use crate::report::Ledger;
 use crate::sources::Identity;
 use crate::status::metrics::Figures;
 use crate::status::{Around, Durability, Keeping, Reason, Status, StepAround};
+use crate::view::Histogram;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +61,7 @@ impl Posting {
     }
 
     /// What is true now.
-    pub(super) fn status(&self, watchdog: &Watchdog, beside: &Beside<'_>, identity: &Identity, now: Now) -> Status {
+    pub(super) fn status(&self, engine: &Engine, beside: &Beside<'_>, identity: &Identity, now: Now) -> Status {
         let Beside { executor, journal, telling, unprotected } = beside;
         let around = Around {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -78,7 +79,7 @@ impl Posting {
             .flatten()
             .collect(),
         };
-        Status::of(watchdog, &around, now)
+        Status::of(engine, &around, now)
     }
 
     /// What is counted.

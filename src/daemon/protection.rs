@@ -4,7 +4,7 @@
 use super::socket::{self, Handed, Socket};
 use super::state_dir::{Guard, LOOK_EVERY, Look};
 use crate::actions::kin::DaemonId;
-use crate::model::MachineId;
+use crate::engine::MachineId;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;

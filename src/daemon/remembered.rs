@@ -3,7 +3,7 @@
 use super::Keeping;
 use super::poller::Recall;
 use super::state_dir::SourceMemory;
-use crate::model::{BootId, SourceName};
+use crate::engine::{BootId, SourceName};
 use crate::sources::Memory;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //! the two at most once a minute, so that this does not fill the log. Within a minute the log says what is so. Health and
 //! status wait for nothing.
 
-use crate::model::{Event, Moment, Now, ProbeName, SourceName};
+use crate::engine::{Event, Moment, Now, ProbeName, SourceName};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Fault;
+    use crate::engine::Fault;
     use jiff::Timestamp;
 
     fn blind() -> Event {

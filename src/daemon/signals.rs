@@ -2,7 +2,7 @@
 //! What follows from that is the mind's.
 
 use crate::actions::dispositions;
-use crate::model::{Input, Signal};
+use crate::engine::{Input, Signal};
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
 use signal_hook::low_level::signal_name;

@@ -13,9 +13,8 @@
 //! acted on is the mind's to say, in `/status`; the answer here says that it was heard, and that a crash of ours forgets
 //! it only where the disk refuses the journal: it is given once the loop has carried the turn out.
 
-use crate::model::{
-    Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, SourceName, Spoken, Stated, clip,
-};
+use crate::engine::{Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName, Stated};
+use crate::view::{Spoken, clip};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
@@ -273,7 +272,7 @@ impl TryFrom<String> for Window {
 
 impl From<Window> for String {
     fn from(window: Window) -> Self {
-        format!("{}ms", crate::model::millis(window.0))
+        format!("{}ms", crate::engine::millis(window.0))
     }
 }
 
@@ -331,7 +330,7 @@ async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: Machi
                 action: action.unwrap_or(NoticeAction::Unstated),
                 stated,
                 usual_window: None,
-                presence: Presence::HandedIn,
+                presence: NoticeOrigin::HandedIn,
                 detail: reason.as_deref().map(short).unwrap_or_default(),
             };
             let says = format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows");
@@ -477,7 +476,7 @@ mod tests {
         assert_eq!(notice.key.to_string(), "socket/shutdown");
         assert_eq!(notice.key.machine, MachineId::new("i-0abc"));
         assert_eq!(notice.stated, Stated::In(Duration::from_secs(85)));
-        assert_eq!((notice.presence, notice.detail.as_str()), (Presence::HandedIn, "pod\u{fffd}[31m deleted "));
+        assert_eq!((notice.presence, notice.detail.as_str()), (NoticeOrigin::HandedIn, "pod\u{fffd}[31m deleted "));
         let path = served.path.clone();
         spawn_blocking(move || take_back(&path, NoticeKind::Shutdown)).await.unwrap().unwrap();
         assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key }));

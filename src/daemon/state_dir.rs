@@ -5,7 +5,7 @@
 
 use super::owner::{self, Found};
 use crate::actions::kin::DaemonId;
-use crate::model::{BootId, SourceName};
+use crate::engine::{BootId, SourceName};
 use crate::store::{self, Lasts, Mode};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;

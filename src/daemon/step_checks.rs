@@ -7,7 +7,8 @@
 
 use crate::actions::{Place, watchable};
 use crate::config::StepSetting;
-use crate::model::{Finding, StepName, Weight};
+use crate::engine::StepName;
+use crate::view::{Finding, Weight};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
@@ -150,7 +151,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
     use super::*;
     use crate::actions::{Action, Job, Reach, Task};
-    use crate::model::{Ending, Process};
+    use crate::engine::{Process, RunResult};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -165,13 +166,13 @@ mod tests {
         fn describe(&self) -> String {
             "is slow".to_owned()
         }
-        fn act<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+        fn act<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
             Box::pin(std::future::pending())
         }
-        fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+        fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
             Box::pin(std::future::pending())
         }
-        fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+        fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
             Box::pin(std::future::pending())
         }
         fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {

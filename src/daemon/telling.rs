@@ -5,10 +5,10 @@ use super::chronicle::Chronicle;
 use super::clock;
 use crate::actions::Rehearsal;
 use crate::config::Settings;
-use crate::decide::{Episode, Progress, StepState, Watchdog};
+use crate::engine::{Closing, Event, Now, Policy, StepName, Work};
+use crate::engine::{Engine, Episode, StepPhase, StepState};
 use crate::journal::Recovery;
 use crate::messages::{Ahead, Last, Machine, Outbox, Reports, Standing, Stands, StepStory, Story, Told};
-use crate::model::{Closing, Event, Now, Policy, StepName, Work};
 use crate::report::{Frame, Report};
 use crate::sources::{Ear, Identity, Lifecycle};
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ struct Names {
 /// What an earlier daemon left, as the journal kept it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left<'a> {
-    pub(super) watchdog: &'a Watchdog,
+    pub(super) engine: &'a Engine,
     pub(super) recovery: &'a Recovery,
     pub(super) frame: &'a Frame,
     pub(super) identity: &'a Identity,
@@ -100,12 +100,12 @@ impl Telling {
 
     /// Takes up what a daemon before us may have had no time to tell.
     fn recall(&mut self, left: &Left<'_>) {
-        let Left { watchdog, recovery, frame, identity, now } = *left;
-        if let Some(episode) = watchdog.episode() {
-            self.last = self.teller.story(watchdog, episode, identity, now).map(Arc::new);
+        let Left { engine, recovery, frame, identity, now } = *left;
+        if let Some(episode) = engine.episode() {
+            self.last = self.teller.story(engine, episode, identity, now).map(Arc::new);
             return;
         }
-        let over = self.teller.over(watchdog.policy(), recovery, identity);
+        let over = self.teller.over(engine.policy(), recovery, identity);
         let news = over.filter(|story| now.wall.duration_since(story.at).unsigned_abs() < NEWS);
         if let Some(story) = news {
             let report = Report::of(&recovery.records, frame, story.at).map(Arc::new);
@@ -115,7 +115,7 @@ impl Telling {
     }
 
     /// Takes in what a turn made of the episode.
-    pub(super) fn note(&mut self, events: &[Event], watchdog: &Watchdog, identity: &Identity, now: Now) {
+    pub(super) fn note(&mut self, events: &[Event], engine: &Engine, identity: &Identity, now: Now) {
         if events.is_empty() || self.outbox.is_empty() {
             return;
         }
@@ -123,7 +123,7 @@ impl Telling {
             let story = Arc::unwrap_or_clone(story);
             self.outbox.note(&Arc::new(self.teller.closed(story, events, closing, identity, now)));
         }
-        let Some(episode) = watchdog.episode() else {
+        let Some(episode) = engine.episode() else {
             self.outbox.hurry(None);
             return;
         };
@@ -131,7 +131,7 @@ impl Telling {
             end: clock::instant_of(planned.end, now),
             deadline: clock::instant_of(planned.deadline.at, now),
         }));
-        if let Some(story) = self.teller.story(watchdog, episode, identity, now) {
+        if let Some(story) = self.teller.story(engine, episode, identity, now) {
             let story = Arc::new(story);
             self.outbox.note(&story);
             self.last = Some(story);
@@ -144,9 +144,9 @@ impl Telling {
     }
 
     /// Gives what waits one more try, and says until when our end may be held up for it.
-    pub(super) fn leave(&self, watchdog: &Watchdog, now: Now) -> Instant {
+    pub(super) fn leave(&self, engine: &Engine, now: Now) -> Instant {
         let least = Instant::now() + LAST_WORDS;
-        let deadline = watchdog.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
+        let deadline = engine.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
         let until = deadline.map_or(least, |deadline| {
             clock::instant_of(deadline, now).min(Instant::now() + LAST_WORDS_IN_AN_EPISODE).max(least)
         });
@@ -174,19 +174,19 @@ impl Teller {
     }
 
     /// How this episode stands; nothing before it has a deadline.
-    fn story(&self, watchdog: &Watchdog, episode: &Episode, identity: &Identity, now: Now) -> Option<Story> {
+    fn story(&self, engine: &Engine, episode: &Episode, identity: &Identity, now: Now) -> Option<Story> {
         let (planned, leading) = (episode.deadline?, episode.leading()?);
         let notice = &leading.notice;
-        let plan = watchdog.plan(now.moment);
+        let plan = engine.plan(now.moment);
         let steps = episode.steps.iter().map(|step| {
             let by = match step.progress.running() {
-                Some(running) => Some(watchdog.stop_by(running, now.moment)),
+                Some(running) => Some(engine.stop_by(running, now.moment)),
                 None => {
                     let slot = plan.as_ref().and_then(|plan| plan.slot(&step.name));
                     slot.filter(|slot| !slot.skip && step.progress.is_due()).map(|slot| slot.latest_end)
                 }
             };
-            self.step(step, watchdog.policy(), by.map(|by| now.wall_at(by)))
+            self.step(step, engine.policy(), by.map(|by| now.wall_at(by)))
         });
         Some(Story {
             version: env!("CARGO_PKG_VERSION"),
@@ -221,13 +221,13 @@ impl Teller {
             describe,
             optional: policy.steps.iter().any(|known| known.name == step.name && known.optional),
             stands: match &step.progress {
-                Progress::Idle => Stands::Idle,
-                Progress::Due => Stands::Due,
-                Progress::Running(_) => Stands::Running,
-                Progress::Ended(outcome) => Stands::Ended(*outcome),
-                Progress::Dropped => Stands::Dropped,
-                Progress::UndoDue | Progress::Undoing(_) => Stands::Undoing,
-                Progress::Undone(outcome) => Stands::Undone(*outcome),
+                StepPhase::Idle => Stands::Idle,
+                StepPhase::Due => Stands::Due,
+                StepPhase::Running(_) => Stands::Running,
+                StepPhase::Ended(outcome) => Stands::Ended(*outcome),
+                StepPhase::Dropped => Stands::Dropped,
+                StepPhase::UndoDue | StepPhase::Undoing(_) => Stands::Undoing,
+                StepPhase::Undone(outcome) => Stands::Undone(*outcome),
             },
             ends_by,
             attempt: step.attempts,
@@ -257,14 +257,14 @@ impl Teller {
 
     /// The newest episode in the journal, where it is over.
     fn over(&self, policy: &Policy, recovery: &Recovery, identity: &Identity) -> Option<Story> {
-        let mut watchdog = Watchdog::new(policy.clone());
+        let mut engine = Engine::new(policy.clone());
         let mut over = None;
         for record in &recovery.records {
             if let Event::EpisodeClosed { closing, .. } = &record.event {
-                let story = watchdog.episode().and_then(|it| self.story(&watchdog, it, identity, record.now));
+                let story = engine.episode().and_then(|it| self.story(&engine, it, identity, record.now));
                 over = story.map(|story| self.closed(story, &[], *closing, identity, record.now));
             }
-            if watchdog.recover(&record.event, record.now).is_err() {
+            if engine.recover(&record.event, record.now).is_err() {
                 // It is said where the mind itself is recovered.
                 continue;
             }

@@ -4,9 +4,9 @@
 //! Trouble with the file is said and goes no further. Times are kept as the wall clock's, so that a restart that comes
 //! hours later, or a reboot, knows how much is left.
 
-use crate::decide::Watchdog;
-use crate::decide::reckon::STALE_AFTER;
-use crate::model::{Notice, NoticeKey, Now, Presence, Stated};
+use crate::engine::Engine;
+use crate::engine::deadline::STALE_AFTER;
+use crate::engine::{Notice, NoticeKey, NoticeOrigin, Now, Stated};
 use crate::store::{self, Lasts, Mode};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -55,13 +55,13 @@ impl Waiting {
     }
 
     /// Keeps what waits now, if that is not what is kept already.
-    pub(super) async fn keep(&mut self, watchdog: &Watchdog, now: Now) {
-        let handed_in = watchdog.ears().waiting.iter().filter(|(_, it)| it.notice.presence == Presence::HandedIn);
+    pub(super) async fn keep(&mut self, engine: &Engine, now: Now) {
+        let handed_in = engine.health().waiting.iter().filter(|(_, it)| it.notice.presence == NoticeOrigin::HandedIn);
         let wait: BTreeMap<_, _> = handed_in
             .map(|(key, waiting)| {
                 let notice = match waiting.notice.stated {
                     Stated::In(_) => {
-                        let until = now.wall_at(waiting.due.plus(watchdog.policy().lead));
+                        let until = now.wall_at(waiting.due.plus(engine.policy().lead));
                         let notice = Notice { stated: Stated::At(until), ..waiting.notice.clone() };
                         // The clocks drift apart a little with each turn, which is nothing new.
                         self.kept.get(key).filter(|kept| is_the_same(kept, &notice)).cloned().unwrap_or(notice)

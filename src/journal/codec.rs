@@ -11,7 +11,7 @@
 //! `,"crc":"89abcdef"` taken out, in eight lowercase hexadecimal digits. So the bytes that it covers are themselves a
 //! JSON object, and every bit of the line is either covered by the checksum or compared as it stands.
 
-use crate::model::{Event, Moment, Now};
+use crate::engine::{Event, Moment, Now};
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -189,9 +189,9 @@ pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::model::{
-        BootId, Closing, Deadline, Ending, EpisodeId, Footing, Notice, NoticeAction, NoticeKey, NoticeKind, Outcome,
-        Presence, Process, Run, SourceName, Stated, StepName, Strength, Work,
+    use crate::engine::{
+        BootId, Closing, Deadline, DeadlineBasis, EpisodeId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin,
+        Outcome, Process, Run, RunResult, SourceName, Stated, StepName, Strength, Work,
     };
     use proptest::prelude::*;
     use std::time::Duration;
@@ -223,13 +223,13 @@ pub(super) mod tests {
                 key: NoticeKey {
                     source: SourceName::new("aws"),
                     kind: NoticeKind::Interruption,
-                    machine: crate::model::MachineId::new(machine),
+                    machine: crate::engine::MachineId::new(machine),
                     event,
                 },
                 action: NoticeAction::Hibernate,
                 stated,
                 usual_window: window.map(|s| Duration::from_secs(s.into())),
-                presence: Presence::Reported,
+                presence: NoticeOrigin::Reported,
                 detail,
             },
         )
@@ -248,7 +248,7 @@ pub(super) mod tests {
                 deadline: Deadline {
                     at: Moment::from_millis(at),
                     heard: Moment::from_millis(heard),
-                    footing: Footing::Assumed
+                    footing: DeadlineBasis::Assumed
                 },
                 probe: None,
             }),
@@ -256,7 +256,7 @@ pub(super) mod tests {
                 .prop_map(|standing| Event::EpisodeClosed { closing: Closing::Survived, standing }),
             (run.clone(), ".*", any::<u32>()).prop_map(|(run, detail, left_over)| Event::StepEnded {
                 run,
-                ending: Ending { left_over, ..Ending::without_effect(Outcome::TimedOut, detail) }
+                ending: RunResult { left_over, ..RunResult::without_effect(Outcome::TimedOut, detail) }
             }),
             (run, any::<u32>(), any::<u64>())
                 .prop_map(|(run, pid, start_ticks)| Event::StepSpawned { run, process: Process { pid, start_ticks } }),

@@ -2,7 +2,7 @@
 //! Only the journal's own thread comes here, since a disk may hang.
 
 use super::codec::{Contents, LONGEST_LINE, Record, decode_all};
-use crate::model::EpisodeId;
+use crate::engine::EpisodeId;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

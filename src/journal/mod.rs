@@ -21,7 +21,7 @@ pub use codec::{Contents, DecodeError, EncodeError, LONGEST_LINE, Record, decode
 pub use files::{Cut, LARGEST_FILE, Recovery, TORN_KEPT};
 pub use writer::Figures;
 
-use crate::model::{Event, Now};
+use crate::engine::{Event, Now};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -276,7 +276,7 @@ mod tests {
 
     use super::codec::tests::opened;
     use super::*;
-    use crate::model::{EpisodeId, Moment, StepName, Strength};
+    use crate::engine::{EpisodeId, Moment, StepName, Strength};
     use std::fs;
     use std::path::PathBuf;
     use std::time::Instant;

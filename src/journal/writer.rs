@@ -5,7 +5,7 @@
 //! file that may be damaged is mended by writing it anew.
 
 use super::files::{self, Found, Recovery};
-use crate::model::Histogram;
+use crate::view::Histogram;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};

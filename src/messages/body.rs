@@ -5,7 +5,7 @@ use super::nth;
 use super::story::{Machine, Message, Occasion, Stands, StepStory};
 use super::words::{clock, ended, lines, text, title, verdict};
 use crate::actions::http::template::{Fields, Manner, Template};
-use crate::model::millis;
+use crate::engine::millis;
 use crate::report::{self, Report};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -375,7 +375,7 @@ mod tests {
     use super::super::story::tests::{closed, ended, story};
     use super::super::story::{Owed, Story, Wish};
     use super::*;
-    use crate::model::{Closing, NoticeKind, Outcome};
+    use crate::engine::{Closing, NoticeKind, Outcome};
     use std::sync::Arc;
 
     fn messages(story: Story) -> Vec<Message> {

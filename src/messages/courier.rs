@@ -6,7 +6,7 @@
 use super::memory::Memory;
 use super::story::{Machine, Message, Occasion, Story};
 use super::webhook::{Deliver, Verdict};
-use crate::model::Spoken;
+use crate::view::Spoken;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;

@@ -22,7 +22,8 @@ pub use story::{Last, Machine, Occasion, Reports, Stands, StepStory, Story, Told
 
 use crate::actions::http::{address, told};
 use crate::actions::{BuildError, read_keys};
-use crate::model::{Finding, NoticeKind};
+use crate::engine::NoticeKind;
+use crate::view::Finding;
 use body::Body;
 use courier::{Courier, Desk};
 use schemars::JsonSchema;

@@ -8,7 +8,7 @@
 use super::story::{Message, Occasion, Story};
 use super::words::{clock, text};
 use crate::actions::http::template::Fields;
-use crate::model::NoticeKind;
+use crate::engine::NoticeKind;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -184,7 +184,7 @@ mod tests {
     use super::super::story::tests::{ended, story};
     use super::super::story::{Message, Owed};
     use super::*;
-    use crate::model::Outcome;
+    use crate::engine::Outcome;
     use std::sync::Arc;
 
     fn message(occasion: Occasion, story: Story) -> Message {

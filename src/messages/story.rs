@@ -3,7 +3,7 @@
 //! What is owed follows from how things stand, not from what just happened: so a restart owes what was not sent, and what
 //! was sent is told apart by its name alone. A name says all that a message is about, and is the same over restarts.
 
-use crate::model::{Closing, EpisodeId, Footing, NoticeAction, NoticeKind, Outcome, StepName};
+use crate::engine::{Closing, DeadlineBasis, EpisodeId, NoticeAction, NoticeKind, Outcome, StepName};
 use crate::report::Report;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ pub struct Story {
     /// The deadline, on our clock.
     pub deadline: Timestamp,
     /// Whether the cloud named it.
-    pub footing: Footing,
+    pub footing: DeadlineBasis,
     /// The last moment that steps may use; what follows is the reserve.
     pub end: Timestamp,
     /// Every step, in declared order.
@@ -386,7 +386,7 @@ pub(super) mod tests {
                 detail: String::new(),
             },
             deadline: "2026-01-01T00:02:00Z".parse().unwrap(),
-            footing: Footing::Stated,
+            footing: DeadlineBasis::Stated,
             end: "2026-01-01T00:01:55Z".parse().unwrap(),
             steps: vec![
                 step("leave-load-balancer", "target-group", "leaves 1 target group"),

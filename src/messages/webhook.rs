@@ -11,7 +11,7 @@ use crate::actions::http::address;
 use crate::actions::http::exchange::{Answer, Roots, Trouble, agree, connect, exchange};
 use crate::actions::launch::said;
 use crate::actions::output::in_one_line;
-use crate::model::{Finding, Weight};
+use crate::view::{Finding, Weight};
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;

@@ -2,7 +2,8 @@
 
 use super::story::{Last, Message, Occasion, Stands, StepStory, Story};
 use crate::actions::output::in_one_line;
-use crate::model::{Closing, Footing, NoticeAction, NoticeKind, Outcome, Spoken, Strength};
+use crate::engine::{Closing, DeadlineBasis, NoticeAction, NoticeKind, Outcome, Strength};
+use crate::view::Spoken;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -78,8 +79,8 @@ pub(super) fn verdict(story: &Story) -> String {
 fn detection(message: &Message) -> Vec<String> {
     let story = &*message.story;
     let assumed = match story.footing {
-        Footing::Stated => "",
-        Footing::Assumed => " (the notice names no time; this one is assumed)",
+        DeadlineBasis::Stated => "",
+        DeadlineBasis::Assumed => " (the notice names no time; this one is assumed)",
     };
     let mut lines = Vec::new();
     let (kind, source) = (story.notice.kind, &story.notice.source);

@@ -2,10 +2,11 @@
 //! whether they come one by one from the loop or all at once from a journal.
 
 use super::shape::{Machine, NoticeReport, Report, SCHEMA, StepReport};
-use crate::model::{
-    Closing, Deadline, Ending, EpisodeId, Event, Footing, Moment, Notice, NoticeKey, Now, Outcome, Run, Seconds,
-    SkippedBecause, Spoken, StepName, Strength, Work, clip,
+use crate::engine::{
+    Closing, Deadline, DeadlineBasis, EpisodeId, Event, Moment, Notice, NoticeKey, Now, Outcome, Run, RunResult,
+    SkippedBecause, StepName, Strength, Work,
 };
+use crate::view::{Seconds, Spoken, clip};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -334,7 +335,7 @@ impl Draft {
         told.outcome = None;
     }
 
-    fn ended(&mut self, run: &Run, ending: &Ending, now: Now) {
+    fn ended(&mut self, run: &Run, ending: &RunResult, now: Now) {
         self.ahead.remove(&run.step);
         let end = self.planned.map(|planned| planned.end);
         let told = self.told(&run.step);
@@ -429,8 +430,8 @@ impl Heard {
         // Only a time that counts from when the notice was given tells when that was.
         let window = self.notice.usual_window.filter(|_| stated.is_some());
         let detection_delay = match self.first.footing {
-            Footing::Stated => window.map(|window| window.saturating_sub(self.first.window())),
-            Footing::Assumed => None,
+            DeadlineBasis::Stated => window.map(|window| window.saturating_sub(self.first.window())),
+            DeadlineBasis::Assumed => None,
         };
         NoticeReport {
             kind: self.notice.kind(),

@@ -1,8 +1,9 @@
 //! Will it fit? The plan that a notice would get, played with what each step last took. Pure.
 
 use super::ledger::{Ledger, Measured};
-use crate::decide::Watchdog;
-use crate::model::{Moment, NoticeKind, Plan, Seconds, Spoken, Step, StepName};
+use crate::engine::Engine;
+use crate::engine::{Moment, NoticeKind, Plan, Step, StepName};
+use crate::view::{Seconds, Spoken};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,11 +49,11 @@ impl Share<'_> {
 impl Fit {
     /// Whether what was measured fits into a notice of this kind that leaves so much when it is heard; nothing where no
     /// step that it would begin was measured.
-    pub fn of(watchdog: &Watchdog, kind: NoticeKind, heard_with: Duration, ledger: &Ledger) -> Option<Self> {
+    pub fn of(engine: &Engine, kind: NoticeKind, heard_with: Duration, ledger: &Ledger) -> Option<Self> {
         if ledger.is_empty() {
             return None;
         }
-        let shares = play(watchdog, kind, heard_with, ledger);
+        let shares = play(engine, kind, heard_with, ledger);
         let worst = shares.iter().filter(|share| share.short_by() > TRIFLE).max_by_key(|share| share.short_by());
         let tightest = || shares.iter().min_by_key(|share| share.spare());
         let told = worst.or_else(tightest)?;
@@ -74,10 +75,10 @@ impl Fit {
 
 /// Plays the plan: a step begins when those that it waits for have ended, and is stopped as it would be. One that was
 /// never measured is taken to last as long as it needs.
-fn play<'a>(watchdog: &'a Watchdog, kind: NoticeKind, heard_with: Duration, ledger: &Ledger) -> Vec<Share<'a>> {
+fn play<'a>(engine: &'a Engine, kind: NoticeKind, heard_with: Duration, ledger: &Ledger) -> Vec<Share<'a>> {
     let heard = Moment::from_millis(0);
-    let plan = watchdog.plan_against(kind, heard_with, heard);
-    let due: Vec<&Step> = watchdog.policy().steps.iter().filter(|step| step.on.contains(&kind)).collect();
+    let plan = engine.plan_against(kind, heard_with, heard);
+    let due: Vec<&Step> = engine.policy().steps.iter().filter(|step| step.on.contains(&kind)).collect();
     let mut ends: BTreeMap<&StepName, Moment> = BTreeMap::new();
     let mut shares = Vec::new();
     // The policy has no circle: in each round one more step can begin.
@@ -117,8 +118,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
     use super::*;
-    use crate::decide::simulator::random;
-    use crate::model::Policy;
+    use crate::engine::Policy;
+    use crate::engine::simulator::random;
 
     fn step(name: &str, needs: u64, after: &[&str]) -> Step {
         let any = random::world(1).policy.steps.into_iter().next().unwrap();
@@ -142,8 +143,8 @@ mod tests {
             .collect();
         let text = format!(r#"{{"schema":1,"steps":{{{}}}}}"#, measured.join(","));
         let ledger: Ledger = serde_json::from_str(&text).unwrap();
-        let watchdog = Watchdog::new(policy);
-        match Fit::of(&watchdog, NoticeKind::Interruption, Duration::from_secs(115), &ledger) {
+        let engine = Engine::new(policy);
+        match Fit::of(&engine, NoticeKind::Interruption, Duration::from_secs(115), &ledger) {
             None => "nothing".to_owned(),
             Some(fit) => {
                 let short = fit.short_by.map_or_else(String::new, |short| format!(" ({} short)", short.spoken()));

@@ -3,7 +3,8 @@
 
 use super::interval::{FEWEST, Interval, Observed, Until};
 use super::{Report, StepReport};
-use crate::model::{Closing, NoticeKind, Outcome, Seconds, Spoken, Strength, printable};
+use crate::engine::{Closing, NoticeKind, Outcome, Strength};
+use crate::view::{Seconds, Spoken, printable};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -9,7 +9,7 @@
 //! machine time T, 2·T/M is distributed as chi-square with 2·n degrees of freedom where the time ends with the last
 //! interruption, which gives an interval for M; where it goes on after that, its lower end has 2·n + 2.
 
-use crate::model::Spoken;
+use crate::view::Spoken;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;

@@ -2,8 +2,9 @@
 //! rehearsals on this machine, and on a fresh one from a file that another wrote.
 
 use super::Report;
-use crate::model::{Outcome, Seconds, StepName, clip};
+use crate::engine::{Outcome, StepName};
 use crate::store::{self, Lasts, Mode};
+use crate::view::{Seconds, clip};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,8 @@
 //! What reads it may be years younger or older than what wrote it: keys that are missing have a default, keys that are
 //! not known are passed over, and only another `schema` is another shape.
 
-use crate::model::{Closing, EpisodeId, Footing, NoticeAction, NoticeKind, Outcome, Seconds};
+use crate::engine::{Closing, DeadlineBasis, EpisodeId, NoticeAction, NoticeKind, Outcome};
+use crate::view::Seconds;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +105,7 @@ pub struct NoticeReport {
     /// Its deadline on the machine's clock, as last heard.
     pub deadline: Timestamp,
     /// Whether the cloud named that deadline.
-    pub footing: Footing,
+    pub footing: DeadlineBasis,
     /// When it was first heard.
     pub heard: Timestamp,
     /// From when it was given to when it was heard, as far as that can be told: what was missing from its source's usual

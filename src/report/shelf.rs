@@ -174,7 +174,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
     use super::*;
-    use crate::model::EpisodeId;
+    use crate::engine::EpisodeId;
     use std::os::unix::fs::PermissionsExt;
 
     fn report(machine: &str, minute: u32) -> Report {

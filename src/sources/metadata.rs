@@ -422,7 +422,7 @@ impl MetadataClient {
             } else if error.kind() == io::ErrorKind::TimedOut {
                 Miss::TimedOut
             } else {
-                Miss::Unreachable(crate::model::clip(&error.to_string(), 120))
+                Miss::Unreachable(crate::view::clip(&error.to_string(), 120))
             }
         })?;
         // One small question: waiting for more of it would only delay it.
@@ -519,7 +519,7 @@ fn miss(error: &hyper::Error) -> Miss {
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    Miss::Broken(crate::model::clip(&cause.to_string(), 120))
+    Miss::Broken(crate::view::clip(&cause.to_string(), 120))
 }
 
 #[cfg(test)]

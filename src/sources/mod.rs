@@ -11,7 +11,7 @@ mod endpoint;
 pub mod metadata;
 mod time;
 
-use crate::model::{Fault, Notice, NoticeKey, NoticeKind, ProbeName, Rank, SourceName};
+use crate::engine::{Fault, Importance, Notice, NoticeKey, NoticeKind, ProbeName, SourceName};
 use metadata::{Endpoint, Handshake, Symptoms};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -60,7 +60,7 @@ pub struct Probe {
     /// Where the answer is, from the root of the endpoint, with its leading slash.
     pub path: String,
     /// Whether blindness of this probe blinds the source.
-    pub rank: Rank,
+    pub rank: Importance,
     /// How often it is asked.
     pub every: Every,
     /// The kind of notice that it alone tells of; none where another probe tells the same.

@@ -2,7 +2,8 @@
 //! it here before it hands its reading on, and the board looks here when it posts. Nobody is woken for it.
 
 use super::SourceStatus;
-use crate::model::{Histogram, ProbeName, SourceName};
+use crate::engine::{ProbeName, SourceName};
+use crate::view::Histogram;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! What is shown beside the mind: plain values that the loop fills in, because only it knows them.
 
 use super::Reason;
+use crate::engine::{Now, StepName};
 use crate::messages::Standing;
-use crate::model::{Now, StepName};
 use crate::report::Ledger;
 use crate::sources::Identity;
 use schemars::JsonSchema;

@@ -3,7 +3,7 @@
 use super::metrics::{Figures, Format, Scrape};
 use super::tally::Tally;
 use super::{Answers, ClosedEpisode, ClosedStep, LastRun, Past, Reason, Seconds, Status, build};
-use crate::model::{Closing, Ending, Event, Now, Outcome, Run, Work};
+use crate::engine::{Closing, Event, Now, Outcome, Run, RunResult, Work};
 use crate::report::Report;
 use crate::report::bookcase::{Bookcase, Hangs};
 use jiff::SignedDuration;
@@ -278,7 +278,7 @@ fn closed(before: &Status, after: &Status, events: &[Event], now: Now) -> Option
 }
 
 /// How a run ended whose episode closed in the same turn.
-fn last_run(before: &Status, run: &Run, ending: &Ending, now: Now) -> LastRun {
+fn last_run(before: &Status, run: &Run, ending: &RunResult, now: Now) -> LastRun {
     let since = before.steps.iter().find(|step| step.name == run.step.as_str()).and_then(|step| step.since);
     let end = before.episode.as_ref().and_then(|episode| episode.end);
     LastRun {

@@ -5,13 +5,13 @@ use super::{
     NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus,
     SourceStatus, StageWord, Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
 };
-use crate::decide::{Episode, Exit, Finished, Heard, Stage, Standing, StepState, Trace, Watchdog};
-use crate::messages::Standing as Receiver;
-pub(super) use crate::model::clip;
-use crate::model::{
-    Fault, Listening, Moment, Notice, NoticeKey, NoticeKind, Now, ProbeName, Rank, SourceName, Stated, StepName,
+use crate::engine::{ActiveNotice, EndedRun, Engine, Episode, EpisodePhase, Exit, ProbeHealth, StepState, UndoState};
+use crate::engine::{
+    Fault, Importance, Listening, Moment, Notice, NoticeKey, NoticeKind, Now, ProbeName, SourceName, Stated, StepName,
 };
+use crate::messages::Standing as Receiver;
 use crate::report::Fit;
+pub(super) use crate::view::clip;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -33,28 +33,28 @@ const WARMTH: usize = 4 * 1024;
 impl Status {
     /// What the mind and what is around it look like now. The revision and the time that answers took are the board's to
     /// give.
-    pub fn of(watchdog: &Watchdog, around: &Around, now: Now) -> Self {
+    pub fn of(engine: &Engine, around: &Around, now: Now) -> Self {
         Self {
             schema: SCHEMA,
             revision: 0,
             now: now.wall,
             version: clip(&around.version, NAME),
-            mode: match watchdog.exit() {
+            mode: match engine.exit() {
                 Exit::No => Mode::Running,
-                Exit::WhenDone | Exit::AtOnce | Exit::Ordered => Mode::Ending,
+                Exit::WhenDone | Exit::AtOnce | Exit::Ordered => Mode::RunResult,
             },
-            readiness: if watchdog.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
+            readiness: if engine.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
             started: Past::new(around.started.moment, now),
             machine: machine(around),
-            sources: sources(watchdog, now),
-            notices: notices(watchdog, now),
-            episode: watchdog.episode().map(|episode| episode_status(episode, now)),
-            steps: steps(watchdog, around, now),
-            plan: plan(watchdog, now),
+            sources: sources(engine, now),
+            notices: notices(engine, now),
+            episode: engine.episode().map(|episode| episode_status(episode, now)),
+            steps: steps(engine, around, now),
+            plan: plan(engine, now),
             messages: around.messages.iter().map(message).collect(),
             last_episode: None,
-            fit: fit(watchdog, around),
-            health: health(watchdog, around, now),
+            fit: fit(engine, around),
+            health: health(engine, around, now),
             durability: around.journal.durability,
         }
     }
@@ -71,28 +71,28 @@ fn machine(around: &Around) -> MachineStatus {
     }
 }
 
-fn sources(watchdog: &Watchdog, now: Now) -> Vec<SourceStatus> {
-    let asked = watchdog.policy().sources.iter().map(|listening| &listening.source);
-    let heard = watchdog.ears().probes.keys().map(|(source, _)| source);
+fn sources(engine: &Engine, now: Now) -> Vec<SourceStatus> {
+    let asked = engine.policy().sources.iter().map(|listening| &listening.source);
+    let heard = engine.health().probes.keys().map(|(source, _)| source);
     let mut seen = BTreeSet::new();
-    asked.chain(heard).filter(|name| seen.insert((*name).clone())).map(|name| source(watchdog, name, now)).collect()
+    asked.chain(heard).filter(|name| seen.insert((*name).clone())).map(|name| source(engine, name, now)).collect()
 }
 
-fn source(watchdog: &Watchdog, name: &SourceName, now: Now) -> SourceStatus {
-    let ears = watchdog.ears();
-    let listening = watchdog.policy().sources.iter().find(|listening| listening.source == *name);
-    let probes: Vec<(&ProbeName, &Heard)> =
-        ears.probes.iter().filter(|((of, _), _)| of == name).map(|((_, probe), heard)| (probe, heard)).collect();
-    let vital = || probes.iter().map(|(_, heard)| heard).filter(|heard| heard.rank == Rank::Vital);
+fn source(engine: &Engine, name: &SourceName, now: Now) -> SourceStatus {
+    let health = engine.health();
+    let listening = engine.policy().sources.iter().find(|listening| listening.source == *name);
+    let probes: Vec<(&ProbeName, &ProbeHealth)> =
+        health.probes.iter().filter(|((of, _), _)| of == name).map(|((_, probe), heard)| (probe, heard)).collect();
+    let vital = || probes.iter().map(|(_, heard)| heard).filter(|heard| heard.rank == Importance::Vital);
     let all_read = vital().next().is_some() && vital().all(|heard| heard.last_good.is_some());
     let oldest = vital().filter_map(|heard| heard.last_good).min().filter(|_| all_read);
-    let blind_since = ears.blind.get(name).copied();
+    let blind_since = health.blind.get(name).copied();
     SourceStatus {
         name: clip(name.as_str(), NAME),
         poll_interval: listening.map(|listening| listening.interval.into()),
         last_good_read: oldest.map(|at| Past::new(at, now)),
         blind_since: blind_since.map(|at| Past::new(at, now)),
-        fault: blind_since.map(|_| reason(&why_blind(watchdog, name, listening, now.moment))),
+        fault: blind_since.map(|_| reason(&why_blind(engine, name, listening, now.moment))),
         probes: probes
             .iter()
             .map(|(probe, heard)| ProbeStatus {
@@ -104,16 +104,16 @@ fn source(watchdog: &Watchdog, name: &SourceName, now: Now) -> SourceStatus {
                 fault: heard.fault.as_ref().map(reason),
             })
             .collect(),
-        kinds: kinds(watchdog, name, listening),
+        kinds: kinds(engine, name, listening),
     }
 }
 
 /// Whether each kind of notice that a source tells of would be heard, needed or not.
-fn kinds(watchdog: &Watchdog, name: &SourceName, listening: Option<&Listening>) -> Vec<KindStatus> {
-    let ears = watchdog.ears();
+fn kinds(engine: &Engine, name: &SourceName, listening: Option<&Listening>) -> Vec<KindStatus> {
+    let health = engine.health();
     let is_blind = |probe: &ProbeName| {
-        let is_missed = ears.missed().any(|(source, missed, _)| source == name && missed == probe);
-        is_missed || ears.blind.contains_key(name)
+        let is_missed = health.missed().any(|(source, missed, _)| source == name && missed == probe);
+        is_missed || health.blind.contains_key(name)
     };
     let all = listening.iter().flat_map(|listening| &listening.kinds);
     all.map(|(probe, kind)| KindStatus { kind: *kind, blind: is_blind(probe) }).collect()
@@ -131,18 +131,18 @@ fn message(standing: &Receiver) -> MessageStatus {
 }
 
 /// The newest reason why a source is blind.
-fn why_blind(watchdog: &Watchdog, name: &SourceName, listening: Option<&Listening>, now: Moment) -> Fault {
+fn why_blind(engine: &Engine, name: &SourceName, listening: Option<&Listening>, now: Moment) -> Fault {
     listening
-        .and_then(|listening| watchdog.ears().blindness(listening, now))
+        .and_then(|listening| engine.health().blindness(listening, now))
         .unwrap_or_else(|| Fault { word: "silent".to_owned(), sentence: format!("{name} has not been read again yet") })
 }
 
-fn notices(watchdog: &Watchdog, now: Now) -> Vec<NoticeStatus> {
-    let ears = watchdog.ears();
+fn notices(engine: &Engine, now: Now) -> Vec<NoticeStatus> {
+    let health = engine.health();
     let mut all = Vec::new();
-    if let Some(episode) = watchdog.episode() {
+    if let Some(episode) = engine.episode() {
         let leading = episode.leading().filter(|leading| leading.stands).map(|leading| &leading.notice.key);
-        let mut joined: Vec<&Standing> = episode.notices.values().collect();
+        let mut joined: Vec<&ActiveNotice> = episode.notices.values().collect();
         // What leads comes first, then what stands.
         joined.sort_by_key(|standing| (Some(&standing.notice.key) != leading, !standing.stands));
         all.extend(joined.into_iter().map(|standing| NoticeStatus {
@@ -153,13 +153,13 @@ fn notices(watchdog: &Watchdog, now: Now) -> Vec<NoticeStatus> {
             ..told(&standing.notice)
         }));
     }
-    all.extend(ears.waiting.values().map(|waiting| NoticeStatus {
+    all.extend(health.waiting.values().map(|waiting| NoticeStatus {
         state: NoticeState::Waiting,
         opens: Some(Ahead::new(waiting.due, now)),
         ..told(&waiting.notice)
     }));
     // A far notice both waits and was said to be ignored for now; it is shown once.
-    let others = ears.ignored.iter().filter(|(key, _)| !ears.waiting.contains_key(key));
+    let others = health.ignored.iter().filter(|(key, _)| !health.waiting.contains_key(key));
     all.extend(others.map(|(key, ignored)| NoticeStatus {
         because: Some(ignored.because),
         stated: ignored.stated.time(),
@@ -210,8 +210,8 @@ fn episode_status(episode: &Episode, now: Now) -> EpisodeStatus {
         generation: episode.generation,
         opened: Past::new(episode.opened, now),
         stage: match episode.stage {
-            Stage::Open { .. } => StageWord::Open,
-            Stage::Settling { .. } => StageWord::Settling,
+            EpisodePhase::Open { .. } => StageWord::Open,
+            EpisodePhase::Settling { .. } => StageWord::Settling,
         },
         closing: episode.closing(),
         strength: episode.strength(),
@@ -221,24 +221,18 @@ fn episode_status(episode: &Episode, now: Now) -> EpisodeStatus {
     }
 }
 
-fn steps(watchdog: &Watchdog, around: &Around, now: Now) -> Vec<StepStatus> {
-    let declared = &watchdog.policy().steps;
-    let of_episode = watchdog.episode().map_or(&[][..], |episode| &episode.steps);
+fn steps(engine: &Engine, around: &Around, now: Now) -> Vec<StepStatus> {
+    let declared = &engine.policy().steps;
+    let of_episode = engine.episode().map_or(&[][..], |episode| &episode.steps);
     let gone = of_episode.iter().filter(|step| declared.iter().all(|known| known.name != step.name));
     let declared = declared.iter().map(|step| {
         let state = of_episode.iter().find(|state| state.name == step.name);
-        step_status(watchdog, around, &step.name, state, now)
+        step_status(engine, around, &step.name, state, now)
     });
-    declared.chain(gone.map(|state| step_status(watchdog, around, &state.name, Some(state), now))).collect()
+    declared.chain(gone.map(|state| step_status(engine, around, &state.name, Some(state), now))).collect()
 }
 
-fn step_status(
-    watchdog: &Watchdog,
-    around: &Around,
-    name: &StepName,
-    state: Option<&StepState>,
-    now: Now,
-) -> StepStatus {
+fn step_status(engine: &Engine, around: &Around, name: &StepName, state: Option<&StepState>, now: Now) -> StepStatus {
     let unknown = StepAround::default();
     let action = around.steps.get(name).unwrap_or(&unknown);
     let running = state.and_then(|state| state.progress.running());
@@ -250,17 +244,17 @@ fn step_status(
         progress: state.map_or("idle", |state| state.progress.word()).to_owned(),
         attempt: state.map_or(0, |state| state.attempts),
         since: running.map(|running| Past::new(running.since, now)),
-        stop_by: running.map(|running| Ahead::new(watchdog.stop_by(running, now.moment), now)),
+        stop_by: running.map(|running| Ahead::new(engine.stop_by(running, now.moment), now)),
         last: state.and_then(|state| state.last.as_ref()).map(|last| last_run(last, now)),
         measured: around.ledger.of(name).copied(),
-        to_put_back: state.is_some_and(|state| state.trace != Trace::None),
+        to_put_back: state.is_some_and(|state| state.trace != UndoState::None),
         output: action.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
         warmth: bounded_json(&action.warmth),
         trouble: clip(&action.trouble, SENTENCE),
     }
 }
 
-fn last_run(last: &Finished, now: Now) -> LastRun {
+fn last_run(last: &EndedRun, now: Now) -> LastRun {
     LastRun {
         attempt: last.attempt,
         outcome: last.ending.outcome,
@@ -272,8 +266,8 @@ fn last_run(last: &Finished, now: Now) -> LastRun {
     }
 }
 
-fn plan(watchdog: &Watchdog, now: Now) -> PlanStatus {
-    if let Some(plan) = watchdog.plan(now.moment) {
+fn plan(engine: &Engine, now: Now) -> PlanStatus {
+    if let Some(plan) = engine.plan(now.moment) {
         return PlanStatus::Episode {
             slots: plan
                 .slots
@@ -289,7 +283,7 @@ fn plan(watchdog: &Watchdog, now: Now) -> PlanStatus {
     }
     // From a fixed moment, so that it stays the same while nothing changes.
     let heard = Moment::from_millis(u64::from(u32::MAX));
-    let plan = watchdog.plan_for(USUAL_WINDOW, heard);
+    let plan = engine.plan_for(USUAL_WINDOW, heard);
     let after = |moment| Seconds::between(heard, moment);
     PlanStatus::NoticeNow {
         window: USUAL_WINDOW.into(),
@@ -308,27 +302,27 @@ fn plan(watchdog: &Watchdog, now: Now) -> PlanStatus {
 }
 
 /// Whether the usual interruption would leave enough, where as much of it passes unheard as may.
-fn fit(watchdog: &Watchdog, around: &Around) -> Option<Fit> {
-    let policy = watchdog.policy();
+fn fit(engine: &Engine, around: &Around) -> Option<Fit> {
+    let policy = engine.policy();
     let unheard = policy.sources.iter().map(|listening| listening.interval).max().unwrap_or_default();
     let heard_with = USUAL_WINDOW.saturating_sub(unheard).max(policy.least_window);
-    let fit = Fit::of(watchdog, NoticeKind::Interruption, heard_with, &around.ledger)?;
+    let fit = Fit::of(engine, NoticeKind::Interruption, heard_with, &around.ledger)?;
     Some(Fit { sentence: clip(&fit.sentence, SENTENCE), ..fit })
 }
 
-fn health(watchdog: &Watchdog, around: &Around, now: Now) -> Vec<Reason> {
-    let blind = watchdog.ears().blind.iter().map(|(name, since)| {
-        let listening = watchdog.policy().sources.iter().find(|listening| listening.source == *name);
-        let fault = why_blind(watchdog, name, listening, now.moment);
-        let silence = crate::model::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
+fn health(engine: &Engine, around: &Around, now: Now) -> Vec<Reason> {
+    let blind = engine.health().blind.iter().map(|(name, since)| {
+        let listening = engine.policy().sources.iter().find(|listening| listening.source == *name);
+        let fault = why_blind(engine, name, listening, now.moment);
+        let silence = crate::view::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
         Reason::new("blind", clip(&format!("{name} could not be read for {silence}: {fault}"), SENTENCE))
     });
     let partly =
-        watchdog.ears().blind_probes.iter().filter(|((source, _), _)| !watchdog.ears().blind.contains_key(source));
+        engine.health().blind_probes.iter().filter(|((source, _), _)| !engine.health().blind.contains_key(source));
     let partly = partly.filter_map(|((source, probe), since)| {
-        let kind = watchdog.policy().kind_of(source, probe)?;
-        let fault = watchdog.ears().missed().find(|(of, missed, _)| *of == source && *missed == probe)?.2;
-        let silence = crate::model::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
+        let kind = engine.policy().kind_of(source, probe)?;
+        let fault = engine.health().missed().find(|(of, missed, _)| *of == source && *missed == probe)?.2;
+        let silence = crate::view::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
         let sentence =
             format!("a notice of {kind} would not be heard: {source} answers, but {probe} could not be read for {silence}: {fault}");
         Some(Reason::new(format!("blind-{kind}"), clip(&sentence, SENTENCE)))

@@ -4,7 +4,8 @@
 //! millisecond. So a date keeps its moment, unseen, and only that tells whether it moved.
 
 use super::schema;
-use crate::model::{Moment, Now, Seconds};
+use crate::engine::{Moment, Now};
+use crate::view::Seconds;
 use jiff::{Timestamp, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -16,8 +16,9 @@ pub use page::Format;
 
 use super::tally::Tally;
 use super::{Durability, NoticeState, NoticeStatus, Readiness, Reason, Seconds, SourceStatus, Status};
-use crate::model::{Closing, Histogram, IgnoredBecause, NoticeKind, Outcome, Rank, SourceName};
+use crate::engine::{Closing, IgnoredBecause, Importance, NoticeKind, Outcome, SourceName};
 use crate::sources::{Aliases, ROWS};
+use crate::view::Histogram;
 use page::{NONE, Page};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -300,7 +301,7 @@ impl Scrape {
     /// either: no answer is not "nothing".
     fn write_aliases(&self, page: &mut Page, source: &SourceStatus, aliases: &Aliases) {
         let machine = &self.status.machine;
-        let mut vital = source.probes.iter().filter(|probe| probe.rank == Rank::Vital).peekable();
+        let mut vital = source.probes.iter().filter(|probe| probe.rank == Importance::Vital).peekable();
         if vital.peek().is_none() {
             return;
         }
@@ -335,7 +336,7 @@ fn announces(notice: &NoticeStatus, source: &str) -> bool {
         (NoticeState::Standing | NoticeState::Waiting, _)
         | (NoticeState::Ignored, Some(IgnoredBecause::NothingToDo | IgnoredBecause::Far)) => true,
         (NoticeState::Withdrawn, _)
-        | (NoticeState::Ignored, Some(IgnoredBecause::Stale | IgnoredBecause::Spent) | None) => false,
+        | (NoticeState::Ignored, Some(IgnoredBecause::Stale | IgnoredBecause::HandledNotice) | None) => false,
     };
     holds && notice.kind == NoticeKind::Interruption && notice.source == source
 }

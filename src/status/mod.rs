@@ -21,7 +21,7 @@ mod shape;
 pub mod systemd;
 mod tally;
 
-pub use crate::model::Seconds;
+pub use crate::view::Seconds;
 pub use answers::Answers;
 pub use around::{Around, Durability, Keeping, StepAround};
 pub use board::{BEAT_LATE, BEAT_LOST, Board};
@@ -91,7 +91,7 @@ impl Status {
                 );
             }
         }
-        if self.mode == Mode::Ending {
+        if self.mode == Mode::RunResult {
             parts.push("ending".to_owned());
         }
         parts.extend(self.health.iter().cloned().chain(self.unready()).map(|reason| reason.sentence));
@@ -99,7 +99,7 @@ impl Status {
     }
 
     /// Makes it what it is at this moment: the same facts, more time passed.
-    fn age(&mut self, now: crate::model::Now) {
+    fn age(&mut self, now: crate::engine::Now) {
         self.now = now.wall;
         self.each_date(&mut |date| date.seen(now.moment));
     }

@@ -73,7 +73,7 @@ fn tidy(schema: &mut Schema) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Outcome;
+    use crate::engine::Outcome;
     use crate::sources::Lifecycle;
     use crate::status::lifecycle_word;
 

@@ -1,8 +1,10 @@
 //! The shape of what is shown: plain data, written as JSON with kebab-case keys, and read back by our own client.
 
 use super::{Ahead, Durability, Past, Seconds, schema};
+use crate::engine::{
+    Closing, DeadlineBasis, EpisodeId, IgnoredBecause, Importance, NoticeAction, NoticeKind, Outcome, Strength,
+};
 use crate::messages::Occasion;
-use crate::model::{Closing, EpisodeId, Footing, IgnoredBecause, NoticeAction, NoticeKind, Outcome, Rank, Strength};
 use crate::report::{Fit, Measured};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -85,7 +87,7 @@ pub enum Mode {
     /// It does.
     Running,
     /// It was asked to end, and ends when nothing is due or running.
-    Ending,
+    RunResult,
 }
 
 /// Whether new work may come to this machine.
@@ -158,7 +160,7 @@ pub struct ProbeStatus {
     /// Its name.
     pub name: String,
     /// Whether its blindness blinds the source.
-    pub rank: Rank,
+    pub rank: Importance,
     /// When it was last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_read: Option<Past>,
@@ -221,7 +223,7 @@ pub struct NoticeStatus {
     pub deadline: Option<Ahead>,
     /// Whether the cloud named that deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub footing: Option<Footing>,
+    pub footing: Option<DeadlineBasis>,
     /// When it opens an episode, where it waits for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens: Option<Ahead>,
@@ -270,7 +272,7 @@ pub struct EpisodeStatus {
     pub end: Option<Ahead>,
     /// Whether the cloud named the deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub footing: Option<Footing>,
+    pub footing: Option<DeadlineBasis>,
 }
 
 /// Whether an episode goes on.

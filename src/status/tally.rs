@@ -2,7 +2,7 @@
 //! configuration names, and by [`MOST`] beyond that.
 
 use super::{Ahead, LastRun, Status};
-use crate::model::{Closing, Event, Moment, NoticeKind, Outcome, Work};
+use crate::engine::{Closing, Event, Moment, NoticeKind, Outcome, Work};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

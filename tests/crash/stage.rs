@@ -8,7 +8,7 @@ use super::truths;
 use crate::boots::{booted_again, later};
 use spot_watchdog::config::{self, Flags, Start};
 use spot_watchdog::emulators::aws::{Action, Script, Stands, StatedTime};
-use spot_watchdog::model::{Event, Outcome, Policy, Work};
+use spot_watchdog::engine::{Event, Outcome, Policy, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

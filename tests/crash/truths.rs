@@ -2,9 +2,9 @@
 //! is due again in its round, and nothing began that was not written down first.
 
 use super::stage::Ran;
-use spot_watchdog::decide::Watchdog;
+use spot_watchdog::engine::Engine;
+use spot_watchdog::engine::{Event, Outcome, Policy, Strength, Work};
 use spot_watchdog::journal::{Record, decode_all};
-use spot_watchdog::model::{Event, Outcome, Policy, Strength, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub(crate) fn hold(state: &Path, policy: &Policy, begun: &[Ran], told: &str) -> 
 
 /// Every record is a legal move from where those before it led.
 pub(crate) fn replays(records: &[Record], policy: &Policy, told: &str) {
-    let mut watchdog = Watchdog::new(policy.clone());
+    let mut watchdog = Engine::new(policy.clone());
     for record in records {
         let replayed = watchdog.recover(&record.event, record.now);
         assert!(replayed.is_ok(), "record {}: {replayed:?}\n{told}", record.seq);

@@ -19,7 +19,9 @@ mod waiting;
 
 use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Job, Output, ROWS, StopBy, Surroundings};
-use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
+use spot_watchdog::engine::{
+    EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, SourceName, StepName, Work,
+};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
@@ -39,7 +41,7 @@ fn job(work: Work, left: Duration) -> Job {
         started: SystemTime::now(),
         before: Before::default(),
         run: Run { step: StepName::new("step"), work, attempt: 1 },
-        briefing: Briefing {
+        briefing: NoticeContext {
             episode: EpisodeId::new("e"),
             source: SourceName::new("aws"),
             notice_kind: NoticeKind::Interruption,

@@ -4,7 +4,8 @@ use crate::vllm::Vllm;
 use crate::{action, job, runs};
 use rustix::process::{Pid, Signal, kill_process};
 use spot_watchdog::actions::{Place, dispositions};
-use spot_watchdog::model::{Ending, Outcome, Process, Weight, Work};
+use spot_watchdog::engine::{Outcome, Process, RunResult, Work};
+use spot_watchdog::view::Weight;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -49,7 +50,7 @@ impl Trained {
         format!("process = {{ pid-file = '{}' }}\n{others}", self.path("pid").display())
     }
 
-    async fn signalled(&self, others: &str, left: Duration) -> Ending {
+    async fn signalled(&self, others: &str, left: Duration) -> RunResult {
         action("signal", &self.keys(others)).act(&job(Work::Act, left)).await
     }
 

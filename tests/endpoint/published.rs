@@ -3,7 +3,7 @@
 use crate::schema;
 use crate::stand::{Daemon, at, interruption};
 use serde_json::{Value, json};
-use spot_watchdog::model::{Ending, Input, Outcome, Run, StepName, Work};
+use spot_watchdog::engine::{Input, Outcome, Run, RunResult, StepName, Work};
 
 /// A status that has nearly everything: blind once, two notices, a step that failed and runs again, an episode before.
 fn full() -> Value {
@@ -11,7 +11,7 @@ fn full() -> Value {
     daemon.answer(&[interruption(120)], 5);
     let episode = daemon.watchdog.episode().unwrap().id.clone();
     let run = Run { step: StepName::new("checkpoint"), work: Work::Act, attempt: 1 };
-    let ending = Ending { left_over: 1, ..Ending::new(Outcome::Failed, "exit status 3") };
+    let ending = RunResult { left_over: 1, ..RunResult::new(Outcome::Failed, "exit status 3") };
     daemon.hear(Input::Ended { episode, run, ending }, at(9));
     for second in [10, 20, 30] {
         daemon.miss(second);

@@ -1,8 +1,8 @@
 //! `/readyz`, row by row: only a strong notice that stands and is due takes this machine out of its fleet.
 
 use crate::stand::{Daemon, Endpoint, Reply, at, interruption, notice, secs};
-use spot_watchdog::model::{
-    BootId, Closing, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, Signal, SourceName,
+use spot_watchdog::engine::{
+    BootId, Closing, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Signal, SourceName,
     Stated,
 };
 
@@ -137,7 +137,7 @@ async fn not_ready_while_a_shutdown_notice_stands_however_it_came() {
         action: NoticeAction::Unstated,
         stated: Stated::In(secs(85)),
         usual_window: None,
-        presence: Presence::HandedIn,
+        presence: NoticeOrigin::HandedIn,
         detail: "pre-stop".to_owned(),
     };
     // By then it is known which machine this is.

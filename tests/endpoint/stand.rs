@@ -2,10 +2,10 @@
 //! the bytes it is told to.
 
 use crate::schema;
-use spot_watchdog::decide::Watchdog;
-use spot_watchdog::model::{
-    Assume, BootId, Event, Fault, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind,
-    Now, Policy, Presence, ProbeName, Rank, Rerun, SourceName, Stated, Step, StepName, Undo,
+use spot_watchdog::engine::Engine;
+use spot_watchdog::engine::{
+    Assume, BootId, Event, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
+    NoticeKind, NoticeOrigin, Now, Policy, ProbeName, Rerun, SourceName, Stated, Step, StepName, Undo,
 };
 use spot_watchdog::sources::{Identity, Lifecycle};
 use spot_watchdog::status::http::{Face, Serving};
@@ -43,7 +43,7 @@ pub(crate) fn notice(kind: NoticeKind, action: NoticeAction, second: u64) -> Not
         action,
         stated: Stated::At(at(second).wall),
         usual_window: (kind == NoticeKind::Interruption).then_some(secs(120)),
-        presence: Presence::Reported,
+        presence: NoticeOrigin::Reported,
         detail: String::new(),
     }
 }
@@ -54,7 +54,7 @@ pub(crate) fn interruption(second: u64) -> Notice {
 
 /// The mind, its board, and what was journaled.
 pub(crate) struct Daemon {
-    pub(crate) watchdog: Watchdog,
+    pub(crate) watchdog: Engine,
     pub(crate) board: Board,
     pub(crate) around: Around,
     pub(crate) journal: Vec<(Now, Event)>,
@@ -63,7 +63,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// One that has just begun, with the facts that an earlier one journaled; not yet told that it was started.
     pub(crate) fn recovered(journal: Vec<(Now, Event)>, now: Now) -> Self {
-        let mut watchdog = Watchdog::new(policy());
+        let mut watchdog = Engine::new(policy());
         for (at, event) in &journal {
             watchdog.recover(event, *at).unwrap();
         }
@@ -80,7 +80,7 @@ impl Daemon {
 
     /// What the loop does: decide, journal, post.
     pub(crate) fn hear(&mut self, input: Input, now: Now) {
-        let turn = self.watchdog.decide(input, now);
+        let turn = self.watchdog.handle(input, now);
         self.journal.extend(turn.events.iter().filter(|event| event.is_journaled()).map(|event| (now, event.clone())));
         self.board.post(Status::of(&self.watchdog, &self.around, now), &turn.events, now);
         assert_eq!(schema::fault(&serde_json::to_value(self.board.read()).unwrap()), None, "whatever is posted");
@@ -92,7 +92,7 @@ impl Daemon {
         let input = Input::Answered {
             source,
             probe,
-            rank: Rank::Vital,
+            rank: Importance::Vital,
             notices: notices.to_vec(),
             withdrawn: Vec::new(),
             skew: None,
@@ -107,7 +107,7 @@ impl Daemon {
             sentence: "the metadata service does not answer from inside a container".to_owned(),
         };
         let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
-        self.hear(Input::Unanswered { source, probe, rank: Rank::Vital, fault }, at(second));
+        self.hear(Input::Unanswered { source, probe, rank: Importance::Vital, fault }, at(second));
     }
 }
 

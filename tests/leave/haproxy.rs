@@ -5,7 +5,8 @@ use crate::stand::wait_for;
 use crate::{LONG, action, job, undo_after_a_lost_run_and, undo_of};
 use rustix::process::{Signal, kill_process};
 use spot_watchdog::actions::{Action, Place};
-use spot_watchdog::model::{Ending, Outcome, Weight, Work};
+use spot_watchdog::engine::{Outcome, RunResult, Work};
+use spot_watchdog::view::Weight;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ fn leave(proxy: &Proxy, keys: &str) -> Arc<dyn Action> {
     action("haproxy", &format!("socket = '{}'\n{keys}", proxy.socket("admin").display()))
 }
 
-async fn act(action: &Arc<dyn Action>, left: Duration) -> Ending {
+async fn act(action: &Arc<dyn Action>, left: Duration) -> RunResult {
     action.act(&job(Work::Act, left)).await
 }
 
-fn is(ending: &Ending, outcome: Outcome, words: &str) {
+fn is(ending: &RunResult, outcome: Outcome, words: &str) {
     assert!(ending.outcome == outcome && ending.detail.contains(words), "{ending:?}, not {outcome}: {words}");
 }
 

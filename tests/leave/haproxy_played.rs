@@ -3,7 +3,7 @@
 use crate::played::{Asked, PlayedSocket, Says, play_socket};
 use crate::{LONG, action, job, undo_of};
 use spot_watchdog::actions::Action;
-use spot_watchdog::model::{Outcome, Work};
+use spot_watchdog::engine::{Outcome, Work};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

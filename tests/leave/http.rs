@@ -4,16 +4,17 @@ use crate::played::{PlayedServer, Says, reply};
 use crate::tls;
 use crate::{LONG, action, job, undo_after_a_lost_run_and, undo_of};
 use spot_watchdog::actions::Action;
-use spot_watchdog::model::{Ending, Outcome, Undo, Weight, Work};
+use spot_watchdog::engine::{Outcome, RunResult, Undo, Work};
+use spot_watchdog::view::Weight;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-fn is(ending: &Ending, outcome: Outcome, words: &str) {
+fn is(ending: &RunResult, outcome: Outcome, words: &str) {
     assert!(ending.outcome == outcome && ending.detail.contains(words), "{ending:?}, not {outcome}: {words}");
 }
 
-async fn act(action: &Arc<dyn Action>, left: Duration) -> Ending {
+async fn act(action: &Arc<dyn Action>, left: Duration) -> RunResult {
     action.act(&job(Work::Act, left)).await
 }
 

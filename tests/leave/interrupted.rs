@@ -9,7 +9,7 @@ use crate::proxy;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use crate::vllm::{Answer, Vllm, ask_through};
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
-use spot_watchdog::model::Spoken;
+use spot_watchdog::view::Spoken;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 
 use crate::proxy::Proxy;
 use crate::{LONG, action, job, undo_of};
-use spot_watchdog::model::{Outcome, Work};
+use spot_watchdog::engine::{Outcome, Work};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

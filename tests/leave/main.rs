@@ -27,7 +27,9 @@ mod vllm;
 
 use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Job, Output, ROWS, StopBy, Surroundings};
-use spot_watchdog::model::{Briefing, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work};
+use spot_watchdog::engine::{
+    EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, SourceName, StepName, Work,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -48,7 +50,7 @@ pub(crate) fn job(work: Work, left: Duration) -> Job {
     drop(moments);
     Job {
         run: Run { step: StepName::new("leave"), work, attempt: 1 },
-        briefing: Briefing {
+        briefing: NoticeContext {
             episode: EpisodeId::new("20260101T000000Z-1"),
             source: SourceName::new("aws"),
             notice_kind: NoticeKind::Interruption,
@@ -69,12 +71,12 @@ pub(crate) fn job(work: Work, left: Duration) -> Job {
 }
 
 /// The undo of what this ending tells.
-pub(crate) fn undo_of(ending: &spot_watchdog::model::Ending) -> Job {
+pub(crate) fn undo_of(ending: &spot_watchdog::engine::RunResult) -> Job {
     Job { undo_with: ending.undo_with.iter().cloned().collect(), ..job(Work::Undo, LONG) }
 }
 
 /// The undo after a run that we lost sight of and one that ended so.
-pub(crate) fn undo_after_a_lost_run_and(ending: &spot_watchdog::model::Ending) -> Job {
+pub(crate) fn undo_after_a_lost_run_and(ending: &spot_watchdog::engine::RunResult) -> Job {
     let mut undo = undo_of(ending);
     undo.undo_with.insert(0, serde_json::Value::Null);
     undo

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct Bench {
     /// The binary that is measured.
-    pub(crate) watchdog: PathBuf,
+    pub(crate) engine: PathBuf,
     /// The hook that tells when it began.
     pub(crate) stamp: PathBuf,
     place: TempDir,
@@ -28,7 +28,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// Builds the hook and starts the metadata service.
     pub(crate) fn set_up() -> Result<Self> {
-        let watchdog = std::env::var_os("WATCHDOG_BINARY")
+        let engine = std::env::var_os("WATCHDOG_BINARY")
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_watchdog")), PathBuf::from);
         // /tmp is in memory on many systems, and a sync to memory costs nothing.
         let disk = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
@@ -42,7 +42,7 @@ impl Bench {
         }
         let emulator = Emulator::new(EmulatorOptions::default());
         let service = start_service(emulator.clone())?;
-        Ok(Self { watchdog, stamp, place, emulator, service })
+        Ok(Self { engine, stamp, place, emulator, service })
     }
 
     /// Where stands keep their files.
@@ -119,7 +119,7 @@ impl Stand<'_> {
         };
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         self.served = free;
-        let mut command = Command::new(&self.bench.watchdog);
+        let mut command = Command::new(&self.bench.engine);
         command
             .arg("--state-dir")
             .arg(self.place.path().join("state"))

@@ -4,7 +4,7 @@ use super::stand::Bench;
 use super::table::{Row, Samples, Target};
 use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
-use spot_watchdog::decide::simulator::{Telling, random, run};
+use spot_watchdog::engine::simulator::{Telling, random, run};
 
 /// Worlds in one round.
 const WORLDS: u32 = 20_000;

@@ -13,7 +13,7 @@ use receiver::{Answers, Receiver, TAKEN};
 use rustix::process::Signal;
 use serde_json::Value;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
-use spot_watchdog::model::Outcome;
+use spot_watchdog::engine::Outcome;
 use spot_watchdog::report::Report;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use std::fs;

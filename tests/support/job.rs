@@ -2,8 +2,8 @@
 
 use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Job, Output, Place, StopBy, Surroundings};
-use spot_watchdog::model::{
-    Briefing, Ending, EpisodeId, MachineId, NoticeAction, NoticeKind, Run, SourceName, StepName, Work,
+use spot_watchdog::engine::{
+    EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, RunResult, SourceName, StepName, Work,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub(crate) fn job(work: Work, left: Duration, place: &Place) -> Job {
         started: std::time::SystemTime::now(),
         before: Before::default(),
         run: Run { step: StepName::new("leave"), work, attempt: 1 },
-        briefing: Briefing {
+        briefing: NoticeContext {
             episode: EpisodeId::new("e"),
             source: SourceName::new("aws"),
             notice_kind: NoticeKind::Interruption,
@@ -51,7 +51,7 @@ pub(crate) fn place(instance: &str, addresses: &[&str], metadata: &str) -> Place
 }
 
 /// Acts with `left` to go, and holds that it ended in time.
-pub(crate) async fn act(action: &Arc<dyn Action>, place: &Place, left: Duration) -> (Ending, Duration) {
+pub(crate) async fn act(action: &Arc<dyn Action>, place: &Place, left: Duration) -> (RunResult, Duration) {
     let began = Instant::now();
     let ending = action.act(&job(Work::Act, left, place)).await;
     let took = began.elapsed();

@@ -4,7 +4,8 @@ use crate::fake_aws::{FakeAws, Fleet, Reply};
 use crate::job::{SOON, act, job, place};
 use crate::moto::Moto;
 use spot_watchdog::actions::{Action, Alarm, Going, Place, ROWS, Rehearsal, Surroundings};
-use spot_watchdog::model::{Ending, Finding, NoticeKind, Outcome, StepName, Weight, Work};
+use spot_watchdog::engine::{NoticeKind, Outcome, RunResult, StepName, Work};
+use spot_watchdog::view::{Finding, Weight};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,7 +74,7 @@ fn told(findings: &[Finding], weight: Weight, part: &str) {
     assert!(is_there, "no {weight:?} with {part:?} in {findings:#?}");
 }
 
-async fn undo(action: &Arc<dyn Action>, ending: &Ending, place: &Place) -> Ending {
+async fn undo(action: &Arc<dyn Action>, ending: &RunResult, place: &Place) -> RunResult {
     let mut undo = job(Work::Undo, SOON, place);
     undo.undo_with = ending.undo_with.iter().cloned().collect();
     action.undo(&undo).await
@@ -436,7 +437,7 @@ async fn detaching_and_calling_unhealthy_are_done_by_the_group_and_what_can_be_i
     let back = undo(&off, &ending, &place).await;
     assert_eq!(back.outcome, Outcome::Failed);
     assert!(back.detail.contains("attach it again") && back.detail.contains("end it yourself"), "{}", back.detail);
-    let again = undo(&off, &Ending { undo_with: None, ..ending }, &place).await;
+    let again = undo(&off, &RunResult { undo_with: None, ..ending }, &place).await;
     assert_eq!((again.outcome, again.detail.as_str()), (Outcome::Done, "nothing to put back"));
     told(&off.check(&place).await, Weight::Warning, "this machine is in no group");
 }

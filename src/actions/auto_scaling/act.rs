@@ -5,7 +5,8 @@ use super::calls::{AutoScaling, Deed, Hook};
 use super::warm::{Known, Where};
 use crate::actions::aws::{KeptCredentials, Kind, Noted, Remedy, Trouble, Until};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Effect, Ending, Finding, Outcome, Process, StepName};
+use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
+use crate::view::Finding;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -67,7 +68,7 @@ impl Leaver {
         Self { settings, api, known: Mutex::default(), unready: Mutex::default() }
     }
 
-    async fn leave(&self, job: &Job) -> Ending {
+    async fn leave(&self, job: &Job) -> RunResult {
         let (noted, report) = (Noted::default(), Mutex::new(Report::default()));
         tokio::select! {
             biased;
@@ -140,7 +141,7 @@ impl Leaver {
         }
     }
 
-    async fn come_back(&self, job: &Job) -> Ending {
+    async fn come_back(&self, job: &Job) -> RunResult {
         let mut report = Report::default();
         let place = job.surroundings.place.get();
         let noted = Noted::default();
@@ -240,7 +241,7 @@ fn change(report: &Mutex<Report>, change: impl FnOnce(&mut Report)) {
     }
 }
 
-fn ending(report: Report) -> Ending {
+fn ending(report: Report) -> RunResult {
     let outcome = match report.failed.iter().map(|(_, because)| because.kind.remedy()).next() {
         None => Outcome::Done,
         Some(Remedy::Wait) => Outcome::TimedOut,
@@ -251,7 +252,7 @@ fn ending(report: Report) -> Ending {
     let taken = report.taken.filter(|taken| !taken.traces.is_empty());
     let effect = if taken.is_some() { Effect::Possible } else { Effect::None };
     let undo_with = taken.and_then(|taken| serde_json::to_value(taken).ok());
-    Ending { undo_with, effect, ..Ending::new(outcome, said.join("; ")) }
+    RunResult { undo_with, effect, ..RunResult::new(outcome, said.join("; ")) }
 }
 
 /// Who we are, once it is known: a notice that comes right after our start comes before that.
@@ -288,16 +289,16 @@ impl Action for Leaver {
         parts.iter().filter_map(|(is_on, part)| is_on.then_some(*part)).collect::<Vec<_>>().join(", ")
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.leave(job))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.come_back(job))
     }
 
-    fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, Ending> {
-        Box::pin(std::future::ready(Ending::new(
+    fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, RunResult> {
+        Box::pin(std::future::ready(RunResult::new(
             Outcome::Lost,
             "we ended while it ran; asking a second time does no harm",
         )))

@@ -12,7 +12,7 @@ pub(super) mod calls;
 mod warm;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
-use crate::model::Undo;
+use crate::engine::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 
 use super::{Kind, LASTING, Trouble, http_client, printable};
 use crate::actions::Place;
-use crate::model::{Finding, Weight};
+use crate::view::{Finding, Weight};
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::imds;

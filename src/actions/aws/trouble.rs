@@ -1,7 +1,7 @@
 //! Why a call to AWS failed: what to say of it, and whether asking again can help.
 
 use super::genuine::NotAws;
-use crate::model::{Spoken, clip};
+use crate::view::{Spoken, clip};
 use aws_sdk_elasticloadbalancingv2::config::http::HttpResponse;
 use aws_sdk_elasticloadbalancingv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use std::error::Error;

@@ -16,7 +16,7 @@ mod wait;
 
 use super::http::certificates::CertificateFiles;
 use super::{Action, BuildError, Defaults, Reach, Row, Span, read_keys};
-use crate::model::Undo;
+use crate::engine::Undo;
 use gauges::Server;
 use metrics::Address;
 use schemars::JsonSchema;

@@ -11,8 +11,9 @@ use crate::actions::http::certificates::CertificateFiles;
 use crate::actions::http::exchange::Roots;
 use crate::actions::output::printable;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, StepName, Weight};
+use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
 use crate::store::{self, Lasts, Mode};
+use crate::view::{Finding, Spoken, Weight};
 use serde_json::json;
 use std::io;
 use std::net::IpAddr;
@@ -46,7 +47,7 @@ impl Drain {
         Self { settings, roots: Roots::of(files), seen: Mutex::new(None) }
     }
 
-    async fn wait(&self, job: &Job) -> Ending {
+    async fn wait(&self, job: &Job) -> RunResult {
         let began = Instant::now();
         let already = SystemTime::now().duration_since(job.started).unwrap_or_default();
         let settled = began + self.settings.settle.0.saturating_sub(already);
@@ -80,7 +81,7 @@ impl Drain {
         let line = json!({ "episode": episode, "drained": jiff::Timestamp::now() });
         if let Err(why) = self.with_file(move |file| write(file, &line.to_string())).await {
             let detail = format!("nothing is in flight, but {why}");
-            return Ending { effect: Effect::Possible, ..ending(Outcome::Failed, detail) };
+            return RunResult { effect: Effect::Possible, ..ending(Outcome::Failed, detail) };
         }
         let why = match drained {
             Drained::Gone => "the server is gone, and so is what it had".to_owned(),
@@ -94,11 +95,11 @@ impl Drain {
         // The file, where there is to be one.
         let effect = if self.settings.drained.is_some() { Effect::Possible } else { Effect::None };
         let detail = format!("drained after {}: {why}", Spoken(whole_seconds(began.elapsed())));
-        Ending { effect, ..ending(Outcome::Done, detail) }
+        RunResult { effect, ..ending(Outcome::Done, detail) }
     }
 
     /// What is said where time ran out.
-    fn cut(&self, newest: Option<&Look>, settled: Instant) -> Ending {
+    fn cut(&self, newest: Option<&Look>, settled: Instant) -> RunResult {
         let detail = match newest {
             None => "time was up before anything could be seen".to_owned(),
             Some(Look::Unread(why)) => format!("not known to be drained when time was up: {why}"),
@@ -328,9 +329,9 @@ const fn whole_seconds(span: Duration) -> Duration {
 }
 
 /// An ending of one that only looked.
-fn ending(outcome: Outcome, detail: impl Into<String>) -> Ending {
+fn ending(outcome: Outcome, detail: impl Into<String>) -> RunResult {
     let detail = printable(detail.into().as_bytes());
-    Ending::without_effect(outcome, detail)
+    RunResult::without_effect(outcome, detail)
 }
 
 impl Action for Drain {
@@ -348,11 +349,11 @@ impl Action for Drain {
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.wait(job))
     }
 
-    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
         Box::pin(async {
             match (&self.settings.drained, self.with_file(remove).await) {
                 (None, _) => ending(Outcome::Done, "it changed nothing, so there is nothing to put back"),
@@ -363,7 +364,7 @@ impl Action for Drain {
     }
 
     /// It only looked, so it looks on; the settling counts from when it began.
-    fn adopt<'a>(&'a self, job: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+    fn adopt<'a>(&'a self, job: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
         self.act(job)
     }
 

@@ -4,7 +4,8 @@ use super::replies::{Refusal, Stands, obeyed, sessions, stands};
 use super::talk::{Trouble, ask};
 use super::{Server, Socket, State, Until};
 use crate::actions::{Action, Job, Place, Task};
-use crate::model::{Effect, Ending, Finding, Outcome, Process, Weight};
+use crate::engine::{Effect, Outcome, Process, RunResult};
+use crate::view::{Finding, Weight};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -83,7 +84,7 @@ enum Earlier {
 }
 
 impl Haproxy {
-    async fn leave(&self, job: &Job) -> Ending {
+    async fn leave(&self, job: &Job) -> RunResult {
         let way = Mutex::new(Way::default());
         let earlier = if job.run.attempt > 1 { Earlier::Ours } else { Earlier::None };
         let going = async {
@@ -206,7 +207,7 @@ impl Haproxy {
         obeyed(&answer).map_err(Stuck::Refused)
     }
 
-    fn verdict(&self, way: &Way, ended: Option<Result<(), ()>>) -> Ending {
+    fn verdict(&self, way: &Way, ended: Option<Result<(), ()>>) -> RunResult {
         let server = &self.server;
         let effect = if way.ordered { Effect::Possible } else { Effect::None };
         let taken = Taken { put_back: way.ordered.then(|| way.before.unwrap_or(Stands::Ready)) };
@@ -235,7 +236,7 @@ impl Haproxy {
             let outcome = if ended.is_some() { Outcome::Failed } else { Outcome::TimedOut };
             (outcome, format!("still in the load balancer{known}: {server}: {because}"))
         };
-        Ending { undo_with: serde_json::to_value(taken).ok(), effect, ..Ending::new(outcome, detail) }
+        RunResult { undo_with: serde_json::to_value(taken).ok(), effect, ..RunResult::new(outcome, detail) }
     }
 
     fn said(&self, stuck: &Stuck) -> String {
@@ -245,7 +246,7 @@ impl Haproxy {
         }
     }
 
-    async fn put_back(&self, job: &Job) -> Ending {
+    async fn put_back(&self, job: &Job) -> RunResult {
         let server = &self.server;
         let notes = job.notes::<Taken>();
         let state = match notes.told.iter().find_map(|taken| taken.put_back) {
@@ -325,8 +326,8 @@ fn counted(sessions: u64) -> String {
     if sessions == 1 { "1 session is".to_owned() } else { format!("{sessions} sessions are") }
 }
 
-fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending::new(outcome, detail)
+fn ending(outcome: Outcome, detail: String) -> RunResult {
+    RunResult::new(outcome, detail)
 }
 
 impl Action for Haproxy {
@@ -342,15 +343,15 @@ impl Action for Haproxy {
         format!("{what} {} in HAProxy{until}", self.server)
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.leave(job))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.put_back(job))
     }
 
-    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
         let detail = "we ended while it ran; asking a second time does no harm".to_owned();
         Box::pin(std::future::ready(ending(Outcome::Lost, detail)))
     }

@@ -9,7 +9,7 @@ pub mod replies;
 mod talk;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
-use crate::model::Undo;
+use crate::engine::Undo;
 use leave::Haproxy;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -9,7 +9,7 @@ mod send;
 pub(crate) mod template;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
-use crate::model::Undo;
+use crate::engine::Undo;
 use certificates::CertificateFiles;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};

@@ -6,7 +6,8 @@ use super::template::Field;
 use super::{Request, address};
 use crate::actions::output::in_one_line;
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Effect, Ending, Finding, Outcome, Process, StepName, Undo, Weight};
+use crate::engine::{Effect, Outcome, Process, RunResult, StepName, Undo};
+use crate::view::{Finding, Weight};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
@@ -135,15 +136,15 @@ impl Http {
         answer
     }
 
-    async fn go(&self, job: &Job) -> Ending {
+    async fn go(&self, job: &Job) -> RunResult {
         let (outcome, detail, way) = self.send(&self.there, job).await;
         let sent = Sent { may_have_worked: way.may_have_worked };
         let undo_with = self.back.as_ref().and_then(|_| serde_json::to_value(sent).ok());
         let effect = if way.may_have_worked { Effect::Possible } else { Effect::None };
-        Ending { undo_with, effect, ..Ending::new(outcome, detail) }
+        RunResult { undo_with, effect, ..RunResult::new(outcome, detail) }
     }
 
-    async fn come_back(&self, job: &Job) -> Ending {
+    async fn come_back(&self, job: &Job) -> RunResult {
         let Some(back) = &self.back else {
             return ending(Outcome::Failed, "its configuration names no `undo` (any more)".to_owned());
         };
@@ -265,8 +266,8 @@ fn note<T>(way: &Mutex<Way>, write: impl FnOnce(&mut Way) -> T) -> T {
     write(&mut way.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending::new(outcome, detail)
+fn ending(outcome: Outcome, detail: String) -> RunResult {
+    RunResult::new(outcome, detail)
 }
 
 impl Action for Http {
@@ -278,15 +279,15 @@ impl Action for Http {
         if self.back.is_some() { Undo::PutBack } else { Undo::Stay }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.go(job))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.come_back(job))
     }
 
-    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, Ending> {
+    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
         let detail = "we ended while it ran, and cannot know whether the request was taken".to_owned();
         Box::pin(std::future::ready(ending(Outcome::Lost, detail)))
     }

@@ -3,7 +3,7 @@
 //! Two braces, since one is JSON's. A field that does not exist is an error when the configuration is read, not in the
 //! notice; and a value can never end the string or the part of the address that it stands in.
 
-use crate::model::is_printable;
+use crate::view::is_printable;
 use std::fmt::Write;
 
 /// What kind of text it is, and so how a value is written into it.

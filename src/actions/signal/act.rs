@@ -11,7 +11,8 @@ use crate::actions::output::printable;
 use crate::actions::process::Stat;
 use crate::actions::proof::Proof;
 use crate::actions::{Action, Job, Place, Task};
-use crate::model::{Effect, Ending, Finding, Outcome, Process, Spoken, Weight};
+use crate::engine::{Effect, Outcome, Process, RunResult};
+use crate::view::{Finding, Spoken, Weight};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, getpgrp, kill_process, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process,
@@ -45,7 +46,7 @@ pub(super) struct Signal {
 }
 
 impl Signal {
-    async fn signal(&self, job: &Job) -> Ending {
+    async fn signal(&self, job: &Job) -> RunResult {
         if let Some(file) = &self.only_with
             && let Err(why) = is_there(file.clone()).await
         {
@@ -83,7 +84,7 @@ impl Signal {
     }
 
     /// How it ends where there is nobody to signal.
-    async fn needless(&self, job: &Job, why: String) -> Ending {
+    async fn needless(&self, job: &Job, why: String) -> RunResult {
         let Some(proof) = &self.proof else {
             return unsent(Outcome::Done, format!("nobody to signal: {why}"));
         };
@@ -93,7 +94,7 @@ impl Signal {
         }
     }
 
-    async fn wait(&self, job: &Job, process: Process, name: &str) -> Ending {
+    async fn wait(&self, job: &Job, process: Process, name: &str) -> RunResult {
         let began = Instant::now();
         let took =
             || Spoken(Duration::from_millis(u64::try_from(began.elapsed().as_millis() / 100 * 100).unwrap_or(0)));
@@ -310,13 +311,13 @@ fn members_with(process: Process) -> Result<Vec<Process>, Refused> {
     Ok(members)
 }
 
-fn ending(outcome: Outcome, detail: String) -> Ending {
-    Ending::new(outcome, printable(detail.as_bytes()))
+fn ending(outcome: Outcome, detail: String) -> RunResult {
+    RunResult::new(outcome, printable(detail.as_bytes()))
 }
 
 /// An ending before which no signal went out.
-fn unsent(outcome: Outcome, detail: String) -> Ending {
-    Ending { effect: Effect::None, ..ending(outcome, detail) }
+fn unsent(outcome: Outcome, detail: String) -> RunResult {
+    RunResult { effect: Effect::None, ..ending(outcome, detail) }
 }
 
 impl Action for Signal {
@@ -334,15 +335,15 @@ impl Action for Signal {
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.signal(job))
     }
 
-    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
         Box::pin(async { ending(Outcome::Failed, "a signal cannot be taken back".to_owned()) })
     }
 
-    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, Ending> {
+    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, RunResult> {
         Box::pin(async move {
             match process {
                 Some(process) => self.wait(job, process, &called(process)).await,

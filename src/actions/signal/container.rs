@@ -5,7 +5,7 @@
 
 use super::tree::Parents;
 use crate::actions::process::Stat;
-use crate::model::Process;
+use crate::engine::Process;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;

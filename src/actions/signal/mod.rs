@@ -15,7 +15,7 @@ mod tree;
 use super::process::signal_named;
 use super::proof::Proof;
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
-use crate::model::Undo;
+use crate::engine::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;

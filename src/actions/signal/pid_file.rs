@@ -5,7 +5,7 @@
 //! one of these decides which file is found.
 
 use crate::actions::process::Stat;
-use crate::model::Process;
+use crate::engine::Process;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat as Node, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};

@@ -7,7 +7,7 @@ use super::pid_file::PidFile;
 use super::tree::{Parents, Which};
 use crate::actions::output::printable;
 use crate::actions::process::Stat;
-use crate::model::Process;
+use crate::engine::Process;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};

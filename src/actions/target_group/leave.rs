@@ -9,7 +9,8 @@ use super::{Choice, Goal, GroupArn, Settings};
 use crate::actions::auto_scaling::calls::AutoScaling;
 use crate::actions::aws::{Kind, Noted, Trouble, Until};
 use crate::actions::{Action, Job, Place, Surroundings, Task};
-use crate::model::{Ending, Finding, Outcome, Process, StepName};
+use crate::engine::{Outcome, Process, RunResult, StepName};
+use crate::view::Finding;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -74,7 +75,7 @@ impl TargetGroup {
         }
     }
 
-    async fn leave_all(&self, job: &Job) -> Ending {
+    async fn leave_all(&self, job: &Job) -> RunResult {
         let groups = match self.groups() {
             Some(groups) => groups,
             None => match self.find_cold(job).await {
@@ -240,7 +241,7 @@ impl TargetGroup {
         self.api.insist(place, group, &call, Until::StopBy(&job.stop_by), noted).await
     }
 
-    async fn return_all(&self, job: &Job) -> Ending {
+    async fn return_all(&self, job: &Job) -> RunResult {
         let place = job.surroundings.place.get();
         let mut taken = self.taken.lock().map(|taken| taken.clone()).unwrap_or_default();
         let notes = job.notes::<Taken>();
@@ -375,16 +376,16 @@ impl Action for TargetGroup {
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.leave_all(job))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, Ending> {
+    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
         Box::pin(self.return_all(job))
     }
 
-    fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, Ending> {
-        Box::pin(std::future::ready(Ending::new(
+    fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, RunResult> {
+        Box::pin(std::future::ready(RunResult::new(
             Outcome::Lost,
             "we ended while it ran; asking a second time does no harm",
         )))

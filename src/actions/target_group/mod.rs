@@ -22,7 +22,7 @@ mod warm;
 pub use arn::{Choice, GroupArn, NotAGroup};
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
-use crate::model::Undo;
+use crate::engine::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;

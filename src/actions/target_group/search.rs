@@ -9,7 +9,7 @@ use super::target::Me;
 use crate::actions::Place;
 use crate::actions::auto_scaling::calls::{Fleet, JudgedBy};
 use crate::actions::aws::{self, Kind, Noted, Trouble, Until};
-use crate::model::{Finding, Weight};
+use crate::view::{Finding, Weight};
 use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 use super::target::Target;
 use super::{Goal, GroupArn};
 use crate::actions::aws::{Remedy, Trouble};
-use crate::model::{Effect, Ending, Outcome};
+use crate::engine::{Effect, Outcome, RunResult};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,44 +99,44 @@ impl Taken {
 }
 
 /// The ending of a leave.
-pub(super) fn of_leaving(ends: &[(&GroupArn, Left)], taken: Taken) -> Ending {
+pub(super) fn of_leaving(ends: &[(&GroupArn, Left)], taken: Taken) -> RunResult {
     let mut words: Vec<(Rank, String)> = ends.iter().map(|(group, left)| leaving(group.name(), left)).collect();
     let ending = ending(&mut words);
     if taken.removed.is_empty() {
-        return Ending { effect: Effect::None, ..ending };
+        return RunResult { effect: Effect::None, ..ending };
     }
-    Ending { undo_with: serde_json::to_value(taken).ok(), ..ending }
+    RunResult { undo_with: serde_json::to_value(taken).ok(), ..ending }
 }
 
 /// The ending of a leave before which the groups could not be found.
-pub(super) fn of_not_finding(because: &Trouble) -> Ending {
+pub(super) fn of_not_finding(because: &Trouble) -> RunResult {
     let sentence = format!(
         "still in the load balancer as far as we know: the target groups of this machine could not be found: {because}"
     );
-    Ending::without_effect(outcome(rank(because)), sentence)
+    RunResult::without_effect(outcome(rank(because)), sentence)
 }
 
 /// The ending of a leave where there was nothing to leave.
-pub(super) fn of_no_groups() -> Ending {
-    Ending::without_effect(Outcome::Done, "no target group has this machine")
+pub(super) fn of_no_groups() -> RunResult {
+    RunResult::without_effect(Outcome::Done, "no target group has this machine")
 }
 
 /// The ending of an undo.
-pub(super) fn of_returning(ends: &[(&GroupArn, Returned)]) -> Ending {
+pub(super) fn of_returning(ends: &[(&GroupArn, Returned)]) -> RunResult {
     let mut words: Vec<(Rank, String)> = ends.iter().map(|(group, end)| returning(group.name(), end)).collect();
     if words.is_empty() {
         words.push((Rank::Well, "nothing to put back: nothing was removed".to_owned()));
-        return Ending::new(Outcome::Done, words.remove(0).1);
+        return RunResult::new(Outcome::Done, words.remove(0).1);
     }
     ending(&mut words)
 }
 
 /// The ending of an undo after a run of which we lost sight, where its groups could not be found.
-pub(super) fn of_not_finding_what_left(because: &Trouble) -> Ending {
+pub(super) fn of_not_finding_what_left(because: &Trouble) -> RunResult {
     let sentence = format!(
         "not known whether this machine is out of the load balancer: its target groups could not be found: {because}"
     );
-    Ending::new(outcome(rank(because)), sentence)
+    RunResult::new(outcome(rank(because)), sentence)
 }
 
 /// How bad the news is; the worst is said first and decides.
@@ -221,12 +221,12 @@ const fn outcome(rank: Rank) -> Outcome {
     }
 }
 
-fn ending(words: &mut [(Rank, String)]) -> Ending {
+fn ending(words: &mut [(Rank, String)]) -> RunResult {
     words.sort_by_key(|(rank, _)| *rank);
     let outcome = words.first().map_or(Outcome::Done, |(rank, _)| outcome(*rank));
     let groups = if words.len() == 1 { "1 group".to_owned() } else { format!("{} groups", words.len()) };
     let said: Vec<&str> = words.iter().map(|(_, sentence)| sentence.as_str()).take(20).collect();
-    Ending::new(outcome, format!("{} ({groups})", said.join("; ")))
+    RunResult::new(outcome, format!("{} ({groups})", said.join("; ")))
 }
 
 /// `i-0abc:8000 and i-0abc:8001`.
@@ -253,7 +253,7 @@ mod tests {
         Target { port: Some(port), ..Target::named("i-0abc") }
     }
 
-    fn ended(lefts: &[(&str, Left)]) -> Ending {
+    fn ended(lefts: &[(&str, Left)]) -> RunResult {
         let groups: Vec<GroupArn> = lefts.iter().map(|(name, _)| group(name)).collect();
         let ends: Vec<(&GroupArn, Left)> = groups.iter().zip(lefts.iter().map(|(_, left)| left.clone())).collect();
         let mut taken = Taken::default();

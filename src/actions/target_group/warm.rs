@@ -8,7 +8,7 @@ use super::verdict::listed;
 use super::{Goal, GroupArn};
 use crate::actions::aws::{self, Kind, LASTING, LOOK, Noted, REREAD, Remedy, TOUCH, Trouble};
 use crate::actions::{Place, Surroundings};
-use crate::model::{Finding, Spoken, Weight};
+use crate::view::{Finding, Spoken, Weight};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;

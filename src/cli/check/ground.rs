@@ -5,8 +5,8 @@
 use crate::cli::ask::Asker;
 use crate::config::{Expose, Settings};
 use crate::daemon::{notice_file, state_dir};
-use crate::model::{Finding, Weight};
 use crate::report::{Ledger, ledger};
+use crate::view::{Finding, Weight};
 use rustix::fs::{Access, access, statvfs};
 use std::fs;
 use std::io;

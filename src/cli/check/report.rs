@@ -1,7 +1,7 @@
 //! What was found, as it is printed: a line for each finding, those of one subject together, and a verdict.
 
 use crate::cli::{Exit, print_json, print_to_reader};
-use crate::model::{Finding, Weight, printable};
+use crate::view::{Finding, Weight, printable};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::IsTerminal;

@@ -1,10 +1,11 @@
 //! Does the time suffice? The plan that each kind of notice would get, said in words: what fits, what would be skipped or
 //! cut short, and which step is to blame. Pure: the planner itself is asked, with the worst that the poll interval does.
 
-use crate::decide::Watchdog;
-use crate::model::{Finding, Moment, NoticeKind, Policy, Spoken, Step, StepName, Weight, millis};
+use crate::engine::Engine;
+use crate::engine::{Moment, NoticeKind, Policy, Step, StepName, millis};
 use crate::report::{Fit, Ledger};
 use crate::status::USUAL_WINDOW;
+use crate::view::{Finding, Spoken, Weight};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
     if policy.steps.is_empty() {
         return Vec::new();
     }
-    let watchdog = Watchdog::new(policy.clone());
-    let mut found: Vec<Finding> = cases(policy).iter().filter_map(|case| weigh(&watchdog, case)).collect();
-    found.extend(cases(policy).iter().filter_map(|case| measured(&watchdog, case, ledger)));
+    let engine = Engine::new(policy.clone());
+    let mut found: Vec<Finding> = cases(policy).iter().filter_map(|case| weigh(&engine, case)).collect();
+    found.extend(cases(policy).iter().filter_map(|case| measured(&engine, case, ledger)));
     let usable = usable(policy, &cases(policy)[0]);
     for step in &policy.steps {
         if let Some(timeout) = step.timeout.filter(|timeout| *timeout > usable) {
@@ -101,8 +102,8 @@ fn usable(policy: &Policy, case: &Case) -> Duration {
     heard(policy, case).saturating_sub(reserve(policy, case))
 }
 
-fn weigh(watchdog: &Watchdog, case: &Case) -> Option<Finding> {
-    let policy = watchdog.policy();
+fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
+    let policy = engine.policy();
     let due: Vec<&Step> = policy.steps.iter().filter(|step| step.on.contains(&case.kind)).collect();
     if due.is_empty() {
         let matters =
@@ -113,7 +114,7 @@ fn weigh(watchdog: &Watchdog, case: &Case) -> Option<Finding> {
         });
     }
     let now = Moment::from_millis(0);
-    let plan = watchdog.plan_against(case.kind, heard(policy, case), now);
+    let plan = engine.plan_against(case.kind, heard(policy, case), now);
     let losses: Vec<String> = due
         .iter()
         .filter_map(|step| {
@@ -141,8 +142,8 @@ fn weigh(watchdog: &Watchdog, case: &Case) -> Option<Finding> {
 }
 
 /// Whether what the steps were measured to take fits; said of an interruption where it does, of any where it does not.
-fn measured(watchdog: &Watchdog, case: &Case, ledger: &Ledger) -> Option<Finding> {
-    let fit = Fit::of(watchdog, case.kind, heard(watchdog.policy(), case), ledger)?;
+fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
+    let fit = Fit::of(engine, case.kind, heard(engine.policy(), case), ledger)?;
     let Some(short_by) = fit.short_by else {
         let is_usual = case.kind == NoticeKind::Interruption && case.weight == Weight::Warning;
         return is_usual

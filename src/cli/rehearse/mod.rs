@@ -21,17 +21,18 @@ use crate::daemon::clock;
 use crate::daemon::poller::look;
 use crate::daemon::state_dir::{self, StateDir, User};
 use crate::daemon::{Daemon, Keeping, Outfit, REHEARSALS};
-use crate::decide::Trace;
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
+use crate::engine::UndoState;
+use crate::engine::{Event, Input, Moment, NoticeKind, Outcome, Signal, StepName, Undo, Work};
 use crate::journal::{Journal, Record};
 use crate::messages::Sink;
-use crate::model::{Event, Finding, Input, Moment, NoticeKind, Outcome, Signal, Spoken, StepName, Undo, Weight, Work};
 use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Board, Status, USUAL_WINDOW};
 use crate::store;
+use crate::view::{Finding, Spoken, Weight};
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
@@ -270,20 +271,20 @@ fn not_put_back(records: &[Record], changing: &[(StepName, Undo)]) -> Vec<(StepN
         Undo::Stay => "it has no undo".to_owned(),
     };
     let of = |(step, undo): &(StepName, Undo)| {
-        let (mut trace, mut why) = (Trace::None, untried(undo));
+        let (mut trace, mut why) = (UndoState::None, untried(undo));
         for record in records {
             #[expect(clippy::wildcard_enum_match_arm, reason = "only runs leave something, or put it back")]
             match &record.event {
                 Event::StepStarted { run, .. } if run.step == *step && run.work == Work::Act => trace = trace.begun(),
                 Event::StepEnded { run, ending } if run.step == *step => match (run.work, ending.outcome) {
                     (Work::Act, _) => trace = trace.ended(ending.effect),
-                    (Work::Undo, Outcome::Done) => trace = Trace::None,
+                    (Work::Undo, Outcome::Done) => trace = UndoState::None,
                     (Work::Undo, _) => why.clone_from(&ending.detail),
                 },
                 _ => {}
             }
         }
-        (trace != Trace::None).then(|| (step.clone(), why))
+        (trace != UndoState::None).then(|| (step.clone(), why))
     };
     changing.iter().filter_map(of).collect()
 }

@@ -3,8 +3,8 @@
 
 use crate::cli::complain;
 use crate::config::Settings;
-use crate::model::{Spoken, printable};
 use crate::status::{Status, StepStatus};
+use crate::view::{Spoken, printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Progress {
         let Some(bars) = &self.bars else { return };
         if let Some(deadline) = status.episode.as_ref().and_then(|episode| episode.deadline.as_ref()) {
             let left = Duration::from_secs_f64(deadline.seconds_left.as_f64().max(0.0));
-            bars.countdown.set_position(crate::model::millis(bars.window.saturating_sub(left)));
+            bars.countdown.set_position(crate::engine::millis(bars.window.saturating_sub(left)));
             bars.countdown.set_message(format!("{} left", Spoken(left)));
         }
         for step in &status.steps {
@@ -137,7 +137,7 @@ impl Bars {
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> ")
         };
-        let countdown = all.add(ProgressBar::new(crate::model::millis(window)));
+        let countdown = all.add(ProgressBar::new(crate::engine::millis(window)));
         countdown.set_style(style("{prefix:<24} [{bar:30}] {msg}"));
         countdown.set_prefix("the notice");
         let steps = settings

@@ -1,10 +1,9 @@
 //! What came of a rehearsal: read from its journal, told as a table, a line to paste and a sentence.
 
 use super::since;
+use crate::engine::{Event, Moment, NoticeKind, Now, Outcome, Policy, SkippedBecause, StepName, Work, millis};
 use crate::journal::Record;
-use crate::model::{
-    Event, Moment, NoticeKind, Now, Outcome, Policy, SkippedBecause, Spoken, StepName, Work, millis, printable,
-};
+use crate::view::{Spoken, printable};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,8 +7,8 @@
 use super::view::{Line, Tone, view};
 use crate::cli::args::StatusArgs;
 use crate::cli::{Reader, colours, complain, is_live, print_json, print_to_reader};
-use crate::model::printable;
 use crate::status::Status;
+use crate::view::printable;
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 use std::fmt::Write as _;

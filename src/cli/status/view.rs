@@ -1,11 +1,12 @@
 //! The status for people: the machine, what is listened to, what stands, and what is done about it. Lines of plain text;
 //! how they come onto a screen is another file's.
 
-use crate::model::{Closing, Outcome, Spoken, printable};
+use crate::engine::{Closing, Outcome};
 use crate::status::{
     Ahead, ClosedEpisode, EpisodeStatus, LastRun, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds,
     SourceStatus, StageWord, Status, StepStatus,
 };
+use crate::view::{Spoken, printable};
 use std::time::Duration;
 
 /// Cells of a bar.
@@ -88,7 +89,7 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
     lines.extend(reasons.map(|reason| Line::new("trouble", Tone::Wrong, &reason.sentence)));
     match status.mode {
         Mode::Running => {}
-        Mode::Ending => {
+        Mode::RunResult => {
             let words = "was asked to end, and ends when nothing is due or running";
             lines.push(Line::new("watchdog", Tone::Plain, words));
         }

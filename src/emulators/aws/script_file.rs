@@ -4,7 +4,7 @@
 use super::play::{Again, Expected, Play, PlayedNotice, PlayedTrouble, Questions, Says, Spoils, Turns};
 use super::reply::plain;
 use super::script::{Action, Behaviour, Connections, DateSaid, Protocol, Stands, StatedTime};
-use crate::model::clip;
+use crate::view::clip;
 use axum::http::{HeaderValue, Method};
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -439,7 +439,7 @@ mod tests {
 
     use super::super::play::Door;
     use super::*;
-    use crate::model::printable;
+    use crate::view::printable;
 
     fn refusal(text: &str) -> String {
         Play::parse(text, "p.toml").unwrap_err().to_string()

@@ -4,9 +4,9 @@
 
 use super::*;
 use crate::actions::Task;
+use crate::engine::{EpisodeId, StepName};
 use crate::messages::story::tests::story;
 use crate::messages::story::{Owed, Story};
-use crate::model::{EpisodeId, StepName};
 use tokio::time::sleep;
 
 type Plays = dyn Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync;
@@ -346,7 +346,7 @@ async fn what_was_sent_is_not_sent_again_after_a_restart_and_what_was_not_is() {
     let over = |episode: &str| Story {
         episode: EpisodeId::new(episode),
         closed: true,
-        closing: Some(crate::model::Closing::Survived),
+        closing: Some(crate::engine::Closing::Survived),
         ..story()
     };
     scene.owe_of(over("another"), Occasion::End, 3);

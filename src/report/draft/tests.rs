@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
 use super::*;
-use crate::decide::simulator::{Telling, Told as Entry, random, run};
+use crate::engine::simulator::{Telling, Told as Entry, random, run};
 use crate::journal::Record;
 use proptest::prelude::*;
 

@@ -5,7 +5,7 @@
 //! with 401 where tokens are required, with the item where they are not (EC2 User Guide, "Use IMDSv2").
 
 use super::{fault, status_fault};
-use crate::model::Fault;
+use crate::engine::Fault;
 use crate::sources::metadata::{Endpoint, Miss, Sign, Symptoms};
 
 const RAISE: &str = "raise it with aws ec2 modify-instance-metadata-options --instance-id ID --http-put-response-hop-limit 2, or run with the host's network";

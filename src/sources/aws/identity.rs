@@ -2,8 +2,9 @@
 //! and requests to AWS.
 
 use super::{fault, status_fault};
-use crate::model::{Fault, ProbeName, clip};
+use crate::engine::{Fault, ProbeName};
 use crate::sources::{Answer, Identity, Lifecycle};
+use crate::view::clip;
 
 /// What is asked, the machine's own name first (EC2 User Guide, "Instance metadata categories").
 pub(super) const ITEMS: [&str; 6] = [

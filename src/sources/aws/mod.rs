@@ -13,7 +13,8 @@ use super::metadata::{Endpoint, Handshake, Symptoms, TokenHandshake, WithoutSess
 use super::{
     Aliases, Answer, BuildError, Ear, Environment, Every, Identity, Memory, Probe, Reading, Row, Source, settings,
 };
-use crate::model::{Fault, NoticeKind, ProbeName, Rank, SourceName, Span};
+use crate::engine::{Fault, Importance, NoticeKind, ProbeName, SourceName};
+use crate::view::Span;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,13 +129,16 @@ impl Aws {
             endpoint: endpoint(settings, environment)?,
             imds_v1: settings.imds_v1,
             probes: vec![
-                probe(INSTANCE_ACTION, Rank::Vital, Every::Poll, Some(NoticeKind::Interruption)),
-                probe(TERMINATION_TIME, Rank::Side, Every::Poll, None),
-                probe(REBALANCE, Rank::Side, Every::Poll, Some(NoticeKind::Rebalance)),
-                probe(LIFECYCLE_STATE, Rank::Side, Every::Poll, Some(NoticeKind::ScaleIn)),
-                probe(MAINTENANCE, Rank::Side, Every::Span(maintenance), Some(NoticeKind::Maintenance)),
+                probe(INSTANCE_ACTION, Importance::Vital, Every::Poll, Some(NoticeKind::Interruption)),
+                probe(TERMINATION_TIME, Importance::Side, Every::Poll, None),
+                probe(REBALANCE, Importance::Side, Every::Poll, Some(NoticeKind::Rebalance)),
+                probe(LIFECYCLE_STATE, Importance::Side, Every::Poll, Some(NoticeKind::ScaleIn)),
+                probe(MAINTENANCE, Importance::Side, Every::Span(maintenance), Some(NoticeKind::Maintenance)),
             ],
-            identity_probes: identity::ITEMS.iter().map(|item| probe(item, Rank::Side, Every::Poll, None)).collect(),
+            identity_probes: identity::ITEMS
+                .iter()
+                .map(|item| probe(item, Importance::Side, Every::Poll, None))
+                .collect(),
         })
     }
 }
@@ -291,7 +295,7 @@ mod tests {
         let table = "metadata-endpoint = 'http://h'\nimds-v1 = 'allow'".parse().unwrap();
         let Ear::Asked(source) = (ROW.build)(table, &|_| None).unwrap() else { unreachable!() };
         assert_eq!(source.probes()[0].path, "/latest/meta-data/spot/instance-action");
-        assert_eq!(source.probes().iter().filter(|probe| probe.rank == Rank::Vital).count(), 1);
+        assert_eq!(source.probes().iter().filter(|probe| probe.rank == Importance::Vital).count(), 1);
         assert_eq!(source.identity_probes()[0].name.as_str(), "instance-id");
         let Handshake::Token(form) = source.handshake() else { unreachable!() };
         assert_eq!(form.without, WithoutSession::Allowed);

@@ -3,10 +3,11 @@
 //! A 404 is a good "nothing"; so is an empty list of maintenance. What is neither that nor a notice is a fault.
 
 use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE, TERMINATION_TIME, fault};
-use crate::model::{
-    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Presence, ProbeName, SourceName, Stated, clip,
+use crate::engine::{
+    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, ProbeName, SourceName, Stated,
 };
 use crate::sources::{Answer, Identity, Memory, Reading, time};
+use crate::view::clip;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -66,7 +67,7 @@ impl About<'_> {
             action,
             stated,
             usual_window: None,
-            presence: Presence::Reported,
+            presence: NoticeOrigin::Reported,
             detail: clip(detail, MOST_DETAIL),
         }
     }

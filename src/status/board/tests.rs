@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 use super::*;
-use crate::decide::Watchdog;
-use crate::model::{
-    Assume, BootId, Fault, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, Policy,
-    Presence, ProbeName, Rank, Rerun, SourceName, Stated, Step, StepName, Undo,
+use crate::engine::Engine;
+use crate::engine::{
+    Assume, BootId, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
+    NoticeKind, NoticeOrigin, Policy, ProbeName, Rerun, SourceName, Stated, Step, StepName, Undo,
 };
 use crate::status::{Around, Durability, Keeping, NoticeState, PlanStatus, Readiness};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,35 +74,38 @@ fn around() -> Around {
 
 /// The loop without its world: decides, and posts.
 struct Loop {
-    watchdog: Watchdog,
+    engine: Engine,
     around: Around,
     board: Board,
 }
 
 impl Loop {
     fn new() -> Self {
-        let watchdog = Watchdog::new(policy());
-        let board = Board::new(Status::of(&watchdog, &around(), now(0)), now(0));
-        let mut it = Self { watchdog, around: around(), board };
+        let engine = Engine::new(policy());
+        let board = Board::new(Status::of(&engine, &around(), now(0)), now(0));
+        let mut it = Self { engine, around: around(), board };
         it.hear(Input::Restarted { boot: BootId::new("boot") }, now(0));
         it
     }
 
     fn hear(&mut self, input: Input, now: Now) -> u64 {
-        let turn = self.watchdog.decide(input, now);
-        self.board.post(Status::of(&self.watchdog, &self.around, now), &turn.events, now);
+        let turn = self.engine.handle(input, now);
+        self.board.post(Status::of(&self.engine, &self.around, now), &turn.events, now);
         self.board.read().revision
     }
 
     fn answer(&mut self, notices: Vec<Notice>, now: Now) -> u64 {
         let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
-        self.hear(Input::Answered { source, probe, rank: Rank::Vital, notices, withdrawn: Vec::new(), skew: None }, now)
+        self.hear(
+            Input::Answered { source, probe, rank: Importance::Vital, notices, withdrawn: Vec::new(), skew: None },
+            now,
+        )
     }
 
     fn miss(&mut self, took: u64, now: Now) -> u64 {
         let fault = Fault { word: "timeout".to_owned(), sentence: format!("no answer within {took} ms") };
         let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
-        self.hear(Input::Unanswered { source, probe, rank: Rank::Vital, fault }, now)
+        self.hear(Input::Unanswered { source, probe, rank: Importance::Vital, fault }, now)
     }
 }
 
@@ -117,7 +120,7 @@ fn interruption(at: Now) -> Notice {
         action: NoticeAction::Terminate,
         stated: Stated::At(at.wall),
         usual_window: Some(secs(120)),
-        presence: Presence::Reported,
+        presence: NoticeOrigin::Reported,
         detail: String::new(),
     }
 }
@@ -211,9 +214,9 @@ async fn while_all_is_calm_the_plan_is_that_of_a_notice_now() {
 async fn the_story_of_a_closed_episode_is_kept() {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
-    let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
-    let ending = Ending { left_over: 1, ..Ending::new(Outcome::Done, "exit status 0") };
-    let episode = it.watchdog.episode().unwrap().id.clone();
+    let run = it.engine.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
+    let ending = RunResult { left_over: 1, ..RunResult::new(Outcome::Done, "exit status 0") };
+    let episode = it.engine.episode().unwrap().id.clone();
     it.hear(Input::Ended { episode, run, ending }, now(35));
     it.answer(vec![interruption(now(125))], now(40));
     it.hear(Input::Woke, now(125 + 601));
@@ -319,9 +322,9 @@ async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
             .unwrap()
     };
     assert_eq!(left(&it), "1");
-    let run = it.watchdog.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
-    let episode = it.watchdog.episode().unwrap().id.clone();
-    let ending = Ending::new(Outcome::TimedOut, "");
+    let run = it.engine.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
+    let episode = it.engine.episode().unwrap().id.clone();
+    let ending = RunResult::new(Outcome::TimedOut, "");
     it.hear(Input::Ended { episode, run, ending }, now(95));
     assert_eq!(left(&it), "0");
     let metrics = it.board.metrics(Format::Text);

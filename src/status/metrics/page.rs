@@ -5,7 +5,7 @@
 //! and a type for facts that do not change, and marks the end; the older text format 0.0.4, which `promtool` and old
 //! scrapers read, calls each family as its samples are called, and has none of these.
 
-use crate::model::Histogram;
+use crate::view::Histogram;
 use std::borrow::Cow;
 
 /// How metrics are written.

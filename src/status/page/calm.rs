@@ -2,7 +2,7 @@
 
 use super::html::Html;
 use super::pieces::{self, Bar, Look};
-use crate::model::{Footing, IgnoredBecause, Rank};
+use crate::engine::{DeadlineBasis, IgnoredBecause, Importance};
 use crate::status::{
     Durability, NoticeState, NoticeStatus, OffsetSlot, PlanStatus, ProbeStatus, Reason, Seconds, SourceStatus, Status,
 };
@@ -120,7 +120,7 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
     if let Some(because) = notice.because {
         html.raw(match because {
             IgnoredBecause::Stale => ": its time was long past when it was first read",
-            IgnoredBecause::Spent => ": its episode has closed, and its time has not moved",
+            IgnoredBecause::HandledNotice => ": its episode has closed, and its time has not moved",
             IgnoredBecause::Far => ": its time is far",
             IgnoredBecause::NothingToDo => ": no step is for it",
         });
@@ -132,8 +132,8 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
         html.raw("; deadline ");
         pieces::clock(html, at.at);
         html.raw(match notice.footing {
-            Some(Footing::Stated) => " as the cloud states it",
-            Some(Footing::Assumed) => ", which is assumed",
+            Some(DeadlineBasis::Stated) => " as the cloud states it",
+            Some(DeadlineBasis::Assumed) => ", which is assumed",
             None => "",
         });
     } else if let Some(at) = notice.stated {
@@ -211,8 +211,8 @@ fn probes(probes: &[ProbeStatus], html: &mut Html) {
     for probe in probes {
         html.tag("<li><b>", &probe.name, "</b> <span class=\"quiet\">");
         html.raw(match probe.rank {
-            Rank::Vital => "vital",
-            Rank::Side => "beside",
+            Importance::Vital => "vital",
+            Importance::Side => "beside",
         });
         match &probe.last_good_read {
             Some(read) => {

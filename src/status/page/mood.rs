@@ -2,7 +2,7 @@
 
 use super::html::Html;
 use super::pieces;
-use crate::model::{Closing, NoticeAction, NoticeKind, Strength};
+use crate::engine::{Closing, NoticeAction, NoticeKind, Strength};
 use crate::status::{EpisodeStatus, Reason, StageWord, Status, StepStatus};
 
 /// How things stand.

@@ -37,7 +37,7 @@ pub(super) fn countdown(html: &mut Html, ahead: &Ahead) {
 
 /// A span that stands still, as people read it.
 pub(super) fn span(seconds: Seconds) -> impl std::fmt::Display {
-    crate::model::Spoken(std::time::Duration::try_from_secs_f64(seconds.as_f64()).unwrap_or_default())
+    crate::view::Spoken(std::time::Duration::try_from_secs_f64(seconds.as_f64()).unwrap_or_default())
 }
 
 fn whole(seconds: Seconds) -> u64 {

@@ -2,8 +2,8 @@
 
 use super::is_showable;
 use spot_watchdog::config::{Flags, Start, load};
-use spot_watchdog::decide::Watchdog;
-use spot_watchdog::model::Moment;
+use spot_watchdog::engine::Engine;
+use spot_watchdog::engine::Moment;
 use spot_watchdog::{actions, sources};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -32,9 +32,9 @@ pub fn look(data: &[u8]) {
                     assert!(steps[..at].iter().all(|other| other.name != step.name), "{} twice", step.name);
                     assert!(step.after.iter().all(|name| steps.iter().any(|step| step.name == *name)), "{step:?}");
                 }
-                let watchdog = Watchdog::new(settings.policy.clone());
+                let engine = Engine::new(settings.policy.clone());
                 for window in [0, 5, 120, 1 << 40] {
-                    let _ = watchdog.plan_for(Duration::from_secs(window), Moment::from_millis(1 << 20));
+                    let _ = engine.plan_for(Duration::from_secs(window), Moment::from_millis(1 << 20));
                 }
             }
             Err(refused) => {

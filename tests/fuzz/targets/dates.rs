@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderValue;
 use spot_watchdog::config::parse_span;
-use spot_watchdog::model::{Moment, Now, ProbeName};
+use spot_watchdog::engine::{Moment, Now, ProbeName};
 use spot_watchdog::sources::metadata::skew;
 use spot_watchdog::sources::{Answer, Ear, Identity, Memory, ROWS};
 use std::time::Duration;

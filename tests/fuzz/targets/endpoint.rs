@@ -1,8 +1,8 @@
 //! What is said to the HTTP endpoint on one connection: requests, queries, and whatever is neither.
 
-use spot_watchdog::decide::Watchdog;
-use spot_watchdog::decide::simulator::{World, random};
-use spot_watchdog::model::{Moment, Now};
+use spot_watchdog::engine::Engine;
+use spot_watchdog::engine::simulator::{World, random};
+use spot_watchdog::engine::{Moment, Now};
 use spot_watchdog::status::http::{Face, Serving};
 use spot_watchdog::status::{Around, Board, Durability, Keeping, Status};
 use std::collections::BTreeMap;
@@ -30,8 +30,8 @@ fn whole(said: &[u8]) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let answer = runtime.block_on(async {
         let now = Now { moment: Moment::from_millis(1_000_000), wall: World::BEGINNING };
-        let watchdog = Watchdog::new(random::world(1).policy);
-        let face = Face::new(Serving::default(), Board::new(Status::of(&watchdog, &around(), now), now));
+        let engine = Engine::new(random::world(1).policy);
+        let face = Face::new(Serving::default(), Board::new(Status::of(&engine, &around(), now), now));
         let (ours, mut theirs) = duplex(16 * 1024);
         let attending = face.attend(ours, ([127, 0, 0, 1], 9189).into());
         let asking = async {

@@ -2,11 +2,12 @@
 
 use super::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use spot_watchdog::decide::Watchdog;
-use spot_watchdog::decide::simulator::{World, random};
-use spot_watchdog::model::{
-    BootId, Effect, Ending, EpisodeId, Event, Fault, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey,
-    NoticeKind, Now, Order, Outcome, Policy, Presence, ProbeName, Process, Rank, Run, Signal, SourceName, Stated, Work,
+use spot_watchdog::engine::Engine;
+use spot_watchdog::engine::simulator::{World, random};
+use spot_watchdog::engine::{
+    BootId, Command, Effect, EpisodeId, Event, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction,
+    NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, Policy, ProbeName, Process, Run, RunResult, Signal, SourceName,
+    Stated, Work,
 };
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub fn look(data: &[u8]) {
 }
 
 struct Story {
-    watchdog: Watchdog,
+    engine: Engine,
     now: Now,
     journal: Vec<(Event, Now)>,
     /// What was ordered to run, in which episode.
@@ -41,7 +42,7 @@ struct Story {
 impl Story {
     fn of(policy: Policy) -> Self {
         let now = Now { moment: Moment::from_millis(1_000_000), wall: World::BEGINNING };
-        Self { watchdog: Watchdog::new(policy), now, journal: Vec::new(), ordered: Vec::new() }
+        Self { engine: Engine::new(policy), now, journal: Vec::new(), ordered: Vec::new() }
     }
 
     /// Lets time pass: our own clock only forward, the other anywhere.
@@ -68,7 +69,7 @@ impl Story {
 
     fn next(&mut self, bytes: &mut Bytes<'_>) {
         let cloud = || SourceName::new("cloud");
-        let rank = |bytes: &mut Bytes<'_>| bytes.of(&[Rank::Vital, Rank::Side]);
+        let rank = |bytes: &mut Bytes<'_>| bytes.of(&[Importance::Vital, Importance::Side]);
         let probe = |bytes: &mut Bytes<'_>| ProbeName::new(bytes.of(&["p", "q", "r"]));
         let input = match bytes.byte() % 16 {
             0..=4 => {
@@ -99,17 +100,21 @@ impl Story {
                 let outcome = bytes.of(&Outcome::ALL);
                 let undo_with = (bytes.byte() == 1).then(|| serde_json::json!({"left": ["x"]}));
                 let effect = bytes.of(&[Effect::Possible, Effect::None]);
-                let ending =
-                    Ending { undo_with, effect, left_over: bytes.number(), ..Ending::new(outcome, "so it ended") };
+                let ending = RunResult {
+                    undo_with,
+                    effect,
+                    left_over: bytes.number(),
+                    ..RunResult::new(outcome, "so it ended")
+                };
                 Input::Ended { episode, run, ending }
             }
             14 => {
                 // We die, and are started again in this boot or the next.
-                let mut recovered = Watchdog::new(self.watchdog.policy().clone());
+                let mut recovered = Engine::new(self.engine.policy().clone());
                 for (event, at) in newest(&self.journal) {
                     recovered.recover(event, *at).unwrap();
                 }
-                self.watchdog = recovered;
+                self.engine = recovered;
                 Input::Restarted { boot: BootId::new(bytes.of(&["a", "a", "b"])) }
             }
             _ => Input::Woke,
@@ -123,25 +128,25 @@ impl Story {
         if at < 224 && !self.ordered.is_empty() {
             return self.ordered[self.ordered.len() - 1 - at % self.ordered.len()].clone();
         }
-        let steps = &self.watchdog.policy().steps;
+        let steps = &self.engine.policy().steps;
         let step = steps[at % steps.len()].name.clone();
         let run = Run { step, work: bytes.of(&[Work::Act, Work::Undo]), attempt: bytes.byte().into() };
-        let episode = self.watchdog.episode().map_or_else(|| EpisodeId::new("none"), |episode| episode.id.clone());
+        let episode = self.engine.episode().map_or_else(|| EpisodeId::new("none"), |episode| episode.id.clone());
         (episode, run)
     }
 
     fn hear(&mut self, input: Input) {
         let now = self.now;
-        let turn = self.watchdog.decide(input.clone(), now);
+        let turn = self.engine.handle(input.clone(), now);
         assert!(turn.events.len() <= MOST_EVENTS, "{} events", turn.events.len());
-        assert!(!turn.events.is_empty() || turn.orders.is_empty(), "orders without an event: {:?}", turn.orders);
+        assert!(!turn.events.is_empty() || turn.commands.is_empty(), "orders without an event: {:?}", turn.commands);
         for event in &turn.events {
             if event.is_journaled() {
                 self.journal.push((event.clone(), now));
             }
         }
-        for order in &turn.orders {
-            if let Order::Start { run, stop_by, briefing, .. } = order {
+        for order in &turn.commands {
+            if let Command::Start { run, stop_by, briefing, .. } = order {
                 let is_journaled =
                     turn.events.iter().any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
                 assert!(is_journaled, "{run} was ordered without its event");
@@ -153,19 +158,19 @@ impl Story {
                 self.ordered.push((briefing.episode.clone(), run.clone()));
             }
         }
-        let more = self.watchdog.decide(Input::Woke, now);
-        assert!(more.events.is_empty() && more.orders.is_empty(), "it was not at rest after {input:?}: {more:?}");
-        let _ = self.watchdog.next_wake(now);
-        let _ = self.watchdog.plan(now.moment);
+        let more = self.engine.handle(Input::Woke, now);
+        assert!(more.events.is_empty() && more.commands.is_empty(), "it was not at rest after {input:?}: {more:?}");
+        let _ = self.engine.next_wake(now);
+        let _ = self.engine.plan(now.moment);
     }
 
     fn replay_equals_live(&self) {
-        let mut replayed = Watchdog::new(self.watchdog.policy().clone());
+        let mut replayed = Engine::new(self.engine.policy().clone());
         for (event, at) in newest(&self.journal) {
             replayed.recover(event, *at).unwrap();
         }
-        assert_eq!(replayed.episode(), self.watchdog.episode());
-        assert_eq!(replayed.generation(), self.watchdog.generation());
+        assert_eq!(replayed.episode(), self.engine.episode());
+        assert_eq!(replayed.generation(), self.engine.generation());
     }
 }
 
@@ -176,10 +181,10 @@ fn newest(journal: &[(Event, Now)]) -> &[(Event, Now)] {
 }
 
 fn notice(bytes: &mut Bytes<'_>) -> Notice {
-    let presence = bytes.of(&[Presence::Reported, Presence::HandedIn]);
+    let presence = bytes.of(&[NoticeOrigin::Reported, NoticeOrigin::HandedIn]);
     let source = match presence {
-        Presence::Reported => "cloud",
-        Presence::HandedIn => "socket",
+        NoticeOrigin::Reported => "cloud",
+        NoticeOrigin::HandedIn => "socket",
     };
     let stated = match bytes.byte() % 8 {
         0 => Stated::Unsaid,

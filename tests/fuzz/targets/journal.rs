@@ -1,9 +1,9 @@
 //! The journal: any bytes as a file, and any events as records of one.
 
-use spot_watchdog::decide::Watchdog;
-use spot_watchdog::decide::simulator::random;
+use spot_watchdog::engine::Engine;
+use spot_watchdog::engine::simulator::random;
+use spot_watchdog::engine::{BootId, Event, Input, Moment, Now};
 use spot_watchdog::journal::{Record, decode, decode_all, encode};
-use spot_watchdog::model::{BootId, Event, Input, Moment, Now};
 use std::time::Duration;
 
 pub fn look(data: &[u8]) {
@@ -29,23 +29,23 @@ pub fn look(data: &[u8]) {
 
 /// Whatever was journaled, a mind takes it or leaves it, and goes on.
 fn recover(records: &[Record]) {
-    let mut watchdog = Watchdog::new(random::world(records.len() as u64).policy);
+    let mut engine = Engine::new(random::world(records.len() as u64).policy);
     for Record { now, event, .. } in records {
-        let before = watchdog.episode().cloned();
-        if watchdog.recover(event, *now).is_err() {
-            assert_eq!(watchdog.episode(), before.as_ref(), "an illegal move changed something");
+        let before = engine.episode().cloned();
+        if engine.recover(event, *now).is_err() {
+            assert_eq!(engine.episode(), before.as_ref(), "an illegal move changed something");
         }
     }
     let last = records.last().map_or_else(|| now(1), |record| record.now);
     let restarted = Input::Restarted { boot: BootId::new("boot") };
     for (input, later) in [(restarted, 1), (Input::Woke, 60), (Input::Woke, 7_200)] {
         let at = Now { moment: last.moment.plus(Duration::from_secs(later)), wall: last.wall };
-        let _ = watchdog.decide(input, at);
-        let _ = watchdog.next_wake(at);
+        let _ = engine.handle(input, at);
+        let _ = engine.next_wake(at);
     }
 }
 
 fn now(seq: u64) -> Now {
-    let wall = spot_watchdog::decide::simulator::World::BEGINNING;
+    let wall = spot_watchdog::engine::simulator::World::BEGINNING;
     Now { moment: Moment::from_millis(1_000_000 + seq * 1_000), wall }
 }

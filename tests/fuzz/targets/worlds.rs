@@ -2,8 +2,8 @@
 //! judge holds the promises.
 
 use super::Bytes;
-use spot_watchdog::decide::simulator::{Crash, Happening, Survivors, Telling, random, run};
-use spot_watchdog::model::Signal;
+use spot_watchdog::engine::Signal;
+use spot_watchdog::engine::simulator::{Crash, Happening, Survivors, Telling, random, run};
 use std::time::Duration;
 
 /// More would only be slower.

@@ -3,7 +3,8 @@
 //! of a source in a row for the same reason.
 
 use super::{Timeline, Told};
-use crate::model::{Event, Moment, NoticeAction, Now, Order, Run, SourceName, Spoken, Work};
+use crate::engine::{Command, Event, Moment, NoticeAction, Now, Run, SourceName, Work};
+use crate::view::Spoken;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -39,7 +40,7 @@ struct Reader {
 impl Reader {
     /// The line for this, if it is worth one.
     fn line(&mut self, what: &Told) -> Option<(Option<Now>, String)> {
-        if let Told::Event(_, now) | Told::Order(_, now) = what {
+        if let Told::Event(_, now) | Told::Command(_, now) = what {
             if now.moment < self.newest {
                 self.end = None;
             }
@@ -47,7 +48,7 @@ impl Reader {
         }
         match what {
             Told::Event(event, now) => self.is_worth_telling(event).then(|| (Some(*now), event.sentence())),
-            Told::Order(order, now) => spoken(order, *now).map(|said| (Some(*now), format!("  > {said}"))),
+            Told::Command(order, now) => spoken(order, *now).map(|said| (Some(*now), format!("  > {said}"))),
             Told::World(what) => Some((None, format!("* {what}"))),
         }
     }
@@ -98,22 +99,22 @@ impl Reader {
 }
 
 /// An order in words; nothing where its event has said it.
-fn spoken(order: &Order, now: Now) -> Option<String> {
+fn spoken(order: &Command, now: Now) -> Option<String> {
     let within = |stop_by: &Moment| match stop_by.since(now.moment) {
         left if left.is_zero() => "at once".to_owned(),
         left => format!("within {}", tenths(left)),
     };
     match order {
-        Order::Start { run, stop_by, .. } => Some(format!("start {}, to end {}", named(run), within(stop_by))),
-        Order::Adopt { run, stop_by, process, .. } => {
+        Command::Start { run, stop_by, .. } => Some(format!("start {}, to end {}", named(run), within(stop_by))),
+        Command::Adopt { run, stop_by, process, .. } => {
             let by = match process {
                 Some(process) => format!("process {}", process.pid),
                 None => "its traces".to_owned(),
             };
             Some(format!("look for {} by {by}, to end {}", named(run), within(stop_by)))
         }
-        Order::Limit { run, stop_by } => Some(format!("{} has to end {}", named(run), within(stop_by))),
-        Order::PostNotice { briefing, .. } => {
+        Command::Limit { run, stop_by } => Some(format!("{} has to end {}", named(run), within(stop_by))),
+        Command::PostNotice { briefing, .. } => {
             let deadline = Spoken(now.moment_at(briefing.deadline).since(now.moment));
             let action = match briefing.action {
                 NoticeAction::Unstated => String::new(),
@@ -125,9 +126,9 @@ fn spoken(order: &Order, now: Now) -> Option<String> {
             };
             Some(format!("write the notice file: {},{action} in {deadline}", briefing.notice_kind))
         }
-        Order::TakeDownNotice => Some("remove the notice file".to_owned()),
+        Command::TakeDownNotice => Some("remove the notice file".to_owned()),
         // "ending" was said.
-        Order::Exit => None,
+        Command::Exit => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Spans of time as they are written for others: a number of seconds.
 
-use super::{Moment, Spoken, millis};
+use super::Spoken;
+use crate::engine::{Moment, millis};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;

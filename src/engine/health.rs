@@ -1,7 +1,7 @@
 //! What was heard in this run of the daemon: rebuilt by listening again after a restart, so never journaled.
 
-use crate::model::{
-    Event, Fault, IgnoredBecause, Listening, Moment, Notice, NoticeKey, Now, ProbeName, Rank, SourceName, Stated,
+use crate::engine::{
+    Event, Fault, IgnoredBecause, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeName, SourceName, Stated,
 };
 use jiff::SignedDuration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +18,9 @@ const ABSENT_FOR: Duration = Duration::from_secs(15);
 
 /// What was heard in this run of the daemon.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Ears {
+pub struct SourceHealth {
     /// Each probe that was asked.
-    pub probes: BTreeMap<(SourceName, ProbeName), Heard>,
+    pub probes: BTreeMap<(SourceName, ProbeName), ProbeHealth>,
     /// Each source that could not be read for too long, with the moment it was last seen.
     pub blind: BTreeMap<SourceName, Moment>,
     /// Each probe of a source that is not blind which could not be read for too long, with the moment it was last read.
@@ -28,7 +28,7 @@ pub struct Ears {
     /// Notices that were heard and are not acted on, so that it is said once.
     pub ignored: BTreeMap<NoticeKey, Ignored>,
     /// Notices whose time to open an episode has not come.
-    pub waiting: BTreeMap<NoticeKey, Waiting>,
+    pub waiting: BTreeMap<NoticeKey, DeferredNotice>,
     /// Good reads of a probe without a notice that it reported before.
     missing: BTreeMap<(NoticeKey, ProbeName), Missing>,
     /// When this run began, or the machine last woke up; silence is counted from here.
@@ -37,9 +37,9 @@ pub struct Ears {
 
 /// A probe.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Heard {
+pub struct ProbeHealth {
     /// Whether its blindness blinds the source.
-    pub rank: Rank,
+    pub rank: Importance,
     /// Whether it was read in this run.
     pub last_good: Option<Moment>,
     /// Polls in a row without an answer.
@@ -61,7 +61,7 @@ pub struct Ignored {
 
 /// A notice that waits.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Waiting {
+pub struct DeferredNotice {
     /// The notice as last heard.
     pub notice: Notice,
     /// By which probe.
@@ -85,7 +85,7 @@ impl Missing {
     }
 }
 
-impl Ears {
+impl SourceHealth {
     /// Ears that have heard nothing since `began`.
     pub fn since(began: Moment) -> Self {
         Self { awake: began, ..Self::default() }
@@ -116,7 +116,7 @@ impl Ears {
                 self.blind.remove(source);
                 // What was missed while nothing at all was answered says nothing of a single probe.
                 for (key, heard) in &mut self.probes {
-                    if key.0 == *source && heard.rank == Rank::Side && !self.blind_probes.contains_key(key) {
+                    if key.0 == *source && heard.rank == Importance::Side && !self.blind_probes.contains_key(key) {
                         heard.misses = 0;
                     }
                 }
@@ -178,7 +178,7 @@ impl Ears {
         let vital = || {
             self.probes
                 .iter()
-                .filter(|((source, _), heard)| *source == listening.source && heard.rank == Rank::Vital)
+                .filter(|((source, _), heard)| *source == listening.source && heard.rank == Importance::Vital)
                 .map(|(_, heard)| heard)
         };
         let missed = vital().any(|heard| heard.misses >= BLIND_AFTER);
@@ -194,7 +194,7 @@ impl Ears {
 
     /// The probes that have been missed too often, of those whose blindness does not blind their source, and why.
     pub fn missed(&self) -> impl Iterator<Item = (&SourceName, &ProbeName, &Fault)> {
-        let is_missed = |heard: &Heard| heard.rank == Rank::Side && heard.misses >= BLIND_AFTER;
+        let is_missed = |heard: &ProbeHealth| heard.rank == Importance::Side && heard.misses >= BLIND_AFTER;
         self.probes
             .iter()
             .filter(move |(_, heard)| is_missed(heard))
@@ -211,15 +211,15 @@ impl Ears {
     pub fn last_seen(&self, source: &SourceName) -> Moment {
         self.probes
             .iter()
-            .filter(|((of, _), heard)| of == source && heard.rank == Rank::Vital)
+            .filter(|((of, _), heard)| of == source && heard.rank == Importance::Vital)
             .map(|(_, heard)| heard.last_good.unwrap_or(self.awake))
             .min()
             .unwrap_or(self.awake)
             .max(self.awake)
     }
 
-    fn heard(&mut self, source: &SourceName, probe: &ProbeName, rank: Rank) -> &mut Heard {
-        self.probes.entry((source.clone(), probe.clone())).or_insert(Heard {
+    fn heard(&mut self, source: &SourceName, probe: &ProbeName, rank: Importance) -> &mut ProbeHealth {
+        self.probes.entry((source.clone(), probe.clone())).or_insert(ProbeHealth {
             rank,
             last_good: None,
             misses: 0,

@@ -1,8 +1,8 @@
 //! What moves between the mind and the world: inputs, events, orders, and the turn that one decision makes of them.
 
 use super::{
-    BootId, Deadline, EpisodeId, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, ProbeName, SourceName,
-    Spent, StepName, Strength,
+    BootId, Deadline, EpisodeId, HandledNotice, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind,
+    ProbeName, SourceName, StepName, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -25,7 +25,7 @@ pub enum Input {
         /// To which question.
         probe: ProbeName,
         /// Whether blindness of this probe blinds the source.
-        rank: Rank,
+        rank: Importance,
         /// Every notice standing in this answer; empty is a good "nothing".
         notices: Vec<Notice>,
         /// Notices that it says expressly to be withdrawn or over.
@@ -40,7 +40,7 @@ pub enum Input {
         /// What.
         probe: ProbeName,
         /// Whether blindness of this probe blinds the source.
-        rank: Rank,
+        rank: Importance,
         /// What went wrong.
         fault: Fault,
     },
@@ -77,7 +77,7 @@ pub enum Input {
         /// Which run.
         run: Run,
         /// How.
-        ending: Ending,
+        ending: RunResult,
     },
     /// A moment came that the mind wanted to be woken for. Spurious ones are harmless.
     Woke,
@@ -98,7 +98,7 @@ pub enum Signal {
 /// How much a probe matters to its source's sight.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rank {
+pub enum Importance {
     /// Without it the source is blind.
     Vital,
     /// Missing it is shown, no more.
@@ -166,7 +166,7 @@ pub struct Process {
 /// How a run ended, as the executor saw it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Ending {
+pub struct RunResult {
     /// The verdict.
     pub outcome: Outcome,
     /// One plain sentence for people: `exit status 0, proof holds`. Bounded, printable, nothing secret.
@@ -201,7 +201,7 @@ impl Effect {
     }
 }
 
-impl Ending {
+impl RunResult {
     /// One that left no process behind and told nothing for an undo, of a run that may have changed something.
     pub fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
         Self { outcome, detail: detail.into(), left_over: 0, undo_with: None, effect: Effect::Possible }
@@ -263,7 +263,7 @@ pub enum Event {
         /// What.
         probe: ProbeName,
         /// Whether its blindness blinds the source.
-        rank: Rank,
+        rank: Importance,
         /// Keys of the notices that it reports.
         standing: Vec<NoticeKey>,
     },
@@ -274,7 +274,7 @@ pub enum Event {
         /// What.
         probe: ProbeName,
         /// Whether its blindness blinds the source.
-        rank: Rank,
+        rank: Importance,
         /// Why.
         fault: Fault,
     },
@@ -340,7 +340,7 @@ pub enum Event {
         wall: Timestamp,
         /// What earlier episodes left standing, so that this one's file alone is enough to recover from.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        spent: Vec<Spent>,
+        spent: Vec<HandledNotice>,
     },
     /// A notice appeared and joined the episode.
     NoticeAppeared {
@@ -408,7 +408,7 @@ pub enum Event {
         /// Which.
         run: Run,
         /// How.
-        ending: Ending,
+        ending: RunResult,
     },
     /// A step was not begun, and will not be.
     StepSkipped {
@@ -493,7 +493,7 @@ pub enum IgnoredBecause {
     /// It stood there at the first read, and its time is long past.
     Stale,
     /// Its episode has closed, and its time has not moved.
-    Spent,
+    HandledNotice,
     /// Its time is far: it opens an episode when the lead begins.
     Far,
     /// No step is for it and nothing else hangs on it.
@@ -552,16 +552,16 @@ impl Closing {
 
 /// An imperative, derived from an event.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Order {
+pub enum Command {
     /// Begin a run.
     Start {
         /// Which.
         run: Run,
         /// What it is told.
-        briefing: Box<Briefing>,
+        briefing: Box<NoticeContext>,
         /// When it has to have ended.
         stop_by: Moment,
-        /// In an undo: every [`Ending::undo_with`] of this step's runs in this episode, oldest first; null for a run that
+        /// In an undo: every [`RunResult::undo_with`] of this step's runs in this episode, oldest first; null for a run that
         /// we lost sight of.
         undo_with: Vec<serde_json::Value>,
     },
@@ -570,7 +570,7 @@ pub enum Order {
         /// Which.
         run: Run,
         /// What it was told.
-        briefing: Box<Briefing>,
+        briefing: Box<NoticeContext>,
         /// Its process, where we got to know it. Where we crashed before, it is looked for.
         process: Option<Process>,
         /// When it was started.
@@ -590,7 +590,7 @@ pub enum Order {
     /// Write the notice file.
     PostNotice {
         /// What it says.
-        briefing: Box<Briefing>,
+        briefing: Box<NoticeContext>,
         /// Since when the work is to be saved, by the wall clock: a stronger notice, or one that comes back, asks anew.
         since: Timestamp,
     },
@@ -603,7 +603,7 @@ pub enum Order {
 /// What a step is told about its episode, on a hook's standard input and in the notice file, which says more of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Briefing {
+pub struct NoticeContext {
     /// The episode.
     pub episode: EpisodeId,
     /// Who gave the notice that counts.
@@ -625,9 +625,9 @@ pub struct Briefing {
 
 /// One decision: what became fact, and what is to be done about it.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Turn {
+pub struct Decision {
     /// The facts, in order.
     pub events: Vec<Event>,
     /// What follows, in order; to be carried out after the facts were journaled.
-    pub orders: Vec<Order>,
+    pub commands: Vec<Command>,
 }

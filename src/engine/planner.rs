@@ -26,7 +26,7 @@
 //! optional it is skipped; P = 65 still does not fit, so needs are scaled by 35.1 / 65 = 0.54: `drain` gets 10.8 s and
 //! `checkpoint` the remaining 24.3 s.
 
-use crate::model::{Moment, Plan, Slot, StepName, millis};
+use crate::engine::{Moment, Plan, Slot, StepName, millis};
 use std::time::Duration;
 
 /// A shortfall below this never costs an optional step.

@@ -1,7 +1,7 @@
 //! The promises, held against every turn of a world.
 
-use crate::decide::{Progress, Watchdog};
-use crate::model::{Effect, Event, Notice, Now, Order, Outcome, Policy, Run, StepName, Strength, Turn, Work};
+use crate::engine::{Command, Decision, Effect, Event, Notice, Now, Outcome, Policy, Run, StepName, Strength, Work};
+use crate::engine::{Engine, StepPhase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -35,22 +35,22 @@ impl Judge {
     }
 
     /// What every turn has to keep.
-    pub(super) fn turn(&mut self, watchdog: &Watchdog, turn: &Turn, now: Now) {
+    pub(super) fn turn(&mut self, engine: &Engine, turn: &Decision, now: Now) {
         if turn.events.len() > MOST_EVENTS {
             self.broken(format!("{} events in one turn", turn.events.len()));
         }
-        if turn.events.is_empty() && !turn.orders.is_empty() {
+        if turn.events.is_empty() && !turn.commands.is_empty() {
             self.broken("an order without an event".to_owned());
         }
-        for order in &turn.orders {
-            self.order(watchdog, turn, order, now);
+        for order in &turn.commands {
+            self.order(engine, turn, order, now);
         }
         if !turn.events.is_empty() {
-            self.nobody_waits_for_nothing(watchdog);
+            self.nobody_waits_for_nothing(engine);
         }
         // A turn ends when nothing follows any more; only what it then ordered may have changed that.
-        if !turn.orders.is_empty()
-            && let Some(event) = watchdog.consequence(now)
+        if !turn.commands.is_empty()
+            && let Some(event) = engine.consequence(now)
         {
             self.broken(format!("the mind was not at rest: {event:?}"));
         }
@@ -58,10 +58,10 @@ impl Judge {
 
     /// A due step waits only for those that it is after, for the time that it wants to be left, or for its rest after a
     /// failure.
-    fn nobody_waits_for_nothing(&mut self, watchdog: &Watchdog) {
-        let Some(episode) = watchdog.episode().filter(|episode| episode.closing().is_none()) else { return };
+    fn nobody_waits_for_nothing(&mut self, engine: &Engine) {
+        let Some(episode) = engine.episode().filter(|episode| episode.closing().is_none()) else { return };
         for state in episode.steps.iter().filter(|state| state.progress.is_due() && state.tries == 0) {
-            let Some(step) = watchdog.policy().steps.iter().find(|step| step.name == state.name) else { continue };
+            let Some(step) = engine.policy().steps.iter().find(|step| step.name == state.name) else { continue };
             let is_waiting =
                 step.after.iter().any(|before| episode.step(before).is_some_and(|before| before.progress.is_ahead()));
             if !is_waiting && step.hold_until_left.is_none() {
@@ -71,21 +71,21 @@ impl Judge {
     }
 
     /// Whatever a source reports is acted on, waits for its time, or was noted with a reason.
-    pub(super) fn heard(&mut self, watchdog: &Watchdog, notices: &[Notice]) {
+    pub(super) fn heard(&mut self, engine: &Engine, notices: &[Notice]) {
         for notice in notices {
             let key = &notice.key;
-            let stands = watchdog
+            let stands = engine
                 .episode()
                 .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.stands));
-            let (ears, is_spent) = (watchdog.ears(), watchdog.spent.contains_key(key));
-            if !stands && !is_spent && !ears.waiting.contains_key(key) && !ears.ignored.contains_key(key) {
+            let (health, is_spent) = (engine.health(), engine.spent.contains_key(key));
+            if !stands && !is_spent && !health.waiting.contains_key(key) && !health.ignored.contains_key(key) {
                 self.broken(format!("{key} was heard and neither acted on nor noted"));
             }
         }
     }
 
     /// A fact, once it is one: what a crash has cut off was none.
-    pub(super) fn event(&mut self, watchdog: &Watchdog, event: &Event) {
+    pub(super) fn event(&mut self, engine: &Engine, event: &Event) {
         match event {
             Event::EpisodeOpened { .. } | Event::EpisodeClosed { .. } => {
                 self.ended.clear();
@@ -104,8 +104,8 @@ impl Judge {
             }
             Event::StepStarted { run, .. } if run.work == Work::Act => {
                 // It is begun for all that stands now, whatever it became due for.
-                let standing = watchdog.episode().into_iter().flat_map(|episode| episode.standing());
-                let step = watchdog.policy().steps.iter().find(|step| step.name == run.step);
+                let standing = engine.episode().into_iter().flat_map(|episode| episode.standing());
+                let step = engine.policy().steps.iter().find(|step| step.name == run.step);
                 let round = standing
                     .map(|standing| &standing.notice)
                     .filter(|notice| step.is_some_and(|step| step.on.contains(&notice.kind())))
@@ -157,15 +157,15 @@ impl Judge {
         }
     }
 
-    fn order(&mut self, watchdog: &Watchdog, turn: &Turn, order: &Order, now: Now) {
+    fn order(&mut self, engine: &Engine, turn: &Decision, order: &Command, now: Now) {
         match order {
-            Order::Start { run, stop_by, .. } => {
+            Command::Start { run, stop_by, .. } => {
                 let journaled =
                     turn.events.iter().any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
                 if !journaled {
                     self.broken(format!("{run} was ordered without its event"));
                 }
-                let Some(episode) = watchdog.episode() else {
+                let Some(episode) = engine.episode() else {
                     self.broken(format!("{run} was ordered without an episode"));
                     return;
                 };
@@ -181,29 +181,29 @@ impl Judge {
                 if *stop_by <= now.moment {
                     self.broken(format!("{run} was started without any time"));
                 }
-                let step = watchdog.policy().steps.iter().find(|step| step.name == run.step);
+                let step = engine.policy().steps.iter().find(|step| step.name == run.step);
                 for before in step.iter().flat_map(|step| &step.after) {
                     let ahead = episode.step(before).is_some_and(|it| match it.progress {
-                        Progress::Due | Progress::Running(_) => true,
-                        Progress::Idle
-                        | Progress::Ended(_)
-                        | Progress::Dropped
-                        | Progress::UndoDue
-                        | Progress::Undoing(_)
-                        | Progress::Undone(_) => false,
+                        StepPhase::Due | StepPhase::Running(_) => true,
+                        StepPhase::Idle
+                        | StepPhase::Ended(_)
+                        | StepPhase::Dropped
+                        | StepPhase::UndoDue
+                        | StepPhase::Undoing(_)
+                        | StepPhase::Undone(_) => false,
                     });
                     if ahead {
                         self.broken(format!("{run} was started before {before} had ended"));
                     }
                 }
             }
-            Order::Limit { run, stop_by } => {
-                let planned = watchdog.episode().and_then(|episode| episode.deadline);
+            Command::Limit { run, stop_by } => {
+                let planned = engine.episode().and_then(|episode| episode.deadline);
                 if run.work == Work::Act && planned.is_some_and(|planned| *stop_by > planned.end) {
                     self.broken(format!("{run} was given time past the end"));
                 }
             }
-            Order::Adopt { .. } | Order::PostNotice { .. } | Order::TakeDownNotice | Order::Exit => {}
+            Command::Adopt { .. } | Command::PostNotice { .. } | Command::TakeDownNotice | Command::Exit => {}
         }
     }
 
@@ -215,8 +215,8 @@ impl Judge {
     }
 
     /// What a mind recovered from the journal has to agree on with the one that wrote it.
-    pub(super) fn replay_equals_live(&mut self, live: &Watchdog, journal: &[(Event, Now)], now: Now) {
-        let mut replayed = Watchdog::new(live.policy().clone());
+    pub(super) fn replay_equals_live(&mut self, live: &Engine, journal: &[(Event, Now)], now: Now) {
+        let mut replayed = Engine::new(live.policy().clone());
         let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
         for (event, at) in &journal[newest.unwrap_or(0)..] {
             if let Err(illegal) = replayed.recover(event, *at) {
@@ -233,7 +233,7 @@ impl Judge {
 
     /// At a crash, whatever was kept has to be legal from the start.
     pub(super) fn recovers_as_journaled(&mut self, policy: &Policy, journal: &[(Event, Now)], now: Now) {
-        let mut replayed = Watchdog::new(policy.clone());
+        let mut replayed = Engine::new(policy.clone());
         for (event, at) in journal {
             if let Err(illegal) = replayed.recover(event, *at) {
                 self.broken(format!("recovery at {now:?} refused {event:?}: {illegal}"));
@@ -242,22 +242,22 @@ impl Judge {
     }
 
     /// What has to hold when the machine is taken: nothing is left to be done or is being done.
-    pub(super) fn at_the_end(&mut self, watchdog: &Watchdog, journal: &[(Event, Now)], now: Now) {
-        for step in watchdog.episode().iter().flat_map(|episode| &episode.steps) {
+    pub(super) fn at_the_end(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
+        for step in engine.episode().iter().flat_map(|episode| &episode.steps) {
             if step.progress.is_ahead() {
                 self.broken(format!("{} was still {} when the machine was taken", step.name, step.progress.word()));
             }
         }
-        self.replay_equals_live(watchdog, journal, now);
+        self.replay_equals_live(engine, journal, now);
     }
 
     /// What has to hold when the world has ended.
-    pub(super) fn at_rest(&mut self, watchdog: &Watchdog, journal: &[(Event, Now)], now: Now) {
-        if let Some(episode) = watchdog.episode() {
+    pub(super) fn at_rest(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
+        if let Some(episode) = engine.episode() {
             let steps: Vec<String> =
                 episode.steps.iter().map(|step| format!("{} {}", step.name, step.progress.word())).collect();
             self.broken(format!("episode {} never closed: {:?}, {steps:?}", episode.id, episode.stage));
         }
-        self.replay_equals_live(watchdog, journal, now);
+        self.replay_equals_live(engine, journal, now);
     }
 }

@@ -1,31 +1,47 @@
-//! The mind. Pure: time is an argument, and nothing here reads a clock, a file, the network or chance.
+//! The core. Pure: time is an argument, and nothing here reads a clock, a file, the network or chance.
 //!
-//! [`Watchdog::decide`] turns one [`Input`] into a [`Turn`]. The input is first turned into facts; then consequences
+//! [`Engine::handle`] turns one [`Input`] into a [`Decision`]. The input is first turned into events; then consequences
 //! follow from the state alone until nothing follows any more. Each fact is an [`Event`], and events are the only
-//! thing that changes the state; orders are derived from events. So a timer, a late answer and a restart take one
-//! path: recovery is [`Watchdog::recover`] for each journaled event, then [`Input::Restarted`] as the first input.
+//! thing that changes the state; commands are derived from events. So a timer, a late answer and a restart take one
+//! path: recovery is [`Engine::recover`] for each journaled event, then [`Input::Restarted`] as the first input.
 //!
-//! The files, in the order of the flow: `facts` (input → events), `rules` (state → the next event), `apply` (event →
-//! state), `orders` (event → orders). `episode` is the state and its table of moves, `ears` what was heard in this run,
-//! `planner` shares out the time, `reckon` turns stated times into deadlines. `simulator` runs all of it in virtual time.
+//! The files, in the order of the flow: `input` (input → events), `rules` (state → the next event), `apply` (event →
+//! state), `commands` (event → commands). `episode` is the state and its table of transitions, `health` what is known of
+//! the sources in this run, `planner` shares out the time, `deadline` turns stated times into deadlines. The words:
+//! `notice`, `policy`, `plan`, `messages` (what goes in and comes out), `name` and `time`.
 
 mod apply;
-mod ears;
+mod commands;
+pub mod deadline;
 mod episode;
-mod facts;
-mod orders;
+mod health;
+mod input;
+mod messages;
+mod name;
+mod notice;
+mod plan;
 pub mod planner;
-pub mod reckon;
+mod policy;
 mod rules;
 pub mod simulator;
+mod time;
 
-pub use ears::{BLIND_AFTER, Ears, Heard, Ignored, Waiting};
-pub use episode::{Episode, Finished, IllegalMove, Planned, Progress, Running, Stage, Standing, StepState, Trace};
-
-use crate::model::{
-    BootId, Event, Input, Moment, NoticeKey, NoticeKind, Now, Order, Plan, Policy, Presence, Run, Spent, Step,
-    StepName, Strength, Turn,
+pub use episode::{
+    ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, StepPhase, StepState, UndoState,
 };
+pub use health::{BLIND_AFTER, DeferredNotice, Ignored, ProbeHealth, SourceHealth};
+pub use messages::{
+    Closing, Command, Decision, Effect, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Outcome,
+    Process, Run, RunResult, Signal, SkippedBecause, Work,
+};
+pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
+pub use notice::{
+    Deadline, DeadlineBasis, HandledNotice, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Stated, Strength,
+};
+pub use plan::{Plan, Slot};
+pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
+pub use time::{Moment, Now, millis};
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -36,15 +52,15 @@ const MOST_CONSEQUENCES: usize = 10_000;
 
 /// The pure mind: what it knows, and what it decides.
 #[derive(Clone, Debug)]
-pub struct Watchdog {
+pub struct Engine {
     policy: Policy,
     /// The boot that this run is in; unknown until [`Input::Restarted`].
     boot: Option<BootId>,
-    ears: Ears,
+    health: SourceHealth,
     episode: Option<Episode>,
     generation: u64,
     /// Notices of closed episodes: they open no new one unless their time moves.
-    spent: BTreeMap<NoticeKey, Spent>,
+    spent: BTreeMap<NoticeKey, HandledNotice>,
     exit: Exit,
     /// What the executor was last told of each run, so that only changes are ordered.
     told: BTreeMap<Run, Told>,
@@ -80,13 +96,13 @@ pub enum Exit {
     Ordered,
 }
 
-impl Watchdog {
+impl Engine {
     /// A mind that has seen nothing yet.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
             boot: None,
-            ears: Ears::default(),
+            health: SourceHealth::default(),
             episode: None,
             generation: 0,
             spent: BTreeMap::new(),
@@ -101,7 +117,7 @@ impl Watchdog {
     /// # Errors
     /// Where the event is not a legal move from here: the journal was not written by this mind. The state is as it
     /// was before.
-    pub fn recover(&mut self, event: &Event, at: Now) -> Result<(), IllegalMove> {
+    pub fn recover(&mut self, event: &Event, at: Now) -> Result<(), IllegalTransition> {
         self.apply(event, at)
     }
 
@@ -109,9 +125,9 @@ impl Watchdog {
     /// stays, but for notices that were handed in for a machine by its name. [`Input::Restarted`] has to follow, and what
     /// an earlier run was handed in.
     pub fn take_up(&mut self, left: Self) {
-        let Ears { waiting, ignored, .. } = &mut self.ears;
+        let SourceHealth { waiting, ignored, .. } = &mut self.health;
         waiting.retain(|key, waiting| {
-            let is_of_this_run = waiting.notice.presence == Presence::Reported || key.machine.as_str().is_empty();
+            let is_of_this_run = waiting.notice.presence == NoticeOrigin::Reported || key.machine.as_str().is_empty();
             if !is_of_this_run {
                 ignored.remove(key);
             }
@@ -128,8 +144,8 @@ impl Watchdog {
     /// Decides what an input means now.
     ///
     /// Late, doubled and spurious inputs are harmless: what they say is either already known or no longer asked.
-    pub fn decide(&mut self, input: Input, now: Now) -> Turn {
-        let mut turn = Turn::default();
+    pub fn handle(&mut self, input: Input, now: Now) -> Decision {
+        let mut turn = Decision::default();
         self.planned.take();
         self.hear(input, now, &mut turn);
         for _ in 0..MOST_CONSEQUENCES {
@@ -139,9 +155,9 @@ impl Watchdog {
             }
         }
         if !turn.events.is_empty() {
-            self.order_new_limits(now, &mut turn.orders);
+            self.order_new_limits(now, &mut turn.commands);
         }
-        say_once(&mut turn.orders);
+        say_once(&mut turn.commands);
         turn
     }
 
@@ -164,8 +180,8 @@ impl Watchdog {
     }
 
     /// What was heard in this run.
-    pub fn ears(&self) -> &Ears {
-        &self.ears
+    pub fn health(&self) -> &SourceHealth {
+        &self.health
     }
 
     /// The open episode.
@@ -233,13 +249,13 @@ impl Watchdog {
     }
 
     /// Makes an event fact: the only way that a decision changes the state.
-    fn take(&mut self, event: Event, now: Now, turn: &mut Turn) -> bool {
+    fn take(&mut self, event: Event, now: Now, turn: &mut Decision) -> bool {
         // A move that is not legal is a fault of ours; it must not end a rescue, so it is not made at all.
         if self.apply(&event, now).is_err() {
             debug_assert!(false, "illegal move decided: {event:?}");
             return false;
         }
-        self.orders(&event, now, &mut turn.orders);
+        self.commands(&event, now, &mut turn.commands);
         turn.events.push(event);
         true
     }
@@ -258,7 +274,7 @@ impl Watchdog {
     }
 
     /// Tells the executor of each run whose stop-by is no longer what it was last told.
-    fn order_new_limits(&mut self, now: Now, orders: &mut Vec<Order>) {
+    fn order_new_limits(&mut self, now: Now, commands: &mut Vec<Command>) {
         let Some(episode) = &self.episode else {
             self.told.clear();
             return;
@@ -273,18 +289,18 @@ impl Watchdog {
         self.told.retain(|run, _| running().any(|running| running.run == *run));
         for (run, stop_by) in changed {
             self.told.insert(run.clone(), Told { stop_by, at: now.moment });
-            let adopted = orders.iter_mut().find_map(|order| match order {
-                Order::Adopt { run: adopted, stop_by, .. } if *adopted == run => Some(stop_by),
-                Order::Adopt { .. }
-                | Order::Start { .. }
-                | Order::Limit { .. }
-                | Order::PostNotice { .. }
-                | Order::TakeDownNotice
-                | Order::Exit => None,
+            let adopted = commands.iter_mut().find_map(|order| match order {
+                Command::Adopt { run: adopted, stop_by, .. } if *adopted == run => Some(stop_by),
+                Command::Adopt { .. }
+                | Command::Start { .. }
+                | Command::Limit { .. }
+                | Command::PostNotice { .. }
+                | Command::TakeDownNotice
+                | Command::Exit => None,
             });
             match adopted {
                 Some(ordered) => *ordered = stop_by,
-                None => orders.push(Order::Limit { run, stop_by }),
+                None => commands.push(Command::Limit { run, stop_by }),
             }
         }
     }
@@ -292,12 +308,12 @@ impl Watchdog {
 
 /// Of several orders about the notice file only the last counts, in the place of the first: whoever watches the file
 /// sees it come or go once, and before a step starts.
-fn say_once(orders: &mut Vec<Order>) {
-    let is_about_the_file = |order: &Order| matches!(order, Order::PostNotice { .. } | Order::TakeDownNotice);
-    let Some(first) = orders.iter().position(is_about_the_file) else { return };
-    let Some(last) = orders.iter().rfind(|order| is_about_the_file(order)).cloned() else { return };
-    orders.retain(|order| !is_about_the_file(order));
-    orders.insert(first, last);
+fn say_once(commands: &mut Vec<Command>) {
+    let is_about_the_file = |order: &Command| matches!(order, Command::PostNotice { .. } | Command::TakeDownNotice);
+    let Some(first) = commands.iter().position(is_about_the_file) else { return };
+    let Some(last) = commands.iter().rfind(|order| is_about_the_file(order)).cloned() else { return };
+    commands.retain(|order| !is_about_the_file(order));
+    commands.insert(first, last);
 }
 
 /// The positions in `due` of the steps with these names.
@@ -308,12 +324,13 @@ fn positions<'a>(names: &[StepName], due: impl Iterator<Item = &'a Step> + Clone
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        Ending, MachineId, Notice, NoticeAction, NoticeKind, Outcome, Presence, Rerun, SourceName, Stated, Undo, Work,
+    use crate::engine::{
+        MachineId, Notice, NoticeAction, NoticeKind, NoticeOrigin, Outcome, Rerun, RunResult, SourceName, Stated, Undo,
+        Work,
     };
 
     /// A mind with one step that can be put back, while a notice that was handed in stands.
-    fn with_a_notice() -> (Watchdog, NoticeKey) {
+    fn with_a_notice() -> (Engine, NoticeKey) {
         let mut policy = simulator::random::world(1).policy;
         let step = Step {
             name: StepName::new("leave"),
@@ -329,8 +346,8 @@ mod tests {
             undo: Undo::PutBack,
         };
         policy.steps = vec![step];
-        let mut watchdog = Watchdog::new(policy);
-        watchdog.decide(Input::Restarted { boot: BootId::new("boot") }, now(1));
+        let mut engine = Engine::new(policy);
+        engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
         let key = NoticeKey {
             source: SourceName::new("hand"),
             kind: NoticeKind::Interruption,
@@ -342,11 +359,11 @@ mod tests {
             action: NoticeAction::Terminate,
             stated: Stated::In(Duration::from_secs(120)),
             usual_window: None,
-            presence: Presence::HandedIn,
+            presence: NoticeOrigin::HandedIn,
             detail: String::new(),
         };
-        watchdog.decide(Input::HandedIn { notice }, now(2));
-        (watchdog, key)
+        engine.handle(Input::HandedIn { notice }, now(2));
+        (engine, key)
     }
 
     fn now(seconds: u64) -> Now {
@@ -354,57 +371,57 @@ mod tests {
     }
 
     /// Ends an attempt of its step.
-    fn end(watchdog: &mut Watchdog, attempt: u32, ending: Ending) {
-        let Some(episode) = watchdog.episode().map(|episode| episode.id.clone()) else { unreachable!("it is open") };
+    fn end(engine: &mut Engine, attempt: u32, ending: RunResult) {
+        let Some(episode) = engine.episode().map(|episode| episode.id.clone()) else { unreachable!("it is open") };
         let run = Run { step: StepName::new("leave"), work: Work::Act, attempt };
-        watchdog.decide(Input::Ended { episode, run, ending }, now(2 + u64::from(attempt)));
+        engine.handle(Input::Ended { episode, run, ending }, now(2 + u64::from(attempt)));
     }
 
     /// What its undo is told, where one is begun, once the notice is taken back.
-    fn undone_with(mut watchdog: Watchdog, key: NoticeKey, at: Now) -> Option<Vec<serde_json::Value>> {
-        let turn = watchdog.decide(Input::TakenBack { key }, at);
-        turn.orders.iter().find_map(|order| match order {
-            Order::Start { run, undo_with, .. } if run.work == Work::Undo => Some(undo_with.clone()),
-            Order::Start { .. }
-            | Order::Adopt { .. }
-            | Order::Limit { .. }
-            | Order::PostNotice { .. }
-            | Order::TakeDownNotice
-            | Order::Exit => None,
+    fn undone_with(mut engine: Engine, key: NoticeKey, at: Now) -> Option<Vec<serde_json::Value>> {
+        let turn = engine.handle(Input::TakenBack { key }, at);
+        turn.commands.iter().find_map(|order| match order {
+            Command::Start { run, undo_with, .. } if run.work == Work::Undo => Some(undo_with.clone()),
+            Command::Start { .. }
+            | Command::Adopt { .. }
+            | Command::Limit { .. }
+            | Command::PostNotice { .. }
+            | Command::TakeDownNotice
+            | Command::Exit => None,
         })
     }
 
     #[test]
     fn an_undo_is_told_that_we_lost_sight_of_a_run() {
-        let (mut watchdog, key) = with_a_notice();
-        end(&mut watchdog, 1, Ending::new(Outcome::Lost, ""));
-        end(&mut watchdog, 2, Ending { undo_with: Some("refused".into()), ..Ending::new(Outcome::Failed, "") });
-        assert_eq!(undone_with(watchdog, key, now(5)), Some(vec![serde_json::Value::Null, "refused".into()]));
+        let (mut engine, key) = with_a_notice();
+        end(&mut engine, 1, RunResult::new(Outcome::Lost, ""));
+        end(&mut engine, 2, RunResult { undo_with: Some("refused".into()), ..RunResult::new(Outcome::Failed, "") });
+        assert_eq!(undone_with(engine, key, now(5)), Some(vec![serde_json::Value::Null, "refused".into()]));
     }
 
     #[test]
     fn what_never_ran_is_not_put_back_unless_another_attempt_did() {
-        let (mut watchdog, key) = with_a_notice();
-        end(&mut watchdog, 1, Ending::without_effect(Outcome::Failed, "could not start it"));
-        assert_eq!(undone_with(watchdog, key, now(4)), None);
+        let (mut engine, key) = with_a_notice();
+        end(&mut engine, 1, RunResult::without_effect(Outcome::Failed, "could not start it"));
+        assert_eq!(undone_with(engine, key, now(4)), None);
 
-        let (mut watchdog, key) = with_a_notice();
-        end(&mut watchdog, 1, Ending::without_effect(Outcome::Lost, "it never began"));
-        end(&mut watchdog, 2, Ending::new(Outcome::Failed, "exit status 1"));
-        assert_eq!(undone_with(watchdog, key, now(5)), Some(vec![serde_json::Value::Null]));
+        let (mut engine, key) = with_a_notice();
+        end(&mut engine, 1, RunResult::without_effect(Outcome::Lost, "it never began"));
+        end(&mut engine, 2, RunResult::new(Outcome::Failed, "exit status 1"));
+        assert_eq!(undone_with(engine, key, now(5)), Some(vec![serde_json::Value::Null]));
 
-        let (mut watchdog, key) = with_a_notice();
-        end(&mut watchdog, 1, Ending::new(Outcome::Lost, ""));
-        end(&mut watchdog, 2, Ending::without_effect(Outcome::Failed, "could not start it"));
-        assert_eq!(undone_with(watchdog, key, now(5)), Some(vec![serde_json::Value::Null]));
+        let (mut engine, key) = with_a_notice();
+        end(&mut engine, 1, RunResult::new(Outcome::Lost, ""));
+        end(&mut engine, 2, RunResult::without_effect(Outcome::Failed, "could not start it"));
+        assert_eq!(undone_with(engine, key, now(5)), Some(vec![serde_json::Value::Null]));
     }
 
     #[test]
     fn a_scale_in_without_a_time_is_planned_with_the_window_that_was_learned_before_it() {
-        let mut watchdog = Watchdog::new(simulator::random::world(1).policy);
-        watchdog.assume_scale_in(Duration::from_secs(300));
+        let mut engine = Engine::new(simulator::random::world(1).policy);
+        engine.assume_scale_in(Duration::from_secs(300));
         let now = Now { moment: Moment::from_millis(1_000), wall: simulator::World::BEGINNING };
-        watchdog.decide(Input::Restarted { boot: BootId::new("boot") }, now);
+        engine.handle(Input::Restarted { boot: BootId::new("boot") }, now);
         let key = NoticeKey {
             source: SourceName::new("hand"),
             kind: NoticeKind::ScaleIn,
@@ -416,13 +433,13 @@ mod tests {
             action: NoticeAction::Terminate,
             stated: Stated::Unsaid,
             usual_window: None,
-            presence: Presence::HandedIn,
+            presence: NoticeOrigin::HandedIn,
             detail: String::new(),
         };
-        watchdog.decide(Input::HandedIn { notice }, now);
+        engine.handle(Input::HandedIn { notice }, now);
         // What is learned later changes nothing of it.
-        watchdog.assume_scale_in(Duration::from_secs(60));
-        let planned = watchdog.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
+        engine.assume_scale_in(Duration::from_secs(60));
+        let planned = engine.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
         assert_eq!(planned, Some(now.moment.plus(Duration::from_secs(300))));
     }
 }

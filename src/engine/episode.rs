@@ -1,12 +1,12 @@
 //! One interruption, from its first notice to its last outcome: what is remembered of it, and the one table of legal
 //! moves of a step.
 //!
-//! Live decisions and recovery go through the same [`Progress::after`]: a move that is not in the table is an error
+//! Live decisions and recovery go through the same [`StepPhase::after`]: a move that is not in the table is an error
 //! for both, so a journal cannot bring the mind into a state that it could not have reached by itself.
 
-use crate::model::{
-    BootId, Closing, Deadline, Effect, Ending, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName,
-    Process, Run, SkippedBecause, StepName, Strength, Undo, Work,
+use crate::engine::{
+    BootId, Closing, Deadline, Effect, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName, Process,
+    Run, RunResult, SkippedBecause, StepName, Strength, Undo, Work,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -29,11 +29,11 @@ pub struct Episode {
     /// Since when the work is to be saved: when a notice of its present strength came first.
     pub asked: Option<Timestamp>,
     /// Every notice that joined it.
-    pub notices: BTreeMap<NoticeKey, Standing>,
+    pub notices: BTreeMap<NoticeKey, ActiveNotice>,
     /// The deadline that is planned for; none only between opening and the first plan.
     pub deadline: Option<Planned>,
     /// Whether it goes on or comes to its end.
-    pub stage: Stage,
+    pub stage: EpisodePhase,
     /// Each step that the policy has, or had, in declared order.
     pub steps: Vec<StepState>,
 }
@@ -51,7 +51,7 @@ pub struct Planned {
 
 /// A notice in its episode.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Standing {
+pub struct ActiveNotice {
     /// The notice as last heard.
     pub notice: Notice,
     /// Its own deadline.
@@ -64,7 +64,7 @@ pub struct Standing {
 
 /// Whether an episode goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
+pub enum EpisodePhase {
     /// Steps are begun as they become due.
     Open {
         /// When it was last taken up again, where it was.
@@ -85,7 +85,7 @@ pub struct StepState {
     /// Which.
     pub name: StepName,
     /// Where it stands.
-    pub progress: Progress,
+    pub progress: StepPhase,
     /// Attempts begun so far, undoing included: the number of the last run.
     pub attempts: u32,
     /// Attempts begun since it last became due for a new reason.
@@ -93,11 +93,11 @@ pub struct StepState {
     /// The strongest round that it was due, or begun, for.
     pub round: Option<Strength>,
     /// Whether something may have to be put back.
-    pub trace: Trace,
+    pub trace: UndoState,
     /// How often putting back was tried.
     pub undo_tries: u32,
     /// The last end of the step itself.
-    pub last: Option<Finished>,
+    pub last: Option<EndedRun>,
     /// What its ended runs left for an undo, oldest first, null for one that we lost sight of; emptied once it was put
     /// back.
     pub undo_with: Vec<serde_json::Value>,
@@ -105,7 +105,7 @@ pub struct StepState {
 
 /// Whether a step may have left something to put back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trace {
+pub enum UndoState {
     /// Nothing: it never began, its runs changed nothing, or it was put back.
     None,
     /// Its first run that could leave something goes on.
@@ -114,7 +114,7 @@ pub enum Trace {
     Left,
 }
 
-impl Trace {
+impl UndoState {
     /// After a run of the step itself began.
     pub fn begun(self) -> Self {
         match self {
@@ -135,7 +135,7 @@ impl Trace {
 
 /// Where a step stands.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Progress {
+pub enum StepPhase {
     /// Not due.
     Idle,
     /// Due, waiting for its time.
@@ -172,7 +172,7 @@ pub struct Running {
 /// How a run of a step ended, with the numbers worth keeping.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Finished {
+pub struct EndedRun {
     /// Which attempt.
     pub attempt: u32,
     /// When it began.
@@ -182,12 +182,12 @@ pub struct Finished {
     /// What was left to the end of the plan.
     pub margin: Duration,
     /// How.
-    pub ending: Ending,
+    pub ending: RunResult,
 }
 
 /// A fact about one step, as the table of moves sees it.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Move {
+pub enum StepTransition {
     /// It is to be done.
     Due,
     /// A run begins.
@@ -207,7 +207,7 @@ pub enum Move {
 /// A move that the table does not have.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[error("step {step}: {attempted} is not a legal move from {from}")]
-pub struct IllegalMove {
+pub struct IllegalTransition {
     /// Whose.
     pub step: StepName,
     /// What was attempted.
@@ -216,33 +216,43 @@ pub struct IllegalMove {
     pub from: String,
 }
 
-impl Progress {
+impl StepPhase {
     /// The table of legal moves; nothing where there is none.
-    pub fn after(&self, step: &Move) -> Option<Self> {
+    pub fn after(&self, step: &StepTransition) -> Option<Self> {
         let next = match (self, step) {
             // What is not running may become due, again included: a stronger notice, a retry, a notice that came back.
-            (Self::Idle | Self::Ended(_) | Self::Dropped | Self::UndoDue | Self::Undone(_), Move::Due) => Self::Due,
+            (Self::Idle | Self::Ended(_) | Self::Dropped | Self::UndoDue | Self::Undone(_), StepTransition::Due) => {
+                Self::Due
+            }
 
-            (Self::Due, Move::Start(running)) if running.run.work == Work::Act => Self::Running(running.clone()),
-            (Self::UndoDue, Move::Start(running)) if running.run.work == Work::Undo => Self::Undoing(running.clone()),
+            (Self::Due, StepTransition::Start(running)) if running.run.work == Work::Act => {
+                Self::Running(running.clone())
+            }
+            (Self::UndoDue, StepTransition::Start(running)) if running.run.work == Work::Undo => {
+                Self::Undoing(running.clone())
+            }
 
-            (Self::Running(running), Move::Spawn(run, process)) if running.run == *run => {
+            (Self::Running(running), StepTransition::Spawn(run, process)) if running.run == *run => {
                 Self::Running(Running { process: Some(*process), ..running.clone() })
             }
-            (Self::Undoing(running), Move::Spawn(run, process)) if running.run == *run => {
+            (Self::Undoing(running), StepTransition::Spawn(run, process)) if running.run == *run => {
                 Self::Undoing(Running { process: Some(*process), ..running.clone() })
             }
 
-            (Self::Running(running) | Self::Undoing(running), Move::Adopt(run)) if running.run == *run => self.clone(),
+            (Self::Running(running) | Self::Undoing(running), StepTransition::Adopt(run)) if running.run == *run => {
+                self.clone()
+            }
 
-            (Self::Running(running), Move::End(run, outcome)) if running.run == *run => Self::Ended(*outcome),
-            (Self::Undoing(running), Move::End(run, outcome)) if running.run == *run => Self::Undone(*outcome),
+            (Self::Running(running), StepTransition::End(run, outcome)) if running.run == *run => Self::Ended(*outcome),
+            (Self::Undoing(running), StepTransition::End(run, outcome)) if running.run == *run => {
+                Self::Undone(*outcome)
+            }
 
-            (Self::Due, Move::Skip(SkippedBecause::Withdrawn)) => Self::Dropped,
-            (Self::Due, Move::Skip(_)) => Self::Ended(Outcome::Skipped),
-            (Self::UndoDue, Move::Skip(_)) => Self::Undone(Outcome::Skipped),
+            (Self::Due, StepTransition::Skip(SkippedBecause::Withdrawn)) => Self::Dropped,
+            (Self::Due, StepTransition::Skip(_)) => Self::Ended(Outcome::Skipped),
+            (Self::UndoDue, StepTransition::Skip(_)) => Self::Undone(Outcome::Skipped),
 
-            (Self::Ended(_) | Self::Undone(_), Move::UndoDue) => Self::UndoDue,
+            (Self::Ended(_) | Self::Undone(_), StepTransition::UndoDue) => Self::UndoDue,
 
             (
                 Self::Idle
@@ -297,11 +307,11 @@ impl StepState {
     pub fn new(name: StepName) -> Self {
         Self {
             name,
-            progress: Progress::Idle,
+            progress: StepPhase::Idle,
             attempts: 0,
             tries: 0,
             round: None,
-            trace: Trace::None,
+            trace: UndoState::None,
             undo_tries: 0,
             undo_with: Vec::new(),
             last: None,
@@ -309,13 +319,13 @@ impl StepState {
     }
 
     /// Makes a legal move.
-    pub(super) fn make(&mut self, step: &Move) -> Result<(), IllegalMove> {
+    pub(super) fn make(&mut self, step: &StepTransition) -> Result<(), IllegalTransition> {
         match self.progress.after(step) {
             Some(next) => {
                 self.progress = next;
                 Ok(())
             }
-            None => Err(IllegalMove {
+            None => Err(IllegalTransition {
                 step: self.name.clone(),
                 attempted: format!("{step:?}"),
                 from: self.progress.word().to_owned(),
@@ -348,7 +358,7 @@ impl Episode {
     }
 
     /// The notices that still stand.
-    pub fn standing(&self) -> impl Iterator<Item = &Standing> {
+    pub fn standing(&self) -> impl Iterator<Item = &ActiveNotice> {
         self.notices.values().filter(|standing| standing.stands)
     }
 
@@ -359,7 +369,7 @@ impl Episode {
 
     /// The notice that counts: the strongest that stands, and of these the one with the earliest deadline. Where none
     /// stands any more, the last that did.
-    pub fn leading(&self) -> Option<&Standing> {
+    pub fn leading(&self) -> Option<&ActiveNotice> {
         self.notices.values().max_by_key(|standing| {
             (standing.stands, standing.notice.strength(), std::cmp::Reverse(standing.deadline.at))
         })
@@ -368,14 +378,14 @@ impl Episode {
     /// Whether it comes to its end, and why.
     pub const fn closing(&self) -> Option<Closing> {
         match self.stage {
-            Stage::Open { .. } => None,
-            Stage::Settling { closing, .. } => Some(closing),
+            EpisodePhase::Open { .. } => None,
+            EpisodePhase::Settling { closing, .. } => Some(closing),
         }
     }
 
     /// Until when a notice that stood in it opens no new one: its deadline by the wall clock, or its stated time where
     /// that is later.
-    pub(super) fn spent_until(&self, standing: &Standing, now: Now) -> Timestamp {
+    pub(super) fn spent_until(&self, standing: &ActiveNotice, now: Now) -> Timestamp {
         let clocks = match self.closing() {
             // A boot begins our clock anew, so moments of the boot before are read by a pair of clocks from there.
             Some(Closing::Rebooted) => Now { moment: self.opened, wall: self.opened_wall },

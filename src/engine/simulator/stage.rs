@@ -4,8 +4,9 @@ use super::judge::Judge;
 use super::{
     Conduct, Crash, Date, Ends, Entry, Finish, Happening, Level, Survivors, Telling, Timeline, Told, WhenStopped, World,
 };
-use crate::decide::Watchdog;
-use crate::model::{BootId, Ending, EpisodeId, Event, Input, Moment, Now, Order, Outcome, Process, Run, Spoken};
+use crate::engine::Engine;
+use crate::engine::{BootId, Command, EpisodeId, Event, Input, Moment, Now, Outcome, Process, Run, RunResult};
+use crate::view::Spoken;
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub(super) struct Stage<'w> {
     /// By how much somebody has set the wall clock.
     set: SignedDuration,
     /// The mind, while the daemon runs.
-    watchdog: Option<Box<Watchdog>>,
+    engine: Option<Box<Engine>>,
     /// What is on disk.
     journal: Vec<(Event, Now)>,
     /// What is due, by time and then in the order it was scheduled.
@@ -45,7 +46,7 @@ enum Due {
     /// A step ends by itself, unless it ended before.
     Ends(Run, u32),
     /// A step's end is reported.
-    Report(Box<(EpisodeId, Run, Ending)>),
+    Report(Box<(EpisodeId, Run, RunResult)>),
     Spawned(EpisodeId, Run, u32),
     Start,
 }
@@ -74,7 +75,7 @@ impl<'w> Stage<'w> {
             booted: 0,
             boots: 1,
             set: SignedDuration::ZERO,
-            watchdog: None,
+            engine: None,
             journal: Vec::new(),
             due: BTreeMap::new(),
             scheduled: 0,
@@ -110,13 +111,13 @@ impl<'w> Stage<'w> {
         if self.timeline.turns > MOST_TURNS {
             self.judge.broken("the mind did not come to rest".to_owned());
         }
-        if let Some(watchdog) = self.watchdog.take() {
+        if let Some(engine) = self.engine.take() {
             match self.world.finish {
-                Finish::Quiet => self.judge.at_rest(&watchdog, &self.journal, self.now()),
+                Finish::Quiet => self.judge.at_rest(&engine, &self.journal, self.now()),
                 Finish::Taken => {
                     self.at = end;
                     self.tell(|| Told::World("the machine is taken".to_owned()));
-                    self.judge.at_the_end(&watchdog, &self.journal, self.now());
+                    self.judge.at_the_end(&engine, &self.journal, self.now());
                 }
             }
         }
@@ -139,7 +140,7 @@ impl<'w> Stage<'w> {
     /// Past the world's end, with nothing open, only polls would follow.
     fn is_over(&self) -> bool {
         self.at > ms(self.world.length)
-            && self.watchdog.as_ref().is_some_and(|watchdog| watchdog.episode().is_none())
+            && self.engine.as_ref().is_some_and(|engine| engine.episode().is_none())
             && self.due.values().all(|due| matches!(due, Due::Poll(_)))
     }
 
@@ -162,31 +163,31 @@ impl<'w> Stage<'w> {
     }
 
     fn start(&mut self) {
-        if self.watchdog.is_some() {
+        if self.engine.is_some() {
             return;
         }
-        let mut watchdog = Watchdog::new(self.world.policy.clone());
+        let mut engine = Engine::new(self.world.policy.clone());
         // As on disk, where the newest file begins with the newest opening.
         let newest = self.journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
         for (event, at) in &self.journal[newest.unwrap_or(0)..] {
-            if let Err(illegal) = watchdog.recover(event, *at) {
+            if let Err(illegal) = engine.recover(event, *at) {
                 self.judge.broken(format!("recovery refused {event:?}: {illegal}"));
             }
         }
         self.tell(|| Told::World("the daemon starts".to_owned()));
-        self.watchdog = Some(Box::new(watchdog));
+        self.engine = Some(Box::new(engine));
         self.turn(Input::Restarted { boot: self.boot() });
     }
 
     /// The five lines: an input, a decision, its events on disk, its orders carried out, the next wake.
     fn turn(&mut self, input: Input) {
         let now = self.now();
-        let Some(mut watchdog) = self.watchdog.take() else { return };
+        let Some(mut engine) = self.engine.take() else { return };
         self.timeline.turns += 1;
-        let turn = watchdog.decide(input, now);
-        self.judge.turn(&watchdog, &turn, now);
+        let turn = engine.handle(input, now);
+        self.judge.turn(&engine, &turn, now);
         for event in &turn.events {
-            self.judge.event(&watchdog, event);
+            self.judge.event(&engine, event);
             self.tell(|| Told::Event(Box::new(event.clone()), now));
             if event.is_journaled() {
                 self.timeline.records += 1;
@@ -198,23 +199,23 @@ impl<'w> Stage<'w> {
                 }
             }
         }
-        let exits = turn.orders.contains(&Order::Exit);
-        let wake = watchdog.next_wake(now);
-        self.watchdog = Some(watchdog);
-        for order in turn.orders {
-            self.tell(|| Told::Order(Box::new(order.clone()), now));
+        let exits = turn.commands.contains(&Command::Exit);
+        let wake = engine.next_wake(now);
+        self.engine = Some(engine);
+        for order in turn.commands {
+            self.tell(|| Told::Command(Box::new(order.clone()), now));
             self.carry_out(order);
         }
         if exits {
-            self.watchdog = None;
+            self.engine = None;
             return;
         }
         self.wake_at(wake);
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: Command) {
         match order {
-            Order::Start { run, stop_by, briefing, .. } => {
+            Command::Start { run, stop_by, briefing, .. } => {
                 let episode = briefing.episode;
                 *self.timeline.starts.entry(run.step.clone()).or_default() += 1;
                 let conduct = self.world.conduct.get(&run.step).copied().unwrap_or_default();
@@ -230,7 +231,7 @@ impl<'w> Stage<'w> {
                 let last = self.runs.len() - 1;
                 self.arm_stop(last);
             }
-            Order::Adopt { run, process, stop_by, briefing, .. } => {
+            Command::Adopt { run, process, stop_by, briefing, .. } => {
                 let alive = self.runs.iter().position(|it| {
                     it.run == run
                         && it.episode == briefing.episode
@@ -245,13 +246,13 @@ impl<'w> Stage<'w> {
                     None => self.report(briefing.episode, &run, Outcome::Lost, self.at),
                 }
             }
-            Order::Limit { run, stop_by } => {
+            Command::Limit { run, stop_by } => {
                 if let Some(index) = self.runs.iter().position(|it| it.run == run && !it.ended) {
                     self.runs[index].stop_by = stop_by;
                     self.arm_stop(index);
                 }
             }
-            Order::PostNotice { .. } | Order::TakeDownNotice | Order::Exit => {}
+            Command::PostNotice { .. } | Command::TakeDownNotice | Command::Exit => {}
         }
     }
 
@@ -305,9 +306,9 @@ impl<'w> Stage<'w> {
         };
         // Every other failure is one of a run that never did anything.
         let ending = match outcome {
-            Outcome::Failed if run.attempt % 2 == 1 => Ending::without_effect(outcome, detail),
+            Outcome::Failed if run.attempt % 2 == 1 => RunResult::without_effect(outcome, detail),
             Outcome::Done | Outcome::Failed | Outcome::TimedOut | Outcome::Skipped | Outcome::Lost => {
-                Ending::new(outcome, detail)
+                RunResult::new(outcome, detail)
             }
         };
         self.schedule(at, Due::Report(Box::new((episode, run.clone(), ending))));
@@ -335,8 +336,8 @@ impl<'w> Stage<'w> {
             }
         };
         self.turn(input);
-        if let (Some(watchdog), Some(Level::Read(notices, _)), false) = (&self.watchdog, level, over) {
-            self.judge.heard(watchdog, notices);
+        if let (Some(engine), Some(Level::Read(notices, _)), false) = (&self.engine, level, over) {
+            self.judge.heard(engine, notices);
         }
     }
 
@@ -356,7 +357,7 @@ impl<'w> Stage<'w> {
             }
             Happening::Reboot(down) => {
                 self.tell(|| Told::World(format!("the machine goes down, and boots again {} later", Spoken(*down))));
-                self.watchdog = None;
+                self.engine = None;
                 self.kill_all();
                 self.at += ms(*down);
                 self.booted = self.at;
@@ -379,7 +380,7 @@ impl<'w> Stage<'w> {
             Survivors::Gone => "its steps with it",
         };
         self.tell(|| Told::World(format!("the daemon dies, {steps}")));
-        self.watchdog = None;
+        self.engine = None;
         self.wake = None;
         // Nobody reports to a daemon that is gone, and nobody stops its steps.
         self.due.retain(|_, due| !matches!(due, Due::Report(..) | Due::Spawned(..)));
@@ -434,5 +435,5 @@ impl<'w> Stage<'w> {
 }
 
 fn ms(span: Duration) -> u64 {
-    crate::model::millis(span)
+    crate::engine::millis(span)
 }

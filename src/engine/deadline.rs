@@ -1,6 +1,6 @@
 //! From what a cloud stated to a deadline on our own clock, once, on receipt.
 
-use crate::model::{Deadline, Footing, Notice, NoticeAction, NoticeKind, Now, Policy, Stated, Strength};
+use crate::engine::{Deadline, DeadlineBasis, Notice, NoticeAction, NoticeKind, Now, Policy, Stated, Strength};
 use jiff::SignedDuration;
 use std::time::Duration;
 
@@ -55,15 +55,15 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
         Some(left) => {
             let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
             match cap {
-                Some(cap) if left > cap => (cap, Footing::Assumed),
-                Some(_) | None => (left, Footing::Stated),
+                Some(cap) if left > cap => (cap, DeadlineBasis::Assumed),
+                Some(_) | None => (left, DeadlineBasis::Stated),
             }
         }
-        None => (assumed, Footing::Assumed),
+        None => (assumed, DeadlineBasis::Assumed),
     };
     // What is planned then is our own doing, and not what was stated.
     let (window, footing) =
-        if window < policy.least_window { (policy.least_window, Footing::Assumed) } else { (window, footing) };
+        if window < policy.least_window { (policy.least_window, DeadlineBasis::Assumed) } else { (window, footing) };
     Deadline { at: now.moment.plus(window), heard: now.moment, footing }
 }
 
@@ -73,6 +73,6 @@ pub fn is_stale(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> bool
 }
 
 /// The end of the time that steps may use: the deadline less the reserve.
-pub fn end(policy: &Policy, deadline: &Deadline) -> crate::model::Moment {
+pub fn end(policy: &Policy, deadline: &Deadline) -> crate::engine::Moment {
     deadline.at.minus(policy.reserve.min(deadline.window() / 10))
 }

@@ -1,11 +1,11 @@
 //! Event → orders: what has to be done because something became fact.
 
-use super::{Episode, Watchdog};
-use crate::model::{Briefing, Event, Footing, Now, Order, Work};
+use super::{Engine, Episode};
+use crate::engine::{Command, DeadlineBasis, Event, NoticeContext, Now, Work};
 
-impl Watchdog {
+impl Engine {
     /// Derives the orders of an event that has just been applied.
-    pub(super) fn orders(&self, event: &Event, now: Now, orders: &mut Vec<Order>) {
+    pub(super) fn commands(&self, event: &Event, now: Now, commands: &mut Vec<Command>) {
         let episode = self.episode();
         match event {
             Event::DeadlineSet { .. } | Event::EpisodeRecovered { .. } => {
@@ -13,7 +13,7 @@ impl Watchdog {
                     && let Some(briefing) = brief(episode, now)
                 {
                     let since = episode.asked.unwrap_or(episode.opened_wall);
-                    orders.push(Order::PostNotice { briefing, since });
+                    commands.push(Command::PostNotice { briefing, since });
                 }
             }
             Event::StepStarted { run, stop_by } => {
@@ -24,14 +24,14 @@ impl Watchdog {
                             episode.and_then(|it| it.step(&run.step)).map(|it| it.undo_with.clone()).unwrap_or_default()
                         }
                     };
-                    orders.push(Order::Start { run: run.clone(), briefing, stop_by: *stop_by, undo_with });
+                    commands.push(Command::Start { run: run.clone(), briefing, stop_by: *stop_by, undo_with });
                 }
             }
             Event::StepAdopted { run } => {
                 if let (Some(episode), Some(running)) = (episode, self.running(run))
                     && let Some(briefing) = brief(episode, now)
                 {
-                    orders.push(Order::Adopt {
+                    commands.push(Command::Adopt {
                         run: run.clone(),
                         briefing,
                         process: running.process,
@@ -41,8 +41,8 @@ impl Watchdog {
                     });
                 }
             }
-            Event::EpisodeSettled { .. } => orders.push(Order::TakeDownNotice),
-            Event::Exited => orders.push(Order::Exit),
+            Event::EpisodeSettled { .. } => commands.push(Command::TakeDownNotice),
+            Event::Exited => commands.push(Command::Exit),
             // Limits that follow from these are ordered at the end of the turn, when all is known.
             Event::SourceRead { .. }
             | Event::SourceMissed { .. }
@@ -71,17 +71,17 @@ impl Watchdog {
 }
 
 /// What a step is told about its episode.
-fn brief(episode: &Episode, now: Now) -> Option<Box<Briefing>> {
+fn brief(episode: &Episode, now: Now) -> Option<Box<NoticeContext>> {
     let leading = episode.leading()?;
     let deadline = episode.deadline.map_or(leading.deadline, |planned| planned.deadline);
-    Some(Box::new(Briefing {
+    Some(Box::new(NoticeContext {
         episode: episode.id.clone(),
         source: leading.notice.key.source.clone(),
         notice_kind: leading.notice.kind(),
         action: leading.notice.action,
         instance_id: leading.notice.key.machine.clone(),
         deadline: now.wall_at(deadline.at),
-        stated: deadline.footing == Footing::Stated,
+        stated: deadline.footing == DeadlineBasis::Stated,
         detail: leading.notice.detail.clone(),
     }))
 }

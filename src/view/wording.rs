@@ -1,8 +1,9 @@
 //! Events in words: one sentence each, the same in the log, in the journal's reading and in a golden timeline.
 
-use super::{
-    Closing, Deadline, Event, Footing, IgnoredBecause, Notice, NoticeAction, Outcome, Rank, Run, Signal,
-    SkippedBecause, Spoken, Stated, Work,
+use super::Spoken;
+use crate::engine::{
+    Closing, Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, Notice, NoticeAction, Outcome, Run, Signal,
+    SkippedBecause, Stated, Work,
 };
 
 /// How loudly an event is said.
@@ -45,7 +46,7 @@ impl Event {
                 Loudness::Warned
             }
             Self::NoticeIgnored { because, .. } => match because {
-                IgnoredBecause::Far | IgnoredBecause::NothingToDo | IgnoredBecause::Spent => Loudness::Told,
+                IgnoredBecause::Far | IgnoredBecause::NothingToDo | IgnoredBecause::HandledNotice => Loudness::Told,
                 IgnoredBecause::Stale => Loudness::Warned,
             },
             Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => Loudness::Warned,
@@ -79,8 +80,8 @@ impl Event {
             },
             Self::SourceMissed { source, probe, rank, fault } => {
                 let matter = match rank {
-                    Rank::Vital => "",
-                    Rank::Side => " (not vital)",
+                    Importance::Vital => "",
+                    Importance::Side => " (not vital)",
                 };
                 format!("{source} could not be read at {probe}{matter}: {fault}")
             }
@@ -100,7 +101,7 @@ impl Event {
             Self::NoticeIgnored { notice, because } => {
                 let why = match because {
                     IgnoredBecause::Stale => "it stood there when we began, and its time is long past",
-                    IgnoredBecause::Spent => "its episode has closed, and its time has not moved",
+                    IgnoredBecause::HandledNotice => "its episode has closed, and its time has not moved",
                     IgnoredBecause::Far => "its time is far, and steps begin when the lead does",
                     IgnoredBecause::NothingToDo => "no step is for it",
                 };
@@ -192,8 +193,8 @@ fn named(notice: &Notice) -> String {
 fn window(deadline: &Deadline) -> String {
     let left = Spoken(deadline.window());
     match deadline.footing {
-        Footing::Stated => format!("{left} left"),
-        Footing::Assumed => format!("{left} assumed left"),
+        DeadlineBasis::Stated => format!("{left} left"),
+        DeadlineBasis::Assumed => format!("{left} assumed left"),
     }
 }
 

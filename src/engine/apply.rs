@@ -1,37 +1,38 @@
 //! Event → state: the only place where the state changes, alike for a live decision and for recovery.
 
 use super::episode::{
-    Episode, Finished, IllegalMove, Move, Planned, Progress, Running, Stage, Standing, StepState, Trace,
+    ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, StepPhase, StepState,
+    StepTransition, UndoState,
 };
-use super::{Ears, Exit, Told, Watchdog};
-use crate::model::{
-    Closing, Event, IgnoredBecause, Notice, NoticeKey, Now, Outcome, Presence, ProbeName, Run, Signal, SkippedBecause,
-    Spent, Strength, Undo, Work,
+use super::{Engine, Exit, SourceHealth, Told};
+use crate::engine::{
+    Closing, Event, HandledNotice, IgnoredBecause, Notice, NoticeKey, NoticeOrigin, Now, Outcome, ProbeName, Run,
+    Signal, SkippedBecause, Strength, Undo, Work,
 };
 use std::collections::BTreeMap;
 
-impl Watchdog {
+impl Engine {
     /// Takes an event in.
-    pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalMove> {
+    pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalTransition> {
         self.planned.take();
         match event {
             Event::SourceRead { .. } | Event::SourceMissed { .. } => {
                 let known = known_notices(self.episode.as_ref(), &self.spent);
-                self.ears.apply(event, now, &known);
+                self.health.apply(event, now, &known);
             }
             Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::ProbeWentBlind { .. }
-            | Event::ProbeSawAgain { .. } => self.ears.apply(event, now, &[]),
+            | Event::ProbeSawAgain { .. } => self.health.apply(event, now, &[]),
             Event::NoticeIgnored { .. } => {}
             Event::MachineResumed => {
-                self.ears.apply(event, now, &[]);
+                self.health.apply(event, now, &[]);
                 self.tell_limits_again();
             }
             Event::NoticeForgotten { key } => {
                 self.spent.remove(key);
-                self.ears.ignored.remove(key);
-                self.ears.stop_missing(key);
+                self.health.ignored.remove(key);
+                self.health.stop_missing(key);
             }
             Event::EpisodeOpened { id, generation, boot, wall, spent } => {
                 self.spent = spent.iter().map(|spent| (spent.notice.key.clone(), spent.clone())).collect();
@@ -45,21 +46,21 @@ impl Watchdog {
                     asked: None,
                     notices: BTreeMap::new(),
                     deadline: None,
-                    stage: Stage::Open { resumed: None },
+                    stage: EpisodePhase::Open { resumed: None },
                     steps: self.policy.steps.iter().map(|step| StepState::new(step.name.clone())).collect(),
                 });
             }
             Event::NoticeAppeared { notice, deadline, probe } => {
                 self.spent.remove(&notice.key);
-                self.ears.ignored.remove(&notice.key);
-                self.ears.waiting.remove(&notice.key);
-                self.ears.stop_missing(&notice.key);
+                self.health.ignored.remove(&notice.key);
+                self.health.waiting.remove(&notice.key);
+                self.health.stop_missing(&notice.key);
                 if let Some(episode) = &mut self.episode {
                     // What was saved for a warning, or for a notice that was withdrawn, is old by now.
                     if episode.strength().is_none_or(|standing| standing < notice.strength()) {
                         episode.asked = Some(now.wall);
                     }
-                    let standing = Standing {
+                    let standing = ActiveNotice {
                         notice: notice.clone(),
                         deadline: *deadline,
                         probes: probe.iter().cloned().collect(),
@@ -83,9 +84,9 @@ impl Watchdog {
                 if let Some(standing) = self.standing_mut(key) {
                     standing.stands = false;
                 }
-                self.ears.waiting.remove(key);
-                self.ears.ignored.remove(key);
-                self.ears.stop_missing(key);
+                self.health.waiting.remove(key);
+                self.health.ignored.remove(key);
+                self.health.stop_missing(key);
             }
             Event::DeadlineSet { deadline, end } => {
                 if let Some(episode) = &mut self.episode {
@@ -95,9 +96,9 @@ impl Watchdog {
             }
             Event::StepDue { step, round } => {
                 let retry = |step: &StepState| {
-                    step.round == Some(*round) && matches!(step.progress, Progress::Ended(Outcome::Failed))
+                    step.round == Some(*round) && matches!(step.progress, StepPhase::Ended(Outcome::Failed))
                 };
-                self.make(step, &Move::Due, |step| {
+                self.make(step, &StepTransition::Due, |step| {
                     step.tries = if retry(step) { step.tries } else { 0 };
                     step.round = Some(*round);
                 })?;
@@ -114,7 +115,7 @@ impl Watchdog {
                 let can_undo = policy.is_some_and(|step| step.undo == Undo::PutBack);
                 // Whatever it became due for, it is begun for all that stands now, and not once more for that.
                 let round = policy.zip(self.episode()).and_then(|(step, episode)| self.round_of(episode, step));
-                self.make(&run.step, &Move::Start(running), |step| {
+                self.make(&run.step, &StepTransition::Start(running), |step| {
                     step.attempts = run.attempt;
                     match run.work {
                         Work::Act => {
@@ -130,30 +131,30 @@ impl Watchdog {
                 self.told.insert(run.clone(), Told { stop_by: *stop_by, at: now.moment });
             }
             Event::StepSpawned { run, process } => {
-                self.make(&run.step, &Move::Spawn(run.clone(), *process), |_| {})?;
+                self.make(&run.step, &StepTransition::Spawn(run.clone(), *process), |_| {})?;
             }
             Event::StepAdopted { run } => {
-                self.make(&run.step, &Move::Adopt(run.clone()), |_| {})?;
+                self.make(&run.step, &StepTransition::Adopt(run.clone()), |_| {})?;
                 // The executor of an earlier daemon knew the stop-by, ours does not.
                 self.told.remove(run);
             }
             Event::StepEnded { run, ending } => self.end_run(run, ending, now)?,
             Event::StepSkipped { step, because } => {
-                self.make(step, &Move::Skip(*because), |step| {
+                self.make(step, &StepTransition::Skip(*because), |step| {
                     if *because == SkippedBecause::Withdrawn {
                         step.round = None;
                     }
                 })?;
             }
-            Event::UndoDue { step } => self.make(step, &Move::UndoDue, |step| step.round = None)?,
+            Event::UndoDue { step } => self.make(step, &StepTransition::UndoDue, |step| step.round = None)?,
             Event::EpisodeSettled { closing } => {
                 if let Some(episode) = &mut self.episode {
-                    episode.stage = Stage::Settling { closing: *closing, since: now.moment };
+                    episode.stage = EpisodePhase::Settling { closing: *closing, since: now.moment };
                 }
             }
             Event::EpisodeResumed => {
                 if let Some(episode) = &mut self.episode {
-                    episode.stage = Stage::Open { resumed: Some(now.moment) };
+                    episode.stage = EpisodePhase::Open { resumed: Some(now.moment) };
                     episode.deadline = None;
                     for step in &mut episode.steps {
                         step.undo_tries = 0;
@@ -182,7 +183,7 @@ impl Watchdog {
     /// Forgets what only this run of the daemon knew, at its beginning.
     pub(super) fn begin_run(&mut self, now: Now) {
         if self.boot.is_none() {
-            self.ears = Ears::since(now.moment);
+            self.health = SourceHealth::since(now.moment);
         }
         self.exit = Exit::No;
         self.told.clear();
@@ -192,22 +193,22 @@ impl Watchdog {
     /// Remembers, so that it is said once, that a notice is not acted on.
     pub(super) fn remember_ignored(&mut self, notice: &Notice, probe: Option<&ProbeName>, because: IgnoredBecause) {
         let ignored = super::Ignored { because, stated: notice.stated, probe: probe.cloned() };
-        self.ears.ignored.insert(notice.key.clone(), ignored);
+        self.health.ignored.insert(notice.key.clone(), ignored);
     }
 
-    fn standing_mut(&mut self, key: &NoticeKey) -> Option<&mut Standing> {
+    fn standing_mut(&mut self, key: &NoticeKey) -> Option<&mut ActiveNotice> {
         self.episode.as_mut()?.notices.get_mut(key)
     }
 
     /// Makes a legal move of a step, and then what goes with it.
     fn make(
         &mut self,
-        name: &crate::model::StepName,
-        step: &Move,
+        name: &crate::engine::StepName,
+        step: &StepTransition,
         with: impl FnOnce(&mut StepState),
-    ) -> Result<(), IllegalMove> {
+    ) -> Result<(), IllegalTransition> {
         let Some(episode) = &mut self.episode else {
-            return Err(IllegalMove {
+            return Err(IllegalTransition {
                 step: name.clone(),
                 attempted: format!("{step:?}"),
                 from: "no episode".to_owned(),
@@ -225,9 +226,9 @@ impl Watchdog {
         })
     }
 
-    fn end_run(&mut self, run: &Run, ending: &crate::model::Ending, now: Now) -> Result<(), IllegalMove> {
+    fn end_run(&mut self, run: &Run, ending: &crate::engine::RunResult, now: Now) -> Result<(), IllegalTransition> {
         let end = self.episode.as_ref().and_then(|episode| episode.deadline).map_or(now.moment, |planned| planned.end);
-        self.make(&run.step, &Move::End(run.clone(), ending.outcome), |step| {
+        self.make(&run.step, &StepTransition::End(run.clone(), ending.outcome), |step| {
             let began = step.progress.running().map_or(now.moment, |running| running.since);
             match run.work {
                 Work::Act => {
@@ -238,7 +239,7 @@ impl Watchdog {
                         (None, Outcome::Lost) => step.undo_with.push(serde_json::Value::Null),
                         (None, Outcome::Done | Outcome::Failed | Outcome::TimedOut | Outcome::Skipped) => {}
                     }
-                    step.last = Some(Finished {
+                    step.last = Some(EndedRun {
                         attempt: run.attempt,
                         began,
                         ended: now.moment,
@@ -248,7 +249,7 @@ impl Watchdog {
                 }
                 Work::Undo => {
                     if ending.outcome == Outcome::Done {
-                        step.trace = Trace::None;
+                        step.trace = UndoState::None;
                         step.undo_with.clear();
                     }
                 }
@@ -261,7 +262,7 @@ impl Watchdog {
     /// After the machine slept, the executor's timers are late by as much: each limit is ordered again.
     fn tell_limits_again(&mut self) {
         for told in self.told.values_mut() {
-            told.stop_by = crate::model::Moment::default();
+            told.stop_by = crate::engine::Moment::default();
         }
     }
 
@@ -270,7 +271,7 @@ impl Watchdog {
         for notice in standing {
             let Some(known) = episode.notices.get(&notice.key) else { continue };
             let until = episode.spent_until(known, now);
-            let spent = Spent { notice: notice.clone(), until, probes: known.probes.clone() };
+            let spent = HandledNotice { notice: notice.clone(), until, probes: known.probes.clone() };
             self.spent.insert(notice.key.clone(), spent);
         }
         self.told.clear();
@@ -282,7 +283,7 @@ impl Watchdog {
             Closing::Withdrawn => Vec::new(),
             Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted => episode
                 .standing()
-                .filter(|standing| standing.notice.presence == Presence::Reported)
+                .filter(|standing| standing.notice.presence == NoticeOrigin::Reported)
                 .map(|standing| standing.notice.clone())
                 .collect(),
         }
@@ -292,10 +293,10 @@ impl Watchdog {
 /// Each notice that a probe reported and whose absence would mean something, with that probe.
 fn known_notices<'a>(
     episode: Option<&'a Episode>,
-    spent: &'a BTreeMap<NoticeKey, Spent>,
+    spent: &'a BTreeMap<NoticeKey, HandledNotice>,
 ) -> Vec<(&'a NoticeKey, &'a ProbeName)> {
     let standing = episode.into_iter().flat_map(|episode| {
-        let reported = |standing: &&Standing| standing.stands && standing.notice.presence == Presence::Reported;
+        let reported = |standing: &&ActiveNotice| standing.stands && standing.notice.presence == NoticeOrigin::Reported;
         episode.notices.values().filter(reported).map(|standing| (&standing.notice.key, &standing.probes))
     });
     let spent = spent.iter().map(|(key, spent)| (key, &spent.probes));
@@ -307,13 +308,13 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::decide::simulator::{World, random};
-    use crate::model::{BootId, EpisodeId, Moment, Strength, Work};
+    use crate::engine::simulator::{World, random};
+    use crate::engine::{BootId, EpisodeId, Moment, Strength, Work};
 
     #[test]
     fn an_illegal_move_changes_nothing_even_of_a_step_that_nobody_knows() {
         let now = Now { moment: Moment::from_millis(1_000), wall: World::BEGINNING };
-        let mut watchdog = Watchdog::new(random::world(1).policy);
+        let mut engine = Engine::new(random::world(1).policy);
         let opened = Event::EpisodeOpened {
             id: EpisodeId::new("e"),
             generation: 1,
@@ -321,13 +322,13 @@ mod tests {
             wall: now.wall,
             spent: Vec::new(),
         };
-        watchdog.recover(&opened, now).unwrap();
-        let before = watchdog.episode().cloned();
-        let unknown = crate::model::StepName::new("unknown");
+        engine.recover(&opened, now).unwrap();
+        let before = engine.episode().cloned();
+        let unknown = crate::engine::StepName::new("unknown");
         let run = Run { step: unknown.clone(), work: Work::Act, attempt: 1 };
-        watchdog.recover(&Event::StepStarted { run, stop_by: now.moment }, now).unwrap_err();
-        assert_eq!(watchdog.episode(), before.as_ref());
-        watchdog.recover(&Event::StepDue { step: unknown, round: Strength::Strong }, now).unwrap();
-        assert_ne!(watchdog.episode(), before.as_ref(), "a step of an earlier configuration is remembered");
+        engine.recover(&Event::StepStarted { run, stop_by: now.moment }, now).unwrap_err();
+        assert_eq!(engine.episode(), before.as_ref());
+        engine.recover(&Event::StepDue { step: unknown, round: Strength::Strong }, now).unwrap();
+        assert_ne!(engine.episode(), before.as_ref(), "a step of an earlier configuration is remembered");
     }
 }

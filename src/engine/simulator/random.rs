@@ -1,9 +1,9 @@
 //! Worlds from a seed: the same seed makes the same world on every machine.
 
 use super::{Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, WhenStopped, World};
-use crate::model::{
-    Assume, Fault, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, Policy, Presence, ProbeName,
-    Rank, Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
+use crate::engine::{
+    Assume, Fault, Importance, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy,
+    ProbeName, Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,12 +38,12 @@ pub fn world(seed: u64) -> World {
 }
 
 /// What is asked, how much it matters, and what it tells of.
-const PROBES: [(&str, Rank, NoticeKind); 5] = [
-    ("spot/instance-action", Rank::Vital, NoticeKind::Interruption),
-    ("spot/termination-time", Rank::Side, NoticeKind::Interruption),
-    ("events/recommendations/rebalance", Rank::Side, NoticeKind::Rebalance),
-    ("autoscaling/target-lifecycle-state", Rank::Side, NoticeKind::ScaleIn),
-    ("events/maintenance/scheduled", Rank::Side, NoticeKind::Maintenance),
+const PROBES: [(&str, Importance, NoticeKind); 5] = [
+    ("spot/instance-action", Importance::Vital, NoticeKind::Interruption),
+    ("spot/termination-time", Importance::Side, NoticeKind::Interruption),
+    ("events/recommendations/rebalance", Importance::Side, NoticeKind::Rebalance),
+    ("autoscaling/target-lifecycle-state", Importance::Side, NoticeKind::ScaleIn),
+    ("events/maintenance/scheduled", Importance::Side, NoticeKind::Maintenance),
 ];
 
 fn policy(dice: &mut Dice, interval: Duration) -> Policy {
@@ -175,7 +175,7 @@ fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
         action: actions[dice.below(5) as usize],
         stated,
         usual_window: (kind == NoticeKind::Interruption).then(|| secs(120)),
-        presence: Presence::Reported,
+        presence: NoticeOrigin::Reported,
         detail: String::new(),
     }
 }
@@ -189,7 +189,7 @@ fn happening(dice: &mut Dice) -> Happening {
             action: NoticeAction::Unstated,
             stated: if dice.one_in(2) { Stated::In(secs(dice.below(90))) } else { Stated::Unsaid },
             usual_window: None,
-            presence: Presence::HandedIn,
+            presence: NoticeOrigin::HandedIn,
             detail: String::new(),
         })),
         2 => Happening::TakeBack(handed(kind)),
@@ -265,6 +265,6 @@ impl Dice {
     }
 
     fn moment(&mut self, length: Duration) -> Duration {
-        Duration::from_millis(self.below(crate::model::millis(length)))
+        Duration::from_millis(self.below(crate::engine::millis(length)))
     }
 }

@@ -9,9 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// What kind of loss a notice announces.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoticeKind {
     /// The cloud takes the machine back.
@@ -67,9 +65,7 @@ pub enum Strength {
 }
 
 /// What the cloud will do with the machine.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, clap::ValueEnum, JsonSchema,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoticeAction {
     /// It is gone for good, and its own disks with it.
@@ -158,7 +154,7 @@ impl Stated {
 /// How the end of a notice is noticed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Presence {
+pub enum NoticeOrigin {
     /// It stands as long as its source reports it: three good reads without it withdraw it.
     Reported,
     /// It was handed in once, and stands until it is taken back.
@@ -179,7 +175,7 @@ pub struct Notice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual_window: Option<Duration>,
     /// How its end is noticed.
-    pub presence: Presence,
+    pub presence: NoticeOrigin,
     /// The cloud's words, for people; bounded and printable.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -203,7 +199,7 @@ impl Notice {
 /// A notice that belonged to a closed episode: it opens no new one unless its time moves past the old deadline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Spent {
+pub struct HandledNotice {
     /// The notice as last heard.
     pub notice: Notice,
     /// Its deadline by the wall clock; a time past this one is a new loss.
@@ -215,7 +211,7 @@ pub struct Spent {
 /// Where a deadline comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Footing {
+pub enum DeadlineBasis {
     /// The cloud named the time.
     Stated,
     /// The cloud named none, or one that cannot be meant; the policy's window is assumed.
@@ -231,7 +227,7 @@ pub struct Deadline {
     /// When we learned of it; the window runs from here.
     pub heard: Moment,
     /// Who named it.
-    pub footing: Footing,
+    pub footing: DeadlineBasis,
 }
 
 impl Deadline {

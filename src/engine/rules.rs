@@ -1,12 +1,12 @@
 //! State → the next event. The rules are asked in order until none has anything to say, so an earlier rule goes first.
 
-use super::episode::{Episode, Progress, Running, Stage, Standing, StepState, Trace};
-use super::facts::is_new_deadline;
+use super::episode::{ActiveNotice, Episode, EpisodePhase, Running, StepPhase, StepState, UndoState};
+use super::input::is_new_deadline;
 use super::planner::{self, Share};
-use super::{Exit, Told, Watchdog, positions, reckon};
-use crate::model::{
-    BootId, Closing, Ending, EpisodeId, Event, Footing, Moment, NoticeKind, Now, Outcome, Plan, Presence, ProbeName,
-    Rerun, Run, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Work,
+use super::{Engine, Exit, Told, deadline, positions};
+use crate::engine::{
+    BootId, Closing, DeadlineBasis, EpisodeId, Event, Moment, NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName,
+    Rerun, Run, RunResult, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Work,
 };
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -28,7 +28,7 @@ const UNDO_LIMIT_IN_EPISODE: Duration = Duration::from_secs(2);
 /// How often putting back is tried.
 const UNDO_TRIES: u32 = 3;
 
-impl Watchdog {
+impl Engine {
     /// The next event that follows from the state alone.
     pub(super) fn consequence(&self, now: Now) -> Option<Event> {
         self.boot.as_ref()?;
@@ -53,11 +53,11 @@ impl Watchdog {
     /// Tells the moments at which a rule may have something new to say.
     pub(super) fn wakes(&self, now: Now, mut tell: impl FnMut(Moment)) {
         for listening in &self.policy.sources {
-            if !self.ears.blind.contains_key(&listening.source) {
-                tell(self.ears.blind_at(listening));
+            if !self.health.blind.contains_key(&listening.source) {
+                tell(self.health.blind_at(listening));
             }
         }
-        self.ears.waiting.values().for_each(|waiting| tell(waiting.due));
+        self.health.waiting.values().for_each(|waiting| tell(waiting.due));
         let Some(episode) = &self.episode else { return };
         if let (None, Some(planned)) = (episode.closing(), episode.deadline) {
             tell(planned.deadline.at.plus(self.policy.survived_after));
@@ -85,9 +85,9 @@ impl Watchdog {
 
     /// A source that gave no answer for too long is blind.
     fn blindness(&self, now: Now) -> Option<Event> {
-        self.policy.sources.iter().filter(|listening| !self.ears.blind.contains_key(&listening.source)).find_map(
+        self.policy.sources.iter().filter(|listening| !self.health.blind.contains_key(&listening.source)).find_map(
             |listening| {
-                let fault = self.ears.blindness(listening, now.moment)?;
+                let fault = self.health.blindness(listening, now.moment)?;
                 Some(Event::SourceWentBlind { source: listening.source.clone(), fault })
             },
         )
@@ -96,10 +96,10 @@ impl Watchdog {
     /// A single probe that could not be read for too long, and that a step needs, is blind.
     fn partial_blindness(&self) -> Option<Event> {
         let is_new = |source: &SourceName, probe: &ProbeName| {
-            !self.ears.blind.contains_key(source)
-                && !self.ears.blind_probes.keys().any(|(of, known)| of == source && known == probe)
+            !self.health.blind.contains_key(source)
+                && !self.health.blind_probes.keys().any(|(of, known)| of == source && known == probe)
         };
-        self.ears.missed().filter(|(source, probe, _)| is_new(source, probe)).find_map(|(source, probe, fault)| {
+        self.health.missed().filter(|(source, probe, _)| is_new(source, probe)).find_map(|(source, probe, fault)| {
             let kind = self.policy.kind_of(source, probe).filter(|kind| self.policy.needs(*kind))?;
             Some(Event::ProbeWentBlind { source: source.clone(), probe: probe.clone(), kind, fault: fault.clone() })
         })
@@ -107,7 +107,7 @@ impl Watchdog {
 
     /// A notice of a closed episode that no longer stands may come anew.
     fn forgetting(&self) -> Option<Event> {
-        let key = self.spent.iter().find(|(key, spent)| self.ears.is_absent(key, &spent.probes))?.0;
+        let key = self.spent.iter().find(|(key, spent)| self.health.is_absent(key, &spent.probes))?.0;
         Some(Event::NoticeForgotten { key: key.clone() })
     }
 
@@ -116,11 +116,11 @@ impl Watchdog {
         if self.is_closing_for_good() {
             return None;
         }
-        let (_, waiting) = self.ears.waiting.iter().find(|(_, waiting)| waiting.due <= now.moment)?;
+        let (_, waiting) = self.health.waiting.iter().find(|(_, waiting)| waiting.due <= now.moment)?;
         if self.episode.is_none() {
             return Some(self.opening(now));
         }
-        let deadline = reckon::deadline(&self.policy, &waiting.notice, waiting.skew, now);
+        let deadline = deadline::deadline(&self.policy, &waiting.notice, waiting.skew, now);
         Some(Event::NoticeAppeared { notice: waiting.notice.clone(), deadline, probe: waiting.probe.clone() })
     }
 
@@ -141,8 +141,8 @@ impl Watchdog {
         let episode = self.episode.as_ref()?;
         let (key, _) = episode.notices.iter().find(|(key, standing)| {
             standing.stands
-                && standing.notice.presence == Presence::Reported
-                && self.ears.is_absent(key, &standing.probes)
+                && standing.notice.presence == NoticeOrigin::Reported
+                && self.health.is_absent(key, &standing.probes)
         })?;
         Some(Event::NoticeWithdrawn { key: key.clone() })
     }
@@ -151,14 +151,14 @@ impl Watchdog {
     fn stage(&self, now: Now) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         match (episode.stage, episode.strength()) {
-            (Stage::Open { .. }, None) => Some(Event::EpisodeSettled { closing: Closing::Withdrawn }),
-            (Stage::Open { .. }, Some(_)) => {
+            (EpisodePhase::Open { .. }, None) => Some(Event::EpisodeSettled { closing: Closing::Withdrawn }),
+            (EpisodePhase::Open { .. }, Some(_)) => {
                 let planned = episode.deadline?;
                 let survived = now.moment >= planned.deadline.at.plus(self.policy.survived_after);
                 survived.then_some(Event::EpisodeSettled { closing: Closing::Survived })
             }
-            (Stage::Settling { closing: Closing::Withdrawn, .. }, Some(_)) => Some(Event::EpisodeResumed),
-            (Stage::Settling { .. }, _) => None,
+            (EpisodePhase::Settling { closing: Closing::Withdrawn, .. }, Some(_)) => Some(Event::EpisodeResumed),
+            (EpisodePhase::Settling { .. }, _) => None,
         }
     }
 
@@ -170,16 +170,16 @@ impl Watchdog {
         let episode = self.open_episode()?;
         let strength = episode.strength()?;
         let shutdown =
-            |it: &Standing, footing| it.notice.kind() == NoticeKind::Shutdown && it.deadline.footing == footing;
-        let somebody_knows = episode.standing().any(|standing| shutdown(standing, Footing::Stated));
+            |it: &ActiveNotice, footing| it.notice.kind() == NoticeKind::Shutdown && it.deadline.footing == footing;
+        let somebody_knows = episode.standing().any(|standing| shutdown(standing, DeadlineBasis::Stated));
         let earliest = episode
             .standing()
             .filter(|standing| standing.notice.strength() == strength)
-            .filter(|standing| !(somebody_knows && shutdown(standing, Footing::Assumed)))
+            .filter(|standing| !(somebody_knows && shutdown(standing, DeadlineBasis::Assumed)))
             .map(|standing| standing.deadline)
             .min_by_key(|deadline| deadline.at)?;
         is_new_deadline(episode.deadline, earliest, strength, self.policy.least_window)
-            .then(|| Event::DeadlineSet { deadline: earliest, end: reckon::end(&self.policy, &earliest) })
+            .then(|| Event::DeadlineSet { deadline: earliest, end: deadline::end(&self.policy, &earliest) })
     }
 
     /// A run whose end the executor did not report in time has ended all the same.
@@ -192,7 +192,7 @@ impl Watchdog {
             })?;
         Some(Event::StepEnded {
             run: running.run.clone(),
-            ending: Ending::new(Outcome::TimedOut, "its end was not reported within a second of its stop-by"),
+            ending: RunResult::new(Outcome::TimedOut, "its end was not reported within a second of its stop-by"),
         })
     }
 
@@ -212,11 +212,11 @@ impl Watchdog {
         self.policy.steps.iter().enumerate().find_map(|(at, step)| {
             let state = episode.step_near(at, &step.name);
             let round = self.round_of(episode, step)?;
-            let due = match state.map_or(&Progress::Idle, |state| &state.progress) {
-                Progress::Idle | Progress::Dropped => true,
-                Progress::UndoDue | Progress::Undone(_) => true,
-                Progress::Due | Progress::Running(_) | Progress::Undoing(_) => false,
-                Progress::Ended(outcome) => {
+            let due = match state.map_or(&StepPhase::Idle, |state| &state.progress) {
+                StepPhase::Idle | StepPhase::Dropped => true,
+                StepPhase::UndoDue | StepPhase::Undone(_) => true,
+                StepPhase::Due | StepPhase::Running(_) | StepPhase::Undoing(_) => false,
+                StepPhase::Ended(outcome) => {
                     let state = state?;
                     self.is_due_in_round(step, state, round, *outcome)
                         || self.is_due_again(episode, step, state, *outcome, now)
@@ -273,13 +273,13 @@ impl Watchdog {
         }
         waiting_for[1..].iter().any(|name| {
             episode.step(name).is_some_and(|step| match step.progress {
-                Progress::Running(_) | Progress::Ended(_) => true,
-                Progress::Idle
-                | Progress::Due
-                | Progress::Dropped
-                | Progress::UndoDue
-                | Progress::Undoing(_)
-                | Progress::Undone(_) => false,
+                StepPhase::Running(_) | StepPhase::Ended(_) => true,
+                StepPhase::Idle
+                | StepPhase::Due
+                | StepPhase::Dropped
+                | StepPhase::UndoDue
+                | StepPhase::Undoing(_)
+                | StepPhase::Undone(_) => false,
             })
         })
     }
@@ -290,7 +290,7 @@ impl Watchdog {
             return None;
         }
         let episode = self.episode.as_ref()?;
-        let step = episode.steps.iter().find(|step| matches!(step.progress, Progress::Due | Progress::UndoDue))?;
+        let step = episode.steps.iter().find(|step| matches!(step.progress, StepPhase::Due | StepPhase::UndoDue))?;
         Some(Event::StepSkipped { step: step.name.clone(), because: SkippedBecause::Stopped })
     }
 
@@ -311,27 +311,27 @@ impl Watchdog {
             return None;
         }
         // A notice that waits for this episode to close must not wait for what would be taken away again at once.
-        let hurried = self.ears.waiting.values().any(|waiting| waiting.due <= now.moment);
+        let hurried = self.health.waiting.values().any(|waiting| waiting.due <= now.moment);
         episode.steps.iter().find_map(|step| match step.progress {
-            Progress::Ended(_) | Progress::Undone(_)
-                if step.trace == Trace::Left && step.undo_tries < UNDO_TRIES && !hurried =>
+            StepPhase::Ended(_) | StepPhase::Undone(_)
+                if step.trace == UndoState::Left && step.undo_tries < UNDO_TRIES && !hurried =>
             {
                 Some(Event::UndoDue { step: step.name.clone() })
             }
-            Progress::UndoDue if hurried => {
+            StepPhase::UndoDue if hurried => {
                 Some(Event::StepSkipped { step: step.name.clone(), because: SkippedBecause::EpisodeOver })
             }
-            Progress::UndoDue => Some(Event::StepStarted {
+            StepPhase::UndoDue => Some(Event::StepStarted {
                 run: Run { step: step.name.clone(), work: Work::Undo, attempt: step.attempts + 1 },
                 stop_by: now.moment.plus(UNDO_LIMIT),
             }),
-            Progress::Idle
-            | Progress::Due
-            | Progress::Running(_)
-            | Progress::Ended(_)
-            | Progress::Dropped
-            | Progress::Undoing(_)
-            | Progress::Undone(_) => None,
+            StepPhase::Idle
+            | StepPhase::Due
+            | StepPhase::Running(_)
+            | StepPhase::Ended(_)
+            | StepPhase::Dropped
+            | StepPhase::Undoing(_)
+            | StepPhase::Undone(_) => None,
         })
     }
 
@@ -392,8 +392,8 @@ impl Watchdog {
         let episode = self.episode.as_ref()?;
         let closing = episode.closing()?;
         let busy = episode.steps.iter().any(|step| match step.progress {
-            Progress::Due | Progress::Running(_) | Progress::UndoDue | Progress::Undoing(_) => true,
-            Progress::Idle | Progress::Ended(_) | Progress::Dropped | Progress::Undone(_) => false,
+            StepPhase::Due | StepPhase::Running(_) | StepPhase::UndoDue | StepPhase::Undoing(_) => true,
+            StepPhase::Idle | StepPhase::Ended(_) | StepPhase::Dropped | StepPhase::Undone(_) => false,
         });
         (!busy).then(|| Event::EpisodeClosed { closing, standing: Self::left_standing(episode, closing) })
     }
@@ -406,8 +406,8 @@ impl Watchdog {
         }
         let busy = self.episode.as_ref().is_some_and(|episode| {
             episode.steps.iter().any(|step| match step.progress {
-                Progress::Due | Progress::Running(_) | Progress::UndoDue | Progress::Undoing(_) => true,
-                Progress::Idle | Progress::Ended(_) | Progress::Dropped | Progress::Undone(_) => false,
+                StepPhase::Due | StepPhase::Running(_) | StepPhase::UndoDue | StepPhase::Undoing(_) => true,
+                StepPhase::Idle | StepPhase::Ended(_) | StepPhase::Dropped | StepPhase::Undone(_) => false,
             })
         });
         (!busy).then_some(Event::Exited)
@@ -443,14 +443,14 @@ impl Watchdog {
                 needs: step.needs,
                 optional: step.optional,
                 started: state.and_then(|state| match &state.progress {
-                    Progress::Running(running) => Some(running.since),
-                    Progress::Idle
-                    | Progress::Due
-                    | Progress::Ended(_)
-                    | Progress::Dropped
-                    | Progress::UndoDue
-                    | Progress::Undoing(_)
-                    | Progress::Undone(_) => None,
+                    StepPhase::Running(running) => Some(running.since),
+                    StepPhase::Idle
+                    | StepPhase::Due
+                    | StepPhase::Ended(_)
+                    | StepPhase::Dropped
+                    | StepPhase::UndoDue
+                    | StepPhase::Undoing(_)
+                    | StepPhase::Undone(_) => None,
                 }),
             })
             .collect();
@@ -472,34 +472,34 @@ fn limit(step: &Step, start: Moment, latest_end: Moment) -> Moment {
 
 /// The plan of one instant, made when it is first asked for: most turns ask for none, and some ask again and again.
 pub(super) struct Planning<'a> {
-    watchdog: &'a Watchdog,
+    engine: &'a Engine,
     now: Moment,
     plan: OnceCell<Cow<'a, Option<Plan>>>,
 }
 
 impl<'a> Planning<'a> {
-    pub(super) const fn at(watchdog: &'a Watchdog, now: Moment) -> Self {
-        Self { watchdog, now, plan: OnceCell::new() }
+    pub(super) const fn at(engine: &'a Engine, now: Moment) -> Self {
+        Self { engine, now, plan: OnceCell::new() }
     }
 
     fn slot(&self, step: &StepName) -> Option<&Slot> {
-        self.plan.get_or_init(|| self.watchdog.plan_at_hand(self.now)).as_ref().as_ref()?.slot(step)
+        self.plan.get_or_init(|| self.engine.plan_at_hand(self.now)).as_ref().as_ref()?.slot(step)
     }
 
     /// When a run has to have ended, as things stand.
     pub(super) fn stop_by(&self, running: &Running) -> Moment {
-        let watchdog = self.watchdog;
-        let Some(episode) = &watchdog.episode else { return running.stop_by };
-        if watchdog.exit == Exit::AtOnce {
+        let engine = self.engine;
+        let Some(episode) = &engine.episode else { return running.stop_by };
+        if engine.exit == Exit::AtOnce {
             return running.since;
         }
         match running.run.work {
             Work::Undo => {
                 let usual = running.since.plus(UNDO_LIMIT);
                 let hurried = match episode.stage {
-                    Stage::Open { resumed } => resumed.map(|resumed| resumed.plus(UNDO_LIMIT_IN_EPISODE)),
-                    Stage::Settling { .. } => watchdog
-                        .ears
+                    EpisodePhase::Open { resumed } => resumed.map(|resumed| resumed.plus(UNDO_LIMIT_IN_EPISODE)),
+                    EpisodePhase::Settling { .. } => engine
+                        .health
                         .waiting
                         .values()
                         .map(|waiting| waiting.due)
@@ -510,7 +510,7 @@ impl<'a> Planning<'a> {
             }
             Work::Act => {
                 let slot = self.slot(&running.run.step);
-                let (Some(slot), Some(step)) = (slot, watchdog.step(&running.run.step)) else {
+                let (Some(slot), Some(step)) = (slot, engine.step(&running.run.step)) else {
                     // A step that the configuration no longer has ends with the plan at the latest.
                     return episode.deadline.map_or(running.stop_by, |planned| running.stop_by.min(planned.end));
                 };

@@ -9,8 +9,8 @@ pub mod random;
 mod stage;
 mod story;
 
-use crate::model::{
-    Event, Fault, Notice, NoticeKey, Now, Order, Policy, ProbeName, Rank, Signal, SourceName, StepName,
+use crate::engine::{
+    Command, Event, Fault, Importance, Notice, NoticeKey, Now, Policy, ProbeName, Signal, SourceName, StepName,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ pub struct Poll {
     /// What.
     pub probe: ProbeName,
     /// How much it matters.
-    pub rank: Rank,
+    pub rank: Importance,
     /// How often.
     pub interval: Duration,
     /// What is answered from which time on; before the first, a good "nothing".
@@ -216,7 +216,7 @@ pub enum Told {
     /// Something became fact.
     Event(Box<Event>, Now),
     /// Something was ordered.
-    Order(Box<Order>, Now),
+    Command(Box<Command>, Now),
     /// Something happened to us.
     World(String),
 }

@@ -1,10 +1,10 @@
 //! Input → events: what an input says that was not known before.
 
-use super::{Exit, Watchdog, reckon};
-use crate::model::{
-    BootId, Closing, Deadline, Ending, EpisodeId, Event, Fault, Footing, IgnoredBecause, Input, Notice, NoticeAction,
-    NoticeKey, NoticeKind, Now, Outcome, Presence, ProbeName, Rank, Signal, SkippedBecause, SourceName, Stated,
-    Strength, Turn,
+use super::{Engine, Exit, deadline};
+use crate::engine::{
+    BootId, Closing, Deadline, DeadlineBasis, Decision, EpisodeId, Event, Fault, IgnoredBecause, Importance, Input,
+    Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, ProbeName, RunResult, Signal,
+    SkippedBecause, SourceName, Stated, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -22,9 +22,9 @@ struct Heard<'a> {
     at_first_read: bool,
 }
 
-impl Watchdog {
+impl Engine {
     /// Takes in what an input says.
-    pub(super) fn hear(&mut self, input: Input, now: Now, turn: &mut Turn) {
+    pub(super) fn hear(&mut self, input: Input, now: Now, turn: &mut Decision) {
         match input {
             Input::Restarted { boot } => self.hear_restart(boot, now, turn),
             Input::Answered { source, probe, rank, notices, withdrawn, skew } => {
@@ -66,13 +66,13 @@ impl Watchdog {
     /// of ours may come before the machine's name is known, and then has none.
     fn handed_in_as(&self, key: &NoticeKey) -> BTreeSet<NoticeKey> {
         let standing = self.episode().into_iter().flat_map(|episode| episode.standing().map(|it| &it.notice));
-        let waiting = self.ears.waiting.values().map(|waiting| &waiting.notice);
+        let waiting = self.health.waiting.values().map(|waiting| &waiting.notice);
         let is_meant = |notice: &&Notice| {
             let of = &notice.key;
             let is_machine =
                 of.machine == key.machine || of.machine.as_str().is_empty() || key.machine.as_str().is_empty();
             let is_other = (&of.source, of.kind, &of.event) != (&key.source, key.kind, &key.event);
-            notice.presence == Presence::HandedIn && is_machine && !is_other
+            notice.presence == NoticeOrigin::HandedIn && is_machine && !is_other
         };
         standing.chain(waiting).filter(is_meant).map(|notice| notice.key.clone()).collect()
     }
@@ -83,7 +83,7 @@ impl Watchdog {
     }
 
     /// The first input of a run of the daemon: what it found is compared with where it is.
-    fn hear_restart(&mut self, boot: BootId, now: Now, turn: &mut Turn) {
+    fn hear_restart(&mut self, boot: BootId, now: Now, turn: &mut Decision) {
         let had_exited = self.exit == Exit::Ordered;
         self.begin_run(now);
         let same_boot = self.episode().is_some_and(|episode| episode.boot == boot);
@@ -104,7 +104,7 @@ impl Watchdog {
         let settling = episode.closing().is_some();
         if !same_boot {
             for run in running {
-                let ending = Ending::new(Outcome::Lost, "the machine booted again while it ran");
+                let ending = RunResult::new(Outcome::Lost, "the machine booted again while it ran");
                 self.take(Event::StepEnded { run, ending }, now, turn);
             }
             if !settling {
@@ -136,15 +136,18 @@ impl Watchdog {
 
     /// Gives the steps that are left the least window where we come back too late for them: the machine still runs,
     /// and there is nothing to lose.
-    fn grant_least_window(&mut self, now: Now, turn: &mut Turn) {
+    fn grant_least_window(&mut self, now: Now, turn: &mut Decision) {
         let Some(episode) = self.episode() else { return };
         let Some(planned) = episode.deadline else { return };
-        let least =
-            Deadline { at: now.moment.plus(self.policy().least_window), heard: now.moment, footing: Footing::Assumed };
+        let least = Deadline {
+            at: now.moment.plus(self.policy().least_window),
+            heard: now.moment,
+            footing: DeadlineBasis::Assumed,
+        };
         let is_ahead = episode.steps.iter().any(|step| step.progress.is_ahead());
         let is_over = now.moment >= planned.deadline.at.plus(self.policy().survived_after);
         if is_ahead && !is_over && planned.deadline.at < least.at {
-            let end = reckon::end(self.policy(), &least);
+            let end = deadline::end(self.policy(), &least);
             self.take(Event::DeadlineSet { deadline: least, end }, now, turn);
         }
     }
@@ -154,23 +157,23 @@ impl Watchdog {
         &mut self,
         source: &SourceName,
         probe: &ProbeName,
-        rank: Rank,
+        rank: Importance,
         notices: &[Notice],
         skew: Option<SignedDuration>,
         now: Now,
-        turn: &mut Turn,
+        turn: &mut Decision,
     ) {
-        let at_first_read = !self.ears().has_read(source, probe);
+        let at_first_read = !self.health().has_read(source, probe);
         let standing = notices.iter().map(|notice| notice.key.clone()).collect();
         let read = Event::SourceRead { source: source.clone(), probe: probe.clone(), rank, standing };
         self.take(read, now, turn);
-        if rank == Rank::Vital
-            && let Some(seen) = self.ears().blind.get(source)
+        if rank == Importance::Vital
+            && let Some(seen) = self.health().blind.get(source)
         {
             let after = now.moment.since(*seen);
             self.take(Event::SourceSawAgain { source: source.clone(), after }, now, turn);
         }
-        let was_blind = self.ears().blind_probes.iter().find(|((of, blind), _)| of == source && blind == probe);
+        let was_blind = self.health().blind_probes.iter().find(|((of, blind), _)| of == source && blind == probe);
         if let Some((_, seen)) = was_blind
             && let Some(kind) = self.policy().kind_of(source, probe)
         {
@@ -183,11 +186,11 @@ impl Watchdog {
     }
 
     /// Takes back at once what a probe says to be withdrawn, where no other probe reports it too.
-    fn hear_withdrawn(&mut self, probe: &ProbeName, withdrawn: Vec<NoticeKey>, now: Now, turn: &mut Turn) {
+    fn hear_withdrawn(&mut self, probe: &ProbeName, withdrawn: Vec<NoticeKey>, now: Now, turn: &mut Decision) {
         let only_here = |probes: &BTreeSet<ProbeName>| probes.iter().all(|other| other == probe);
         for key in withdrawn {
             let known = self.episode().and_then(|episode| episode.notices.get(&key));
-            let stands = |known: &super::Standing| known.stands && known.notice.presence == Presence::Reported;
+            let stands = |known: &super::ActiveNotice| known.stands && known.notice.presence == NoticeOrigin::Reported;
             if known.is_some_and(|known| stands(known) && only_here(&known.probes)) {
                 self.take(Event::NoticeWithdrawn { key }, now, turn);
             } else if self.spent.get(&key).is_some_and(|spent| only_here(&spent.probes)) {
@@ -196,21 +199,29 @@ impl Watchdog {
         }
     }
 
-    fn hear_miss(&mut self, source: SourceName, probe: ProbeName, rank: Rank, fault: Fault, now: Now, turn: &mut Turn) {
+    fn hear_miss(
+        &mut self,
+        source: SourceName,
+        probe: ProbeName,
+        rank: Importance,
+        fault: Fault,
+        now: Now,
+        turn: &mut Decision,
+    ) {
         self.take(Event::SourceMissed { source, probe, rank, fault }, now, turn);
     }
 
     /// Takes in one standing notice: new, known, moved, or not to be acted on.
-    fn hear_notice(&mut self, notice: &Notice, heard: Heard<'_>, now: Now, turn: &mut Turn) {
+    fn hear_notice(&mut self, notice: &Notice, heard: Heard<'_>, now: Now, turn: &mut Decision) {
         let known = self.episode().and_then(|episode| episode.notices.get(&notice.key));
         if let Some(standing) = known.filter(|standing| standing.stands) {
             let standing = standing.clone();
             self.hear_known(notice, &standing, heard, now, turn);
             return;
         }
-        if let Some(ignored) = self.ears.ignored.get(&notice.key)
+        if let Some(ignored) = self.health.ignored.get(&notice.key)
             && ignored.stated == notice.stated
-            && notice.presence == Presence::Reported
+            && notice.presence == NoticeOrigin::Reported
             && ignored.because != IgnoredBecause::Far
         {
             return;
@@ -224,11 +235,11 @@ impl Watchdog {
             self.ignore(notice, heard.probe, IgnoredBecause::NothingToDo, now, turn);
             return;
         }
-        let deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
+        let deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
         let due = self.due(notice, deadline, now);
         if due > now.moment {
             self.wait_for(notice, heard, due);
-            let said = self.ears.ignored.get(&notice.key).is_some_and(|ignored| ignored.stated == notice.stated);
+            let said = self.health.ignored.get(&notice.key).is_some_and(|ignored| ignored.stated == notice.stated);
             if !said {
                 self.ignore(notice, heard.probe, IgnoredBecause::Far, now, turn);
             }
@@ -243,7 +254,7 @@ impl Watchdog {
     }
 
     /// Opens an episode where none is open, and lets the notice join it.
-    fn appear(&mut self, notice: Notice, deadline: Deadline, probe: Option<ProbeName>, now: Now, turn: &mut Turn) {
+    fn appear(&mut self, notice: Notice, deadline: Deadline, probe: Option<ProbeName>, now: Now, turn: &mut Decision) {
         if self.episode().is_none() {
             self.take(self.opening(now), now, turn);
         }
@@ -264,16 +275,17 @@ impl Watchdog {
     }
 
     /// When a notice is acted on: at once, but what is scheduled only its lead before its time.
-    fn due(&self, notice: &Notice, deadline: Deadline, now: Now) -> crate::model::Moment {
+    fn due(&self, notice: &Notice, deadline: Deadline, now: Now) -> crate::engine::Moment {
         match notice.key.kind {
             NoticeKind::Maintenance => deadline.at.minus(self.policy().lead).max(now.moment),
             NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => now.moment,
         }
     }
 
-    fn wait_for(&mut self, notice: &Notice, heard: Heard<'_>, due: crate::model::Moment) {
-        let waiting = super::Waiting { notice: notice.clone(), probe: heard.probe.cloned(), skew: heard.skew, due };
-        self.ears.waiting.insert(notice.key.clone(), waiting);
+    fn wait_for(&mut self, notice: &Notice, heard: Heard<'_>, due: crate::engine::Moment) {
+        let waiting =
+            super::DeferredNotice { notice: notice.clone(), probe: heard.probe.cloned(), skew: heard.skew, due };
+        self.health.waiting.insert(notice.key.clone(), waiting);
     }
 
     fn ignore(
@@ -282,34 +294,41 @@ impl Watchdog {
         probe: Option<&ProbeName>,
         because: IgnoredBecause,
         now: Now,
-        turn: &mut Turn,
+        turn: &mut Decision,
     ) {
         self.remember_ignored(notice, probe, because);
         self.take(Event::NoticeIgnored { notice: notice.clone(), because }, now, turn);
     }
 
     fn reason_to_ignore(&self, notice: &Notice, heard: Heard<'_>, now: Now) -> Option<IgnoredBecause> {
-        if notice.presence == Presence::HandedIn {
+        if notice.presence == NoticeOrigin::HandedIn {
             return None;
         }
         if let Some(spent) = self.spent.get(&notice.key) {
-            return (!is_past(notice, spent.until)).then_some(IgnoredBecause::Spent);
+            return (!is_past(notice, spent.until)).then_some(IgnoredBecause::HandledNotice);
         }
-        (heard.at_first_read && reckon::is_stale(notice, heard.skew, now)).then_some(IgnoredBecause::Stale)
+        (heard.at_first_read && deadline::is_stale(notice, heard.skew, now)).then_some(IgnoredBecause::Stale)
     }
 
     /// A notice that stands already was heard again.
-    fn hear_known(&mut self, notice: &Notice, standing: &super::Standing, heard: Heard<'_>, now: Now, turn: &mut Turn) {
+    fn hear_known(
+        &mut self,
+        notice: &Notice,
+        standing: &super::ActiveNotice,
+        heard: Heard<'_>,
+        now: Now,
+        turn: &mut Decision,
+    ) {
         if self.is_closing_for_good() {
             // Nothing moves any more in an episode that ends. What is another interruption opens its own episode as soon
             // as this one has closed.
             let until = self.episode().map(|episode| episode.spent_until(standing, now));
             let is_another = match notice.presence {
-                Presence::HandedIn => true,
-                Presence::Reported => until.is_some_and(|until| is_past(notice, until)),
+                NoticeOrigin::HandedIn => true,
+                NoticeOrigin::Reported => until.is_some_and(|until| is_past(notice, until)),
             };
             if is_another {
-                let deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
+                let deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
                 self.wait_for(notice, heard, self.due(notice, deadline, now));
             }
             return;
@@ -321,13 +340,13 @@ impl Watchdog {
         }
         // What names no time that can be read says nothing against one that was.
         let names_none = matches!(notice.stated, Stated::Unsaid | Stated::Unreadable)
-            && notice.presence == Presence::Reported
+            && notice.presence == NoticeOrigin::Reported
             && standing.notice.stated.time().is_some();
         if (notice.stated == standing.notice.stated || names_none) && notice.action == standing.notice.action {
             return;
         }
-        let mut deadline = reckon::deadline(self.policy(), notice, heard.skew, now);
-        if let (Some(usual), Presence::Reported) = (notice.usual_window, notice.presence) {
+        let mut deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
+        if let (Some(usual), NoticeOrigin::Reported) = (notice.usual_window, notice.presence) {
             // The usual window runs from when the notice was first heard, not anew with each move.
             deadline.at = deadline.at.min(standing.deadline.heard.plus(usual).max(now.moment));
         }
@@ -340,7 +359,7 @@ impl Watchdog {
         }
     }
 
-    fn hear_signal(&mut self, signal: Signal, now: Now, turn: &mut Turn) {
+    fn hear_signal(&mut self, signal: Signal, now: Now, turn: &mut Decision) {
         if matches!(self.exit, Exit::Ordered | Exit::AtOnce) {
             return;
         }
@@ -355,7 +374,7 @@ impl Watchdog {
                 {
                     self.take(Event::NoticeIgnored { notice, because: IgnoredBecause::NothingToDo }, now, turn);
                 } else {
-                    let deadline = reckon::deadline(self.policy(), &notice, None, now);
+                    let deadline = deadline::deadline(self.policy(), &notice, None, now);
                     self.appear(notice, deadline, None, now, turn);
                 }
             }
@@ -377,13 +396,13 @@ fn shutdown_notice() -> Notice {
         key: NoticeKey {
             source: SourceName::new("shutdown"),
             kind: NoticeKind::Shutdown,
-            machine: crate::model::MachineId::new(""),
+            machine: crate::engine::MachineId::new(""),
             event: String::new(),
         },
         action: NoticeAction::Unstated,
         stated: Stated::Unsaid,
         usual_window: None,
-        presence: Presence::HandedIn,
+        presence: NoticeOrigin::HandedIn,
         detail: "we were asked to end by a signal".to_owned(),
     }
 }
