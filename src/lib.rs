@@ -9,13 +9,13 @@
 //! ```
 //!
 //! One loop of five lines drives everything: the next input; `decide(input, now)`; append its events; carry out its
-//! orders; post the status. The simulator runs the same five lines in virtual time.
+//! orders; post the status. `tests/simulator` runs the same five lines in virtual time.
 //!
 //! The modules, in the order of the flow; each may use those before it, and `tests/architecture.rs` holds it:
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`engine`] | the core, pure: input → decision; policy, planner, episode, simulator |
+//! | [`engine`] | the core, pure: input → decision; policy, planner, episode |
 //! | [`view`] | what people are told, and in which words |
 //! | [`store`] | how files are written: whole, and through no link |
 //! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |

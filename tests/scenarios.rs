@@ -13,14 +13,17 @@
 #![cfg(feature = "aws")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
 
+#[expect(dead_code, reason = "shared with tests of random worlds")]
+mod simulator;
+
 use jiff::SignedDuration;
 use serde::Deserialize;
-use spot_watchdog::actions;
-use spot_watchdog::config::{self, Flags, Start};
-use spot_watchdog::engine::simulator::{
+use simulator::{
     Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, Telling, Timeline, Told, WhenStopped, World,
     run,
 };
+use spot_watchdog::actions;
+use spot_watchdog::config::{self, Flags, Start};
 use spot_watchdog::engine::{
     Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy, Signal, SourceName, Stated,
     StepName,

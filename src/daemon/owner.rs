@@ -302,7 +302,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::engine::simulator::random;
     use crate::engine::{Fault, ProbeName, SourceName};
     use std::collections::BTreeSet;
 
@@ -356,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_cloud_decides_and_until_it_does_only_an_episode_of_this_boot_goes_on() {
-        let mut policy = random::world(1).policy;
+        let mut policy = Policy::for_tests();
         for step in &mut policy.steps {
             step.on = BTreeSet::from([NoticeKind::Interruption]);
         }
@@ -393,7 +392,7 @@ mod tests {
     fn what_was_taken_for_ours_is_given_up_once_the_cloud_says_another_name() {
         let mut doubt = at_start(&found(owner("i-1", "m1", "b1")), &owner("", "m1", "b1"), true).unwrap_err();
         doubt.is_taken_for_ours = true;
-        let policy = random::world(1).policy;
+        let policy = Policy::for_tests();
         let much_later = doubt.since + Duration::from_secs(3_600);
         assert_eq!(doubt.settle("", &notice(), &policy, much_later), None);
         assert_eq!(doubt.settle("i-1", &Input::Woke, &policy, much_later), Some(Whose::Ours));

@@ -308,13 +308,12 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::engine::simulator::{World, random};
-    use crate::engine::{BootId, EpisodeId, Moment, Strength, Work};
+    use crate::engine::{BootId, EpisodeId, Moment, Policy, Strength, Work};
 
     #[test]
     fn an_illegal_move_changes_nothing_even_of_a_step_that_nobody_knows() {
-        let now = Now { moment: Moment::from_millis(1_000), wall: World::BEGINNING };
-        let mut engine = Engine::new(random::world(1).policy);
+        let now = Now { moment: Moment::from_millis(1_000), wall: jiff::Timestamp::UNIX_EPOCH };
+        let mut engine = Engine::new(Policy::for_tests());
         let opened = Event::EpisodeOpened {
             id: EpisodeId::new("e"),
             generation: 1,

@@ -23,7 +23,6 @@ mod plan;
 pub mod planner;
 mod policy;
 mod rules;
-pub mod simulator;
 mod time;
 
 pub use episode::{
@@ -96,6 +95,17 @@ pub enum Exit {
     Ordered,
 }
 
+/// What a journal brings back of an engine.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Snapshot<'a> {
+    /// The open episode.
+    pub episode: Option<&'a Episode>,
+    /// How many episodes there have been.
+    pub generation: u64,
+    /// Notices of closed episodes.
+    pub handled: &'a BTreeMap<NoticeKey, HandledNotice>,
+}
+
 impl Engine {
     /// A mind that has seen nothing yet.
     pub fn new(policy: Policy) -> Self {
@@ -159,6 +169,17 @@ impl Engine {
         }
         say_once(&mut turn.commands);
         turn
+    }
+
+    /// Whether nothing follows from the state any more, as after every decision.
+    pub fn is_settled(&self, now: Now) -> bool {
+        self.consequence(now).is_none()
+    }
+
+    /// The state that events alone make, for comparison: an engine that recovers a journal has the snapshot of the one
+    /// that wrote it.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot { episode: self.episode(), generation: self.generation, handled: &self.spent }
     }
 
     /// When a decision may be due although nothing new was heard.
@@ -325,28 +346,12 @@ fn positions<'a>(names: &[StepName], due: impl Iterator<Item = &'a Step> + Clone
 mod tests {
     use super::*;
     use crate::engine::{
-        MachineId, Notice, NoticeAction, NoticeKind, NoticeOrigin, Outcome, Rerun, RunResult, SourceName, Stated, Undo,
-        Work,
+        MachineId, Notice, NoticeAction, NoticeKind, NoticeOrigin, Outcome, RunResult, SourceName, Stated, Work,
     };
 
     /// A mind with one step that can be put back, while a notice that was handed in stands.
     fn with_a_notice() -> (Engine, NoticeKey) {
-        let mut policy = simulator::random::world(1).policy;
-        let step = Step {
-            name: StepName::new("leave"),
-            on: [NoticeKind::Interruption].into(),
-            after: Vec::new(),
-            timeout: None,
-            needs: Duration::from_secs(3),
-            optional: false,
-            hold_until_left: None,
-            retries: 0,
-            repeat: false,
-            rerun: Rerun::IfLost,
-            undo: Undo::PutBack,
-        };
-        policy.steps = vec![step];
-        let mut engine = Engine::new(policy);
+        let mut engine = Engine::new(Policy::for_tests());
         engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
         let key = NoticeKey {
             source: SourceName::new("hand"),
@@ -367,13 +372,13 @@ mod tests {
     }
 
     fn now(seconds: u64) -> Now {
-        Now { moment: Moment::from_millis(seconds * 1_000), wall: simulator::World::BEGINNING }
+        Now { moment: Moment::from_millis(seconds * 1_000), wall: jiff::Timestamp::UNIX_EPOCH }
     }
 
     /// Ends an attempt of its step.
     fn end(engine: &mut Engine, attempt: u32, ending: RunResult) {
         let Some(episode) = engine.episode().map(|episode| episode.id.clone()) else { unreachable!("it is open") };
-        let run = Run { step: StepName::new("leave"), work: Work::Act, attempt };
+        let run = Run { step: StepName::new("step"), work: Work::Act, attempt };
         engine.handle(Input::Ended { episode, run, ending }, now(2 + u64::from(attempt)));
     }
 
@@ -418,9 +423,9 @@ mod tests {
 
     #[test]
     fn a_scale_in_without_a_time_is_planned_with_the_window_that_was_learned_before_it() {
-        let mut engine = Engine::new(simulator::random::world(1).policy);
+        let mut engine = Engine::new(Policy::for_tests());
         engine.assume_scale_in(Duration::from_secs(300));
-        let now = Now { moment: Moment::from_millis(1_000), wall: simulator::World::BEGINNING };
+        let now = Now { moment: Moment::from_millis(1_000), wall: jiff::Timestamp::UNIX_EPOCH };
         engine.handle(Input::Restarted { boot: BootId::new("boot") }, now);
         let key = NoticeKey {
             source: SourceName::new("hand"),

@@ -133,3 +133,41 @@ pub enum Undo {
     /// It stays as it is.
     Stay,
 }
+
+#[cfg(test)]
+impl Policy {
+    /// One step for interruptions, which can be put back, and round figures for the rest.
+    pub(crate) fn for_tests() -> Self {
+        let step = Step {
+            name: StepName::new("step"),
+            on: [NoticeKind::Interruption].into(),
+            after: Vec::new(),
+            timeout: None,
+            needs: Duration::from_secs(3),
+            optional: false,
+            hold_until_left: None,
+            retries: 0,
+            repeat: false,
+            rerun: Rerun::IfLost,
+            undo: Undo::PutBack,
+        };
+        let window = Duration::from_secs(60);
+        Self {
+            steps: vec![step],
+            sources: Vec::new(),
+            assume: Assume {
+                interruption: window,
+                hibernate: window,
+                scale_in: window,
+                shutdown: window,
+                rebalance: window,
+                maintenance: window,
+            },
+            reserve: Duration::from_secs(5),
+            least_window: Duration::from_secs(10),
+            lead: Duration::from_secs(30),
+            survived_after: Duration::from_secs(60),
+            undo_on_survival: Undo::PutBack,
+        }
+    }
+}

@@ -119,24 +119,20 @@ mod tests {
 
     use super::*;
     use crate::engine::Policy;
-    use crate::engine::simulator::random;
 
     fn step(name: &str, needs: u64, after: &[&str]) -> Step {
-        let any = random::world(1).policy.steps.into_iter().next().unwrap();
+        let any = Policy::for_tests().steps.into_iter().next().unwrap();
         Step {
             name: StepName::new(name),
             on: [NoticeKind::Interruption].into(),
             after: after.iter().map(StepName::new).collect(),
-            timeout: None,
             needs: Duration::from_secs(needs),
-            optional: false,
-            hold_until_left: None,
             ..any
         }
     }
 
     fn said(steps: &[Step], measured: &[(&str, u64)]) -> String {
-        let policy = Policy { steps: steps.to_vec(), reserve: Duration::from_secs(5), ..random::world(1).policy };
+        let policy = Policy { steps: steps.to_vec(), reserve: Duration::from_secs(5), ..Policy::for_tests() };
         let measured: Vec<String> = measured
             .iter()
             .map(|(name, took)| format!(r#""{name}":{{"took":{took},"at":"2026-01-01T00:00:00Z","from":"rehearsal"}}"#))

@@ -15,6 +15,9 @@ mod idle;
 mod leave;
 mod process;
 mod relay;
+#[path = "../simulator/mod.rs"]
+#[expect(dead_code, reason = "shared with tests, which use all of it")]
+mod simulator;
 mod stand;
 mod table;
 mod worlds;

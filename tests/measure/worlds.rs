@@ -1,10 +1,10 @@
 //! How fast the simulator plays random worlds, which is how many of them a minute of testing is worth.
 
+use super::simulator::{Telling, random, run};
 use super::stand::Bench;
 use super::table::{Row, Samples, Target};
 use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
-use spot_watchdog::engine::simulator::{Telling, random, run};
 
 /// Worlds in one round.
 const WORLDS: u32 = 20_000;

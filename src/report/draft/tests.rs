@@ -1,71 +1,9 @@
-//! Reports of episodes that a simulator plays, and of one that is written down here.
+//! Reports of an episode that is written down here; `tests/worlds.rs` has those of random episodes.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
 use super::*;
-use crate::engine::simulator::{Telling, Told as Entry, random, run};
 use crate::journal::Record;
-use proptest::prelude::*;
-
-/// The records that a world leaves, episode by episode.
-fn episodes(seed: u64) -> Vec<Vec<Record>> {
-    let world = random::world(seed);
-    let mut episodes: Vec<Vec<Record>> = Vec::new();
-    for entry in run(&world, Telling::Story).entries {
-        let Entry::Event(event, now) = entry.what else { continue };
-        if matches!(*event, Event::EpisodeOpened { .. }) {
-            episodes.push(Vec::new());
-        }
-        if let (true, Some(records)) = (event.is_journaled(), episodes.last_mut()) {
-            records.push(Record { seq: records.len() as u64 + 1, now, event: *event });
-        }
-    }
-    episodes
-}
-
-fn frame(seed: u64) -> Frame {
-    let steps = random::world(seed).policy.steps.into_iter().map(|step| StepFrame {
-        name: step.name,
-        kind: "hook".to_owned(),
-        describe: "runs it".to_owned(),
-        needs: step.needs,
-    });
-    Frame { version: "1".to_owned(), steps: steps.collect(), ..Frame::default() }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    #[test]
-    fn a_report_of_any_beginning_of_any_episode_is_consistent_and_read_back(seed in any::<u64>()) {
-        let frame = frame(seed);
-        for records in episodes(seed) {
-            let mut was_closed = false;
-            for upto in 1..=records.len() {
-                let written = records[upto - 1].now.wall;
-                let report = Report::of(&records[..upto], &frame, written).unwrap();
-                let text = serde_json::to_string(&report).unwrap();
-                prop_assert_eq!(&serde_json::from_str::<Report>(&text).unwrap(), &report);
-
-                prop_assert!(report.steps.len() >= frame.steps.len());
-                prop_assert!(report.verdict.ends_with('.'), "{}", report.verdict);
-                prop_assert!(!report.good || report.complete);
-                was_closed |= report.closed.is_some();
-                prop_assert_eq!(was_closed, report.closed.is_some(), "a closed episode stays closed");
-                let margins = report.steps.iter().filter(|step| step.outcome == Some(Outcome::Done));
-                prop_assert_eq!(report.margin, margins.filter_map(|step| step.margin).min());
-                for step in &report.steps {
-                    prop_assert!(step.attempts > 0 || step.began.is_none());
-                    prop_assert!(step.ended.is_none() || step.began.is_some());
-                    prop_assert_eq!(step.took.is_some(), step.ended.is_some());
-                    if step.outcome == Some(Outcome::Done) {
-                        prop_assert!(step.began.is_some() && step.had.is_some());
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// One that is nothing but a good story: heard 4 s late, two steps, one of them at its second attempt.
 const STORY: &[(u64, &str)] = &[

@@ -1,8 +1,7 @@
 //! What is said to the HTTP endpoint on one connection: requests, queries, and whatever is neither.
 
-use spot_watchdog::engine::Engine;
-use spot_watchdog::engine::simulator::{World, random};
-use spot_watchdog::engine::{Moment, Now};
+use super::simulator::{World, random};
+use spot_watchdog::engine::{Engine, Moment, Now};
 use spot_watchdog::status::http::{Face, Serving};
 use spot_watchdog::status::{Around, Board, Durability, Keeping, Status};
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! The mind itself: any inputs at any times, whether or not a world could bring them. The first byte chooses a policy.
 
 use super::Bytes;
+use super::simulator::{World, random};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::engine::Engine;
-use spot_watchdog::engine::simulator::{World, random};
 use spot_watchdog::engine::{
     BootId, Command, Effect, EpisodeId, Event, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction,
     NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, Policy, ProbeName, Process, Run, RunResult, Signal, SourceName,
@@ -169,8 +169,7 @@ impl Story {
         for (event, at) in newest(&self.journal) {
             replayed.recover(event, *at).unwrap();
         }
-        assert_eq!(replayed.episode(), self.engine.episode());
-        assert_eq!(replayed.generation(), self.engine.generation());
+        assert_eq!(replayed.snapshot(), self.engine.snapshot());
     }
 }
 

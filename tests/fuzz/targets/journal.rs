@@ -1,8 +1,7 @@
 //! The journal: any bytes as a file, and any events as records of one.
 
-use spot_watchdog::engine::Engine;
-use spot_watchdog::engine::simulator::random;
-use spot_watchdog::engine::{BootId, Event, Input, Moment, Now};
+use super::simulator::{World, random};
+use spot_watchdog::engine::{BootId, Engine, Event, Input, Moment, Now};
 use spot_watchdog::journal::{Record, decode, decode_all, encode};
 use std::time::Duration;
 
@@ -31,9 +30,9 @@ pub fn look(data: &[u8]) {
 fn recover(records: &[Record]) {
     let mut engine = Engine::new(random::world(records.len() as u64).policy);
     for Record { now, event, .. } in records {
-        let before = engine.episode().cloned();
+        let before = engine.clone();
         if engine.recover(event, *now).is_err() {
-            assert_eq!(engine.episode(), before.as_ref(), "an illegal move changed something");
+            assert_eq!(engine.snapshot(), before.snapshot(), "an illegal transition changed something");
         }
     }
     let last = records.last().map_or_else(|| now(1), |record| record.now);
@@ -46,6 +45,5 @@ fn recover(records: &[Record]) {
 }
 
 fn now(seq: u64) -> Now {
-    let wall = spot_watchdog::engine::simulator::World::BEGINNING;
-    Now { moment: Moment::from_millis(1_000_000 + seq * 1_000), wall }
+    Now { moment: Moment::from_millis(1_000_000 + seq * 1_000), wall: World::BEGINNING }
 }

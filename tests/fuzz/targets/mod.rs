@@ -18,6 +18,10 @@ pub mod requests;
 pub mod scripts;
 pub mod worlds;
 
+#[path = "../../simulator/mod.rs"]
+#[expect(dead_code, reason = "shared with tests of written worlds")]
+mod simulator;
+
 /// Looks at bytes, and panics where something is not as it has to be.
 pub type Look = fn(&[u8]);
 

@@ -2,8 +2,8 @@
 //! judge holds the promises.
 
 use super::Bytes;
+use super::simulator::{Crash, Happening, Survivors, Telling, random, run};
 use spot_watchdog::engine::Signal;
-use spot_watchdog::engine::simulator::{Crash, Happening, Survivors, Telling, random, run};
 use std::time::Duration;
 
 /// More would only be slower.

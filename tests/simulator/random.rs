@@ -1,11 +1,11 @@
 //! Worlds from a seed: the same seed makes the same world on every machine.
 
 use super::{Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, WhenStopped, World};
-use crate::engine::{
+use jiff::{SignedDuration, Timestamp};
+use spot_watchdog::engine::{
     Assume, Fault, Importance, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy,
     ProbeName, Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
 };
-use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -19,7 +19,7 @@ static MACHINE: LazyLock<MachineId> = LazyLock::new(|| MachineId::new("i-0"));
 const INTERVALS: [u64; 5] = [5, 10, 15, 20, 30];
 
 /// Makes a world: small, and full of trouble.
-pub fn world(seed: u64) -> World {
+pub(crate) fn world(seed: u64) -> World {
     let mut dice = Dice::new(seed);
     let length = secs(dice.within(20, 120));
     let interval = secs(INTERVALS[dice.below(INTERVALS.len() as u64) as usize]);
@@ -265,6 +265,6 @@ impl Dice {
     }
 
     fn moment(&mut self, length: Duration) -> Duration {
-        Duration::from_millis(self.below(crate::engine::millis(length)))
+        Duration::from_millis(self.below(spot_watchdog::engine::millis(length)))
     }
 }

@@ -4,10 +4,10 @@ use super::judge::Judge;
 use super::{
     Conduct, Crash, Date, Ends, Entry, Finish, Happening, Level, Survivors, Telling, Timeline, Told, WhenStopped, World,
 };
-use crate::engine::Engine;
-use crate::engine::{BootId, Command, EpisodeId, Event, Input, Moment, Now, Outcome, Process, Run, RunResult};
-use crate::view::Spoken;
 use jiff::SignedDuration;
+use spot_watchdog::engine::Engine;
+use spot_watchdog::engine::{BootId, Command, EpisodeId, Event, Input, Moment, Now, Outcome, Process, Run, RunResult};
+use spot_watchdog::view::Spoken;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -435,5 +435,5 @@ impl<'w> Stage<'w> {
 }
 
 fn ms(span: Duration) -> u64 {
-    crate::engine::millis(span)
+    spot_watchdog::engine::millis(span)
 }

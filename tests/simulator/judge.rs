@@ -1,7 +1,9 @@
 //! The promises, held against every turn of a world.
 
-use crate::engine::{Command, Decision, Effect, Event, Notice, Now, Outcome, Policy, Run, StepName, Strength, Work};
-use crate::engine::{Engine, StepPhase};
+use spot_watchdog::engine::{
+    Command, Decision, Effect, Engine, Event, Input, Notice, Now, Outcome, Policy, Run, StepName, StepPhase, Strength,
+    Work,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -49,10 +51,9 @@ impl Judge {
             self.nobody_waits_for_nothing(engine);
         }
         // A turn ends when nothing follows any more; only what it then ordered may have changed that.
-        if !turn.commands.is_empty()
-            && let Some(event) = engine.consequence(now)
-        {
-            self.broken(format!("the mind was not at rest: {event:?}"));
+        if !turn.commands.is_empty() && !engine.is_settled(now) {
+            let more = engine.clone().handle(Input::Woke, now).events;
+            self.broken(format!("the engine was not settled: {more:?}"));
         }
     }
 
@@ -77,7 +78,7 @@ impl Judge {
             let stands = engine
                 .episode()
                 .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.stands));
-            let (health, is_spent) = (engine.health(), engine.spent.contains_key(key));
+            let (health, is_spent) = (engine.health(), engine.snapshot().handled.contains_key(key));
             if !stands && !is_spent && !health.waiting.contains_key(key) && !health.ignored.contains_key(key) {
                 self.broken(format!("{key} was heard and neither acted on nor noted"));
             }
@@ -223,10 +224,7 @@ impl Judge {
                 self.broken(format!("recovery refused {event:?}: {illegal}"));
             }
         }
-        let same = replayed.episode() == live.episode()
-            && replayed.spent == live.spent
-            && replayed.generation() == live.generation();
-        if !same {
+        if replayed.snapshot() != live.snapshot() {
             self.broken(format!("replay differs from live at {now:?}"));
         }
     }

@@ -5,40 +5,40 @@
 //! from a seed. Nothing waits: time jumps to the next thing that is due.
 
 mod judge;
-pub mod random;
+pub(crate) mod random;
 mod stage;
 mod story;
 
-use crate::engine::{
+use jiff::{SignedDuration, Timestamp};
+use spot_watchdog::engine::{
     Command, Event, Fault, Importance, Notice, NoticeKey, Now, Policy, ProbeName, Signal, SourceName, StepName,
 };
-use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Everything outside the mind.
 #[derive(Clone, Debug)]
-pub struct World {
+pub(crate) struct World {
     /// What the operator wants.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// What is asked regularly, and what is answered.
-    pub polls: Vec<Poll>,
+    pub(crate) polls: Vec<Poll>,
     /// What happens once, by the time since the world began.
-    pub happenings: Vec<(Duration, Happening)>,
+    pub(crate) happenings: Vec<(Duration, Happening)>,
     /// How each step behaves; one that is not named takes a second and is done.
-    pub conduct: BTreeMap<StepName, Conduct>,
+    pub(crate) conduct: BTreeMap<StepName, Conduct>,
     /// Crashes of ours after so many journal records of the world, counted from 1: what was decided after that record
     /// is lost, and its orders are never carried out.
-    pub crashes: BTreeMap<u64, Crash>,
+    pub(crate) crashes: BTreeMap<u64, Crash>,
     /// When the world ends.
-    pub length: Duration,
+    pub(crate) length: Duration,
     /// How it ends.
-    pub finish: Finish,
+    pub(crate) finish: Finish,
 }
 
 /// How a world ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Finish {
+pub(crate) enum Finish {
     /// No notice stands any more; an episode that is still open must close within [`World::AFTERMATH`].
     Quiet,
     /// The machine is taken, and with it whatever still runs on it: every step must have ended before.
@@ -47,33 +47,33 @@ pub enum Finish {
 
 impl World {
     /// The wall clock at the beginning of every world.
-    pub const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
+    pub(crate) const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
     /// How long after a world's end everything must have come to rest: no notice stands after the end, so the longest
     /// wait is for a survivor's episode to close.
-    pub const AFTERMATH: Duration = Duration::from_secs(3_600);
+    pub(crate) const AFTERMATH: Duration = Duration::from_secs(3_600);
 }
 
 /// Something that is asked regularly.
 #[derive(Clone, Debug)]
-pub struct Poll {
+pub(crate) struct Poll {
     /// Whom.
-    pub source: SourceName,
+    pub(crate) source: SourceName,
     /// What.
-    pub probe: ProbeName,
+    pub(crate) probe: ProbeName,
     /// How much it matters.
-    pub rank: Importance,
+    pub(crate) rank: Importance,
     /// How often.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// What is answered from which time on; before the first, a good "nothing".
-    pub levels: Vec<(Duration, Level)>,
+    pub(crate) levels: Vec<(Duration, Level)>,
     /// Whether an answer says what time it is at the cloud, whose clock is right.
-    pub date: Date,
+    pub(crate) date: Date,
 }
 
 /// What a probe is answered.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Level {
+pub(crate) enum Level {
     /// These notices stand, and these are expressly withdrawn.
     Read(Vec<Notice>, Vec<NoticeKey>),
     /// Nothing that can be read.
@@ -82,7 +82,7 @@ pub enum Level {
 
 /// Whether answers carry the cloud's time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Date {
+pub(crate) enum Date {
     /// They do.
     Sent,
     /// They do not.
@@ -91,7 +91,7 @@ pub enum Date {
 
 /// Something that happens once.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Happening {
+pub(crate) enum Happening {
     /// Somebody hands a notice in.
     HandIn(Box<Notice>),
     /// Somebody takes one back.
@@ -110,16 +110,16 @@ pub enum Happening {
 
 /// A crash of ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Crash {
+pub(crate) struct Crash {
     /// How long we are down.
-    pub down: Duration,
+    pub(crate) down: Duration,
     /// Whether running steps outlive us.
-    pub survivors: Survivors,
+    pub(crate) survivors: Survivors,
 }
 
 /// What becomes of running steps when we crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Survivors {
+pub(crate) enum Survivors {
     /// They go on.
     Live,
     /// They die with us.
@@ -128,22 +128,22 @@ pub enum Survivors {
 
 /// How a step behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Conduct {
+pub(crate) struct Conduct {
     /// How long it takes if it is let.
-    pub takes: Duration,
+    pub(crate) takes: Duration,
     /// How it ends by itself.
-    pub ends: Ends,
+    pub(crate) ends: Ends,
     /// What it does when it has to stop.
-    pub when_stopped: WhenStopped,
+    pub(crate) when_stopped: WhenStopped,
     /// How often its end is reported.
-    pub reports: u8,
+    pub(crate) reports: u8,
     /// Whether its process becomes known.
-    pub spawns: bool,
+    pub(crate) spawns: bool,
 }
 
 /// How a step ends by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ends {
+pub(crate) enum Ends {
     /// Well, and its proof holds.
     Well,
     /// Badly, each time.
@@ -156,7 +156,7 @@ pub enum Ends {
 
 /// What a step does when it has to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WhenStopped {
+pub(crate) enum WhenStopped {
     /// Its end is reported at once.
     Obeys,
     /// Its end is reported so much later.
@@ -179,7 +179,7 @@ impl Default for Conduct {
 
 /// How much of a run is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Telling {
+pub(crate) enum Telling {
     /// Only what went wrong.
     Faults,
     /// Every event and order.
@@ -188,31 +188,31 @@ pub enum Telling {
 
 /// What came of a world.
 #[derive(Clone, Debug, Default)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     /// The story, where it was asked for.
-    pub entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// Promises that were broken; empty in a good world.
-    pub faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
     /// Journal records written.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Turns taken.
-    pub turns: u64,
+    pub(crate) turns: u64,
     /// Runs begun, by step.
-    pub starts: BTreeMap<StepName, u32>,
+    pub(crate) starts: BTreeMap<StepName, u32>,
 }
 
 /// One line of the story.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Since the world began.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// What is told.
-    pub what: Told,
+    pub(crate) what: Told,
 }
 
 /// What a line of the story tells.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub(crate) enum Told {
     /// Something became fact.
     Event(Box<Event>, Now),
     /// Something was ordered.
@@ -222,6 +222,6 @@ pub enum Told {
 }
 
 /// Plays a world to its end.
-pub fn run(world: &World, telling: Telling) -> Timeline {
+pub(crate) fn run(world: &World, telling: Telling) -> Timeline {
     stage::Stage::new(world, telling).play()
 }

@@ -3,8 +3,8 @@
 //! of a source in a row for the same reason.
 
 use super::{Timeline, Told};
-use crate::engine::{Command, Event, Moment, NoticeAction, Now, Run, SourceName, Work};
-use crate::view::Spoken;
+use spot_watchdog::engine::{Command, Event, Moment, NoticeAction, Now, Run, SourceName, Work};
+use spot_watchdog::view::Spoken;
 use std::collections::BTreeMap;
 use std::fmt;
 
