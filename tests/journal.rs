@@ -34,8 +34,14 @@ async fn append_until_killed() {
     let mut next = recovery.records.len() as u64;
     if next == 0 {
         let id = EpisodeId::new("2026-01-01T00:00:00Z-1");
-        let opened =
-            Event::EpisodeOpened { id, generation: 1, boot: BootId::new("boot"), wall: now().wall, spent: Vec::new() };
+        let opened = Event::EpisodeOpened {
+            id,
+            generation: 1,
+            boot: BootId::new("boot"),
+            wall: now().wall,
+            spent: Vec::new(),
+            steps: Vec::new(),
+        };
         assert_eq!(journal.append(now(), &[opened]).await, Durability::Synced);
         next = 1;
     }

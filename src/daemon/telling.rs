@@ -232,10 +232,10 @@ impl Teller {
             ends_by,
             attempt: step.attempts,
             last: step.last.as_ref().map(|last| Last {
-                outcome: last.ending.outcome,
-                detail: last.ending.detail.clone(),
-                took: last.ended.since(last.began),
-                margin: last.margin,
+                outcome: last.result.outcome,
+                detail: last.result.detail.clone(),
+                took: last.ended.moment.since(last.started.moment),
+                margin: last.plan_end.map(|end| end.since(last.ended.moment)).unwrap_or_default(),
             }),
         }
     }

@@ -1,13 +1,13 @@
 //! Event → state: the only place where the state changes, alike for a live decision and for recovery.
 
 use super::episode::{
-    ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, StepPhase, StepState,
+    ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, Skipped, StepPhase, StepState,
     StepTransition, UndoState,
 };
 use super::{Engine, Exit, SourceHealth, Told};
 use crate::engine::{
     Closing, Event, HandledNotice, IgnoredBecause, Notice, NoticeKey, NoticeOrigin, Now, Outcome, ProbeName, Run,
-    Signal, SkippedBecause, Strength, Undo, Work,
+    Signal, SkippedBecause, Strength, Work,
 };
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl Engine {
                 self.health.ignored.remove(key);
                 self.health.stop_missing(key);
             }
-            Event::EpisodeOpened { id, generation, boot, wall, spent } => {
+            Event::EpisodeOpened { id, generation, boot, wall, spent, steps } => {
                 self.spent = spent.iter().map(|spent| (spent.notice.key.clone(), spent.clone())).collect();
                 self.generation = *generation;
                 self.episode = Some(Episode {
@@ -47,7 +47,9 @@ impl Engine {
                     notices: BTreeMap::new(),
                     deadline: None,
                     stage: EpisodePhase::Open { resumed: None },
-                    steps: self.policy.steps.iter().map(|step| StepState::new(step.name.clone())).collect(),
+                    rebooted: false,
+                    closed: None,
+                    steps: steps.iter().cloned().map(StepState::new).collect(),
                 });
             }
             Event::NoticeAppeared { notice, deadline, probe } => {
@@ -60,13 +62,17 @@ impl Engine {
                     if episode.strength().is_none_or(|standing| standing < notice.strength()) {
                         episode.asked = Some(now.wall);
                     }
-                    let standing = ActiveNotice {
+                    let known = episode.notices.get(&notice.key);
+                    let active = ActiveNotice {
                         notice: notice.clone(),
                         deadline: *deadline,
+                        first: known.map_or(*deadline, |known| known.first),
+                        detected: known.map_or(now.wall, |known| known.detected),
+                        determined: now,
                         probes: probe.iter().cloned().collect(),
-                        stands: true,
+                        withdrawn: None,
                     };
-                    episode.notices.insert(notice.key.clone(), standing);
+                    episode.notices.insert(notice.key.clone(), active);
                 }
             }
             Event::NoticeSeenToo { key, probe } => {
@@ -78,11 +84,12 @@ impl Engine {
                 if let Some(standing) = self.standing_mut(&notice.key) {
                     standing.notice = notice.clone();
                     standing.deadline = *deadline;
+                    standing.determined = now;
                 }
             }
             Event::NoticeWithdrawn { key } => {
                 if let Some(standing) = self.standing_mut(key) {
-                    standing.stands = false;
+                    standing.withdrawn = Some(now.wall);
                 }
                 self.health.waiting.remove(key);
                 self.health.ignored.remove(key);
@@ -91,19 +98,26 @@ impl Engine {
             Event::DeadlineSet { deadline, end } => {
                 if let Some(episode) = &mut self.episode {
                     let strength = episode.strength().unwrap_or(Strength::Weak);
-                    episode.deadline = Some(Planned { deadline: *deadline, end: *end, strength });
+                    episode.deadline = Some(Planned { deadline: *deadline, end: *end, strength, set: now });
                 }
             }
             Event::StepDue { step, round } => {
-                let retry = |step: &StepState| {
-                    step.round == Some(*round) && matches!(step.progress, StepPhase::Ended(Outcome::Failed))
+                let is_again = |step: &StepState, of: &[Outcome]| {
+                    step.round == Some(*round) && matches!(&step.progress, StepPhase::Ended(it) if of.contains(it))
                 };
                 self.make(step, &StepTransition::Due, |step| {
-                    step.tries = if retry(step) { step.tries } else { 0 };
+                    if !is_again(step, &[Outcome::Failed]) {
+                        step.tries = 0;
+                    }
+                    if !is_again(step, &[Outcome::Failed, Outcome::TimedOut, Outcome::Lost]) {
+                        // What it did for an earlier reason is not what counts now.
+                        step.began = None;
+                    }
+                    step.skipped = None;
                     step.round = Some(*round);
                 })?;
             }
-            Event::StepStarted { run, stop_by } => {
+            Event::StepStarted { run, stop_by, round, undoable, proof_since: _ } => {
                 let running = Running {
                     run: run.clone(),
                     since: now.moment,
@@ -111,17 +125,17 @@ impl Engine {
                     process: None,
                     stop_by: *stop_by,
                 };
-                let policy = self.step(&run.step);
-                let can_undo = policy.is_some_and(|step| step.undo == Undo::PutBack);
-                // Whatever it became due for, it is begun for all that stands now, and not once more for that.
-                let round = policy.zip(self.episode()).and_then(|(step, episode)| self.round_of(episode, step));
                 self.make(&run.step, &StepTransition::Start(running), |step| {
                     step.attempts = run.attempt;
                     match run.work {
                         Work::Act => {
                             step.tries += 1;
-                            step.round = step.round.max(round);
-                            if can_undo {
+                            step.acts += 1;
+                            step.began.get_or_insert(now);
+                            // Whatever it became due for, it is started for all that is active now, and not once more
+                            // for that.
+                            step.round = step.round.max(*round);
+                            if *undoable {
                                 step.trace = step.trace.begun();
                             }
                         }
@@ -139,8 +153,11 @@ impl Engine {
                 self.told.remove(run);
             }
             Event::StepEnded { run, ending } => self.end_run(run, ending, now)?,
-            Event::StepSkipped { step, because } => {
+            Event::StepSkipped { step, because, optional } => {
                 self.make(step, &StepTransition::Skip(*because), |step| {
+                    if step.progress.is_due() {
+                        step.skipped = Some(Skipped { at: now, because: *because, optional: *optional });
+                    }
                     if *because == SkippedBecause::Withdrawn {
                         step.round = None;
                     }
@@ -165,6 +182,7 @@ impl Engine {
                 // Another run of ours began: what the one before was asked is not asked of this one.
                 self.exit = Exit::No;
                 if let Some(episode) = &mut self.episode {
+                    episode.rebooted |= episode.boot != *boot;
                     episode.boot = boot.clone();
                 }
             }
@@ -227,9 +245,12 @@ impl Engine {
     }
 
     fn end_run(&mut self, run: &Run, ending: &crate::engine::RunResult, now: Now) -> Result<(), IllegalTransition> {
-        let end = self.episode.as_ref().and_then(|episode| episode.deadline).map_or(now.moment, |planned| planned.end);
+        let episode = self.episode.as_ref().filter(|episode| !episode.rebooted);
+        let plan_end = episode.and_then(|episode| episode.deadline).map(|planned| planned.end);
         self.make(&run.step, &StepTransition::End(run.clone(), ending.outcome), |step| {
-            let began = step.progress.running().map_or(now.moment, |running| running.since);
+            let (started, stop_by) = step.progress.running().map_or((now, now.moment), |running| {
+                (Now { moment: running.since, wall: running.since_wall }, running.stop_by)
+            });
             match run.work {
                 Work::Act => {
                     step.trace = step.trace.ended(ending.effect);
@@ -241,10 +262,11 @@ impl Engine {
                     }
                     step.last = Some(EndedRun {
                         attempt: run.attempt,
-                        began,
-                        ended: now.moment,
-                        margin: end.since(now.moment),
-                        ending: ending.clone(),
+                        started,
+                        stop_by,
+                        ended: now,
+                        plan_end,
+                        result: ending.clone(),
                     });
                 }
                 Work::Undo => {
@@ -267,13 +289,15 @@ impl Engine {
     }
 
     fn close(&mut self, standing: &[Notice], now: Now) {
-        let Some(episode) = self.episode.take() else { return };
+        let Some(mut episode) = self.episode.take() else { return };
         for notice in standing {
             let Some(known) = episode.notices.get(&notice.key) else { continue };
             let until = episode.spent_until(known, now);
             let spent = HandledNotice { notice: notice.clone(), until, probes: known.probes.clone() };
             self.spent.insert(notice.key.clone(), spent);
         }
+        episode.closed = Some(now);
+        self.last_closed = Some(episode);
         self.told.clear();
     }
 
@@ -296,7 +320,8 @@ fn known_notices<'a>(
     spent: &'a BTreeMap<NoticeKey, HandledNotice>,
 ) -> Vec<(&'a NoticeKey, &'a ProbeName)> {
     let standing = episode.into_iter().flat_map(|episode| {
-        let reported = |standing: &&ActiveNotice| standing.stands && standing.notice.presence == NoticeOrigin::Reported;
+        let reported =
+            |standing: &&ActiveNotice| standing.is_active() && standing.notice.presence == NoticeOrigin::Reported;
         episode.notices.values().filter(reported).map(|standing| (&standing.notice.key, &standing.probes))
     });
     let spent = spent.iter().map(|(key, spent)| (key, &spent.probes));
@@ -320,12 +345,18 @@ mod tests {
             boot: BootId::new("boot"),
             wall: now.wall,
             spent: Vec::new(),
+            steps: Vec::new(),
         };
         engine.recover(&opened, now).unwrap();
         let before = engine.episode().cloned();
         let unknown = crate::engine::StepName::new("unknown");
         let run = Run { step: unknown.clone(), work: Work::Act, attempt: 1 };
-        engine.recover(&Event::StepStarted { run, stop_by: now.moment }, now).unwrap_err();
+        engine
+            .recover(
+                &Event::StepStarted { run, stop_by: now.moment, round: None, undoable: false, proof_since: now.wall },
+                now,
+            )
+            .unwrap_err();
         assert_eq!(engine.episode(), before.as_ref());
         engine.recover(&Event::StepDue { step: unknown, round: Strength::Strong }, now).unwrap();
         assert_ne!(engine.episode(), before.as_ref(), "a step of an earlier configuration is remembered");

@@ -16,7 +16,7 @@ impl Engine {
                     commands.push(Command::PostNotice { briefing, since });
                 }
             }
-            Event::StepStarted { run, stop_by } => {
+            Event::StepStarted { run, stop_by, .. } => {
                 if let Some(briefing) = episode.and_then(|it| brief(it, now)) {
                     let undo_with = match run.work {
                         Work::Act => Vec::new(),

@@ -9,9 +9,7 @@ use crate::engine::{
     Run, RunResult, SkippedBecause, StepName, Strength, Undo, Work,
 };
 use jiff::Timestamp;
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// One interruption.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,6 +32,10 @@ pub struct Episode {
     pub deadline: Option<Planned>,
     /// Whether it goes on or comes to its end.
     pub stage: EpisodePhase,
+    /// Whether the machine has booted since it opened: then moments before and after that have nothing in common.
+    pub rebooted: bool,
+    /// When it closed, where it has.
+    pub closed: Option<Now>,
     /// Each step that the policy has, or had, in declared order.
     pub steps: Vec<StepState>,
 }
@@ -47,6 +49,8 @@ pub struct Planned {
     pub end: Moment,
     /// Whether it was set by a warning or by a loss.
     pub strength: Strength,
+    /// When it was set.
+    pub set: Now,
 }
 
 /// A notice in its episode.
@@ -56,10 +60,23 @@ pub struct ActiveNotice {
     pub notice: Notice,
     /// Its own deadline.
     pub deadline: Deadline,
+    /// The deadline that it had when it was first detected, which tells how long that took.
+    pub first: Deadline,
+    /// When it was first detected, by the wall clock.
+    pub detected: Timestamp,
+    /// When its deadline was last determined.
+    pub determined: Now,
     /// The probes that report it.
     pub probes: BTreeSet<ProbeName>,
-    /// Whether it still stands.
-    pub stands: bool,
+    /// When it was withdrawn, by the wall clock; nothing while it is active.
+    pub withdrawn: Option<Timestamp>,
+}
+
+impl ActiveNotice {
+    /// Whether it is active, and not withdrawn.
+    pub const fn is_active(&self) -> bool {
+        self.withdrawn.is_none()
+    }
 }
 
 /// Whether an episode goes on.
@@ -92,6 +109,12 @@ pub struct StepState {
     pub tries: u32,
     /// The strongest round that it was due, or begun, for.
     pub round: Option<Strength>,
+    /// Its first start for the newest reason that it became due for; its retries keep it.
+    pub began: Option<Now>,
+    /// Why it was last skipped, and whether the policy allows that, where it was skipped since it last became due.
+    pub skipped: Option<Skipped>,
+    /// Attempts at the step itself, undoing not counted.
+    pub acts: u32,
     /// Whether something may have to be put back.
     pub trace: UndoState,
     /// How often putting back was tried.
@@ -169,20 +192,32 @@ pub struct Running {
     pub stop_by: Moment,
 }
 
+/// A step that was not started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Skipped {
+    /// When.
+    pub at: Now,
+    /// Why.
+    pub because: SkippedBecause,
+    /// Whether the policy allows it to be skipped where time is short.
+    pub optional: bool,
+}
+
 /// How a run of a step ended, with the numbers worth keeping.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EndedRun {
     /// Which attempt.
     pub attempt: u32,
-    /// When it began.
-    pub began: Moment,
+    /// When it started.
+    pub started: Now,
+    /// When it had to end, as planned at its start.
+    pub stop_by: Moment,
     /// When it ended.
-    pub ended: Moment,
-    /// What was left to the end of the plan.
-    pub margin: Duration,
+    pub ended: Now,
+    /// The end of the plan at that time; nothing where the machine has booted since, whose clock began anew.
+    pub plan_end: Option<Moment>,
     /// How.
-    pub ending: RunResult,
+    pub result: RunResult,
 }
 
 /// A fact about one step, as the table of moves sees it.
@@ -311,6 +346,9 @@ impl StepState {
             attempts: 0,
             tries: 0,
             round: None,
+            began: None,
+            skipped: None,
+            acts: 0,
             trace: UndoState::None,
             undo_tries: 0,
             undo_with: Vec::new(),
@@ -359,7 +397,7 @@ impl Episode {
 
     /// The notices that still stand.
     pub fn standing(&self) -> impl Iterator<Item = &ActiveNotice> {
-        self.notices.values().filter(|standing| standing.stands)
+        self.notices.values().filter(|notice| notice.is_active())
     }
 
     /// How strong the notices that still stand are; nothing where none stands.
@@ -371,8 +409,13 @@ impl Episode {
     /// stands any more, the last that did.
     pub fn leading(&self) -> Option<&ActiveNotice> {
         self.notices.values().max_by_key(|standing| {
-            (standing.stands, standing.notice.strength(), std::cmp::Reverse(standing.deadline.at))
+            (standing.is_active(), standing.notice.strength(), std::cmp::Reverse(standing.deadline.at))
         })
+    }
+
+    /// Two clocks by which its moments are read: now, or those of its opening where the machine has booted since.
+    pub fn clocks(&self, now: Now) -> Now {
+        if self.rebooted { Now { moment: self.opened, wall: self.opened_wall } } else { now }
     }
 
     /// Whether it comes to its end, and why.
@@ -386,12 +429,7 @@ impl Episode {
     /// Until when a notice that stood in it opens no new one: its deadline by the wall clock, or its stated time where
     /// that is later.
     pub(super) fn spent_until(&self, standing: &ActiveNotice, now: Now) -> Timestamp {
-        let clocks = match self.closing() {
-            // A boot begins our clock anew, so moments of the boot before are read by a pair of clocks from there.
-            Some(Closing::Rebooted) => Now { moment: self.opened, wall: self.opened_wall },
-            Some(Closing::Withdrawn | Closing::Survived | Closing::Resumed | Closing::Restarted) | None => now,
-        };
-        let ours = clocks.wall_at(standing.deadline.at);
+        let ours = self.clocks(now).wall_at(standing.deadline.at);
         standing.notice.stated.time().map_or(ours, |at| at.max(ours))
     }
 

@@ -103,18 +103,18 @@ impl Engine {
             .collect();
         let settling = episode.closing().is_some();
         if !same_boot {
-            for run in running {
-                let ending = RunResult::new(Outcome::Lost, "the machine booted again while it ran");
-                self.take(Event::StepEnded { run, ending }, now, turn);
-            }
             if !settling {
                 self.take(Event::EpisodeSettled { closing: Closing::Rebooted }, now, turn);
             }
             self.take(Event::EpisodeRecovered { boot }, now, turn);
+            for run in running {
+                let ending = RunResult::new(Outcome::Lost, "the machine booted again while it ran");
+                self.take(Event::StepEnded { run, ending }, now, turn);
+            }
             return;
         }
         for step in unknown {
-            self.take(Event::StepSkipped { step, because: SkippedBecause::Unknown }, now, turn);
+            self.take(Event::StepSkipped { step, because: SkippedBecause::Unknown, optional: false }, now, turn);
         }
         self.take(Event::EpisodeRecovered { boot }, now, turn);
         for run in &running {
@@ -190,7 +190,8 @@ impl Engine {
         let only_here = |probes: &BTreeSet<ProbeName>| probes.iter().all(|other| other == probe);
         for key in withdrawn {
             let known = self.episode().and_then(|episode| episode.notices.get(&key));
-            let stands = |known: &super::ActiveNotice| known.stands && known.notice.presence == NoticeOrigin::Reported;
+            let stands =
+                |known: &super::ActiveNotice| known.is_active() && known.notice.presence == NoticeOrigin::Reported;
             if known.is_some_and(|known| stands(known) && only_here(&known.probes)) {
                 self.take(Event::NoticeWithdrawn { key }, now, turn);
             } else if self.spent.get(&key).is_some_and(|spent| only_here(&spent.probes)) {
@@ -214,7 +215,7 @@ impl Engine {
     /// Takes in one standing notice: new, known, moved, or not to be acted on.
     fn hear_notice(&mut self, notice: &Notice, heard: Heard<'_>, now: Now, turn: &mut Decision) {
         let known = self.episode().and_then(|episode| episode.notices.get(&notice.key));
-        if let Some(standing) = known.filter(|standing| standing.stands) {
+        if let Some(standing) = known.filter(|standing| standing.is_active()) {
             let standing = standing.clone();
             self.hear_known(notice, &standing, heard, now, turn);
             return;
@@ -367,7 +368,7 @@ impl Engine {
             Signal::ShutDown => {
                 let notice = shutdown_notice();
                 let stands = self.episode().and_then(|episode| episode.notices.get(&notice.key));
-                if stands.is_some_and(|standing| standing.stands) {
+                if stands.is_some_and(|standing| standing.is_active()) {
                     // Said before: nothing new.
                 } else if self.is_closing_for_good()
                     || (self.episode().is_none() && !self.is_somebodys(NoticeKind::Shutdown))

@@ -181,6 +181,23 @@ pub struct RunResult {
     /// Whether it may have changed something.
     #[serde(default, skip_serializing_if = "Effect::is_possible")]
     pub effect: Effect,
+    /// Whether a failure may go away by itself, so that another attempt makes sense.
+    #[serde(default, skip_serializing_if = "Retry::is_sensible")]
+    pub retry: Retry,
+    /// Whether it was only checked and not done, as a rehearsal does with what reaches beyond the machine. What a check
+    /// took says nothing about what the step takes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_checked: bool,
+    /// The last lines that it printed, oldest first: at most [`RunResult::LINES`] of at most [`RunResult::LINE`]
+    /// characters, printable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+    /// When the newest of what its proof looks for had been written before the first attempt, where that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_before: Option<Timestamp>,
+    /// The same once it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_after: Option<Timestamp>,
 }
 
 /// Whether a run may have changed something that an undo has to put back.
@@ -201,10 +218,45 @@ impl Effect {
     }
 }
 
+/// Whether another attempt after a failure makes sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retry {
+    /// The reason may go away by itself.
+    #[default]
+    Sensible,
+    /// It would fail the same way each time: the program is not there or cannot be executed.
+    Pointless,
+}
+
+impl Retry {
+    /// Whether another attempt makes sense.
+    const fn is_sensible(&self) -> bool {
+        matches!(self, Self::Sensible)
+    }
+}
+
 impl RunResult {
+    /// The most lines of output that are kept of a run, the newest ones.
+    pub const LINES: usize = 20;
+
+    /// The most characters of one of these lines.
+    pub const LINE: usize = 400;
+
     /// One that left no process behind and told nothing for an undo, of a run that may have changed something.
     pub fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), left_over: 0, undo_with: None, effect: Effect::Possible }
+        Self {
+            outcome,
+            detail: detail.into(),
+            left_over: 0,
+            undo_with: None,
+            effect: Effect::Possible,
+            retry: Retry::Sensible,
+            only_checked: false,
+            output: Vec::new(),
+            proof_before: None,
+            proof_after: None,
+        }
     }
 
     /// One of a run that has changed nothing.
@@ -341,6 +393,9 @@ pub enum Event {
         /// What earlier episodes left standing, so that this one's file alone is enough to recover from.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         spent: Vec<HandledNotice>,
+        /// Every step of the policy, in declared order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<StepName>,
     },
     /// A notice appeared and joined the episode.
     NoticeAppeared {
@@ -390,6 +445,14 @@ pub enum Event {
         run: Run,
         /// When it has to end, as planned at its start.
         stop_by: Moment,
+        /// The strongest round that it is started for: that of all notices that are active now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        round: Option<Strength>,
+        /// Whether what it does can be put back.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        undoable: bool,
+        /// Since when its proof counts, by the wall clock: since the first attempt for the same reason.
+        proof_since: Timestamp,
     },
     /// The process of a run is known.
     StepSpawned {
@@ -416,6 +479,9 @@ pub enum Event {
         step: StepName,
         /// Why.
         because: SkippedBecause,
+        /// Whether the policy allows it to be skipped where time is short.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        optional: bool,
     },
     /// What a step did is to be put back.
     UndoDue {

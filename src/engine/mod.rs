@@ -26,12 +26,13 @@ mod rules;
 mod time;
 
 pub use episode::{
-    ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, StepPhase, StepState, UndoState,
+    ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, Skipped, StepPhase, StepState,
+    UndoState,
 };
 pub use health::{BLIND_AFTER, DeferredNotice, Ignored, ProbeHealth, SourceHealth};
 pub use messages::{
     Closing, Command, Decision, Effect, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Outcome,
-    Process, Run, RunResult, Signal, SkippedBecause, Work,
+    Process, Retry, Run, RunResult, Signal, SkippedBecause, Work,
 };
 pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
 pub use notice::{
@@ -57,6 +58,8 @@ pub struct Engine {
     boot: Option<BootId>,
     health: SourceHealth,
     episode: Option<Episode>,
+    /// The episode that closed last.
+    last_closed: Option<Episode>,
     generation: u64,
     /// Notices of closed episodes: they open no new one unless their time moves.
     spent: BTreeMap<NoticeKey, HandledNotice>,
@@ -114,6 +117,7 @@ impl Engine {
             boot: None,
             health: SourceHealth::default(),
             episode: None,
+            last_closed: None,
             generation: 0,
             spent: BTreeMap::new(),
             exit: Exit::No,
@@ -144,6 +148,7 @@ impl Engine {
             is_of_this_run
         });
         self.episode = left.episode;
+        self.last_closed = left.last_closed;
         self.generation = left.generation;
         self.spent = left.spent;
         self.exit = left.exit;
@@ -208,6 +213,11 @@ impl Engine {
     /// The open episode.
     pub fn episode(&self) -> Option<&Episode> {
         self.episode.as_ref()
+    }
+
+    /// The episode that closed last, as it was then.
+    pub fn last_closed(&self) -> Option<&Episode> {
+        self.last_closed.as_ref()
     }
 
     /// Whether we were asked to end.

@@ -6,7 +6,7 @@ use super::planner::{self, Share};
 use super::{Engine, Exit, Told, deadline, positions};
 use crate::engine::{
     BootId, Closing, DeadlineBasis, EpisodeId, Event, Moment, NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName,
-    Rerun, Run, RunResult, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Work,
+    Rerun, Run, RunResult, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Undo, Work,
 };
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -133,6 +133,7 @@ impl Engine {
             boot: self.boot.clone().unwrap_or_else(|| BootId::new("")),
             wall: now.wall,
             spent: self.spent.values().cloned().collect(),
+            steps: self.policy.steps.iter().map(|step| step.name.clone()).collect(),
         }
     }
 
@@ -140,7 +141,7 @@ impl Engine {
     fn withdrawal(&self) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         let (key, _) = episode.notices.iter().find(|(key, standing)| {
-            standing.stands
+            standing.is_active()
                 && standing.notice.presence == NoticeOrigin::Reported
                 && self.health.is_absent(key, &standing.probes)
         })?;
@@ -291,7 +292,12 @@ impl Engine {
         }
         let episode = self.episode.as_ref()?;
         let step = episode.steps.iter().find(|step| matches!(step.progress, StepPhase::Due | StepPhase::UndoDue))?;
-        Some(Event::StepSkipped { step: step.name.clone(), because: SkippedBecause::Stopped })
+        Some(self.skip(&step.name, SkippedBecause::Stopped))
+    }
+
+    fn skip(&self, name: &StepName, because: SkippedBecause) -> Event {
+        let optional = self.step(name).is_some_and(|step| step.optional);
+        Event::StepSkipped { step: name.clone(), because, optional }
     }
 
     /// In an episode that comes to its end, what has not begun is dropped and what was left is put back.
@@ -305,7 +311,7 @@ impl Engine {
             }
         };
         if let Some(step) = episode.steps.iter().find(|step| step.progress.is_due()) {
-            return Some(Event::StepSkipped { step: step.name.clone(), because });
+            return Some(self.skip(&step.name, because));
         }
         if !episode.puts_back(&self.policy) || self.exit == Exit::AtOnce {
             return None;
@@ -318,12 +324,13 @@ impl Engine {
             {
                 Some(Event::UndoDue { step: step.name.clone() })
             }
-            StepPhase::UndoDue if hurried => {
-                Some(Event::StepSkipped { step: step.name.clone(), because: SkippedBecause::EpisodeOver })
-            }
+            StepPhase::UndoDue if hurried => Some(self.skip(&step.name, SkippedBecause::EpisodeOver)),
             StepPhase::UndoDue => Some(Event::StepStarted {
                 run: Run { step: step.name.clone(), work: Work::Undo, attempt: step.attempts + 1 },
                 stop_by: now.moment.plus(UNDO_LIMIT),
+                round: None,
+                undoable: false,
+                proof_since: now.wall,
             }),
             StepPhase::Idle
             | StepPhase::Due
@@ -343,7 +350,7 @@ impl Engine {
             return None;
         }
         episode.steps.iter().filter(|step| step.progress.is_due()).find_map(|step| {
-            let skip = |because| Some(Event::StepSkipped { step: step.name.clone(), because });
+            let skip = |because| Some(self.skip(&step.name, because));
             match (self.step(&step.name), plan.slot(&step.name)) {
                 (None, _) | (_, None) => skip(SkippedBecause::Unknown),
                 (Some(_), Some(_)) if planned.end <= now.moment => skip(SkippedBecause::NoTimeLeft),
@@ -383,7 +390,13 @@ impl Engine {
             }
             let run = Run { step: state.name.clone(), work: Work::Act, attempt: state.attempts + 1 };
             let stop_by = limit(step, now.moment, slot.latest_end);
-            Some(Event::StepStarted { run, stop_by })
+            Some(Event::StepStarted {
+                run,
+                stop_by,
+                round: self.round_of(episode, step),
+                undoable: step.undo == Undo::PutBack,
+                proof_since: state.began.unwrap_or(now).wall,
+            })
         })
     }
 
@@ -461,7 +474,7 @@ impl Engine {
 /// Until when a due step is held where it can be: for the time that it wants to be left, or for the rest after a failure.
 fn held_until(step: &Step, state: &StepState, end: Moment) -> Option<Moment> {
     let wanted = step.hold_until_left.map(|left| end.minus(left));
-    let rested = state.last.as_ref().filter(|_| state.tries > 0).map(|last| last.ended.plus(REST));
+    let rested = state.last.as_ref().filter(|_| state.tries > 0).map(|last| last.ended.moment.plus(REST));
     wanted.max(rested)
 }
 

@@ -203,6 +203,7 @@ pub(super) mod tests {
             boot: BootId::new("boot"),
             wall: "2026-01-01T00:00:00Z".parse().unwrap(),
             spent: Vec::new(),
+            steps: Vec::new(),
         }
     }
 

@@ -1,11 +1,12 @@
 //! From the records of an episode to its report. Pure: it reads no clock, and the same records make the same report,
 //! whether they come one by one from the loop or all at once from a journal.
 
-use super::shape::{Machine, NoticeReport, Report, SCHEMA, StepReport};
+use super::shape::{NoticeReport, Report, SCHEMA, StepReport};
 use crate::engine::{
     Closing, Deadline, DeadlineBasis, EpisodeId, Event, Moment, Notice, NoticeKey, Now, Outcome, Run, RunResult,
     SkippedBecause, StepName, Strength, Work,
 };
+use crate::view::Machine;
 use crate::view::{Seconds, Spoken, clip};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +142,7 @@ impl Draft {
                 self.planned = Some(planned);
             }
             Event::StepDue { step, round } => self.due(step, *round),
-            Event::StepStarted { run, stop_by } => match run.work {
+            Event::StepStarted { run, stop_by, .. } => match run.work {
                 Work::Act => self.started(run, *stop_by, now),
                 Work::Undo => return Stirred::No,
             },
@@ -149,7 +150,7 @@ impl Draft {
                 Work::Act => self.ended(run, ending, now),
                 Work::Undo => return Stirred::No,
             },
-            Event::StepSkipped { step, because } => self.skipped(step, *because, now),
+            Event::StepSkipped { step, because, .. } => self.skipped(step, *because, now),
             Event::EpisodeSettled { closing } => self.closing = Some(*closing),
             Event::EpisodeResumed => self.closing = None,
             Event::EpisodeClosed { closing, .. } => {

@@ -15,11 +15,12 @@ pub mod ledger;
 mod shape;
 pub mod shelf;
 
+pub use crate::view::Machine;
 pub use bookcase::Bookcase;
 pub use draft::{Draft, Frame, StepFrame, Stirred};
 pub use fit::Fit;
 pub use ledger::{Ledger, Measured};
-pub use shape::{Machine, NoticeReport, Report, SCHEMA, StepReport};
+pub use shape::{NoticeReport, Report, SCHEMA, StepReport};
 pub use shelf::Shelf;
 
 use crate::journal::Record;

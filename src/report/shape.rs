@@ -4,6 +4,7 @@
 //! not known are passed over, and only another `schema` is another shape.
 
 use crate::engine::{Closing, DeadlineBasis, EpisodeId, NoticeAction, NoticeKind, Outcome};
+use crate::view::Machine;
 use crate::view::Seconds;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -70,23 +71,6 @@ pub struct Report {
     /// The same for people, in one sentence.
     #[serde(default)]
     pub verdict: String,
-}
-
-/// The machine, as its cloud tells it; empty where that was not known.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct Machine {
-    /// The cloud's name of it.
-    pub id: String,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub machine_type: String,
-    /// How it is paid for: `spot`, `on-demand`, `other` or `unknown`.
-    pub lifecycle: String,
-    /// Its region.
-    pub region: String,
-    /// Its zone.
-    pub zone: String,
 }
 
 /// A notice of the episode.

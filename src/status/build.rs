@@ -141,12 +141,12 @@ fn notices(engine: &Engine, now: Now) -> Vec<NoticeStatus> {
     let health = engine.health();
     let mut all = Vec::new();
     if let Some(episode) = engine.episode() {
-        let leading = episode.leading().filter(|leading| leading.stands).map(|leading| &leading.notice.key);
+        let leading = episode.leading().filter(|leading| leading.is_active()).map(|leading| &leading.notice.key);
         let mut joined: Vec<&ActiveNotice> = episode.notices.values().collect();
         // What leads comes first, then what stands.
-        joined.sort_by_key(|standing| (Some(&standing.notice.key) != leading, !standing.stands));
+        joined.sort_by_key(|standing| (Some(&standing.notice.key) != leading, !standing.is_active()));
         all.extend(joined.into_iter().map(|standing| NoticeStatus {
-            state: if standing.stands { NoticeState::Standing } else { NoticeState::Withdrawn },
+            state: if standing.is_active() { NoticeState::Standing } else { NoticeState::Withdrawn },
             leads: Some(&standing.notice.key) == leading,
             deadline: Some(Ahead::new(standing.deadline.at, now)),
             footing: Some(standing.deadline.footing),
@@ -257,12 +257,12 @@ fn step_status(engine: &Engine, around: &Around, name: &StepName, state: Option<
 fn last_run(last: &EndedRun, now: Now) -> LastRun {
     LastRun {
         attempt: last.attempt,
-        outcome: last.ending.outcome,
-        detail: clip(&last.ending.detail, SENTENCE),
-        ended: Past::new(last.ended, now),
-        took: last.ended.since(last.began).into(),
-        margin: last.margin.into(),
-        left_over: last.ending.left_over,
+        outcome: last.result.outcome,
+        detail: clip(&last.result.detail, SENTENCE),
+        ended: Past::new(last.ended.moment, now),
+        took: last.ended.moment.since(last.started.moment).into(),
+        margin: last.plan_end.map(|end| end.since(last.ended.moment)).unwrap_or_default().into(),
+        left_over: last.result.left_over,
     }
 }
 

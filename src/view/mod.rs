@@ -1,15 +1,22 @@
 //! What people are told, and in which words.
 
+mod episode;
 mod finding;
 mod histogram;
+mod machine;
 mod seconds;
 mod span;
 mod spoken;
 mod text;
 mod wording;
+pub mod words;
 
+pub use episode::{
+    Context, EpisodeView, Names, NoticeView, Phase, PlanView, RunningView, Share, StepContext, StepStage, StepView,
+};
 pub use finding::{Finding, Weight};
 pub use histogram::Histogram;
+pub use machine::Machine;
 pub use seconds::Seconds;
 pub use span::Span;
 pub use spoken::Spoken;

@@ -1,8 +1,8 @@
 //! Events in words: one sentence each, the same in the log, in the journal's reading and in a golden timeline.
 
-use super::Spoken;
+use super::{Spoken, words};
 use crate::engine::{
-    Closing, Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, Notice, NoticeAction, Outcome, Run, Signal,
+    Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, Notice, NoticeAction, Outcome, Run, Signal,
     SkippedBecause, Stated, Work,
 };
 
@@ -133,24 +133,16 @@ impl Event {
                 };
                 format!("{} {}: {}{left}", spoken(run), ending.outcome, ending.detail)
             }
-            Self::StepSkipped { step, because } => {
-                let why = match because {
-                    SkippedBecause::TooLittleTime => "it is optional, and the others need the time",
-                    SkippedBecause::NoTimeLeft => "no time is left for it",
-                    SkippedBecause::Withdrawn => "the notice was withdrawn before it began",
-                    SkippedBecause::Unknown => "the configuration no longer has it",
-                    SkippedBecause::EpisodeOver => "the episode ended before it began",
-                    SkippedBecause::Stopped => "we were told to stop at once",
-                };
-                format!("{step} skipped: {why}")
+            Self::StepSkipped { step, because, optional } => {
+                format!("{step} skipped: {}", words::skipped(*because, *optional))
             }
             Self::UndoDue { step } => format!("what {step} did is to be put back"),
-            Self::EpisodeSettled { closing } => format!("the episode comes to its end: {}", why(*closing)),
+            Self::EpisodeSettled { closing } => format!("the episode comes to its end: {}", words::closing(*closing)),
             Self::EpisodeResumed => "the notice stands again, and the episode goes on".to_owned(),
             Self::EpisodeRecovered { .. } => {
                 "the daemon was started again inside this episode and takes it up".to_owned()
             }
-            Self::EpisodeClosed { closing, .. } => format!("episode closed: {}", why(*closing)),
+            Self::EpisodeClosed { closing, .. } => format!("episode closed: {}", words::closing(*closing)),
             Self::ExitAsked { signal } => match signal {
                 Signal::ShutDown => "asked to end because the machine or container goes down".to_owned(),
                 Signal::Restart => "asked to end; the machine stays".to_owned(),
@@ -207,15 +199,5 @@ fn spoken(run: &Run) -> String {
         // Attempts are numbered over doing and undoing alike, so here the number would not say how often it was tried.
         (Work::Act, 1) | (Work::Undo, _) => what,
         (Work::Act, attempt) => format!("{what} (attempt {attempt})"),
-    }
-}
-
-const fn why(closing: Closing) -> &'static str {
-    match closing {
-        Closing::Withdrawn => "its notices were withdrawn",
-        Closing::Survived => "the machine still runs long after its deadline",
-        Closing::Rebooted => "the machine booted again",
-        Closing::Resumed => "the machine came back from hibernation",
-        Closing::Restarted => "only our own service had been asked to end",
     }
 }

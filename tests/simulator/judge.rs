@@ -77,7 +77,7 @@ impl Judge {
             let key = &notice.key;
             let stands = engine
                 .episode()
-                .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.stands));
+                .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.is_active()));
             let (health, is_spent) = (engine.health(), engine.snapshot().handled.contains_key(key));
             if !stands && !is_spent && !health.waiting.contains_key(key) && !health.ignored.contains_key(key) {
                 self.broken(format!("{key} was heard and neither acted on nor noted"));

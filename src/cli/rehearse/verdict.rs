@@ -95,7 +95,7 @@ impl Verdict {
                 Event::DeadlineSet { end: planned, .. } => {
                     end.get_or_insert(*planned);
                 }
-                Event::StepStarted { run, stop_by } if run.work == Work::Act => {
+                Event::StepStarted { run, stop_by, .. } if run.work == Work::Act => {
                     let told = told.entry(run.step.clone()).or_default();
                     told.first.get_or_insert(at);
                     told.last = Some((at, *stop_by));
@@ -107,7 +107,7 @@ impl Verdict {
                     told.outcome = Some(ending.outcome);
                     told.detail.clone_from(&ending.detail);
                 }
-                Event::StepSkipped { step, because } => {
+                Event::StepSkipped { step, because, .. } => {
                     let told = told.entry(step.clone()).or_default();
                     told.outcome = Some(Outcome::Skipped);
                     told.detail = match because {

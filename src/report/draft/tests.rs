@@ -21,8 +21,14 @@ const STORY: &[(u64, &str)] = &[
     ),
     (1_000_000, r#"{"event":"step-due","step":"leave","round":"strong"}"#),
     (1_000_000, r#"{"event":"step-due","step":"save","round":"strong"}"#),
-    (1_000_000, r#"{"event":"step-started","run":{"step":"leave","work":"act","attempt":1},"stop-by":1111000}"#),
-    (1_000_000, r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":1},"stop-by":1090000}"#),
+    (
+        1_000_000,
+        r#"{"event":"step-started","run":{"step":"leave","work":"act","attempt":1},"stop-by":1111000,"proof-since":"2026-01-01T00:00:00Z"}"#,
+    ),
+    (
+        1_000_000,
+        r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":1},"stop-by":1090000,"proof-since":"2026-01-01T00:00:00Z"}"#,
+    ),
     (
         1_002_000,
         r#"{"event":"step-ended","run":{"step":"leave","work":"act","attempt":1},"ending":{"outcome":"done","detail":"out"}}"#,
@@ -32,7 +38,10 @@ const STORY: &[(u64, &str)] = &[
         r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":1},"ending":{"outcome":"failed","detail":"exit status 1"}}"#,
     ),
     (1_005_000, r#"{"event":"step-due","step":"save","round":"strong"}"#),
-    (1_005_000, r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":2},"stop-by":1095000}"#),
+    (
+        1_005_000,
+        r#"{"event":"step-started","run":{"step":"save","work":"act","attempt":2},"stop-by":1095000,"proof-since":"2026-01-01T00:00:00Z"}"#,
+    ),
     (
         1_050_500,
         r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","left-over":1}}"#,

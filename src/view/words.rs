@@ -1,0 +1,134 @@
+//! The sentences about an episode, each of them once.
+
+use super::episode::{EpisodeView, Phase, StepStage, StepView};
+use super::{Seconds, Spoken};
+use crate::engine::{Closing, Outcome, SkippedBecause};
+
+/// How an episode stands or how it ended, in one clause without a full stop: `all 2 steps done, 109s to spare`.
+pub fn verdict(episode: &EpisodeView) -> String {
+    if !episode.complete {
+        let ahead: Vec<String> = episode
+            .steps
+            .iter()
+            .filter(|step| step.stage.is_ahead())
+            .map(|step| format!("{} {}", step.name, if step.stage == StepStage::Due { "is due" } else { "is running" }))
+            .collect();
+        return match (ahead.is_empty(), episode.phase) {
+            (true, _) => "not planned yet".to_owned(),
+            (false, Phase::Closed(_)) => format!("closed before its end: {}", ahead.join(", ")),
+            (false, Phase::Open | Phase::Closing) => format!("in progress: {}", ahead.join(", ")),
+        };
+    }
+    let bad: Vec<String> = episode.steps.iter().filter(|step| step.good == Some(false)).map(failed).collect();
+    if !bad.is_empty() {
+        let lost = if episode.is_withdrawn() {
+            "the notice was withdrawn, but not all was done"
+        } else {
+            "work or requests may be lost"
+        };
+        return format!("{lost}: {}", bad.join(", "));
+    }
+    if episode.is_withdrawn() {
+        return "the notice was withdrawn".to_owned();
+    }
+    let count = |outcome| episode.steps.iter().filter(|step| step.outcome == Some(outcome)).count();
+    let (done, skipped) = (count(Outcome::Done), count(Outcome::Skipped));
+    let done = match (done, skipped) {
+        (0, 0) => return "no step was due, and nothing was done".to_owned(),
+        (0, _) => String::new(),
+        (1, 0) => "its only step done".to_owned(),
+        (all, 0) => format!("all {all} steps done"),
+        (done, skipped) => format!("{done} of {} steps done", done + skipped),
+    };
+    let skipped: Vec<String> = episode
+        .steps
+        .iter()
+        .filter(|step| step.outcome == Some(Outcome::Skipped))
+        .map(|step| format!("{} skipped because {}", step.name, step.detail))
+        .collect();
+    let spare = episode.margin.map(margin);
+    [Some(done).filter(|it| !it.is_empty()), spare, Some(skipped.join(", ")).filter(|it| !it.is_empty())]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// `109s to spare`, or by how much it was late.
+pub fn margin(margin: Seconds) -> String {
+    if margin.is_past() {
+        format!("{} after the end of the plan", Spoken(std::time::Duration::from_secs_f64(-margin.as_f64())))
+    } else {
+        format!("{} to spare", Spoken(margin.span()))
+    }
+}
+
+/// What went wrong with a step, in few words: `checkpoint failed`.
+pub fn failed(step: &StepView) -> String {
+    match step.stage {
+        StepStage::Undone(outcome) if outcome != Outcome::Done => format!("{} not undone", step.name),
+        StepStage::Idle
+        | StepStage::Due
+        | StepStage::Running
+        | StepStage::Ended(_)
+        | StepStage::Dropped
+        | StepStage::UndoDue
+        | StepStage::Undoing
+        | StepStage::Undone(_) => format!("{} {}", step.name, step.outcome.map_or("never started", outcome)),
+    }
+}
+
+/// An outcome, as the verb of a sentence about its step.
+pub const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "done",
+        Outcome::Failed => "failed",
+        Outcome::TimedOut => "ran out of time",
+        Outcome::Skipped => "skipped",
+        Outcome::Lost => "lost in a crash or reboot",
+    }
+}
+
+/// A step that has ended, in one sentence: `checkpoint: done in 45s, 62s to spare: exit status 0`.
+pub fn ended(step: &StepView) -> String {
+    let attempts = if step.attempts > 1 { format!(" (attempt {})", step.attempts) } else { String::new() };
+    let undone = match step.stage {
+        StepStage::UndoDue | StepStage::Undoing => ", being undone",
+        StepStage::Undone(Outcome::Done) => ", undone",
+        StepStage::Undone(_) => ", NOT undone",
+        StepStage::Idle | StepStage::Due | StepStage::Running | StepStage::Ended(_) | StepStage::Dropped => "",
+    };
+    let how = match (step.stage, step.outcome) {
+        (StepStage::Dropped, _) => "not started".to_owned(),
+        (_, Some(it)) => outcome(it).to_owned(),
+        (stage, None) => stage.word().to_owned(),
+    };
+    let took = step.took.map(|took| format!(" in {}", Spoken(took))).unwrap_or_default();
+    let spare = step.margin.filter(|_| step.took.is_some()).map(|it| format!(", {}", margin(it))).unwrap_or_default();
+    let detail = if step.detail.is_empty() { String::new() } else { format!(": {}", step.detail) };
+    format!("{}: {how}{attempts}{took}{undone}{spare}{detail}", step.name)
+}
+
+/// Why a step was skipped, as a clause.
+pub const fn skipped(because: SkippedBecause, optional: bool) -> &'static str {
+    match (because, optional) {
+        (SkippedBecause::TooLittleTime, _) => "it is optional, and the others need the time",
+        (SkippedBecause::NoTimeLeft, true) => "it is optional, and no time was left for it",
+        (SkippedBecause::NoTimeLeft, false) => "no time was left for it",
+        (SkippedBecause::Withdrawn, _) => "the notice was withdrawn before it started",
+        (SkippedBecause::Unknown, _) => "the configuration no longer has it",
+        (SkippedBecause::EpisodeOver, _) => "the episode ended before it started",
+        (SkippedBecause::Stopped, _) => "the watchdog was told to stop at once",
+    }
+}
+
+/// Why an episode ends, as a clause.
+pub const fn closing(closing: Closing) -> &'static str {
+    match closing {
+        Closing::Withdrawn => "its notices were withdrawn",
+        Closing::Survived => "the machine still runs long after its deadline",
+        Closing::Rebooted => "the machine booted again",
+        Closing::Resumed => "the machine came back from hibernation",
+        Closing::Restarted => "only the watchdog's own service had been asked to end",
+    }
+}
