@@ -5,6 +5,7 @@
 
 pub mod chronicle;
 pub mod clock;
+mod context;
 mod delivery;
 pub mod executor;
 mod kept;
@@ -25,6 +26,7 @@ pub mod state_dir;
 pub mod status_url;
 pub mod step_checks;
 mod telling;
+mod turn;
 mod waiting;
 
 pub use delivery::REHEARSALS;
@@ -44,6 +46,7 @@ use crate::status::Board;
 use crate::status::http::{Face, MostConnections, Serving};
 use crate::status::systemd::Systemd;
 use crate::view::Spoken;
+use crate::view::{Context, EpisodeView};
 use executor::{Executor, Hand};
 use kept::{Beginning, Kept, Opened};
 use log_sink::LogSink;
@@ -63,6 +66,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use turn::Turn;
 
 /// Inputs that wait for the loop; whoever sends more waits too.
 const INPUTS: usize = 256;
@@ -158,6 +162,8 @@ pub struct Daemon {
     welcome: narrate::Welcome,
     sight: sight::Sight,
     hourly: narrate::Hourly,
+    /// What no event has, kept current.
+    context: Context,
     /// Kept to the end: the lock, and the socket's file.
     keeping: Keeping,
 }
@@ -323,6 +329,7 @@ impl Daemon {
             welcome,
             sight: sight::Sight::default(),
             hourly: narrate::Hourly::default(),
+            context: context::configured(&settings, rehearsal),
             keeping,
         })
     }
@@ -502,7 +509,22 @@ impl Daemon {
         if is_journaling {
             self.kept.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
         }
-        self.kept.telling.note(&events, &self.engine, &self.identity.borrow(), now);
+        context::identify(&mut self.context, &self.identity.borrow());
+        if self.engine.episode().is_some() {
+            context::take_output(&mut self.context, &self.executor);
+        }
+        let open = EpisodeView::open(&self.engine, &self.context, now);
+        let has_closed = events.iter().any(|event| matches!(event, Event::EpisodeClosed { .. }));
+        let closed = has_closed.then(|| EpisodeView::last_closed(&self.engine, &self.context, now)).flatten();
+        let turn = Turn {
+            now,
+            events: &events,
+            engine: &self.engine,
+            context: &self.context,
+            open: open.as_ref(),
+            closed: closed.as_ref(),
+        };
+        self.kept.telling.note(&turn, &self.identity.borrow());
         self.mend_state();
         if !events.is_empty() {
             self.kept.waiting.keep(&self.engine, now).await;

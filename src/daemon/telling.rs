@@ -3,6 +3,7 @@
 
 use super::chronicle::Chronicle;
 use super::clock;
+use super::turn::Turn;
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::{Closing, Event, Now, Policy, StepName, Work};
@@ -115,7 +116,8 @@ impl Telling {
     }
 
     /// Takes in what a turn made of the episode.
-    pub(super) fn note(&mut self, events: &[Event], engine: &Engine, identity: &Identity, now: Now) {
+    pub(super) fn note(&mut self, turn: &Turn<'_>, identity: &Identity) {
+        let Turn { events, engine, now, .. } = *turn;
         if events.is_empty() || self.outbox.is_empty() {
             return;
         }

@@ -1,0 +1,54 @@
+//! What no event has, gathered for the view.
+
+use super::executor::Executor;
+use crate::actions::Rehearsal;
+use crate::config::Settings;
+use crate::sources::{Identity, Lifecycle};
+use crate::view::{Context, Machine, Names, StepContext};
+
+/// What is known before the machine is: the steps as they are configured, and what the machine calls itself.
+pub(super) fn configured(settings: &Settings, rehearsal: Rehearsal) -> Context {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let node = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| host.clone());
+    let steps = settings.steps.iter().zip(&settings.policy.steps).map(|(step, policy)| StepContext {
+        name: step.name.clone(),
+        kind: step.kind.to_owned(),
+        describe: step.action.describe(),
+        needs: policy.needs,
+        optional: policy.optional,
+    });
+    Context {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        rehearsal: rehearsal != Rehearsal::No,
+        names: Names { host, node, ..Names::default() },
+        steps: steps.collect(),
+        ..Context::default()
+    }
+}
+
+/// Takes in what is known of the machine by now. What an earlier run knew stays until the cloud has said it again.
+pub(super) fn identify(context: &mut Context, identity: &Identity) {
+    if !identity.instance_id.is_empty() || context.machine.id.is_empty() {
+        context.machine = machine(identity);
+        context.names.address = identity.addresses.first().map(ToString::to_string).unwrap_or_default();
+    }
+}
+
+/// Takes in what running steps have printed so far.
+pub(super) fn take_output(context: &mut Context, executor: &Executor) {
+    context.printed = executor.outputs();
+}
+
+/// What a machine is, as its cloud tells it.
+pub(super) fn machine(identity: &Identity) -> Machine {
+    Machine {
+        id: identity.instance_id.clone(),
+        machine_type: identity.instance_type.clone(),
+        lifecycle: match identity.lifecycle {
+            Lifecycle::Unknown => String::new(),
+            Lifecycle::Spot | Lifecycle::OnDemand | Lifecycle::Other => identity.lifecycle.word().to_owned(),
+        },
+        region: identity.region.clone(),
+        zone: identity.zone.clone(),
+    }
+}
