@@ -6,7 +6,7 @@
 //!
 //! `SPOT_UPDATE=1 cargo test --test scenarios` writes the timelines anew; read each difference before you keep it.
 //!
-//! The columns of a timeline: time since the world began; time left to the end of what is planned; a fact, an order
+//! The columns of a timeline: time since the world began; time left to the end of what is planned; an event, a command
 //! (`>`) or a thing that happens to the machine or to the daemon (`*`).
 
 // A load balancer is left in some of the stories.
@@ -19,8 +19,8 @@ mod simulator;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use simulator::{
-    Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, Telling, Timeline, Told, WhenStopped, World,
-    run,
+    Behavior, Crash, Date, Detail, Ends, EntryKind, Finish, Incident, Level, Poll, Survivors, Timeline, WhenStopped,
+    World, run,
 };
 use spot_watchdog::actions;
 use spot_watchdog::config::{self, Flags, Start};
@@ -46,7 +46,7 @@ struct Script {
     story: String,
     /// When the machine is taken; the world ends there.
     taken: Option<Span>,
-    /// When the world ends without that: no notice stands any more.
+    /// When the world ends without that: no notice is active any more.
     quiet: Option<Span>,
     /// Whether the cloud's answers say what time it is there.
     #[serde(default = "sent")]
@@ -61,7 +61,7 @@ struct Script {
     crash: Vec<Dies>,
 }
 
-/// What the cloud answers from a time on, until it says something else; before, nothing stands.
+/// What the cloud answers from a time on, until it says something else; before, no notice is active.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Says {
@@ -243,13 +243,13 @@ fn play(folder: &Path) -> (String, Timeline) {
         (Some(_), Some(_)) | (None, None) => panic!("{}: one of taken and quiet ends a world", folder.display()),
     };
     let (timed, on_record): (Vec<&Dies>, Vec<&Dies>) = script.crash.iter().partition(|crash| crash.at.is_some());
-    let mut happenings: Vec<(Duration, Happening)> = script.happens.iter().map(happening).collect();
-    happenings.extend(timed.iter().map(|dies| (dies.at.unwrap().0, Happening::Crash(crash(dies)))));
+    let mut incidents: Vec<(Duration, Incident)> = script.happens.iter().map(incident).collect();
+    incidents.extend(timed.iter().map(|dies| (dies.at.unwrap().0, Incident::Crash(crash(dies)))));
     let mut world = World {
         policy,
         polls: asked.iter().flat_map(|(source, interval)| polls(source, *interval, length, &script)).collect(),
-        happenings,
-        conduct: script.step.iter().map(|(name, behaves)| (StepName::new(name), conduct(behaves))).collect(),
+        incidents,
+        behaviors: script.step.iter().map(|(name, behaves)| (StepName::new(name), behavior(behaves))).collect(),
         crashes: BTreeMap::new(),
         length,
         finish,
@@ -257,11 +257,11 @@ fn play(folder: &Path) -> (String, Timeline) {
     for dies in on_record {
         let after = dies.after.as_deref().unwrap();
         // Up to a crash, a world goes the same way with and without it.
-        let record = record(&run(&world, Telling::Story), after)
+        let record = record(&run(&world, Detail::Everything), after)
             .unwrap_or_else(|| panic!("{}: no record begins with \"{after}\"", folder.display()));
         world.crashes.insert(record, crash(dies));
     }
-    (script.story.trim().to_owned() + "\n", run(&world, Telling::Story))
+    (script.story.trim().to_owned() + "\n", run(&world, Detail::Everything))
 }
 
 /// What is asked, and how often.
@@ -352,8 +352,8 @@ fn at_request(body: &str, at: Duration) -> String {
     format!("{before}{at}{after}")
 }
 
-fn conduct(behaves: &Behaves) -> Conduct {
-    Conduct {
+fn behavior(behaves: &Behaves) -> Behavior {
+    Behavior {
         takes: behaves.takes.0,
         ends: match behaves.ends {
             HowEnds::Well => Ends::Well,
@@ -371,7 +371,7 @@ fn conduct(behaves: &Behaves) -> Conduct {
     }
 }
 
-fn happening(happens: &Happens) -> (Duration, Happening) {
+fn incident(happens: &Happens) -> (Duration, Incident) {
     // As the daemon's socket makes it.
     let key = |kind| NoticeKey {
         source: SourceName::new("socket"),
@@ -380,9 +380,9 @@ fn happening(happens: &Happens) -> (Duration, Happening) {
         event: String::new(),
     };
     let given = [
-        happens.signal.map(|signal| Happening::Signal(signal, happens.started_again.0)),
+        happens.signal.map(|signal| Incident::Signal(signal, happens.started_again.0)),
         happens.notice.map(|kind| {
-            Happening::HandIn(Box::new(Notice {
+            Incident::HandIn(Box::new(Notice {
                 key: key(kind),
                 action: NoticeAction::Unstated,
                 stated: happens.window.map_or(Stated::Unsaid, |Span(window)| Stated::In(window)),
@@ -391,16 +391,16 @@ fn happening(happens: &Happens) -> (Duration, Happening) {
                 detail: happens.reason.clone().unwrap_or_default(),
             }))
         }),
-        happens.withdraw.map(|kind| Happening::TakeBack(key(kind))),
-        happens.hibernate.map(|Span(asleep)| Happening::Hibernate(asleep)),
-        happens.reboot.map(|Span(down)| Happening::Reboot(down)),
-        happens.set_clock.map(Happening::ClockStep),
+        happens.withdraw.map(|kind| Incident::TakeBack(key(kind))),
+        happens.hibernate.map(|Span(asleep)| Incident::Hibernate(asleep)),
+        happens.reboot.map(|Span(down)| Incident::Reboot(down)),
+        happens.set_clock.map(Incident::ClockStep),
     ];
     let mut given = given.into_iter().flatten();
-    let (Some(happening), None) = (given.next(), given.next()) else {
+    let (Some(incident), None) = (given.next(), given.next()) else {
         panic!("one thing happens at a time, and something does: {:?}", happens.at.0);
     };
-    (happens.at.0, happening)
+    (happens.at.0, incident)
 }
 
 fn crash(dies: &Dies) -> Crash {
@@ -414,8 +414,8 @@ fn crash(dies: &Dies) -> Crash {
 /// The number of the first journal record whose sentence begins so.
 fn record(timeline: &Timeline, beginning: &str) -> Option<u64> {
     let events = timeline.entries.iter().filter_map(|entry| match &entry.what {
-        Told::Event(event, _) => Some(event),
-        Told::Command(..) | Told::World(_) => None,
+        EntryKind::Event(event, _) => Some(event),
+        EntryKind::Command(..) | EntryKind::World(_) => None,
     });
     let records = events.filter(|event| event.is_journaled());
     (1..).zip(records).find(|(_, event)| event.sentence().starts_with(beginning)).map(|(number, _)| number)

@@ -14,7 +14,7 @@ mod simulator;
 
 use jiff::SignedDuration;
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
-use simulator::{Telling, Told, random, run};
+use simulator::{Detail, EntryKind, random, run};
 use spot_watchdog::engine::{Event, Outcome};
 use spot_watchdog::journal::Record;
 use spot_watchdog::report::{Frame, Report, StepFrame};
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// Worlds that a thread takes at a time.
 const HANDFUL: u64 = 1_000;
 
-/// Broken worlds that are told.
-const TOLD: usize = 10;
+/// Broken worlds that are shown.
+const SHOWN: usize = 10;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().unwrap())
@@ -38,7 +38,7 @@ fn number(name: &str) -> Option<u64> {
 #[derive(Default)]
 struct Tally {
     worlds: u64,
-    turns: u64,
+    decisions: u64,
     records: u64,
     starts: u64,
     broken: Vec<(u64, Vec<String>)>,
@@ -46,9 +46,9 @@ struct Tally {
 
 impl Tally {
     fn play(&mut self, seed: u64) {
-        let timeline = run(&random::world(seed), Telling::Faults);
+        let timeline = run(&random::world(seed), Detail::Faults);
         self.worlds += 1;
-        self.turns += timeline.turns;
+        self.decisions += timeline.decisions;
         self.records += timeline.records;
         self.starts += timeline.starts.values().map(|count| u64::from(*count)).sum::<u64>();
         if !timeline.faults.is_empty() {
@@ -58,7 +58,7 @@ impl Tally {
 
     fn add(&mut self, other: Self) {
         self.worlds += other.worlds;
-        self.turns += other.turns;
+        self.decisions += other.decisions;
         self.records += other.records;
         self.starts += other.starts;
         self.broken.extend(other.broken);
@@ -68,7 +68,7 @@ impl Tally {
 #[test]
 fn no_world_breaks_a_promise() {
     if let Some(seed) = number("SPOT_SEED") {
-        let timeline = run(&random::world(seed), Telling::Story);
+        let timeline = run(&random::world(seed), Detail::Everything);
         println!("{timeline}");
         assert!(timeline.faults.is_empty(), "world {seed} broke a promise");
         return;
@@ -83,7 +83,7 @@ fn no_world_breaks_a_promise() {
         loop {
             let from = next.fetch_add(HANDFUL, Ordering::Relaxed);
             let is_over = time.is_some_and(|time| began.elapsed() >= time);
-            if from >= worlds || is_over || tally.lock().unwrap().broken.len() >= TOLD {
+            if from >= worlds || is_over || tally.lock().unwrap().broken.len() >= SHOWN {
                 return;
             }
             let mut handful = Tally::default();
@@ -93,17 +93,17 @@ fn no_world_breaks_a_promise() {
     };
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
-    let Tally { worlds, turns, records, starts, mut broken } = tally.into_inner().unwrap();
+    let Tally { worlds, decisions, records, starts, mut broken } = tally.into_inner().unwrap();
     broken.sort();
-    broken.truncate(TOLD);
+    broken.truncate(SHOWN);
     assert!(
         broken.is_empty(),
         "worlds that broke a promise: {broken:#?}\nreplay one: SPOT_SEED={} cargo test --test worlds -- --nocapture",
         broken[0].0
     );
     println!(
-        "{worlds} worlds from seed {first} on, {turns} turns, {records} records, {starts} runs of steps, no promise \
-         broken; {:.0} s",
+        "{worlds} worlds from seed {first} on, {decisions} decisions, {records} records, {starts} runs of steps, no \
+         promise broken; {:.0} s",
         began.elapsed().as_secs_f64()
     );
     assert!(starts > 0, "no world ever started a step");
@@ -112,8 +112,8 @@ fn no_world_breaks_a_promise() {
 /// The records that a world leaves, episode by episode.
 fn episodes(seed: u64) -> Vec<Vec<Record>> {
     let mut episodes: Vec<Vec<Record>> = Vec::new();
-    for entry in run(&random::world(seed), Telling::Story).entries {
-        let Told::Event(event, now) = entry.what else { continue };
+    for entry in run(&random::world(seed), Detail::Everything).entries {
+        let EntryKind::Event(event, now) = entry.what else { continue };
         if matches!(*event, Event::EpisodeOpened { .. }) {
             episodes.push(Vec::new());
         }

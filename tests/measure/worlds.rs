@@ -1,6 +1,6 @@
 //! How fast the simulator plays random worlds, which is how many of them a minute of testing is worth.
 
-use super::simulator::{Telling, random, run};
+use super::simulator::{Detail, random, run};
 use super::stand::Bench;
 use super::table::{Row, Samples, Target};
 use anyhow::{Result, bail};
@@ -18,7 +18,7 @@ pub(crate) fn worlds(_: &Bench) -> Result<Vec<Row>> {
     for round in 0..ROUNDS {
         let began = own_time();
         for seed in 0..u64::from(WORLDS) {
-            let timeline = run(&random::world(round * u64::from(WORLDS) + seed), Telling::Faults);
+            let timeline = run(&random::world(round * u64::from(WORLDS) + seed), Detail::Faults);
             if let Some(fault) = timeline.faults.first() {
                 bail!("world {seed} broke a promise: {fault}");
             }

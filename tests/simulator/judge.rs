@@ -1,4 +1,4 @@
-//! The promises, held against every turn of a world.
+//! The promises, checked after every decision in a world.
 
 use spot_watchdog::engine::{
     Command, Decision, Effect, Engine, Event, Input, Notice, Now, Outcome, Policy, Run, StepName, StepPhase, Strength,
@@ -7,10 +7,10 @@ use spot_watchdog::engine::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// More events than this in one turn are a loop, not a decision.
+/// More events than this in one decision are an endless loop.
 const MOST_EVENTS: usize = 500;
 
-/// How far past the end a step may be ordered to run: not at all.
+/// How far past the end a step may be given to run: not at all.
 const TOLERANCE: Duration = Duration::ZERO;
 
 #[derive(Default)]
@@ -20,13 +20,13 @@ pub(super) struct Judge {
     rounds: BTreeMap<StepName, Strength>,
     /// Steps of the open episode that ended, with the round that they ended in.
     ended: BTreeMap<StepName, (Strength, Outcome)>,
-    /// Steps of the open episode that may have changed something since they were last put back.
+    /// Steps of the open episode that may have changed something since they were last undone.
     changed: BTreeSet<StepName>,
 }
 
 impl Judge {
     pub(super) fn broken(&mut self, promise: String) {
-        // One broken promise tends to break more; the first few tell the story.
+        // One broken promise tends to break more; the first few explain it.
         if self.faults.len() < 10 {
             self.faults.push(promise);
         }
@@ -36,30 +36,30 @@ impl Judge {
         self.faults
     }
 
-    /// What every turn has to keep.
-    pub(super) fn turn(&mut self, engine: &Engine, turn: &Decision, now: Now) {
-        if turn.events.len() > MOST_EVENTS {
-            self.broken(format!("{} events in one turn", turn.events.len()));
+    /// What every decision has to keep.
+    pub(super) fn decision(&mut self, engine: &Engine, decision: &Decision, now: Now) {
+        if decision.events.len() > MOST_EVENTS {
+            self.broken(format!("{} events in one decision", decision.events.len()));
         }
-        if turn.events.is_empty() && !turn.commands.is_empty() {
-            self.broken("an order without an event".to_owned());
+        if decision.events.is_empty() && !decision.commands.is_empty() {
+            self.broken("a command without an event".to_owned());
         }
-        for order in &turn.commands {
-            self.order(engine, turn, order, now);
+        for command in &decision.commands {
+            self.command(engine, decision, command, now);
         }
-        if !turn.events.is_empty() {
-            self.nobody_waits_for_nothing(engine);
+        if !decision.events.is_empty() {
+            self.no_step_waits_for_nothing(engine);
         }
-        // A turn ends when nothing follows any more; only what it then ordered may have changed that.
-        if !turn.commands.is_empty() && !engine.is_settled(now) {
+        // A decision is complete when nothing follows any more; only the commands it then adds may have changed that.
+        if !decision.commands.is_empty() && !engine.is_settled(now) {
             let more = engine.clone().handle(Input::Woke, now).events;
             self.broken(format!("the engine was not settled: {more:?}"));
         }
     }
 
-    /// A due step waits only for those that it is after, for the time that it wants to be left, or for its rest after a
+    /// A due step waits only for the steps that it is after, for its `hold_until_left`, or for the pause after a
     /// failure.
-    fn nobody_waits_for_nothing(&mut self, engine: &Engine) {
+    fn no_step_waits_for_nothing(&mut self, engine: &Engine) {
         let Some(episode) = engine.episode().filter(|episode| episode.closing().is_none()) else { return };
         for state in episode.steps.iter().filter(|state| state.progress.is_due() && state.tries == 0) {
             let Some(step) = engine.policy().steps.iter().find(|step| step.name == state.name) else { continue };
@@ -72,20 +72,20 @@ impl Judge {
     }
 
     /// Whatever a source reports is acted on, waits for its time, or was noted with a reason.
-    pub(super) fn heard(&mut self, engine: &Engine, notices: &[Notice]) {
+    pub(super) fn reported(&mut self, engine: &Engine, notices: &[Notice]) {
         for notice in notices {
             let key = &notice.key;
-            let stands = engine
+            let is_active = engine
                 .episode()
                 .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.is_active()));
-            let (health, is_spent) = (engine.health(), engine.snapshot().handled.contains_key(key));
-            if !stands && !is_spent && !health.waiting.contains_key(key) && !health.ignored.contains_key(key) {
-                self.broken(format!("{key} was heard and neither acted on nor noted"));
+            let (health, is_handled) = (engine.health(), engine.snapshot().handled.contains_key(key));
+            if !is_active && !is_handled && !health.waiting.contains_key(key) && !health.ignored.contains_key(key) {
+                self.broken(format!("{key} was reported and neither acted on nor noted"));
             }
         }
     }
 
-    /// A fact, once it is one: what a crash has cut off was none.
+    /// An event, once it is journaled or needs no journal: what a crash has cut off never happened.
     pub(super) fn event(&mut self, engine: &Engine, event: &Event) {
         match event {
             Event::EpisodeOpened { .. } | Event::EpisodeClosed { .. } => {
@@ -104,7 +104,7 @@ impl Judge {
                 self.rounds.insert(step.clone(), *round);
             }
             Event::StepStarted { run, .. } if run.work == Work::Act => {
-                // It is begun for all that stands now, whatever it became due for.
+                // It is started for all notices that are active now, whatever it became due for.
                 let standing = engine.episode().into_iter().flat_map(|episode| episode.standing());
                 let step = engine.policy().steps.iter().find(|step| step.name == run.step);
                 let round = standing
@@ -129,7 +129,7 @@ impl Judge {
             Event::UndoDue { step } => {
                 self.ended.remove(step);
                 if !self.changed.contains(step) {
-                    self.broken(format!("{step} is put back although it changed nothing"));
+                    self.broken(format!("{step} is undone although it changed nothing"));
                 }
             }
             Event::StepSkipped { .. }
@@ -158,23 +158,25 @@ impl Judge {
         }
     }
 
-    fn order(&mut self, engine: &Engine, turn: &Decision, order: &Command, now: Now) {
-        match order {
+    fn command(&mut self, engine: &Engine, decision: &Decision, command: &Command, now: Now) {
+        match command {
             Command::Start { run, stop_by, .. } => {
-                let journaled =
-                    turn.events.iter().any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
+                let journaled = decision
+                    .events
+                    .iter()
+                    .any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
                 if !journaled {
-                    self.broken(format!("{run} was ordered without its event"));
+                    self.broken(format!("{run} was started without its event"));
                 }
                 let Some(episode) = engine.episode() else {
-                    self.broken(format!("{run} was ordered without an episode"));
+                    self.broken(format!("{run} was started without an episode"));
                     return;
                 };
                 if run.work == Work::Undo {
                     return;
                 }
                 if episode.strength().is_none() {
-                    self.broken(format!("{run} was started although no notice stands"));
+                    self.broken(format!("{run} was started although no notice is active"));
                 }
                 if episode.deadline.is_some_and(|planned| *stop_by > planned.end.plus(TOLERANCE)) {
                     self.broken(format!("{run} may run past the end"));
@@ -215,7 +217,7 @@ impl Judge {
         }
     }
 
-    /// What a mind recovered from the journal has to agree on with the one that wrote it.
+    /// What an engine recovered from the journal has in common with the one that wrote it.
     pub(super) fn replay_equals_live(&mut self, live: &Engine, journal: &[(Event, Now)], now: Now) {
         let mut replayed = Engine::new(live.policy().clone());
         let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
@@ -240,7 +242,7 @@ impl Judge {
     }
 
     /// What has to hold when the machine is taken: nothing is left to be done or is being done.
-    pub(super) fn at_the_end(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
+    pub(super) fn when_taken(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
         for step in engine.episode().iter().flat_map(|episode| &episode.steps) {
             if step.progress.is_ahead() {
                 self.broken(format!("{} was still {} when the machine was taken", step.name, step.progress.word()));
@@ -250,7 +252,7 @@ impl Judge {
     }
 
     /// What has to hold when the world has ended.
-    pub(super) fn at_rest(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
+    pub(super) fn when_quiet(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
         if let Some(episode) = engine.episode() {
             let steps: Vec<String> =
                 episode.steps.iter().map(|step| format!("{} {}", step.name, step.progress.word())).collect();

@@ -6,8 +6,8 @@
 
 mod judge;
 pub(crate) mod random;
-mod stage;
-mod story;
+mod simulation;
+mod timeline;
 
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::engine::{
@@ -16,7 +16,7 @@ use spot_watchdog::engine::{
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Everything outside the mind.
+/// Everything outside the engine.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     /// What the operator wants.
@@ -24,11 +24,11 @@ pub(crate) struct World {
     /// What is asked regularly, and what is answered.
     pub(crate) polls: Vec<Poll>,
     /// What happens once, by the time since the world began.
-    pub(crate) happenings: Vec<(Duration, Happening)>,
+    pub(crate) incidents: Vec<(Duration, Incident)>,
     /// How each step behaves; one that is not named takes a second and is done.
-    pub(crate) conduct: BTreeMap<StepName, Conduct>,
+    pub(crate) behaviors: BTreeMap<StepName, Behavior>,
     /// Crashes of ours after so many journal records of the world, counted from 1: what was decided after that record
-    /// is lost, and its orders are never carried out.
+    /// is lost, and its commands are never carried out.
     pub(crate) crashes: BTreeMap<u64, Crash>,
     /// When the world ends.
     pub(crate) length: Duration,
@@ -39,7 +39,7 @@ pub(crate) struct World {
 /// How a world ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Finish {
-    /// No notice stands any more; an episode that is still open must close within [`World::AFTERMATH`].
+    /// No notice is active any more; an episode that is still open must close within [`World::SETTLING_TIME`].
     Quiet,
     /// The machine is taken, and with it whatever still runs on it: every step must have ended before.
     Taken,
@@ -49,9 +49,9 @@ impl World {
     /// The wall clock at the beginning of every world.
     pub(crate) const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
-    /// How long after a world's end everything must have come to rest: no notice stands after the end, so the longest
+    /// How long after a world's end everything must have settled: no notice is active after the end, so the longest
     /// wait is for a survivor's episode to close.
-    pub(crate) const AFTERMATH: Duration = Duration::from_secs(3_600);
+    pub(crate) const SETTLING_TIME: Duration = Duration::from_secs(3_600);
 }
 
 /// Something that is asked regularly.
@@ -91,7 +91,7 @@ pub(crate) enum Date {
 
 /// Something that happens once.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Happening {
+pub(crate) enum Incident {
     /// Somebody hands a notice in.
     HandIn(Box<Notice>),
     /// Somebody takes one back.
@@ -102,7 +102,7 @@ pub(crate) enum Happening {
     Hibernate(Duration),
     /// The machine boots again; no process outlives it.
     Reboot(Duration),
-    /// The daemon dies between two turns.
+    /// The daemon dies between two decisions.
     Crash(Crash),
     /// Somebody sets the wall clock.
     ClockStep(SignedDuration),
@@ -128,7 +128,7 @@ pub(crate) enum Survivors {
 
 /// How a step behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Conduct {
+pub(crate) struct Behavior {
     /// How long it takes if it is let.
     pub(crate) takes: Duration,
     /// How it ends by itself.
@@ -165,7 +165,7 @@ pub(crate) enum WhenStopped {
     Silent,
 }
 
-impl Default for Conduct {
+impl Default for Behavior {
     fn default() -> Self {
         Self {
             takes: Duration::from_secs(1),
@@ -177,13 +177,13 @@ impl Default for Conduct {
     }
 }
 
-/// How much of a run is told.
+/// How much of a run a timeline holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Telling {
+pub(crate) enum Detail {
     /// Only what went wrong.
     Faults,
-    /// Every event and order.
-    Story,
+    /// Every event and command.
+    Everything,
 }
 
 /// What came of a world.
@@ -196,8 +196,8 @@ pub(crate) struct Timeline {
     /// Journal records written.
     pub(crate) records: u64,
     /// Turns taken.
-    pub(crate) turns: u64,
-    /// Runs begun, by step.
+    pub(crate) decisions: u64,
+    /// Runs started, by step.
     pub(crate) starts: BTreeMap<StepName, u32>,
 }
 
@@ -206,22 +206,22 @@ pub(crate) struct Timeline {
 pub(crate) struct Entry {
     /// Since the world began.
     pub(crate) at: Duration,
-    /// What is told.
-    pub(crate) what: Told,
+    /// What happened.
+    pub(crate) what: EntryKind,
 }
 
-/// What a line of the story tells.
+/// What an entry is about.
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
-    /// Something became fact.
+pub(crate) enum EntryKind {
+    /// Something became a fact.
     Event(Box<Event>, Now),
-    /// Something was ordered.
+    /// A command was given.
     Command(Box<Command>, Now),
     /// Something happened to us.
     World(String),
 }
 
 /// Plays a world to its end.
-pub(crate) fn run(world: &World, telling: Telling) -> Timeline {
-    stage::Stage::new(world, telling).play()
+pub(crate) fn run(world: &World, detail: Detail) -> Timeline {
+    simulation::Simulation::new(world, detail).play()
 }

@@ -1,6 +1,6 @@
 //! Worlds from a seed: the same seed makes the same world on every machine.
 
-use super::{Conduct, Crash, Date, Ends, Finish, Happening, Level, Poll, Survivors, WhenStopped, World};
+use super::{Behavior, Crash, Date, Ends, Finish, Incident, Level, Poll, Survivors, WhenStopped, World};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::engine::{
     Assume, Fault, Importance, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy,
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-// Names are shared, as they are in a daemon: comparing them and cloning them is most of what a turn does.
+// Names are shared, as they are in a daemon: comparing them and cloning them is most of what a decision does.
 static CLOUD: LazyLock<SourceName> = LazyLock::new(|| SourceName::new("cloud"));
 static SOCKET: LazyLock<SourceName> = LazyLock::new(|| SourceName::new("socket"));
 static MACHINE: LazyLock<MachineId> = LazyLock::new(|| MachineId::new("i-0"));
@@ -20,24 +20,23 @@ const INTERVALS: [u64; 5] = [5, 10, 15, 20, 30];
 
 /// Makes a world: small, and full of trouble.
 pub(crate) fn world(seed: u64) -> World {
-    let mut dice = Dice::new(seed);
-    let length = secs(dice.within(20, 120));
-    let interval = secs(INTERVALS[dice.below(INTERVALS.len() as u64) as usize]);
-    let policy = policy(&mut dice, interval);
-    let polls = polls(&mut dice, interval, length);
-    let happenings = (0..dice.below(3)).map(|_| (dice.moment(length), happening(&mut dice))).collect();
-    let mut behaviour = BTreeMap::new();
+    let mut rng = Rng::new(seed);
+    let length = secs(rng.within(20, 120));
+    let interval = secs(INTERVALS[rng.below(INTERVALS.len() as u64) as usize]);
+    let policy = policy(&mut rng, interval);
+    let polls = polls(&mut rng, interval, length);
+    let incidents = (0..rng.below(3)).map(|_| (rng.moment(length), incident(&mut rng))).collect();
+    let mut behaviors = BTreeMap::new();
     for step in &policy.steps {
-        if dice.one_in(2) {
-            behaviour.insert(step.name.clone(), conduct(&mut dice));
+        if rng.one_in(2) {
+            behaviors.insert(step.name.clone(), behavior(&mut rng));
         }
     }
-    let crashes =
-        if dice.one_in(3) { BTreeMap::from([(1 + dice.below(25), crash(&mut dice))]) } else { BTreeMap::new() };
-    World { policy, polls, happenings, conduct: behaviour, crashes, length, finish: Finish::Quiet }
+    let crashes = if rng.one_in(3) { BTreeMap::from([(1 + rng.below(25), crash(&mut rng))]) } else { BTreeMap::new() };
+    World { policy, polls, incidents, behaviors, crashes, length, finish: Finish::Quiet }
 }
 
-/// What is asked, how much it matters, and what it tells of.
+/// What is asked, how much it matters, and which notices it reports.
 const PROBES: [(&str, Importance, NoticeKind); 5] = [
     ("spot/instance-action", Importance::Vital, NoticeKind::Interruption),
     ("spot/termination-time", Importance::Side, NoticeKind::Interruption),
@@ -46,10 +45,10 @@ const PROBES: [(&str, Importance, NoticeKind); 5] = [
     ("events/maintenance/scheduled", Importance::Side, NoticeKind::Maintenance),
 ];
 
-fn policy(dice: &mut Dice, interval: Duration) -> Policy {
-    let count = 1 + dice.below(4) as usize;
+fn policy(rng: &mut Rng, interval: Duration) -> Policy {
+    let count = 1 + rng.below(4) as usize;
     let names: Vec<StepName> = ["a", "b", "c", "d"][..count].iter().map(StepName::new).collect();
-    let steps = names.iter().enumerate().map(|(at, name)| step(dice, name, &names[..at])).collect();
+    let steps = names.iter().enumerate().map(|(at, name)| step(rng, name, &names[..at])).collect();
     Policy {
         steps,
         sources: vec![Listening {
@@ -68,50 +67,50 @@ fn policy(dice: &mut Dice, interval: Duration) -> Policy {
         reserve: secs(5),
         least_window: secs(10),
         lead: secs(30),
-        survived_after: secs(dice.within(10, 60)),
-        undo_on_survival: if dice.one_in(4) { Undo::Stay } else { Undo::PutBack },
+        survived_after: secs(rng.within(10, 60)),
+        undo_on_survival: if rng.one_in(4) { Undo::Stay } else { Undo::PutBack },
     }
 }
 
-fn step(dice: &mut Dice, name: &StepName, before: &[StepName]) -> Step {
-    let timeout = dice.one_in(3).then(|| secs(dice.within(1, 40)));
-    let needs = secs(dice.below(20));
+fn step(rng: &mut Rng, name: &StepName, before: &[StepName]) -> Step {
+    let timeout = rng.one_in(3).then(|| secs(rng.within(1, 40)));
+    let needs = secs(rng.below(20));
     Step {
         name: name.clone(),
-        on: kinds(dice),
-        after: before.iter().filter(|_| dice.one_in(3)).cloned().collect(),
+        on: kinds(rng),
+        after: before.iter().filter(|_| rng.one_in(3)).cloned().collect(),
         timeout,
         needs: timeout.map_or(needs, |timeout| needs.min(timeout)),
-        optional: dice.one_in(3),
-        hold_until_left: dice.one_in(4).then(|| secs(dice.within(1, 60))),
-        retries: u32::try_from(dice.below(3)).unwrap_or(0),
-        repeat: !dice.one_in(3),
-        rerun: if dice.one_in(3) { Rerun::Never } else { Rerun::IfLost },
-        undo: if dice.one_in(3) { Undo::PutBack } else { Undo::Stay },
+        optional: rng.one_in(3),
+        hold_until_left: rng.one_in(4).then(|| secs(rng.within(1, 60))),
+        retries: u32::try_from(rng.below(3)).unwrap_or(0),
+        repeat: !rng.one_in(3),
+        rerun: if rng.one_in(3) { Rerun::Never } else { Rerun::IfLost },
+        undo: if rng.one_in(3) { Undo::PutBack } else { Undo::Stay },
     }
 }
 
-fn kinds(dice: &mut Dice) -> BTreeSet<NoticeKind> {
+fn kinds(rng: &mut Rng) -> BTreeSet<NoticeKind> {
     let mut kinds = BTreeSet::from([NoticeKind::Interruption, NoticeKind::ScaleIn]);
     for kind in [NoticeKind::Shutdown, NoticeKind::Rebalance, NoticeKind::Maintenance] {
-        if dice.one_in(3) {
+        if rng.one_in(3) {
             kinds.insert(kind);
         }
     }
     kinds
 }
 
-fn polls(dice: &mut Dice, interval: Duration, length: Duration) -> Vec<Poll> {
+fn polls(rng: &mut Rng, interval: Duration, length: Duration) -> Vec<Poll> {
     let mut polls = Vec::new();
     for (at, (probe, rank, kind)) in PROBES.into_iter().enumerate() {
         // The vital probe is always asked; of the others, some.
-        if at == 0 || dice.one_in(3) {
+        if at == 0 || rng.one_in(3) {
             polls.push(Poll {
                 source: CLOUD.clone(),
                 probe: ProbeName::new(probe),
                 rank,
                 interval,
-                levels: levels(dice, kind, length),
+                levels: levels(rng, kind, length),
                 date: Date::Sent,
             });
         }
@@ -120,14 +119,14 @@ fn polls(dice: &mut Dice, interval: Duration, length: Duration) -> Vec<Poll> {
 }
 
 /// What a probe says over time: appearing, moving, vanishing, coming back, and trouble in between.
-fn levels(dice: &mut Dice, kind: NoticeKind, length: Duration) -> Vec<(Duration, Level)> {
-    let mut times: Vec<Duration> = (0..dice.within(1, 5)).map(|_| dice.moment(length)).collect();
+fn levels(rng: &mut Rng, kind: NoticeKind, length: Duration) -> Vec<(Duration, Level)> {
+    let mut times: Vec<Duration> = (0..rng.within(1, 5)).map(|_| rng.moment(length)).collect();
     times.sort();
-    let mut last = notice(dice, kind, times[0]);
+    let mut last = notice(rng, kind, times[0]);
     times
         .into_iter()
         .map(|at| {
-            let level = match dice.below(8) {
+            let level = match rng.below(8) {
                 0 => Level::Read(Vec::new(), Vec::new()),
                 1 => Level::Read(Vec::new(), vec![last.key.clone()]),
                 2 => Level::Broken(Fault {
@@ -135,7 +134,7 @@ fn levels(dice: &mut Dice, kind: NoticeKind, length: Duration) -> Vec<(Duration,
                     sentence: "the connection is refused".to_owned(),
                 }),
                 3 => {
-                    last = notice(dice, kind, at);
+                    last = notice(rng, kind, at);
                     Level::Read(vec![last.clone()], Vec::new())
                 }
                 _ => Level::Read(vec![last.clone()], Vec::new()),
@@ -145,14 +144,14 @@ fn levels(dice: &mut Dice, kind: NoticeKind, length: Duration) -> Vec<(Duration,
         .collect()
 }
 
-fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
+fn notice(rng: &mut Rng, kind: NoticeKind, at: Duration) -> Notice {
     let from =
         World::BEGINNING.saturating_add(SignedDuration::try_from(at).unwrap_or_default()).unwrap_or(World::BEGINNING);
-    let stated = match dice.below(8) {
+    let stated = match rng.below(8) {
         0 => Stated::Unreadable,
         1 => Stated::At(plus(from, -1_000)),
         2 => Stated::At(plus(from, 30_000_000)),
-        _ => Stated::At(plus(from, i64::try_from(dice.below(130)).unwrap_or(0) - 30)),
+        _ => Stated::At(plus(from, i64::try_from(rng.below(130)).unwrap_or(0) - 30)),
     };
     let stated = match kind {
         NoticeKind::Interruption | NoticeKind::Maintenance => stated,
@@ -170,9 +169,9 @@ fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
             source: CLOUD.clone(),
             kind,
             machine: MACHINE.clone(),
-            event: if kind == NoticeKind::Maintenance { format!("e{}", dice.below(2)) } else { String::new() },
+            event: if kind == NoticeKind::Maintenance { format!("e{}", rng.below(2)) } else { String::new() },
         },
-        action: actions[dice.below(5) as usize],
+        action: actions[rng.below(5) as usize],
         stated,
         usual_window: (kind == NoticeKind::Interruption).then(|| secs(120)),
         presence: NoticeOrigin::Reported,
@@ -180,50 +179,50 @@ fn notice(dice: &mut Dice, kind: NoticeKind, at: Duration) -> Notice {
     }
 }
 
-fn happening(dice: &mut Dice) -> Happening {
+fn incident(rng: &mut Rng) -> Incident {
     let handed = |kind| NoticeKey { source: SOCKET.clone(), kind, machine: MACHINE.clone(), event: String::new() };
-    let kind = [NoticeKind::Shutdown, NoticeKind::Interruption, NoticeKind::Rebalance][dice.below(3) as usize];
-    match dice.below(9) {
-        0 | 1 => Happening::HandIn(Box::new(Notice {
+    let kind = [NoticeKind::Shutdown, NoticeKind::Interruption, NoticeKind::Rebalance][rng.below(3) as usize];
+    match rng.below(9) {
+        0 | 1 => Incident::HandIn(Box::new(Notice {
             key: handed(kind),
             action: NoticeAction::Unstated,
-            stated: if dice.one_in(2) { Stated::In(secs(dice.below(90))) } else { Stated::Unsaid },
+            stated: if rng.one_in(2) { Stated::In(secs(rng.below(90))) } else { Stated::Unsaid },
             usual_window: None,
             presence: NoticeOrigin::HandedIn,
             detail: String::new(),
         })),
-        2 => Happening::TakeBack(handed(kind)),
+        2 => Incident::TakeBack(handed(kind)),
         3 | 4 => {
-            let signal = [Signal::ShutDown, Signal::Restart, Signal::StopNow][dice.below(3) as usize];
-            Happening::Signal(signal, secs(dice.within(1, 20)))
+            let signal = [Signal::ShutDown, Signal::Restart, Signal::StopNow][rng.below(3) as usize];
+            Incident::Signal(signal, secs(rng.within(1, 20)))
         }
-        5 => Happening::Hibernate(secs(dice.within(1, 100))),
-        6 => Happening::Reboot(secs(dice.within(1, 40))),
-        7 => Happening::ClockStep(SignedDuration::from_secs(i64::try_from(dice.below(600)).unwrap_or(0) - 300)),
-        _ => Happening::Crash(crash(dice)),
+        5 => Incident::Hibernate(secs(rng.within(1, 100))),
+        6 => Incident::Reboot(secs(rng.within(1, 40))),
+        7 => Incident::ClockStep(SignedDuration::from_secs(i64::try_from(rng.below(600)).unwrap_or(0) - 300)),
+        _ => Incident::Crash(crash(rng)),
     }
 }
 
-fn crash(dice: &mut Dice) -> Crash {
+fn crash(rng: &mut Rng) -> Crash {
     Crash {
-        down: Duration::from_millis(dice.within(1, 30_000)),
-        survivors: if dice.one_in(2) { Survivors::Live } else { Survivors::Gone },
+        down: Duration::from_millis(rng.within(1, 30_000)),
+        survivors: if rng.one_in(2) { Survivors::Live } else { Survivors::Gone },
     }
 }
 
-fn conduct(dice: &mut Dice) -> Conduct {
-    let ends = [Ends::Well, Ends::Well, Ends::Badly, Ends::BadlyOnce, Ends::Never][dice.below(5) as usize];
-    let when_stopped = match dice.below(4) {
-        0 => WhenStopped::AnswersAfter(Duration::from_millis(dice.below(3_000))),
+fn behavior(rng: &mut Rng) -> Behavior {
+    let ends = [Ends::Well, Ends::Well, Ends::Badly, Ends::BadlyOnce, Ends::Never][rng.below(5) as usize];
+    let when_stopped = match rng.below(4) {
+        0 => WhenStopped::AnswersAfter(Duration::from_millis(rng.below(3_000))),
         1 => WhenStopped::Silent,
         _ => WhenStopped::Obeys,
     };
-    Conduct {
-        takes: Duration::from_millis(dice.below(50_000)),
+    Behavior {
+        takes: Duration::from_millis(rng.below(50_000)),
         ends,
         when_stopped,
-        reports: if dice.one_in(4) { 2 } else { 1 },
-        spawns: !dice.one_in(4),
+        reports: if rng.one_in(4) { 2 } else { 1 },
+        spawns: !rng.one_in(4),
     }
 }
 
@@ -236,9 +235,9 @@ fn plus(from: Timestamp, secs: i64) -> Timestamp {
 }
 
 /// Chance from a seed: SplitMix64, which passes the usual tests and needs one word of state.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// Neighbouring seeds are mixed apart first.
     const fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add(1))

@@ -1,4 +1,4 @@
-//! The mind itself: any inputs at any times, whether or not a world could bring them. The first byte chooses a policy.
+//! The engine itself: any inputs at any times, whether or not a world could bring them. The first byte chooses a policy.
 
 use super::Bytes;
 use super::simulator::{World, random};
@@ -11,7 +11,7 @@ use spot_watchdog::engine::{
 };
 use std::time::Duration;
 
-/// More than these are a loop, not a decision.
+/// More than these are an endless loop.
 const MOST_EVENTS: usize = 500;
 
 /// More would only be slower.
@@ -19,30 +19,30 @@ const MOST_INPUTS: usize = 200;
 
 pub fn look(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let mut story = Story::of(random::world(bytes.byte().into()).policy);
-    story.hear(Input::Restarted { boot: BootId::new("a") });
+    let mut sequence = Sequence::of(random::world(bytes.byte().into()).policy);
+    sequence.handle(Input::Restarted { boot: BootId::new("a") });
     for _ in 0..MOST_INPUTS {
         if bytes.is_empty() {
             break;
         }
-        story.wait(&mut bytes);
-        story.next(&mut bytes);
+        sequence.wait(&mut bytes);
+        sequence.next(&mut bytes);
     }
-    story.replay_equals_live();
+    sequence.replay_equals_live();
 }
 
-struct Story {
+struct Sequence {
     engine: Engine,
     now: Now,
     journal: Vec<(Event, Now)>,
-    /// What was ordered to run, in which episode.
-    ordered: Vec<(EpisodeId, Run)>,
+    /// What was started, in which episode.
+    started: Vec<(EpisodeId, Run)>,
 }
 
-impl Story {
+impl Sequence {
     fn of(policy: Policy) -> Self {
         let now = Now { moment: Moment::from_millis(1_000_000), wall: World::BEGINNING };
-        Self { engine: Engine::new(policy), now, journal: Vec::new(), ordered: Vec::new() }
+        Self { engine: Engine::new(policy), now, journal: Vec::new(), started: Vec::new() }
     }
 
     /// Lets time pass: our own clock only forward, the other anywhere.
@@ -119,14 +119,14 @@ impl Story {
             }
             _ => Input::Woke,
         };
-        self.hear(input);
+        self.handle(input);
     }
 
-    /// A run that was ordered, or one that never was.
+    /// A run that was started, or one that never was.
     fn run(&self, bytes: &mut Bytes<'_>) -> (EpisodeId, Run) {
         let at = usize::from(bytes.byte());
-        if at < 224 && !self.ordered.is_empty() {
-            return self.ordered[self.ordered.len() - 1 - at % self.ordered.len()].clone();
+        if at < 224 && !self.started.is_empty() {
+            return self.started[self.started.len() - 1 - at % self.started.len()].clone();
         }
         let steps = &self.engine.policy().steps;
         let step = steps[at % steps.len()].name.clone();
@@ -135,31 +135,37 @@ impl Story {
         (episode, run)
     }
 
-    fn hear(&mut self, input: Input) {
+    fn handle(&mut self, input: Input) {
         let now = self.now;
-        let turn = self.engine.handle(input.clone(), now);
-        assert!(turn.events.len() <= MOST_EVENTS, "{} events", turn.events.len());
-        assert!(!turn.events.is_empty() || turn.commands.is_empty(), "orders without an event: {:?}", turn.commands);
-        for event in &turn.events {
+        let decision = self.engine.handle(input.clone(), now);
+        assert!(decision.events.len() <= MOST_EVENTS, "{} events", decision.events.len());
+        assert!(
+            !decision.events.is_empty() || decision.commands.is_empty(),
+            "commands without an event: {:?}",
+            decision.commands
+        );
+        for event in &decision.events {
             if event.is_journaled() {
                 self.journal.push((event.clone(), now));
             }
         }
-        for order in &turn.commands {
-            if let Command::Start { run, stop_by, briefing, .. } = order {
-                let is_journaled =
-                    turn.events.iter().any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
-                assert!(is_journaled, "{run} was ordered without its event");
-                assert!(*stop_by > now.moment, "{run} was begun without any time");
+        for command in &decision.commands {
+            if let Command::Start { run, stop_by, briefing, .. } = command {
+                let is_journaled = decision
+                    .events
+                    .iter()
+                    .any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
+                assert!(is_journaled, "{run} was started without its event");
+                assert!(*stop_by > now.moment, "{run} was started without any time");
                 assert!(
-                    self.ordered.iter().all(|(episode, before)| (episode, before) != (&briefing.episode, run)),
-                    "{run} was ordered twice"
+                    self.started.iter().all(|(episode, before)| (episode, before) != (&briefing.episode, run)),
+                    "{run} was started twice"
                 );
-                self.ordered.push((briefing.episode.clone(), run.clone()));
+                self.started.push((briefing.episode.clone(), run.clone()));
             }
         }
         let more = self.engine.handle(Input::Woke, now);
-        assert!(more.events.is_empty() && more.commands.is_empty(), "it was not at rest after {input:?}: {more:?}");
+        assert!(more.events.is_empty() && more.commands.is_empty(), "it was not settled after {input:?}: {more:?}");
         let _ = self.engine.next_wake(now);
         let _ = self.engine.plan(now.moment);
     }
@@ -173,7 +179,7 @@ impl Story {
     }
 }
 
-/// What stands in the newest file.
+/// What the newest file holds.
 fn newest(journal: &[(Event, Now)]) -> &[(Event, Now)] {
     let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
     &journal[newest.unwrap_or(0)..]

@@ -26,7 +26,7 @@ pub fn look(data: &[u8]) {
     recover(&records);
 }
 
-/// Whatever was journaled, a mind takes it or leaves it, and goes on.
+/// Whatever was journaled, an engine takes it or leaves it, and goes on.
 fn recover(records: &[Record]) {
     let mut engine = Engine::new(random::world(records.len() as u64).policy);
     for Record { now, event, .. } in records {

@@ -1,22 +1,24 @@
-//! The stage on which a world is played: the loop, a virtual clock, and an executor whose steps only pretend.
+//! Plays a world: the loop, a virtual clock, and an executor whose steps are simulated.
 
 use super::judge::Judge;
 use super::{
-    Conduct, Crash, Date, Ends, Entry, Finish, Happening, Level, Survivors, Telling, Timeline, Told, WhenStopped, World,
+    Behavior, Crash, Date, Detail, Ends, Entry, EntryKind, Finish, Incident, Level, Survivors, Timeline, WhenStopped,
+    World,
 };
 use jiff::SignedDuration;
-use spot_watchdog::engine::Engine;
-use spot_watchdog::engine::{BootId, Command, EpisodeId, Event, Input, Moment, Now, Outcome, Process, Run, RunResult};
+use spot_watchdog::engine::{
+    BootId, Command, Engine, EpisodeId, Event, Input, Moment, Now, Outcome, Process, Run, RunResult,
+};
 use spot_watchdog::view::Spoken;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// No world has more turns than this: the mind comes to rest.
-const MOST_TURNS: u64 = 200_000;
+/// No world has more decisions than this: the engine settles.
+const MOST_DECISIONS: u64 = 200_000;
 
-pub(super) struct Stage<'w> {
+pub(super) struct Simulation<'w> {
     world: &'w World,
-    telling: Telling,
+    detail: Detail,
     timeline: Timeline,
     judge: Judge,
     /// Milliseconds since the world began.
@@ -26,22 +28,22 @@ pub(super) struct Stage<'w> {
     boots: u32,
     /// By how much somebody has set the wall clock.
     set: SignedDuration,
-    /// The mind, while the daemon runs.
+    /// The engine, while the daemon runs.
     engine: Option<Box<Engine>>,
     /// What is on disk.
     journal: Vec<(Event, Now)>,
     /// What is due, by time and then in the order it was scheduled.
     due: BTreeMap<(u64, u64), Due>,
     scheduled: u64,
-    /// Steps that pretend to run.
-    runs: Vec<Pretended>,
+    /// Simulated runs of steps.
+    runs: Vec<SimulatedRun>,
     /// The next wake; only the newest counts, so it is not among what is due.
     wake: Option<(u64, u64)>,
 }
 
 enum Due {
     Poll(usize),
-    Happening(usize),
+    Incident(usize),
     Wake,
     /// A step ends by itself, unless it ended before.
     Ends(Run, u32),
@@ -51,23 +53,23 @@ enum Due {
     Start,
 }
 
-struct Pretended {
-    /// In which episode it was ordered.
+struct SimulatedRun {
+    /// In which episode it was started.
     episode: EpisodeId,
     run: Run,
     /// Its process id.
     pid: u32,
-    conduct: Conduct,
+    behavior: Behavior,
     stop_by: Moment,
     ended: bool,
     stop_wake: Option<(u64, u64)>,
 }
 
-impl<'w> Stage<'w> {
-    pub(super) fn new(world: &'w World, telling: Telling) -> Self {
+impl<'w> Simulation<'w> {
+    pub(super) fn new(world: &'w World, detail: Detail) -> Self {
         Self {
             world,
-            telling,
+            detail,
             timeline: Timeline::default(),
             judge: Judge::default(),
             at: 0,
@@ -86,20 +88,20 @@ impl<'w> Stage<'w> {
 
     pub(super) fn play(mut self) -> Timeline {
         self.schedule(0, Due::Start);
-        for index in 0..self.world.happenings.len() {
-            let at = ms(self.world.happenings[index].0);
-            self.schedule(at, Due::Happening(index));
+        for index in 0..self.world.incidents.len() {
+            let at = ms(self.world.incidents[index].0);
+            self.schedule(at, Due::Incident(index));
         }
         for index in 0..self.world.polls.len() {
             // Two sources are not asked in the same instant.
             self.schedule(index as u64, Due::Poll(index));
         }
         let end = match self.world.finish {
-            Finish::Quiet => ms(self.world.length + World::AFTERMATH),
+            Finish::Quiet => ms(self.world.length + World::SETTLING_TIME),
             Finish::Taken => ms(self.world.length),
         };
         while let Some((at, due)) = self.next() {
-            if at > end || self.timeline.turns > MOST_TURNS {
+            if at > end || self.timeline.decisions > MOST_DECISIONS {
                 break;
             }
             self.at = self.at.max(at);
@@ -108,16 +110,16 @@ impl<'w> Stage<'w> {
                 break;
             }
         }
-        if self.timeline.turns > MOST_TURNS {
-            self.judge.broken("the mind did not come to rest".to_owned());
+        if self.timeline.decisions > MOST_DECISIONS {
+            self.judge.broken("the engine did not settle".to_owned());
         }
         if let Some(engine) = self.engine.take() {
             match self.world.finish {
-                Finish::Quiet => self.judge.at_rest(&engine, &self.journal, self.now()),
+                Finish::Quiet => self.judge.when_quiet(&engine, &self.journal, self.now()),
                 Finish::Taken => {
                     self.at = end;
-                    self.tell(|| Told::World("the machine is taken".to_owned()));
-                    self.judge.at_the_end(&engine, &self.journal, self.now());
+                    self.record(|| EntryKind::World("the machine is taken".to_owned()));
+                    self.judge.when_taken(&engine, &self.journal, self.now());
                 }
             }
         }
@@ -147,17 +149,17 @@ impl<'w> Stage<'w> {
     fn happen(&mut self, due: Due) {
         match due {
             Due::Start => self.start(),
-            Due::Wake => self.turn(Input::Woke),
+            Due::Wake => self.handle(Input::Woke),
             Due::Poll(index) => self.poll(index),
-            Due::Happening(index) => self.happening(&self.world.happenings[index].1.clone()),
+            Due::Incident(index) => self.incident(&self.world.incidents[index].1.clone()),
             Due::Ends(run, pid) => self.end_by_itself(&run, pid),
             Due::Report(report) => {
                 let (episode, run, ending) = *report;
-                self.turn(Input::Ended { episode, run, ending });
+                self.handle(Input::Ended { episode, run, ending });
             }
             Due::Spawned(episode, run, pid) => {
                 let process = Process { pid, start_ticks: u64::from(pid) };
-                self.turn(Input::Spawned { episode, run, process });
+                self.handle(Input::Spawned { episode, run, process });
             }
         }
     }
@@ -174,21 +176,21 @@ impl<'w> Stage<'w> {
                 self.judge.broken(format!("recovery refused {event:?}: {illegal}"));
             }
         }
-        self.tell(|| Told::World("the daemon starts".to_owned()));
+        self.record(|| EntryKind::World("the daemon starts".to_owned()));
         self.engine = Some(Box::new(engine));
-        self.turn(Input::Restarted { boot: self.boot() });
+        self.handle(Input::Restarted { boot: self.boot() });
     }
 
-    /// The five lines: an input, a decision, its events on disk, its orders carried out, the next wake.
-    fn turn(&mut self, input: Input) {
+    /// The five lines: an input, a decision, its events on disk, its commands carried out, the next wake.
+    fn handle(&mut self, input: Input) {
         let now = self.now();
         let Some(mut engine) = self.engine.take() else { return };
-        self.timeline.turns += 1;
-        let turn = engine.handle(input, now);
-        self.judge.turn(&engine, &turn, now);
-        for event in &turn.events {
+        self.timeline.decisions += 1;
+        let decision = engine.handle(input, now);
+        self.judge.decision(&engine, &decision, now);
+        for event in &decision.events {
             self.judge.event(&engine, event);
-            self.tell(|| Told::Event(Box::new(event.clone()), now));
+            self.record(|| EntryKind::Event(Box::new(event.clone()), now));
             if event.is_journaled() {
                 self.timeline.records += 1;
                 self.journal.push((event.clone(), now));
@@ -199,12 +201,12 @@ impl<'w> Stage<'w> {
                 }
             }
         }
-        let exits = turn.commands.contains(&Command::Exit);
+        let exits = decision.commands.contains(&Command::Exit);
         let wake = engine.next_wake(now);
         self.engine = Some(engine);
-        for order in turn.commands {
-            self.tell(|| Told::Command(Box::new(order.clone()), now));
-            self.carry_out(order);
+        for command in decision.commands {
+            self.record(|| EntryKind::Command(Box::new(command.clone()), now));
+            self.execute(command);
         }
         if exits {
             self.engine = None;
@@ -213,21 +215,21 @@ impl<'w> Stage<'w> {
         self.wake_at(wake);
     }
 
-    fn carry_out(&mut self, order: Command) {
-        match order {
+    fn execute(&mut self, command: Command) {
+        match command {
             Command::Start { run, stop_by, briefing, .. } => {
                 let episode = briefing.episode;
                 *self.timeline.starts.entry(run.step.clone()).or_default() += 1;
-                let conduct = self.world.conduct.get(&run.step).copied().unwrap_or_default();
+                let behavior = self.world.behaviors.get(&run.step).copied().unwrap_or_default();
                 let pid = 1_000 + u32::try_from(self.runs.len()).unwrap_or(0);
                 self.judge.started(&run, self.runs.iter().filter(|other| !other.ended).map(|other| &other.run));
-                if conduct.spawns {
+                if behavior.spawns {
                     self.schedule(self.at, Due::Spawned(episode.clone(), run.clone(), pid));
                 }
-                if conduct.ends != Ends::Never {
-                    self.schedule(self.at + ms(conduct.takes), Due::Ends(run.clone(), pid));
+                if behavior.ends != Ends::Never {
+                    self.schedule(self.at + ms(behavior.takes), Due::Ends(run.clone(), pid));
                 }
-                self.runs.push(Pretended { episode, run, pid, conduct, stop_by, ended: false, stop_wake: None });
+                self.runs.push(SimulatedRun { episode, run, pid, behavior, stop_by, ended: false, stop_wake: None });
                 let last = self.runs.len() - 1;
                 self.arm_stop(last);
             }
@@ -262,8 +264,8 @@ impl<'w> Stage<'w> {
             self.due.remove(&before);
         }
         let stop_at = (self.booted + self.runs[index].stop_by.as_millis()).max(self.at);
-        let pretended = &self.runs[index];
-        let (run, pid) = (pretended.run.clone(), pretended.pid);
+        let simulated = &self.runs[index];
+        let (run, pid) = (simulated.run.clone(), simulated.pid);
         let at = self.schedule(stop_at, Due::Ends(run, pid));
         self.runs[index].stop_wake = Some(at);
     }
@@ -275,22 +277,22 @@ impl<'w> Stage<'w> {
         if let Some(stop) = self.runs[index].stop_wake.take() {
             self.due.remove(&stop);
         }
-        let Pretended { conduct, stop_by, .. } = self.runs[index];
+        let SimulatedRun { behavior, stop_by, .. } = self.runs[index];
         let episode = self.runs[index].episode.clone();
         let stopped = now.moment >= stop_by;
-        let outcome = match (stopped, conduct.ends) {
+        let outcome = match (stopped, behavior.ends) {
             (true, _) => Outcome::TimedOut,
             (false, Ends::Well) => Outcome::Done,
             (false, Ends::BadlyOnce) if run.attempt > 1 => Outcome::Done,
             (false, Ends::Badly | Ends::BadlyOnce | Ends::Never) => Outcome::Failed,
         };
-        let delay = match (stopped, conduct.when_stopped) {
+        let delay = match (stopped, behavior.when_stopped) {
             (false, _) | (true, WhenStopped::Obeys) => Some(Duration::ZERO),
             (true, WhenStopped::AnswersAfter(delay)) => Some(delay),
             (true, WhenStopped::Silent) => None,
         };
         if let Some(delay) = delay {
-            for _ in 0..conduct.reports {
+            for _ in 0..behavior.reports {
                 self.report(episode.clone(), run, outcome, self.at + ms(delay));
             }
         }
@@ -301,7 +303,7 @@ impl<'w> Stage<'w> {
             Outcome::Done => "it ended well",
             Outcome::Failed => "it ended badly",
             Outcome::TimedOut => "it was stopped",
-            Outcome::Skipped => "it was not begun",
+            Outcome::Skipped => "it was not started",
             Outcome::Lost => "nothing of it is left, and nobody saw how it ended",
         };
         // Every other failure is one of a run that never did anything.
@@ -330,33 +332,35 @@ impl<'w> Stage<'w> {
                 let (notices, withdrawn) = (notices.clone(), withdrawn.clone());
                 Input::Answered { source, probe, rank, notices, withdrawn, skew }
             }
-            // After the world's end nothing stands any more.
+            // After the world's end no notice is active any more.
             Some(Level::Broken(_) | Level::Read(..)) | None => {
                 Input::Answered { source, probe, rank, notices: Vec::new(), withdrawn: Vec::new(), skew }
             }
         };
-        self.turn(input);
+        self.handle(input);
         if let (Some(engine), Some(Level::Read(notices, _)), false) = (&self.engine, level, over) {
-            self.judge.heard(engine, notices);
+            self.judge.reported(engine, notices);
         }
     }
 
-    fn happening(&mut self, happening: &Happening) {
-        match happening {
-            Happening::HandIn(notice) => self.turn(Input::HandedIn { notice: (**notice).clone() }),
-            Happening::TakeBack(key) => self.turn(Input::TakenBack { key: key.clone() }),
-            Happening::Signal(signal, again) => {
-                self.turn(Input::Signalled { signal: *signal });
-                // A service manager starts us again some time after; while we still run, it is told so.
+    fn incident(&mut self, incident: &Incident) {
+        match incident {
+            Incident::HandIn(notice) => self.handle(Input::HandedIn { notice: (**notice).clone() }),
+            Incident::TakeBack(key) => self.handle(Input::TakenBack { key: key.clone() }),
+            Incident::Signal(signal, again) => {
+                self.handle(Input::Signalled { signal: *signal });
+                // A service manager starts us again some time later, and leaves us alone while we still run.
                 self.schedule(self.at + ms(*again).max(1), Due::Start);
             }
-            Happening::Hibernate(asleep) => {
-                self.tell(|| Told::World(format!("the machine hibernates for {}", Spoken(*asleep))));
+            Incident::Hibernate(asleep) => {
+                self.record(|| EntryKind::World(format!("the machine hibernates for {}", Spoken(*asleep))));
                 self.at += ms(*asleep);
-                self.turn(Input::Resumed);
+                self.handle(Input::Resumed);
             }
-            Happening::Reboot(down) => {
-                self.tell(|| Told::World(format!("the machine goes down, and boots again {} later", Spoken(*down))));
+            Incident::Reboot(down) => {
+                self.record(|| {
+                    EntryKind::World(format!("the machine goes down, and boots again {} later", Spoken(*down)))
+                });
                 self.engine = None;
                 self.kill_all();
                 self.at += ms(*down);
@@ -365,11 +369,13 @@ impl<'w> Stage<'w> {
                 self.wake = None;
                 self.schedule(self.at, Due::Start);
             }
-            Happening::Crash(crash) => self.crash(*crash),
-            Happening::ClockStep(by) => {
+            Incident::Crash(crash) => self.crash(*crash),
+            Incident::ClockStep(by) => {
                 self.set = self.set.saturating_add(*by);
                 let way = if by.is_negative() { "back" } else { "forward" };
-                self.tell(|| Told::World(format!("somebody sets the clock {way} by {}", Spoken(by.unsigned_abs()))));
+                self.record(|| {
+                    EntryKind::World(format!("somebody sets the clock {way} by {}", Spoken(by.unsigned_abs())))
+                });
             }
         }
     }
@@ -379,7 +385,7 @@ impl<'w> Stage<'w> {
             Survivors::Live => "its steps live on",
             Survivors::Gone => "its steps with it",
         };
-        self.tell(|| Told::World(format!("the daemon dies, {steps}")));
+        self.record(|| EntryKind::World(format!("the daemon dies, {steps}")));
         self.engine = None;
         self.wake = None;
         // Nobody reports to a daemon that is gone, and nobody stops its steps.
@@ -397,8 +403,8 @@ impl<'w> Stage<'w> {
     }
 
     fn kill_all(&mut self) {
-        for pretended in &mut self.runs {
-            pretended.ended = true;
+        for simulated in &mut self.runs {
+            simulated.ended = true;
         }
         self.due.retain(|_, due| !matches!(due, Due::Report(..) | Due::Spawned(..) | Due::Ends(..)));
     }
@@ -427,8 +433,8 @@ impl<'w> Stage<'w> {
         BootId::new(format!("boot-{}", self.boots))
     }
 
-    fn tell(&mut self, what: impl FnOnce() -> Told) {
-        if self.telling == Telling::Story {
+    fn record(&mut self, what: impl FnOnce() -> EntryKind) {
+        if self.detail == Detail::Everything {
             self.timeline.entries.push(Entry { at: Duration::from_millis(self.at), what: what() });
         }
     }

@@ -1,8 +1,8 @@
 //! A timeline as people read it: when, how much of the time was left, and what happened. Golden files compare it
-//! exactly, so a line says nothing that does not matter: a good "nothing" is not told, and neither is the second miss
+//! exactly, so a line says nothing that does not matter: a good "nothing" is left out, and so is the second miss
 //! of a source in a row for the same reason.
 
-use super::{Timeline, Told};
+use super::{EntryKind, Timeline};
 use spot_watchdog::engine::{Command, Event, Moment, NoticeAction, Now, Run, SourceName, Work};
 use spot_watchdog::view::Spoken;
 use std::collections::BTreeMap;
@@ -26,34 +26,34 @@ impl fmt::Display for Timeline {
     }
 }
 
-/// What a reader of the story knows by now.
+/// What a reader of the timeline knows by now.
 #[derive(Default)]
 struct Reader {
     /// The end of what is planned.
     end: Option<Moment>,
     /// The newest moment; an older one after it is another boot's.
     newest: Moment,
-    /// What each source was last not read for; until it is read again, the same is not told anew.
+    /// What each source was last not read for; until it is read again, the same is not repeated.
     faults: BTreeMap<SourceName, String>,
 }
 
 impl Reader {
     /// The line for this, if it is worth one.
-    fn line(&mut self, what: &Told) -> Option<(Option<Now>, String)> {
-        if let Told::Event(_, now) | Told::Command(_, now) = what {
+    fn line(&mut self, what: &EntryKind) -> Option<(Option<Now>, String)> {
+        if let EntryKind::Event(_, now) | EntryKind::Command(_, now) = what {
             if now.moment < self.newest {
                 self.end = None;
             }
             self.newest = now.moment;
         }
         match what {
-            Told::Event(event, now) => self.is_worth_telling(event).then(|| (Some(*now), event.sentence())),
-            Told::Command(order, now) => spoken(order, *now).map(|said| (Some(*now), format!("  > {said}"))),
-            Told::World(what) => Some((None, format!("* {what}"))),
+            EntryKind::Event(event, now) => self.is_shown(event).then(|| (Some(*now), event.sentence())),
+            EntryKind::Command(command, now) => spoken(command, *now).map(|said| (Some(*now), format!("  > {said}"))),
+            EntryKind::World(what) => Some((None, format!("* {what}"))),
         }
     }
 
-    fn is_worth_telling(&mut self, event: &Event) -> bool {
+    fn is_shown(&mut self, event: &Event) -> bool {
         match event {
             Event::SourceRead { source, .. } => {
                 self.faults.remove(source);
@@ -98,13 +98,13 @@ impl Reader {
     }
 }
 
-/// An order in words; nothing where its event has said it.
-fn spoken(order: &Command, now: Now) -> Option<String> {
+/// A command in words; nothing where its event has said it.
+fn spoken(command: &Command, now: Now) -> Option<String> {
     let within = |stop_by: &Moment| match stop_by.since(now.moment) {
         left if left.is_zero() => "at once".to_owned(),
         left => format!("within {}", tenths(left)),
     };
-    match order {
+    match command {
         Command::Start { run, stop_by, .. } => Some(format!("start {}, to end {}", named(run), within(stop_by))),
         Command::Adopt { run, stop_by, process, .. } => {
             let by = match process {
