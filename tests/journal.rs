@@ -20,7 +20,7 @@ fn now() -> Now {
 }
 
 fn step(number: u64) -> Event {
-    Event::StepDue { step: StepName::new(number.to_string()), round: Strength::Strong }
+    Event::StepDue { step: StepName::new(number.to_string()), round: Strength::Strong, retry: None }
 }
 
 /// Not a test of its own: what the test below runs and kills. It opens an episode if there is none, then appends the

@@ -98,10 +98,16 @@ impl Engine {
             Event::DeadlineSet { deadline, end } => {
                 if let Some(episode) = &mut self.episode {
                     let strength = episode.strength().unwrap_or(Strength::Weak);
-                    episode.deadline = Some(Planned { deadline: *deadline, end: *end, strength, set: now });
+                    episode.deadline =
+                        Some(Planned { deadline: *deadline, end: *end, strength, set: now, passed: false });
                 }
             }
-            Event::StepDue { step, round } => {
+            Event::DeadlinePassed => {
+                if let Some(planned) = self.episode.as_mut().and_then(|episode| episode.deadline.as_mut()) {
+                    planned.passed = true;
+                }
+            }
+            Event::StepDue { step, round, retry: _ } => {
                 let is_again = |step: &StepState, of: &[Outcome]| {
                     step.round == Some(*round) && matches!(&step.progress, StepPhase::Ended(it) if of.contains(it))
                 };
@@ -358,7 +364,7 @@ mod tests {
             )
             .unwrap_err();
         assert_eq!(engine.episode(), before.as_ref());
-        engine.recover(&Event::StepDue { step: unknown, round: Strength::Strong }, now).unwrap();
+        engine.recover(&Event::StepDue { step: unknown, round: Strength::Strong, retry: None }, now).unwrap();
         assert_ne!(engine.episode(), before.as_ref(), "a step of an earlier configuration is remembered");
     }
 }

@@ -58,6 +58,7 @@ impl Engine {
             | Event::NoticeSeenToo { .. }
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
+            | Event::DeadlinePassed
             | Event::StepDue { .. }
             | Event::StepSpawned { .. }
             | Event::StepEnded { .. }

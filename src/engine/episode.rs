@@ -51,6 +51,8 @@ pub struct Planned {
     pub strength: Strength,
     /// When it was set.
     pub set: Now,
+    /// Whether the deadline has passed.
+    pub passed: bool,
 }
 
 /// A notice in its episode.

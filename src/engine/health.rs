@@ -138,6 +138,7 @@ impl SourceHealth {
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
             | Event::DeadlineSet { .. }
+            | Event::DeadlinePassed
             | Event::StepDue { .. }
             | Event::StepStarted { .. }
             | Event::StepSpawned { .. }

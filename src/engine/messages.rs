@@ -218,6 +218,18 @@ impl Effect {
     }
 }
 
+/// The next attempt at a step that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NextAttempt {
+    /// Its number for the present reason, from 2.
+    pub attempt: u32,
+    /// How many there are at most.
+    pub of: u32,
+    /// How long it rests before it.
+    pub rest: Duration,
+}
+
 /// Whether another attempt after a failure makes sense.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -432,12 +444,17 @@ pub enum Event {
         /// The last moment that any step may use.
         end: Moment,
     },
+    /// The deadline that is planned for has passed, and the machine still runs.
+    DeadlinePassed,
     /// A step is to be done.
     StepDue {
         /// Which.
         step: StepName,
         /// Because of a warning or of a loss.
         round: Strength,
+        /// Where it failed and is tried again: which attempt that is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry: Option<NextAttempt>,
     },
     /// A run was begun, or is about to be: if we crash now, it may have begun.
     StepStarted {
@@ -535,6 +552,7 @@ impl Event {
             | Self::NoticeMoved { .. }
             | Self::NoticeWithdrawn { .. }
             | Self::DeadlineSet { .. }
+            | Self::DeadlinePassed
             | Self::StepDue { .. }
             | Self::StepStarted { .. }
             | Self::StepSpawned { .. }

@@ -31,8 +31,8 @@ pub use episode::{
 };
 pub use health::{BLIND_AFTER, DeferredNotice, Ignored, ProbeHealth, SourceHealth};
 pub use messages::{
-    Closing, Command, Decision, Effect, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Outcome,
-    Process, Retry, Run, RunResult, Signal, SkippedBecause, Work,
+    Closing, Command, Decision, Effect, Event, Fault, IgnoredBecause, Importance, Input, NextAttempt, NoticeContext,
+    Outcome, Process, Retry, Run, RunResult, Signal, SkippedBecause, Work,
 };
 pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
 pub use notice::{

@@ -3,8 +3,9 @@
 //! Let P(s) be the largest sum of `needs` on a path through step s, and A the time that such a path has: from now, or
 //! from the start of the running step that it begins with, to the end.
 //!
-//! 1. While some P(s) > A, the optional step that was declared last on such a path is skipped. A shortfall under
-//!    [`SLACK`] is scaled away instead: it is what stopping the step before took, not a lack of time.
+//! 1. While some P(s) > A, the optional step that was declared last on such a path is skipped, unless it is alone on it:
+//!    then nobody else needs its time, and it is tried with what there is. A shortfall under [`SLACK`] is scaled away
+//!    instead: it is what stopping the step before took, not a lack of time.
 //! 2. Where it still does not fit, the needs on that path are scaled by A / P(s).
 //! 3. latest end(s) = end − the largest sum of scaled needs on a path after s.
 //!
@@ -107,7 +108,11 @@ impl<'a> Graph<'a> {
         let before = self.sums_before(&needs);
         let after = self.sums_after(&needs);
         // An optional step on any path that does not fit is itself a step through which a path does not fit.
-        (0..self.shares.len()).rev().filter(|at| may_go(*at)).find(|&at| before[at] + needs[at] + after[at] > left)
+        let is_in_the_way = |&at: &usize| {
+            let others = before[at] + after[at];
+            others > 0 && others + needs[at] > left
+        };
+        (0..self.shares.len()).rev().filter(|at| may_go(*at)).find(is_in_the_way)
     }
 
     /// For each step, the largest sum of `needs` on a path that leads to it, without its own.
@@ -264,6 +269,17 @@ mod tests {
             &[("a", 20, true, &[]), ("b", 20, true, &[0]), ("c", 20, false, &[1])];
         let plan = planned(steps, at(0), at(45_000));
         assert_eq!(plan.slots.iter().map(|slot| slot.skip).collect::<Vec<_>>(), [false, true, false]);
+    }
+
+    #[test]
+    fn an_optional_step_that_nobody_waits_behind_is_tried_with_what_there_is() {
+        let plan = planned(&[("upload", 60, true, &[])], at(0), at(30_000));
+        assert_eq!((plan.slots[0].skip, plan.slots[0].latest_end), (false, at(30_000)));
+        // Beside it, others take nothing from it; behind it, others need the time.
+        let beside = planned(&[("save", 60, false, &[]), ("upload", 60, true, &[])], at(0), at(30_000));
+        assert!(!beside.slots[1].skip);
+        let before = planned(&[("upload", 60, true, &[]), ("save", 20, false, &[0])], at(0), at(30_000));
+        assert!(before.slots[0].skip);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use super::input::is_new_deadline;
 use super::planner::{self, Share};
 use super::{Engine, Exit, Told, deadline, positions};
 use crate::engine::{
-    BootId, Closing, DeadlineBasis, EpisodeId, Event, Moment, NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName,
-    Rerun, Run, RunResult, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Undo, Work,
+    BootId, Closing, DeadlineBasis, EpisodeId, Event, Moment, NextAttempt, NoticeKind, NoticeOrigin, Now, Outcome,
+    Plan, ProbeName, Rerun, Retry, Run, RunResult, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Undo,
+    Work,
 };
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -40,6 +41,7 @@ impl Engine {
             .or_else(|| self.withdrawal())
             .or_else(|| self.stage(now))
             .or_else(|| self.deadline())
+            .or_else(|| self.deadline_passed(now))
             .or_else(|| self.overdue(&plan, now))
             .or_else(|| self.due_steps(now))
             .or_else(|| self.stopping())
@@ -60,6 +62,9 @@ impl Engine {
         self.health.waiting.values().for_each(|waiting| tell(waiting.due));
         let Some(episode) = &self.episode else { return };
         if let (None, Some(planned)) = (episode.closing(), episode.deadline) {
+            if !planned.passed {
+                tell(planned.deadline.at);
+            }
             tell(planned.deadline.at.plus(self.policy.survived_after));
         }
         let plan = Planning::at(self, now.moment);
@@ -183,6 +188,12 @@ impl Engine {
             .then(|| Event::DeadlineSet { deadline: earliest, end: deadline::end(&self.policy, &earliest) })
     }
 
+    /// The deadline has passed, and the machine still runs.
+    fn deadline_passed(&self, now: Now) -> Option<Event> {
+        let planned = self.open_episode()?.deadline.filter(|planned| !planned.passed)?;
+        (planned.deadline.at <= now.moment).then_some(Event::DeadlinePassed)
+    }
+
     /// A run whose end the executor did not report in time has ended all the same.
     fn overdue(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
         let running =
@@ -213,17 +224,22 @@ impl Engine {
         self.policy.steps.iter().enumerate().find_map(|(at, step)| {
             let state = episode.step_near(at, &step.name);
             let round = self.round_of(episode, step)?;
+            let mut retry = None;
             let due = match state.map_or(&StepPhase::Idle, |state| &state.progress) {
                 StepPhase::Idle | StepPhase::Dropped => true,
                 StepPhase::UndoDue | StepPhase::Undone(_) => true,
                 StepPhase::Due | StepPhase::Running(_) | StepPhase::Undoing(_) => false,
                 StepPhase::Ended(outcome) => {
                     let state = state?;
-                    self.is_due_in_round(step, state, round, *outcome)
-                        || self.is_due_again(episode, step, state, *outcome, now)
+                    let is_again = !self.is_due_in_round(step, state, round, *outcome)
+                        && self.is_due_again(episode, step, state, *outcome, now);
+                    if is_again && *outcome == Outcome::Failed {
+                        retry = Some(NextAttempt { attempt: state.tries + 1, of: step.retries + 1, rest: REST });
+                    }
+                    is_again || self.is_due_in_round(step, state, round, *outcome)
                 }
             };
-            due.then(|| Event::StepDue { step: step.name.clone(), round })
+            due.then(|| Event::StepDue { step: step.name.clone(), round, retry })
         })
     }
 
@@ -248,7 +264,10 @@ impl Engine {
     /// Whether a step that failed, or that we lost sight of, is tried again.
     fn is_due_again(&self, episode: &Episode, step: &Step, state: &StepState, outcome: Outcome, now: Now) -> bool {
         let wanted = match outcome {
-            Outcome::Failed => state.tries <= step.retries,
+            Outcome::Failed => {
+                let is_sensible = state.last.as_ref().is_none_or(|last| last.result.retry == Retry::Sensible);
+                is_sensible && state.tries <= step.retries
+            }
             Outcome::Lost => step.rerun == Rerun::IfLost,
             Outcome::Done | Outcome::TimedOut | Outcome::Skipped => false,
         };

@@ -261,7 +261,7 @@ pub(super) mod tests {
             }),
             (run, any::<u32>(), any::<u64>())
                 .prop_map(|(run, pid, start_ticks)| Event::StepSpawned { run, process: Process { pid, start_ticks } }),
-            ".*".prop_map(|step| Event::StepDue { step: StepName::new(step), round: Strength::Strong }),
+            ".*".prop_map(|step| Event::StepDue { step: StepName::new(step), round: Strength::Strong, retry: None }),
             Just(Event::EpisodeResumed),
         ]
     }

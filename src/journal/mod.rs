@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn due(step: &str) -> Event {
-        Event::StepDue { step: StepName::new(step), round: Strength::Strong }
+        Event::StepDue { step: StepName::new(step), round: Strength::Strong, retry: None }
     }
 
     fn path(directory: &TempDir, generation: u64) -> PathBuf {

@@ -141,7 +141,7 @@ impl Draft {
                 let planned = Planned { deadline: now.wall_at(deadline.at), end: *end, end_wall: now.wall_at(*end) };
                 self.planned = Some(planned);
             }
-            Event::StepDue { step, round } => self.due(step, *round),
+            Event::StepDue { step, round, .. } => self.due(step, *round),
             Event::StepStarted { run, stop_by, .. } => match run.work {
                 Work::Act => self.started(run, *stop_by, now),
                 Work::Undo => return Stirred::No,
@@ -170,6 +170,7 @@ impl Draft {
             | Event::MachineResumed
             | Event::StepSpawned { .. }
             | Event::StepAdopted { .. }
+            | Event::DeadlinePassed
             | Event::UndoDue { .. }
             | Event::EpisodeRecovered { .. }
             | Event::ExitAsked { .. }

@@ -255,6 +255,7 @@ fn closed(before: &Status, after: &Status, events: &[Event], now: Now) -> Option
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
             | Event::DeadlineSet { .. }
+            | Event::DeadlinePassed
             | Event::StepDue { .. }
             | Event::StepStarted { .. }
             | Event::StepSpawned { .. }

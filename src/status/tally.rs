@@ -82,6 +82,7 @@ impl Tally {
             | Event::NoticeSeenToo { .. }
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
+            | Event::DeadlinePassed
             | Event::StepDue { .. }
             | Event::StepStarted { .. }
             | Event::StepSpawned { .. }

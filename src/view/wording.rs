@@ -2,8 +2,8 @@
 
 use super::{Spoken, words};
 use crate::engine::{
-    Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, Notice, NoticeAction, Outcome, Run, Signal,
-    SkippedBecause, Stated, Work,
+    Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, NextAttempt, Notice, NoticeAction, Outcome, Run,
+    Signal, SkippedBecause, Stated, Work,
 };
 
 /// How loudly an event is said.
@@ -59,6 +59,7 @@ impl Event {
             | Self::NoticeMoved { .. }
             | Self::NoticeWithdrawn { .. }
             | Self::DeadlineSet { .. }
+            | Self::DeadlinePassed
             | Self::StepDue { .. }
             | Self::StepStarted { .. }
             | Self::StepSpawned { .. }
@@ -121,7 +122,11 @@ impl Event {
                 Spoken(deadline.window()),
                 Spoken(end.since(deadline.heard))
             ),
-            Self::StepDue { step, .. } => format!("{step} is due"),
+            Self::DeadlinePassed => "the deadline has passed, and the machine still runs".to_owned(),
+            Self::StepDue { step, retry: Some(NextAttempt { attempt, of, rest }), .. } => {
+                format!("{step}: trying again in {} (attempt {attempt} of {of})", Spoken(*rest))
+            }
+            Self::StepDue { step, retry: None, .. } => format!("{step} is due"),
             Self::StepStarted { run, .. } => format!("{} begins", spoken(run)),
             Self::StepSpawned { run, process } => format!("{} runs as process {}", spoken(run), process.pid),
             Self::StepAdopted { run } => format!("{} was begun before we crashed; looking for it", spoken(run)),

@@ -77,7 +77,7 @@ fn ended_is_ended(records: &[Record], told: &str) {
     let mut due = BTreeMap::<String, Strength>::new();
     let mut done = BTreeMap::<String, Strength>::new();
     for record in records {
-        if let Event::StepDue { step, round } = &record.event {
+        if let Event::StepDue { step, round, .. } = &record.event {
             let before = done.get(step.as_str());
             assert!(before.is_none_or(|before| before < round), "{step} was done and is due again\n{told}");
             due.insert(step.to_string(), *round);

@@ -93,7 +93,7 @@ impl Judge {
                 self.changed.clear();
             }
             Event::EpisodeResumed => self.ended.clear(),
-            Event::StepDue { step, round } => {
+            Event::StepDue { step, round, .. } => {
                 if let Some((before, outcome)) = self.ended.get(step) {
                     let stronger = before < round;
                     let again = matches!(outcome, Outcome::Failed | Outcome::Lost);
@@ -149,6 +149,7 @@ impl Judge {
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
             | Event::DeadlineSet { .. }
+            | Event::DeadlinePassed
             | Event::StepSpawned { .. }
             | Event::StepAdopted { .. }
             | Event::EpisodeSettled { .. }

@@ -82,6 +82,7 @@ impl Reader {
             | Event::NoticeSeenToo { .. }
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
+            | Event::DeadlinePassed
             | Event::StepDue { .. }
             | Event::StepStarted { .. }
             | Event::StepSpawned { .. }
