@@ -23,6 +23,7 @@ mod plan;
 pub mod planner;
 mod policy;
 mod rules;
+mod run;
 mod time;
 
 pub use episode::{
@@ -31,9 +32,10 @@ pub use episode::{
 };
 pub use health::{BLIND_AFTER, DeferredNotice, Ignored, ProbeHealth, SourceHealth};
 pub use messages::{
-    Closing, Command, Decision, Effect, Event, Fault, IgnoredBecause, Importance, Input, NextAttempt, NoticeContext,
-    Outcome, Process, Retry, Run, RunResult, Signal, SkippedBecause, Work,
+    Closing, Command, Decision, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Signal, SkippedBecause,
 };
+pub use run::{Effect, NextAttempt, Outcome, Process, Retry, Run, RunResult, Work};
+
 pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
 pub use notice::{
     Deadline, DeadlineBasis, HandledNotice, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Stated, Strength,
