@@ -113,7 +113,8 @@ pub(super) fn listening(sources: &[SourceSetting]) -> Vec<Listening> {
     let asked = |source: &SourceSetting| match &source.ear {
         Ear::Asked(asked) => {
             let kinds = asked.probes().iter().filter_map(|probe| Some((probe.name.clone(), probe.kind?))).collect();
-            Some(Listening { source: asked.name(), interval: source.poll_interval, kinds })
+            let (interval, usual_window) = (source.poll_interval, asked.usual_window());
+            Some(Listening { source: asked.name(), interval, usual_window, kinds })
         }
         Ear::Signals => None,
     };

@@ -74,5 +74,5 @@ pub fn is_stale(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> bool
 
 /// The end of the time that steps may use: the deadline less the reserve.
 pub fn end(policy: &Policy, deadline: &Deadline) -> crate::engine::Moment {
-    deadline.at.minus(policy.reserve.min(deadline.window() / 10))
+    deadline.at.minus(policy.reserve_of(deadline.window()))
 }

@@ -254,14 +254,9 @@ impl Engine {
         }
     }
 
-    /// The plan that an interruption with this window, heard now, would get.
-    pub fn plan_for(&self, window: Duration, now: Moment) -> Plan {
-        self.plan_against(NoticeKind::Interruption, window, now)
-    }
-
     /// The plan that a notice of this kind with this window, heard now, would get.
     pub fn plan_against(&self, kind: NoticeKind, window: Duration, now: Moment) -> Plan {
-        let end = now.plus(window).minus(self.policy.reserve.min(window / 10));
+        let end = now.plus(window).minus(self.policy.reserve_of(window));
         let due: Vec<&Step> = self.policy.steps.iter().filter(|step| step.on.contains(&kind)).collect();
         let shares: Vec<planner::Share<'_>> = due
             .iter()

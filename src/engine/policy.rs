@@ -27,6 +27,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// What is kept free at the end of a window: no step is planned into it.
+    pub fn reserve_of(&self, window: Duration) -> Duration {
+        self.reserve.min(window / 10)
+    }
+
     /// The kind of notice that only this probe tells of.
     pub fn kind_of(&self, source: &SourceName, probe: &ProbeName) -> Option<NoticeKind> {
         self.sources.iter().find(|listening| listening.source == *source)?.kinds.get(probe).copied()
@@ -52,6 +57,8 @@ pub struct Listening {
     pub source: SourceName,
     /// The time between two polls.
     pub interval: Duration,
+    /// The time from when it gives a notice of an interruption to the end, where it is known to give one.
+    pub usual_window: Option<Duration>,
     /// The kind of notice that only this probe tells of.
     pub kinds: BTreeMap<ProbeName, NoticeKind>,
 }

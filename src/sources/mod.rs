@@ -23,6 +23,9 @@ pub trait Source: Debug + Send + Sync {
     /// Its name.
     fn name(&self) -> SourceName;
 
+    /// The time from when it gives a notice of an interruption to the end; nothing where that is not known.
+    fn usual_window(&self) -> Option<Duration>;
+
     /// Where its metadata service is.
     fn endpoint(&self) -> &Endpoint;
 

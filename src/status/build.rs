@@ -3,14 +3,15 @@
 use super::{
     Ahead, Around, Durability, EpisodeStatus, KindStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState,
     NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus,
-    SourceStatus, StageWord, Status, StepAround, StepStatus, USUAL_WINDOW, lifecycle_word,
+    SourceStatus, StageWord, Status, StepAround, StepStatus, lifecycle_word,
 };
 use crate::engine::{ActiveNotice, EndedRun, Engine, Episode, EpisodePhase, Exit, ProbeHealth, StepState, UndoState};
 use crate::engine::{
-    Fault, Importance, Listening, Moment, Notice, NoticeKey, NoticeKind, Now, ProbeName, SourceName, Stated, StepName,
+    Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeName, SourceName, Stated, StepName,
 };
 use crate::messages::Standing as Receiver;
 use crate::report::Fit;
+use crate::view::TimeFit;
 pub(super) use crate::view::clip;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -282,12 +283,16 @@ fn plan(engine: &Engine, now: Now) -> PlanStatus {
         };
     }
     // From a fixed moment, so that it stays the same while nothing changes.
-    let heard = Moment::from_millis(u64::from(u32::MAX));
-    let plan = engine.plan_for(USUAL_WINDOW, heard);
-    let after = |moment| Seconds::between(heard, moment);
+    let given = Moment::from_millis(u64::from(u32::MAX));
+    let time = TimeFit::expected(engine.policy());
+    let plan = engine.plan_against(time.kind, time.left, given.plus(time.undetected));
+    let after = |moment| Seconds::between(given, moment);
     PlanStatus::NoticeNow {
-        window: USUAL_WINDOW.into(),
-        usable: after(plan.end),
+        kind: time.kind,
+        sentence: time.sentence(),
+        window: time.window.into(),
+        undetected: time.undetected.into(),
+        usable: time.usable.into(),
         slots: plan
             .slots
             .iter()
@@ -301,12 +306,10 @@ fn plan(engine: &Engine, now: Now) -> PlanStatus {
     }
 }
 
-/// Whether the usual interruption would leave enough, where as much of it passes unheard as may.
+/// Whether the notice that has to be expected would leave enough.
 fn fit(engine: &Engine, around: &Around) -> Option<Fit> {
-    let policy = engine.policy();
-    let unheard = policy.sources.iter().map(|listening| listening.interval).max().unwrap_or_default();
-    let heard_with = USUAL_WINDOW.saturating_sub(unheard).max(policy.least_window);
-    let fit = Fit::of(engine, NoticeKind::Interruption, heard_with, &around.ledger)?;
+    let time = TimeFit::expected(engine.policy());
+    let fit = Fit::of(engine, time.kind, time.left, &around.ledger)?;
     Some(Fit { sentence: clip(&fit.sentence, SENTENCE), ..fit })
 }
 

@@ -40,9 +40,6 @@ use jiff::Timestamp;
 /// The version of this shape; it grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
 
-/// The window of the notice that the plan is shown for while all is calm: the usual one of an interruption.
-pub const USUAL_WINDOW: std::time::Duration = std::time::Duration::from_secs(120);
-
 impl Status {
     /// The reasons that `/readyz` gives for [`Readiness::Leaving`], in one sentence without its full stop.
     pub fn leaving_sentence(&self) -> String {

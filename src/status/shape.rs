@@ -355,10 +355,17 @@ pub enum PlanStatus {
         /// The steps that have not ended.
         slots: Vec<SlotStatus>,
     },
-    /// What an interruption heard now would get.
+    /// What the notice that has to be expected would get, were it given now: an interruption, or a shutdown where no source
+    /// is asked.
     NoticeNow {
+        /// Its kind.
+        kind: NoticeKind,
+        /// What its window leaves, for people, without a full stop.
+        sentence: String,
         /// Its window.
         window: Seconds,
+        /// The most of it that passes before the notice is detected.
+        undetected: Seconds,
         /// The part of it that steps may use.
         usable: Seconds,
         /// The steps for it.

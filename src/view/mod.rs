@@ -8,6 +8,7 @@ mod seconds;
 mod span;
 mod spoken;
 mod text;
+mod time_fit;
 mod wording;
 pub mod words;
 
@@ -21,4 +22,5 @@ pub use seconds::Seconds;
 pub use span::Span;
 pub use spoken::Spoken;
 pub use text::{clip, is_printable, printable, printable_json, printable_lines};
+pub use time_fit::TimeFit;
 pub use wording::Loudness;

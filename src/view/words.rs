@@ -2,7 +2,7 @@
 
 use super::episode::{EpisodeView, Phase, StepStage, StepView};
 use super::{Seconds, Spoken};
-use crate::engine::{Closing, Outcome, SkippedBecause};
+use crate::engine::{Closing, NoticeKind, Outcome, SkippedBecause};
 
 /// How an episode stands or how it ended, in one clause without a full stop: `all 2 steps done, 109s to spare`.
 pub fn verdict(episode: &EpisodeView) -> String {
@@ -119,6 +119,17 @@ pub const fn skipped(because: SkippedBecause, optional: bool) -> &'static str {
         (SkippedBecause::Unknown, _) => "the configuration no longer has it",
         (SkippedBecause::EpisodeOver, _) => "the episode ended before it started",
         (SkippedBecause::Stopped, _) => "the watchdog was told to stop at once",
+    }
+}
+
+/// A notice of this kind, as the subject of a sentence.
+pub const fn a_notice(kind: NoticeKind) -> &'static str {
+    match kind {
+        NoticeKind::Interruption => "an interruption",
+        NoticeKind::ScaleIn => "a scale-in",
+        NoticeKind::Shutdown => "a shutdown",
+        NoticeKind::Rebalance => "a rebalance recommendation",
+        NoticeKind::Maintenance => "maintenance",
     }
 }
 

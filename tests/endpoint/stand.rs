@@ -137,7 +137,12 @@ fn policy() -> Policy {
             "checkpoint",
             &[NoticeKind::Interruption, NoticeKind::ScaleIn, NoticeKind::Rebalance, NoticeKind::Shutdown],
         )],
-        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5), kinds: kinds() }],
+        sources: vec![Listening {
+            source: SourceName::new("aws"),
+            interval: secs(5),
+            usual_window: Some(secs(120)),
+            kinds: kinds(),
+        }],
         assume: Assume {
             interruption: secs(120),
             hibernate: secs(60),

@@ -54,6 +54,7 @@ fn policy(rng: &mut Rng, interval: Duration) -> Policy {
         sources: vec![Listening {
             source: CLOUD.clone(),
             interval,
+            usual_window: None,
             kinds: PROBES.map(|(probe, _, kind)| (ProbeName::new(probe), kind)).into(),
         }],
         assume: Assume {

@@ -4,8 +4,7 @@
 use crate::engine::Engine;
 use crate::engine::{Moment, NoticeKind, Policy, Step, StepName, millis};
 use crate::report::{Fit, Ledger};
-use crate::status::USUAL_WINDOW;
-use crate::view::{Finding, Spoken, Weight};
+use crate::view::{Finding, Spoken, TimeFit, Weight, words};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
     let engine = Engine::new(policy.clone());
     let mut found: Vec<Finding> = cases(policy).iter().filter_map(|case| weigh(&engine, case)).collect();
     found.extend(cases(policy).iter().filter_map(|case| measured(&engine, case, ledger)));
-    let usable = usable(policy, &cases(policy)[0]);
+    let usable = TimeFit::interruption(policy).usable;
     for step in &policy.steps {
         if let Some(timeout) = step.timeout.filter(|timeout| *timeout > usable) {
             let sentence = format!(
@@ -40,81 +39,50 @@ pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
 /// A way in which the machine may be taken, as far as its time differs from another's.
 struct Case {
     what: &'static str,
-    kind: NoticeKind,
-    /// The time from the notice to its deadline.
-    window: Duration,
-    /// How much of it may pass before we hear.
-    lag: Duration,
+    fit: TimeFit,
     /// How much it matters where the needs do not fit.
     weight: Weight,
     /// Said where the needs do not fit.
     aside: &'static str,
 }
 
+impl Case {
+    fn of(fit: TimeFit) -> Self {
+        Self { what: words::a_notice(fit.kind), fit, weight: Weight::Warning, aside: "" }
+    }
+
+    /// Whether it is the interruption that every machine has to expect.
+    fn is_usual(&self) -> bool {
+        self.fit.kind == NoticeKind::Interruption && self.weight == Weight::Warning
+    }
+}
+
 fn cases(policy: &Policy) -> Vec<Case> {
-    let lag = policy.sources.iter().map(|listening| listening.interval).max().unwrap_or_default();
-    let interruption = NoticeKind::Interruption;
-    let assumed = |what, kind| Case {
-        what,
-        kind,
-        // An assumed window begins when the notice is heard.
-        window: policy.assume.window(kind),
-        lag: Duration::ZERO,
-        weight: Weight::Warning,
-        aside: "",
+    let hibernation = TimeFit::with_assumed(policy, NoticeKind::Interruption, policy.assume.hibernate);
+    let hibernation = Case {
+        what: "a hibernation",
+        // Most machines are set to terminate.
+        weight: Weight::Note,
+        aside: " (this matters only where the machine is set to hibernate when it is interrupted)",
+        ..Case::of(hibernation)
     };
-    vec![
-        Case {
-            what: "an interruption",
-            kind: interruption,
-            window: USUAL_WINDOW,
-            lag,
-            weight: Weight::Warning,
-            aside: "",
-        },
-        Case {
-            what: "a hibernation",
-            kind: interruption,
-            window: policy.assume.hibernate,
-            lag: Duration::ZERO,
-            // Most machines are set to terminate.
-            weight: Weight::Note,
-            aside: " (this matters only where the machine is set to hibernate when it is interrupted)",
-        },
-        assumed("a scale-in", NoticeKind::ScaleIn),
-        assumed("a shutdown", NoticeKind::Shutdown),
-        assumed("a rebalance recommendation", NoticeKind::Rebalance),
-        assumed("maintenance", NoticeKind::Maintenance),
-    ]
-}
-
-/// What is left of the window when we hear.
-fn heard(policy: &Policy, case: &Case) -> Duration {
-    case.window.saturating_sub(case.lag).max(policy.least_window)
-}
-
-fn reserve(policy: &Policy, case: &Case) -> Duration {
-    policy.reserve.min(heard(policy, case) / 10)
-}
-
-/// What is left of that for steps.
-fn usable(policy: &Policy, case: &Case) -> Duration {
-    heard(policy, case).saturating_sub(reserve(policy, case))
+    let others = [NoticeKind::ScaleIn, NoticeKind::Shutdown, NoticeKind::Rebalance, NoticeKind::Maintenance];
+    let others = others.map(|kind| Case::of(TimeFit::assumed(policy, kind)));
+    [Case::of(TimeFit::interruption(policy)), hibernation].into_iter().chain(others).collect()
 }
 
 fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
     let policy = engine.policy();
-    let due: Vec<&Step> = policy.steps.iter().filter(|step| step.on.contains(&case.kind)).collect();
+    let due: Vec<&Step> = policy.steps.iter().filter(|step| step.on.contains(&case.fit.kind)).collect();
     if due.is_empty() {
-        let matters =
-            case.kind == NoticeKind::Interruption && case.weight == Weight::Warning && !policy.sources.is_empty();
+        let matters = case.is_usual() && !policy.sources.is_empty();
         return matters.then(|| {
             let sentence = "no step is for an interruption: when the machine is taken back, nothing is done (see `on`)";
             Finding::new(Weight::Warning, SUBJECT, sentence)
         });
     }
     let now = Moment::from_millis(0);
-    let plan = engine.plan_against(case.kind, heard(policy, case), now);
+    let plan = engine.plan_against(case.fit.kind, case.fit.left, now);
     let losses: Vec<String> = due
         .iter()
         .filter_map(|step| {
@@ -130,7 +98,7 @@ fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
         })
         .collect();
     let path = heaviest(&due);
-    let leaves = format!("{} leaves {} for steps ({})", case.what, Spoken(usable(policy, case)), parts(policy, case));
+    let leaves = case.fit.sentence_of(case.what);
     let needs = format!("{} {}", arrows(&path), needed(&path));
     if losses.is_empty() {
         // What nobody would miss is not said where it fits.
@@ -143,10 +111,10 @@ fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
 
 /// Whether what the steps were measured to take fits; said of an interruption where it does, of any where it does not.
 fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
-    let fit = Fit::of(engine, case.kind, heard(engine.policy(), case), ledger)?;
+    let fit = Fit::of(engine, case.fit.kind, case.fit.left, ledger)?;
     let Some(short_by) = fit.short_by else {
-        let is_usual = case.kind == NoticeKind::Interruption && case.weight == Weight::Warning;
-        return is_usual
+        return case
+            .is_usual()
             .then(|| Finding::new(Weight::Good, SUBJECT, format!("measured for {}: {}", case.what, fit.sentence)));
     };
     let sentence = format!(
@@ -162,8 +130,7 @@ fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
 /// What to do about a path that does not fit, and whose fault it is.
 fn cure(policy: &Policy, case: &Case, path: &[&Step]) -> String {
     let sum: Duration = path.iter().map(|step| step.needs).sum();
-    let unhurried = Case { lag: Duration::ZERO, aside: "", ..*case };
-    if sum <= usable(policy, &unhurried) {
+    if sum <= case.fit.detected_at_once(policy).usable {
         return "a shorter poll-interval leaves enough".to_owned();
     }
     let longest = path.iter().max_by_key(|step| step.needs);
@@ -174,25 +141,6 @@ fn cure(policy: &Policy, case: &Case, path: &[&Step]) -> String {
             step.name
         ),
         None => "`watchdog rehearse` measures what it takes; save less at a time".to_owned(),
-    }
-}
-
-/// `120s, less until it is heard and 5s in reserve`.
-fn parts(policy: &Policy, case: &Case) -> String {
-    let window = format!("{}s", case.window.as_secs());
-    let reserve = Spoken(reserve(policy, case));
-    match case.kind {
-        NoticeKind::Interruption if case.window == USUAL_WINDOW && case.lag.is_zero() => {
-            format!("{window}, less {reserve} in reserve")
-        }
-        NoticeKind::Interruption if case.window == USUAL_WINDOW => {
-            format!("{window}, less up to {} until it is heard and {reserve} in reserve", Spoken(case.lag))
-        }
-        NoticeKind::Interruption
-        | NoticeKind::ScaleIn
-        | NoticeKind::Shutdown
-        | NoticeKind::Rebalance
-        | NoticeKind::Maintenance => format!("{window} assumed, less {reserve} in reserve"),
     }
 }
 

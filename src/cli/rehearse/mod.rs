@@ -30,9 +30,9 @@ use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
-use crate::status::{Board, Status, USUAL_WINDOW};
+use crate::status::{Board, Status};
 use crate::store;
-use crate::view::{Finding, Spoken, Weight};
+use crate::view::{Finding, Spoken, TimeFit, Weight};
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
@@ -243,7 +243,7 @@ async fn only_check(messages: &[Sink], progress: &Progress) {
 fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
     let played = Shelf { directory: shelf::episodes_in(place), kept: 1, mode: 0o644 };
     let Some(mut report) = played.newest(1).pop() else { return };
-    if notice != USUAL_WINDOW {
+    if notice != TimeFit::interruption(&real.policy).window {
         // The delay was counted from the usual window, and this one is another.
         report.notices.iter_mut().for_each(|notice| notice.detection_delay = None);
     }

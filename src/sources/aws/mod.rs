@@ -148,6 +148,10 @@ impl Source for Aws {
         self.name.clone()
     }
 
+    fn usual_window(&self) -> Option<Duration> {
+        Some(read::WINDOW)
+    }
+
     fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }

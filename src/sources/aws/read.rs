@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What EC2 gives between an interruption notice and the interruption.
-const WINDOW: Duration = Duration::from_secs(120);
+pub(super) const WINDOW: Duration = Duration::from_secs(120);
 
 /// The most characters of a notice's detail.
 const MOST_DETAIL: usize = 200;

@@ -42,7 +42,12 @@ fn policy() -> Policy {
             rerun: Rerun::IfLost,
             undo: Undo::Stay,
         }],
-        sources: vec![Listening { source: SourceName::new("aws"), interval: secs(5), kinds: kinds() }],
+        sources: vec![Listening {
+            source: SourceName::new("aws"),
+            interval: secs(5),
+            usual_window: Some(secs(120)),
+            kinds: kinds(),
+        }],
         assume: Assume {
             interruption: secs(120),
             hibernate: secs(60),
@@ -205,8 +210,8 @@ async fn a_change_of_the_surroundings_is_a_change_too() {
 async fn while_all_is_calm_the_plan_is_that_of_a_notice_now() {
     let mut it = Loop::new();
     it.answer(vec![], now(5));
-    let PlanStatus::NoticeNow { window, usable, slots } = it.board.read().plan else { unreachable!() };
-    assert_eq!((window.as_f64(), usable.as_f64()), (120.0, 115.0));
+    let PlanStatus::NoticeNow { window, undetected, usable, slots, .. } = it.board.read().plan else { unreachable!() };
+    assert_eq!((window.as_f64(), undetected.as_f64(), usable.as_f64()), (120.0, 5.0, 110.0));
     assert_eq!((slots[0].start_by.as_f64(), slots[0].latest_end.as_f64()), (70.0, 115.0));
 }
 

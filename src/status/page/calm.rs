@@ -21,12 +21,12 @@ pub(super) fn reasons(reasons: &[Reason], html: &mut Html) {
     html.raw("</ul></section>");
 }
 
-/// What an interruption that is heard now would get.
+/// What the notice that has to be expected would get.
 pub(super) fn plan(status: &Status, html: &mut Html) {
-    let PlanStatus::NoticeNow { window, usable, slots } = &status.plan else { return };
+    let PlanStatus::NoticeNow { sentence, window, undetected, usable, slots, .. } = &status.plan else { return };
+    let steps_have = (undetected.as_f64(), undetected.as_f64() + usable.as_f64());
     html.raw("<section aria-labelledby=\"plan\"><h2 id=\"plan\">If a notice came now</h2>");
-    html.raw("<p>An interruption that leaves ").text(pieces::span(*window)).raw(" would give the steps ");
-    html.text(pieces::span(*usable)).raw("; the rest is the reserve.</p>");
+    html.tag("<p>", pieces::sentence(sentence), ".</p>");
     if let Some(fit) = &status.fit {
         let look = if fit.fits { Look::of("done") } else { Look::TROUBLE };
         html.raw("<p").attr("class", if fit.fits { "who good" } else { "who bad" }).raw(">");
@@ -38,10 +38,10 @@ pub(super) fn plan(status: &Status, html: &mut Html) {
         html.raw("<p>No step is for it.</p></section>");
         return;
     }
-    html.raw("<p class=\"axis\"><span>heard</span><span>").text(pieces::span(*window)).raw("</span></p>");
+    html.raw("<p class=\"axis\"><span>given</span><span>").text(pieces::span(*window)).raw("</span></p>");
     html.raw("<ol class=\"steps\">");
     for slot in slots {
-        share(status, slot, *window, *usable, html);
+        share(status, slot, *window, steps_have, html);
     }
     html.raw(concat!(
         "</ol><p class=\"legend\">",
@@ -54,7 +54,7 @@ pub(super) fn plan(status: &Status, html: &mut Html) {
     ));
 }
 
-fn share(status: &Status, slot: &OffsetSlot, window: Seconds, usable: Seconds, html: &mut Html) {
+fn share(status: &Status, slot: &OffsetSlot, window: Seconds, steps_have: (f64, f64), html: &mut Html) {
     let step = status.steps.iter().find(|step| step.name == slot.step);
     let (from, to) = (slot.start_by.as_f64(), slot.latest_end.as_f64());
     html.raw("<li").attr("data-key", format_args!("share {}", slot.step)).raw("><p class=\"who\"><b>");
@@ -65,9 +65,9 @@ fn share(status: &Status, slot: &OffsetSlot, window: Seconds, usable: Seconds, h
     html.raw("</p>");
     if let Some(bar) = Bar::over(window.as_f64()) {
         bar.open(html, &format!("{}: from {from:.0} to {to:.0} seconds after the notice", slot.step));
-        bar.part(html, "reserve", usable.as_f64(), bar.total());
+        bar.part(html, "reserve", steps_have.1, bar.total());
         if !slot.skip {
-            bar.part(html, "may", 0.0, to);
+            bar.part(html, "may", steps_have.0, to);
             bar.part(html, "ran", from, to);
             bar.line(html, "stop", to);
         }

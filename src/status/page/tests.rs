@@ -73,7 +73,7 @@ async fn a_calm_page_says_who_is_watched_and_what_would_run() {
         "All is calm.",
         "No notice stands. Watching aws.",
         "If a notice came now",
-        "An interruption that leaves 120s would give the steps 115s",
+        "An interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve).",
         "begins by 70s , ends by 115s",
         "spot-watchdog 0.1.0",
     ] {

@@ -2,8 +2,7 @@
 
 use super::is_showable;
 use spot_watchdog::config::{Flags, Start, load};
-use spot_watchdog::engine::Engine;
-use spot_watchdog::engine::Moment;
+use spot_watchdog::engine::{Engine, Moment, NoticeKind};
 use spot_watchdog::{actions, sources};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -34,7 +33,8 @@ pub fn look(data: &[u8]) {
                 }
                 let engine = Engine::new(settings.policy.clone());
                 for window in [0, 5, 120, 1 << 40] {
-                    let _ = engine.plan_for(Duration::from_secs(window), Moment::from_millis(1 << 20));
+                    let now = Moment::from_millis(1 << 20);
+                    let _ = engine.plan_against(NoticeKind::Interruption, Duration::from_secs(window), now);
                 }
             }
             Err(refused) => {
