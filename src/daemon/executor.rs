@@ -375,7 +375,7 @@ async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job:
 
 async fn only_check(action: &dyn Action, job: &Job) -> RunResult {
     let findings = action.check(&job.surroundings.place.get()).await;
-    match findings.iter().find(|finding| finding.weight == Weight::Error) {
+    let result = match findings.iter().find(|finding| finding.weight == Weight::Error) {
         Some(finding) => {
             let detail = format!("only checked, and it would not work: {}", finding.sentence);
             RunResult::without_effect(Outcome::Failed, detail)
@@ -383,7 +383,8 @@ async fn only_check(action: &dyn Action, job: &Job) -> RunResult {
         None => {
             RunResult::without_effect(Outcome::Done, "only checked: what others would feel is not done without --live")
         }
-    }
+    };
+    RunResult { only_checked: true, ..result }
 }
 
 fn ending(outcome: Outcome, detail: &str) -> RunResult {

@@ -276,6 +276,7 @@ impl Engine {
                     });
                 }
                 Work::Undo => {
+                    step.undo_detail.clone_from(&ending.detail);
                     if ending.outcome == Outcome::Done {
                         step.trace = UndoState::None;
                         step.undo_with.clear();

@@ -121,6 +121,8 @@ pub struct StepState {
     pub trace: UndoState,
     /// How often putting back was tried.
     pub undo_tries: u32,
+    /// How undoing last ended, for people.
+    pub undo_detail: String,
     /// The last end of the step itself.
     pub last: Option<EndedRun>,
     /// What its ended runs left for an undo, oldest first, null for one that we lost sight of; emptied once it was put
@@ -353,6 +355,7 @@ impl StepState {
             acts: 0,
             trace: UndoState::None,
             undo_tries: 0,
+            undo_detail: String::new(),
             undo_with: Vec::new(),
             last: None,
         }

@@ -200,11 +200,12 @@ pub struct StepView {
     pub began: Option<Now>,
     /// When its newest run ended, or it was skipped, since it last became due.
     pub ended: Option<Now>,
-    /// From its first start to its end, retries included.
+    /// From its first start to its end, retries included. Nothing where it was only checked.
     pub took: Option<Duration>,
     /// From its last start to its stop-by, as planned at that start.
     pub had: Option<Duration>,
-    /// From its end to the end of the plan; negative where it ended later. Nothing where the machine has booted since.
+    /// From its end to the end of the plan; negative where it ended later. Nothing where the machine has booted since, or
+    /// where it was only checked.
     pub margin: Option<Seconds>,
     /// How the step itself last ended since it last became due; nothing while it has not.
     pub outcome: Option<Outcome>,
@@ -216,8 +217,12 @@ pub struct StepView {
     pub left_over: u32,
     /// Whether it was only checked, as a rehearsal does with what reaches beyond the machine.
     pub only_checked: bool,
+    /// Whether its last run may have changed something.
+    pub may_have_changed: bool,
     /// Whether something may have to be undone.
     pub to_undo: bool,
+    /// How undoing it last ended, for people.
+    pub undo_detail: String,
     /// Whether it did what it is for, or was allowed not to. Nothing while that is not known.
     pub good: Option<bool>,
     /// When the newest of what its proof looks for had been written, before it began.
@@ -407,6 +412,7 @@ impl StepView {
         // A run of an earlier reason is not what counts while the step is ahead again.
         let last = state.last.as_ref().filter(|_| state.began.is_some() && state.skipped.is_none());
         let counts = last.filter(|_| !stage.is_ahead());
+        let measured = counts.filter(|last| !last.result.only_checked);
         let outcome = counts.map(|last| last.result.outcome).or(state.skipped.map(|_| Outcome::Skipped));
         let detail = match (state.skipped, last) {
             (Some(skipped), _) => words::skipped(skipped.because, skipped.optional).to_owned(),
@@ -430,19 +436,21 @@ impl StepView {
             share: None,
             began: state.began,
             ended: counts.map(|last| last.ended).or(state.skipped.map(|skipped| skipped.at)),
-            took: state.began.zip(counts).map(|(began, last)| last.ended.moment.since(began.moment)),
+            took: state.began.zip(measured).map(|(began, last)| last.ended.moment.since(began.moment)),
             had: match (running, last) {
                 (Some(running), _) => Some(running.stop_by.since(running.since)),
                 (None, Some(last)) => Some(last.stop_by.since(last.started.moment)),
                 (None, None) => None,
             },
-            margin: counts.and_then(|last| Some(Seconds::between(last.ended.moment, last.plan_end?))),
+            margin: measured.and_then(|last| Some(Seconds::between(last.ended.moment, last.plan_end?))),
             outcome,
             because: state.skipped.map(|skipped| skipped.because),
             detail,
             left_over: counts.map_or(0, |last| last.result.left_over),
             only_checked: counts.is_some_and(|last| last.result.only_checked),
+            may_have_changed: counts.is_some_and(|last| last.result.effect.is_possible()),
             to_undo: state.trace != UndoState::None,
+            undo_detail: state.undo_detail.clone(),
             good: good(stage, outcome, state),
             proof_before: last.and_then(|last| last.result.proof_before),
             proof_after: counts.and_then(|last| last.result.proof_after),

@@ -31,6 +31,11 @@ impl Seconds {
         Duration::from_millis(u64::try_from(self.millis).unwrap_or(0))
     }
 
+    /// How long it is, whether it is past or not.
+    pub const fn apart(self) -> Duration {
+        Duration::from_millis(self.millis.unsigned_abs())
+    }
+
     /// Whether it is past.
     pub const fn is_past(self) -> bool {
         self.millis < 0

@@ -31,35 +31,32 @@ pub fn verdict(episode: &EpisodeView) -> String {
     if episode.is_withdrawn() {
         return "the notice was withdrawn".to_owned();
     }
-    let count = |outcome| episode.steps.iter().filter(|step| step.outcome == Some(outcome)).count();
-    let (done, skipped) = (count(Outcome::Done), count(Outcome::Skipped));
-    let done = match (done, skipped) {
+    let ended = |outcome| episode.steps.iter().filter(move |step| step.outcome == Some(outcome));
+    let checked: Vec<&str> =
+        ended(Outcome::Done).filter(|step| step.only_checked).map(|step| step.name.as_str()).collect();
+    let done = ended(Outcome::Done).count() - checked.len();
+    let done = match (done, ended(Outcome::Skipped).count() + checked.len()) {
         (0, 0) => return "no step was due, and nothing was done".to_owned(),
         (0, _) => String::new(),
         (1, 0) => "its only step done".to_owned(),
         (all, 0) => format!("all {all} steps done"),
-        (done, skipped) => format!("{done} of {} steps done", done + skipped),
+        (done, not_done) => format!("{done} of {} steps done", done + not_done),
     };
-    let skipped: Vec<String> = episode
-        .steps
-        .iter()
-        .filter(|step| step.outcome == Some(Outcome::Skipped))
+    let skipped = ended(Outcome::Skipped)
         .map(|step| format!("{} skipped because {}", step.name, step.detail))
-        .collect();
-    let spare = episode.margin.map(margin);
-    [Some(done).filter(|it| !it.is_empty()), spare, Some(skipped.join(", ")).filter(|it| !it.is_empty())]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(", ")
+        .collect::<Vec<_>>();
+    let spare = episode.margin.map(margin).unwrap_or_default();
+    let checked = if checked.is_empty() { String::new() } else { format!("{} only checked", checked.join(" and ")) };
+    let parts = [done, spare, skipped.join(", "), checked];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 /// `109s to spare`, or by how much it was late.
 pub fn margin(margin: Seconds) -> String {
     if margin.is_past() {
-        format!("{} after the end of the plan", Spoken(std::time::Duration::from_secs_f64(-margin.as_f64())))
+        format!("{} after the end of the plan", Spoken(margin.apart()))
     } else {
-        format!("{} to spare", Spoken(margin.span()))
+        format!("{} to spare", Spoken(margin.apart()))
     }
 }
 
@@ -95,7 +92,7 @@ pub fn ended(step: &StepView) -> String {
     let undone = match step.stage {
         StepStage::UndoDue | StepStage::Undoing => ", being undone",
         StepStage::Undone(Outcome::Done) => ", undone",
-        StepStage::Undone(_) => ", NOT undone",
+        StepStage::Undone(_) => &format!(", NOT undone ({})", step.undo_detail),
         StepStage::Idle | StepStage::Due | StepStage::Running | StepStage::Ended(_) | StepStage::Dropped => "",
     };
     let how = match (step.stage, step.outcome) {
