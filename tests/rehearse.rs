@@ -108,9 +108,38 @@ fn what_does_not_fit_is_stopped_in_time_and_ends_with_2() {
     let told = said(&output);
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("timed-out"), "{told}");
-    assert!(told.contains("would be lost: hang"), "{told}");
+    assert!(told.contains("may be lost: hang ran out of time"), "{told}");
     assert!(began.elapsed() < Duration::from_secs(30), "it took {:?}", began.elapsed());
     assert_eq!(desk.leftovers(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_step_that_the_plan_may_skip_and_one_that_is_only_checked_are_good_and_told_as_what_they_are() {
+    let desk = Desk::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "[[step]]\nname = 'warn'\nkind = 'hook'\ncommand = ['/bin/true']\noptional = true\nneeds = '15s'\n\
+         [[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['/bin/true']\nafter = ['warn']\nneeds = '15s'\n\
+         [[step]]\nname = 'tell'\nkind = 'http'\nurl = 'http://{}/out'\n",
+        listener.local_addr().unwrap()
+    );
+    fs::write(desk.path("watchdog.toml"), text).unwrap();
+    let output = desk.rehearse(&["--config", "watchdog.toml", "--yes", "--notice", "20s", "--json", "verdict.json"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let verdict: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("verdict.json")).unwrap()).unwrap();
+    let steps = &verdict["steps"];
+    assert_eq!(verdict["good"], true, "{verdict}");
+    assert_eq!((&steps[0]["outcome"], &steps[0]["only-checked"]), (&"skipped".into(), &false.into()), "{verdict}");
+    assert!(told.contains("warn skipped because it is optional"), "{told}");
+    assert_eq!((&steps[1]["outcome"], &steps[1]["only-checked"]), (&"done".into(), &false.into()), "{verdict}");
+    assert!(steps[1]["took-seconds"].is_number() && told.contains("needs = \"1s\"    # save"), "{told}");
+    assert_eq!((&steps[2]["outcome"], &steps[2]["only-checked"]), (&"done".into(), &true.into()), "{verdict}");
+    for unmeasured in ["took-seconds", "margin-seconds", "needs"] {
+        assert!(steps[2][unmeasured].is_null(), "{verdict}");
+    }
+    assert!(told.contains("What was run fits: 1 of 3 steps done"), "{told}");
+    assert!(told.contains("How long tell would take is not known: `--live`"), "{told}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::sources::{Identity, Lifecycle};
 use crate::view::{Context, Machine, Names, StepContext};
 
 /// What is known before the machine is: the steps as they are configured, and what the machine calls itself.
-pub(super) fn configured(settings: &Settings, rehearsal: Rehearsal) -> Context {
+pub fn configured(settings: &Settings, rehearsal: Rehearsal) -> Context {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let node = std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| host.clone());
     let steps = settings.steps.iter().zip(&settings.policy.steps).map(|(step, policy)| StepContext {

@@ -10,7 +10,7 @@ use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::{Notice, Now, Policy};
-use crate::journal::{Journal, Recovery};
+use crate::journal::{Journal, Recovery, replay};
 use crate::report::{Bookcase, Ledger, Machine};
 use crate::sources::Identity;
 use std::path::PathBuf;
@@ -91,15 +91,9 @@ impl Opened {
         Self { journal, recovery, place: Some((directory.clone(), machine)) }
     }
 
-    /// The mind as the journal left it. What is not a legal move is left out and said: it cannot have been ours.
+    /// The engine as the journal left it.
     pub(super) fn recovered(&self, policy: Policy) -> Engine {
-        let mut engine = Engine::new(policy);
-        for record in &self.recovery.records {
-            if let Err(illegal) = engine.recover(&record.event, record.now) {
-                tracing::error!("record {} of the journal was passed over: {illegal}", record.seq);
-            }
-        }
-        engine
+        replay(&self.recovery.records, policy)
     }
 }
 

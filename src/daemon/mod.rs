@@ -5,7 +5,7 @@
 
 pub mod chronicle;
 pub mod clock;
-mod context;
+pub mod context;
 mod delivery;
 pub mod executor;
 mod kept;

@@ -21,7 +21,7 @@ pub use codec::{Contents, DecodeError, EncodeError, LONGEST_LINE, Record, decode
 pub use files::{Cut, LARGEST_FILE, Recovery, TORN_KEPT};
 pub use writer::Figures;
 
-use crate::engine::{Event, Now};
+use crate::engine::{Engine, Event, Now, Policy};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -84,6 +84,17 @@ pub struct Journal {
 enum Keeping {
     Disk(Arc<Desk>),
     Memory { reason: String },
+}
+
+/// The engine that these records lead to. What is not a legal move is left out and said: it cannot have been ours.
+pub fn replay(records: &[Record], policy: Policy) -> Engine {
+    let mut engine = Engine::new(policy);
+    for record in records {
+        if let Err(illegal) = engine.recover(&record.event, record.now) {
+            tracing::error!("record {} of the journal was passed over: {illegal}", record.seq);
+        }
+    }
+    engine
 }
 
 impl Journal {

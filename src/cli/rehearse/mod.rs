@@ -2,8 +2,8 @@
 //!
 //! Our own metadata service answers on loopback. Right after the first poll it begins to give a notice, so that it is
 //! heard as late as a notice can be. The state directory and the notice file are throw-away ones: a rehearsal leaves no
-//! episode behind and stops no training loop that watches for the real file. What is told at the end is read from the
-//! rehearsal's journal, as a restart would read it.
+//! episode behind and stops no training loop that watches for the real file. What is told at the end is the episode that
+//! the rehearsal's journal leads to, as a restart would find it.
 //!
 //! Where steps have changed something that can be put back, the notice is then taken back, and it is waited until all of it
 //! is put back. A step that never ran, or was only checked, has changed nothing.
@@ -20,11 +20,10 @@ use crate::config::{self, Flags, Settings, Start};
 use crate::daemon::clock;
 use crate::daemon::poller::look;
 use crate::daemon::state_dir::{self, StateDir, User};
-use crate::daemon::{Daemon, Keeping, Outfit, REHEARSALS};
+use crate::daemon::{Daemon, Keeping, Outfit, REHEARSALS, context};
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
-use crate::engine::UndoState;
-use crate::engine::{Event, Input, Moment, NoticeKind, Outcome, Signal, StepName, Undo, Work};
-use crate::journal::{Journal, Record};
+use crate::engine::{Event, Input, NoticeKind, Signal, StepName, Undo};
+use crate::journal::{Journal, Record, replay};
 use crate::messages::Sink;
 use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::sources::metadata::MetadataClient;
@@ -32,7 +31,7 @@ use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Board, Status};
 use crate::store;
-use crate::view::{Finding, Spoken, TimeFit, Weight};
+use crate::view::{EpisodeView, Finding, Spoken, StepView, TimeFit, Weight};
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
@@ -176,17 +175,15 @@ async fn play(
         only_check(&settings.messages, &progress).await;
     }
     let policy = settings.policy.clone();
-    let kinds = settings.steps.iter().map(|step| (step.name.clone(), step.kind)).collect();
-    // What is only checked changes nothing; what is run on this machine is asked to put back where it can.
-    let changing = settings.steps.iter().zip(&policy.steps).filter(|(setting, step)| match setting.reach {
-        Reach::Outside => args.live,
-        Reach::Machine => step.undo == Undo::PutBack,
-    });
-    let changing: Vec<(StepName, Undo)> = changing.map(|(_, step)| (step.name.clone(), step.undo)).collect();
+    let steps = settings.steps.iter().zip(&policy.steps);
+    let lasting = steps.filter(|(setting, step)| setting.reach == Reach::Outside && step.undo == Undo::Stay);
+    let lasting: Vec<StepName> = lasting.map(|(_, step)| step.name.clone()).collect();
+    let rehearsal = if args.live { Rehearsal::Live } else { Rehearsal::CheckOutside };
+    let context = context::configured(&settings, rehearsal);
     let outfit = Outfit {
         settings: Settings { listen: vec![free_address()?], ..settings },
         keeping: Keeping::Directory(StateDir::take(place.path())?),
-        rehearsal: if args.live { Rehearsal::Live } else { Rehearsal::CheckOutside },
+        rehearsal,
         notice_file: place.path().join("notice.json"),
         launcher: Launcher::default(),
         credentials_from: own_endpoint,
@@ -217,12 +214,21 @@ async fn play(
     progress.end();
     let (journal, recovery) = Journal::open(place.path(), 1);
     drop(journal);
-    let verdict =
-        (stopped != Followed::Interrupted).then(|| Verdict::of(&recovery.records, &policy, &kinds, given, args.notice));
+    let episode_after = |records: &[Record]| {
+        let engine = replay(records, policy.clone());
+        let view = EpisodeView::open(&engine, &context, clock::now());
+        view.or_else(|| EpisodeView::last_closed(&engine, &context, clock::now()))
+    };
+    // What follows once we withdraw the notice is no part of what is rehearsed.
+    let is_rehearsed = |record: &&Record| !matches!(record.event, Event::NoticeWithdrawn { .. });
+    let rehearsed = recovery.records.iter().take_while(is_rehearsed).count();
+    let verdict = (stopped != Followed::Interrupted)
+        .then(|| Verdict::of(episode_after(&recovery.records[..rehearsed]).as_ref(), given, args.notice));
     if verdict.is_some() {
         keep_what_was_told(real, place.path(), args.notice);
     }
-    Ok(Played { verdict, left: not_put_back(&recovery.records, &changing) })
+    let left = episode_after(&recovery.records).map(|episode| not_undone(&episode, &lasting)).unwrap_or_default();
+    Ok(Played { verdict, left })
 }
 
 /// Says whether those who would be told can be reached. Nothing is sent: it would be taken for the notice.
@@ -264,29 +270,15 @@ fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
     }
 }
 
-/// Which of these steps may have changed something that was not put back, and why.
-fn not_put_back(records: &[Record], changing: &[(StepName, Undo)]) -> Vec<(StepName, String)> {
-    let untried = |undo: &Undo| match undo {
-        Undo::PutBack => "it was not tried".to_owned(),
-        Undo::Stay => "it has no undo".to_owned(),
+/// Which steps may have changed something that was not undone, and why. What `lasting` steps do cannot be undone.
+fn not_undone(episode: &EpisodeView, lasting: &[StepName]) -> Vec<(StepName, String)> {
+    let why = |step: &StepView| match (step.to_undo, step.undo_detail.as_str()) {
+        (true, "") => Some("it was not tried".to_owned()),
+        (true, detail) => Some(detail.to_owned()),
+        (false, _) if step.may_have_changed && lasting.contains(&step.name) => Some("it has no undo".to_owned()),
+        (false, _) => None,
     };
-    let of = |(step, undo): &(StepName, Undo)| {
-        let (mut trace, mut why) = (UndoState::None, untried(undo));
-        for record in records {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "only runs leave something, or put it back")]
-            match &record.event {
-                Event::StepStarted { run, .. } if run.step == *step && run.work == Work::Act => trace = trace.begun(),
-                Event::StepEnded { run, ending } if run.step == *step => match (run.work, ending.outcome) {
-                    (Work::Act, _) => trace = trace.ended(ending.effect),
-                    (Work::Undo, Outcome::Done) => trace = UndoState::None,
-                    (Work::Undo, _) => why.clone_from(&ending.detail),
-                },
-                _ => {}
-            }
-        }
-        (trace != UndoState::None).then(|| (step.clone(), why))
-    };
-    changing.iter().filter_map(of).collect()
+    episode.steps.iter().filter_map(|step| Some((step.name.clone(), why(step)?))).collect()
 }
 
 /// How the following of a rehearsal ended.
@@ -424,9 +416,4 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// A moment of the journal, since the notice was given.
-fn since(given: Moment, moment: Moment) -> Duration {
-    moment.since(given)
 }

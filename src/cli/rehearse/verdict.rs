@@ -1,11 +1,8 @@
-//! What came of a rehearsal: read from its journal, told as a table, a line to paste and a sentence.
+//! What came of a rehearsal: its episode as a table, lines to paste, JSON and a sentence.
 
-use super::since;
-use crate::engine::{Event, Moment, NoticeKind, Now, Outcome, Policy, SkippedBecause, StepName, Work, millis};
-use crate::journal::Record;
-use crate::view::{Spoken, printable};
+use crate::engine::{Now, Outcome, millis};
+use crate::view::{EpisodeView, Seconds, Spoken, StepView, printable};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -19,13 +16,13 @@ pub(super) struct Verdict {
     schema: u32,
     /// The window of the notice.
     notice_seconds: Seconds,
-    /// From the notice to when it was heard.
+    /// From the notice to its detection.
     heard_after_seconds: Option<Seconds>,
     /// From the notice to the end of the time that steps may use.
     end_after_seconds: Option<Seconds>,
     /// The steps for an interruption, in declared order.
     steps: Vec<Row>,
-    /// Whether every step was done in time.
+    /// Whether nothing would be lost: every step was done in time, or skipped as the policy allows.
     good: bool,
     /// The same for people.
     verdict: String,
@@ -38,6 +35,8 @@ struct Row {
     step: String,
     kind: String,
     attempts: u32,
+    /// Whether it was only checked and not run, so that nothing was measured.
+    only_checked: bool,
     /// From the notice to its first start.
     began_seconds: Option<Seconds>,
     /// From its first start to its last end.
@@ -52,118 +51,49 @@ struct Row {
     needs: Option<String>,
 }
 
-/// A span as a number of seconds, to the millisecond.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Seconds(Duration);
-
-impl Serialize for Seconds {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(self.0.as_secs_f64())
-    }
-}
-
-/// What is collected of one step while its records are read.
-#[derive(Default)]
-struct Told {
-    first: Option<Moment>,
-    last: Option<(Moment, Moment)>,
-    ended: Option<Moment>,
-    attempts: u32,
-    outcome: Option<Outcome>,
-    detail: String,
-}
-
 impl Verdict {
-    /// Reads the records of a rehearsal whose notice was given at `given`.
-    pub(super) fn of(
-        records: &[Record],
-        policy: &Policy,
-        kinds: &BTreeMap<StepName, &'static str>,
-        given: Now,
-        notice: Duration,
-    ) -> Self {
-        let mut heard = None;
-        let mut end = None;
-        let mut told: BTreeMap<StepName, Told> = BTreeMap::new();
-        for record in records {
-            let at = record.now.moment;
-            #[expect(clippy::wildcard_enum_match_arm, reason = "a table is made of these few")]
-            match &record.event {
-                Event::NoticeAppeared { notice, .. } if notice.kind() == NoticeKind::Interruption => {
-                    heard.get_or_insert(at);
-                }
-                Event::DeadlineSet { end: planned, .. } => {
-                    end.get_or_insert(*planned);
-                }
-                Event::StepStarted { run, stop_by, .. } if run.work == Work::Act => {
-                    let told = told.entry(run.step.clone()).or_default();
-                    told.first.get_or_insert(at);
-                    told.last = Some((at, *stop_by));
-                    told.attempts += 1;
-                }
-                Event::StepEnded { run, ending } if run.work == Work::Act => {
-                    let told = told.entry(run.step.clone()).or_default();
-                    told.ended = Some(at);
-                    told.outcome = Some(ending.outcome);
-                    told.detail.clone_from(&ending.detail);
-                }
-                Event::StepSkipped { step, because, .. } => {
-                    let told = told.entry(step.clone()).or_default();
-                    told.outcome = Some(Outcome::Skipped);
-                    told.detail = match because {
-                        SkippedBecause::TooLittleTime => "it is optional, and the others need the time",
-                        SkippedBecause::NoTimeLeft => "no time was left for it",
-                        SkippedBecause::Withdrawn
-                        | SkippedBecause::Unknown
-                        | SkippedBecause::EpisodeOver
-                        | SkippedBecause::Stopped => "the rehearsal ended before it",
-                    }
-                    .to_owned();
-                }
-                _ => {}
-            }
-        }
-        let steps: Vec<Row> = policy
-            .steps
-            .iter()
-            .filter(|step| step.on.contains(&NoticeKind::Interruption))
-            .map(|step| {
-                let kind = kinds.get(&step.name).copied().unwrap_or_default();
-                row(&step.name, kind, told.remove(&step.name).unwrap_or_default(), given.moment, end)
-            })
-            .collect();
-        let good = heard.is_some() && steps.iter().all(|row| row.outcome == Some(Outcome::Done));
-        let verdict = sentence(&steps, heard.is_some(), end.map(|end| since(given.moment, end)));
+    /// The verdict on a notice with this window that was given at `given` and led to this episode, if to any.
+    pub(super) fn of(episode: Option<&EpisodeView>, given: Now, notice: Duration) -> Self {
+        let after = |at: Now| Seconds::between(given.moment, at.moment);
         Self {
             schema: SCHEMA,
-            notice_seconds: Seconds(notice),
-            heard_after_seconds: heard.map(|heard| Seconds(since(given.moment, heard))),
-            end_after_seconds: end.map(|end| Seconds(since(given.moment, end))),
-            steps,
-            good,
-            verdict,
+            notice_seconds: notice.into(),
+            heard_after_seconds: episode.map(|episode| after(episode.opened)),
+            end_after_seconds: episode.and_then(|episode| episode.plan).map(|plan| after(plan.end)),
+            steps: episode
+                .into_iter()
+                .flat_map(EpisodeView::concerned)
+                .map(|step| Row::of(step, step.began.map(after)))
+                .collect(),
+            good: episode.is_some_and(|episode| episode.good),
+            verdict: episode.map_or_else(
+                || "The notice was never detected, so nothing can be said of the steps.".to_owned(),
+                sentence,
+            ),
         }
     }
 
-    /// Whether every step was done in time.
+    /// Whether nothing would be lost.
     pub(super) const fn is_good(&self) -> bool {
         self.good
     }
 }
 
-fn row(step: &StepName, kind: &str, told: Told, given: Moment, end: Option<Moment>) -> Row {
-    let took = told.first.zip(told.ended).map(|(first, ended)| ended.since(first));
-    Row {
-        step: step.to_string(),
-        kind: kind.to_owned(),
-        attempts: told.attempts,
-        began_seconds: told.first.map(|first| Seconds(since(given, first))),
-        took_seconds: took.map(Seconds),
-        had_seconds: told.last.map(|(began, stop_by)| Seconds(stop_by.since(began))),
-        margin_seconds: told.ended.zip(end).map(|(ended, end)| Seconds(end.since(ended))),
-        outcome: told.outcome,
-        detail: told.detail,
-        needs: took.filter(|_| told.outcome == Some(Outcome::Done)).map(needs),
+impl Row {
+    fn of(step: &StepView, began: Option<Seconds>) -> Self {
+        Self {
+            step: step.name.to_string(),
+            kind: step.kind.clone(),
+            attempts: step.attempts,
+            only_checked: step.only_checked,
+            began_seconds: began,
+            took_seconds: step.took.map(Seconds::from),
+            had_seconds: step.had.map(Seconds::from),
+            margin_seconds: step.margin,
+            outcome: step.outcome,
+            detail: step.detail.clone(),
+            needs: step.took.filter(|_| step.outcome == Some(Outcome::Done)).map(needs),
+        }
     }
 }
 
@@ -173,32 +103,42 @@ fn needs(took: Duration) -> String {
     format!("{seconds}s")
 }
 
-fn sentence(steps: &[Row], heard: bool, end: Option<Duration>) -> String {
-    let (true, Some(end)) = (heard, end) else {
-        return "The notice was never heard, so nothing can be said of the steps.".to_owned();
+/// The verdict on the episode as sentences, and what to do about steps that were only checked.
+fn sentence(episode: &EpisodeView) -> String {
+    let checked: Vec<&str> =
+        episode.steps.iter().filter(|step| step.only_checked).map(|step| step.name.as_str()).collect();
+    let ran = episode.steps.iter().any(|step| step.took.is_some());
+    let verdict = match (episode.good, ran, checked.is_empty()) {
+        (true, true, true) => format!("It fits: {}.", episode.verdict),
+        (true, true, false) => format!("What was run fits: {}.", episode.verdict),
+        (true, false, _) => format!("Nothing was run: {}.", episode.verdict),
+        (false, ..) => {
+            let mut letters = episode.verdict.chars();
+            let first = letters.next().map(char::to_uppercase).into_iter().flatten();
+            format!("{}.", first.chain(letters).collect::<String>())
+        }
     };
-    let failed: Vec<String> = steps
-        .iter()
-        .filter(|row| row.outcome != Some(Outcome::Done))
-        .map(|row| format!("{} ({})", row.step, row.outcome.map_or("not begun", Outcome::word)))
-        .collect();
-    if !failed.is_empty() {
-        return format!("Work or requests would be lost: {}.", failed.join(", "));
+    match checked.as_slice() {
+        [] => verdict,
+        steps => format!(
+            "{verdict} How long {} would take is not known: `--live` runs what is only checked without it.",
+            steps.join(" and ")
+        ),
     }
-    let margin = steps.iter().filter_map(|row| row.margin_seconds).map(|margin| margin.0).min().unwrap_or_default();
-    let used = end.saturating_sub(margin);
-    format!("It fits: everything was done {} after the notice, {} before the end.", Spoken(used), Spoken(margin))
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let span = |seconds: Option<Seconds>| seconds.map_or_else(|| "-".to_owned(), |it| Spoken(it.0).to_string());
-        let head = ["step", "began", "took", "had", "margin", "outcome"].map(str::to_owned);
+        let span = |seconds: Option<Seconds>| match seconds {
+            None => "-".to_owned(),
+            Some(it) => format!("{}{}", if it.is_past() { "-" } else { "" }, Spoken(it.apart())),
+        };
+        let head = ["step", "started", "took", "had", "margin", "outcome"].map(str::to_owned);
         let rows: Vec<[String; 6]> = self
             .steps
             .iter()
             .map(|row| {
-                let outcome = row.outcome.map_or("not begun", Outcome::word);
+                let outcome = row.outcome.map_or("not started", Outcome::word);
                 let attempts = if row.attempts > 1 { format!(" at attempt {}", row.attempts) } else { String::new() };
                 let detail =
                     if row.detail.is_empty() { String::new() } else { format!(": {}", printable(&row.detail)) };
@@ -224,12 +164,12 @@ impl fmt::Display for Verdict {
             writeln!(f, "  {}", row[5])?;
         }
         writeln!(f)?;
-        if let (Some(heard), Some(end)) = (self.heard_after_seconds, self.end_after_seconds) {
+        if let (Some(detected), Some(end)) = (self.heard_after_seconds, self.end_after_seconds) {
             writeln!(
                 f,
-                "Counted from the notice; it was heard after {}, and steps may use the time until {}.",
-                Spoken(heard.0),
-                Spoken(end.0)
+                "Counted from the notice; it was detected after {}, and steps may use the time until {}.",
+                span(Some(detected)),
+                span(Some(end))
             )?;
         }
         let pastes: Vec<(&str, &str)> =
@@ -240,7 +180,7 @@ impl fmt::Display for Verdict {
                 writeln!(f, "  needs = \"{needs}\"    # {step}")?;
             }
         }
-        writeln!(f, "{}", self.verdict)
+        writeln!(f, "{}", printable(&self.verdict))
     }
 }
 
