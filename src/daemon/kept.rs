@@ -2,8 +2,8 @@
 //! stands on the state directory, and begins once it is known whose state lies there.
 
 use super::chronicle::{self, Chronicle};
+use super::notifications::{Left, Notifications};
 use super::owner::{self, Whose};
-use super::telling::{Left, Telling};
 use super::waiting::Waiting;
 use super::{Keeping, delivery, measuring, narrate};
 use crate::actions::Rehearsal;
@@ -11,8 +11,9 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::{Notice, Now, Policy};
 use crate::journal::{Journal, Recovery, replay};
-use crate::report::{Bookcase, Ledger, Machine};
+use crate::report::{Bookcase, Ledger, Machine, Report};
 use crate::sources::Identity;
+use crate::view::Context;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Kept {
     pub(super) journal: Journal,
     pub(super) chronicle: Chronicle,
-    pub(super) telling: Telling,
+    pub(super) notifications: Notifications,
     /// Who write reports down.
     pub(super) carriers: JoinSet<()>,
     pub(super) waiting: Waiting,
@@ -32,7 +33,7 @@ pub(super) struct Kept {
     pub(super) recalled: Vec<Notice>,
     /// The machine that the state is about, as it was written down; nothing where no state is kept.
     pub(super) machine: Option<Machine>,
-    _couriers: JoinSet<()>,
+    _workers: JoinSet<()>,
 }
 
 /// What it takes to begin with it.
@@ -118,7 +119,7 @@ impl Place {
 
 impl Beginning {
     /// Begins to keep and to tell, with what was found on disk; within a runtime.
-    pub(super) fn begin(&self, opened: Opened, engine: &Engine, now: Now) -> (Kept, Bookcase) {
+    pub(super) fn begin(&self, opened: Opened, engine: &Engine, context: &Context, now: Now) -> (Kept, Bookcase) {
         let Self { settings, rehearsal, identity: identities, ledger, stop } = self;
         let identity = &identities.borrow().clone();
         let Opened { journal, recovery, place } = opened;
@@ -129,10 +130,12 @@ impl Beginning {
             _ => chronicle::machine(identity),
         };
         let chronicle = Chronicle::begin(frame.clone(), &recovery.records);
-        let left = Left { engine, recovery: &recovery, frame: &frame, identity, now };
-        let mut couriers = JoinSet::new();
+        let written = recovery.records.last().map(|record| record.now.wall);
+        let report = written.and_then(|written| Report::of(&recovery.records, &frame, written)).map(Arc::new);
+        let left = Left { engine, context, report: watch::channel(report).1, now };
+        let mut workers = JoinSet::new();
         let place = state_directory.as_deref();
-        let telling = Telling::begin(settings, *rehearsal, place, &left, &chronicle, identities, &mut couriers);
+        let notifications = Notifications::begin(settings, *rehearsal, place, &left, chronicle.follow(), &mut workers);
         let (waiting, recalled) = Waiting::recall(place, now.wall);
         let measured = measuring::places(place, settings.measured_from.clone());
         let destinations = delivery::Destinations {
@@ -142,7 +145,7 @@ impl Beginning {
         };
         let (mut carriers, bookcase) = delivery::begin(destinations, &chronicle, frame, stop);
         carriers.spawn(measuring::keep(measured, chronicle.follow(), ledger.clone(), stop.clone()));
-        let kept = Kept { journal, chronicle, telling, carriers, waiting, recalled, machine, _couriers: couriers };
+        let kept = Kept { journal, chronicle, notifications, carriers, waiting, recalled, machine, _workers: workers };
         (kept, bookcase)
     }
 }

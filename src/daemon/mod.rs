@@ -13,6 +13,7 @@ pub mod log_sink;
 mod measuring;
 mod narrate;
 pub mod notice_file;
+mod notifications;
 mod owner;
 pub mod poller;
 mod posting;
@@ -25,7 +26,6 @@ pub mod socket;
 pub mod state_dir;
 pub mod status_url;
 pub mod step_checks;
-mod telling;
 mod turn;
 mod waiting;
 
@@ -272,8 +272,14 @@ impl Daemon {
             ledger: ledger_in,
             stop: stop.clone(),
         };
-        let (kept, bookcase) = beginning.begin(opened, &engine, now);
-        let beside = Beside { executor: &executor, journal: &kept.journal, telling: &kept.telling, unprotected: None };
+        let context = context::configured(&settings, rehearsal);
+        let (kept, bookcase) = beginning.begin(opened, &engine, &context, now);
+        let beside = Beside {
+            executor: &executor,
+            journal: &kept.journal,
+            notifications: &kept.notifications,
+            unprotected: None,
+        };
         let board = Board::new(posting.status(&engine, &beside, &identity.borrow(), now), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
@@ -329,7 +335,7 @@ impl Daemon {
             welcome,
             sight: sight::Sight::default(),
             hourly: narrate::Hourly::default(),
-            context: context::configured(&settings, rehearsal),
+            context,
             keeping,
         })
     }
@@ -386,8 +392,8 @@ impl Daemon {
                 biased;
                 Some(input) = self.heard.recv() => (input, None),
                 Some(Handed { input, taken }) = self.handed.recv() => (input, Some(taken)),
-                // Which machine this is may be all that is waited for.
-                Ok(()) = self.identity.changed(), if self.doubt.is_some() => (Input::Woke, None),
+                // Which machine this is may be all that is waited for, by us or by a message.
+                Ok(()) = self.identity.changed() => (Input::Woke, None),
                 () = sleep_until(due) => (Input::Woke, None),
             };
             if matches!(input, Input::Woke) && Instant::now() >= due {
@@ -460,7 +466,7 @@ impl Daemon {
             }
         };
         self.engine.take_up(opened.recovered(self.engine.policy().clone()));
-        let (kept, bookcase) = self.beginning.begin(opened, &self.engine, clock::now());
+        let (kept, bookcase) = self.beginning.begin(opened, &self.engine, &self.context, clock::now());
         self.kept = kept;
         self.board.show(bookcase);
         self.restart().await
@@ -524,7 +530,7 @@ impl Daemon {
             open: open.as_ref(),
             closed: closed.as_ref(),
         };
-        self.kept.telling.note(&turn, &self.identity.borrow());
+        self.kept.notifications.observe(&turn);
         self.mend_state();
         if !events.is_empty() {
             self.kept.waiting.keep(&self.engine, now).await;
@@ -548,7 +554,7 @@ impl Daemon {
         let beside = Beside {
             executor: &self.executor,
             journal: &self.kept.journal,
-            telling: &self.kept.telling,
+            notifications: &self.kept.notifications,
             unprotected: unprotected.as_deref(),
         };
         let status = self.posting.status(&self.engine, &beside, &identity, now);
@@ -592,28 +598,25 @@ impl Daemon {
 
     /// Lets messages that wait have one more try, as long as that holds nothing up that matters.
     async fn last_words(&mut self) {
-        let until = self.kept.telling.leave(&self.engine, clock::now());
-        let told = self.kept.telling.rests();
-        tokio::pin!(told);
-        loop {
-            tokio::select! {
-                () = &mut told => break,
-                () = sleep_until(until) => break,
-                Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
-                    break;
-                },
-                () = tokio::time::sleep(LOOK) => {
-                    self.board.beat();
-                    self.systemd.keep_alive();
-                    self.systemd.extend(EXTENSION);
+        let until = notifications::finish_by(&self.engine, clock::now());
+        {
+            let finishing = self.kept.notifications.finish(until);
+            tokio::pin!(finishing);
+            loop {
+                tokio::select! {
+                    () = &mut finishing => return,
+                    Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
+                        break;
+                    },
+                    () = tokio::time::sleep(LOOK) => {
+                        self.board.beat();
+                        self.systemd.keep_alive();
+                        self.systemd.extend(EXTENSION);
+                    }
                 }
             }
         }
-        for receiver in self.kept.telling.standing().iter().filter(|receiver| receiver.waiting > 0) {
-            let messages =
-                if receiver.waiting == 1 { "1 message is" } else { &format!("{} messages are", receiver.waiting) };
-            tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
-        }
+        self.kept.notifications.finish(Instant::now()).await;
     }
 }
 

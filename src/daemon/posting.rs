@@ -2,8 +2,8 @@
 
 use super::executor::Executor;
 use super::log_sink::{LINES_WAITING, LogSink, Reader};
+use super::notifications::Notifications;
 use super::step_checks::Troubles;
-use super::telling::Telling;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::{Now, StepName};
@@ -34,7 +34,7 @@ pub(super) struct Posting {
 pub(super) struct Beside<'a> {
     pub(super) executor: &'a Executor,
     pub(super) journal: &'a Journal,
-    pub(super) telling: &'a Telling,
+    pub(super) notifications: &'a Notifications,
     /// Why a second daemon could start beside this one, if it could.
     pub(super) unprotected: Option<&'a str>,
 }
@@ -62,7 +62,7 @@ impl Posting {
 
     /// What is true now.
     pub(super) fn status(&self, engine: &Engine, beside: &Beside<'_>, identity: &Identity, now: Now) -> Status {
-        let Beside { executor, journal, telling, unprotected } = beside;
+        let Beside { executor, journal, notifications, unprotected } = beside;
         let around = Around {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -70,7 +70,7 @@ impl Posting {
             steps: self.steps(executor),
             ledger: Arc::clone(&self.ledger.borrow()),
             journal: keeping(journal.state()),
-            messages: telling.standing(),
+            messages: notifications.receivers(),
             trouble: [
                 unprotected.map(|why| Reason::new("state-unprotected", why)),
                 self.log.as_ref().and_then(|log| trouble(log.reader())),

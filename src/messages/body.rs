@@ -1,16 +1,15 @@
 //! The body of a message: our own JSON, the episode's report, Slack's shape, that of a Kubernetes termination handler's
 //! webhook, or a template of the operator's. Pure, but for reading the newest report.
 
+use super::message::{Message, Occasion};
 use super::nth;
-use super::story::{Machine, Message, Occasion, Stands, StepStory};
-use super::words::{clock, ended, lines, text, title, verdict};
+use super::words::{clock, sentences, steps, text, title};
 use crate::actions::http::template::{Fields, Manner, Template};
-use crate::engine::millis;
-use crate::report::{self, Report};
+use crate::report::Report;
+use crate::view::{Machine, Seconds, StepView};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// The version of the `plain` body; it grows when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
@@ -94,9 +93,8 @@ impl Body {
             Self::Plain => plain(message).to_string(),
             Self::Slack => slack(message).to_string(),
             Self::Report => {
-                let report = message.story.reports.of(&message.story.episode);
-                let text =
-                    report.and_then(|report| serde_json::to_string(&with_facts(&report, &message.story.machine)).ok());
+                let report = message.report();
+                let text = report.and_then(|report| serde_json::to_string(&with_facts(&report, message)).ok());
                 text.unwrap_or_else(|| plain(message).to_string())
             }
             Self::Nth => nth::whole(message).to_string(),
@@ -107,11 +105,10 @@ impl Body {
 }
 
 /// The report with what is known of its machine by now: it was drawn up at the last turn, which may have been before.
-fn with_facts(report: &Report, known: &Machine) -> Report {
+fn with_facts(report: &Report, message: &Message) -> Report {
     let mut report = report.clone();
-    if report.machine.machine_type.is_empty() && report.machine.id == known.id {
-        let Machine { machine_type, lifecycle, region, zone, .. } = known.clone();
-        report.machine = report::Machine { id: known.id.clone(), machine_type, lifecycle, region, zone };
+    if report.machine.machine_type.is_empty() && report.machine.id == message.machine_id() {
+        report.machine = Machine { id: report.machine.id, ..message.context.machine.clone() };
     }
     report
 }
@@ -177,75 +174,67 @@ impl Fields for Field {
 }
 
 fn value(field: Field, message: &Message) -> String {
-    let story = &*message.story;
-    let (machine, notice) = (&story.machine, &story.notice);
+    let (machine, notice) = (&message.context.machine, &message.notice);
     match field {
         Field::Message => plain(message).to_string(),
         Field::Text => text(message),
         Field::Title => title(message),
         Field::Occasion => message.owed.occasion.word().to_owned(),
         Field::MessageId => message.owed.id.clone(),
-        Field::Episode => story.episode.to_string(),
-        Field::Source => notice.source.clone(),
-        Field::NoticeKind => notice.kind.word().to_owned(),
+        Field::Episode => message.episode.id.to_string(),
+        Field::Source => notice.key.source.to_string(),
+        Field::NoticeKind => notice.kind().word().to_owned(),
         Field::Action => notice.action.word().to_owned(),
-        Field::InstanceId => machine.id.clone(),
+        Field::InstanceId => message.machine_id().to_owned(),
         Field::InstanceType => machine.machine_type.clone(),
         Field::Region => machine.region.clone(),
         Field::Zone => machine.zone.clone(),
-        Field::Host => machine.host.clone(),
-        Field::Deadline => clock(story.deadline),
-        Field::SecondsLeft => story.left().as_secs().max(0).to_string(),
+        Field::Host => message.context.names.host.clone(),
+        Field::Deadline => clock(message.plan.deadline.wall),
+        Field::SecondsLeft => message.left().span().as_secs().to_string(),
         Field::LastMessageBy => message.last_by.map(clock).unwrap_or_default(),
-        Field::Detail => match message.step() {
-            Some(step) => step.last.as_ref().map(|last| last.detail.clone()).unwrap_or_default(),
-            None => notice.detail.clone(),
-        },
+        Field::Detail => message.step().map_or(&notice.detail, |step| &step.detail).clone(),
         Field::Step => message.step().map(|step| step.name.to_string()).unwrap_or_default(),
-        Field::Outcome => message.step().map(|step| outcome(step).to_owned()).unwrap_or_default(),
+        Field::Outcome => message.step().map(outcome).unwrap_or_default().to_owned(),
         Field::Attempt => message.step().map(|step| step.attempt.to_string()).unwrap_or_default(),
         Field::Verdict => match message.owed.occasion {
-            Occasion::End => verdict(story),
+            Occasion::End => message.episode.verdict.clone(),
             Occasion::Detection | Occasion::Failure => String::new(),
         },
-        Field::Rehearsal => story.rehearsal.to_string(),
+        Field::Rehearsal => message.context.rehearsal.to_string(),
     }
 }
 
-/// The verdict on a step: that of its last run where it has been put back since.
-fn outcome(step: &StepStory) -> &'static str {
-    match (&step.last, step.stands) {
-        (Some(last), Stands::Undoing | Stands::Undone(_)) => last.outcome.word(),
-        _ => step.stands.word(),
-    }
+fn outcome(step: &StepView) -> &'static str {
+    step.outcome.map_or(step.stage.word(), |outcome| outcome.word())
 }
 
 /// Our own shape.
 fn plain(message: &Message) -> Value {
-    let story = &*message.story;
-    let (machine, notice) = (&story.machine, &story.notice);
+    let (episode, context, notice, plan) = (&*message.episode, &*message.context, &message.notice, &message.plan);
+    let machine = &context.machine;
     let mut body = json!({
         "schema": SCHEMA,
         "message-id": message.owed.id,
         "occasion": message.owed.occasion.word(),
-        "written": clock(story.at),
-        "rehearsal": story.rehearsal,
+        "written": clock(message.at),
+        "rehearsal": context.rehearsal,
         "title": title(message),
         "text": text(message),
-        "version": story.version,
+        "version": context.version,
         "machine": {
-            "id": machine.id, "type": machine.machine_type, "lifecycle": machine.lifecycle,
-            "region": machine.region, "zone": machine.zone, "host": machine.host,
+            "id": message.machine_id(), "type": machine.machine_type, "lifecycle": machine.lifecycle,
+            "region": machine.region, "zone": machine.zone, "host": context.names.host,
         },
-        "episode": story.episode,
+        "episode": episode.id,
         "notice": {
-            "kind": notice.kind, "source": notice.source, "action": notice.action, "detail": notice.detail,
+            "kind": notice.kind(), "source": notice.key.source, "action": notice.action, "detail": notice.detail,
         },
-        "deadline": clock(story.deadline),
-        "footing": story.footing,
-        "seconds-left": seconds(story.left().as_millis()),
-        "end": clock(story.end),
-        "steps": story.steps.iter().map(plain_step).collect::<Vec<_>>(),
+        "deadline": clock(plan.deadline.wall),
+        "footing": plan.basis,
+        "seconds-left": message.left(),
+        "end": clock(plan.end.wall),
+        "steps": episode.steps.iter().map(plain_step).collect::<Vec<_>>(),
     });
     let mut add = |place: &str, value: Value| {
         if let Some(body) = body.as_object_mut() {
@@ -259,88 +248,60 @@ fn plain(message: &Message) -> Value {
         add("step", json!(step.name));
     }
     if message.owed.occasion == Occasion::End {
-        add("good", json!(story.is_good()));
-        add("verdict", json!(verdict(story)));
+        add("good", json!(episode.good));
+        add("verdict", json!(episode.verdict));
     }
-    if let Some(closing) = story.closing {
+    if let Some(closing) = episode.closing {
         add("closing", json!(closing));
     }
     body
 }
 
-fn plain_step(step: &StepStory) -> Value {
+fn plain_step(step: &StepView) -> Value {
     let mut told = json!({
         "name": step.name, "kind": step.kind, "describe": step.describe, "optional": step.optional,
-        "progress": step.stands.word(), "attempt": step.attempt,
+        "progress": step.stage.word(), "attempt": step.attempt,
     });
-    let Some(fields) = told.as_object_mut() else { return told };
-    if let Some(by) = step.ends_by {
-        fields.insert("stop-by".to_owned(), json!(clock(by)));
-    }
-    if let Some(last) = &step.last {
-        fields.insert("outcome".to_owned(), json!(last.outcome));
-        fields.insert("detail".to_owned(), json!(last.detail));
-        fields.insert("took".to_owned(), span(last.took));
-        fields.insert("margin".to_owned(), span(last.margin));
-    }
+    let mut add = |place: &str, value: Option<Value>| {
+        if let (Some(told), Some(value)) = (told.as_object_mut(), value) {
+            told.insert(place.to_owned(), value);
+        }
+    };
+    add("stop-by", step.end_by().map(|by| json!(clock(by.wall))));
+    add("outcome", step.outcome.map(|outcome| json!(outcome)));
+    add("detail", (!step.detail.is_empty()).then(|| json!(step.detail)));
+    add("took", step.took.map(|took| json!(Seconds::from(took))));
+    add("margin", step.margin.map(|margin| json!(margin)));
     told
-}
-
-fn span(span: Duration) -> Value {
-    seconds(millis(span).into())
-}
-
-/// Seconds as a number, whole ones without a point.
-#[expect(clippy::cast_precision_loss, reason = "exact for spans of up to 285,000 years")]
-fn seconds(millis: i128) -> Value {
-    match i64::try_from(millis) {
-        Ok(millis) if millis % 1_000 == 0 => json!(millis / 1_000),
-        Ok(millis) => json!(millis as f64 / 1_000.0),
-        Err(_) => Value::Null,
-    }
 }
 
 /// Slack's shape: `text` for notifications, blocks for the channel (docs.slack.dev, "Block Kit": header of at most 150
 /// characters, section text of at most 3000).
 fn slack(message: &Message) -> Value {
-    let story = &*message.story;
     let (sign, title) = (sign(message), title(message));
     let header: String = format!("{sign} {title}").chars().take(HEADER).collect();
-    let (steps, sentences) = match message.owed.occasion {
-        Occasion::End => {
-            let steps: Vec<String> = story.concerned().map(ended).collect();
-            let others = lines(message).into_iter().filter(|line| !steps.contains(line)).collect();
-            (steps, others)
-        }
-        Occasion::Detection | Occasion::Failure => (Vec::new(), lines(message)),
-    };
     let mut blocks = vec![json!({ "type": "header", "text": { "type": "plain_text", "text": header } })];
     let mut section = |text: String| {
         if !text.is_empty() {
             blocks.push(json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } }));
         }
     };
+    let steps = steps(message);
     if !steps.is_empty() {
         section(format!("```{}```", bounded(&slack_text(&steps.join("\n")))));
     }
-    section(bounded(&slack_text(&sentences.join("\n"))));
-    let footer = format!("{} · {}", story.episode, message.owed.occasion);
+    section(bounded(&slack_text(&sentences(message).join("\n"))));
+    let footer = format!("{} · {}", message.episode.id, message.owed.occasion);
     blocks.push(json!({ "type": "context", "elements": [{ "type": "mrkdwn", "text": slack_text(&footer) }] }));
     json!({ "text": slack_text(&format!("{sign} {title}")), "blocks": blocks })
 }
 
-const fn is_bad(message: &Message, good: bool) -> bool {
-    matches!(message.owed.occasion, Occasion::Failure) || (matches!(message.owed.occasion, Occasion::End) && !good)
-}
-
 /// A sign beside the words, never instead of them.
 fn sign(message: &Message) -> &'static str {
-    if is_bad(message, message.story.is_good()) {
-        ":x:"
-    } else if message.owed.occasion == Occasion::End {
-        ":white_check_mark:"
-    } else {
-        ":warning:"
+    match (message.owed.occasion, message.episode.good) {
+        (Occasion::Detection, _) => ":warning:",
+        (Occasion::End, true) => ":white_check_mark:",
+        (Occasion::Failure, _) | (Occasion::End, false) => ":x:",
     }
 }
 
@@ -372,16 +333,9 @@ fn bounded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use super::super::story::tests::{closed, ended, story};
-    use super::super::story::{Owed, Story, Wish};
+    use super::super::fixture::{CHECKPOINT, Story, notice};
     use super::*;
-    use crate::engine::{Closing, NoticeKind, Outcome};
-    use std::sync::Arc;
-
-    fn messages(story: Story) -> Vec<Message> {
-        let wish = Wish { send: Occasion::ALL.into(), on: NoticeKind::ALL.into() };
-        wish.wanted(&Arc::new(story))
-    }
+    use crate::engine::{Closing, NoticeKind, Outcome, RunResult, Work};
 
     fn read(body: &Body, message: &Message) -> Value {
         serde_json::from_str(&body.of_message(message)).unwrap()
@@ -389,25 +343,24 @@ mod tests {
 
     #[test]
     fn the_plain_body_tells_everything() {
-        let detection = read(&Body::Plain, &messages(story())[0]);
+        let detection = read(&Body::Plain, &Story::running().messages()[0]);
         super::super::golden("plain_detection", &detection);
-        let all = messages(ended(Outcome::Failed));
+        let all = Story::ended(Outcome::Failed).messages();
         super::super::golden("plain_failure", &read(&Body::Plain, &all[1]));
         super::super::golden("plain_end", &read(&Body::Plain, &all[2]));
-        super::super::golden("plain_closed", &read(&Body::Plain, &messages(closed(Closing::Survived))[0]));
+        super::super::golden("plain_closed", &read(&Body::Plain, &Story::closed(Closing::Survived).messages()[0]));
     }
 
     #[test]
     fn slack_is_told_in_blocks_and_its_special_characters_are_escaped() {
-        super::super::golden("slack_detection", &read(&Body::Slack, &messages(story())[0]));
-        let all = messages(ended(Outcome::Failed));
+        super::super::golden("slack_detection", &read(&Body::Slack, &Story::running().messages()[0]));
+        let all = Story::ended(Outcome::Failed).messages();
         super::super::golden("slack_failure", &read(&Body::Slack, &all[1]));
         super::super::golden("slack_end", &read(&Body::Slack, &all[2]));
-        let mut hostile = ended(Outcome::Failed);
-        let last = hostile.steps[1].last.as_mut().unwrap();
-        last.detail = "<!channel> ```<http://evil|ok>``` &".repeat(300);
-        let all = messages(hostile);
-        for message in &all {
+        let detail = "<!channel> ```<http://evil|ok>``` &".repeat(300);
+        let hostile = Story::of(notice(NoticeKind::Interruption), &[(CHECKPOINT, "hook", "runs a script")]);
+        let hostile = hostile.stops(CHECKPOINT, Work::Act, RunResult::new(Outcome::Failed, detail));
+        for message in &hostile.messages() {
             let body = read(&Body::Slack, message);
             let text = body["text"].as_str().unwrap();
             assert!(!text.contains('<') && !text.contains('>'), "{text}");
@@ -422,10 +375,13 @@ mod tests {
 
     #[test]
     fn a_hundred_steps_fit_into_what_slack_takes() {
-        let mut many = ended(Outcome::Failed);
-        let step = many.steps[1].clone();
-        many.steps = vec![step; 100];
-        let body = read(&Body::Slack, messages(many).last().unwrap());
+        let names: Vec<String> = (0..100).map(|number| format!("checkpoint-{number}")).collect();
+        let steps: Vec<(&str, &str, &str)> =
+            names.iter().map(|name| (name.as_str(), "hook", "runs a script")).collect();
+        let many = names.iter().fold(Story::of(notice(NoticeKind::Interruption), &steps), |story, name| {
+            story.stops(name, Work::Act, RunResult::new(Outcome::Failed, "exit status 1: disk <full> & \"gone\""))
+        });
+        let body = read(&Body::Slack, many.messages().last().unwrap());
         let blocks = body["blocks"].as_array().unwrap();
         assert!(blocks.len() <= 4);
         for block in blocks.iter().filter(|block| block["type"] == "section") {
@@ -437,7 +393,7 @@ mod tests {
     fn a_body_of_ones_own_is_filled_in_and_a_value_stays_in_its_place() {
         let template = r#"{"id": "{{message-id}}", "why": "{{detail}}", "step": "{{ step }}", "all": {{message}}}"#;
         let body = Body::of(Preset::Plain, Some(template)).unwrap();
-        let filled = read(&body, &messages(ended(Outcome::Failed))[1]);
+        let filled = read(&body, &Story::ended(Outcome::Failed).messages()[1]);
         assert_eq!(filled["id"], "20260101T000007Z-1/failure/checkpoint/1");
         assert_eq!(filled["why"], "exit status 1: disk <full> & \"gone\"");
         assert_eq!((&filled["step"], &filled["all"]["occasion"]), (&json!("checkpoint"), &json!("failure")));
@@ -445,8 +401,7 @@ mod tests {
         let all: Vec<String> = Field::ALL.iter().map(|(name, _)| format!("{name}={{{{{name}}}}}")).collect();
         let body = Body::of(Preset::Plain, Some(&all.join("\n"))).unwrap();
         assert!(!body.is_json());
-        let owed = Owed { id: "x".to_owned(), occasion: Occasion::Detection, step: None };
-        let filled = body.of_message(&Message { owed, last_by: None, story: Arc::new(story()) });
+        let filled = body.of_message(&Story::running().messages()[0]);
         assert!(filled.contains("seconds-left=113\n") && filled.contains("instance-id=i-0abc\n"), "{filled}");
     }
 

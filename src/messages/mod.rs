@@ -4,38 +4,41 @@
 //! again off the critical path, and has its last try in the reserve, after the last moment that steps may use. The first
 //! one says by when the last one must have come, so that its absence is an alarm.
 //!
-//! A [`Story`] says how an episode stands, and owes messages; a [`Sink`] is one receiver, as configured; the [`Outbox`]
-//! keeps a queue and a task for each. Nothing here decides anything, and nothing but the receivers and one small file each
-//! in the state directory is touched.
+//! Which messages are owed follows from the view of an episode, and they render it; a [`Sink`] is one receiver, as
+//! configured; the [`Notifier`] keeps a queue and a worker for each. Nothing here decides anything, and nothing but the
+//! receivers and one small file each in the state directory is touched.
 
 mod body;
-mod courier;
-mod memory;
+#[cfg(test)]
+mod fixture;
+mod message;
 mod nth;
-mod story;
+mod sent;
 mod webhook;
 mod words;
+mod worker;
 
 pub use body::Preset;
-pub use courier::{Ahead, Standing, Urgency};
-pub use story::{Last, Machine, Occasion, Reports, Stands, StepStory, Story, Told};
+pub use message::{Occasion, Reports};
+pub use worker::{PlanEnd, ReceiverState};
 
 use crate::actions::http::{address, told};
 use crate::actions::{BuildError, read_keys};
 use crate::engine::NoticeKind;
-use crate::view::Finding;
+use crate::view::{Context, EpisodeView, Finding};
 use body::Body;
-use courier::{Courier, Desk};
+use jiff::Timestamp;
+use message::Subscription;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use story::Wish;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use webhook::{Address, Deliver, Webhook};
+use worker::{DeliveryLimits, DeliveryQueue, DeliveryWorker};
 
 /// The one kind of message that there is.
 pub const KIND: &str = "webhook";
@@ -73,7 +76,7 @@ impl fmt::Debug for Settings {
 #[derive(Clone, Debug)]
 pub struct Sink {
     name: String,
-    wish: Wish,
+    subscription: Subscription,
     webhook: Arc<Webhook>,
 }
 
@@ -111,7 +114,7 @@ impl Sink {
         let headers = told(&settings.headers)?;
         let body = Body::of(settings.preset, settings.body.as_deref()).map_err(|message| wrong("body", message))?;
         let webhook = Arc::new(Webhook::new(address, headers, body));
-        Ok(Self { name: name.to_owned(), wish: Wish { send, on }, webhook })
+        Ok(Self { name: name.to_owned(), subscription: Subscription { send, on }, webhook })
     }
 
     /// Its name.
@@ -135,73 +138,89 @@ impl Sink {
     }
 }
 
-/// Every receiver's queue, and who empties it.
+/// Every receiver's queue, and the worker that empties it.
 #[derive(Debug)]
-pub struct Outbox {
-    boxes: Vec<(Sink, Arc<Desk>)>,
-    urgency: watch::Sender<Urgency>,
+pub struct Notifier {
+    receivers: Vec<(Sink, Arc<DeliveryQueue>)>,
+    limits: watch::Sender<DeliveryLimits>,
+    context: watch::Sender<Arc<Context>>,
 }
 
-impl Outbox {
-    /// Begins to carry messages to these receivers; within a runtime.
-    /// `facts` tells what becomes known of the machine, where anybody will tell.
+impl Notifier {
+    /// Starts a worker for each of these receivers; within a runtime. `facts_may_come` says whether more may become known of
+    /// the machine, so that a message waits for it a moment.
     pub fn start(
         sinks: &[Sink],
         state_directory: Option<&Path>,
-        facts: Option<&watch::Receiver<Machine>>,
+        context: &Context,
+        facts_may_come: bool,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let (urgency, told) = watch::channel(Urgency::default());
-        let boxes = sinks.iter().map(|sink| {
-            let desk = Arc::new(Desk::default());
-            let courier = Courier {
+        let (limits, _) = watch::channel(DeliveryLimits::default());
+        let (context, _) = watch::channel(Arc::new(context.clone()));
+        let receivers = sinks.iter().map(|sink| {
+            let queue = Arc::new(DeliveryQueue::default());
+            let worker = DeliveryWorker {
                 name: sink.name.clone(),
-                desk: Arc::clone(&desk),
+                queue: Arc::clone(&queue),
                 receiver: Arc::clone(&sink.webhook),
-                urgency: told.clone(),
-                facts: facts.cloned(),
+                limits: limits.subscribe(),
+                context: context.subscribe(),
+                facts_may_come,
                 state_directory: state_directory.map(Path::to_owned),
             };
-            tasks.spawn(courier.carry());
-            (sink.clone(), desk)
+            tasks.spawn(worker.run());
+            (sink.clone(), queue)
         });
-        Self { boxes: boxes.collect(), urgency }
+        Self { receivers: receivers.collect(), limits, context }
     }
 
     /// Whether there is nobody to tell.
     pub fn is_empty(&self) -> bool {
-        self.boxes.is_empty()
+        self.receivers.is_empty()
     }
 
-    /// Takes in how things stand; what that owes goes out, beside everything else. It never waits.
-    pub fn note(&self, story: &Arc<Story>) {
-        for (sink, desk) in &self.boxes {
-            for message in sink.wish.wanted(story) {
-                desk.take_in(&sink.name, message);
+    /// Queues what is owed as this episode stands, unless it was queued before; workers send it. It never waits.
+    pub fn notify(&self, episode: &EpisodeView, reports: &Reports, at: Timestamp) {
+        let (episode, context) = (Arc::new(episode.clone()), Arc::clone(&self.context.borrow()));
+        for (sink, queue) in &self.receivers {
+            for message in sink.subscription.messages(&episode, &context, reports, at) {
+                queue.push(&sink.name, message);
             }
         }
     }
 
-    /// Takes in by when messages must have gone; nothing in calm.
-    pub fn hurry(&self, ahead: Option<Ahead>) {
-        self.urgency.send_if_modified(|urgency| std::mem::replace(&mut urgency.ahead, ahead) != ahead);
+    /// Takes in what is known of the machine; messages that wait are sent with it.
+    pub fn learn(&self, now: &Context) {
+        self.context.send_if_modified(|context| {
+            let is_news = context.machine != now.machine || context.names != now.names;
+            if is_news {
+                *context = Arc::new(now.clone());
+            }
+            is_news
+        });
     }
 
-    /// Tells that we end at this moment: what waits is tried once more, if there is time.
-    pub fn leave(&self, until: tokio::time::Instant) {
-        self.urgency.send_modify(|urgency| urgency.leaving = Some(until));
+    /// Takes in by when messages must have gone; nothing where no episode is open.
+    pub fn plan_until(&self, plan: Option<PlanEnd>) {
+        self.limits.send_if_modified(|limits| std::mem::replace(&mut limits.plan, plan) != plan);
     }
 
-    /// Returns once nothing waits, or nothing more can be done for what does.
-    pub async fn rests(&self) {
-        for (_, desk) in &self.boxes {
-            desk.rests().await;
-        }
+    /// Tries what waits once more, as we exit at this moment at the latest. Returns once nothing waits, nothing more can be
+    /// done for what does, or that moment has come.
+    pub async fn finish(&self, until: tokio::time::Instant) {
+        self.limits.send_modify(|limits| limits.exit = Some(until));
+        let settled = async {
+            for (_, queue) in &self.receivers {
+                queue.settled().await;
+            }
+        };
+        let _ = tokio::time::timeout_at(until, settled).await;
     }
 
     /// How it goes with each receiver.
-    pub fn standing(&self) -> Vec<Standing> {
-        self.boxes.iter().map(|(sink, desk)| desk.standing(&sink.name, sink.webhook.shown())).collect()
+    pub fn receivers(&self) -> Vec<ReceiverState> {
+        self.receivers.iter().map(|(sink, queue)| queue.state(&sink.name, sink.webhook.shown())).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! InterruptionEvent of pkg/monitor/types.go), the kinds those of pkg/monitor/types.go, the text that of its option
 //! `webhook-template`. What we do not know is empty, as it is there where the metadata service does not tell it.
 
-use super::story::{Message, Occasion, Story};
+use super::message::{Message, Occasion};
 use super::words::{clock, text};
 use crate::actions::http::template::Fields;
 use crate::engine::NoticeKind;
@@ -102,24 +102,23 @@ fn default_text(message: &Message) -> String {
 }
 
 pub(super) fn value(field: Field, message: &Message) -> String {
-    let story = &*message.story;
-    let machine = &story.machine;
+    let (machine, names) = (&message.context.machine, &message.context.names);
     match field {
-        Field::InstanceId => machine.id.clone(),
+        Field::InstanceId => message.machine_id().to_owned(),
         Field::InstanceLifeCycle => machine.lifecycle.clone(),
         Field::InstanceType => machine.machine_type.clone(),
-        Field::LocalHostname => machine.host.clone(),
-        Field::LocalIp => machine.address.clone(),
+        Field::LocalHostname => names.host.clone(),
+        Field::LocalIp => names.address.clone(),
         Field::AvailabilityZone => machine.zone.clone(),
         Field::Region => machine.region.clone(),
-        Field::EventId => event_id(story),
-        Field::Kind => kind(story).to_owned(),
-        Field::Monitor => format!("{}_MONITOR", kind(story)),
+        Field::EventId => event_id(message),
+        Field::Kind => kind(message).to_owned(),
+        Field::Monitor => format!("{}_MONITOR", kind(message)),
         Field::Description => description(message),
         // It is the state of a scheduled event.
-        Field::State => if story.notice.named == NoticeKind::Maintenance { "active" } else { "" }.to_owned(),
-        Field::NodeName => machine.node.clone(),
-        Field::StartTime => time(story.notice.stated.unwrap_or(story.deadline)),
+        Field::State => if message.notice.key.kind == NoticeKind::Maintenance { "active" } else { "" }.to_owned(),
+        Field::NodeName => names.node.clone(),
+        Field::StartTime => time(stated(message)),
         Field::EndTime => NO_TIME.to_owned(),
         Field::Pods => "[]".to_owned(),
         Field::NodeProcessed => (message.owed.occasion == Occasion::End).to_string(),
@@ -132,8 +131,13 @@ pub(super) fn value(field: Field, message: &Message) -> String {
     }
 }
 
-const fn kind(story: &Story) -> &'static str {
-    match story.notice.named {
+/// The time that its notice states, or the deadline.
+fn stated(message: &Message) -> Timestamp {
+    message.notice.stated.time().unwrap_or(message.plan.deadline.wall)
+}
+
+const fn kind(message: &Message) -> &'static str {
+    match message.notice.key.kind {
         NoticeKind::Interruption => "SPOT_ITN",
         NoticeKind::ScaleIn => "ASG_LIFECYCLE",
         NoticeKind::Shutdown => "STATE_CHANGE",
@@ -143,29 +147,29 @@ const fn kind(story: &Story) -> &'static str {
 }
 
 /// Its own ones are made with a hash of the notice where the cloud gives no name; ours with the episode's name.
-fn event_id(story: &Story) -> String {
-    if !story.notice.event.is_empty() {
-        return story.notice.event.clone();
+fn event_id(message: &Message) -> String {
+    let key = &message.notice.key;
+    if !key.event.is_empty() {
+        return key.event.clone();
     }
-    let prefix = match story.notice.named {
+    let prefix = match key.kind {
         NoticeKind::Interruption => "spot-itn",
         NoticeKind::ScaleIn => "target-lifecycle-state-terminated",
         NoticeKind::Shutdown => "state-change-event",
         NoticeKind::Rebalance => "rebalance-recommendation",
         NoticeKind::Maintenance => "scheduled-event",
     };
-    format!("{prefix}-{}", story.episode)
+    format!("{prefix}-{}", message.episode.id)
 }
 
 /// Its own words for a notice, and ours for what it has no words for.
 fn description(message: &Message) -> String {
-    let story = &*message.story;
-    let at = clock(story.notice.stated.unwrap_or(story.deadline));
-    match (message.owed.occasion, story.notice.named) {
-        (Occasion::Detection, NoticeKind::Interruption) if !story.rehearsal => {
+    let at = clock(stated(message));
+    match (message.owed.occasion, message.notice.key.kind) {
+        (Occasion::Detection, NoticeKind::Interruption) if !message.context.rehearsal => {
             format!("Spot ITN received. Instance will be interrupted at {at} \n")
         }
-        (Occasion::Detection, NoticeKind::Rebalance) if !story.rehearsal => {
+        (Occasion::Detection, NoticeKind::Rebalance) if !message.context.rehearsal => {
             format!("Rebalance recommendation received. Instance will be cordoned at {at} \n")
         }
         (Occasion::Detection | Occasion::Failure | Occasion::End, _) => text(message),
@@ -181,39 +185,42 @@ fn time(at: Timestamp) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::super::body::{Body, Preset};
-    use super::super::story::tests::{ended, story};
-    use super::super::story::{Message, Owed};
+    use super::super::fixture::Story;
     use super::*;
     use crate::engine::Outcome;
-    use std::sync::Arc;
 
-    fn message(occasion: Occasion, story: Story) -> Message {
-        let owed = Owed { id: "id".to_owned(), occasion, step: None };
-        Message { owed, last_by: None, story: Arc::new(story) }
+    /// The message about how all steps ended.
+    fn end() -> Message {
+        Story::ended(Outcome::Done).messages().pop().unwrap()
+    }
+
+    /// The first message.
+    fn detection(rehearsal: bool) -> Message {
+        let mut story = Story::running();
+        story.context.rehearsal = rehearsal;
+        story.messages().remove(0)
     }
 
     #[test]
     fn its_default_template_gives_what_it_gives_there() {
         let template = r#"{"text":"[NTH][Instance Interruption] EventID: {{ .EventID }} - Kind: {{ .Kind }} - Instance: {{ .InstanceID }} - Node: {{ .NodeName }} - Description: {{ .Description }} - Start Time: {{ .StartTime }}"}"#;
         let body = Body::of(Preset::Nth, Some(template)).unwrap();
-        let filled: Value = serde_json::from_str(&body.of_message(&message(Occasion::Detection, story()))).unwrap();
+        let filled: Value = serde_json::from_str(&body.of_message(&detection(false))).unwrap();
         let expected = "[NTH][Instance Interruption] EventID: spot-itn-20260101T000007Z-1 - Kind: SPOT_ITN - Instance: i-0abc \
                         - Node: ip-10-0-0-7 - Description: Spot ITN received. Instance will be interrupted at \
                         2026-01-01T00:02:00Z \n - Start Time: 2026-01-01 00:02:00 +0000 UTC";
         assert_eq!(filled["text"], expected);
         // Without a template that is sent too, beside every field.
         let body = Body::of(Preset::Nth, None).unwrap();
-        let whole: Value = serde_json::from_str(&body.of_message(&message(Occasion::Detection, story()))).unwrap();
+        let whole: Value = serde_json::from_str(&body.of_message(&detection(false))).unwrap();
         assert_eq!(whole["text"], expected);
         super::super::golden("nth_detection", &whole);
-        let whole: Value =
-            serde_json::from_str(&body.of_message(&message(Occasion::End, ended(Outcome::Done)))).unwrap();
+        let whole: Value = serde_json::from_str(&body.of_message(&end())).unwrap();
         super::super::golden("nth_end", &whole);
     }
 
     #[test]
     fn a_rehearsal_is_never_taken_for_the_notice() {
-        let told = message(Occasion::Detection, Story { rehearsal: true, ..story() });
-        assert!(value(Field::Description, &told).starts_with("[rehearsal]"));
+        assert!(value(Field::Description, &detection(true)).starts_with("[rehearsal]"));
     }
 }

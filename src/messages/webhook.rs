@@ -5,7 +5,7 @@
 //! what the other side said where that repeats it.
 
 use super::body::Body;
-use super::story::Message;
+use super::message::Message;
 use crate::actions::Task;
 use crate::actions::http::address;
 use crate::actions::http::exchange::{Answer, Roots, Trouble, agree, connect, exchange};
@@ -52,11 +52,11 @@ pub(super) enum Address {
 
 /// What became of a try.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
+pub(super) enum DeliveryResult {
     /// It was taken; with a remark where that is odd.
-    Taken(Option<String>),
+    Accepted(Option<String>),
     /// It will not be taken, for this reason.
-    Refused(String),
+    Rejected(String),
     /// It was not taken, or may not have been; another try can help.
     Failed {
         /// Why.
@@ -69,7 +69,7 @@ pub(super) enum Verdict {
 /// Who carries a message to its receiver.
 pub(super) trait Deliver: Send + Sync + 'static {
     /// One try. It has no limit of its own.
-    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, Verdict>;
+    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, DeliveryResult>;
 
     /// Makes ready what the first message would have to wait for; the error says why it will not arrive as things are.
     fn make_ready(&self) -> Task<'_, Result<(), String>>;
@@ -132,10 +132,10 @@ impl Webhook {
         }
     }
 
-    async fn send(&self, message: &Message) -> Verdict {
+    async fn send(&self, message: &Message) -> DeliveryResult {
         let url = match self.url().await {
             Ok(url) => url,
-            Err(why) => return Verdict::Failed { why, retry_after: None },
+            Err(why) => return DeliveryResult::Failed { why, retry_after: None },
         };
         let mut headers = self.headers.clone();
         if let Ok(id) = HeaderValue::from_str(&message.owed.id) {
@@ -153,13 +153,13 @@ impl Webhook {
         match answer {
             Ok(answer) => self.judged(&answer, &url, &shown),
             Err(trouble) if trouble.may_pass() => {
-                Verdict::Failed { why: trouble.at(&shown).to_string(), retry_after: None }
+                DeliveryResult::Failed { why: trouble.at(&shown).to_string(), retry_after: None }
             }
-            Err(trouble) => Verdict::Refused(trouble.at(&shown).to_string()),
+            Err(trouble) => DeliveryResult::Rejected(trouble.at(&shown).to_string()),
         }
     }
 
-    fn judged(&self, answer: &Answer, url: &Url, shown: &str) -> Verdict {
+    fn judged(&self, answer: &Answer, url: &Url, shown: &str) -> DeliveryResult {
         let status = answer.status;
         let why = match status {
             300..=399 => " (a redirect, which is not followed: name the address itself)",
@@ -172,12 +172,12 @@ impl Webhook {
         };
         let said = format!("{shown} answered {status}{why}{}", self.words(answer, url));
         match status {
-            200..=299 if is_page(&answer.body) => Verdict::Taken(Some(format!(
+            200..=299 if is_page(&answer.body) => DeliveryResult::Accepted(Some(format!(
                 "{shown} answered {status} with a web page: is that the webhook, or the login of a proxy?"
             ))),
-            200..=299 => Verdict::Taken(None),
-            408 | 425 | 429 | 500..=599 => Verdict::Failed { why: said, retry_after: answer.retry_after },
-            _ => Verdict::Refused(said),
+            200..=299 => DeliveryResult::Accepted(None),
+            408 | 425 | 429 | 500..=599 => DeliveryResult::Failed { why: said, retry_after: answer.retry_after },
+            _ => DeliveryResult::Rejected(said),
         }
     }
 
@@ -242,7 +242,7 @@ impl Webhook {
 }
 
 impl Deliver for Webhook {
-    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, Verdict> {
+    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, DeliveryResult> {
         Box::pin(self.send(message))
     }
 

@@ -1,11 +1,11 @@
-//! A message in words: a title and a few finished sentences, the same for every receiver. Pure.
+//! A message in words: a title and a few finished sentences, the same for every receiver. Pure. What is said of steps and
+//! of how an episode ended are the sentences of the view.
 
-use super::story::{Last, Message, Occasion, Stands, StepStory, Story};
+use super::message::{Message, Occasion};
 use crate::actions::output::in_one_line;
-use crate::engine::{Closing, DeadlineBasis, NoticeAction, NoticeKind, Outcome, Strength};
-use crate::view::Spoken;
-use jiff::{SignedDuration, Timestamp};
-use std::time::Duration;
+use crate::engine::{DeadlineBasis, NoticeAction, NoticeKind, Strength};
+use crate::view::{Seconds, StepStage, StepView, words};
+use jiff::Timestamp;
 
 /// What stands before all that is only rehearsed.
 const REHEARSAL: &str = "[rehearsal] ";
@@ -18,84 +18,65 @@ const STEPS: usize = 30;
 
 /// One line that says the most.
 pub(super) fn title(message: &Message) -> String {
-    let story = &*message.story;
-    let machine = machine(story);
+    let machine = machine(message);
+    let episode = &message.episode;
     let said = match (message.owed.occasion, message.step()) {
-        (Occasion::Detection, _) => {
-            let (what, left) = (fate(story), spoken_left(story.left()));
-            if is_warning(story) { format!("{machine} {what}") } else { format!("{machine} {what} in {left}") }
-        }
-        (Occasion::Failure, Some(step)) => format!("{machine}: {}", failed(step)),
+        (Occasion::Detection, _) if is_warning(message) => format!("{machine} {}", fate(message)),
+        (Occasion::Detection, _) => format!("{machine} {} in {}", fate(message), message.left().spoken()),
+        (Occasion::Failure, Some(step)) => format!("{machine}: {}", words::failed(step)),
         (Occasion::Failure, None) => format!("{machine}: a step failed"),
-        (Occasion::End, _) => format!("{machine}: {}", verdict(story)),
+        (Occasion::End, _) => match (message.is_closing(), episode.closing) {
+            (true, Some(closing)) => format!("{machine}: episode closed: {}", words::closing(closing)),
+            _ => format!("{machine}: {}", episode.verdict),
+        },
     };
-    format!("{}{said}", mark(story))
+    let mark = if message.context.rehearsal { REHEARSAL } else { "" };
+    format!("{mark}{said}")
 }
 
-/// All of it, a sentence or a step a line.
-pub(super) fn lines(message: &Message) -> Vec<String> {
-    let story = &*message.story;
+/// How each step ended, a line each, where the message is about the end.
+pub(super) fn steps(message: &Message) -> Vec<String> {
+    match message.owed.occasion {
+        Occasion::End => message.episode.concerned().take(STEPS).map(ended).collect(),
+        Occasion::Detection | Occasion::Failure => Vec::new(),
+    }
+}
+
+/// What else is to be said, a sentence or two a line.
+pub(super) fn sentences(message: &Message) -> Vec<String> {
     let mut lines = match message.owed.occasion {
         Occasion::Detection => detection(message),
         Occasion::Failure => failure(message),
         Occasion::End => end(message),
     };
-    if story.rehearsal {
+    if message.context.rehearsal {
         lines.push("This was a rehearsal: the machine stays.".to_owned());
     }
     lines
 }
 
-/// The title and all lines.
+/// All of it.
 pub(super) fn text(message: &Message) -> String {
-    std::iter::once(format!("{}.", title(message))).chain(lines(message)).collect::<Vec<_>>().join("\n")
-}
-
-/// How it ended, in one sentence without its full stop.
-pub(super) fn verdict(story: &Story) -> String {
-    if story.closed
-        && let Some(closing) = story.closing
-    {
-        return stays(closing).to_owned();
-    }
-    let concerned: Vec<&StepStory> = story.concerned().collect();
-    let done = concerned.iter().filter(|step| step.stands == Stands::Ended(Outcome::Done)).count();
-    let bad: Vec<String> =
-        concerned.iter().filter(|step| step.stands != Stands::Ended(Outcome::Done)).map(|step| failed(step)).collect();
-    let left = story.left();
-    let when = if left.is_negative() {
-        format!("{} after the deadline", Spoken(left.unsigned_abs()))
-    } else {
-        format!("{} before the deadline", spoken_left(left))
-    };
-    match (concerned.len(), done) {
-        (0, _) => "no step was for this notice".to_owned(),
-        (1, 1) => format!("its only step is done, {when}"),
-        (all, done) if all == done => format!("all {all} steps are done, {when}"),
-        (all, done) => format!("{}; {done} of {all} steps done", bad.join("; ")),
-    }
+    let title = std::iter::once(format!("{}.", title(message)));
+    title.chain(steps(message)).chain(sentences(message)).collect::<Vec<_>>().join("\n")
 }
 
 fn detection(message: &Message) -> Vec<String> {
-    let story = &*message.story;
-    let assumed = match story.footing {
+    let assumed = match message.plan.basis {
         DeadlineBasis::Stated => "",
         DeadlineBasis::Assumed => " (the notice names no time; this one is assumed)",
     };
-    let mut lines = Vec::new();
-    let (kind, source) = (story.notice.kind, &story.notice.source);
-    let detail = if story.notice.detail.is_empty() {
-        String::new()
-    } else {
-        format!(" It says: {}.", clip(&story.notice.detail))
-    };
-    lines.push(format!(
-        "The notice is of kind {kind}, from {source}; the deadline is {}, in {}{assumed}.{detail}",
-        clock(story.deadline),
-        spoken_left(story.left())
-    ));
-    lines.extend(about_the_machine(story));
-    let planned: Vec<String> = story.concerned().take(STEPS).map(planned).collect();
+    let notice = &message.notice;
+    let detail = if notice.detail.is_empty() { String::new() } else { format!(" It says: {}.", clip(&notice.detail)) };
+    let mut lines = vec![format!(
+        "The notice is of kind {}, from {}; the deadline is {}, in {}{assumed}.{detail}",
+        notice.kind(),
+        notice.key.source,
+        clock(message.plan.deadline.wall),
+        message.left().spoken()
+    )];
+    lines.extend(about_the_machine(message));
+    let planned: Vec<String> = message.episode.concerned().take(STEPS).map(planned).collect();
     if planned.is_empty() {
         lines.push("No step is for it.".to_owned());
     } else {
@@ -106,110 +87,56 @@ fn detection(message: &Message) -> Vec<String> {
             "The last message comes by {}, in {}, at the latest. If none has come by then, the plan did not come to its \
              end: look after this machine's work.",
             clock(by),
-            spoken_left(by.duration_since(story.at))
+            Seconds::from(by.duration_since(message.at)).spoken()
         ));
     }
     lines
 }
 
 fn failure(message: &Message) -> Vec<String> {
-    let story = &*message.story;
-    let mut lines = Vec::new();
-    if let Some(step) = message.step() {
-        lines.push(ended(step));
-    }
-    lines.push(if story.left().is_negative() {
-        format!("The deadline was {}.", clock(story.deadline))
+    let deadline = clock(message.plan.deadline.wall);
+    let left = message.left();
+    let when = if left.is_past() {
+        format!("The deadline was {deadline}.")
     } else {
-        format!("{} are left until the deadline at {}.", spoken_left(story.left()), clock(story.deadline))
-    });
-    lines
+        format!("{} are left until the deadline at {deadline}.", left.spoken())
+    };
+    message.step().map(ended).into_iter().chain([when]).collect()
 }
 
 fn end(message: &Message) -> Vec<String> {
-    let story = &*message.story;
-    let mut lines: Vec<String> = story.concerned().take(STEPS).map(ended).collect();
+    let mut lines = Vec::new();
     if message.is_closing() {
+        lines.push(format!("The result: {}.", message.episode.verdict));
         lines.push("This episode is over, and the machine is watched on.".to_owned());
-    } else if is_warning(story) {
+    } else if is_warning(message) {
         lines.push("It was a warning: the machine may be taken at any time, or never.".to_owned());
     } else {
-        lines.push(format!("The deadline is {}.", clock(story.deadline)));
+        lines.push(format!("The deadline is {}.", clock(message.plan.deadline.wall)));
     }
-    lines.extend(about_the_machine(story));
+    lines.extend(about_the_machine(message));
     lines
 }
 
 /// A step that is ahead: `checkpoint runs /opt/save.sh, until 00:01:55Z at the latest`.
-fn planned(step: &StepStory) -> String {
-    let by = step.ends_by.map_or_else(String::new, |by| format!(", until {} at the latest", hours(by)));
-    let done = match step.stands {
-        Stands::Ended(outcome) => format!(", {}", outcome_word(outcome)),
-        Stands::Idle | Stands::Due | Stands::Running | Stands::Dropped | Stands::Undoing | Stands::Undone(_) => by,
+fn planned(step: &StepView) -> String {
+    let how = match (step.stage, step.end_by()) {
+        (StepStage::Ended(outcome), _) => format!(", {}", words::outcome(outcome)),
+        (_, Some(by)) => format!(", until {} at the latest", by.wall.strftime("%H:%M:%SZ")),
+        (_, None) => String::new(),
     };
     let describe = if step.describe.is_empty() { String::new() } else { format!(" {}", clip(&step.describe)) };
-    format!("{}{describe}{done}", step.name)
+    format!("{}{describe}{how}", step.name)
 }
 
-/// A step that has ended: `checkpoint: done after 45.2s, 62s before the end of the plan: exit status 0.`
-pub(super) fn ended(step: &StepStory) -> String {
-    let attempt = if step.attempt > 1 { format!(" (attempt {})", step.attempt) } else { String::new() };
-    let how = match step.stands {
-        Stands::Ended(outcome) => outcome_word(outcome).to_owned(),
-        Stands::Dropped => "not begun, since the notice was withdrawn".to_owned(),
-        Stands::Undoing => "is being put back".to_owned(),
-        Stands::Undone(Outcome::Done) => "done, and put back".to_owned(),
-        Stands::Undone(_) => "done, and NOT put back".to_owned(),
-        Stands::Idle | Stands::Due | Stands::Running => step.stands.word().to_owned(),
-    };
-    let Some(Last { outcome, detail, took, margin }) = &step.last else {
-        return format!("{}{attempt}: {how}.", step.name);
-    };
-    if *outcome == Outcome::Skipped {
-        return format!("{}: {how}.", step.name);
-    }
-    let detail = if detail.is_empty() { String::new() } else { format!(": {}", clip(detail)) };
-    let margin = match *margin {
-        Duration::ZERO => "with no time left in the plan".to_owned(),
-        margin => format!("{} before the end of the plan", Spoken(margin)),
-    };
-    format!("{}{attempt}: {how} after {}, {margin}{detail}.", step.name, Spoken(*took))
-}
-
-fn failed(step: &StepStory) -> String {
-    match step.stands {
-        Stands::Ended(outcome) => format!("{} {}", step.name, outcome_word(outcome)),
-        Stands::Undone(_) => format!("what {} did is NOT put back", step.name),
-        Stands::Dropped => format!("{} was not begun", step.name),
-        Stands::Idle | Stands::Due | Stands::Running | Stands::Undoing => {
-            format!("{} is {}", step.name, step.stands.word())
-        }
-    }
-}
-
-const fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done => "done",
-        Outcome::Failed => "failed",
-        Outcome::TimedOut => "ran out of time",
-        Outcome::Skipped => "was skipped",
-        Outcome::Lost => "was lost from sight",
-    }
-}
-
-const fn stays(closing: Closing) -> &'static str {
-    match closing {
-        Closing::Withdrawn => "the notice was withdrawn, and the machine stays",
-        Closing::Survived => "the machine still runs long after its deadline",
-        Closing::Rebooted => "the machine booted again",
-        Closing::Resumed => "the machine came back from hibernation",
-        Closing::Restarted => "only the watchdog had been asked to end, and it watches again",
-    }
+/// A step that has ended, as a sentence.
+fn ended(step: &StepView) -> String {
+    format!("{}.", clip(&words::ended(step)))
 }
 
 /// What becomes of the machine.
-const fn fate(story: &Story) -> &'static str {
-    match (story.notice.kind, story.notice.action) {
+const fn fate(message: &Message) -> &'static str {
+    match (message.notice.kind(), message.notice.action) {
         (NoticeKind::Rebalance, _) => "may be taken soon",
         (_, NoticeAction::Terminate) => "is to be terminated",
         (_, NoticeAction::Stop) => "is to be stopped",
@@ -222,32 +149,23 @@ const fn fate(story: &Story) -> &'static str {
     }
 }
 
-fn is_warning(story: &Story) -> bool {
-    story.notice.kind.strength() == Strength::Weak
+fn is_warning(message: &Message) -> bool {
+    message.notice.strength() == Strength::Weak
 }
 
-fn machine(story: &Story) -> &str {
-    match (story.machine.id.as_str(), story.machine.host.as_str()) {
+fn machine(message: &Message) -> &str {
+    match (message.machine_id(), message.context.names.host.as_str()) {
         ("", "") => "this machine",
         ("", host) => host,
         (id, _) => id,
     }
 }
 
-fn about_the_machine(story: &Story) -> Option<String> {
-    let machine = &story.machine;
-    let known = [machine.machine_type.as_str(), &machine.lifecycle, &machine.zone, &machine.host];
+fn about_the_machine(message: &Message) -> Option<String> {
+    let (machine, names) = (&message.context.machine, &message.context.names);
+    let known = [machine.machine_type.as_str(), &machine.lifecycle, &machine.zone, &names.host];
     let known: Vec<&str> = known.into_iter().filter(|it| !it.is_empty()).collect();
     (!known.is_empty()).then(|| format!("The machine: {}.", known.join(", ")))
-}
-
-fn mark(story: &Story) -> &'static str {
-    if story.rehearsal { REHEARSAL } else { "" }
-}
-
-/// Whole seconds that are left; none where it is past.
-fn spoken_left(left: SignedDuration) -> Spoken {
-    Spoken(Duration::from_secs(u64::try_from(left.as_secs()).unwrap_or(0)))
 }
 
 /// RFC 3339, UTC, to the second.
@@ -255,32 +173,27 @@ pub(super) fn clock(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn hours(at: Timestamp) -> String {
-    at.strftime("%H:%M:%SZ").to_string()
-}
-
 /// Somebody else's words: printable, bounded, on one line, without a full stop of their own.
-pub(super) fn clip(text: &str) -> String {
+fn clip(text: &str) -> String {
     in_one_line(text.trim_end().trim_end_matches('.'), WORDS)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::story::tests::{closed, ended, story};
-    use super::super::story::{Owed, Wish};
+    use super::super::fixture::{CHECKPOINT, Story, notice};
+    use super::super::message::Subscription;
     use super::*;
-    use std::sync::Arc;
+    use crate::engine::{Closing, Outcome};
 
     /// Each message of this story, in words.
-    fn told(story: Story) -> Vec<String> {
-        let wish = Wish { send: Occasion::ALL.into(), on: NoticeKind::ALL.into() };
-        wish.wanted(&Arc::new(story)).iter().map(text).collect()
+    fn told(story: &Story) -> Vec<String> {
+        story.messages().iter().map(text).collect()
     }
 
     #[test]
     fn the_first_message_says_by_when_the_last_must_have_come() {
         assert_eq!(
-            told(story()),
+            told(&Story::running()),
             ["i-0abc is to be terminated in 113s.\n\
               The notice is of kind interruption, from cloud; the deadline is 2026-01-01T00:02:00Z, in 113s.\n\
               The machine: g5.xlarge, spot, us-east-1a, ip-10-0-0-7.\n\
@@ -289,50 +202,52 @@ mod tests {
               The last message comes by 2026-01-01T00:02:00Z, in 113s, at the latest. If none has come by then, the plan \
               did not come to its end: look after this machine's work."]
         );
-        let owed = Owed { id: "x".to_owned(), occasion: Occasion::Detection, step: None };
-        let unpromised = text(&Message { owed, last_by: None, story: Arc::new(story()) });
+        let no_end = Subscription { send: [Occasion::Detection].into(), on: NoticeKind::ALL.into() };
+        let unpromised = text(&Story::running().messages_for(&no_end)[0]);
         assert!(!unpromised.contains("last message"), "{unpromised}");
     }
 
     #[test]
     fn an_end_tells_each_step_and_what_was_left() {
         assert_eq!(
-            told(ended(Outcome::Done))[1],
-            "i-0abc: all 2 steps are done, 66s before the deadline.\n\
-             leave-load-balancer: done after 400ms, 107s before the end of the plan: 1 target is draining.\n\
-             checkpoint: done after 45s, 62s before the end of the plan: exit status 0, proof holds.\n\
+            told(&Story::ended(Outcome::Done))[1],
+            "i-0abc: all 2 steps done, 62s to spare.\n\
+             leave-load-balancer: done in 400ms, 107s to spare: 1 target is draining.\n\
+             checkpoint: done in 46s, 62s to spare: exit status 0, proof holds.\n\
              The deadline is 2026-01-01T00:02:00Z.\n\
              The machine: g5.xlarge, spot, us-east-1a, ip-10-0-0-7."
         );
-        let failed = told(ended(Outcome::Failed));
+        let failed = told(&Story::ended(Outcome::Failed));
         assert_eq!(
             failed[1],
             "i-0abc: checkpoint failed.\n\
-             checkpoint: failed after 46s, 61s before the end of the plan: exit status 1: disk <full> & \"gone\".\n\
+             checkpoint: failed in 46s, 61s to spare: exit status 1: disk <full> & \"gone\".\n\
              66s are left until the deadline at 2026-01-01T00:02:00Z."
         );
-        assert!(failed[2].starts_with("i-0abc: checkpoint failed; 1 of 2 steps done.\n"), "{}", failed[2]);
+        assert!(failed[2].starts_with("i-0abc: work or requests may be lost: checkpoint failed.\n"), "{}", failed[2]);
     }
 
     #[test]
     fn a_machine_that_stays_is_told_of_too() {
-        let told = told(closed(Closing::Withdrawn));
-        assert!(told[0].starts_with("i-0abc: the notice was withdrawn, and the machine stays.\n"), "{}", told[0]);
-        assert!(told[0].contains("leave-load-balancer: done, and put back after"), "{}", told[0]);
+        let told = told(&Story::closed(Closing::Withdrawn));
+        assert!(told[0].starts_with("i-0abc: episode closed: its notices were withdrawn.\n"), "{}", told[0]);
+        assert!(told[0].contains("leave-load-balancer: done in 400ms, undone, 107s to spare"), "{}", told[0]);
         assert!(told[0].contains("This episode is over"), "{}", told[0]);
     }
 
     #[test]
     fn a_rehearsal_says_so_first_and_last() {
-        let text = &told(Story { rehearsal: true, ..story() })[0];
+        let mut story = Story::running();
+        story.context.rehearsal = true;
+        let text = &told(&story)[0];
         assert!(text.starts_with("[rehearsal] i-0abc") && text.ends_with("a rehearsal: the machine stays."), "{text}");
     }
 
     #[test]
     fn words_of_others_are_bounded_and_cannot_break_a_line() {
-        let mut story = story();
-        story.notice.detail = format!("taken\n\u{1b}[31mred {}", "x".repeat(1000));
-        let text = &told(story)[0];
+        let mut hostile = notice(NoticeKind::Interruption);
+        hostile.detail = format!("taken\n\u{1b}[31mred {}", "x".repeat(1000));
+        let text = &told(&Story::of(hostile, &[(CHECKPOINT, "hook", "runs a script")]))[0];
         assert!(text.contains("It says: taken red xxx") && text.len() < 1500, "{text}");
     }
 }

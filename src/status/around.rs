@@ -2,7 +2,7 @@
 
 use super::Reason;
 use crate::engine::{Now, StepName};
-use crate::messages::Standing;
+use crate::messages::ReceiverState;
 use crate::report::Ledger;
 use crate::sources::Identity;
 use schemars::JsonSchema;
@@ -26,7 +26,7 @@ pub struct Around {
     /// How the journal does.
     pub journal: Keeping,
     /// How it goes with each of those who are told.
-    pub messages: Vec<Standing>,
+    pub messages: Vec<ReceiverState>,
     /// Further reasons not to be well: a late loop for instance. Blindness, the journal and missing beats are seen
     /// without them.
     pub trouble: Vec<Reason>,

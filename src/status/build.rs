@@ -9,7 +9,7 @@ use crate::engine::{ActiveNotice, EndedRun, Engine, Episode, EpisodePhase, Exit,
 use crate::engine::{
     Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeName, SourceName, Stated, StepName,
 };
-use crate::messages::Standing as Receiver;
+use crate::messages::ReceiverState;
 use crate::report::Fit;
 use crate::view::TimeFit;
 pub(super) use crate::view::clip;
@@ -120,14 +120,14 @@ fn kinds(engine: &Engine, name: &SourceName, listening: Option<&Listening>) -> V
     all.map(|(probe, kind)| KindStatus { kind: *kind, blind: is_blind(probe) }).collect()
 }
 
-fn message(standing: &Receiver) -> MessageStatus {
+fn message(receiver: &ReceiverState) -> MessageStatus {
     MessageStatus {
-        name: clip(&standing.name, NAME),
-        to: clip(&standing.to, SENTENCE),
-        waiting: u32::try_from(standing.waiting).unwrap_or(u32::MAX),
-        last_sent: standing.last_sent.map(|(at, _)| super::date::shown(at)),
-        last_occasion: standing.last_sent.map(|(_, occasion)| occasion),
-        trouble: standing.trouble.as_ref().map(|trouble| clip(trouble, SENTENCE)).unwrap_or_default(),
+        name: clip(&receiver.name, NAME),
+        to: clip(&receiver.to, SENTENCE),
+        waiting: u32::try_from(receiver.waiting).unwrap_or(u32::MAX),
+        last_sent: receiver.last_sent.map(|(at, _)| super::date::shown(at)),
+        last_occasion: receiver.last_sent.map(|(_, occasion)| occasion),
+        trouble: receiver.trouble.as_ref().map(|trouble| clip(trouble, SENTENCE)).unwrap_or_default(),
     }
 }
 

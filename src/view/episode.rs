@@ -398,6 +398,12 @@ impl NoticeView {
 }
 
 impl StepView {
+    /// When it has to have ended, as things stand; nothing where it is neither running nor in the plan.
+    pub fn end_by(&self) -> Option<Now> {
+        let share = self.share.filter(|share| !share.skip).map(|share| share.latest_end);
+        self.running.map(|running| running.stop_by).or(share)
+    }
+
     fn of(state: &StepState, configured: Option<&StepContext>, context: &Context) -> Self {
         let stage = match &state.progress {
             StepPhase::Idle => StepStage::Idle,

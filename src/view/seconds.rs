@@ -2,6 +2,7 @@
 
 use super::Spoken;
 use crate::engine::{Moment, millis};
+use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -50,6 +51,12 @@ impl Seconds {
 impl From<Duration> for Seconds {
     fn from(span: Duration) -> Self {
         Self { millis: i64::try_from(millis(span)).unwrap_or(i64::MAX) }
+    }
+}
+
+impl From<SignedDuration> for Seconds {
+    fn from(span: SignedDuration) -> Self {
+        Self { millis: i64::try_from(span.as_millis()).unwrap_or(if span.is_negative() { i64::MIN } else { i64::MAX }) }
     }
 }
 

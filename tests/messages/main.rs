@@ -98,7 +98,7 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     assert!(first["text"].as_str().unwrap().contains("The last message comes by "), "{first}");
     assert_eq!(first["steps"][0]["progress"], "running", "it is told while the hook runs: {first}");
     assert_eq!((&failure["step"], &failure["steps"][1]["outcome"]), (&"upload".into(), &"failed".into()));
-    assert_eq!((&end["good"], &end["verdict"]), (&false.into(), &"upload failed; 1 of 2 steps done".into()));
+    assert_eq!((&end["good"], &end["verdict"]), (&false.into(), &"work or requests may be lost: upload failed".into()));
     wait_for("two reports", || (archive.came().len() >= 2).then_some(()));
     let reports: Vec<Report> = archive.came().iter().map(|came| serde_json::from_str(&came.body).unwrap()).collect();
     assert_eq!((reports[0].complete, reports[1].complete, reports[1].good), (false, true, false));

@@ -5,11 +5,12 @@
 use super::*;
 use crate::actions::Task;
 use crate::engine::{EpisodeId, StepName};
-use crate::messages::story::tests::story;
-use crate::messages::story::{Owed, Story};
+use crate::messages::fixture::{Story, known};
+use crate::messages::message::Owed;
+use crate::view::EpisodeView;
 use tokio::time::sleep;
 
-type Plays = dyn Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync;
+type Plays = dyn Fn(usize, &Message) -> (Duration, DeliveryResult) + Send + Sync;
 
 /// A receiver that answers as it is told, in virtual time.
 struct Played {
@@ -20,19 +21,19 @@ struct Played {
 }
 
 impl Deliver for Played {
-    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, Verdict> {
+    fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, DeliveryResult> {
         Box::pin(async {
             let count = {
                 let mut tries = self.tries.lock().unwrap();
                 *tries += 1;
                 *tries
             };
-            let (after, verdict) = (self.plays)(count, message);
+            let (after, result) = (self.plays)(count, message);
             sleep(after).await;
-            if matches!(verdict, Verdict::Taken(_)) {
+            if matches!(result, DeliveryResult::Accepted(_)) {
                 self.got.lock().unwrap().push((short(&message.owed.id), self.began.elapsed()));
             }
-            verdict
+            result
         })
     }
 
@@ -50,28 +51,28 @@ fn short(id: &str) -> String {
 }
 
 struct Scene {
-    desk: Arc<Desk>,
+    queue: Arc<DeliveryQueue>,
     played: Arc<Played>,
-    urgency: watch::Sender<Urgency>,
+    limits: watch::Sender<DeliveryLimits>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Scene {
-    fn begin(plays: impl Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync + 'static) -> Self {
+    fn begin(plays: impl Fn(usize, &Message) -> (Duration, DeliveryResult) + Send + Sync + 'static) -> Self {
         Self::begin_in(None, plays)
     }
 
     fn begin_in(
         state: Option<PathBuf>,
-        plays: impl Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync + 'static,
+        plays: impl Fn(usize, &Message) -> (Duration, DeliveryResult) + Send + Sync + 'static,
     ) -> Self {
         Self::begin_with(state, None, plays)
     }
 
     fn begin_with(
         state: Option<PathBuf>,
-        facts: Option<watch::Receiver<Machine>>,
-        plays: impl Fn(usize, &Message) -> (Duration, Verdict) + Send + Sync + 'static,
+        context: Option<watch::Receiver<Arc<Context>>>,
+        plays: impl Fn(usize, &Message) -> (Duration, DeliveryResult) + Send + Sync + 'static,
     ) -> Self {
         let played = Arc::new(Played {
             plays: Box::new(plays),
@@ -79,34 +80,40 @@ impl Scene {
             got: Mutex::default(),
             tries: Mutex::default(),
         });
-        let (urgency, told) = watch::channel(Urgency::default());
-        let desk = Arc::new(Desk::default());
-        let courier = Courier {
+        let (limits, told) = watch::channel(DeliveryLimits::default());
+        let queue = Arc::new(DeliveryQueue::default());
+        let facts_may_come = context.is_some();
+        let worker = DeliveryWorker {
             name: "ops".to_owned(),
-            desk: Arc::clone(&desk),
+            queue: Arc::clone(&queue),
             receiver: Arc::clone(&played),
-            urgency: told,
-            facts,
+            limits: told,
+            context: context.unwrap_or_else(|| watch::channel(Arc::new(known())).1),
+            facts_may_come,
             state_directory: state,
         };
-        let task = tokio::spawn(courier.carry());
-        Self { desk, played, urgency, task }
+        let task = tokio::spawn(worker.run());
+        Self { queue, played, limits, task }
     }
 
     fn owe(&self, occasion: Occasion, number: u32) {
-        self.owe_of(story(), occasion, number);
+        self.owe_of(&Story::running(), occasion, number);
     }
 
-    fn owe_of(&self, story: Story, occasion: Occasion, number: u32) {
+    fn owe_of(&self, story: &Story, occasion: Occasion, number: u32) {
+        self.push(story.messages().remove(0), occasion, number);
+    }
+
+    fn push(&self, message: Message, occasion: Occasion, number: u32) {
         let step = (occasion == Occasion::Failure).then(|| StepName::new("checkpoint"));
-        let owed = Owed { id: format!("{}/{occasion}/{number}", story.episode), occasion, step };
-        self.desk.take_in("ops", Message { owed, last_by: None, story: Arc::new(story) });
+        let owed = Owed { id: format!("{}/{occasion}/{number}", message.episode.id), occasion, step };
+        self.queue.push("ops", Message { owed, ..message });
     }
 
     fn ends_in(&self, end: u64, deadline: u64) {
         let now = Instant::now();
-        let ahead = Ahead { end: now + Duration::from_secs(end), deadline: now + Duration::from_secs(deadline) };
-        self.urgency.send_replace(Urgency { ahead: Some(ahead), leaving: None });
+        let plan = PlanEnd { end: now + Duration::from_secs(end), deadline: now + Duration::from_secs(deadline) };
+        self.limits.send_replace(DeliveryLimits { plan: Some(plan), exit: None });
     }
 
     fn got(&self) -> Vec<(String, Duration)> {
@@ -124,17 +131,17 @@ impl Drop for Scene {
     }
 }
 
-fn taken() -> (Duration, Verdict) {
-    (Duration::from_millis(30), Verdict::Taken(None))
+fn taken() -> (Duration, DeliveryResult) {
+    (Duration::from_millis(30), DeliveryResult::Accepted(None))
 }
 
-fn failed(after: u64) -> (Duration, Verdict) {
+fn failed(after: u64) -> (Duration, DeliveryResult) {
     (Duration::from_secs(after), refused_for_now(None))
 }
 
-fn refused_for_now(retry_after: Option<u64>) -> Verdict {
+fn refused_for_now(retry_after: Option<u64>) -> DeliveryResult {
     let why = "http://played answered 500".to_owned();
-    Verdict::Failed { why, retry_after: retry_after.map(Duration::from_secs) }
+    DeliveryResult::Failed { why, retry_after: retry_after.map(Duration::from_secs) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,9 +152,9 @@ async fn messages_come_in_order_and_each_once() {
         scene.owe(Occasion::Failure, 2);
         scene.owe(Occasion::End, 3);
     }
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     assert_eq!(scene.names(), ["detection/1", "failure/2", "end/3"]);
-    assert_eq!(scene.desk.standing("ops", String::new()).waiting, 0);
+    assert_eq!(scene.queue.state("ops", String::new()).waiting, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,12 +163,12 @@ async fn a_failure_is_tried_again_after_rests_that_grow_to_five_seconds() {
     scene.ends_in(113, 118);
     scene.owe(Occasion::Detection, 1);
     scene.owe(Occasion::End, 2);
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     let got = scene.got();
     // 0.25 + 0.5 + 1 + 2 + 4 + 5 + 5 + 5 + 5 seconds.
     assert_eq!(got[0].1.as_secs(), 27, "{got:?}");
     assert_eq!(scene.names(), ["detection/1", "end/2"]);
-    assert_eq!(scene.desk.standing("ops", String::new()).trouble, None, "it is over");
+    assert_eq!(scene.queue.state("ops", String::new()).trouble, None, "it is over");
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,53 +196,56 @@ async fn a_receiver_that_asks_for_a_rest_has_one_but_a_last_try_comes_all_the_sa
     scene.owe(Occasion::End, 1);
     sleep(Duration::from_secs(30)).await;
     assert_eq!(*scene.played.tries.lock().unwrap(), 1);
-    scene.urgency.send_modify(|urgency| urgency.leaving = Some(Instant::now() + Duration::from_secs(5)));
-    scene.desk.rests().await;
+    scene.limits.send_modify(|limits| limits.exit = Some(Instant::now() + Duration::from_secs(5)));
+    scene.queue.settled().await;
     assert_eq!((*scene.played.tries.lock().unwrap(), began.elapsed().as_secs()), (2, 33));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_message_waits_a_second_at_most_for_the_machines_facts() {
-    let known = Machine { address: "10.0.0.7".to_owned(), region: "eu-west-1".to_owned(), ..story().machine };
-    let unknown = || Story { machine: Machine { id: known.id.clone(), ..Machine::default() }, ..story() };
-    assert!(known.is_known() && !unknown().machine.is_known());
+    let (all, mut unknown) = (Arc::new(known()), Story::running());
+    unknown.context.machine = Machine { id: all.machine.id.clone(), ..Machine::default() };
+    assert!(is_known(&all) && !is_known(&unknown.context));
     for (after, came) in [(200, 200), (700, 700), (5_000, 1_000)] {
-        let (tell, told) = watch::channel(Machine::default());
+        let (tell, told) = watch::channel(Arc::new(unknown.context.clone()));
         let zones = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&zones);
         let scene = Scene::begin_with(None, Some(told), move |_, message| {
-            noted.lock().unwrap().push(message.story.machine.zone.clone());
-            (Duration::ZERO, Verdict::Taken(None))
+            noted.lock().unwrap().push(message.context.machine.zone.clone());
+            (Duration::ZERO, DeliveryResult::Accepted(None))
         });
-        scene.owe_of(unknown(), Occasion::Detection, 1);
+        scene.owe_of(&unknown, Occasion::Detection, 1);
         sleep(Duration::from_millis(after)).await;
-        tell.send_replace(known.clone());
-        scene.desk.rests().await;
+        tell.send_replace(Arc::clone(&all));
+        scene.queue.settled().await;
         assert_eq!(scene.got()[0].1.as_millis(), came, "{after}");
-        assert_eq!(zones.lock().unwrap()[0], if after > came as u64 { "" } else { &known.zone });
+        assert_eq!(zones.lock().unwrap()[0], if after > came as u64 { "" } else { &all.machine.zone });
         // What is told later is known to later messages, which do not wait.
-        scene.owe_of(unknown(), Occasion::End, 2);
+        scene.owe_of(&unknown, Occasion::End, 2);
         let began = Instant::now();
-        scene.desk.rests().await;
-        assert_eq!((zones.lock().unwrap()[1].as_str(), began.elapsed()), (known.zone.as_str(), Duration::ZERO));
+        scene.queue.settled().await;
+        assert_eq!((zones.lock().unwrap()[1].as_str(), began.elapsed()), (all.machine.zone.as_str(), Duration::ZERO));
     }
     // Another machine's episode keeps its facts.
-    let other = Machine { id: "i-other".to_owned(), ..Machine::default() };
-    assert_eq!((other.updated(&known), Machine::default().updated(&known)), (other, known));
+    let mut other = known();
+    other.machine.id = "i-other".to_owned();
+    let kept = unknown.messages().remove(0).with_context(&Arc::new(other));
+    assert_eq!((kept.machine_id(), kept.context.machine.zone.as_str()), ("i-0abc", ""));
+    assert_eq!(kept.with_context(&all).context, all);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_receiver_refuses_is_not_sent_again_and_the_next_is() {
     let scene = Scene::begin(|_, message| match message.owed.occasion {
-        Occasion::Detection => (Duration::ZERO, Verdict::Refused("http://played answered 404".to_owned())),
+        Occasion::Detection => (Duration::ZERO, DeliveryResult::Rejected("http://played answered 404".to_owned())),
         Occasion::Failure | Occasion::End => taken(),
     });
     scene.owe(Occasion::Detection, 1);
-    scene.desk.rests().await;
-    let trouble = scene.desk.standing("ops", String::new()).trouble;
+    scene.queue.settled().await;
+    let trouble = scene.queue.state("ops", String::new()).trouble;
     assert_eq!(trouble.as_deref(), Some("http://played answered 404"));
     scene.owe(Occasion::End, 2);
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     assert_eq!((scene.names(), *scene.played.tries.lock().unwrap()), (vec!["end/2".to_owned()], 2));
 }
 
@@ -245,7 +255,7 @@ async fn where_a_receiver_hangs_the_end_still_has_its_last_try_in_the_reserve() 
     let began = Instant::now();
     let scene = Scene::begin(move |_, _| {
         let hangs = Duration::from_secs(90).saturating_sub(began.elapsed());
-        (hangs + Duration::from_millis(100), Verdict::Taken(None))
+        (hangs + Duration::from_millis(100), DeliveryResult::Accepted(None))
     });
     scene.ends_in(85, 90);
     scene.owe(Occasion::Detection, 1);
@@ -259,7 +269,7 @@ async fn where_a_receiver_hangs_the_end_still_has_its_last_try_in_the_reserve() 
     let end = got.iter().find(|(name, _)| name == "end/3").unwrap();
     assert!(end.1 < Duration::from_secs(92), "{got:?}");
     // It is as if nothing had been: the others come too.
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     assert_eq!(scene.names().len(), 3, "{:?}", scene.names());
 }
 
@@ -271,7 +281,7 @@ async fn the_last_try_does_not_wait_for_a_rest() {
     scene.owe(Occasion::Detection, 1);
     sleep(Duration::from_secs(112)).await;
     scene.owe(Occasion::End, 2);
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     let got = scene.got();
     assert_eq!(scene.names(), ["end/2", "detection/1"], "what ends the story goes first when time is short");
     assert!(got.iter().all(|(_, at)| *at < Duration::from_millis(113_200)), "{got:?}");
@@ -284,7 +294,7 @@ async fn an_earlier_deadline_cuts_a_try_that_is_out() {
     scene.owe(Occasion::Detection, 1);
     sleep(Duration::from_secs(1)).await;
     scene.ends_in(2, 4);
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     assert!(scene.got()[0].1 < Duration::from_secs(5), "{:?}", scene.got());
 }
 
@@ -296,7 +306,7 @@ async fn where_too_many_wait_the_oldest_failure_goes_and_never_the_first_or_the_
         scene.owe(Occasion::Failure, number);
     }
     scene.owe(Occasion::End, 200);
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     let names = scene.names();
     assert_eq!(names.len(), MOST);
     assert_eq!((names[0].as_str(), names[MOST - 1].as_str()), ("detection/0", "end/200"));
@@ -308,8 +318,8 @@ async fn a_dead_receiver_is_given_up_after_an_hour_and_asked_ever_more_seldom() 
     let scene = Scene::begin(|_, _| failed(0));
     scene.owe(Occasion::Detection, 1);
     sleep(Duration::from_secs(3_700)).await;
-    let standing = scene.desk.standing("ops", String::new());
-    assert_eq!((standing.waiting, standing.trouble.as_deref()), (0, Some("http://played answered 500")));
+    let state = scene.queue.state("ops", String::new());
+    assert_eq!((state.waiting, state.trouble.as_deref()), (0, Some("http://played answered 500")));
     assert!(*scene.played.tries.lock().unwrap() < 80, "{}", scene.played.tries.lock().unwrap());
 }
 
@@ -320,10 +330,10 @@ async fn who_ends_waits_for_one_more_try_of_each_and_no_longer() {
     scene.owe(Occasion::End, 2);
     sleep(Duration::from_secs(30)).await;
     let began = Instant::now();
-    scene.urgency.send_modify(|urgency| urgency.leaving = Some(began + Duration::from_secs(2)));
-    scene.desk.rests().await;
+    scene.limits.send_modify(|limits| limits.exit = Some(began + Duration::from_secs(2)));
+    scene.queue.settled().await;
     assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
-    assert_eq!(scene.desk.standing("ops", String::new()).waiting, 2);
+    assert_eq!(scene.queue.state("ops", String::new()).waiting, 2);
 }
 
 #[tokio::test]
@@ -333,33 +343,30 @@ async fn what_was_sent_is_not_sent_again_after_a_restart_and_what_was_not_is() {
     let scene = Scene::begin_in(place(), |count, _| if count == 1 { taken() } else { failed(60) });
     scene.owe(Occasion::Detection, 1);
     scene.owe(Occasion::End, 2);
-    while scene.got().is_empty() || scene.desk.standing("", String::new()).waiting == 2 {
+    while scene.got().is_empty() || scene.queue.state("", String::new()).waiting == 2 {
         sleep(Duration::from_millis(5)).await;
     }
     drop(scene);
     let scene = Scene::begin_in(place(), |_, _| taken());
     scene.owe(Occasion::Detection, 1);
     scene.owe(Occasion::End, 2);
-    scene.desk.rests().await;
+    scene.queue.settled().await;
     assert_eq!(scene.names(), ["end/2"]);
     // That an episode is over is told to those who know of it.
-    let over = |episode: &str| Story {
-        episode: EpisodeId::new(episode),
-        closed: true,
-        closing: Some(crate::engine::Closing::Survived),
-        ..story()
-    };
-    scene.owe_of(over("another"), Occasion::End, 3);
-    scene.owe_of(over(story().episode.as_str()), Occasion::End, 4);
-    scene.desk.rests().await;
+    let over = Story::closed(crate::engine::Closing::Survived).messages().remove(0);
+    let mut another = EpisodeView::clone(&over.episode);
+    another.id = EpisodeId::new("another");
+    scene.push(Message { episode: Arc::new(another), ..over.clone() }, Occasion::End, 3);
+    scene.push(over, Occasion::End, 4);
+    scene.queue.settled().await;
     assert_eq!(scene.names(), ["end/2", "end/4"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wrong_is_noted_until_it_is_over() {
-    let scene = Scene::begin(|_, _| (Duration::from_secs(60), Verdict::Taken(None)));
+    let scene = Scene::begin(|_, _| (Duration::from_secs(60), DeliveryResult::Accepted(None)));
     scene.owe(Occasion::Detection, 1);
     sleep(Duration::from_secs(16)).await;
-    let trouble = scene.desk.standing("ops", String::new()).trouble.unwrap();
+    let trouble = scene.queue.state("ops", String::new()).trouble.unwrap();
     assert_eq!(trouble, "http://played had not answered after 15s");
 }

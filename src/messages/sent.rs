@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The names of what was sent.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct SentMessages {
     /// Nowhere without a state directory.
     place: Option<PathBuf>,
     kept: Kept,
@@ -42,9 +42,9 @@ struct Kept {
     sent: Vec<String>,
 }
 
-impl Memory {
+impl SentMessages {
     /// What the receiver of this name got.
-    pub(super) async fn recall(state_directory: Option<&Path>, name: &str) -> Self {
+    pub(super) async fn load(state_directory: Option<&Path>, name: &str) -> Self {
         let Some(place) = state_directory.map(|state| state.join(FOLDER).join(format!("{name}.json"))) else {
             return Self::default();
         };
@@ -61,19 +61,19 @@ impl Memory {
         Self { place: Some(place), kept, writing: None, trouble_was_said: false }
     }
 
-    pub(super) fn has(&self, id: &str) -> bool {
+    pub(super) fn contains(&self, id: &str) -> bool {
         self.kept.sent.iter().any(|sent| sent == id)
     }
 
     /// Whether anything of the same episode was sent: a name begins with its episode's.
-    pub(super) fn has_told_of_the_episode_of(&self, id: &str) -> bool {
+    pub(super) fn knows_episode_of(&self, id: &str) -> bool {
         let episode = |id: &str| id.split('/').next().map(str::to_owned);
         let wanted = episode(id);
         self.kept.sent.iter().any(|sent| episode(sent) == wanted)
     }
 
     /// Remembers that it was sent.
-    pub(super) async fn note(&mut self, id: &str) {
+    pub(super) async fn add(&mut self, id: &str) {
         self.kept.sent.push(id.to_owned());
         let too_many = self.kept.sent.len().saturating_sub(MOST);
         self.kept.sent.drain(..too_many);
@@ -129,16 +129,16 @@ mod tests {
     #[tokio::test]
     async fn what_was_sent_is_known_after_a_restart_and_the_oldest_is_forgotten() {
         let state = place();
-        let mut memory = Memory::recall(Some(state.path()), "ops").await;
+        let mut sent = SentMessages::load(Some(state.path()), "ops").await;
         for number in 0..=MOST {
-            memory.note(&format!("episode-{number}/detection/interruption")).await;
+            sent.add(&format!("episode-{number}/detection/interruption")).await;
         }
-        let memory = Memory::recall(Some(state.path()), "ops").await;
-        assert!(memory.has("episode-1/detection/interruption") && !memory.has("episode-0/detection/interruption"));
+        let sent = SentMessages::load(Some(state.path()), "ops").await;
         assert!(
-            memory.has_told_of_the_episode_of("episode-1/closed") && !memory.has_told_of_the_episode_of("episode-/x")
+            sent.contains("episode-1/detection/interruption") && !sent.contains("episode-0/detection/interruption")
         );
-        assert!(!Memory::recall(Some(state.path()), "other").await.has("episode-1/detection/interruption"));
+        assert!(sent.knows_episode_of("episode-1/closed") && !sent.knows_episode_of("episode-/x"));
+        assert!(!SentMessages::load(Some(state.path()), "other").await.contains("episode-1/detection/interruption"));
     }
 
     #[tokio::test]
@@ -148,10 +148,10 @@ mod tests {
         let file = state.path().join(FOLDER).join("ops.json");
         for text in ["", "{", "[]", "{\"sent\": 1}", "\u{0}"] {
             fs::write(&file, text).unwrap();
-            let mut memory = Memory::recall(Some(state.path()), "ops").await;
-            assert!(!memory.has("a"), "{text}");
-            memory.note("a").await;
-            assert!(Memory::recall(Some(state.path()), "ops").await.has("a"), "{text}");
+            let mut sent = SentMessages::load(Some(state.path()), "ops").await;
+            assert!(!sent.contains("a"), "{text}");
+            sent.add("a").await;
+            assert!(SentMessages::load(Some(state.path()), "ops").await.contains("a"), "{text}");
         }
     }
 }

@@ -1,0 +1,112 @@
+//! Watches the loop for those who are told by message: what is owed as the episode stands after a turn is queued for the
+//! receivers, and nothing here is waited for.
+
+use super::clock;
+use super::turn::Turn;
+use crate::actions::Rehearsal;
+use crate::config::Settings;
+use crate::engine::{Engine, Now};
+use crate::messages::{Notifier, PlanEnd, ReceiverState, Reports};
+use crate::sources::Ear;
+use crate::view::{Context, EpisodeView};
+use std::path::Path;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long messages may hold up our end where no deadline is ahead, or where it is past.
+const EXIT_WAIT: Duration = Duration::from_secs(2);
+
+/// How long they may where one is ahead: what we would wait for is not worth more.
+const EXIT_WAIT_IN_AN_EPISODE: Duration = Duration::from_secs(5);
+
+/// An end that is older than this when we begin is no news.
+const NEWS: Duration = Duration::from_secs(3_600);
+
+/// Queues messages.
+#[derive(Debug)]
+pub(super) struct Notifications {
+    notifier: Notifier,
+    reports: Reports,
+}
+
+/// What an earlier daemon left, as the journal kept it.
+#[derive(Debug)]
+pub(super) struct Left<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) context: &'a Context,
+    /// The report of the episode that closed last.
+    pub(super) report: Reports,
+    pub(super) now: Now,
+}
+
+impl Notifications {
+    /// Begins, within a runtime, with an end that a daemon before us may have had no time to tell.
+    pub(super) fn begin(
+        settings: &Settings,
+        rehearsal: Rehearsal,
+        state_directory: Option<&Path>,
+        left: &Left<'_>,
+        reports: Reports,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let sinks = match rehearsal {
+            Rehearsal::No | Rehearsal::Live => settings.messages.as_slice(),
+            // Whoever gets it would take it for the notice.
+            Rehearsal::CheckOutside => &[],
+        };
+        let Left { engine, context, report, now } = left;
+        let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
+        let notifier = Notifier::start(sinks, state_directory, context, is_cloud_asked, tasks);
+        if let Some(closed) = EpisodeView::last_closed(engine, context, *now)
+            && let Some(at) = closed.closed()
+            && now.wall.duration_since(at.wall).unsigned_abs() < NEWS
+        {
+            notifier.notify(&closed, report, at.wall);
+        }
+        Self { notifier, reports }
+    }
+
+    /// Takes in a turn.
+    pub(super) fn observe(&mut self, turn: &Turn<'_>) {
+        let Turn { now, events, context, open, closed, .. } = *turn;
+        if self.notifier.is_empty() {
+            return;
+        }
+        self.notifier.learn(context);
+        if events.is_empty() {
+            return;
+        }
+        self.notifier.plan_until(open.and_then(|episode| episode.plan).map(|plan| PlanEnd {
+            end: clock::instant_of(plan.end.moment, now),
+            deadline: clock::instant_of(plan.deadline.moment, now),
+        }));
+        for episode in closed.into_iter().chain(open) {
+            self.notifier.notify(episode, &self.reports, now.wall);
+        }
+    }
+
+    /// Tries what waits once more, until this moment at the latest.
+    pub(super) async fn finish(&mut self, until: Instant) {
+        self.notifier.finish(until).await;
+        for receiver in self.notifier.receivers().iter().filter(|receiver| receiver.waiting > 0) {
+            let messages =
+                if receiver.waiting == 1 { "1 message is" } else { &format!("{} messages are", receiver.waiting) };
+            tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
+        }
+    }
+
+    /// How it goes with each receiver.
+    pub(super) fn receivers(&self) -> Vec<ReceiverState> {
+        self.notifier.receivers()
+    }
+}
+
+/// Until when our end may be held up for messages.
+pub(super) fn finish_by(engine: &Engine, now: Now) -> Instant {
+    let least = Instant::now() + EXIT_WAIT;
+    let deadline = engine.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
+    deadline.map_or(least, |deadline| {
+        clock::instant_of(deadline, now).min(Instant::now() + EXIT_WAIT_IN_AN_EPISODE).max(least)
+    })
+}
