@@ -94,18 +94,18 @@ fn an_interruption_reads_as_a_story_in_which_every_line_says_what_is_left() {
     INFO [Ns left] planning for Ns, of which Ns are for steps
     INFO [Ns left] fails is due
     INFO [Ns left] saves is due
-    INFO [Ns left] fails begins
+    INFO [Ns left] fails started
     INFO [Ns left] fails runs as process N
     ERROR [Ns left] fails failed: exit status N
     INFO [Ns left] fails is due
-    INFO [Ns left] fails (attempt N) begins
+    INFO [Ns left] fails (attempt N) started
     INFO [Ns left] fails (attempt N) runs as process N
     ERROR [Ns left] fails (attempt N) failed: exit status N
-    INFO [Ns left] saves begins
+    INFO [Ns left] saves started
     INFO [Ns left] saves runs as process N
     INFO [Ns left] saves done: exit status N, no proof asked for
     INFO [Ns left] notice: shutdown (we were asked to end by a signal); Ns assumed left
-    INFO [Ns left] asked to end because the machine or container goes down
+    INFO [Ns left] asked to end
     INFO [Ns left] planning for Ns, of which Ns are for steps
     INFO [Ns left] nothing is due or running; ending
     INFO ended

@@ -3,7 +3,7 @@
 use super::{Engine, Exit, deadline};
 use crate::engine::{
     BootId, Closing, Deadline, DeadlineBasis, Decision, EpisodeId, Event, Fault, IgnoredBecause, Importance, Input,
-    Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, ProbeName, RunResult, Signal,
+    Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, ProbeName, Retry, RunResult, Signal,
     SkippedBecause, SourceName, Stated, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -55,6 +55,7 @@ impl Engine {
             }
             Input::Ended { episode, run, ending } => {
                 if self.running(&run).is_some() && self.is_of(&episode) {
+                    let ending = self.as_asked(ending);
                     self.take(Event::StepEnded { run, ending }, now, turn);
                 }
             }
@@ -75,6 +76,15 @@ impl Engine {
             notice.presence == NoticeOrigin::HandedIn && is_machine && !is_other
         };
         standing.chain(waiting).filter(is_meant).map(|notice| notice.key.clone()).collect()
+    }
+
+    /// What was stopped because we were asked to stop at once did not run out of time.
+    fn as_asked(&self, ending: RunResult) -> RunResult {
+        if self.exit != Exit::AtOnce || ending.outcome != Outcome::TimedOut {
+            return ending;
+        }
+        let detail = "stopped, since the watchdog was asked again to end".to_owned();
+        RunResult { outcome: Outcome::Failed, detail, retry: Retry::Pointless, ..ending }
     }
 
     /// Whether a report is of the open episode, and not a late one of an episode before.

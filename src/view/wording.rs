@@ -76,8 +76,9 @@ impl Event {
     pub fn sentence(&self) -> String {
         match self {
             Self::SourceRead { source, probe, standing, .. } => match standing.len() {
-                0 => format!("{source} says nothing at {probe}"),
-                count => format!("{source} reports {count} standing at {probe}"),
+                0 => format!("{source} reports no notice at {probe}"),
+                1 => format!("{source} reports a notice at {probe}"),
+                count => format!("{source} reports {count} notices at {probe}"),
             },
             Self::SourceMissed { source, probe, rank, fault } => {
                 let matter = match rank {
@@ -97,19 +98,19 @@ impl Event {
             }
             Self::ProbeSawAgain { source, probe, kind, after } => {
                 let after = Spoken(*after);
-                format!("{source} can be read again at {probe}, after {after}: a notice of {kind} would be heard")
+                format!("{source} can be read again at {probe}, after {after}: a notice of {kind} would be detected")
             }
             Self::NoticeIgnored { notice, because } => {
                 let why = match because {
-                    IgnoredBecause::Stale => "it stood there when we began, and its time is long past",
+                    IgnoredBecause::Stale => "it was there when the daemon started, and its time is long past",
                     IgnoredBecause::HandledNotice => "its episode has closed, and its time has not moved",
-                    IgnoredBecause::Far => "its time is far, and steps begin when the lead does",
+                    IgnoredBecause::Far => "its time is far, and steps start when the lead does",
                     IgnoredBecause::NothingToDo => "no step is for it",
                 };
-                format!("noted {}, and did nothing: {why}", named(notice))
+                format!("noted {}, and not acted on: {why}", named(notice))
             }
-            Self::NoticeForgotten { key } => format!("the notice {key} of a closed episode is gone"),
-            Self::MachineResumed => "the machine woke up after a sleep".to_owned(),
+            Self::NoticeForgotten { key } => format!("the notice {key} of a closed episode is no longer active"),
+            Self::MachineResumed => "the machine resumed after a sleep".to_owned(),
             Self::EpisodeOpened { id, .. } => format!("episode {id} opened"),
             Self::NoticeAppeared { notice, deadline, .. } => {
                 format!("notice: {}; {}", named(notice), window(deadline))
@@ -127,29 +128,29 @@ impl Event {
                 format!("{step}: trying again in {} (attempt {attempt} of {of})", Spoken(*rest))
             }
             Self::StepDue { step, retry: None, .. } => format!("{step} is due"),
-            Self::StepStarted { run, .. } => format!("{} begins", spoken(run)),
+            Self::StepStarted { run, .. } => format!("{} started", spoken(run)),
             Self::StepSpawned { run, process } => format!("{} runs as process {}", spoken(run), process.pid),
-            Self::StepAdopted { run } => format!("{} was begun before we crashed; looking for it", spoken(run)),
+            Self::StepAdopted { run } => {
+                format!("{} was started before the daemon crashed; looking for it", spoken(run))
+            }
             Self::StepEnded { run, ending } => {
                 let left = match ending.left_over {
                     0 => String::new(),
                     1 => "; it left 1 process behind".to_owned(),
                     count => format!("; it left {count} processes behind"),
                 };
-                format!("{} {}: {}{left}", spoken(run), ending.outcome, ending.detail)
+                format!("{} {}: {}{left}", spoken(run), words::outcome(ending.outcome), ending.detail)
             }
             Self::StepSkipped { step, because, optional } => {
                 format!("{step} skipped: {}", words::skipped(*because, *optional))
             }
-            Self::UndoDue { step } => format!("what {step} did is to be put back"),
-            Self::EpisodeSettled { closing } => format!("the episode comes to its end: {}", words::closing(*closing)),
-            Self::EpisodeResumed => "the notice stands again, and the episode goes on".to_owned(),
-            Self::EpisodeRecovered { .. } => {
-                "the daemon was started again inside this episode and takes it up".to_owned()
-            }
+            Self::UndoDue { step } => format!("what {step} did is to be undone"),
+            Self::EpisodeSettled { closing } => format!("the episode is closing: {}", words::closing(*closing)),
+            Self::EpisodeResumed => "the notice is active again, and the episode goes on".to_owned(),
+            Self::EpisodeRecovered { .. } => "the daemon was restarted in this episode and goes on with it".to_owned(),
             Self::EpisodeClosed { closing, .. } => format!("episode closed: {}", words::closing(*closing)),
             Self::ExitAsked { signal } => match signal {
-                Signal::ShutDown => "asked to end because the machine or container goes down".to_owned(),
+                Signal::ShutDown => "asked to end".to_owned(),
                 Signal::Restart => "asked to end; the machine stays".to_owned(),
                 Signal::StopNow => "asked to end again: stopping everything at once".to_owned(),
             },
@@ -198,7 +199,7 @@ fn window(deadline: &Deadline) -> String {
 fn spoken(run: &Run) -> String {
     let what = match run.work {
         Work::Act => run.step.to_string(),
-        Work::Undo => format!("putting back {}", run.step),
+        Work::Undo => format!("undoing {}", run.step),
     };
     match (run.work, run.attempt) {
         // Attempts are numbered over doing and undoing alike, so here the number would not say how often it was tried.

@@ -55,11 +55,11 @@ fn play(cgroup: Option<&Cgroup>, tricks: &[(&str, &str)]) {
     assert!(took < END + Duration::from_millis(2_500), "{took:?}\n{}", watch.story());
     watch.has_no_zombies();
     for name in ["ignores", "stops-itself-and-ignores"] {
-        watch.says(&[&format!("{name} timed-out: killed when its time was up")]);
+        watch.says(&[&format!("{name} ran out of time: killed when its time was up")]);
     }
     // Who has stopped is woken, and can hear that it is to end.
     for name in ["stops-itself", "stops-all"] {
-        watch.says(&[&format!("{name} timed-out: stopped when its time was up, killed by SIGTERM")]);
+        watch.says(&[&format!("{name} ran out of time: stopped when its time was up, killed by SIGTERM")]);
     }
     watch.says(&["holds-the-pipe done", "it left 1 process behind"]);
     watch.says(&["new-session done", "behind"]);
@@ -107,7 +107,7 @@ fn hide(cgroup: Option<&Cgroup>) {
     if let Some(cgroup) = cgroup {
         assert!(cgroup.held("cleaned").contains(&pid), "{:?}", cgroup.held("cleaned"));
     }
-    watch.says(&["cleaned timed-out"]);
+    watch.says(&["cleaned ran out of time"]);
     if cgroup.is_some() {
         wait_for("its end", || (!is_alive(pid)).then_some(()));
     } else {
@@ -160,7 +160,7 @@ fn crash(cgroup: Option<&Cgroup>) {
     watch.says(&["goes lost", "it left 1 process behind"]);
     assert!(is_alive(pids[0]) && is_alive(pids[1]) && is_alive(pids[3]), "{}", watch.story());
     wait_for("their end", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
-    watch.says(&["stays timed-out"]);
+    watch.says(&["stays ran out of time"]);
     if let Some(cgroup) = cgroup {
         wait_for("the cgroups of the runs to be gone", || cgroup.runs().is_empty().then_some(()));
     }

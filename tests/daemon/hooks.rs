@@ -62,7 +62,7 @@ fn a_hook_that_hangs_and_what_another_left_behind_are_gone_before_the_deadline()
     let handed = Instant::now();
     scene.notice(&["interruption", "--window", "10s"]);
     watch.says(&["leave done", "it left 2 processes behind"]);
-    watch.says(&["hang timed-out: killed when its time was up"]);
+    watch.says(&["hang ran out of time: killed when its time was up"]);
     // 10 s less a reserve of a tenth: what runs has to be gone at 9 s; the kernel may take a moment on a busy machine.
     assert!(handed.elapsed() < Duration::from_millis(9_900), "{:?}\n{}", handed.elapsed(), watch.log());
     assert!(handed.elapsed() > Duration::from_millis(8_000), "its time is its own: {:?}", handed.elapsed());

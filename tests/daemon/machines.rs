@@ -116,7 +116,7 @@ fn another_machines_episode_is_set_aside_and_nothing_of_it_is_done() {
         second.signal(Signal::KILL);
         second.ends();
         let mut again = start();
-        again.says(&["takes it up"]);
+        again.says(&["goes on with it"]);
         assert!(!again.log().contains("set aside"), "{}", again.log());
         scene.kill_all();
     }
@@ -172,7 +172,7 @@ fn an_episode_that_went_on_without_the_cloud_is_given_up_once_that_says_another_
     });
     // No other machine shares this boot, as far as anybody can know: a step that is due is not left undone.
     let mut watch = Watch::start(watch(&scene, &cloud, &file));
-    watch.says(&["takes it up"]);
+    watch.says(&["goes on with it"]);
     wait_for("the step to be tried again", || (scene.read("saved").lines().count() == 2).then_some(()));
     cloud.emulator.change(|script| script.troubles.clear());
     watch.says(&["WARN", "set aside", FIRST, SECOND]);

@@ -243,7 +243,7 @@ fn a_hook_that_removes_the_state_directory_takes_neither_lock_nor_socket_nor_jou
     watch.signal(rustix::process::Signal::KILL);
     watch.ends();
     let mut again = Watch::start(scene.watch(&cloud.url, &["--hook", &clean]));
-    again.says(&["takes it up"]);
+    again.says(&["goes on with it"]);
     again.wait_until_all_are("done");
     assert_eq!(scene.read("ran"), "clean\n", "what was done is not done again");
     again.stop();

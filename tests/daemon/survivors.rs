@@ -67,7 +67,7 @@ fn a_program_that_was_begun_right_before_a_crash_is_found_and_not_run_beside_its
             crash(&scene, &cloud, file, false);
 
             let mut second = Watch::start(scene.watch(&cloud.url, &["--config", file]));
-            second.says(&["takes it up"]);
+            second.says(&["goes on with it"]);
             let survivor = pid(&scene).as_raw_pid();
             // A launcher whose parent is gone may not become the other user's program; then that runs once, now.
             let attempt = if user.is_empty() || scene.read("ran").ends_with(" 1\n") { 1 } else { 2 };

@@ -183,7 +183,7 @@ fn a_request_that_outlasts_the_machine_is_told_and_nobody_cuts_it_sooner() {
     cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(15)));
     wait_for("everything to have ended", || {
         let log = watch.log();
-        (log.contains("drain timed-out") && log.contains("stop-vllm failed")).then_some(())
+        (log.contains("drain ran out of time") && log.contains("stop-vllm failed")).then_some(())
     });
     let log = watch.log();
     assert!(log.contains("1 request cut: still in flight when time was up"), "{log}");

@@ -106,6 +106,6 @@ fn play(comes: Comes, left: Left) {
     proxy.tell("set server llm/gpu1 state drain");
     let watch = start(&back);
     says(&watch, "serving http://");
-    assert!(!watch.log().contains("putting back"), "{}", watch.log());
+    assert!(!watch.log().contains("undoing"), "{}", watch.log());
     assert_eq!((proxy.state("llm", "gpu1"), asked.count("/back ")), (8, 1));
 }

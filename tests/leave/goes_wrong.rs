@@ -54,7 +54,7 @@ fn what_was_left_before_a_crash_is_put_back_once_after_it() {
     kill(watch);
     hold.store(false, Ordering::Relaxed);
     let watch = start();
-    says(&watch, "putting back leave-load-balancer done");
+    says(&watch, "undoing leave-load-balancer done");
     says(&watch, "episode closed");
     let asked_for = (asked.count("/healthcheck/fail"), asked.count("/healthcheck/ok"));
     assert_eq!(asked_for, (1, 2), "once, and once more since nobody could know: {}", watch.log());
@@ -63,7 +63,7 @@ fn what_was_left_before_a_crash_is_put_back_once_after_it() {
     // A fourth finds nothing to do.
     let watch = start();
     says(&watch, "watching ");
-    assert!(!watch.log().contains("putting back"), "{}", watch.log());
+    assert!(!watch.log().contains("undoing"), "{}", watch.log());
     assert_eq!(asked.all().len(), 3);
 }
 
@@ -116,7 +116,7 @@ fn an_undo_that_outlives_us_is_waited_for_and_never_runs_twice_at_once() {
     watch.signal(Signal::KILL);
     watch.ends();
     let watch = start();
-    says(&watch, "putting back leave");
+    says(&watch, "undoing leave");
     assert_eq!(scene.read("told"), "begins\n", "{}", watch.log());
     scene.write("go", "");
     says(&watch, "episode closed");

@@ -136,7 +136,7 @@ fn spoken(command: &Command, now: Now) -> Option<String> {
 fn named(run: &Run) -> String {
     let what = match run.work {
         Work::Act => run.step.to_string(),
-        Work::Undo => format!("putting back {}", run.step),
+        Work::Undo => format!("undoing {}", run.step),
     };
     match (run.work, run.attempt) {
         (Work::Act, 1) | (Work::Undo, _) => what,

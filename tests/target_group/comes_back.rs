@@ -73,6 +73,6 @@ async fn play(action: Action, back: &dyn Fn(Command) -> Command) {
         [("TargetGroupArn", group.as_str()), ("Targets.member.1.Id", &mine), ("Targets.member.1.Port", "8001")];
     moto.call("elasticloadbalancing", REGION, "DeregisterTargets", &targets).await;
     let watch = start(back);
-    assert!(!watch.log().contains("putting back"), "{}", watch.log());
+    assert!(!watch.log().contains("undoing"), "{}", watch.log());
     assert_eq!(moto.registered(REGION, &group).await, format!("{other}:8000"));
 }
