@@ -333,7 +333,7 @@ fn bounded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
-    use super::super::fixture::{CHECKPOINT, Story, notice};
+    use super::super::fixture::{CHECKPOINT, Scenario, notice};
     use super::*;
     use crate::engine::{Closing, NoticeKind, Outcome, RunResult, Work};
 
@@ -343,22 +343,22 @@ mod tests {
 
     #[test]
     fn the_plain_body_tells_everything() {
-        let detection = read(&Body::Plain, &Story::running().messages()[0]);
+        let detection = read(&Body::Plain, &Scenario::running().messages()[0]);
         super::super::golden("plain_detection", &detection);
-        let all = Story::ended(Outcome::Failed).messages();
+        let all = Scenario::ended(Outcome::Failed).messages();
         super::super::golden("plain_failure", &read(&Body::Plain, &all[1]));
         super::super::golden("plain_end", &read(&Body::Plain, &all[2]));
-        super::super::golden("plain_closed", &read(&Body::Plain, &Story::closed(Closing::Survived).messages()[0]));
+        super::super::golden("plain_closed", &read(&Body::Plain, &Scenario::closed(Closing::Survived).messages()[0]));
     }
 
     #[test]
     fn slack_is_told_in_blocks_and_its_special_characters_are_escaped() {
-        super::super::golden("slack_detection", &read(&Body::Slack, &Story::running().messages()[0]));
-        let all = Story::ended(Outcome::Failed).messages();
+        super::super::golden("slack_detection", &read(&Body::Slack, &Scenario::running().messages()[0]));
+        let all = Scenario::ended(Outcome::Failed).messages();
         super::super::golden("slack_failure", &read(&Body::Slack, &all[1]));
         super::super::golden("slack_end", &read(&Body::Slack, &all[2]));
         let detail = "<!channel> ```<http://evil|ok>``` &".repeat(300);
-        let hostile = Story::of(notice(NoticeKind::Interruption), &[(CHECKPOINT, "hook", "runs a script")]);
+        let hostile = Scenario::of(notice(NoticeKind::Interruption), &[(CHECKPOINT, "hook", "runs a script")]);
         let hostile = hostile.stops(CHECKPOINT, Work::Act, RunResult::new(Outcome::Failed, detail));
         for message in &hostile.messages() {
             let body = read(&Body::Slack, message);
@@ -378,8 +378,8 @@ mod tests {
         let names: Vec<String> = (0..100).map(|number| format!("checkpoint-{number}")).collect();
         let steps: Vec<(&str, &str, &str)> =
             names.iter().map(|name| (name.as_str(), "hook", "runs a script")).collect();
-        let many = names.iter().fold(Story::of(notice(NoticeKind::Interruption), &steps), |story, name| {
-            story.stops(name, Work::Act, RunResult::new(Outcome::Failed, "exit status 1: disk <full> & \"gone\""))
+        let many = names.iter().fold(Scenario::of(notice(NoticeKind::Interruption), &steps), |scenario, name| {
+            scenario.stops(name, Work::Act, RunResult::new(Outcome::Failed, "exit status 1: disk <full> & \"gone\""))
         });
         let body = read(&Body::Slack, many.messages().last().unwrap());
         let blocks = body["blocks"].as_array().unwrap();
@@ -393,7 +393,7 @@ mod tests {
     fn a_body_of_ones_own_is_filled_in_and_a_value_stays_in_its_place() {
         let template = r#"{"id": "{{message-id}}", "why": "{{detail}}", "step": "{{ step }}", "all": {{message}}}"#;
         let body = Body::of(Preset::Plain, Some(template)).unwrap();
-        let filled = read(&body, &Story::ended(Outcome::Failed).messages()[1]);
+        let filled = read(&body, &Scenario::ended(Outcome::Failed).messages()[1]);
         assert_eq!(filled["id"], "20260101T000007Z-1/failure/checkpoint/1");
         assert_eq!(filled["why"], "exit status 1: disk <full> & \"gone\"");
         assert_eq!((&filled["step"], &filled["all"]["occasion"]), (&json!("checkpoint"), &json!("failure")));
@@ -401,7 +401,7 @@ mod tests {
         let all: Vec<String> = Field::ALL.iter().map(|(name, _)| format!("{name}={{{{{name}}}}}")).collect();
         let body = Body::of(Preset::Plain, Some(&all.join("\n"))).unwrap();
         assert!(!body.is_json());
-        let filled = body.of_message(&Story::running().messages()[0]);
+        let filled = body.of_message(&Scenario::running().messages()[0]);
         assert!(filled.contains("seconds-left=113\n") && filled.contains("instance-id=i-0abc\n"), "{filled}");
     }
 

@@ -22,7 +22,7 @@ pub(super) const CHECKPOINT: &str = "checkpoint";
 
 /// An episode as it stands at one moment. It opened at 00:00:07Z, 113 s before its deadline.
 #[derive(Clone)]
-pub(super) struct Story {
+pub(super) struct Scenario {
     engine: Engine,
     pub(super) context: Context,
     at: Now,
@@ -75,7 +75,7 @@ pub(super) fn no_reports() -> watch::Receiver<Option<Arc<crate::report::Report>>
     watch::channel(None).1
 }
 
-impl Story {
+impl Scenario {
     /// Two steps run.
     pub(super) fn running() -> Self {
         let steps = [
@@ -117,7 +117,7 @@ impl Story {
             footing: DeadlineBasis::Stated,
         };
         let end = deadline.at.minus(Duration::from_secs(5));
-        let story =
+        let scenario =
             Self { engine: Engine::new(policy), context: Context { steps: steps.clone(), ..known() }, at: begin };
         let opened = Event::EpisodeOpened {
             id: EpisodeId::new("20260101T000007Z-1"),
@@ -127,12 +127,12 @@ impl Story {
             spent: Vec::new(),
             steps: steps.iter().map(|step| step.name.clone()).collect(),
         };
-        let story = story
+        let scenario = scenario
             .event(&opened)
             .event(&Event::NoticeAppeared { notice, deadline, probe: None })
             .event(&Event::DeadlineSet { deadline, end });
-        steps.into_iter().fold(story, |story, step| {
-            story
+        steps.into_iter().fold(scenario, |scenario, step| {
+            scenario
                 .event(&Event::StepDue { step: step.name.clone(), round: Strength::Strong, retry: None })
                 .starts(&step.name, Work::Act)
         })

@@ -196,27 +196,27 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{CHECKPOINT, LEAVE, Story, notice};
+    use super::super::fixture::{CHECKPOINT, LEAVE, Scenario, notice};
     use super::*;
     use crate::engine::{Closing, Event, RunResult, SkippedBecause, Strength, Work};
 
-    fn names(story: &Story) -> Vec<String> {
-        story.messages().into_iter().map(|it| it.owed.id.replace("20260101T000007Z-1/", "")).collect()
+    fn names(scenario: &Scenario) -> Vec<String> {
+        scenario.messages().into_iter().map(|it| it.owed.id.replace("20260101T000007Z-1/", "")).collect()
     }
 
     #[test]
     fn what_is_owed_follows_from_how_things_stand() {
-        assert_eq!(names(&Story::running()), ["detection/interruption"]);
-        let done = Story::ended(Outcome::Done);
+        assert_eq!(names(&Scenario::running()), ["detection/interruption"]);
+        let done = Scenario::ended(Outcome::Done);
         assert_eq!(names(&done), ["detection/interruption", "end/interruption"]);
         let failed = ["detection/interruption", "failure/checkpoint/1", "end/interruption"];
         for outcome in [Outcome::Failed, Outcome::TimedOut, Outcome::Lost] {
-            assert_eq!(names(&Story::ended(outcome)), failed);
+            assert_eq!(names(&Scenario::ended(outcome)), failed);
         }
         // A step that is tried again has not failed for good, and the end has not come.
         let due = Event::StepDue { step: StepName::new(CHECKPOINT), round: Strength::Strong, retry: None };
-        assert_eq!(names(&Story::ended(Outcome::Failed).event(&due)), ["detection/interruption"]);
-        assert_eq!(names(&Story::closed(Closing::Withdrawn)), ["closed"]);
+        assert_eq!(names(&Scenario::ended(Outcome::Failed).event(&due)), ["detection/interruption"]);
+        assert_eq!(names(&Scenario::closed(Closing::Withdrawn)), ["closed"]);
         let not_undone = done.clone().undoes(Closing::Survived, Outcome::Failed).closes(Closing::Survived);
         assert_eq!(names(&not_undone), ["failure/undo/leave-load-balancer/2", "closed"]);
         // While it comes to its end, neither the notice nor an end of all steps is news.
@@ -228,7 +228,7 @@ mod tests {
     fn a_warning_and_the_loss_that_follows_it_have_messages_of_their_own() {
         let steps = [(LEAVE, "target-group", "leaves 1 target group")];
         let done = RunResult::new(Outcome::Done, "1 target is draining");
-        let warned = Story::of(notice(NoticeKind::Rebalance), &steps).stops(LEAVE, Work::Act, done);
+        let warned = Scenario::of(notice(NoticeKind::Rebalance), &steps).stops(LEAVE, Work::Act, done);
         assert_eq!(names(&warned), ["detection/rebalance", "end/rebalance"]);
         let wish = Subscription { send: Occasion::ALL.into(), on: [NoticeKind::Interruption].into() };
         assert!(warned.messages_for(&wish).is_empty());
@@ -236,7 +236,7 @@ mod tests {
         let over = warned.undoes(Closing::Withdrawn, Outcome::Done).closes(Closing::Withdrawn);
         assert_eq!(over.messages_for(&wish).len(), 1);
         let wish = Subscription { send: [Occasion::Detection].into(), ..wish };
-        let told = Story::ended(Outcome::Failed).messages_for(&wish);
+        let told = Scenario::ended(Outcome::Failed).messages_for(&wish);
         // Who is not told of the end is not promised a last message.
         assert_eq!((told.len(), told.first().and_then(|message| message.last_by)), (1, None));
     }
@@ -245,12 +245,12 @@ mod tests {
     fn a_step_that_may_be_skipped_is_told_as_good_and_with_the_reason() {
         let skipped = |optional| {
             let step = StepName::new(CHECKPOINT);
-            let mut story = Story::ended(Outcome::Failed);
-            for step in story.context.steps.iter_mut().filter(|it| it.name == step) {
+            let mut scenario = Scenario::ended(Outcome::Failed);
+            for step in scenario.context.steps.iter_mut().filter(|it| it.name == step) {
                 step.optional = optional;
             }
-            let story = story.event(&Event::StepDue { step: step.clone(), round: Strength::Strong, retry: None });
-            story.event(&Event::StepSkipped { step, because: SkippedBecause::NoTimeLeft, optional }).view()
+            let scenario = scenario.event(&Event::StepDue { step: step.clone(), round: Strength::Strong, retry: None });
+            scenario.event(&Event::StepSkipped { step, because: SkippedBecause::NoTimeLeft, optional }).view()
         };
         let (allowed, lost) = (skipped(true), skipped(false));
         assert!(

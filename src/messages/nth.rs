@@ -185,20 +185,20 @@ fn time(at: Timestamp) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::super::body::{Body, Preset};
-    use super::super::fixture::Story;
+    use super::super::fixture::Scenario;
     use super::*;
     use crate::engine::Outcome;
 
     /// The message about how all steps ended.
     fn end() -> Message {
-        Story::ended(Outcome::Done).messages().pop().unwrap()
+        Scenario::ended(Outcome::Done).messages().pop().unwrap()
     }
 
     /// The first message.
     fn detection(rehearsal: bool) -> Message {
-        let mut story = Story::running();
-        story.context.rehearsal = rehearsal;
-        story.messages().remove(0)
+        let mut scenario = Scenario::running();
+        scenario.context.rehearsal = rehearsal;
+        scenario.messages().remove(0)
     }
 
     #[test]

@@ -180,20 +180,20 @@ fn clip(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{CHECKPOINT, Story, notice};
+    use super::super::fixture::{CHECKPOINT, Scenario, notice};
     use super::super::message::Subscription;
     use super::*;
     use crate::engine::{Closing, Outcome};
 
-    /// Each message of this story, in words.
-    fn told(story: &Story) -> Vec<String> {
-        story.messages().iter().map(text).collect()
+    /// Each message of this scenario, in words.
+    fn told(scenario: &Scenario) -> Vec<String> {
+        scenario.messages().iter().map(text).collect()
     }
 
     #[test]
     fn the_first_message_says_by_when_the_last_must_have_come() {
         assert_eq!(
-            told(&Story::running()),
+            told(&Scenario::running()),
             ["i-0abc is to be terminated in 113s.\n\
               The notice is of kind interruption, from cloud; the deadline is 2026-01-01T00:02:00Z, in 113s.\n\
               The machine: g5.xlarge, spot, us-east-1a, ip-10-0-0-7.\n\
@@ -203,21 +203,21 @@ mod tests {
               did not come to its end: look after this machine's work."]
         );
         let no_end = Subscription { send: [Occasion::Detection].into(), on: NoticeKind::ALL.into() };
-        let unpromised = text(&Story::running().messages_for(&no_end)[0]);
+        let unpromised = text(&Scenario::running().messages_for(&no_end)[0]);
         assert!(!unpromised.contains("last message"), "{unpromised}");
     }
 
     #[test]
     fn an_end_tells_each_step_and_what_was_left() {
         assert_eq!(
-            told(&Story::ended(Outcome::Done))[1],
+            told(&Scenario::ended(Outcome::Done))[1],
             "i-0abc: all 2 steps done, 62s to spare.\n\
              leave-load-balancer: done in 400ms, 107s to spare: 1 target is draining.\n\
              checkpoint: done in 46s, 62s to spare: exit status 0, proof holds.\n\
              The deadline is 2026-01-01T00:02:00Z.\n\
              The machine: g5.xlarge, spot, us-east-1a, ip-10-0-0-7."
         );
-        let failed = told(&Story::ended(Outcome::Failed));
+        let failed = told(&Scenario::ended(Outcome::Failed));
         assert_eq!(
             failed[1],
             "i-0abc: checkpoint failed.\n\
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_stays_is_told_of_too() {
-        let told = told(&Story::closed(Closing::Withdrawn));
+        let told = told(&Scenario::closed(Closing::Withdrawn));
         assert!(told[0].starts_with("i-0abc: episode closed: its notices were withdrawn.\n"), "{}", told[0]);
         assert!(told[0].contains("leave-load-balancer: done in 400ms, undone, 107s to spare"), "{}", told[0]);
         assert!(told[0].contains("This episode is over"), "{}", told[0]);
@@ -237,9 +237,9 @@ mod tests {
 
     #[test]
     fn a_rehearsal_says_so_first_and_last() {
-        let mut story = Story::running();
-        story.context.rehearsal = true;
-        let text = &told(&story)[0];
+        let mut scenario = Scenario::running();
+        scenario.context.rehearsal = true;
+        let text = &told(&scenario)[0];
         assert!(text.starts_with("[rehearsal] i-0abc") && text.ends_with("a rehearsal: the machine stays."), "{text}");
     }
 
@@ -247,7 +247,7 @@ mod tests {
     fn words_of_others_are_bounded_and_cannot_break_a_line() {
         let mut hostile = notice(NoticeKind::Interruption);
         hostile.detail = format!("taken\n\u{1b}[31mred {}", "x".repeat(1000));
-        let text = &told(&Story::of(hostile, &[(CHECKPOINT, "hook", "runs a script")]))[0];
+        let text = &told(&Scenario::of(hostile, &[(CHECKPOINT, "hook", "runs a script")]))[0];
         assert!(text.contains("It says: taken red xxx") && text.len() < 1500, "{text}");
     }
 }

@@ -246,7 +246,7 @@ impl<D: Deliver> DeliveryWorker<D> {
             return Next::Rest(None);
         }
         if is_last {
-            // What ends the story says most, so it goes first when time is short.
+            // What tells the end says most, so it goes first when time is short.
             let untried = || state.waiting.iter().filter(|it| !tries.last.contains(&it.message.owed.id));
             let ends = |queued: &&Queued| queued.message.owed.occasion == Occasion::End;
             if let Some(queued) = untried().find(ends).or_else(|| untried().next()) {

@@ -208,10 +208,20 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
     watch.signal(Signal::KILL);
     watch.ends();
     let before = receiver.came().len();
-    let watch = start(&scene, &cloud.url, &file);
+    let mut watch = start(&scene, &cloud.url, &file);
+    receiver.answer(Answers::With("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"));
     notice(&scene, &["--withdraw"]);
+    says(&watch, "answered 503; it is tried again");
+    assert_eq!(receiver.names()[before..before + 1], ["closed"]);
+    // That the episode closed is told by who starts after it did, where nobody took it before.
+    watch.signal(Signal::KILL);
+    watch.ends();
+    receiver.answer(TAKEN);
+    let before = receiver.came().len();
+    let watch = start(&scene, &cloud.url, &file);
     says(&watch, "message to ops sent: end");
     assert_eq!(receiver.names()[before..], ["closed"]);
+    assert_eq!(receiver.came()[before].json()["closing"], "withdrawn");
     watch.is_sane();
 }
 

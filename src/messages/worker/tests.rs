@@ -5,7 +5,7 @@
 use super::*;
 use crate::actions::Task;
 use crate::engine::{EpisodeId, StepName};
-use crate::messages::fixture::{Story, known};
+use crate::messages::fixture::{Scenario, known};
 use crate::messages::message::Owed;
 use crate::view::EpisodeView;
 use tokio::time::sleep;
@@ -97,11 +97,11 @@ impl Scene {
     }
 
     fn owe(&self, occasion: Occasion, number: u32) {
-        self.owe_of(&Story::running(), occasion, number);
+        self.owe_of(&Scenario::running(), occasion, number);
     }
 
-    fn owe_of(&self, story: &Story, occasion: Occasion, number: u32) {
-        self.push(story.messages().remove(0), occasion, number);
+    fn owe_of(&self, scenario: &Scenario, occasion: Occasion, number: u32) {
+        self.push(scenario.messages().remove(0), occasion, number);
     }
 
     fn push(&self, message: Message, occasion: Occasion, number: u32) {
@@ -203,7 +203,7 @@ async fn a_receiver_that_asks_for_a_rest_has_one_but_a_last_try_comes_all_the_sa
 
 #[tokio::test(start_paused = true)]
 async fn the_first_message_waits_a_second_at_most_for_the_machines_facts() {
-    let (all, mut unknown) = (Arc::new(known()), Story::running());
+    let (all, mut unknown) = (Arc::new(known()), Scenario::running());
     unknown.context.machine = Machine { id: all.machine.id.clone(), ..Machine::default() };
     assert!(is_known(&all) && !is_known(&unknown.context));
     for (after, came) in [(200, 200), (700, 700), (5_000, 1_000)] {
@@ -283,7 +283,7 @@ async fn the_last_try_does_not_wait_for_a_rest() {
     scene.owe(Occasion::End, 2);
     scene.queue.settled().await;
     let got = scene.got();
-    assert_eq!(scene.names(), ["end/2", "detection/1"], "what ends the story goes first when time is short");
+    assert_eq!(scene.names(), ["end/2", "detection/1"], "what ends the scenario goes first when time is short");
     assert!(got.iter().all(|(_, at)| *at < Duration::from_millis(113_200)), "{got:?}");
 }
 
@@ -353,7 +353,7 @@ async fn what_was_sent_is_not_sent_again_after_a_restart_and_what_was_not_is() {
     scene.queue.settled().await;
     assert_eq!(scene.names(), ["end/2"]);
     // That an episode is over is told to those who know of it.
-    let over = Story::closed(crate::engine::Closing::Survived).messages().remove(0);
+    let over = Scenario::closed(crate::engine::Closing::Survived).messages().remove(0);
     let mut another = EpisodeView::clone(&over.episode);
     another.id = EpisodeId::new("another");
     scene.push(Message { episode: Arc::new(another), ..over.clone() }, Occasion::End, 3);
