@@ -34,6 +34,7 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
             stated: true,
             detail: String::new(),
         },
+        opened: jiff::Timestamp::now(),
         started: SystemTime::now(),
         before: Before::default(),
         undo_with: Vec::new(),

@@ -11,8 +11,8 @@ use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
 use spot_watchdog::daemon::executor::{Executor, Hand};
 use spot_watchdog::engine::{
-    Command, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeContext, NoticeKind, Outcome, Process, Run,
-    RunResult, SourceName, StepName, Undo, Work,
+    Command, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeContext, NoticeKind, Now, Outcome, Process,
+    Retry, Run, RunResult, SourceName, StepName, Undo, Work,
 };
 use spot_watchdog::view::{Finding, Weight};
 use std::collections::BTreeMap;
@@ -81,6 +81,7 @@ fn given_in(time: Duration, mut surroundings: Surroundings) -> Given {
     let job = Job {
         run: run(),
         briefing: briefing(),
+        opened: jiff::Timestamp::now(),
         started: SystemTime::now(),
         before: Before::default(),
         undo_with: Vec::new(),
@@ -262,6 +263,7 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
             let ending = hook.play(&given.job).await;
             assert_eq!(ending.outcome, Outcome::Failed);
             assert!(ending.detail.contains(sentence), "{command} {keys}: {}", ending.detail);
+            assert_eq!(ending.retry, Retry::Pointless, "{command} {keys}");
             assert!(given.job.output.tail().is_empty(), "{:?}", given.job.output.tail());
             let findings = hook.check(&Default::default()).await;
             assert!(findings.iter().any(|it| it.weight == Weight::Error), "{command} {keys}: {findings:?}");
@@ -273,6 +275,9 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
     assert!(ending.detail.contains("could not read environment-file /no/such"), "{}", ending.detail);
     let ending = hook("command = ['/bin/true']\nuser = 'no-such-user'").play(&given(seconds(5.0)).job).await;
     assert!(ending.detail.contains("there is no user `no-such-user`"), "{}", ending.detail);
+    assert_eq!(ending.retry, Retry::Pointless);
+    let ending = hook("command = ['/bin/false']").play(&given(seconds(5.0)).job).await;
+    assert_eq!((ending.outcome, ending.retry), (Outcome::Failed, Retry::Sensible));
 }
 
 #[tokio::test]
@@ -375,8 +380,12 @@ async fn what_the_first_attempt_wrote_is_a_proof_for_the_second_and_not_for_the_
     let body = "[ \"$SPOT_ATTEMPT\" != 1 ] || { echo 1 > DONE; touch -d '-3 minutes' DONE; exit 1; }";
     let hook = script(place.path(), body, "proof = { newer = 'DONE' }");
     let (mut executor, mut inputs) = executor(hook, place.path().join("n"));
+    let mut first = now();
     for (attempt, outcome) in [(1, Outcome::Failed), (2, Outcome::Done), (3, Outcome::Failed)] {
-        executor.carry_out(begin(attempt, 60_000), Instant::now());
+        if attempt == 3 {
+            first = now();
+        }
+        executor.carry_out(begin_since(attempt, 60_000, first), Instant::now());
         let (_, ending) = reports(&mut inputs).await;
         assert_eq!(ending.outcome, outcome, "{attempt}: {}", ending.detail);
     }
@@ -729,12 +738,23 @@ fn start(millis: u64) -> Command {
 
 /// No two runs of an episode have one number: by that their processes are told apart.
 fn begin(attempt: u32, millis: u64) -> Command {
+    begin_since(attempt, millis, now())
+}
+
+fn begin_since(attempt: u32, millis: u64, proof_since: Now) -> Command {
     Command::Start {
         run: Run { attempt, ..run() },
         briefing: Box::new(briefing()),
         stop_by: Moment::from_millis(millis),
+        since: Moment::from_millis(0),
+        proof_since,
+        opened: proof_since.wall,
         undo_with: Vec::new(),
     }
+}
+
+fn now() -> Now {
+    Now { moment: Moment::from_millis(0), wall: jiff::Timestamp::now() }
 }
 
 #[tokio::test]
@@ -788,6 +808,9 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
             run: unknown,
             briefing: Box::new(briefing()),
             stop_by: Moment::from_millis(9_000),
+            since: Moment::from_millis(0),
+            proof_since: now(),
+            opened: now().wall,
             undo_with: Vec::new(),
         },
         Instant::now(),

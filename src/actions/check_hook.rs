@@ -42,7 +42,7 @@ fn findings(hook: &Hook) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |weight, sentence: String| found.push(Finding::new(weight, SUBJECT, sentence));
     let settings = hook.settings();
-    let user = settings.user.as_deref().map(find_user).transpose().and_then(|user| {
+    let user = settings.user.as_deref().map(find_user).transpose().map_err(|it| it.why).and_then(|user| {
         if let Some(user) = &user
             && !is_us(user)
             && !rustix::process::geteuid().is_root()

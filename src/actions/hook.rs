@@ -6,7 +6,7 @@
 //! proof that holds: it has saved its work, and just in time.
 
 use super::kin::Signs;
-use super::launch::{Begun, Launcher, Start, could_not_begin, find_user, hand_over};
+use super::launch::{Begun, Launcher, NotStarted, Start, could_not_begin, find_user, hand_over, retry_after};
 use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
 use super::process::{Exit, Leader, Manner, Stopped, signal_named, wait_to_end};
 use super::proof::Proof;
@@ -28,7 +28,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
@@ -178,7 +178,7 @@ impl Hook {
         };
         let (Begun { spawned: leader, mark }, streams) = match begun {
             Ok(Ok(begun)) => begun,
-            Ok(Err(why)) => return RunResult::without_effect(Outcome::Failed, why),
+            Ok(Err(why)) => return why.into(),
             Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
         };
         let leader = leader.known_by(signs(job));
@@ -200,8 +200,7 @@ impl Hook {
     async fn take_back(&self, job: &Job, process: Option<Process>) -> RunResult {
         let manner = self.manner(&job.stop_by);
         let Some(process) = process else {
-            let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
-            return RunResult::new(outcome, detail);
+            return self.verdict(job, Exit::Unknown, Stopped::No).await;
         };
         let Some(leader) = Leader::adopt(process, signs(job)) else {
             let mut left_over = 0;
@@ -210,8 +209,7 @@ impl Hook {
                 let step = job.run.step.to_string();
                 job.surroundings.remainders.take(left, None, job.stop_by.clone(), manner, step);
             }
-            let (outcome, detail) = self.verdict(job, Exit::Unknown, Stopped::No).await;
-            return RunResult { left_over, ..ending(outcome, detail) };
+            return RunResult { left_over, ..self.verdict(job, Exit::Unknown, Stopped::No).await };
         };
         let streams = take_over(process.pid);
         let reading = Reading::begin(streams, &job.output, job.run.step.as_str(), job.run.attempt, None);
@@ -221,7 +219,7 @@ impl Hook {
     async fn see_to_its_end(&self, job: &Job, leader: Leader, mut reading: Reading, manner: Manner) -> RunResult {
         let stopped = wait_to_end(&leader, &job.stop_by, manner).await;
         let exit = leader.exit();
-        let ((refusal, left_over), (outcome, detail)) = tokio::join!(
+        let ((refusal, left_over), verdict) = tokio::join!(
             async { tokio::join!(reading.catch_up(CATCH_UP), leader.count_members()) },
             self.verdict(job, exit, stopped),
         );
@@ -243,19 +241,19 @@ impl Hook {
         };
         match refusal {
             // What was begun could not become the program, which so never ran.
-            Some(why) => RunResult { left_over, ..RunResult::without_effect(Outcome::Failed, why) },
-            None => RunResult { left_over, ..ending(outcome, detail) },
+            Some(why) => RunResult { left_over, ..NotStarted { why, retry: retry_after(exit) }.into() },
+            None => RunResult { left_over, ..verdict },
         }
     }
 
-    async fn verdict(&self, job: &Job, exit: Exit, stopped: Stopped) -> (Outcome, String) {
+    async fn verdict(&self, job: &Job, exit: Exit, stopped: Stopped) -> RunResult {
         let stop = match stopped {
             Stopped::No => "",
             Stopped::Asked => "stopped when its time was up, ",
             Stopped::Killed => "killed when its time was up, ",
             Stopped::InVain => {
                 let detail = "does not end even when killed: it waits for a disk or a network mount".to_owned();
-                return (Outcome::TimedOut, detail);
+                return ending(Outcome::TimedOut, detail);
             }
         };
         let otherwise = match (stopped, exit) {
@@ -265,24 +263,24 @@ impl Hook {
         };
         match exit {
             Exit::Status(0) | Exit::Unknown => {}
-            Exit::Status(_) => return (otherwise, format!("{stop}{exit}")),
+            Exit::Status(_) => return ending(otherwise, format!("{stop}{exit}")),
             Exit::Signal(9) if stopped == Stopped::No => {
-                return (otherwise, format!("{exit}, not by us (out of memory? the kernel's log tells)"));
+                return ending(otherwise, format!("{exit}, not by us (out of memory? the kernel's log tells)"));
             }
             Exit::Signal(_) if stopped == Stopped::Killed => {
-                return (otherwise, "killed when its time was up".to_owned());
+                return ending(otherwise, "killed when its time was up".to_owned());
             }
-            Exit::Signal(_) => return (otherwise, format!("{stop}{exit}")),
+            Exit::Signal(_) => return ending(otherwise, format!("{stop}{exit}")),
         }
         let Some(proof) = &self.settings.proof else {
             return match (stopped, exit) {
-                (Stopped::No, Exit::Status(_)) => (Outcome::Done, format!("{exit}, no proof asked for")),
-                _ => (otherwise, format!("{stop}{exit}")),
+                (Stopped::No, Exit::Status(_)) => ending(Outcome::Done, format!("{exit}, no proof asked for")),
+                _ => ending(otherwise, format!("{stop}{exit}")),
             };
         };
         match proof.hold(job.started, &job.before, self.settings.working_directory.as_deref(), &job.stop_by).await {
-            Ok(()) => (Outcome::Done, format!("{stop}{exit}, proof holds")),
-            Err(why) => (otherwise, format!("{stop}{exit}, but its proof does not hold: {why}")),
+            Ok(proof_after) => RunResult { proof_after, ..ending(Outcome::Done, format!("{stop}{exit}, proof holds")) },
+            Err(why) => ending(otherwise, format!("{stop}{exit}, but its proof does not hold: {why}")),
         }
     }
 
@@ -298,7 +296,7 @@ impl Hook {
         secret: &[OsString],
         told: Vec<(&'static str, String)>,
         briefing: &[u8],
-    ) -> Result<Ready, String> {
+    ) -> Result<Ready, NotStarted> {
         let user = self.settings.user.as_deref().map(find_user).transpose()?;
         let environment = self.environment(std::env::vars_os(), secret, user.as_ref(), told)?;
         let no_pipe = |error: io::Error| could_not_begin(self.program(), &error);
@@ -325,7 +323,7 @@ impl Hook {
         }
     }
 
-    fn begin(&self, launcher: &Launcher, step: &StepName, ready: &Ready) -> Result<Begun<Leader>, String> {
+    fn begin(&self, launcher: &Launcher, step: &StepName, ready: &Ready) -> Result<Begun<Leader>, NotStarted> {
         launcher.begin(&self.start(step, ready), |command| {
             let stream = |pipe: &OwnedFd| pipe.try_clone().map(Stdio::from);
             command
@@ -416,13 +414,6 @@ impl Action for Hook {
 
     fn runs_programs(&self) -> bool {
         true
-    }
-
-    fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
-        Box::pin(async move {
-            let Some(proof) = &self.settings.proof else { return None };
-            proof.newest(self.settings.working_directory.as_deref(), before, limit).await
-        })
     }
 
     fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {

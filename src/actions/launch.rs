@@ -8,8 +8,8 @@
 
 use super::cgroup::{Delegated, Held};
 use super::open_files::OpenFiles;
-use super::process::Stat;
-use crate::engine::Process;
+use super::process::{Exit, Stat};
+use crate::engine::{Outcome, Process, Retry, RunResult};
 use crate::store;
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
 use std::ffi::{CString, OsStr, OsString};
@@ -24,8 +24,11 @@ use std::process::{Command, ExitCode};
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "launch-step";
 
-/// The exit status where the program was not begun; the sentence comes with the mark.
+/// The exit status where the program was not begun and another attempt may do better; the sentence comes with the mark.
 const NOT_BEGUN: u8 = 126;
+
+/// The exit status where it would not be begun the next time either.
+const NEVER_BEGUN: u8 = 127;
 
 /// Where programs are looked for when the environment names no `PATH`.
 pub const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -82,17 +85,64 @@ pub struct Begun<T> {
     pub mark: Option<String>,
 }
 
+/// Why a program was not started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotStarted {
+    /// A sentence for people.
+    pub why: String,
+    /// Whether another attempt makes sense.
+    pub retry: Retry,
+}
+
+impl NotStarted {
+    const fn never(why: String) -> Self {
+        Self { why, retry: Retry::Pointless }
+    }
+
+    /// By what the system said of a file: whether it is there and may be used does not change within seconds.
+    fn because_of(error: &io::Error, why: String) -> Self {
+        use rustix::io::Errno;
+        let retry = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM | Errno::NOEXEC | Errno::LOOP) => {
+                Retry::Pointless
+            }
+            Some(_) | None => Retry::Sensible,
+        };
+        Self { why, retry }
+    }
+}
+
+impl From<String> for NotStarted {
+    fn from(why: String) -> Self {
+        Self { why, retry: Retry::Sensible }
+    }
+}
+
+impl From<NotStarted> for RunResult {
+    fn from(NotStarted { why, retry }: NotStarted) -> Self {
+        Self { retry, ..Self::without_effect(Outcome::Failed, why) }
+    }
+}
+
+/// Whether another attempt makes sense after the launcher ended so, and said why.
+pub const fn retry_after(exit: Exit) -> Retry {
+    match exit {
+        Exit::Status(status) if status == NEVER_BEGUN as i32 => Retry::Pointless,
+        Exit::Status(_) | Exit::Signal(_) | Exit::Unknown => Retry::Sensible,
+    }
+}
+
 impl Launcher {
     /// Begins a program: directly where that will do, through ourselves where it will not. `spawn` adds what is the
     /// caller's to the command and spawns it. Looks at files, and may block where a mount hangs.
     ///
     /// # Errors
-    /// A sentence, where it cannot be begun.
+    /// Where it cannot be begun.
     pub fn begin<T>(
         &self,
         start: &Start<'_>,
         spawn: impl FnOnce(&mut Command) -> io::Result<T>,
-    ) -> Result<Begun<T>, String> {
+    ) -> Result<Begun<T>, NotStarted> {
         let user = start.another()?;
         if self.delegated.is_none() && user.is_none() {
             return Ok(Begun { spawned: directly(start, spawn)?, mark: None });
@@ -134,14 +184,14 @@ impl Launcher {
 
 impl Start<'_> {
     /// The user to become, where that is another.
-    fn another(&self) -> Result<Option<Identity>, String> {
+    fn another(&self) -> Result<Option<Identity>, NotStarted> {
         self.user.filter(|user| !is_us(user)).map(Identity::of).transpose()
     }
 }
 
 /// Begins a program as ourselves.
-fn directly<T>(start: &Start<'_>, spawn: impl FnOnce(&mut Command) -> io::Result<T>) -> Result<T, String> {
-    let file = find_program(start.program, start.directory, start.path)?;
+fn directly<T>(start: &Start<'_>, spawn: impl FnOnce(&mut Command) -> io::Result<T>) -> Result<T, NotStarted> {
+    let file = find_program(start.program, start.directory, start.path).map_err(NotStarted::never)?;
     let mut command = Command::new(&file);
     command.args(start.arguments).process_group(0);
     if let Some(directory) = start.directory {
@@ -160,9 +210,9 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(user: &User) -> Result<Self, String> {
+    fn of(user: &User) -> Result<Self, NotStarted> {
         if !rustix::process::geteuid().is_root() {
-            return Err(cannot_become(&user.name));
+            return Err(NotStarted::never(cannot_become(&user.name)));
         }
         Ok(Self { user: user.uid, group: user.gid, groups: groups_of(user)? })
     }
@@ -183,21 +233,21 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode>
         return None;
     }
     let mut mark = OsString::new();
-    let why = become_program(arguments.collect(), &mut mark);
+    let NotStarted { why, retry } = become_program(arguments.collect(), &mut mark);
     let mut line = mark.into_encoded_bytes();
     line.extend_from_slice(format!(" {why}\n").as_bytes());
     let _ = io::stderr().write_all(&line);
-    Some(ExitCode::from(NOT_BEGUN))
+    Some(ExitCode::from(if retry == Retry::Pointless { NEVER_BEGUN } else { NOT_BEGUN }))
 }
 
-/// Returns the sentence that says why not.
-fn become_program(words: Vec<OsString>, mark: &mut OsString) -> String {
+/// Returns why not.
+fn become_program(words: Vec<OsString>, mark: &mut OsString) -> NotStarted {
     let (mut user, mut group, mut groups, mut directory) = (None, None, Vec::new(), None);
     let mut step = String::new();
     let mut words = words.into_iter();
     let program = loop {
         let (Some(option), Some(value)) = (words.next(), words.next()) else {
-            return format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command");
+            return format!("{SUBCOMMAND}: the watchdog runs this itself, and never without a command").into();
         };
         match option.to_str() {
             Some("--mark") => *mark = value,
@@ -205,28 +255,28 @@ fn become_program(words: Vec<OsString>, mark: &mut OsString) -> String {
             Some("--cgroup") => enter_cgroup(Path::new(&value), &step),
             Some(which @ ("--user-id" | "--group-id" | "--groups")) => {
                 // Never anybody else than who was meant.
-                let Some(numbers) = numbers(&value) else { return no_numbers(which, &value) };
+                let Some(numbers) = numbers(&value) else { return no_numbers(which, &value).into() };
                 match (which, &numbers[..]) {
                     ("--user-id", [number]) => user = Some(Uid::from_raw(*number)),
                     ("--group-id", [number]) => group = Some(Gid::from_raw(*number)),
                     ("--groups", _) => groups = numbers.into_iter().map(Gid::from_raw).collect(),
-                    _ => return no_numbers(which, &value),
+                    _ => return no_numbers(which, &value).into(),
                 }
             }
             Some("--directory") => directory = Some(PathBuf::from(value)),
             Some("--") => break value,
-            Some(_) | None => return format!("{SUBCOMMAND}: unknown option {}", option.display()),
+            Some(_) | None => return format!("{SUBCOMMAND}: unknown option {}", option.display()).into(),
         }
     };
     match (user, group) {
         (Some(user), Some(group)) => {
             close_inherited();
             if let Err(why) = become_user(user, group, &groups) {
-                return why;
+                return why.into();
             }
         }
         (None, None) => {}
-        (Some(_), None) | (None, Some(_)) => return format!("{SUBCOMMAND}: a user needs a group"),
+        (Some(_), None) | (None, Some(_)) => return format!("{SUBCOMMAND}: a user needs a group").into(),
     }
     // Only as the user: a home on a network mount may be closed to root.
     if let Some(directory) = &directory
@@ -237,11 +287,11 @@ fn become_program(words: Vec<OsString>, mark: &mut OsString) -> String {
     let program = program.to_string_lossy();
     let file = match find_program(&program, None, std::env::var_os("PATH").as_deref()) {
         Ok(file) => file,
-        Err(why) => return why,
+        Err(why) => return NotStarted::never(why),
     };
     // The C library would hand it to a shell.
     if let Some(why) = has_no_format(&file) {
-        return could_not(&file, &why);
+        return NotStarted::never(could_not(&file, &why));
     }
     let mut command = Command::new(&file);
     command.args(words);
@@ -304,16 +354,16 @@ pub fn groups_of(user: &User) -> Result<Vec<Gid>, String> {
 /// The user of this name or number.
 ///
 /// # Errors
-/// A sentence, where there is none or the system cannot tell.
-pub fn find_user(name: &str) -> Result<User, String> {
+/// Where there is none or the system cannot tell.
+pub fn find_user(name: &str) -> Result<User, NotStarted> {
     let found = match name.parse() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
     };
     match found {
         Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(format!("there is no user `{name}` on this machine (see `getent passwd`)")),
-        Err(error) => Err(format!("could not look up user `{name}`: {}", said(&error.into()))),
+        Ok(None) => Err(NotStarted::never(format!("there is no user `{name}` on this machine (see `getent passwd`)"))),
+        Err(error) => Err(format!("could not look up user `{name}`: {}", said(&error.into())).into()),
     }
 }
 
@@ -361,14 +411,14 @@ pub fn could_not_begin(program: &str, error: &io::Error) -> String {
     could_not(Path::new(program), &reason(Path::new(program), error))
 }
 
-/// The sentence for a start that the system refused.
-pub fn why_not(file: &Path, directory: Option<&Path>, error: &io::Error) -> String {
+/// A start that the system refused.
+fn why_not(file: &Path, directory: Option<&Path>, error: &io::Error) -> NotStarted {
     if let Some(directory) = directory
         && let Err(error) = fs::metadata(directory.join("."))
     {
         return no_directory(directory, &error);
     }
-    could_not(file, &reason(file, error))
+    NotStarted::because_of(error, could_not(file, &reason(file, error)))
 }
 
 fn reason(file: &Path, error: &io::Error) -> String {
@@ -460,8 +510,9 @@ fn could_not(file: &Path, why: &str) -> String {
     format!("could not start {}: {why}", file.display())
 }
 
-fn no_directory(directory: &Path, error: &io::Error) -> String {
-    format!("could not enter the working directory {}: {}", directory.display(), said(error))
+fn no_directory(directory: &Path, error: &io::Error) -> NotStarted {
+    let why = format!("could not enter the working directory {}: {}", directory.display(), said(error));
+    NotStarted::because_of(error, why)
 }
 
 /// A system error in lowercase words, without its number.

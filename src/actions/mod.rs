@@ -32,6 +32,7 @@ pub use crate::view::Span;
 
 use crate::engine::{NoticeContext, NoticeKind, Process, Run, RunResult, StepName, Strength, Undo};
 use crate::view::Finding;
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -84,13 +85,6 @@ pub trait Action: Debug + Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
-    /// When the newest of what its proof looks for was written, of what was written before this time where one is given.
-    /// It only looks, for `limit` at most, and tells nothing where it has no proof or cannot look.
-    fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
-        let _ = (before, limit);
-        Box::pin(std::future::ready(None))
-    }
-
     /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
     fn warmth(&self) -> serde_json::Value {
         serde_json::Value::Null
@@ -138,6 +132,8 @@ pub struct Job {
     pub run: Run,
     /// What it is told.
     pub briefing: NoticeContext,
+    /// When the episode opened, by the wall clock: what is older was there before the notice.
+    pub opened: Timestamp,
     /// When the first attempt began, by the wall clock.
     pub started: SystemTime,
     /// What was there before the first attempt, of what its proof looks for.

@@ -9,6 +9,7 @@
 use super::{Job, Span, StopBy};
 use crate::view::Spoken;
 use glob::Pattern;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -77,7 +78,7 @@ impl Proof {
         if job.before.is_noted() {
             return;
         }
-        let seen = self.note(directory, until).await;
+        let seen = self.note(directory, job.opened, until).await;
         if seen.is_none() {
             let step = &job.run.step;
             tracing::warn!(
@@ -89,7 +90,7 @@ impl Proof {
         job.before.note(seen);
     }
 
-    async fn note(&self, directory: Option<&Path>, until: Instant) -> Option<Noted> {
+    async fn note(&self, directory: Option<&Path>, opened: Timestamp, until: Instant) -> Option<Noted> {
         let (newer, absent) = (self.newer.clone(), self.absent.clone());
         let (directory, given_up) = (directory.map(Path::to_path_buf), Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&given_up);
@@ -97,14 +98,16 @@ impl Proof {
             let look = |pattern: Option<String>| {
                 pattern.map(|pattern| see(&pattern, directory.as_deref(), &flag)).unwrap_or_default()
             };
-            Noted { newer: look(newer), absent: look(absent) }
+            let newer = look(newer);
+            Noted { newest: newer.newest(Some(opened)), newer, absent: look(absent) }
         });
         let seen = tokio::time::timeout_at(until, looking).await;
         given_up.store(true, Ordering::Relaxed);
         seen.ok()?.ok()
     }
 
-    /// Returns once it holds for a step that began at this time, with this there before.
+    /// Returns once it holds for a step that began at this time, with this there before, and says when the newest of what
+    /// it looks for was written.
     ///
     /// # Errors
     /// A clause that says which part does not hold: `nothing that matches /ckpt/*/DONE was written since it began`.
@@ -114,9 +117,10 @@ impl Proof {
         before: &Before,
         directory: Option<&Path>,
         stop_by: &StopBy,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Timestamp>, String> {
         let directory = directory.map(Path::to_path_buf);
         let noted = before.noted();
+        let mut newest = None;
         if let Some(newer) = &self.newer {
             let seen = self.look(newer, directory.clone(), stop_by).await?;
             let old = noted.map(|noted| &noted.newer);
@@ -132,9 +136,11 @@ impl Proof {
                     (false, None) => format!("nothing that matches {newer} was written since the step began{by}"),
                 });
             }
-            if let Some(Span(quiet)) = self.quiet_for {
-                self.keep_quiet(newer, seen, quiet, directory.clone(), stop_by).await?;
-            }
+            let seen = match self.quiet_for {
+                Some(Span(quiet)) => self.keep_quiet(newer, seen, quiet, directory.clone(), stop_by).await?,
+                None => seen,
+            };
+            newest = seen.newest(None);
         }
         if let Some(absent) = &self.absent {
             let seen = self.look(absent, directory, stop_by).await?;
@@ -148,7 +154,7 @@ impl Proof {
                 return Err(format!("could not look whether {absent} is gone: {trouble}"));
             }
         }
-        Ok(())
+        Ok(newest)
     }
 
     /// Which of the paths that it looks for bears a time ahead of our clock, and by how much. It waits for the disk: not
@@ -168,25 +174,6 @@ impl Proof {
         })
     }
 
-    /// When the newest path that matches `newer` was written, of those written before a time where one is given.
-    pub async fn newest(
-        &self,
-        directory: Option<&Path>,
-        before: Option<SystemTime>,
-        limit: Duration,
-    ) -> Option<SystemTime> {
-        let (pattern, directory) = (self.newer.clone()?, directory.map(Path::to_path_buf));
-        let given_up = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&given_up);
-        let looking = tokio::task::spawn_blocking(move || see(&pattern, directory.as_deref(), &flag));
-        let Ok(seen) = tokio::time::timeout(limit, looking).await else {
-            given_up.store(true, Ordering::Relaxed);
-            return None;
-        };
-        let written = seen.ok()?.paths.into_values().map(|entry| entry.state.modified);
-        written.filter(|written| before.is_none_or(|before| *written < before)).max()
-    }
-
     async fn keep_quiet(
         &self,
         pattern: &str,
@@ -194,7 +181,7 @@ impl Proof {
         quiet: Duration,
         directory: Option<PathBuf>,
         stop_by: &StopBy,
-    ) -> Result<(), String> {
+    ) -> Result<Seen, String> {
         let pause = (quiet / 4).clamp(Duration::from_millis(20), Duration::from_millis(250));
         let mut since = Instant::now();
         while since.elapsed() < quiet {
@@ -210,7 +197,7 @@ impl Proof {
                 since = Instant::now();
             }
         }
-        Ok(())
+        Ok(known)
     }
 
     async fn look(&self, pattern: &str, directory: Option<PathBuf>, stop_by: &StopBy) -> Result<Seen, String> {
@@ -243,8 +230,20 @@ impl Before {
         before
     }
 
-    fn is_noted(&self) -> bool {
+    /// When the newest of it had been written that is older than the notice, where that was seen.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.noted()?.newest
+    }
+
+    /// Whether it was noted already, or cannot be any more.
+    pub fn is_noted(&self) -> bool {
         self.0.get().is_some()
+    }
+
+    /// Whether both are of the same first attempt.
+    #[cfg(test)]
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn note(&self, seen: Option<Noted>) {
@@ -262,6 +261,8 @@ impl Before {
 struct Noted {
     newer: Seen,
     absent: Seen,
+    /// When the newest path of `newer` had been written that is older than the notice.
+    newest: Option<Timestamp>,
 }
 
 /// What was seen of the paths of one pattern.
@@ -270,6 +271,14 @@ struct Seen {
     paths: BTreeMap<PathBuf, Entry>,
     /// Why there may be more paths than these.
     trouble: Option<String>,
+}
+
+impl Seen {
+    /// When the newest path was written, of those written before a time where one is given.
+    fn newest(&self, before: Option<Timestamp>) -> Option<Timestamp> {
+        let written = self.paths.values().filter_map(|entry| Timestamp::try_from(entry.state.modified).ok());
+        written.filter(|written| before.is_none_or(|before| *written < before)).max()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -403,9 +412,19 @@ mod tests {
     /// What is there now, seen without haste.
     async fn noted(proof: &Proof, place: &Path) -> Before {
         let before = Before::default();
-        before.note(proof.note(Some(place), Instant::now() + Duration::from_secs(60)).await);
+        before.note(proof.note(Some(place), Timestamp::now(), Instant::now() + Duration::from_secs(60)).await);
         assert!(before.noted().is_some());
         before
+    }
+
+    async fn held(
+        proof: &Proof,
+        began: SystemTime,
+        before: &Before,
+        place: &Path,
+        stop_by: &StopBy,
+    ) -> Result<(), String> {
+        proof.hold(began, before, Some(place), stop_by).await.map(|_| ())
     }
 
     fn set_time(file: &Path, modified: SystemTime) {
@@ -425,7 +444,7 @@ mod tests {
         std::fs::write(&old, "").unwrap();
         set_time(&old, began + minutes(4));
         let before = noted(&wanted, place.path()).await;
-        let hold = async || wanted.hold(began, &before, Some(place.path()), &late).await;
+        let hold = async || held(&wanted, began, &before, place.path(), &late).await;
         let unchanged = Err("nothing that matches */DONE was written since the step began".to_owned());
         assert_eq!(hold().await, unchanged, "a time to come is no evidence");
         std::fs::write(&new, "").unwrap();
@@ -457,7 +476,7 @@ mod tests {
         }
         std::fs::write(place.path().join("checkpoint-100/incomplete"), "").unwrap();
         let before = noted(&wanted, place.path()).await;
-        let hold = async || wanted.hold(began, &before, Some(place.path()), &late).await;
+        let hold = async || held(&wanted, began, &before, place.path(), &late).await;
         let mark = place.path().join("checkpoint-200/incomplete");
         std::fs::write(&mark, "").unwrap();
         std::fs::write(place.path().join("checkpoint-200/weights"), "1").unwrap();
@@ -465,7 +484,7 @@ mod tests {
         std::fs::remove_file(&mark).unwrap();
         assert_eq!(hold().await, Ok(()));
         let alone = proof("absent = 'checkpoint-*/incomplete'");
-        let held = alone.hold(began, &before, Some(place.path()), &late).await;
+        let held = held(&alone, began, &before, place.path(), &late).await;
         assert!(held.unwrap_err().ends_with("checkpoint-100/incomplete is still there"), "it is all there is to see");
     }
 
@@ -482,7 +501,7 @@ mod tests {
         let written = Entry::of(&std::fs::metadata(&done).unwrap()).changed;
         let began = written + Duration::from_millis(500);
         let unknown = Before::unknown();
-        let hold = async |began| wanted.hold(began, &unknown, Some(place.path()), &late).await;
+        let hold = async |began| held(&wanted, began, &unknown, place.path(), &late).await;
         let why = hold(began).await.unwrap_err();
         assert!(why.contains("was written since the step began, by the clock of its file system"), "{why}");
         // The mark was there before, and the file was written since.
@@ -534,7 +553,7 @@ mod tests {
         let late = stop_in(Duration::from_secs(60));
         let wanted = proof("newer = '*/DONE'\nabsent = '*.tmp'");
         let before = noted(&wanted, place.path()).await;
-        let hold = async || wanted.hold(began, &before, Some(place.path()), &late).await;
+        let hold = async || held(&wanted, began, &before, place.path(), &late).await;
         assert_eq!(hold().await, Err("nothing matches */DONE".to_owned()));
         std::fs::create_dir(place.path().join("step-1")).unwrap();
         std::fs::write(place.path().join("step-1/DONE"), "1").unwrap();
@@ -544,21 +563,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newest_is_told_and_the_newest_before_a_time() {
+    async fn the_newest_is_told_as_it_was_before_the_notice_and_as_it_is_once_the_proof_holds() {
         let place = tempfile::tempdir().unwrap();
-        let (wanted, limit) = (proof("newer = '*/DONE'"), Duration::from_secs(20));
-        assert_eq!(wanted.newest(Some(place.path()), None, limit).await, None);
-        let now = SystemTime::now();
-        for (name, age) in [("one", 600), ("two", 60), ("three", 0)] {
+        let (wanted, late) = (proof("newer = '*/DONE'"), stop_in(Duration::from_secs(60)));
+        let (now, began) = (Timestamp::now(), SystemTime::now());
+        let ago = |seconds| now - jiff::SignedDuration::from_secs(seconds);
+        let write = |name: &str, seconds| {
             std::fs::create_dir(place.path().join(name)).unwrap();
             let file = std::fs::File::create(place.path().join(name).join("DONE")).unwrap();
-            file.set_modified(now - Duration::from_secs(age)).unwrap();
-        }
-        let ago = |seconds| Some(now - Duration::from_secs(seconds));
-        assert_eq!(wanted.newest(Some(place.path()), None, limit).await, ago(0));
-        assert_eq!(wanted.newest(Some(place.path()), ago(30), limit).await, ago(60));
-        assert_eq!(wanted.newest(Some(place.path()), ago(600), limit).await, None);
-        assert_eq!(proof("absent = '*.tmp'").newest(Some(place.path()), None, limit).await, None);
+            file.set_modified(SystemTime::try_from(ago(seconds)).unwrap()).unwrap();
+        };
+        let before = async |opened| {
+            let before = Before::default();
+            before.note(wanted.note(Some(place.path()), opened, Instant::now() + Duration::from_secs(60)).await);
+            before
+        };
+        assert_eq!(before(now).await.newest(), None);
+        write("one", 600);
+        write("two", 60);
+        assert_eq!(before(ago(30)).await.newest(), Some(ago(60)));
+        assert_eq!(before(ago(60)).await.newest(), Some(ago(600)), "what came with the notice is not older than it");
+        let seen = before(ago(600)).await;
+        assert_eq!((seen.newest(), Before::unknown().newest()), (None, None));
+        write("three", 20);
+        assert_eq!(wanted.hold(began, &seen, Some(place.path()), &late).await, Ok(Some(ago(20))));
+        let other = proof("absent = '*.tmp'");
+        assert_eq!(other.hold(began, &seen, Some(place.path()), &late).await, Ok(None));
     }
 
     #[tokio::test]
@@ -569,7 +599,7 @@ mod tests {
         let (began_at, before) = (SystemTime::now(), noted(&wanted, place.path()).await);
         std::fs::write(&file, "").unwrap();
         let began = Instant::now();
-        let held = wanted.hold(began_at, &before, Some(place.path()), &stop_in(Duration::from_millis(300))).await;
+        let held = held(&wanted, began_at, &before, place.path(), &stop_in(Duration::from_millis(300))).await;
         assert!(held.unwrap_err().contains("quiet"));
         assert!(began.elapsed() < Duration::from_secs(2));
     }

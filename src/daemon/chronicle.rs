@@ -2,23 +2,15 @@
 //! became fact after that was acted upon, and nothing here is waited for.
 
 use super::executor::Executor;
-use crate::actions::{Action, Rehearsal};
+use crate::actions::Rehearsal;
 use crate::config::Settings;
-use crate::engine::{Event, Now, Outcome, StepName, Work};
+use crate::engine::{Event, Now, StepName};
 use crate::journal::Record;
 use crate::report::{Draft, Frame, Machine, Report, StepFrame, Stirred};
 use crate::sources::Identity;
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, watch};
-use tokio_util::task::AbortOnDropHandle;
-
-/// How long one look for a proof may take. A mount that hangs holds one thread for it, and delays nobody.
-const LOOK: Duration = Duration::from_secs(10);
-
-/// Looks that wait for one another; what is beyond them is left out of the report.
-const LOOKS: usize = 64;
+use tokio::sync::watch;
 
 /// What a report needs to know beside its records, as far as the configuration tells it.
 pub fn frame(settings: &Settings, rehearsal: Rehearsal) -> Frame {
@@ -58,8 +50,6 @@ pub fn machine(identity: &Identity) -> Machine {
 #[derive(Debug)]
 pub struct Chronicle {
     page: Arc<Page>,
-    looks: mpsc::Sender<Look>,
-    _looker: AbortOnDropHandle<()>,
 }
 
 /// What the loop and whoever looks for proofs write on.
@@ -67,24 +57,6 @@ pub struct Chronicle {
 struct Page {
     writing: Mutex<(Draft, Frame)>,
     newest: watch::Sender<Option<Arc<Report>>>,
-}
-
-/// A proof to be looked for.
-#[derive(Debug)]
-struct Look {
-    generation: u64,
-    step: StepName,
-    action: Arc<dyn Action>,
-    when: When,
-}
-
-/// Which of its files are looked for.
-#[derive(Clone, Copy, Debug)]
-enum When {
-    /// Those that were there when the notice came.
-    Before(Timestamp),
-    /// Those that the step left.
-    After,
 }
 
 impl Chronicle {
@@ -98,20 +70,7 @@ impl Chronicle {
         let open = written.filter(|_| !draft.is_closed()).and_then(|written| draft.report(&frame, written));
         let (newest, _) = watch::channel(open.map(Arc::new));
         let page = Arc::new(Page { writing: Mutex::new((draft, frame)), newest });
-        let (looks, wanted) = mpsc::channel(LOOKS);
-        let looker = AbortOnDropHandle::new(tokio::spawn(look(Arc::clone(&page), wanted)));
-        Self { page, looks, _looker: looker }
-    }
-
-    /// What takes in what an earlier report of the open episode knows and the journal does not.
-    pub fn recaller(&self) -> impl Fn(&Report) + Send + use<> {
-        let page = Arc::clone(&self.page);
-        move |earlier| {
-            page.change(Timestamp::now(), |draft, _| {
-                draft.recall(earlier);
-                Stirred::Yes
-            });
-        }
+        Self { page }
     }
 
     /// Takes in the facts of a turn, after its orders were carried out.
@@ -128,8 +87,9 @@ impl Chronicle {
                 if !identity.instance_id.is_empty() || frame.machine.id.is_empty() {
                     frame.machine = machine(identity);
                 }
-                self.take_output(draft, events, executor);
-                self.look_for_proofs(draft, events, executor);
+                for (step, newest) in executor.proofs_before() {
+                    draft.proven_before(&step, newest);
+                }
             }
             stirred
         });
@@ -138,34 +98,6 @@ impl Chronicle {
     /// The report of the open episode, kept current; after its end as it was then.
     pub fn follow(&self) -> watch::Receiver<Option<Arc<Report>>> {
         self.page.newest.subscribe()
-    }
-
-    #[expect(clippy::unused_self, reason = "it is one of the three parts of a turn")]
-    fn take_output(&self, draft: &mut Draft, events: &[Event], executor: &Executor) {
-        if !events.iter().any(|event| matches!(event, Event::StepEnded { .. })) {
-            return;
-        }
-        for (step, output) in executor.outputs() {
-            draft.printed(&step, &output);
-        }
-    }
-
-    fn look_for_proofs(&self, draft: &Draft, events: &[Event], executor: &Executor) {
-        let (Some(generation), Some(heard)) = (draft.generation(), draft.heard()) else { return };
-        for event in events {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "only what begins or ends has a proof to look for")]
-            let (run, when) = match event {
-                Event::StepStarted { run, .. } => (run, When::Before(heard)),
-                Event::StepEnded { run, ending } if ending.outcome == Outcome::Done => (run, When::After),
-                _ => continue,
-            };
-            if let (Work::Act, Some(hand)) = (run.work, executor.hands().get(&run.step)) {
-                let look = Look { generation, step: run.step.clone(), action: Arc::clone(&hand.action), when };
-                if self.looks.try_send(look).is_err() {
-                    tracing::debug!("the proof of {} is not looked for: too many wait for an answer", run.step);
-                }
-            }
-        }
     }
 }
 
@@ -191,27 +123,5 @@ impl Page {
     fn writing(&self) -> MutexGuard<'_, (Draft, Frame)> {
         // Nobody panics while holding it; if it were so, what it holds would still be whole.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Looks for proofs, one after the other.
-async fn look(page: Arc<Page>, mut wanted: mpsc::Receiver<Look>) {
-    while let Some(Look { generation, step, action, when }) = wanted.recv().await {
-        let before = match when {
-            When::Before(heard) => SystemTime::try_from(heard).ok(),
-            When::After => None,
-        };
-        let newest = action.newest_proof(before, LOOK).await;
-        let Some(newest) = newest.and_then(|newest| Timestamp::try_from(newest).ok()) else { continue };
-        page.change(Timestamp::now(), |draft, _| {
-            if draft.generation() != Some(generation) {
-                return Stirred::No;
-            }
-            match when {
-                When::Before(_) => draft.proven_before(&step, newest),
-                When::After => draft.proven_after(&step, newest),
-            }
-            Stirred::Yes
-        });
     }
 }

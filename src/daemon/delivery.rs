@@ -49,20 +49,15 @@ pub(super) fn begin(
         let shelf = Shelf { directory: shelf::episodes_in(&state_directory), kept: bookcase::MOST, mode: 0o640 };
         let rehearsals = Shelf { directory: shelf::rehearsals_in(&state_directory), kept: REHEARSALS, mode: 0o644 };
         shelves = vec![shelf.clone(), rehearsals];
-        let (recall, reports, stop) = (chronicle.recaller(), reports(), stop.clone());
+        let (reports, stop) = (reports(), stop.clone());
         carriers.spawn(async move {
             let open = reports.borrow().clone();
             let to = shelf.clone();
             let looking = tokio::task::spawn_blocking(move || {
-                // Before it is written over.
-                let earlier = open.as_ref().and_then(|open| earlier(&to, open));
                 tell_the_past(&state_directory, &to, &frame, open.as_ref().map(|open| open.episode.as_str()));
-                earlier
             });
             tokio::select! {
-                earlier = looking => if let Ok(Some(earlier)) = earlier {
-                    recall(&earlier);
-                },
+                _ = looking => {}
                 () = stop.cancelled() => {}
             }
             keep(reports, shelf, "state-dir", stop).await;
@@ -173,12 +168,6 @@ fn tell_the_past(state_directory: &Path, shelf: &Shelf, frame: &Frame, open: Opt
             return;
         }
     }
-}
-
-/// The file that an earlier daemon kept of this episode.
-fn earlier(to: &Shelf, report: &Report) -> Option<Report> {
-    let place: PathBuf = to.directory.join(shelf::file_name(report));
-    shelf::read(&place).ok()
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use crate::actions::kin::Signs;
 use crate::actions::process::survivor;
 use crate::actions::proof::Before;
 use crate::actions::{Action, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
-use crate::engine::{Command, Input, Moment, NoticeContext, Outcome, Process, Run, RunResult, StepName, Work};
-use crate::view::{Spoken, Weight};
+use crate::engine::{Command, Input, Moment, NoticeContext, Now, Outcome, Process, Run, RunResult, StepName, Work};
+use crate::view::{Spoken, Weight, clip};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -58,6 +58,8 @@ pub struct RunRecord {
     pub process: Option<Process>,
     /// The last lines that it printed.
     pub output: Output,
+    /// What was there before it, of what its proof looks for.
+    pub before: Before,
 }
 
 type Records = Arc<Mutex<BTreeMap<Run, RunRecord>>>;
@@ -71,17 +73,9 @@ pub struct Executor {
     notice_file: NoticeFile,
     runs: JoinSet<()>,
     limits: BTreeMap<Run, watch::Sender<Instant>>,
-    began: BTreeMap<(StepName, Work), Began>,
+    befores: BTreeMap<StepName, (Now, Before)>,
     records: Records,
     warm_ups: JoinSet<()>,
-}
-
-/// The first attempt of the newest round of a step: what its proof counts from.
-#[derive(Clone, Debug)]
-struct Began {
-    at: SystemTime,
-    before: Before,
-    attempt: u32,
 }
 
 impl fmt::Debug for Executor {
@@ -108,7 +102,7 @@ impl Executor {
             notice_file,
             runs: JoinSet::new(),
             limits: BTreeMap::new(),
-            began: BTreeMap::new(),
+            befores: BTreeMap::new(),
             records: Records::default(),
             warm_ups: JoinSet::new(),
         }
@@ -132,11 +126,16 @@ impl Executor {
         while self.runs.try_join_next().is_some() {}
         self.limits.retain(|_, limit| !limit.is_closed());
         match order {
-            Command::Start { run, briefing, stop_by, undo_with } => {
-                self.begin(run, *briefing, stop_by, undo_with, Task::Begin, decided);
+            Command::Start { run, briefing, stop_by, since, proof_since, opened, undo_with } => {
+                let before = self.before(&run, since, proof_since);
+                let order = Order { run, briefing: *briefing, stop_by, proof_since, before, opened, undo_with };
+                self.begin(order, Task::Begin, decided);
             }
-            Command::Adopt { run, briefing, process, since, started, stop_by } => {
-                self.begin(run, *briefing, stop_by, Vec::new(), Task::Adopt { process, since, started }, decided);
+            Command::Adopt { run, briefing, process, since, proof_since, stop_by } => {
+                let (before, opened) = (Before::unknown(), proof_since.wall);
+                let undo_with = Vec::new();
+                let order = Order { run, briefing: *briefing, stop_by, proof_since, before, opened, undo_with };
+                self.begin(order, Task::Adopt { process, since }, decided);
             }
             Command::Limit { run, stop_by } => {
                 if let Some(limit) = self.limits.get(&run) {
@@ -156,6 +155,19 @@ impl Executor {
 
     /// The last lines that each step printed in its newest run.
     pub fn outputs(&self) -> BTreeMap<StepName, Vec<String>> {
+        self.newest(|record| record.output.tail())
+    }
+
+    /// What each step's proof looks for, when the newest of it had been written before the notice.
+    pub fn proofs_before(&self) -> BTreeMap<StepName, Timestamp> {
+        self.newest(|record| record.before.newest())
+            .into_iter()
+            .filter_map(|(step, newest)| Some((step, newest?)))
+            .collect()
+    }
+
+    /// What is known of each step's newest run.
+    fn newest<T>(&self, told: impl Fn(&RunRecord) -> T) -> BTreeMap<StepName, T> {
         let mut newest: BTreeMap<&StepName, &RunRecord> = BTreeMap::new();
         let Ok(records) = self.records.lock() else { return BTreeMap::new() };
         for (run, record) in records.iter() {
@@ -164,7 +176,7 @@ impl Executor {
                 *slot = record;
             }
         }
-        newest.into_iter().map(|(step, record)| (step.clone(), record.output.tail())).collect()
+        newest.into_iter().map(|(step, record)| (step.clone(), told(record))).collect()
     }
 
     /// The actions, for `check` and for what their warm-up tells.
@@ -191,20 +203,18 @@ impl Executor {
         self.surroundings.remainders.end_all();
     }
 
-    fn begin(
-        &mut self,
-        run: Run,
-        briefing: NoticeContext,
-        stop_by: Moment,
-        undo_with: Vec<serde_json::Value>,
-        task: Task,
-        decided: Instant,
-    ) {
+    fn begin(&mut self, order: Order, task: Task, decided: Instant) {
+        let Order { run, briefing, stop_by, proof_since, before, opened, undo_with } = order;
         let (limit, moments) = watch::channel((self.clock)(stop_by));
-        let (started, before) = self.reference(&run, task);
         let output = Output::default();
-        let record =
-            RunRecord { started: Timestamp::now(), took: None, outcome: None, process: None, output: output.clone() };
+        let record = RunRecord {
+            started: Timestamp::now(),
+            took: None,
+            outcome: None,
+            process: None,
+            output: output.clone(),
+            before: before.clone(),
+        };
         if let Ok(mut records) = self.records.lock() {
             records.insert(run.clone(), record);
             forget(&mut records);
@@ -213,7 +223,8 @@ impl Executor {
         let job = Job {
             run: run.clone(),
             briefing,
-            started,
+            opened,
+            started: SystemTime::try_from(proof_since.wall).unwrap_or(SystemTime::UNIX_EPOCH),
             before,
             undo_with,
             stop_by: StopBy::new(moments),
@@ -234,34 +245,39 @@ impl Executor {
         self.runs.spawn(care.see_through(job, posted, decided + LOOKING));
     }
 
-    /// When the first attempt of this round began, and what was there before it. A proof that an earlier round left is
-    /// none for this one, so an attempt after one that was done is a first attempt again.
-    fn reference(&mut self, run: &Run, task: Task) -> (SystemTime, Before) {
-        let key = (run.step.clone(), run.work);
-        let previous = self.began.get(&key).cloned();
-        let (at, before) = match (task, previous) {
-            (Task::Adopt { started, .. }, _) => (system_time(started), Before::unknown()),
-            (Task::Begin, Some(began)) if run.attempt > began.attempt && !self.was_done(began.attempt, run) => {
-                (began.at, began.before)
-            }
-            (Task::Begin, _) => (SystemTime::now(), Before::default()),
+    /// What was there before the first attempt for the same reason, which its retries share. Where that was begun by a
+    /// daemon before us, nobody knows it any more.
+    fn before(&mut self, run: &Run, since: Moment, proof_since: Now) -> Before {
+        if run.work == Work::Undo {
+            return Before::unknown();
+        }
+        let known = self.befores.get(&run.step).filter(|(first, _)| *first == proof_since);
+        let before = match known {
+            Some((_, before)) => before.clone(),
+            None if since == proof_since.moment => Before::default(),
+            None => Before::unknown(),
         };
-        self.began.insert(key, Began { at, before: before.clone(), attempt: run.attempt });
-        (at, before)
+        self.befores.insert(run.step.clone(), (proof_since, before.clone()));
+        before
     }
+}
 
-    fn was_done(&self, attempt: u32, run: &Run) -> bool {
-        let previous = Run { attempt, ..run.clone() };
-        let records = self.records.lock();
-        records.is_ok_and(|records| records.get(&previous).is_some_and(|it| it.outcome == Some(Outcome::Done)))
-    }
+/// A run as it was ordered.
+struct Order {
+    run: Run,
+    briefing: NoticeContext,
+    stop_by: Moment,
+    proof_since: Now,
+    before: Before,
+    opened: Timestamp,
+    undo_with: Vec<serde_json::Value>,
 }
 
 /// What a run is to do.
 #[derive(Clone, Copy, Debug)]
 enum Task {
     Begin,
-    Adopt { process: Option<Process>, since: Moment, started: Timestamp },
+    Adopt { process: Option<Process>, since: Moment },
 }
 
 /// The care for one run.
@@ -280,7 +296,7 @@ impl Care {
         let episode = job.briefing.episode.clone();
         let spawned = |process| Input::Spawned { episode: episode.clone(), run: run.clone(), process };
         let mut untold = None;
-        let ending = {
+        let mut ending = {
             let work = AssertUnwindSafe(work(hand, task, &job, posted, look_until)).catch_unwind();
             let mut work = std::pin::pin!(work);
             let mut seen = false;
@@ -302,6 +318,8 @@ impl Care {
                 }
             }
         };
+        ending.proof_before = job.before.newest();
+        keep_output(&mut ending, &job.output);
         if let Ok((_, process)) = processes.try_recv() {
             note(&records, &run, |record| record.process = Some(process));
             untold = Some(mpsc::error::TrySendError::Full(spawned(process)));
@@ -387,6 +405,14 @@ async fn only_check(action: &dyn Action, job: &Job) -> RunResult {
     RunResult { only_checked: true, ..result }
 }
 
+/// Adds what a run printed, and keeps all words within the bounds of what is journaled.
+fn keep_output(result: &mut RunResult, output: &Output) {
+    let printed = output.tail();
+    let newest = printed.len().saturating_sub(RunResult::LINES);
+    result.output = printed[newest..].iter().map(|line| clip(line, RunResult::LINE)).collect();
+    result.detail = clip(&result.detail, RunResult::DETAIL);
+}
+
 fn ending(outcome: Outcome, detail: &str) -> RunResult {
     RunResult::new(outcome, detail)
 }
@@ -411,18 +437,13 @@ fn forget(records: &mut BTreeMap<Run, RunRecord>) {
     }
 }
 
-/// A wall-clock time as the file system tells it.
-fn system_time(at: Timestamp) -> SystemTime {
-    let since = Duration::try_from(at.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + since
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
     use super::*;
     use crate::actions::{Place, Task as Doing};
     use crate::engine::{Effect, EpisodeId, MachineId, NoticeAction, NoticeKind, SourceName};
+    use crate::journal::{LONGEST_LINE, Record, encode};
     use crate::view::Finding;
 
     /// An action of which a test chooses what it does.
@@ -503,6 +524,11 @@ mod tests {
     }
 
     fn start(work: Work, attempt: u32) -> Command {
+        let since = Moment::from_millis(u64::from(attempt));
+        start_since(work, attempt, Now { moment: since, wall: Timestamp::UNIX_EPOCH })
+    }
+
+    fn start_since(work: Work, attempt: u32, proof_since: Now) -> Command {
         let briefing = NoticeContext {
             episode: EpisodeId::new("e"),
             source: SourceName::new("aws"),
@@ -518,6 +544,9 @@ mod tests {
             run,
             briefing: Box::new(briefing),
             stop_by: Moment::from_millis(10_000),
+            since: Moment::from_millis(u64::from(attempt)),
+            proof_since,
+            opened: proof_since.wall,
             undo_with: Vec::new(),
         }
     }
@@ -570,6 +599,7 @@ mod tests {
         assert_eq!(ending.outcome, Outcome::Failed);
         assert!(ending.detail.contains("no credentials"));
         assert_eq!(ending.effect, Effect::None);
+        assert!(ending.only_checked, "what that took says nothing of the step");
         assert!(checked.played.references.lock().unwrap().is_empty(), "it was not done");
         let mut live = given(Does::Well, Rehearsal::Live);
         live.executor.carry_out(start(Work::Act, 1), Instant::now());
@@ -578,14 +608,41 @@ mod tests {
 
     #[tokio::test]
     async fn a_proof_counts_from_the_first_attempt_of_its_round() {
-        for (does, same) in [(Does::Badly, true), (Does::Well, false)] {
-            let mut given = given(does, Rehearsal::No);
-            for attempt in 1..=2 {
-                given.executor.carry_out(start(Work::Act, attempt), Instant::now());
-                end(&mut given).await;
-            }
-            let references = given.played.references.lock().unwrap().clone();
-            assert_eq!(references[0] == references[1], same, "{does:?}");
+        let at = |millis| Now {
+            moment: Moment::from_millis(millis),
+            wall: Timestamp::from_millisecond(1_000 * i64::try_from(millis).unwrap()).unwrap(),
+        };
+        let mut given = given(Does::Badly, Rehearsal::No);
+        let executor = &mut given.executor;
+        let mut before = |attempt, first| {
+            let run = Run { step: StepName::new("step"), work: Work::Act, attempt };
+            executor.before(&run, Moment::from_millis(u64::from(attempt)), at(first))
+        };
+        let (first, retry, next) = (before(1, 1), before(2, 1), before(3, 3));
+        assert!(first.is_of(&retry) && !first.is_of(&next), "retries share what was there before the first attempt");
+        assert!(!first.is_noted() && !next.is_noted(), "it is still to be seen");
+        assert!(before(4, 2).is_noted(), "what was there before an earlier daemon began is not known");
+        for (attempt, first) in [(1, 1), (2, 1), (3, 3)] {
+            given.executor.carry_out(start_since(Work::Act, attempt, at(first)), Instant::now());
+            end(&mut given).await;
+        }
+        let references = given.played.references.lock().unwrap().clone();
+        assert_eq!(references, [1, 1, 3].map(|first| SystemTime::try_from(at(first).wall).unwrap()));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_run_fits_into_one_record_whatever_it_printed() {
+        for worst in ["\u{1f600}", "\u{202e}", "\\", "\"", "\u{7}"] {
+            let output = Output::default();
+            (0..30).for_each(|_| output.keep(worst.repeat(5_000)));
+            let mut result = RunResult::new(Outcome::Failed, worst.repeat(5_000));
+            keep_output(&mut result, &output);
+            assert_eq!((result.output.len(), result.output[0].chars().count()), (RunResult::LINES, RunResult::LINE));
+            let run = Run { step: StepName::new("step"), work: Work::Act, attempt: 1 };
+            let event = crate::engine::Event::StepEnded { run, ending: result };
+            let now = Now { moment: Moment::from_millis(1), wall: Timestamp::UNIX_EPOCH };
+            let line = encode(&Record { seq: 1, now, event }).unwrap();
+            assert!(line.len() < LONGEST_LINE * 3 / 5, "what an undo needs has room beside it: {}", line.len());
         }
     }
 
@@ -608,7 +665,9 @@ mod tests {
         for attempt in 0..300 {
             let started = Timestamp::from_second(i64::from(attempt)).unwrap();
             let took = (attempt != 0).then_some(Duration::ZERO);
-            let record = RunRecord { started, took, outcome: None, process: None, output: Output::default() };
+            let output = Output::default();
+            let before = Before::default();
+            let record = RunRecord { started, took, outcome: None, process: None, output, before };
             records.insert(Run { step: StepName::new("s"), work: Work::Act, attempt }, record);
         }
         forget(&mut records);

@@ -1,7 +1,7 @@
 //! Event → orders: what has to be done because something became fact.
 
 use super::{Engine, Episode};
-use crate::engine::{Command, DeadlineBasis, Event, NoticeContext, Now, Work};
+use crate::engine::{Command, DeadlineBasis, Event, NoticeContext, Now, Run, Work};
 
 impl Engine {
     /// Derives the orders of an event that has just been applied.
@@ -24,7 +24,15 @@ impl Engine {
                             episode.and_then(|it| it.step(&run.step)).map(|it| it.undo_with.clone()).unwrap_or_default()
                         }
                     };
-                    commands.push(Command::Start { run: run.clone(), briefing, stop_by: *stop_by, undo_with });
+                    commands.push(Command::Start {
+                        run: run.clone(),
+                        briefing,
+                        stop_by: *stop_by,
+                        since: now.moment,
+                        proof_since: self.proof_since(run, now),
+                        opened: episode.map_or(now.wall, |it| it.opened_wall),
+                        undo_with,
+                    });
                 }
             }
             Event::StepAdopted { run } => {
@@ -36,7 +44,7 @@ impl Engine {
                         briefing,
                         process: running.process,
                         since: running.since,
-                        started: running.since_wall,
+                        proof_since: self.proof_since(run, Now { moment: running.since, wall: running.since_wall }),
                         stop_by: self.stop_by(running, now.moment),
                     });
                 }
@@ -67,6 +75,15 @@ impl Engine {
             | Event::EpisodeResumed
             | Event::EpisodeClosed { .. }
             | Event::ExitAsked { .. } => {}
+        }
+    }
+
+    /// Since when the proof of a run counts that was started at this time.
+    fn proof_since(&self, run: &Run, started: Now) -> Now {
+        let began = self.episode().and_then(|it| it.step(&run.step)).and_then(|step| step.began);
+        match run.work {
+            Work::Act => began.unwrap_or(started),
+            Work::Undo => started,
         }
     }
 }

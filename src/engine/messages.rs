@@ -2,7 +2,7 @@
 
 use super::run::{NextAttempt, Process, Run, RunResult};
 use super::{
-    BootId, Deadline, EpisodeId, HandledNotice, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind,
+    BootId, Deadline, EpisodeId, HandledNotice, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, Now,
     ProbeName, SourceName, StepName, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -452,6 +452,12 @@ pub enum Command {
         briefing: Box<NoticeContext>,
         /// When it has to have ended.
         stop_by: Moment,
+        /// When it is started; the same as `proof_since` for a first attempt.
+        since: Moment,
+        /// Since when its proof counts: since the first attempt for the same reason.
+        proof_since: Now,
+        /// When the episode opened, by the wall clock: what is older was there before the notice.
+        opened: Timestamp,
         /// In an undo: every [`RunResult::undo_with`] of this step's runs in this episode, oldest first; null for a run that
         /// we lost sight of.
         undo_with: Vec<serde_json::Value>,
@@ -466,8 +472,8 @@ pub enum Command {
         process: Option<Process>,
         /// When it was started.
         since: Moment,
-        /// When it was started, by the wall clock.
-        started: Timestamp,
+        /// Since when its proof counts: since the first attempt for the same reason.
+        proof_since: Now,
         /// When it has to have ended.
         stop_by: Moment,
     },

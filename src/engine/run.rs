@@ -55,7 +55,8 @@ pub struct Process {
 pub struct RunResult {
     /// The verdict.
     pub outcome: Outcome,
-    /// One plain sentence for people: `exit status 0, proof holds`. Bounded, printable, nothing secret.
+    /// One plain sentence for people: `exit status 0, proof holds`. At most [`RunResult::DETAIL`] characters, printable,
+    /// nothing secret.
     pub detail: String,
     /// Processes that it left in its group when its leader ended.
     #[serde(default)]
@@ -78,7 +79,7 @@ pub struct RunResult {
     /// characters, printable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
-    /// When the newest of what its proof looks for had been written before the first attempt, where that was seen.
+    /// When the newest of what its proof looks for had been written before the notice, as seen before the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_before: Option<Timestamp>,
     /// The same once it was done.
@@ -140,6 +141,9 @@ impl RunResult {
 
     /// The most characters of one of these lines.
     pub const LINE: usize = 400;
+
+    /// The most characters of its sentence.
+    pub const DETAIL: usize = 1_000;
 
     /// One that left no process behind and told nothing for an undo, of a run that may have changed something.
     pub fn new(outcome: Outcome, detail: impl Into<String>) -> Self {

@@ -16,10 +16,6 @@ use std::time::Duration;
 const NAME: usize = 128;
 /// The most characters of a sentence.
 const SENTENCE: usize = 512;
-/// The most characters of a line of output.
-const LINE: usize = 400;
-/// The most lines of output, the newest ones.
-const LINES: usize = 20;
 /// The most notices that are told, the first ones.
 const NOTICES: usize = 64;
 /// The most steps that are told.
@@ -150,6 +146,8 @@ impl Draft {
                 Work::Act => self.ended(run, ending, now),
                 Work::Undo => return Stirred::No,
             },
+            // By then its proof was looked for.
+            Event::StepSpawned { .. } => {}
             Event::StepSkipped { step, because, .. } => self.skipped(step, *because, now),
             Event::EpisodeSettled { closing } => self.closing = Some(*closing),
             Event::EpisodeResumed => self.closing = None,
@@ -168,7 +166,6 @@ impl Draft {
             | Event::NoticeForgotten { .. }
             | Event::NoticeSeenToo { .. }
             | Event::MachineResumed
-            | Event::StepSpawned { .. }
             | Event::StepAdopted { .. }
             | Event::DeadlinePassed
             | Event::UndoDue { .. }
@@ -179,52 +176,11 @@ impl Draft {
         Stirred::Yes
     }
 
-    /// Takes in the last lines that a step printed.
-    pub fn printed(&mut self, step: &StepName, output: &[String]) {
-        if let Some(told) = self.steps.get_mut(step) {
-            let newest = output.len().saturating_sub(LINES);
-            told.output = output[newest..].iter().map(|line| clip(line, LINE)).collect();
-        }
-    }
-
     /// Takes in when the newest of what a step's proof looks for had been written before the notice.
     pub fn proven_before(&mut self, step: &StepName, newest: Timestamp) {
         if let Some(told) = self.steps.get_mut(step) {
             told.proof_before = Some(newest);
         }
-    }
-
-    /// Takes in when the newest of what a step's proof looks for was written, after it was done.
-    pub fn proven_after(&mut self, step: &StepName, newest: Timestamp) {
-        if let Some(told) = self.steps.get_mut(step) {
-            told.proof_after = Some(newest);
-        }
-    }
-
-    /// Takes in what only an earlier report of the same episode knows: what steps printed, and their proofs.
-    pub fn recall(&mut self, earlier: &Report) {
-        if self.opened.as_ref().is_none_or(|opened| opened.id != earlier.episode) {
-            return;
-        }
-        for step in &earlier.steps {
-            if let Some(told) = self.steps.get_mut(&StepName::new(&step.name)) {
-                told.proof_before = told.proof_before.or(step.proof_before);
-                told.proof_after = told.proof_after.or(step.proof_after);
-                if told.output.is_empty() {
-                    told.output = step.output.iter().take(LINES).map(|line| clip(line, LINE)).collect();
-                }
-            }
-        }
-    }
-
-    /// The number of the episode, where there is one.
-    pub fn generation(&self) -> Option<u64> {
-        self.opened.as_ref().map(|opened| opened.generation)
-    }
-
-    /// When the first notice was heard.
-    pub fn heard(&self) -> Option<Timestamp> {
-        self.notices.first().map(|heard| heard.heard)
     }
 
     /// Whether the episode has closed.
@@ -345,6 +301,9 @@ impl Draft {
         told.outcome = Some(ending.outcome);
         told.because = None;
         told.detail = clip(&ending.detail, SENTENCE);
+        told.output.clone_from(&ending.output);
+        told.proof_before = ending.proof_before;
+        told.proof_after = ending.proof_after;
         told.left_over = ending.left_over;
         told.margin = end.map(|end| Seconds::between(now.moment, end));
     }

@@ -38,6 +38,7 @@ fn job(work: Work, left: Duration) -> Job {
     // A stop-by that nobody can move any more still counts.
     drop(moments);
     Job {
+        opened: jiff::Timestamp::now(),
         started: SystemTime::now(),
         before: Before::default(),
         run: Run { step: StepName::new("step"), work, attempt: 1 },

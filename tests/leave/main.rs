@@ -60,6 +60,7 @@ pub(crate) fn job(work: Work, left: Duration) -> Job {
             stated: true,
             detail: "it is \"taken\"".to_owned(),
         },
+        opened: jiff::Timestamp::now(),
         started: std::time::SystemTime::now(),
         before: Before::default(),
         stop_by: StopBy::new(stop_by),

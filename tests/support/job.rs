@@ -20,6 +20,7 @@ pub(crate) fn job(work: Work, left: Duration, place: &Place) -> Job {
     let surroundings = Surroundings::default();
     surroundings.place.set(place.clone());
     Job {
+        opened: jiff::Timestamp::now(),
         started: std::time::SystemTime::now(),
         before: Before::default(),
         run: Run { step: StepName::new("leave"), work, attempt: 1 },

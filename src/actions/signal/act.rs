@@ -20,7 +20,7 @@ use rustix::process::{
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often is looked whether the process has ended.
@@ -89,7 +89,9 @@ impl Signal {
             return unsent(Outcome::Done, format!("nobody to signal: {why}"));
         };
         match proof.hold(job.started, &job.before, None, &job.stop_by).await {
-            Ok(()) => unsent(Outcome::Done, format!("nobody to signal: {why}; its proof holds")),
+            Ok(proof_after) => {
+                RunResult { proof_after, ..unsent(Outcome::Done, format!("nobody to signal: {why}; its proof holds")) }
+            }
             Err(proof) => unsent(Outcome::Failed, format!("nobody to signal: {why}; its proof does not hold: {proof}")),
         }
     }
@@ -108,8 +110,9 @@ impl Signal {
                     proof_looked_for = Some(Instant::now());
                     let ended = if has_ended { "ended, and " } else { "" };
                     match proof.hold(job.started, &job.before, None, &job.stop_by).await {
-                        Ok(()) => {
-                            return ending(Outcome::Done, format!("{name}: {ended}its proof holds after {}", took()));
+                        Ok(proof_after) => {
+                            let detail = format!("{name}: {ended}its proof holds after {}", took());
+                            return RunResult { proof_after, ..ending(Outcome::Done, detail) };
                         }
                         Err(why) if has_ended => {
                             let detail = format!("{name} ended, and its proof does not hold: {why}");
@@ -349,13 +352,6 @@ impl Action for Signal {
                 Some(process) => self.wait(job, process, &called(process)).await,
                 None => ending(Outcome::Lost, "we ended before it was noted that anybody was signalled".to_owned()),
             }
-        })
-    }
-
-    fn newest_proof(&self, before: Option<SystemTime>, limit: Duration) -> Task<'_, Option<SystemTime>> {
-        Box::pin(async move {
-            let Some(proof) = &self.proof else { return None };
-            proof.newest(None, before, limit).await
         })
     }
 

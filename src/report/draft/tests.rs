@@ -171,26 +171,3 @@ fn until_the_last_outcome_the_end_is_not_known() {
     (true, true, "It fit: everything was done 50s after the notice was heard, 60s before the end.")
     "#);
 }
-
-#[test]
-fn what_only_an_earlier_report_knows_is_taken_from_it() {
-    let records = story();
-    let mut first = Draft::default();
-    for record in &records {
-        first.note(&record.event, record.now);
-    }
-    let save = StepName::new("save");
-    first.printed(&save, &["saved".to_owned(), "a\u{1b}[2J".to_owned()]);
-    first.proven_before(&save, "2026-01-01T00:10:00Z".parse().unwrap());
-    let earlier = first.report(&framed(), Timestamp::UNIX_EPOCH).unwrap();
-    assert_eq!(earlier.steps[1].output, ["saved", "a\u{fffd}[2J"]);
-
-    let mut second = Draft::default();
-    for record in &records {
-        second.note(&record.event, record.now);
-    }
-    second.recall(&Report { episode: EpisodeId::new("another"), ..earlier.clone() });
-    assert_ne!(second.report(&framed(), Timestamp::UNIX_EPOCH).unwrap(), earlier);
-    second.recall(&earlier);
-    assert_eq!(second.report(&framed(), Timestamp::UNIX_EPOCH).unwrap(), earlier);
-}
