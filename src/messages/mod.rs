@@ -13,6 +13,7 @@ mod body;
 mod fixture;
 mod message;
 mod nth;
+mod queue;
 mod sent;
 mod webhook;
 mod words;
@@ -20,7 +21,8 @@ mod worker;
 
 pub use body::Preset;
 pub use message::{Occasion, Reports};
-pub use worker::{PlanEnd, ReceiverState};
+pub use queue::ReceiverState;
+pub use worker::PlanEnd;
 
 use crate::actions::http::{address, told};
 use crate::actions::{BuildError, read_keys};
@@ -29,6 +31,7 @@ use crate::view::{Context, EpisodeView, Finding};
 use body::Body;
 use jiff::Timestamp;
 use message::Subscription;
+use queue::DeliveryQueue;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +41,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use webhook::{Address, Deliver, Webhook};
-use worker::{DeliveryLimits, DeliveryQueue, DeliveryWorker};
+use worker::{DeliveryLimits, DeliveryWorker};
 
 /// The one kind of message that there is.
 pub const KIND: &str = "webhook";

@@ -66,7 +66,7 @@ pub(super) enum DeliveryResult {
     },
 }
 
-/// Who carries a message to its receiver.
+/// How a message gets to its receiver.
 pub(super) trait Deliver: Send + Sync + 'static {
     /// One try. It has no limit of its own.
     fn deliver<'a>(&'a self, message: &'a Message) -> Task<'a, DeliveryResult>;

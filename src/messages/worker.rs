@@ -1,25 +1,18 @@
-//! One receiver's queue and the task that empties it: in order, tried again with growing pauses, once more in the reserve,
-//! and nobody waits for it.
-//!
-//! The queue is bounded: where it is full the oldest failure goes, since the first and the last message say most.
+//! The task that sends one receiver its messages: in order, tried again with growing pauses, once more in the reserve, and
+//! nobody waits for it.
 
 use super::message::{Message, Occasion};
+use super::queue::{DeliveryQueue, Queued};
 use super::sent::SentMessages;
 use super::webhook::{Deliver, DeliveryResult};
 use crate::view::{Context, Machine, Spoken};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
-
-/// The most messages that wait for one receiver.
-pub(super) const MOST: usize = 32;
-
-/// The most names of messages that were queued, of which each is queued once.
-const MOST_KNOWN: usize = 256;
 
 /// How long a try may take: who needs longer may be tried again.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -90,93 +83,6 @@ impl DeliveryLimits {
 
     fn longest_backoff(&self, now: Instant) -> Duration {
         if self.plan.is_some_and(|plan| now < plan.deadline) { LONGEST_BACKOFF.0 } else { LONGEST_BACKOFF.1 }
-    }
-}
-
-/// What waits for one receiver, and how it goes with it. Shared by the one that adds messages and the worker that sends them.
-#[derive(Debug, Default)]
-pub(super) struct DeliveryQueue {
-    state: Mutex<QueueState>,
-    news: Notify,
-    /// Whether nothing waits, or nothing more can be done for what does.
-    settled: watch::Sender<bool>,
-}
-
-#[derive(Debug, Default)]
-struct QueueState {
-    waiting: VecDeque<Queued>,
-    known: VecDeque<String>,
-    last_sent: Option<(Timestamp, Occasion)>,
-    trouble: Option<String>,
-}
-
-#[derive(Clone, Debug)]
-struct Queued {
-    message: Message,
-    since: Instant,
-}
-
-/// How it goes with one receiver.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReceiverState {
-    /// Its name.
-    pub name: String,
-    /// Where it is, as far as that may be shown.
-    pub to: String,
-    /// How many messages wait.
-    pub waiting: usize,
-    /// When it last took one, and which.
-    pub last_sent: Option<(Timestamp, Occasion)>,
-    /// Why it does not take them, while it does not.
-    pub trouble: Option<String>,
-}
-
-impl DeliveryQueue {
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes in a message, unless it was taken in before.
-    pub(super) fn push(&self, name: &str, message: Message) {
-        let mut state = self.lock();
-        if state.known.contains(&message.owed.id) {
-            return;
-        }
-        if state.known.len() >= MOST_KNOWN {
-            state.known.pop_front();
-        }
-        state.known.push_back(message.owed.id.clone());
-        if state.waiting.len() >= MOST {
-            let failure = state.waiting.iter().position(|queued| queued.message.owed.occasion == Occasion::Failure);
-            // Where only first and last messages wait, the oldest tells of an episode that is long over.
-            if let Some(dropped) = state.waiting.remove(failure.unwrap_or(0)) {
-                tracing::warn!("message to {name} dropped, since {MOST} wait: {}", dropped.message.owed.id);
-            }
-        }
-        state.waiting.push_back(Queued { message, since: Instant::now() });
-        self.settled.send_replace(false);
-        drop(state);
-        self.news.notify_one();
-    }
-
-    fn remove(&self, id: &str) {
-        self.lock().waiting.retain(|queued| queued.message.owed.id != id);
-    }
-
-    /// Returns once nothing waits, or nothing more can be done for what does.
-    pub(super) async fn settled(&self) {
-        let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
-    }
-
-    pub(super) fn state(&self, name: &str, to: String) -> ReceiverState {
-        let state = self.lock();
-        ReceiverState {
-            name: name.to_owned(),
-            to,
-            waiting: state.waiting.len(),
-            last_sent: state.last_sent,
-            trouble: state.trouble.clone(),
-        }
     }
 }
 

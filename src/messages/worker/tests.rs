@@ -7,7 +7,9 @@ use crate::actions::Task;
 use crate::engine::{EpisodeId, StepName};
 use crate::messages::fixture::{Scenario, known};
 use crate::messages::message::Owed;
+use crate::messages::queue::MOST;
 use crate::view::EpisodeView;
+use std::sync::Mutex;
 use tokio::time::sleep;
 
 type Plays = dyn Fn(usize, &Message) -> (Duration, DeliveryResult) + Send + Sync;
