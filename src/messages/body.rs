@@ -72,11 +72,6 @@ impl Body {
         Ok(body)
     }
 
-    /// Whether it gains by waiting a moment: the proof of the last step is looked for once that has ended.
-    pub(super) fn gains_by_waiting(&self, message: &Message) -> bool {
-        matches!(self, Self::Report) && message.owed.occasion == Occasion::End
-    }
-
     /// Whether it is JSON.
     pub(super) fn is_json(&self) -> bool {
         let begins = |text: String| text.trim_start().starts_with(['{', '[']);

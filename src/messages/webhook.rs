@@ -31,9 +31,6 @@ const LARGEST: u64 = 4 * 1024;
 /// How long reading that file may take.
 const READING: Duration = Duration::from_secs(1);
 
-/// How long a body rests that gains by it.
-const SETTLING: Duration = Duration::from_millis(300);
-
 /// The most characters of an answer that are shown.
 const WORDS: usize = 80;
 
@@ -140,9 +137,6 @@ impl Webhook {
         let mut headers = self.headers.clone();
         if let Ok(id) = HeaderValue::from_str(&message.owed.id) {
             headers.insert(MESSAGE_ID, id);
-        }
-        if self.body.gains_by_waiting(message) {
-            tokio::time::sleep(SETTLING).await;
         }
         let body = self.body.of_message(message);
         let answer = match self.roots.tls_for(&url).await {
