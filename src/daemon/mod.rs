@@ -36,7 +36,7 @@ use crate::actions::launch::Launcher;
 use crate::actions::open_files::Shares;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
 use crate::config::{Settings, SourceSetting};
-use crate::engine::{BootId, Command, Decision, Event, Input, MachineId, Now, Signal};
+use crate::engine::{BootId, Command, Decision, Event, Input, MachineId, Signal};
 use crate::engine::{Engine, StepPhase};
 use crate::journal::Durability;
 use crate::report::Report;
@@ -264,7 +264,7 @@ impl Daemon {
         if rehearsal == Rehearsal::No {
             tasks.spawn(step_checks::keep(settings.steps.clone(), place.clone(), alarm.clone(), troubles_in));
         }
-        let posting = Posting::new(&settings, now, ledger, troubles, log);
+        let posting = Posting::new(now, ledger, troubles, log);
         let beginning = Beginning {
             settings: settings.clone(),
             rehearsal,
@@ -280,7 +280,9 @@ impl Daemon {
             notifications: &kept.notifications,
             unprotected: None,
         };
-        let board = Board::new(posting.status(&engine, &beside, &identity.borrow(), now), now);
+        let open = EpisodeView::open(&engine, &context, now);
+        let turn = Turn { now, events: &[], engine: &engine, context: &context, open: open.as_ref(), closed: None };
+        let board = Board::new(posting.status(&turn, &beside), now);
         start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
@@ -515,7 +517,10 @@ impl Daemon {
         if is_journaling {
             self.kept.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
         }
-        context::identify(&mut self.context, &self.identity.borrow());
+        self.mend_state();
+        let (identity, bound) = (self.identity.borrow_and_update().clone(), self.bound.borrow_and_update().clone());
+        self.tell_actions(&identity, &bound);
+        context::identify(&mut self.context, &identity);
         if self.engine.episode().is_some() {
             context::take_output(&mut self.context, &self.executor);
         }
@@ -531,25 +536,10 @@ impl Daemon {
             closed: closed.as_ref(),
         };
         self.kept.notifications.observe(&turn);
-        self.mend_state();
         if !events.is_empty() {
             self.kept.waiting.keep(&self.engine, now).await;
         }
         narrate::events(&events, before.as_ref(), &mut self.sight, &mut self.hourly, &self.engine, now);
-        self.post(&events, now);
-        if !events.is_empty() && began.elapsed() > BEAT {
-            tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
-        }
-        ends
-    }
-
-    fn post(&mut self, events: &[Event], now: Now) {
-        let identity = self.identity.borrow_and_update().clone();
-        let bound = self.bound.borrow_and_update().clone();
-        let status_url = status_url(&self.listen, &bound);
-        self.name_owner(&identity);
-        self.place.set(Place { status_url, ..place_of(&identity, &self.metadata_endpoint) });
-        self.alarm.set(alarm_of(&self.engine));
         let unprotected = self.protection.borrow().trouble.clone();
         let beside = Beside {
             executor: &self.executor,
@@ -557,7 +547,7 @@ impl Daemon {
             notifications: &self.kept.notifications,
             unprotected: unprotected.as_deref(),
         };
-        let status = self.posting.status(&self.engine, &beside, &identity, now);
+        let status = self.posting.status(&turn, &beside);
         self.welcome.say(&self.engine, &identity, status.fit.as_ref(), &bound);
         self.systemd.status(&status);
         self.systemd.keep_alive();
@@ -566,7 +556,19 @@ impl Daemon {
             self.systemd.extend(EXTENSION);
         }
         self.board.measure(self.posting.figures(&self.kept.journal));
-        self.board.post(status, events, now);
+        self.board.post(status, turn.events, turn.closed.or(turn.open), turn.now);
+        if !events.is_empty() && began.elapsed() > BEAT {
+            tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
+        }
+        ends
+    }
+
+    /// Tells actions what is known of the machine and the episode.
+    fn tell_actions(&mut self, identity: &Identity, bound: &[Option<SocketAddr>]) {
+        let status_url = status_url(&self.listen, bound);
+        self.name_owner(identity);
+        self.place.set(Place { status_url, ..place_of(identity, &self.metadata_endpoint) });
+        self.alarm.set(alarm_of(&self.engine));
     }
 
     /// Ends: processes that hooks left behind have until their stop-by, and messages a last try, unless we are asked again.

@@ -1,15 +1,13 @@
 //! From what the loop has at hand to what is posted.
 
-use super::executor::Executor;
+use super::executor::{Executor, Hand};
 use super::log_sink::{LINES_WAITING, LogSink, Reader};
 use super::notifications::Notifications;
 use super::step_checks::Troubles;
-use crate::config::Settings;
-use crate::engine::Engine;
+use super::turn::Turn;
 use crate::engine::{Now, StepName};
 use crate::journal::{self, Journal};
 use crate::report::Ledger;
-use crate::sources::Identity;
 use crate::status::metrics::Figures;
 use crate::status::{Around, Durability, Keeping, Reason, Status, StepAround};
 use crate::view::Histogram;
@@ -22,7 +20,6 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct Posting {
     started: Now,
-    kinds: BTreeMap<StepName, (String, String)>,
     ledger: watch::Receiver<Arc<Ledger>>,
     troubles: watch::Receiver<Arc<Troubles>>,
     log: Option<LogSink>,
@@ -41,18 +38,12 @@ pub(super) struct Beside<'a> {
 
 impl Posting {
     pub(super) fn new(
-        settings: &Settings,
         started: Now,
         ledger: watch::Receiver<Arc<Ledger>>,
         troubles: watch::Receiver<Arc<Troubles>>,
         log: Option<LogSink>,
     ) -> Self {
-        let kinds = settings
-            .steps
-            .iter()
-            .map(|step| (step.name.clone(), (step.kind.to_owned(), step.action.describe())))
-            .collect();
-        Self { started, kinds, ledger, troubles, log, lateness: Histogram::default() }
+        Self { started, ledger, troubles, log, lateness: Histogram::default() }
     }
 
     /// Takes in how much later than it was due a turn came.
@@ -61,12 +52,10 @@ impl Posting {
     }
 
     /// What is true now.
-    pub(super) fn status(&self, engine: &Engine, beside: &Beside<'_>, identity: &Identity, now: Now) -> Status {
+    pub(super) fn status(&self, turn: &Turn<'_>, beside: &Beside<'_>) -> Status {
         let Beside { executor, journal, notifications, unprotected } = beside;
         let around = Around {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
-            machine: identity.clone(),
             steps: self.steps(executor),
             ledger: Arc::clone(&self.ledger.borrow()),
             journal: keeping(journal.state()),
@@ -79,7 +68,7 @@ impl Posting {
             .flatten()
             .collect(),
         };
-        Status::of(engine, &around, now)
+        Status::of(turn.engine, turn.open, turn.context, &around, turn.now)
     }
 
     /// What is counted.
@@ -95,24 +84,12 @@ impl Posting {
     }
 
     fn steps(&self, executor: &Executor) -> BTreeMap<StepName, StepAround> {
-        let mut newest = executor.outputs();
         let troubles = self.troubles.borrow().clone();
-        self.kinds
-            .iter()
-            .map(|(name, (kind, describe))| {
-                let hand = executor.hands().get(name);
-                let warmth = hand.map(|hand| hand.action.warmth()).unwrap_or_default();
-                let watched = hand.and_then(|hand| hand.action.watched());
-                let around = StepAround {
-                    kind: kind.clone(),
-                    describe: describe.clone(),
-                    output: newest.remove(name).unwrap_or_default(),
-                    warmth,
-                    trouble: watched.or_else(|| troubles.get(name).cloned()).unwrap_or_default(),
-                };
-                (name.clone(), around)
-            })
-            .collect()
+        let around = |(name, hand): (&StepName, &Hand)| {
+            let trouble = hand.action.watched().or_else(|| troubles.get(name).cloned()).unwrap_or_default();
+            (name.clone(), StepAround { warmth: hand.action.warmth(), trouble })
+        };
+        executor.hands().iter().map(around).collect()
     }
 }
 

@@ -5,7 +5,6 @@ use crate::view::{Context, EpisodeView};
 
 /// One turn of the loop: what became fact, and how the episode stands after it.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "those who watch come to read it one by one")]
 pub(super) struct Turn<'a> {
     /// When it was.
     pub(super) now: Now,

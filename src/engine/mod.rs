@@ -217,6 +217,11 @@ impl Engine {
         self.episode.as_ref()
     }
 
+    /// The boot that this run is in; nothing before it was told.
+    pub fn boot(&self) -> Option<&BootId> {
+        self.boot.as_ref()
+    }
+
     /// The episode that closed last, as it was then.
     pub fn last_closed(&self) -> Option<&Episode> {
         self.last_closed.as_ref()

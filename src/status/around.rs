@@ -4,7 +4,6 @@ use super::Reason;
 use crate::engine::{Now, StepName};
 use crate::messages::ReceiverState;
 use crate::report::Ledger;
-use crate::sources::Identity;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,13 +12,9 @@ use std::sync::Arc;
 /// What is around the mind.
 #[derive(Clone, Debug)]
 pub struct Around {
-    /// The version of the daemon.
-    pub version: String,
     /// When it began to run.
     pub started: Now,
-    /// What the machine is, as far as it is known.
-    pub machine: Identity,
-    /// What is known of each step's action and its runs.
+    /// What is known of each step's action.
     pub steps: BTreeMap<StepName, StepAround>,
     /// What each step last took.
     pub ledger: Arc<Ledger>,
@@ -35,12 +30,6 @@ pub struct Around {
 /// What is known of a step's action.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StepAround {
-    /// The `kind` of its action.
-    pub kind: String,
-    /// What [`crate::actions::Action::describe`] says.
-    pub describe: String,
-    /// What [`crate::actions::Output::tail`] keeps of its newest run.
-    pub output: Vec<String>,
     /// What [`crate::actions::Action::warmth`] knows. Each difference in it is a change and makes a revision, so it tells
     /// times, not ages.
     pub warmth: serde_json::Value,

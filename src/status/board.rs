@@ -2,10 +2,11 @@
 
 use super::metrics::{Figures, Format, Scrape};
 use super::tally::Tally;
-use super::{Answers, ClosedEpisode, ClosedStep, LastRun, Past, Reason, Seconds, Status, build};
-use crate::engine::{Closing, Event, Now, Outcome, Run, RunResult, Work};
+use super::{Answers, Reason, Status};
+use crate::engine::{Event, Now};
 use crate::report::Report;
 use crate::report::bookcase::{Bookcase, Hangs};
+use crate::view::EpisodeView;
 use jiff::SignedDuration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,27 +63,16 @@ impl Board {
         }
     }
 
-    /// Posts what is true now, after these facts. The revision grows where it differs in more than what merely passes
-    /// with time; the story of an episode that closed is kept. Also a [`Board::beat`].
-    pub fn post(&self, status: Status, events: &[Event], now: Now) {
-        let before = self.posted.borrow().status.clone();
+    /// Posts what is true now, after these events, which left this episode open or closed it. The revision grows where it
+    /// differs in more than what merely passes with time. Also a [`Board::beat`].
+    pub fn post(&self, mut status: Status, events: &[Event], episode: Option<&EpisodeView>, now: Now) {
+        let before = self.posted.borrow().status.revision;
         let mut ledger = self.ledger();
-        for event in events {
-            ledger.tally.note(event, &before, now.moment);
-        }
-        let closed = closed(&before, &status, events, now);
-        let stood: Vec<_> = match &closed {
-            Some(closed) => closed.steps.iter().map(|step| (step.progress.as_str(), step.last.as_ref())).collect(),
-            None => status.steps.iter().map(|step| (step.progress.as_str(), step.last.as_ref())).collect(),
-        };
-        let end = status.episode.as_ref().or(before.episode.as_ref()).and_then(|episode| episode.end);
-        ledger.tally.note_end(events, &stood, end, now.moment);
-        let last_episode = closed.or_else(|| before.last_episode.clone());
-        let mut status = Status { last_episode, ..status };
+        ledger.tally.take(events, episode);
         self.answers.tell(&mut status.sources);
         let timeless = status.timeless();
         let is_change = timeless != ledger.timeless;
-        status.revision = if is_change { before.revision.saturating_add(1) } else { before.revision };
+        status.revision = if is_change { before.saturating_add(1) } else { before };
         ledger.timeless = timeless;
         ledger.beat = Instant::now();
         drop(ledger);
@@ -208,88 +198,6 @@ impl Follow {
     pub async fn next(&mut self) -> Option<Status> {
         self.posted.changed().await.ok()?;
         Some(self.board.read())
-    }
-}
-
-/// The episode that was open before and is not any more, with what these facts say of its end.
-fn closed(before: &Status, after: &Status, events: &[Event], now: Now) -> Option<ClosedEpisode> {
-    let episode = before.episode.as_ref()?;
-    if after.episode.as_ref().is_some_and(|open| open.id == episode.id) {
-        return None;
-    }
-    let mut closing: Option<Closing> = episode.closing;
-    let mut steps: Vec<ClosedStep> = before
-        .steps
-        .iter()
-        .map(|step| ClosedStep { name: step.name.clone(), progress: step.progress.clone(), last: step.last.clone() })
-        .collect();
-    let mut set = |name: &str, outcome: Outcome, last: Option<LastRun>| {
-        if let Some(step) = steps.iter_mut().find(|step| step.name == name) {
-            outcome.word().clone_into(&mut step.progress);
-            step.last = last.or_else(|| step.last.take());
-        }
-    };
-    for event in events {
-        match event {
-            Event::StepEnded { run, ending } => match run.work {
-                Work::Act => set(run.step.as_str(), ending.outcome, Some(last_run(before, run, ending, now))),
-                Work::Undo => {}
-            },
-            Event::StepSkipped { step, .. } => set(step.as_str(), Outcome::Skipped, None),
-            Event::EpisodeClosed { closing: why, .. } => {
-                closing = Some(*why);
-                break;
-            }
-            Event::SourceRead { .. }
-            | Event::SourceMissed { .. }
-            | Event::SourceWentBlind { .. }
-            | Event::SourceSawAgain { .. }
-            | Event::ProbeWentBlind { .. }
-            | Event::ProbeSawAgain { .. }
-            | Event::NoticeIgnored { .. }
-            | Event::MachineResumed
-            | Event::NoticeForgotten { .. }
-            | Event::EpisodeOpened { .. }
-            | Event::NoticeAppeared { .. }
-            | Event::NoticeSeenToo { .. }
-            | Event::NoticeMoved { .. }
-            | Event::NoticeWithdrawn { .. }
-            | Event::DeadlineSet { .. }
-            | Event::DeadlinePassed
-            | Event::StepDue { .. }
-            | Event::StepStarted { .. }
-            | Event::StepSpawned { .. }
-            | Event::StepAdopted { .. }
-            | Event::UndoDue { .. }
-            | Event::EpisodeSettled { .. }
-            | Event::EpisodeResumed
-            | Event::EpisodeRecovered { .. }
-            | Event::ExitAsked { .. }
-            | Event::Exited => {}
-        }
-    }
-    Some(ClosedEpisode {
-        id: episode.id.clone(),
-        generation: episode.generation,
-        opened: episode.opened,
-        closed: Past::new(now.moment, now),
-        closing,
-        steps,
-    })
-}
-
-/// How a run ended whose episode closed in the same turn.
-fn last_run(before: &Status, run: &Run, ending: &RunResult, now: Now) -> LastRun {
-    let since = before.steps.iter().find(|step| step.name == run.step.as_str()).and_then(|step| step.since);
-    let end = before.episode.as_ref().and_then(|episode| episode.end);
-    LastRun {
-        attempt: run.attempt,
-        outcome: ending.outcome,
-        detail: build::clip(&ending.detail, build::SENTENCE),
-        ended: Past::new(now.moment, now),
-        took: since.map_or(Seconds::default(), |since| now.moment.since(since.moment()).into()),
-        margin: end.map_or(Seconds::default(), |end| end.moment().since(now.moment).into()),
-        left_over: ending.left_over,
     }
 }
 

@@ -1,25 +1,24 @@
 //! From the mind and what is around it to the [`Status`]. Reads both, changes neither, reads no clock.
 
 use super::{
-    Ahead, Around, Durability, EpisodeStatus, KindStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState,
-    NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus,
-    SourceStatus, StageWord, Status, StepAround, StepStatus, lifecycle_word,
+    Ahead, Around, ClosedEpisode, ClosedStep, Durability, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode,
+    NoticeState, NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds,
+    SlotStatus, SourceStatus, StageWord, Status, StepAround, StepStatus,
 };
-use crate::engine::{ActiveNotice, EndedRun, Engine, Episode, EpisodePhase, Exit, ProbeHealth, StepState, UndoState};
 use crate::engine::{
-    Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeName, SourceName, Stated, StepName,
+    Engine, Exit, Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeHealth, ProbeName, SourceName,
+    Stated,
 };
 use crate::messages::ReceiverState;
 use crate::report::Fit;
-use crate::view::TimeFit;
-pub(super) use crate::view::clip;
+use crate::view::{Boot, Context, EpisodeView, Machine, NoticeView, Phase, StepView, TimeFit, clip, words};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The most characters of a name, an identity or an event id.
 const NAME: usize = 128;
 /// The most characters of a sentence or of a cloud's words.
-pub(super) const SENTENCE: usize = 512;
+const SENTENCE: usize = 512;
 /// The most characters of a line of output.
 const LINE: usize = 400;
 /// The most lines of output, the newest ones.
@@ -32,28 +31,29 @@ pub(super) const REASONS: usize = 32;
 const WARMTH: usize = 4 * 1024;
 
 impl Status {
-    /// What the mind and what is around it look like now. The revision and the time that answers took are the board's to
-    /// give.
-    pub fn of(engine: &Engine, around: &Around, now: Now) -> Self {
+    /// What the engine, its open episode and what is around it look like now. The revision and the time that answers took
+    /// are the board's to give.
+    pub fn of(engine: &Engine, open: Option<&EpisodeView>, context: &Context, around: &Around, now: Now) -> Self {
         Self {
             schema: SCHEMA,
             revision: 0,
             now: now.wall,
-            version: clip(&around.version, NAME),
+            version: clip(&context.version, NAME),
             mode: match engine.exit() {
                 Exit::No => Mode::Running,
                 Exit::WhenDone | Exit::AtOnce | Exit::Ordered => Mode::RunResult,
             },
             readiness: if engine.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
             started: Past::new(around.started.moment, now),
-            machine: machine(around),
+            machine: machine(&context.machine),
             sources: sources(engine, now),
-            notices: notices(engine, now),
-            episode: engine.episode().map(|episode| episode_status(episode, now)),
-            steps: steps(engine, around, now),
+            notices: notices(engine, open, now),
+            episode: open.map(|episode| episode_status(episode, now)),
+            steps: steps(open, context, around, now),
             plan: plan(engine, now),
             messages: around.messages.iter().map(message).collect(),
-            last_episode: None,
+            last_episode: EpisodeView::last_closed(engine, context, now)
+                .and_then(|closed| closed_episode(&closed, now)),
             fit: fit(engine, around),
             health: health(engine, around, now),
             durability: around.journal.durability,
@@ -61,12 +61,12 @@ impl Status {
     }
 }
 
-fn machine(around: &Around) -> MachineStatus {
-    let machine = &around.machine;
-    MachineStatus {
-        id: clip(&machine.instance_id, NAME),
-        machine_type: clip(&machine.instance_type, NAME),
-        lifecycle: lifecycle_word(machine.lifecycle).to_owned(),
+fn machine(machine: &Machine) -> Machine {
+    let lifecycle = if machine.lifecycle.is_empty() { "unknown" } else { &machine.lifecycle };
+    Machine {
+        id: clip(&machine.id, NAME),
+        machine_type: clip(&machine.machine_type, NAME),
+        lifecycle: lifecycle.to_owned(),
         region: clip(&machine.region, NAME),
         zone: clip(&machine.zone, NAME),
     }
@@ -138,20 +138,24 @@ fn why_blind(engine: &Engine, name: &SourceName, listening: Option<&Listening>, 
         .unwrap_or_else(|| Fault { word: "silent".to_owned(), sentence: format!("{name} has not been read again yet") })
 }
 
-fn notices(engine: &Engine, now: Now) -> Vec<NoticeStatus> {
+fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeStatus> {
     let health = engine.health();
     let mut all = Vec::new();
-    if let Some(episode) = engine.episode() {
-        let leading = episode.leading().filter(|leading| leading.is_active()).map(|leading| &leading.notice.key);
-        let mut joined: Vec<&ActiveNotice> = episode.notices.values().collect();
+    if let Some(episode) = open {
+        let is_active = |notice: &NoticeView| notice.withdrawn.is_none();
+        let leads = |notice: &NoticeView| notice.is_primary && is_active(notice);
+        let mut joined: Vec<&NoticeView> = episode.notices.iter().collect();
         // What leads comes first, then what stands.
-        joined.sort_by_key(|standing| (Some(&standing.notice.key) != leading, !standing.is_active()));
-        all.extend(joined.into_iter().map(|standing| NoticeStatus {
-            state: if standing.is_active() { NoticeState::Standing } else { NoticeState::Withdrawn },
-            leads: Some(&standing.notice.key) == leading,
-            deadline: Some(Ahead::new(standing.deadline.at, now)),
-            footing: Some(standing.deadline.footing),
-            ..told(&standing.notice)
+        joined.sort_by_key(|notice| (!leads(notice), !is_active(notice)));
+        all.extend(joined.into_iter().map(|notice| {
+            let deadline = Now { moment: notice.deadline.at, wall: notice.deadline_wall };
+            NoticeStatus {
+                state: if is_active(notice) { NoticeState::Standing } else { NoticeState::Withdrawn },
+                leads: leads(notice),
+                deadline: Some(Ahead::of(deadline, episode.boot, now)),
+                footing: Some(notice.deadline.footing),
+                ..told(&notice.notice)
+            }
         }));
     }
     all.extend(health.waiting.values().map(|waiting| NoticeStatus {
@@ -205,66 +209,101 @@ fn remembered(key: &NoticeKey) -> NoticeStatus {
     }
 }
 
-fn episode_status(episode: &Episode, now: Now) -> EpisodeStatus {
+fn episode_status(episode: &EpisodeView, now: Now) -> EpisodeStatus {
+    let ahead = |at| Ahead::of(at, episode.boot, now);
     EpisodeStatus {
         id: episode.id.clone(),
         generation: episode.generation,
-        opened: Past::new(episode.opened, now),
-        stage: match episode.stage {
-            EpisodePhase::Open { .. } => StageWord::Open,
-            EpisodePhase::Settling { .. } => StageWord::Settling,
+        opened: Past::of(episode.opened, episode.boot, now),
+        stage: match episode.phase {
+            Phase::Open => StageWord::Open,
+            Phase::Closing | Phase::Closed(_) => StageWord::Settling,
         },
-        closing: episode.closing(),
-        strength: episode.strength(),
-        deadline: episode.deadline.map(|planned| Ahead::new(planned.deadline.at, now)),
-        end: episode.deadline.map(|planned| Ahead::new(planned.end, now)),
-        footing: episode.deadline.map(|planned| planned.deadline.footing),
+        closing: episode.closing,
+        strength: episode.strength,
+        deadline: episode.plan.map(|plan| ahead(plan.deadline)),
+        end: episode.plan.map(|plan| ahead(plan.end)),
+        footing: episode.plan.map(|plan| plan.basis),
+        complete: episode.complete,
+        good: episode.good,
+        margin: episode.margin,
+        verdict: clip(&episode.verdict, SENTENCE),
     }
 }
 
-fn steps(engine: &Engine, around: &Around, now: Now) -> Vec<StepStatus> {
-    let declared = &engine.policy().steps;
-    let of_episode = engine.episode().map_or(&[][..], |episode| &episode.steps);
-    let gone = of_episode.iter().filter(|step| declared.iter().all(|known| known.name != step.name));
-    let declared = declared.iter().map(|step| {
-        let state = of_episode.iter().find(|state| state.name == step.name);
-        step_status(engine, around, &step.name, state, now)
-    });
-    declared.chain(gone.map(|state| step_status(engine, around, &state.name, Some(state), now))).collect()
+fn closed_episode(episode: &EpisodeView, now: Now) -> Option<ClosedEpisode> {
+    let step = |step: &StepView| ClosedStep {
+        name: clip(step.name.as_str(), NAME),
+        progress: step.stage.word().to_owned(),
+        failure: failure(step),
+        last: last_run(step, episode.boot, now),
+    };
+    Some(ClosedEpisode {
+        id: episode.id.clone(),
+        generation: episode.generation,
+        opened: Past::of(episode.opened, episode.boot, now),
+        closed: Past::of(episode.closed()?, episode.boot, now),
+        closing: episode.closing,
+        complete: episode.complete,
+        good: episode.good,
+        margin: episode.margin,
+        verdict: clip(&episode.verdict, SENTENCE),
+        steps: episode.steps.iter().map(step).collect(),
+    })
 }
 
-fn step_status(engine: &Engine, around: &Around, name: &StepName, state: Option<&StepState>, now: Now) -> StepStatus {
+fn steps(open: Option<&EpisodeView>, context: &Context, around: &Around, now: Now) -> Vec<StepStatus> {
+    match open {
+        Some(episode) => {
+            episode.steps.iter().map(|step| step_status(step, episode.boot, context, around, now)).collect()
+        }
+        None => {
+            let idle = context.steps.iter().map(|step| StepView::idle(step, context));
+            idle.map(|step| step_status(&step, Boot::This, context, around, now)).collect()
+        }
+    }
+}
+
+fn step_status(step: &StepView, boot: Boot, context: &Context, around: &Around, now: Now) -> StepStatus {
     let unknown = StepAround::default();
-    let action = around.steps.get(name).unwrap_or(&unknown);
-    let running = state.and_then(|state| state.progress.running());
-    let newest = action.output.len().saturating_sub(LINES);
+    let action = around.steps.get(&step.name).unwrap_or(&unknown);
+    let printed = context.printed.get(&step.name).filter(|_| step.output.is_empty() && step.attempt > 0);
+    let output = printed.unwrap_or(&step.output);
+    let newest = output.len().saturating_sub(LINES);
     StepStatus {
-        name: clip(name.as_str(), NAME),
-        kind: clip(&action.kind, NAME),
-        describe: clip(&action.describe, SENTENCE),
-        progress: state.map_or("idle", |state| state.progress.word()).to_owned(),
-        attempt: state.map_or(0, |state| state.attempts),
-        since: running.map(|running| Past::new(running.since, now)),
-        stop_by: running.map(|running| Ahead::new(engine.stop_by(running, now.moment), now)),
-        last: state.and_then(|state| state.last.as_ref()).map(|last| last_run(last, now)),
-        measured: around.ledger.of(name).copied(),
-        to_put_back: state.is_some_and(|state| state.trace != UndoState::None),
-        output: action.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
+        name: clip(step.name.as_str(), NAME),
+        kind: clip(&step.kind, NAME),
+        describe: clip(&step.describe, SENTENCE),
+        progress: step.stage.word().to_owned(),
+        failure: failure(step),
+        attempt: step.attempt,
+        since: step.running.map(|running| Past::of(running.started, boot, now)),
+        stop_by: step.running.map(|running| Ahead::of(running.stop_by, boot, now)),
+        last: last_run(step, boot, now),
+        measured: around.ledger.of(&step.name).copied(),
+        to_put_back: step.to_undo,
+        output: output[newest..].iter().map(|line| clip(line, LINE)).collect(),
         warmth: bounded_json(&action.warmth),
         trouble: clip(&action.trouble, SENTENCE),
     }
 }
 
-fn last_run(last: &EndedRun, now: Now) -> LastRun {
-    LastRun {
-        attempt: last.attempt,
-        outcome: last.result.outcome,
-        detail: clip(&last.result.detail, SENTENCE),
-        ended: Past::new(last.ended.moment, now),
-        took: last.ended.moment.since(last.started.moment).into(),
-        margin: last.plan_end.map(|end| end.since(last.ended.moment)).unwrap_or_default().into(),
-        left_over: last.result.left_over,
-    }
+/// What went wrong with a step, where that is known.
+fn failure(step: &StepView) -> String {
+    step.good.filter(|good| !good).map(|_| clip(&words::failed(step), SENTENCE)).unwrap_or_default()
+}
+
+fn last_run(step: &StepView, boot: Boot, now: Now) -> Option<LastRun> {
+    Some(LastRun {
+        attempt: step.attempts,
+        outcome: step.outcome?,
+        detail: clip(&step.detail, SENTENCE),
+        sentence: clip(&words::how_it_ended(step), SENTENCE),
+        ended: Past::of(step.ended?, boot, now),
+        took: step.took.map(Seconds::from),
+        margin: step.margin,
+        left_over: step.left_over,
+    })
 }
 
 fn plan(engine: &Engine, now: Now) -> PlanStatus {

@@ -1,11 +1,12 @@
 //! Points in time as they are shown: by the wall clock, and in seconds from now.
 //!
 //! The mind keeps moments; the wall clock that they are shown by is read anew at each posting and wavers by a
-//! millisecond. So a date keeps its moment, unseen, and only that tells whether it moved.
+//! millisecond. So a date keeps its moment, unseen, and only that tells whether it moved. Only for one of an earlier boot
+//! does the wall clock count.
 
 use super::schema;
 use crate::engine::{Moment, Now};
-use crate::view::Seconds;
+use crate::view::{Boot, Seconds};
 use jiff::{Timestamp, Unit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub struct Ahead {
     /// How long until then; negative where it is past.
     pub seconds_left: Seconds,
     #[serde(skip)]
-    moment: Moment,
+    point: Point,
 }
 
 /// A point in time that something happened at.
@@ -33,51 +34,104 @@ pub struct Past {
     /// How long ago.
     pub seconds_ago: Seconds,
     #[serde(skip)]
-    moment: Moment,
+    point: Point,
+}
+
+/// Where a point in time is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Point {
+    /// On the clock of this boot.
+    Moment(Moment),
+    /// On the wall clock, since it is of an earlier boot.
+    Wall(Timestamp),
+}
+
+impl Default for Point {
+    fn default() -> Self {
+        Self::Moment(Moment::default())
+    }
+}
+
+impl Point {
+    const fn of(at: Now, boot: Boot) -> Self {
+        match boot {
+            Boot::This => Self::Moment(at.moment),
+            Boot::Earlier => Self::Wall(at.wall),
+        }
+    }
+
+    fn wall(self, now: Now) -> Timestamp {
+        match self {
+            Self::Moment(moment) => now.wall_at(moment),
+            Self::Wall(wall) => wall,
+        }
+    }
+
+    fn left(self, now: Now) -> Seconds {
+        match self {
+            Self::Moment(moment) => Seconds::between(now.moment, moment),
+            Self::Wall(wall) => Seconds::between_times(now.wall, wall),
+        }
+    }
+
+    fn ago(self, now: Now) -> Seconds {
+        match self {
+            Self::Moment(moment) => Seconds::between(moment, now.moment),
+            Self::Wall(wall) => Seconds::between_times(wall, now.wall),
+        }
+    }
 }
 
 impl Ahead {
     /// This moment, seen from now.
     pub fn new(moment: Moment, now: Now) -> Self {
-        Self { at: shown(now.wall_at(moment)), seconds_left: Seconds::between(now.moment, moment), moment }
+        Self::at(Point::Moment(moment), now)
     }
 
-    /// The moment itself, on this machine's own clock.
-    pub(super) fn moment(&self) -> Moment {
-        self.moment
+    /// This time of that boot, seen from now.
+    pub fn of(at: Now, boot: Boot, now: Now) -> Self {
+        Self::at(Point::of(at, boot), now)
+    }
+
+    fn at(point: Point, now: Now) -> Self {
+        Self { at: shown(point.wall(now)), seconds_left: point.left(now), point }
     }
 }
 
 impl Past {
     /// This moment, seen from now.
     pub fn new(moment: Moment, now: Now) -> Self {
-        Self { at: shown(now.wall_at(moment)), seconds_ago: Seconds::between(moment, now.moment), moment }
+        Self::at(Point::Moment(moment), now)
     }
 
-    /// The moment itself, on this machine's own clock.
-    pub(super) fn moment(&self) -> Moment {
-        self.moment
+    /// This time of that boot, seen from now.
+    pub fn of(at: Now, boot: Boot, now: Now) -> Self {
+        Self::at(Point::of(at, boot), now)
+    }
+
+    fn at(point: Point, now: Now) -> Self {
+        Self { at: shown(point.wall(now)), seconds_ago: point.ago(now), point }
     }
 
     /// Forgets when it was altogether; that it was at all remains.
     pub(super) fn forget(&mut self) {
         self.forget_clocks();
-        self.moment = Moment::default();
+        self.point = Point::default();
     }
 }
 
 /// What all dates can do.
 pub(super) trait Dated {
     /// Counts its seconds from this moment.
-    fn seen(&mut self, now: Moment);
+    fn seen(&mut self, now: Now);
 
-    /// Forgets all but the moment itself.
+    /// Forgets all but the point in time itself.
     fn forget_clocks(&mut self);
 }
 
 impl Dated for Ahead {
-    fn seen(&mut self, now: Moment) {
-        self.seconds_left = Seconds::between(now, self.moment);
+    fn seen(&mut self, now: Now) {
+        self.seconds_left = self.point.left(now);
     }
 
     fn forget_clocks(&mut self) {
@@ -87,8 +141,8 @@ impl Dated for Ahead {
 }
 
 impl Dated for Past {
-    fn seen(&mut self, now: Moment) {
-        self.seconds_ago = Seconds::between(self.moment, now);
+    fn seen(&mut self, now: Now) {
+        self.seconds_ago = self.point.ago(now);
     }
 
     fn forget_clocks(&mut self) {

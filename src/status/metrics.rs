@@ -189,8 +189,8 @@ impl Scrape {
         );
         page.span(
             "spot_watchdog_episode_margin",
-            "What was left to the end of the plan when the last step of the newest episode ended.",
-            tally.episode_margin.map(|margin| margin.as_secs_f64()),
+            "The least that was left to the end of the plan when a step of the newest episode was done; negative where it was late.",
+            tally.episode_margin.map(Seconds::as_f64),
         );
         let deadline = episode.and_then(|episode| episode.deadline).map(|it| it.seconds_left.as_f64());
         let end = episode.and_then(|episode| episode.end).map(|it| it.seconds_left.as_f64());
@@ -226,13 +226,13 @@ impl Scrape {
         );
         page.spans(
             "spot_watchdog_step_duration",
-            "How long the newest run of a step took.",
-            tally.took.iter().map(|(step, took)| ([("step", step.as_str())], took.as_secs_f64())),
+            "How long a step last took, retries included.",
+            tally.took.iter().map(|(step, took)| ([("step", step.as_str())], took.as_f64())),
         );
         page.spans(
             "spot_watchdog_step_margin",
-            "What was left to the end of the plan when the newest run of a step ended.",
-            tally.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_secs_f64())),
+            "What was left to the end of the plan when a step last ended; negative where it ended later.",
+            tally.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_f64())),
         );
         page.spans(
             "spot_watchdog_fit_short",

@@ -28,12 +28,10 @@ pub use board::{BEAT_LATE, BEAT_LOST, Board};
 pub use date::{Ahead, Past};
 pub use schema::schema;
 pub use shape::{
-    ClosedEpisode, ClosedStep, EpisodeStatus, KindStatus, LastRun, MachineStatus, MessageStatus, Mode, NoticeState,
-    NoticeStatus, OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status,
-    StepStatus,
+    ClosedEpisode, ClosedStep, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState, NoticeStatus,
+    OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
 };
 
-use crate::sources::Lifecycle;
 use date::Dated;
 use jiff::Timestamp;
 
@@ -98,7 +96,7 @@ impl Status {
     /// Makes it what it is at this moment: the same facts, more time passed.
     fn age(&mut self, now: crate::engine::Now) {
         self.now = now.wall;
-        self.each_date(&mut |date| date.seen(now.moment));
+        self.each_date(&mut |date| date.seen(now));
     }
 
     /// What two statuses have to share to be of one revision: all but what merely passes with time.
@@ -171,15 +169,5 @@ impl Status {
             visit(&mut closed.closed);
             each(closed.steps.iter_mut().filter_map(|step| step.last.as_mut()).map(|last| &mut last.ended), visit);
         }
-    }
-}
-
-/// The word for how a machine is paid for.
-const fn lifecycle_word(lifecycle: Lifecycle) -> &'static str {
-    match lifecycle {
-        Lifecycle::Unknown => "unknown",
-        Lifecycle::Spot => "spot",
-        Lifecycle::OnDemand => "on-demand",
-        Lifecycle::Other => "other",
     }
 }

@@ -23,9 +23,6 @@ pub(super) const PROGRESS: [&str; 12] = [
     "undone",
 ];
 
-/// The words for how a machine is paid for.
-pub(super) const LIFECYCLES: [&str; 4] = ["unknown", "spot", "on-demand", "other"];
-
 /// The schema of what this version answers at `/status`, and of the data of each event of `/events`.
 ///
 /// It knows every key, so that an answer with another one does not hold. A later version may add keys without a new
@@ -75,7 +72,7 @@ mod tests {
     use super::*;
     use crate::engine::Outcome;
     use crate::sources::Lifecycle;
-    use crate::status::lifecycle_word;
+    use crate::view::LIFECYCLES;
 
     #[test]
     fn the_words_are_those_that_are_shown() {
@@ -83,7 +80,7 @@ mod tests {
             assert!(PROGRESS.contains(&outcome.word()), "{outcome}");
         }
         let lifecycles = [Lifecycle::Unknown, Lifecycle::Spot, Lifecycle::OnDemand, Lifecycle::Other];
-        assert_eq!(lifecycles.map(lifecycle_word), LIFECYCLES);
+        assert_eq!(lifecycles.map(Lifecycle::word), LIFECYCLES);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::engine::{
 };
 use crate::messages::Occasion;
 use crate::report::{Fit, Measured};
+use crate::view::Machine;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub struct Status {
     /// When it began to run.
     pub started: Past,
     /// What the machine is.
-    pub machine: MachineStatus,
+    pub machine: Machine,
     /// Who is listened to.
     pub sources: Vec<SourceStatus>,
     /// Every notice that is known.
@@ -46,7 +47,7 @@ pub struct Status {
     /// Who is told; empty where nobody is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<MessageStatus>,
-    /// The newest episode that closed in this run of the daemon.
+    /// The episode that closed last, as far as the journal knows one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_episode: Option<ClosedEpisode>,
     /// Whether what the steps were measured to take fits into a notice; absent where nothing was measured.
@@ -98,24 +99,6 @@ pub enum Readiness {
     Ready,
     /// A strong notice stands and is due.
     Leaving,
-}
-
-/// What the machine is, as its cloud tells it; empty where that is not known.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct MachineStatus {
-    /// The cloud's name of it.
-    pub id: String,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub machine_type: String,
-    /// How it is paid for: `spot`, `on-demand`, `other` or `unknown`.
-    #[schemars(extend("enum" = schema::LIFECYCLES))]
-    pub lifecycle: String,
-    /// Its region.
-    pub region: String,
-    /// Its zone.
-    pub zone: String,
 }
 
 /// Someone who is listened to.
@@ -273,6 +256,15 @@ pub struct EpisodeStatus {
     /// Whether the cloud named the deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footing: Option<DeadlineBasis>,
+    /// Whether every step that was due has ended.
+    pub complete: bool,
+    /// Whether nothing was lost: every step that was due was done, or skipped as the policy allows.
+    pub good: bool,
+    /// The least that was left to the end of the plan when a step was done; negative where it was late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<Seconds>,
+    /// How it stands or how it ended, for people, without a full stop.
+    pub verdict: String,
 }
 
 /// Whether an episode goes on.
@@ -298,6 +290,9 @@ pub struct StepStatus {
     /// Where it stands: `idle`, `due`, `running`, an outcome, `dropped`, `undo-due`, `undoing`, `undone`.
     #[schemars(extend("enum" = schema::PROGRESS))]
     pub progress: String,
+    /// What went wrong with it, for people, without a full stop; absent where nothing did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failure: String,
     /// The number of its last run in this episode; 0 before the first.
     pub attempt: u32,
     /// Since when it runs.
@@ -306,7 +301,7 @@ pub struct StepStatus {
     /// When its run has to have ended, as things stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_by: Option<Ahead>,
-    /// How it last ended in this episode.
+    /// How the step itself ended, where it has since it last became due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastRun>,
     /// What it last took, where that was measured.
@@ -330,18 +325,22 @@ pub struct StepStatus {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct LastRun {
-    /// Which attempt.
+    /// How often the step itself was started.
     pub attempt: u32,
     /// The verdict.
     pub outcome: Outcome,
-    /// The same for people.
+    /// What its action says of it.
     pub detail: String,
-    /// When it ended.
+    /// All of it for people, without the step's name and a full stop.
+    pub sentence: String,
+    /// When it ended, or was skipped.
     pub ended: Past,
-    /// How long it took.
-    pub took: Seconds,
-    /// What was left to the end of the plan.
-    pub margin: Seconds,
+    /// How long it took, from its first start to its end, retries included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<Seconds>,
+    /// What was left to the end of the plan; negative where it ended later, absent where the machine has booted since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<Seconds>,
     /// Processes that it left behind.
     pub left_over: u32,
 }
@@ -413,9 +412,18 @@ pub struct ClosedEpisode {
     pub opened: Past,
     /// When it closed.
     pub closed: Past,
-    /// Why; absent where only its end was seen.
+    /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<Closing>,
+    /// Whether every step that was due has ended.
+    pub complete: bool,
+    /// Whether nothing was lost: every step that was due was done, or skipped as the policy allows.
+    pub good: bool,
+    /// The least that was left to the end of the plan when a step was done; negative where it was late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<Seconds>,
+    /// How it stands or how it ended, for people, without a full stop.
+    pub verdict: String,
     /// Where each step stood at its end.
     pub steps: Vec<ClosedStep>,
 }
@@ -429,6 +437,9 @@ pub struct ClosedStep {
     /// Where it stood, in the words of a step's progress.
     #[schemars(extend("enum" = schema::PROGRESS))]
     pub progress: String,
+    /// What went wrong with it, for people, without a full stop; absent where nothing did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failure: String,
     /// How the step itself last ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastRun>,

@@ -4,7 +4,7 @@
 //! next one tells as much. Without that variable all of it does nothing. The environment is only read.
 
 use super::Status;
-use super::build::clip;
+use crate::view::clip;
 use sd_notify::NotifyState;
 use std::ffi::OsStr;
 use std::io;

@@ -1,8 +1,8 @@
-//! What is counted over a run of the daemon, from the facts as they happen. Every map is bounded by what the
-//! configuration names, and by [`MOST`] beyond that.
+//! What is counted over a run of the daemon: occurrences from the events, spans from the view of the episode that they
+//! belong to. Every map is bounded by what the configuration names, and by [`MOST`] beyond that.
 
-use super::{Ahead, LastRun, Status};
-use crate::engine::{Closing, Event, Moment, NoticeKind, Outcome, Work};
+use crate::engine::{Closing, Event, NoticeKind, Outcome, Work};
+use crate::view::{EpisodeView, Seconds};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -30,55 +30,57 @@ pub(super) struct Tally {
     pub(super) closings: BTreeMap<Closing, u64>,
     /// What was left to the newest episode's deadline when it was first set.
     pub(super) window: Option<Duration>,
-    /// What was left to the end of the plan when the newest episode's last step ended.
-    pub(super) episode_margin: Option<Duration>,
+    /// The least that was left to the end of the plan when a step of the newest episode was done.
+    pub(super) episode_margin: Option<Seconds>,
     /// Ends of steps, by step and outcome.
     pub(super) endings: BTreeMap<(String, Outcome), u64>,
-    /// How long the newest run of a step took.
-    pub(super) took: BTreeMap<String, Duration>,
-    /// What was left to the end of the plan when the newest run of a step ended.
-    pub(super) margin: BTreeMap<String, Duration>,
+    /// How long a step last took.
+    pub(super) took: BTreeMap<String, Seconds>,
+    /// What was left to the end of the plan when a step last ended.
+    pub(super) margin: BTreeMap<String, Seconds>,
 }
 
 impl Tally {
-    /// Counts a fact that became true now; `before` is what was shown until then.
-    pub(super) fn note(&mut self, event: &Event, before: &Status, now: Moment) {
+    /// Takes in these events, and the episode as it stood after them.
+    pub(super) fn take(&mut self, events: &[Event], episode: Option<&EpisodeView>) {
+        for event in events {
+            self.count(event);
+        }
+        let Some(episode) = episode.filter(|_| !events.is_empty()) else { return };
+        for step in &episode.steps {
+            put(&mut self.took, step.name.as_str(), step.took.map(Seconds::from));
+            put(&mut self.margin, step.name.as_str(), step.margin);
+        }
+        self.episode_margin = episode.margin;
+        if episode.complete && events.iter().any(is_end) {
+            *self.episode_outcomes.entry(outcome(episode)).or_default() += 1;
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
         match event {
-            Event::SourceRead { source, probe, .. } => {
-                self.read(source.as_str(), probe.as_str(), READ);
-            }
+            Event::SourceRead { source, probe, .. } => self.read(source.as_str(), probe.as_str(), READ),
             Event::SourceMissed { source, probe, fault, .. } => {
                 self.read(source.as_str(), probe.as_str(), &fault.word);
             }
             Event::EpisodeOpened { .. } => {
                 self.episodes += 1;
-                (self.window, self.episode_margin) = (None, None);
+                self.window = None;
             }
             Event::NoticeAppeared { notice, .. } => *self.notices.entry(notice.kind()).or_default() += 1,
             Event::DeadlineSet { deadline, .. } => {
-                self.window.get_or_insert(deadline.at.since(now));
+                self.window.get_or_insert(deadline.window());
             }
             Event::EpisodeClosed { closing, .. } => *self.closings.entry(*closing).or_default() += 1,
-            Event::StepEnded { run, ending } if run.work == Work::Act => {
-                let step = run.step.as_str();
-                self.ended(step, ending.outcome);
-                let shown = before.steps.iter().find(|shown| shown.name == step);
-                if let Some(since) = shown.and_then(|shown| shown.since) {
-                    put(&mut self.took, step, now.since(since.moment()));
-                }
-                if let Some(end) = before.episode.as_ref().and_then(|episode| episode.end) {
-                    put(&mut self.margin, step, end.moment().since(now));
-                }
-            }
+            Event::StepEnded { run, ending } if run.work == Work::Act => self.ended(run.step.as_str(), ending.outcome),
             Event::StepSkipped { step, .. } => self.ended(step.as_str(), Outcome::Skipped),
-            Event::StepEnded { .. }
-            | Event::SourceWentBlind { .. }
+            Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::ProbeWentBlind { .. }
             | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
-            | Event::MachineResumed
             | Event::NoticeForgotten { .. }
+            | Event::MachineResumed
             | Event::NoticeSeenToo { .. }
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
@@ -87,39 +89,13 @@ impl Tally {
             | Event::StepStarted { .. }
             | Event::StepSpawned { .. }
             | Event::StepAdopted { .. }
+            | Event::StepEnded { .. }
             | Event::UndoDue { .. }
             | Event::EpisodeSettled { .. }
             | Event::EpisodeResumed
             | Event::EpisodeRecovered { .. }
             | Event::ExitAsked { .. }
             | Event::Exited => {}
-        }
-    }
-
-    /// Takes in where these facts left the steps of the episode: whether all have ended, and how well. `stood` is each
-    /// step's progress and last run.
-    pub(super) fn note_end(
-        &mut self,
-        events: &[Event],
-        stood: &[(&str, Option<&LastRun>)],
-        end: Option<Ahead>,
-        now: Moment,
-    ) {
-        let is_end = |event: &Event| {
-            matches!(event, Event::StepSkipped { .. })
-                || matches!(event, Event::StepEnded { run, .. } if run.work == Work::Act)
-        };
-        let goes_on = stood.iter().any(|(progress, _)| matches!(*progress, "due" | "running"));
-        if goes_on || !events.iter().any(is_end) {
-            return;
-        }
-        let outcomes = stood.iter().filter_map(|(progress, last)| {
-            let named = Outcome::ALL.into_iter().find(|outcome| outcome.word() == *progress);
-            named.or_else(|| (*progress != "idle").then(|| last.map_or(Outcome::Skipped, |last| last.outcome)))
-        });
-        if let Some(worst) = outcomes.max_by_key(|outcome| badness(*outcome)) {
-            *self.episode_outcomes.entry(worst).or_default() += 1;
-            self.episode_margin = end.map(|end| end.moment().since(now));
         }
     }
 
@@ -138,6 +114,20 @@ impl Tally {
     }
 }
 
+/// Whether a step ended, undoing not counted.
+fn is_end(event: &Event) -> bool {
+    matches!(event, Event::StepSkipped { .. }) || matches!(event, Event::StepEnded { run, .. } if run.work == Work::Act)
+}
+
+/// The outcome of an episode whose steps have all ended: the worst of those that ended badly, else done, or skipped where
+/// nothing was.
+fn outcome(episode: &EpisodeView) -> Outcome {
+    let outcomes =
+        |good: bool| episode.steps.iter().filter(move |step| step.good == Some(good)).filter_map(|step| step.outcome);
+    let worst = outcomes(false).max_by_key(|outcome| badness(*outcome));
+    worst.or_else(|| outcomes(true).find(|outcome| *outcome == Outcome::Done)).unwrap_or(Outcome::Skipped)
+}
+
 /// How much worse an outcome is than [`Outcome::Done`].
 const fn badness(outcome: Outcome) -> u8 {
     match outcome {
@@ -149,8 +139,10 @@ const fn badness(outcome: Outcome) -> u8 {
     }
 }
 
-fn put(spans: &mut BTreeMap<String, Duration>, step: &str, span: Duration) {
-    if spans.len() < MOST || spans.contains_key(step) {
+fn put(spans: &mut BTreeMap<String, Seconds>, step: &str, span: Option<Seconds>) {
+    if let Some(span) = span
+        && (spans.len() < MOST || spans.contains_key(step))
+    {
         spans.insert(step.to_owned(), span);
     }
 }

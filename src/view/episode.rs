@@ -65,6 +65,8 @@ pub struct EpisodeView {
     pub generation: u64,
     /// When it opened.
     pub opened: Now,
+    /// Whether its moments are on the clock of this boot.
+    pub boot: Boot,
     /// Whether it goes on, and since when it does not.
     pub phase: Phase,
     /// Why it comes, or came, to its end.
@@ -96,6 +98,15 @@ pub enum Phase {
     Closing,
     /// It closed then.
     Closed(Now),
+}
+
+/// Which boot of the machine moments belong to: those of an earlier one can be held against now by the wall clock alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Boot {
+    /// The one that we run in.
+    This,
+    /// An earlier one, some of them at least.
+    Earlier,
 }
 
 /// A notice of the episode.
@@ -304,6 +315,7 @@ impl EpisodeView {
             id: episode.id.clone(),
             generation: episode.generation,
             opened: Now { moment: episode.opened, wall: episode.opened_wall },
+            boot: if !episode.rebooted && engine.boot() == Some(&episode.boot) { Boot::This } else { Boot::Earlier },
             phase: match (episode.closed, episode.stage) {
                 (Some(closed), _) => Phase::Closed(closed),
                 (None, EpisodePhase::Open { .. }) => Phase::Open,
@@ -398,6 +410,11 @@ impl NoticeView {
 }
 
 impl StepView {
+    /// A step that is for no notice now.
+    pub fn idle(configured: &StepContext, context: &Context) -> Self {
+        Self::of(&StepState::new(configured.name.clone()), Some(configured), context)
+    }
+
     /// When it has to have ended, as things stand; nothing where it is neither running nor in the plan.
     pub fn end_by(&self) -> Option<Now> {
         let share = self.share.filter(|share| !share.skip).map(|share| share.latest_end);

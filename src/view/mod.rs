@@ -13,11 +13,12 @@ mod wording;
 pub mod words;
 
 pub use episode::{
-    Context, EpisodeView, Names, NoticeView, Phase, PlanView, RunningView, Share, StepContext, StepStage, StepView,
+    Boot, Context, EpisodeView, Names, NoticeView, Phase, PlanView, RunningView, Share, StepContext, StepStage,
+    StepView,
 };
 pub use finding::{Finding, Weight};
 pub use histogram::Histogram;
-pub use machine::Machine;
+pub use machine::{LIFECYCLES, Machine};
 pub use seconds::Seconds;
 pub use span::Span;
 pub use spoken::Spoken;

@@ -2,7 +2,7 @@
 
 use super::Spoken;
 use crate::engine::{Moment, millis};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -19,6 +19,11 @@ impl Seconds {
     pub fn between(from: Moment, to: Moment) -> Self {
         let apart = i128::from(to.as_millis()) - i128::from(from.as_millis());
         Self { millis: i64::try_from(apart).unwrap_or(if apart < 0 { i64::MIN } else { i64::MAX }) }
+    }
+
+    /// The span from one time to another, by the wall clock.
+    pub fn between_times(from: Timestamp, to: Timestamp) -> Self {
+        Self { millis: to.as_millisecond().saturating_sub(from.as_millisecond()) }
     }
 
     /// As a number.

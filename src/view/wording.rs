@@ -134,11 +134,7 @@ impl Event {
                 format!("{} was started before the daemon crashed; looking for it", spoken(run))
             }
             Self::StepEnded { run, ending } => {
-                let left = match ending.left_over {
-                    0 => String::new(),
-                    1 => "; it left 1 process behind".to_owned(),
-                    count => format!("; it left {count} processes behind"),
-                };
+                let left = words::left_behind(ending.left_over);
                 format!("{} {}: {}{left}", spoken(run), words::outcome(ending.outcome), ending.detail)
             }
             Self::StepSkipped { step, because, optional } => {

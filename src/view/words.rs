@@ -88,6 +88,11 @@ pub const fn outcome(outcome: Outcome) -> &'static str {
 
 /// A step that has ended, in one sentence: `checkpoint: done in 45s, 62s to spare: exit status 0`.
 pub fn ended(step: &StepView) -> String {
+    format!("{}: {}", step.name, how_it_ended(step))
+}
+
+/// The same without its name.
+pub fn how_it_ended(step: &StepView) -> String {
     let attempts = if step.attempts > 1 { format!(" (attempt {})", step.attempts) } else { String::new() };
     let undone = match step.stage {
         StepStage::UndoDue | StepStage::Undoing => ", being undone",
@@ -103,7 +108,16 @@ pub fn ended(step: &StepView) -> String {
     let took = step.took.map(|took| format!(" in {}", Spoken(took))).unwrap_or_default();
     let spare = step.margin.filter(|_| step.took.is_some()).map(|it| format!(", {}", margin(it))).unwrap_or_default();
     let detail = if step.detail.is_empty() { String::new() } else { format!(": {}", step.detail) };
-    format!("{}: {how}{attempts}{took}{undone}{spare}{detail}", step.name)
+    format!("{how}{attempts}{took}{undone}{spare}{detail}{}", left_behind(step.left_over))
+}
+
+/// What is added to the end of a step that left processes behind.
+pub fn left_behind(processes: u32) -> String {
+    match processes {
+        0 => String::new(),
+        1 => "; it left 1 process behind".to_owned(),
+        count => format!("; it left {count} processes behind"),
+    }
 }
 
 /// Why a step was skipped, as a clause.

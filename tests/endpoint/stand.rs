@@ -7,9 +7,9 @@ use spot_watchdog::engine::{
     Assume, BootId, Event, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
     NoticeKind, NoticeOrigin, Now, Policy, ProbeName, Rerun, SourceName, Stated, Step, StepName, Undo,
 };
-use spot_watchdog::sources::{Identity, Lifecycle};
 use spot_watchdog::status::http::{Face, Serving};
-use spot_watchdog::status::{Around, Board, Durability, Keeping, Status, StepAround};
+use spot_watchdog::status::{Around, Board, Durability, Keeping, Status};
+use spot_watchdog::view::{Context, EpisodeView, Machine, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub(crate) fn interruption(second: u64) -> Notice {
 pub(crate) struct Daemon {
     pub(crate) watchdog: Engine,
     pub(crate) board: Board,
+    pub(crate) context: Context,
     pub(crate) around: Around,
     pub(crate) journal: Vec<(Now, Event)>,
 }
@@ -67,9 +68,10 @@ impl Daemon {
         for (at, event) in &journal {
             watchdog.recover(event, *at).unwrap();
         }
-        let around = around();
-        let board = Board::new(Status::of(&watchdog, &around, now), now);
-        Self { watchdog, board, around, journal }
+        let (context, around) = (context(), around());
+        let open = EpisodeView::open(&watchdog, &context, now);
+        let board = Board::new(Status::of(&watchdog, open.as_ref(), &context, &around, now), now);
+        Self { watchdog, board, context, around, journal }
     }
 
     pub(crate) fn started() -> Self {
@@ -82,7 +84,9 @@ impl Daemon {
     pub(crate) fn hear(&mut self, input: Input, now: Now) {
         let turn = self.watchdog.handle(input, now);
         self.journal.extend(turn.events.iter().filter(|event| event.is_journaled()).map(|event| (now, event.clone())));
-        self.board.post(Status::of(&self.watchdog, &self.around, now), &turn.events, now);
+        let open = EpisodeView::open(&self.watchdog, &self.context, now);
+        let status = Status::of(&self.watchdog, open.as_ref(), &self.context, &self.around, now);
+        self.board.post(status, &turn.events, open.as_ref(), now);
         assert_eq!(schema::fault(&serde_json::to_value(self.board.read()).unwrap()), None, "whatever is posted");
     }
 
@@ -159,24 +163,33 @@ fn policy() -> Policy {
     }
 }
 
-fn around() -> Around {
-    let hook = StepAround {
+fn context() -> Context {
+    let name = StepName::new("checkpoint");
+    let step = StepContext {
+        name: name.clone(),
         kind: "hook".to_owned(),
         describe: "runs /opt/job/save_checkpoint.sh".to_owned(),
-        output: vec!["saving\u{1b}[2J <b>step 4200</b>".to_owned()],
-        warmth: serde_json::Value::Null,
-        trouble: String::new(),
+        needs: secs(45),
+        optional: false,
     };
-    Around {
+    Context {
         version: "0.1.0".to_owned(),
-        started: at(0),
-        machine: Identity {
-            instance_id: "i-0abc".to_owned(),
-            instance_type: "g5.xlarge".to_owned(),
-            lifecycle: Lifecycle::Spot,
-            ..Identity::default()
+        machine: Machine {
+            id: "i-0abc".to_owned(),
+            machine_type: "g5.xlarge".to_owned(),
+            lifecycle: "spot".to_owned(),
+            ..Machine::default()
         },
-        steps: BTreeMap::from([(StepName::new("checkpoint"), hook)]),
+        steps: vec![step],
+        printed: BTreeMap::from([(name, vec!["saving\u{1b}[2J <b>step 4200</b>".to_owned()])]),
+        ..Context::default()
+    }
+}
+
+fn around() -> Around {
+    Around {
+        started: at(0),
+        steps: BTreeMap::new(),
         ledger: std::sync::Arc::default(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
         messages: Vec::new(),

@@ -158,7 +158,7 @@ async fn followers_who_never_read_cost_nobody_else_anything() {
         deaf.push(stream);
     }
     for round in 0..200 {
-        daemon.around.machine.zone = format!("{round}");
+        daemon.context.machine.zone = format!("{round}");
         daemon.answer(&[], 5 + round);
         tokio::task::yield_now().await;
     }

@@ -65,7 +65,7 @@ impl Progress {
                 "undoing" => format!("what {} did is being put back", step.name),
                 "undone" => format!("putting back what {} did has ended", step.name),
                 progress => match &step.last {
-                    Some(last) => format!("{} {progress} after {}: {}", step.name, last.took.spoken(), last.detail),
+                    Some(last) => format!("{}: {}", step.name, last.sentence),
                     None => format!("{} {progress}", step.name),
                 },
             };

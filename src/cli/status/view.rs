@@ -3,10 +3,10 @@
 
 use crate::engine::{Closing, Outcome};
 use crate::status::{
-    Ahead, ClosedEpisode, EpisodeStatus, LastRun, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds,
-    SourceStatus, StageWord, Status, StepStatus,
+    Ahead, ClosedEpisode, EpisodeStatus, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds, SourceStatus,
+    StageWord, Status, StepStatus,
 };
-use crate::view::{Spoken, printable};
+use crate::view::{Spoken, printable, words};
 use std::time::Duration;
 
 /// Cells of a bar.
@@ -77,9 +77,10 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
         lines.push(Line::new("notice", Tone::Plain, "none"));
     }
     if let Some(episode) = &status.episode {
-        lines.push(Line::new("episode", Tone::Plain, &format!("{}, {}", episode.id, stage(episode))));
+        let tone = if !episode.complete { Tone::Plain } else { ended(episode.good) };
+        lines.push(Line::new("episode", tone, &format!("{}, {}: {}", episode.id, stage(episode), episode.verdict)));
     } else if let Some(closed) = &status.last_episode {
-        lines.push(Line::new("last", Tone::Plain, &last(closed)));
+        lines.push(Line::new("last", ended(closed.good), &last(closed)));
     }
     for step in &status.steps {
         lines.push(self::step(step, &status.plan));
@@ -109,15 +110,16 @@ fn countdown(episode: &EpisodeStatus, deadline: &Ahead) -> String {
     }
 }
 
-fn stage(episode: &EpisodeStatus) -> &'static str {
+fn stage(episode: &EpisodeStatus) -> String {
     match (episode.stage, episode.closing) {
-        (StageWord::Open, _) => "open",
-        (StageWord::Settling, Some(Closing::Withdrawn)) => "coming to its end: its notices were withdrawn",
-        (
-            StageWord::Settling,
-            Some(Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted) | None,
-        ) => "coming to its end",
+        (StageWord::Open, _) => "open".to_owned(),
+        (StageWord::Settling, Some(closing)) => format!("coming to its end ({})", words::closing(closing)),
+        (StageWord::Settling, None) => "coming to its end".to_owned(),
     }
+}
+
+const fn ended(good: bool) -> Tone {
+    if good { Tone::Well } else { Tone::Wrong }
 }
 
 fn source(source: &SourceStatus) -> Line {
@@ -161,13 +163,11 @@ fn step(step: &StepStatus, plan: &PlanStatus) -> Line {
     match &step.last {
         Some(last) => {
             let tone = match last.outcome {
-                Outcome::Done => Tone::Well,
+                _ if !step.failure.is_empty() => Tone::Wrong,
                 Outcome::Skipped => Tone::Plain,
-                Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Tone::Wrong,
+                Outcome::Done | Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Tone::Well,
             };
-            let took = Duration::try_from_secs_f64(last.took.as_f64()).unwrap_or_default();
-            let words = format!("{name}: {progress} in {}, {}: {}", Spoken(took), margin(last), last.detail);
-            Line::new("step", tone, &words)
+            Line::new("step", tone, &format!("{name}: {}", last.sentence))
         }
         None if progress == "idle" && !step.describe.is_empty() => {
             Line::new("step", Tone::Plain, &format!("{name}: {progress}; {}", step.describe))
@@ -186,39 +186,16 @@ fn ahead(step: &StepStatus, plan: &PlanStatus) -> String {
     }
 }
 
-/// What was left when a step ended.
-fn margin(last: &LastRun) -> String {
-    if last.margin.as_f64() > 0.0 { format!("margin {}", last.margin.spoken()) } else { "no margin".to_owned() }
-}
-
 /// The last lines that a step printed, where they tell how it does or why it did not.
 fn output(step: &StepStatus) -> impl Iterator<Item = Line> {
-    let tells = match step.progress.as_str() {
-        "running" | "undoing" | "failed" | "timed-out" | "lost" => OUTPUT,
-        _ => 0,
-    };
+    let tells = if step.since.is_some() || !step.failure.is_empty() { OUTPUT } else { 0 };
     let newest = step.output.len().saturating_sub(tells);
     step.output[newest..].iter().map(|line| Line::new("", Tone::Aside, &format!("| {line}")))
 }
 
 fn last(closed: &ClosedEpisode) -> String {
-    let why = match closed.closing {
-        Some(Closing::Withdrawn) => "withdrawn",
-        Some(Closing::Survived) => "survived",
-        Some(Closing::Rebooted) => "rebooted",
-        Some(Closing::Resumed) => "resumed",
-        Some(Closing::Restarted) => "restarted",
-        None => "closed",
-    };
-    let done =
-        |outcome| closed.steps.iter().filter_map(|step| step.last.as_ref()).filter(|it| it.outcome == outcome).count();
-    format!(
-        "{}, {why} {} ago; {} of {} steps done",
-        closed.id,
-        ago(&closed.closed),
-        done(Outcome::Done),
-        closed.steps.len()
-    )
+    let why = closed.closing.map_or("closed", Closing::word);
+    format!("{}, {why} {} ago: {}", closed.id, ago(&closed.closed), closed.verdict)
 }
 
 /// How long ago something was.
@@ -294,12 +271,13 @@ pub(super) mod tests {
             }],
             "episode": {
                 "id": "20260102T030405Z-1", "generation": 1, "opened": ago(20.0), "stage": "open", "deadline": left(93.7),
-                "end": left(88.7),
+                "end": left(88.7), "complete": false, "good": false, "verdict": "in progress: save is running, tell is due",
             },
             "steps": [
                 { "name": "leave", "kind": "target-group", "describe": "", "progress": "done", "attempt": 1,
                   "last": { "attempt": 1, "outcome": "done", "detail": "deregistered", "ended": ago(9.0), "took": 1.2,
-                            "margin": 100, "left-over": 0 } },
+                            "margin": 100, "left-over": 0,
+                            "sentence": "done in 1.2s, 100s to spare: deregistered" } },
                 { "name": "save", "kind": "hook", "describe": "runs /job/save.sh", "progress": "running", "attempt": 1,
                   "since": ago(20.0), "stop-by": left(60.0),
                   "output": ["one", "two", "three", "\u{1b}[31mfour\u{202e}"] },
@@ -320,8 +298,8 @@ pub(super) mod tests {
     source   third: not read yet
     source   shutdown: listening
     notice   interruption from aws, standing, terminate, 93s left
-    episode  20260102T030405Z-1, open
-    step     leave: done in 1.2s, margin 100s: deregistered
+    episode  20260102T030405Z-1, open: in progress: save is running, tell is due
+    step     leave: done in 1.2s, 100s to spare: deregistered
     step     save: running for 20s, 60s left [#####---------------]
              | two
              | three
@@ -337,13 +315,14 @@ pub(super) mod tests {
         let mut status = calm(9);
         status["last-episode"] = json!({
             "id": "20260102T030405Z-1", "generation": 1, "closing": "withdrawn", "steps": [],
+            "complete": true, "good": true, "verdict": "the notice was withdrawn",
             "opened": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 400 },
             "closed": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 300 },
         });
         insta::assert_snapshot!(shown(&serde_json::from_value(status).unwrap()), @r#"
     machine  not known
     notice   none
-    last     20260102T030405Z-1, withdrawn 5m ago; 0 of 0 steps done
+    last     20260102T030405Z-1, withdrawn 5m ago: the notice was withdrawn
     "#);
     }
 }

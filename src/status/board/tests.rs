@@ -4,10 +4,11 @@
 use super::*;
 use crate::engine::Engine;
 use crate::engine::{
-    Assume, BootId, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
-    NoticeKind, NoticeOrigin, Policy, ProbeName, Rerun, SourceName, Stated, Step, StepName, Undo,
+    Assume, BootId, Closing, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
+    NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Rerun, RunResult, SourceName, Stated, Step, StepName, Undo,
 };
 use crate::status::{Around, Durability, Keeping, NoticeState, PlanStatus, Readiness};
+use crate::view::{Context, EpisodeView, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn secs(secs: u64) -> Duration {
@@ -66,9 +67,7 @@ fn policy() -> Policy {
 
 fn around() -> Around {
     Around {
-        version: "0.1.0".to_owned(),
         started: now(0),
-        machine: crate::sources::Identity::default(),
         steps: BTreeMap::new(),
         ledger: std::sync::Arc::default(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },
@@ -77,9 +76,21 @@ fn around() -> Around {
     }
 }
 
+fn context() -> Context {
+    let step = StepContext {
+        name: StepName::new("checkpoint"),
+        kind: String::new(),
+        describe: String::new(),
+        needs: secs(45),
+        optional: false,
+    };
+    Context { version: "0.1.0".to_owned(), steps: vec![step], ..Context::default() }
+}
+
 /// The loop without its world: decides, and posts.
 struct Loop {
     engine: Engine,
+    context: Context,
     around: Around,
     board: Board,
 }
@@ -87,15 +98,19 @@ struct Loop {
 impl Loop {
     fn new() -> Self {
         let engine = Engine::new(policy());
-        let board = Board::new(Status::of(&engine, &around(), now(0)), now(0));
-        let mut it = Self { engine, around: around(), board };
+        let board = Board::new(Status::of(&engine, None, &context(), &around(), now(0)), now(0));
+        let mut it = Self { engine, context: context(), around: around(), board };
         it.hear(Input::Restarted { boot: BootId::new("boot") }, now(0));
         it
     }
 
     fn hear(&mut self, input: Input, now: Now) -> u64 {
         let turn = self.engine.handle(input, now);
-        self.board.post(Status::of(&self.engine, &self.around, now), &turn.events, now);
+        let open = EpisodeView::open(&self.engine, &self.context, now);
+        let status = Status::of(&self.engine, open.as_ref(), &self.context, &self.around, now);
+        let has_closed = turn.events.iter().any(|event| matches!(event, Event::EpisodeClosed { .. }));
+        let closed = has_closed.then(|| EpisodeView::last_closed(&self.engine, &self.context, now)).flatten();
+        self.board.post(status, &turn.events, closed.as_ref().or(open.as_ref()), now);
         self.board.read().revision
     }
 
@@ -199,7 +214,7 @@ async fn seconds_left_run_on_between_postings() {
 async fn a_change_of_the_surroundings_is_a_change_too() {
     let mut it = Loop::new();
     let calm = it.answer(vec![], now(5));
-    it.around.machine.instance_type = "g5.xlarge".to_owned();
+    it.context.machine.machine_type = "g5.xlarge".to_owned();
     assert_eq!(it.answer(vec![], now(10)), calm + 1);
     it.around.journal = Keeping { durability: Durability::Broken, sentence: "the disk is full; make room".to_owned() };
     assert_eq!(it.answer(vec![], now(15)), calm + 2);
@@ -229,7 +244,11 @@ async fn the_story_of_a_closed_episode_is_kept() {
     assert_eq!(closed.closing, Some(Closing::Survived));
     assert_eq!(closed.steps[0].progress, "done");
     let last = closed.steps[0].last.as_ref().unwrap();
-    assert_eq!((last.took.as_f64(), last.margin.as_f64(), last.left_over), (30.0, 85.0, 1));
+    let spans = [last.took, last.margin].map(|span| span.unwrap().as_f64());
+    assert_eq!((spans, last.left_over), ([30.0, 85.0], 1));
+    assert_eq!(last.sentence, "done in 30s, 85s to spare: exit status 0; it left 1 process behind");
+    assert_eq!((closed.complete, closed.good, closed.margin), (true, true, last.margin));
+    assert_eq!(closed.verdict, "its only step done, 85s to spare");
     assert!(it.board.read().episode.is_none());
 
     it.answer(vec![interruption(now(125))], now(800));
@@ -288,8 +307,8 @@ fn aliases(board: &Board) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn the_names_that_another_exporter_has_made_known_mean_what_they_do_there() {
     let mut it = Loop::new();
-    it.around.machine.instance_id = "i-0abc".to_owned();
-    it.around.machine.instance_type = "g5.xlarge".to_owned();
+    it.context.machine.id = "i-0abc".to_owned();
+    it.context.machine.machine_type = "g5.xlarge".to_owned();
     assert_eq!(aliases(&it.board), Vec::<String>::new(), "nobody was asked yet");
 
     it.answer(vec![], now(5));
@@ -336,7 +355,7 @@ async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
     for line in [
         "spot_watchdog_episode_outcomes_total{outcome=\"timed-out\"} 1",
         "spot_watchdog_episode_outcomes_total{outcome=\"done\"} 0",
-        "spot_watchdog_episode_margin_seconds 25",
+        "spot_watchdog_step_margin_seconds{step=\"checkpoint\"} 25",
         "spot_watchdog_episode_open 1",
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
@@ -371,7 +390,7 @@ async fn whoever_follows_slowly_skips_to_the_newest() {
     let mut follow = it.board.follow();
     let first = follow.next().await.unwrap().revision;
     for second in 1..6 {
-        it.around.machine.zone = format!("zone-{second}");
+        it.context.machine.zone = format!("zone-{second}");
         it.answer(vec![], now(second * 5));
     }
     let next = follow.next().await.unwrap();

@@ -1,9 +1,9 @@
 //! An open episode: each step on the time line from the notice to the deadline.
 
+use super::headline::concerned;
 use super::html::Html;
-use super::mood::{concerned, went_wrong};
 use super::pieces::{self, Bar, Look};
-use crate::status::{EpisodeStatus, LastRun, PlanStatus, SlotStatus, Status, StepStatus};
+use crate::status::{EpisodeStatus, PlanStatus, SlotStatus, Status, StepStatus};
 
 /// The time from the opening of the episode to its deadline, in seconds after the opening.
 struct Line {
@@ -57,13 +57,16 @@ pub(super) fn steps(status: &Status, episode: &EpisodeStatus, html: &mut Html) {
 }
 
 fn one(status: &Status, step: &StepStatus, line: Option<&Line>, html: &mut Html) {
-    let look = Look::of(&step.progress);
+    let look = Look::of_step(&step.progress, &step.failure);
     let slot = slot(status, step);
     html.raw("<li").attr("data-key", format_args!("step {}", step.name)).attr("class", look.class).raw(">");
     html.raw("<p class=\"who\">");
     pieces::mark(html, look);
-    html.tag("<b>", &step.name, "</b> ").tag("<span class=\"state\">", look.word, "</span>");
-    if step.attempt > 1 {
+    html.tag("<b>", &step.name, "</b> ");
+    if step.last.is_none() || step.since.is_some() {
+        html.tag("<span class=\"state\">", look.word, "</span>");
+    }
+    if step.attempt > 1 && step.since.is_some() {
         html.raw(" <span class=\"quiet\">attempt ").text(step.attempt).raw("</span>");
     }
     html.raw("</p>");
@@ -90,9 +93,11 @@ fn draw(step: &StepStatus, slot: Option<&SlotStatus>, line: &Line, html: &mut Ht
     bar.part(html, "reserve", line.end, bar.total());
     if let Some(last) = &step.last {
         let ended = now - last.ended.seconds_ago.as_f64();
-        let class = if went_wrong(last.outcome.word()) { "ran wrong" } else { "ran" };
-        bar.part(html, class, ended - last.took.as_f64(), ended);
-        bar.line(html, if went_wrong(last.outcome.word()) { "stop wrong" } else { "stop" }, ended);
+        let (ran, stop) = if step.failure.is_empty() { ("ran", "stop") } else { ("ran wrong", "stop wrong") };
+        if let Some(took) = last.took {
+            bar.part(html, ran, ended - took.as_f64(), ended);
+        }
+        bar.line(html, stop, ended);
     }
     match (&step.since, &step.stop_by) {
         (Some(since), Some(stop_by)) => {
@@ -127,10 +132,6 @@ fn figures(step: &StepStatus, slot: Option<&SlotStatus>, html: &mut Html) {
                 html.raw("</b>, at ");
                 pieces::clock(html, stop_by.at);
             }
-            if let Some(last) = &step.last {
-                html.raw(". Before that: ");
-                ended(last, html);
-            }
         }
         "due" => match slot {
             Some(slot) if slot.skip => {
@@ -148,23 +149,9 @@ fn figures(step: &StepStatus, slot: Option<&SlotStatus>, html: &mut Html) {
         },
         _ => {
             if let Some(last) = &step.last {
-                ended(last, html);
+                html.text(&last.sentence);
             }
         }
-    }
-}
-
-/// How a run ended.
-pub(super) fn ended(last: &LastRun, html: &mut Html) {
-    html.raw("took <b>").text(pieces::span(last.took)).raw("</b>");
-    if last.margin.as_f64() > 0.0 {
-        html.raw(", ").text(pieces::span(last.margin)).raw(" to spare");
-    }
-    if !last.detail.is_empty() {
-        html.raw("; ").text(&last.detail);
-    }
-    if last.left_over > 0 {
-        html.raw("; processes left behind: ").text(last.left_over);
     }
 }
 
@@ -173,7 +160,7 @@ fn output(step: &StepStatus, html: &mut Html) {
     if step.output.is_empty() {
         return;
     }
-    let wrong = went_wrong(&step.progress);
+    let wrong = !step.failure.is_empty();
     // Another key is another element: so a failure opens what its reader may have closed before.
     html.raw("<details").attr("data-key", if wrong { "wrong" } else { "output" });
     html.raw(if wrong || step.progress == "running" { " open" } else { "" });

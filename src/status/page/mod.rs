@@ -7,15 +7,15 @@
 
 mod calm;
 mod episode;
+mod headline;
 mod html;
-mod mood;
 mod past;
 mod pieces;
 
 use super::{Reason, Status};
 use crate::report::Report;
+use headline::Headline;
 use html::Html;
-use mood::Mood;
 
 /// Everything but the state: layout, style and script.
 const TEMPLATE: &str = include_str!("../page.html");
@@ -37,7 +37,7 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
 /// The whole document.
 pub fn document(status: &Status, reasons: &[Reason], past: &[Report]) -> String {
     let mut title = Html::default();
-    title.text(Mood::of(status, reasons).title(status));
+    title.text(Headline::of(status, reasons).title(status));
     let (head, rest) = TEMPLATE.split_once(TITLE).unwrap_or((TEMPLATE, ""));
     let (middle, tail) = rest.split_once(STATE).unwrap_or((rest, ""));
     [head, &title.into_string(), middle, &fragment(status, reasons, past), tail].concat()
@@ -45,16 +45,16 @@ pub fn document(status: &Status, reasons: &[Reason], past: &[Report]) -> String 
 
 /// The part of it that changes.
 pub fn fragment(status: &Status, reasons: &[Reason], past: &[Report]) -> String {
-    let mood = Mood::of(status, reasons);
+    let headline = Headline::of(status, reasons);
     let mut html = Html::default();
     html.raw("<main id=\"state\"")
-        .attr("class", mood.word())
+        .attr("class", headline.word())
         .attr("data-page", format_args!("{} {}", status.version, script_hash()))
         .attr("data-revision", status.revision)
-        .attr("data-title", mood.title(status))
-        .attr("data-say", mood.said(status))
+        .attr("data-title", headline.title(status))
+        .attr("data-say", headline.said(status))
         .raw(">");
-    mood.hero(status, &mut html);
+    headline.hero(status, &mut html);
     let unready: Vec<Reason> = status.unready().collect();
     calm::reasons(&[reasons, &unready].concat(), &mut html);
     match &status.episode {

@@ -1,11 +1,10 @@
 //! The story of what is over: past episodes and rehearsals, as they are kept.
 
-use super::episode::ended;
 use super::html::Html;
-use super::mood::closing_words;
 use super::pieces::{self, Look};
 use crate::report::{Report, StepReport};
 use crate::status::Status;
+use crate::view::words;
 
 /// What is told of past episodes; where nothing is kept of them, the newest one that closed in this run of the daemon.
 pub(super) fn stories(status: &Status, reports: &[Report], html: &mut Html) {
@@ -37,7 +36,7 @@ fn story(report: &Report, html: &mut Html) {
     html.raw("</b> <span class=\"quiet\">").raw(if report.rehearsal { "rehearsal" } else { "episode" });
     html.raw("</span></p><p class=\"figures\">").text(&report.verdict);
     if let Some(closing) = report.closing {
-        html.raw(" (").raw(closing_words(closing)).raw(")");
+        html.raw(" (").raw(words::closing(closing)).raw(")");
     }
     html.raw("</p><details><summary>Its steps</summary><ul class=\"probes\">");
     for step in &report.steps {
@@ -70,19 +69,18 @@ fn last(status: &Status, html: &mut Html) {
     html.raw(" to ");
     pieces::clock(html, closed.closed.at);
     if let Some(closing) = closed.closing {
-        html.raw("; it closed because ").raw(closing_words(closing));
+        html.raw("; it closed because ").raw(words::closing(closing));
     }
-    html.raw(".</p><ul class=\"rows\">");
+    html.raw(". ").text(pieces::sentence(&closed.verdict)).raw(".</p><ul class=\"rows\">");
     for step in &closed.steps {
-        let look = Look::of(&step.progress);
+        let look = Look::of_step(&step.progress, &step.failure);
         html.raw("<li").attr("class", look.class).raw("><p class=\"who\">");
         pieces::mark(html, look);
-        html.tag("<b>", &step.name, "</b> ").tag("<span class=\"state\">", look.word, "</span></p>");
-        if let Some(last) = &step.last {
-            html.raw("<p class=\"figures\">");
-            ended(last, html);
-            html.raw("</p>");
-        }
+        html.tag("<b>", &step.name, "</b> ");
+        match &step.last {
+            Some(last) => html.tag("</p><p class=\"figures\">", &last.sentence, "</p>"),
+            None => html.tag("<span class=\"state\">", look.word, "</span></p>"),
+        };
         html.raw("</li>");
     }
     html.raw("</ul></section>");

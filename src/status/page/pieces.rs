@@ -72,6 +72,12 @@ impl Look {
         Self { shape, class, word }
     }
 
+    /// How a step looks that stands where this word says, and may have gone wrong.
+    pub(super) fn of_step(progress: &str, failure: &str) -> Self {
+        let look = Self::of(progress);
+        if failure.is_empty() { look } else { Self { class: "bad", ..look } }
+    }
+
     /// How a step looks that stands where this word says.
     pub(super) fn of(progress: &str) -> Self {
         match progress {

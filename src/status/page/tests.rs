@@ -16,7 +16,9 @@ fn status(board: &crate::status::Board, change: impl FnOnce(&mut Value)) -> Stat
 
 fn run(outcome: &str, detail: &str) -> Value {
     let ended = json!({ "at": "2026-01-01T00:00:35Z", "seconds-ago": 5 });
-    json!({ "attempt": 1, "outcome": outcome, "detail": detail, "ended": ended, "took": 25, "margin": 80, "left-over": 0 })
+    let sentence = format!("{outcome} in 25s, 80s to spare: {detail}");
+    json!({ "attempt": 1, "outcome": outcome, "detail": detail, "sentence": sentence, "ended": ended, "took": 25,
+            "margin": 80, "left-over": 0 })
 }
 
 /// An episode whose only step stands there.
@@ -31,6 +33,16 @@ fn standing(progress: &str, text: &str) -> Status {
             step["last"] = run(progress, text);
         }
         step["output"] = json!([text]);
+        let failure = match progress {
+            "failed" => "checkpoint failed",
+            "timed-out" => "checkpoint ran out of time",
+            "lost" => "checkpoint lost in a crash or reboot",
+            _ => "",
+        };
+        step["failure"] = json!(failure);
+        it["episode"]["complete"] = json!(!["due", "running"].contains(&progress));
+        it["episode"]["good"] = json!(progress == "done");
+        it["episode"]["verdict"] = json!("its only step done, 80s to spare");
     })
 }
 
@@ -105,7 +117,7 @@ async fn each_state_has_its_headline() {
         (standing("done", "exit status 0"), &[], "finished", "Everything is done."),
         (standing("failed", "exit status 3"), &[], "failed", "checkpoint failed."),
         (standing("timed-out", "stopped"), &[], "failed", "checkpoint ran out of time."),
-        (standing("lost", ""), &[], "failed", "checkpoint was lost in a crash."),
+        (standing("lost", ""), &[], "failed", "checkpoint lost in a crash or reboot."),
         (settling, &[], "settling", "The danger is over."),
         (warned, &[], "warned", "This machine may be taken away soon."),
     ] {
@@ -131,7 +143,7 @@ async fn an_episode_counts_down_and_draws_each_step_on_one_line() {
     let failed = fragment(&standing("failed", "exit status 3"), &[], &[]);
     assert!(failed.contains("<details data-key=\"wrong\" open>"), "{failed}");
     assert!(failed.contains("<rect class=\"ran wrong\""), "{failed}");
-    assert!(words(&failed).contains("took 25s , 80s to spare; exit status 3"), "{}", words(&failed));
+    assert!(words(&failed).contains("failed in 25s, 80s to spare: exit status 3"), "{}", words(&failed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,12 +166,13 @@ async fn the_story_of_the_last_episode_is_told() {
         let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 900 });
         it["last-episode"] = json!({
             "id": "e-1", "generation": 1, "opened": at, "closed": at, "closing": "survived",
+            "complete": true, "good": true, "verdict": "its only step done, 80s to spare",
             "steps": [{ "name": "checkpoint", "progress": "done", "last": run("done", "exit status 0") }],
         });
     });
     let words = words(&fragment(&told, &[], &[]));
     assert!(words.contains("it closed because the machine still runs long after its deadline"), "{words}");
-    assert!(words.contains("checkpoint done took 25s"), "{words}");
+    assert!(words.contains("checkpoint done in 25s"), "{words}");
 }
 
 /// A report whose texts are this one.
@@ -236,12 +249,15 @@ fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
         step["output"] = json!([text, text]);
         step["warmth"] = json!({ text: [text] });
         step["last"] = run("failed", text);
+        step["failure"] = json!(text);
         it["plan"]["slots"][0]["step"] = json!(text);
         it["last-episode"] = json!({
             "id": text, "generation": 1, "opened": at, "closed": at,
+            "complete": true, "good": false, "verdict": text,
             "steps": [{ "name": text, "progress": text, "last": run("done", text) }],
         });
         if episode {
+            it["episode"]["verdict"] = json!(text);
             it["notices"][0]["detail"] = json!(text);
             it["notices"][0]["source"] = json!(text);
             it["notices"][0]["event"] = json!(text);

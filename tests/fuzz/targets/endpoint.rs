@@ -4,6 +4,7 @@ use super::simulator::{World, random};
 use spot_watchdog::engine::{Engine, Moment, Now};
 use spot_watchdog::status::http::{Face, Serving};
 use spot_watchdog::status::{Around, Board, Durability, Keeping, Status};
+use spot_watchdog::view::Context;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -30,7 +31,10 @@ fn whole(said: &[u8]) -> Vec<u8> {
     let answer = runtime.block_on(async {
         let now = Now { moment: Moment::from_millis(1_000_000), wall: World::BEGINNING };
         let engine = Engine::new(random::world(1).policy);
-        let face = Face::new(Serving::default(), Board::new(Status::of(&engine, &around(), now), now));
+        let face = Face::new(
+            Serving::default(),
+            Board::new(Status::of(&engine, None, &Context::default(), &around(), now), now),
+        );
         let (ours, mut theirs) = duplex(16 * 1024);
         let attending = face.attend(ours, ([127, 0, 0, 1], 9189).into());
         let asking = async {
@@ -75,9 +79,7 @@ fn shown(answer: &[u8]) -> String {
 
 fn around() -> Around {
     Around {
-        version: "0.1.0".to_owned(),
         started: Now { moment: Moment::from_millis(0), wall: World::BEGINNING },
-        machine: spot_watchdog::sources::Identity::default(),
         steps: BTreeMap::new(),
         ledger: std::sync::Arc::default(),
         journal: Keeping { durability: Durability::Kept, sentence: String::new() },

@@ -2,12 +2,13 @@
 
 use super::html::Html;
 use super::pieces;
-use crate::engine::{Closing, NoticeAction, NoticeKind, Strength};
+use crate::engine::{NoticeAction, NoticeKind, Strength};
 use crate::status::{EpisodeStatus, Reason, StageWord, Status, StepStatus};
+use crate::view::words;
 
 /// How things stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mood {
+pub(super) enum Headline {
     /// Nothing is announced, and all is as it should be.
     Calm,
     /// Nothing is announced, but a notice might not be heard.
@@ -20,15 +21,15 @@ pub(super) enum Mood {
     Warned,
     /// The machine will be taken, and steps are at work.
     Leaving,
-    /// Every step of the episode has ended well.
+    /// Every step of the episode has ended, and nothing was lost.
     Finished,
-    /// A step of the episode has not.
+    /// Something went wrong with a step of the episode.
     Failed,
     /// The episode comes to its end: what was left is put back.
     Settling,
 }
 
-impl Mood {
+impl Headline {
     pub(super) fn of(status: &Status, reasons: &[Reason]) -> Self {
         let Some(episode) = &status.episode else {
             return match reasons {
@@ -38,14 +39,13 @@ impl Mood {
                 _ => Self::Troubled,
             };
         };
-        if status.steps.iter().any(|step| went_wrong(&step.progress)) {
+        if failures(status).next().is_some() {
             return Self::Failed;
         }
         if episode.stage == StageWord::Settling {
             return Self::Settling;
         }
-        let mut concerned = concerned(status).peekable();
-        if concerned.peek().is_some() && concerned.all(|step| has_ended(&step.progress)) {
+        if episode.complete && episode.good && concerned(status).next().is_some() {
             return Self::Finished;
         }
         match episode.strength {
@@ -88,9 +88,9 @@ impl Mood {
             },
             Self::Finished => "Everything is done.".to_owned(),
             Self::Failed => {
-                let mut wrong = status.steps.iter().filter(|step| went_wrong(&step.progress));
-                match (wrong.next(), wrong.count()) {
-                    (Some(step), 0) => format!("{} {}.", step.name, wrong_words(&step.progress)),
+                let mut failures = failures(status);
+                match (failures.next(), failures.count()) {
+                    (Some(failure), 0) => format!("{failure}."),
                     (_, others) => format!("{} steps went wrong.", others + 1),
                 }
             }
@@ -113,7 +113,11 @@ impl Mood {
     pub(super) fn said(self, status: &Status) -> String {
         let mut said = self.headline(status);
         for step in concerned(status) {
-            said.push_str(&format!(" {} {}.", step.name, pieces::Look::of(&step.progress).word));
+            if step.failure.is_empty() {
+                said.push_str(&format!(" {} {}.", step.name, pieces::Look::of(&step.progress).word));
+            } else {
+                said.push_str(&format!(" {}.", step.failure));
+            }
         }
         said
     }
@@ -172,20 +176,16 @@ impl Mood {
             Self::Settling => {
                 html.raw("The episode comes to its end");
                 if let Some(closing) = episode.closing {
-                    html.raw(": ").raw(closing_words(closing));
+                    html.raw(": ").raw(words::closing(closing));
                 }
                 html.raw(". What can be put back is put back.");
             }
             Self::Finished => {
-                let margin = concerned(status).filter_map(|step| step.last.as_ref()).map(|last| last.margin).min();
-                match margin.filter(|margin| margin.as_f64() > 0.0) {
-                    Some(margin) => {
-                        html.text(pieces::span(margin)).raw(" to spare. Nothing is left to do but wait.");
-                    }
-                    None => {
-                        html.raw("Nothing is left to do but wait.");
-                    }
-                }
+                html.text(pieces::sentence(&episode.verdict)).raw(". Nothing is left to do but wait.");
+            }
+            Self::Failed if episode.complete => {
+                html.text(pieces::sentence(&episode.verdict))
+                    .raw(". Nothing is running, and nothing is left to begin.");
             }
             Self::Calm
             | Self::Blind
@@ -240,36 +240,14 @@ fn leading(status: &Status) -> Option<NoticeKind> {
     status.notices.iter().find(|notice| notice.leads).map(|notice| notice.kind)
 }
 
-/// Why an episode ends, as part of a sentence.
-pub(super) const fn closing_words(closing: Closing) -> &'static str {
-    match closing {
-        Closing::Withdrawn => "its notices were withdrawn",
-        Closing::Survived => "the machine still runs long after its deadline",
-        Closing::Rebooted => "the machine booted again",
-        Closing::Resumed => "the machine came back from hibernation",
-        Closing::Restarted => "only the watchdog's own service was restarted",
-    }
-}
-
 /// The steps that the episode is about.
 pub(super) fn concerned(status: &Status) -> impl Iterator<Item = &StepStatus> {
     status.steps.iter().filter(|step| step.progress != "idle")
 }
 
-pub(super) fn went_wrong(progress: &str) -> bool {
-    ["failed", "timed-out", "lost"].contains(&progress)
-}
-
-fn has_ended(progress: &str) -> bool {
-    went_wrong(progress) || ["done", "skipped", "dropped", "undone"].contains(&progress)
-}
-
-fn wrong_words(progress: &str) -> &'static str {
-    match progress {
-        "timed-out" => "ran out of time",
-        "lost" => "was lost in a crash",
-        _ => "failed",
-    }
+/// What went wrong with them.
+fn failures(status: &Status) -> impl Iterator<Item = &str> {
+    status.steps.iter().map(|step| step.failure.as_str()).filter(|failure| !failure.is_empty())
 }
 
 /// `a`, `a and b`, `a, b and c`.
