@@ -85,27 +85,23 @@ fn an_interruption_reads_as_a_story_in_which_every_line_says_what_is_left() {
     }
     // What hooks print comes when it comes, even before the daemon has said that they begin.
     let (printed, told): (Vec<String>, Vec<String>) = told.into_iter().partition(|line| line.contains(" | "));
-    let begins = told.iter().position(|line| line.contains("episode")).unwrap();
+    let begins = told.iter().position(|line| line.contains("notice:")).unwrap();
     assert_eq!(printed.len(), 3, "{printed:?}");
     assert!(printed.contains(&"INFO saves | saved N of N".to_owned()), "{printed:?}");
     insta::assert_snapshot!(told[begins..].join("\n"), @r"
-    INFO [Ns left] episode NTNZ-N opened
     INFO [Ns left] notice: interruption from aws, terminate at N-N-NTN:N:NZ; Ns left
+    INFO [Ns left] episode NTNZ-N opened
     INFO [Ns left] planning for Ns, of which Ns are for steps
-    INFO [Ns left] fails is due
-    INFO [Ns left] saves is due
-    INFO [Ns left] fails started
-    INFO [Ns left] fails runs as process N
-    ERROR [Ns left] fails failed: exit status N
-    INFO [Ns left] fails is due
-    INFO [Ns left] fails (attempt N) started
-    INFO [Ns left] fails (attempt N) runs as process N
+    INFO [Ns left] saves waits for fails
+    INFO [Ns left] fails started: process N, to end within Ns
+    ERROR [Ns left] fails failed: exit status N; trying again in Ns (attempt N of N)
+    INFO [Ns left] fails (attempt N) started: process N, to end within Ns
     ERROR [Ns left] fails (attempt N) failed: exit status N
-    INFO [Ns left] saves started
-    INFO [Ns left] saves runs as process N
+    INFO [Ns left] saves started: process N, to end within Ns
     INFO [Ns left] saves done: exit status N, no proof asked for
-    INFO [Ns left] notice: shutdown (we were asked to end by a signal); Ns assumed left
+    ERROR [Ns left] work or requests may be lost: fails failed
     INFO [Ns left] asked to end
+    INFO [Ns left] notice: shutdown (we were asked to end by a signal); Ns assumed left
     INFO [Ns left] planning for Ns, of which Ns are for steps
     INFO [Ns left] nothing is due or running; ending
     INFO ended
@@ -147,23 +143,19 @@ fn a_log_for_machines_has_keys_that_stay() {
         })
         .collect();
     insta::assert_snapshot!(story.join("\n"), @r"
-    episode-opened
     notice-appeared interruption
+    episode-opened
     deadline-set
-    step-due fails
     step-due saves
     step-started fails 1
-    step-spawned fails 1
     step-ended fails 1 failed
-    step-due fails
     step-started fails 2
-    step-spawned fails 2
     step-ended fails 2 failed
     step-started saves 1
-    step-spawned saves 1
     step-ended saves 1 done
-    notice-appeared shutdown
+    steps-ended
     exit-asked
+    notice-appeared shutdown
     deadline-set
     exited
     ");

@@ -5,7 +5,7 @@ use super::chronicle::{self, Chronicle};
 use super::notifications::{Left, Notifications};
 use super::owner::{self, Whose};
 use super::waiting::Waiting;
-use super::{Keeping, delivery, measuring, narrate};
+use super::{Keeping, delivery, log, measuring};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -88,7 +88,7 @@ impl Opened {
             },
         };
         let (journal, recovery) = Journal::open(directory, episodes_kept);
-        narrate::recovery(&recovery);
+        log::recovery(&recovery);
         Self { journal, recovery, place: Some((directory.clone(), machine)) }
     }
 

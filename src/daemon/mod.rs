@@ -3,15 +3,16 @@
 //! [`Daemon::assemble`] builds everything around the mind and recovers it from the journal; [`Daemon::run`] is the
 //! loop. A rehearsal runs the very same loop, with other settings around it.
 
+mod blindness_log;
 pub mod chronicle;
 pub mod clock;
 pub mod context;
 mod delivery;
 pub mod executor;
 mod kept;
+mod log;
 pub mod log_sink;
 mod measuring;
-mod narrate;
 pub mod notice_file;
 mod notifications;
 mod owner;
@@ -20,7 +21,6 @@ mod posting;
 mod protection;
 pub mod reaper;
 mod remembered;
-mod sight;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
@@ -49,6 +49,7 @@ use crate::view::Spoken;
 use crate::view::{Context, EpisodeView};
 use executor::{Executor, Hand};
 use kept::{Beginning, Kept, Opened};
+use log::LogObserver;
 use log_sink::LogSink;
 use owner::{Doubt, Owner, Whose};
 use poller::Poller;
@@ -159,9 +160,7 @@ pub struct Daemon {
     protection: watch::Receiver<Protection>,
     /// How often the state directory was made again, as far as it was mended.
     made_again: u32,
-    welcome: narrate::Welcome,
-    sight: sight::Sight,
-    hourly: narrate::Hourly,
+    log: LogObserver,
     /// What no event has, kept current.
     context: Context,
     /// Kept to the end: the lock, and the socket's file.
@@ -204,7 +203,7 @@ impl Daemon {
         let (hand_over, handed) = mpsc::channel(HANDED);
         let (identity_in, identity) = watch::channel(Identity::default());
 
-        narrate::keeping(&keeping);
+        log::keeping(&keeping);
         let here = Owner::here(&boot);
         let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
         let (opened, doubt) = match (&keeping, kept::Place::of(&keeping)) {
@@ -264,6 +263,7 @@ impl Daemon {
         if rehearsal == Rehearsal::No {
             tasks.spawn(step_checks::keep(settings.steps.clone(), place.clone(), alarm.clone(), troubles_in));
         }
+        let measured = ledger.clone();
         let posting = Posting::new(now, ledger, troubles, log);
         let beginning = Beginning {
             settings: settings.clone(),
@@ -304,7 +304,7 @@ impl Daemon {
             tasks.spawn(protection::keep(guard, daemon, hand_over, machine, guarded));
         }
         board.show(bookcase);
-        let welcome = narrate::Welcome::new(&settings, &engine);
+        let log = LogObserver::new(&settings, measured, bound.clone());
         Ok(Self {
             engine,
             kept,
@@ -334,9 +334,7 @@ impl Daemon {
             owner,
             protection,
             made_again: 0,
-            welcome,
-            sight: sight::Sight::default(),
-            hourly: narrate::Hourly::default(),
+            log,
             context,
             keeping,
         })
@@ -500,7 +498,6 @@ impl Daemon {
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
         self.engine.assume_scale_in(self.scale_in_window.get().unwrap_or(self.scale_in_assumed));
-        let before = self.engine.episode().map(|episode| episode.id.clone());
         let Decision { events, commands } = self.engine.handle(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
         let ends = commands.contains(&Command::Exit);
@@ -536,10 +533,10 @@ impl Daemon {
             closed: closed.as_ref(),
         };
         self.kept.notifications.observe(&turn);
+        self.log.observe(&turn);
         if !events.is_empty() {
             self.kept.waiting.keep(&self.engine, now).await;
         }
-        narrate::events(&events, before.as_ref(), &mut self.sight, &mut self.hourly, &self.engine, now);
         let unprotected = self.protection.borrow().trouble.clone();
         let beside = Beside {
             executor: &self.executor,
@@ -548,7 +545,6 @@ impl Daemon {
             unprotected: unprotected.as_deref(),
         };
         let status = self.posting.status(&turn, &beside);
-        self.welcome.say(&self.engine, &identity, status.fit.as_ref(), &bound);
         self.systemd.status(&status);
         self.systemd.keep_alive();
         if self.engine.exit() != crate::engine::Exit::No {

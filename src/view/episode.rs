@@ -207,6 +207,10 @@ pub struct StepView {
     pub running: Option<RunningView>,
     /// When it has to start at the latest and to end, where it is due and has its share of the plan.
     pub share: Option<Share>,
+    /// Where it is due: the steps that it waits for.
+    pub waits_for: Vec<StepName>,
+    /// Where it is due and waits for no step: how much is to be left to the end when it starts.
+    pub held_until_left: Option<Duration>,
     /// Its first start for the newest reason that it became due for.
     pub began: Option<Now>,
     /// When its newest run ended, or it was skipped, since it last became due.
@@ -305,6 +309,12 @@ impl EpisodeView {
                 shares.as_ref().and_then(|plan| plan.slot(name)).filter(|_| state.progress.is_due()).map(|slot| {
                     Share { start_by: at(slot.start_by), latest_end: at(slot.latest_end), skip: slot.skip }
                 });
+            let policy = engine.policy().steps.iter().find(|step| step.name == *name);
+            if let Some(policy) = policy.filter(|_| state.progress.is_due()) {
+                let is_ahead = |name: &&StepName| episode.step(name).is_some_and(|step| step.progress.is_ahead());
+                step.waits_for = policy.after.iter().filter(is_ahead).cloned().collect();
+                step.held_until_left = policy.hold_until_left.filter(|_| step.waits_for.is_empty());
+            }
             steps.push(step);
         }
         let complete = episode.deadline.is_some() && !steps.iter().any(|step| step.stage.is_ahead());
@@ -457,6 +467,8 @@ impl StepView {
             attempts: state.acts,
             running: None,
             share: None,
+            waits_for: Vec::new(),
+            held_until_left: None,
             began: state.began,
             ended: counts.map(|last| last.ended).or(state.skipped.map(|skipped| skipped.at)),
             took: state.began.zip(measured).map(|(began, last)| last.ended.moment.since(began.moment)),

@@ -2,8 +2,8 @@
 
 use super::{Spoken, words};
 use crate::engine::{
-    Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, NextAttempt, Notice, NoticeAction, Outcome, Run,
-    Signal, SkippedBecause, Stated, Work,
+    Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, Notice, NoticeAction, Outcome, Run, Signal,
+    SkippedBecause, Stated, Work,
 };
 
 /// How loudly an event is said.
@@ -124,9 +124,7 @@ impl Event {
                 Spoken(end.since(deadline.heard))
             ),
             Self::DeadlinePassed => "the deadline has passed, and the machine still runs".to_owned(),
-            Self::StepDue { step, retry: Some(NextAttempt { attempt, of, rest }), .. } => {
-                format!("{step}: trying again in {} (attempt {attempt} of {of})", Spoken(*rest))
-            }
+            Self::StepDue { step, retry: Some(next), .. } => format!("{step}: {}", words::next_attempt(next)),
             Self::StepDue { step, retry: None, .. } => format!("{step} is due"),
             Self::StepStarted { run, .. } => format!("{} started", spoken(run)),
             Self::StepSpawned { run, process } => format!("{} runs as process {}", spoken(run), process.pid),
@@ -192,7 +190,7 @@ fn window(deadline: &Deadline) -> String {
     }
 }
 
-fn spoken(run: &Run) -> String {
+pub(super) fn spoken(run: &Run) -> String {
     let what = match run.work {
         Work::Act => run.step.to_string(),
         Work::Undo => format!("undoing {}", run.step),

@@ -1,8 +1,8 @@
 //! The sentences about an episode, each of them once.
 
 use super::episode::{EpisodeView, Phase, StepStage, StepView};
-use super::{Seconds, Spoken};
-use crate::engine::{Closing, NoticeKind, Outcome, SkippedBecause};
+use super::{Seconds, Spoken, wording};
+use crate::engine::{Closing, NextAttempt, NoticeKind, Now, Outcome, Run, SkippedBecause, StepName};
 
 /// How an episode stands or how it ended, in one clause without a full stop: `all 2 steps done, 109s to spare`.
 pub fn verdict(episode: &EpisodeView) -> String {
@@ -73,6 +73,52 @@ pub fn failed(step: &StepView) -> String {
         | StepStage::Undoing
         | StepStage::Undone(_) => format!("{} {}", step.name, step.outcome.map_or("never started", outcome)),
     }
+}
+
+/// What a due step waits for: `upload waits for checkpoint`.
+pub fn waits(step: &StepView) -> String {
+    let name = &step.name;
+    match (step.waits_for.as_slice(), step.held_until_left) {
+        ([], Some(left)) => format!("{name} waits until {} are left for steps", Spoken(left)),
+        ([], None) => format!("{name} is due"),
+        (others, _) => {
+            let others: Vec<&str> = others.iter().map(StepName::as_str).collect();
+            format!("{name} waits for {}", others.join(" and "))
+        }
+    }
+}
+
+/// A run that has started: `checkpoint started: process 1234, to end within 88s`.
+pub fn started(run: &Run, step: Option<&StepView>, now: Now) -> String {
+    let running = step.and_then(|step| step.running);
+    let process = running.and_then(|running| running.process);
+    let details = [
+        process.map(|process| format!("process {}", process.pid)),
+        running.map(|running| format!("to end within {}", Spoken(running.stop_by.moment.since(now.moment)))),
+    ];
+    let details: Vec<String> = details.into_iter().flatten().collect();
+    let details = if details.is_empty() { String::new() } else { format!(": {}", details.join(", ")) };
+    format!("{} started{details}", wording::spoken(run))
+}
+
+/// `trying again in 1s (attempt 2 of 2)`.
+pub fn next_attempt(next: &NextAttempt) -> String {
+    format!("trying again in {} (attempt {} of {})", Spoken(next.rest), next.attempt, next.of)
+}
+
+/// The steps that have to end before the daemon does, with when they have to: `checkpoint (until 12:00:05Z), upload`.
+pub fn waited_for(episode: &EpisodeView) -> Option<String> {
+    let steps = episode.steps.iter().filter_map(|step| {
+        let undoing = match step.stage {
+            StepStage::Due | StepStage::Running => "",
+            StepStage::UndoDue | StepStage::Undoing => "undoing ",
+            StepStage::Idle | StepStage::Ended(_) | StepStage::Dropped | StepStage::Undone(_) => return None,
+        };
+        let until = step.running.map(|it| format!(" (until {})", it.stop_by.wall.strftime("%H:%M:%SZ")));
+        Some(format!("{undoing}{}{}", step.name, until.unwrap_or_default()))
+    });
+    let steps: Vec<String> = steps.collect();
+    (!steps.is_empty()).then(|| steps.join(", "))
 }
 
 /// An outcome, as the verb of a sentence about its step.

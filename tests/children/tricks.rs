@@ -150,8 +150,8 @@ fn crash(cgroup: Option<&Cgroup>) {
     scene.notice(&["interruption", "--window", WINDOW]);
     let pids = ["stays.pid", "stays.other", "goes.pid", "goes.other"].map(|name| scene.pid(name));
     // Journaled, and then said.
-    watch.says(&["stays runs as process"]);
-    watch.says(&["goes runs as process"]);
+    watch.says(&["stays started: process"]);
+    watch.says(&["goes started: process"]);
     watch.signal(Signal::KILL);
     watch.ends();
     scene.write("go", "");

@@ -37,7 +37,7 @@ fn crash(scene: &Scene, cloud: &Cloud, file: &str, is_written: bool) {
     let _ = scene.tell(&["notice", "interruption", "--window", "14s", "--state-dir", state.to_str().unwrap()]);
     if is_written {
         pid(scene);
-        first.says(&["save runs as process"]);
+        first.says(&["save started: process"]);
         first.signal(Signal::KILL);
     }
     first.ends();
@@ -71,7 +71,7 @@ fn a_program_that_was_begun_right_before_a_crash_is_found_and_not_run_beside_its
             let survivor = pid(&scene).as_raw_pid();
             // A launcher whose parent is gone may not become the other user's program; then that runs once, now.
             let attempt = if user.is_empty() || scene.read("ran").ends_with(" 1\n") { 1 } else { 2 };
-            second.says(&["save", "runs as process", &survivor.to_string()]);
+            second.says(&["save", "process", &survivor.to_string()]);
             if is_waited_for {
                 second.says(&["save", "stopped when its time was up"]);
             }

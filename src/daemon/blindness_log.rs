@@ -11,7 +11,7 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// What was said of each source and each of its probes, and what waits to be said.
 #[derive(Debug, Default)]
-pub(super) struct Sight(BTreeMap<Subject, Said>);
+pub(super) struct BlindnessLog(BTreeMap<Subject, Said>);
 
 /// A source, or one of its probes.
 type Subject = (SourceName, Option<ProbeName>);
@@ -37,7 +37,7 @@ struct Said {
     unsaid: u32,
 }
 
-impl Sight {
+impl BlindnessLog {
     /// Takes in what became fact in one turn. Gives what has to be said of it now, with what should be added.
     pub(super) fn take(&mut self, events: &[Event], now: Now) -> Vec<(Event, String)> {
         for event in events {
@@ -93,7 +93,7 @@ mod tests {
 
     /// What is said when these become fact at these seconds, looked at each second.
     fn said(facts: &[(u64, Event)], until: u64) -> Vec<(u64, Event, String)> {
-        let mut sight = Sight::default();
+        let mut sight = BlindnessLog::default();
         let mut said = Vec::new();
         for second in 0..until {
             let now = Now { moment: Moment::from_millis(second * 1_000), wall: Timestamp::UNIX_EPOCH };

@@ -1,0 +1,399 @@
+//! The log: what became fact in each turn, one sentence each, with the seconds that are left.
+
+use super::blindness_log::BlindnessLog;
+use super::turn::Turn;
+use super::{Bound, Keeping};
+use crate::config::Settings;
+use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work};
+use crate::journal::Recovery;
+use crate::report::{Fit, Ledger};
+use crate::sources::{Ear, Lifecycle};
+use crate::view::{Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the first line waits to learn what the machine is.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the log may be silent.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Writes the log.
+#[derive(Debug)]
+pub(super) struct LogObserver {
+    blindness: BlindnessLog,
+    hourly: Hourly,
+    /// Nothing once it is said.
+    first_line: Option<FirstLine>,
+    /// The steps whose runs are programs.
+    programs: BTreeSet<StepName>,
+    /// Runs of these whose start is not said yet: it is said with their process.
+    starting: BTreeSet<Run>,
+}
+
+impl LogObserver {
+    pub(super) fn new(settings: &Settings, ledger: watch::Receiver<Arc<Ledger>>, bound: Bound) -> Self {
+        let programs = settings.steps.iter().filter(|step| step.action.runs_programs());
+        Self {
+            blindness: BlindnessLog::default(),
+            hourly: Hourly::default(),
+            first_line: Some(FirstLine::new(settings, ledger, bound)),
+            programs: programs.map(|step| step.name.clone()).collect(),
+            starting: BTreeSet::new(),
+        }
+    }
+
+    /// Says what this turn brought.
+    pub(super) fn observe(&mut self, turn: &Turn<'_>) {
+        for (event, added) in self.blindness.take(turn.events, turn.now) {
+            let line = Line::of(&event);
+            let sentence = format!("{}{added}", line.sentence);
+            self.say(&line.saying(sentence), turn);
+        }
+        let events = causes_first(turn.events);
+        let last_end = events.iter().rposition(|event| is_end(event));
+        for (at, event) in events.into_iter().enumerate() {
+            self.hourly.count(event);
+            if !BlindnessLog::concerns(event) {
+                let line = self.line(event, turn);
+                self.say(&line, turn);
+            }
+            if Some(at) == last_end
+                && let Some(line) = verdict(turn)
+            {
+                self.say(&line, turn);
+            }
+        }
+        if turn.open.is_none() {
+            self.hourly.say(turn.now);
+        }
+        self.first_line = self.first_line.take().and_then(|line| line.say(turn));
+    }
+
+    /// The line for an event.
+    fn line<'a>(&mut self, event: &'a Event, turn: &Turn<'_>) -> Line<'a> {
+        let line = Line::of(event);
+        let step = |name: &StepName| turn.open.or(turn.closed).and_then(|episode| episode.step(name));
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the others say all by themselves")]
+        match event {
+            // Said with the failure.
+            Event::StepDue { retry: Some(_), .. } => line.quiet(),
+            Event::StepDue { step: name, .. } => match step(name) {
+                Some(step) if step.stage == StepStage::Due => line.saying(words::waits(step)),
+                Some(_) | None => line.quiet(),
+            },
+            // Said when it starts.
+            Event::UndoDue { .. } => line.quiet(),
+            Event::StepStarted { run, .. } if self.programs.contains(&run.step) => {
+                self.starting.insert(run.clone());
+                line.quiet()
+            }
+            Event::StepStarted { run, .. } => line.saying(words::started(run, step(&run.step), turn.now)),
+            Event::StepSpawned { run, .. } if self.starting.remove(run) => {
+                Line { word: Some("step-started"), ..line.saying(words::started(run, step(&run.step), turn.now)) }
+            }
+            Event::StepEnded { run, .. } => {
+                self.starting.remove(run);
+                match next_attempt(turn.events, &run.step) {
+                    Some(next) => {
+                        let sentence = format!("{}; {}", line.sentence, words::next_attempt(next));
+                        line.saying(sentence)
+                    }
+                    None => line,
+                }
+            }
+            Event::ExitAsked { signal: Signal::ShutDown | Signal::Restart } => {
+                match turn.open.and_then(words::waited_for) {
+                    Some(steps) => {
+                        let sentence = format!("{}: waiting for {steps}; again to stop at once", line.sentence);
+                        line.saying(sentence)
+                    }
+                    None => line,
+                }
+            }
+            Event::EpisodeClosed { .. } => match turn.closed.filter(|episode| !episode.good) {
+                Some(episode) => {
+                    let sentence = format!("{}; {}", line.sentence, episode.verdict);
+                    line.saying(sentence)
+                }
+                None => line,
+            },
+            _ => line,
+        }
+    }
+
+    /// Says a line: for people its sentence; for machines fields, named as the journal names them.
+    fn say(&mut self, line: &Line<'_>, turn: &Turn<'_>) {
+        let sentence = &line.sentence;
+        if line.loudness == Loudness::Quiet {
+            tracing::debug!("{sentence}");
+            return;
+        }
+        self.hourly.heard(turn.now);
+        let episode = turn.open.or(turn.closed);
+        let left = turn.open.and_then(|episode| episode.plan).map(|plan| plan.deadline.moment.since(turn.now.moment));
+        let fields = line.event.and_then(|event| serde_json::to_value(event).ok()).unwrap_or_default();
+        let first = |places: &[&str]| places.iter().find_map(|place| fields.pointer(place));
+        let word = |places: &[&str]| first(places).and_then(Value::as_str);
+        let number = |place: &str| first(&[place]).and_then(Value::as_u64);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    event = line.word.or_else(|| word(&["/event"])),
+                    "seconds-left" = left.map(|left| left.as_secs()),
+                    episode = episode.map(|episode| episode.id.as_str()),
+                    notice = word(&["/notice/key/kind", "/key/kind"]),
+                    source = word(&["/source", "/notice/key/source", "/key/source"]),
+                    step = word(&["/run/step", "/step"]),
+                    work = word(&["/run/work"]),
+                    attempt = number("/run/attempt"),
+                    pid = number("/process/pid"),
+                    outcome = word(&["/ending/outcome"]),
+                    because = word(&["/because", "/closing"]),
+                    "{sentence}"
+                )
+            };
+        }
+        match line.loudness {
+            Loudness::Quiet => {}
+            Loudness::Told => line!(info),
+            Loudness::Warned => line!(warn),
+            Loudness::Cried => line!(error),
+        }
+    }
+}
+
+/// A line of the log.
+#[derive(Debug)]
+struct Line<'a> {
+    /// What it is about.
+    event: Option<&'a Event>,
+    /// The word for it, where it is not the event's.
+    word: Option<&'static str>,
+    loudness: Loudness,
+    sentence: String,
+}
+
+impl<'a> Line<'a> {
+    fn of(event: &'a Event) -> Self {
+        Self { event: Some(event), word: None, loudness: event.loudness(), sentence: event.sentence() }
+    }
+
+    fn saying(self, sentence: String) -> Self {
+        Self { sentence, ..self }
+    }
+
+    fn quiet(self) -> Self {
+        Self { loudness: Loudness::Quiet, ..self }
+    }
+}
+
+/// The events in the order in which people understand them: what we were asked or told before what came of it.
+fn causes_first(events: &[Event]) -> Vec<&Event> {
+    let rank = |event: &Event| {
+        [
+            matches!(event, Event::ExitAsked { .. }),
+            matches!(event, Event::NoticeAppeared { .. } | Event::NoticeIgnored { .. }),
+            matches!(event, Event::EpisodeOpened { .. }),
+        ]
+        .iter()
+        .position(|is_it| *is_it)
+    };
+    let mut ordered: Vec<&Event> = events.iter().collect();
+    for group in ordered.chunk_by_mut(|before, after| rank(before).is_some() && rank(after).is_some()) {
+        group.sort_by_key(|event| rank(event));
+    }
+    ordered
+}
+
+/// The next attempt at a step that failed in this turn.
+fn next_attempt<'a>(events: &'a [Event], of: &StepName) -> Option<&'a NextAttempt> {
+    events.iter().find_map(|event| {
+        let Event::StepDue { step, retry, .. } = event else { return None };
+        retry.as_ref().filter(|_| step == of)
+    })
+}
+
+/// Whether a step has ended with this, or will not be started.
+fn is_end(event: &Event) -> bool {
+    matches!(event, Event::StepEnded { run, .. } if run.work == Work::Act) || matches!(event, Event::StepSkipped { .. })
+}
+
+/// How the plan ended, where every step has.
+fn verdict(turn: &Turn<'_>) -> Option<Line<'static>> {
+    let episode = turn.open.filter(|episode| episode.complete && episode.phase == Phase::Open)?;
+    let loudness = if episode.good { Loudness::Told } else { Loudness::Cried };
+    Some(Line { event: None, word: Some("steps-ended"), loudness, sentence: episode.verdict.clone() })
+}
+
+/// Says once an hour that the watch goes on, where nothing else was said: so that the log of a machine that vanished tells
+/// how long it was watched.
+#[derive(Debug, Default)]
+struct Hourly {
+    /// When something was last said.
+    said: Option<Moment>,
+    reads: u64,
+    misses: u64,
+}
+
+impl Hourly {
+    /// Something was said.
+    fn heard(&mut self, now: Now) {
+        *self = Self { said: Some(now.moment), ..Self::default() };
+    }
+
+    fn count(&mut self, event: &Event) {
+        if matches!(event, Event::SourceRead { .. }) {
+            self.reads = self.reads.saturating_add(1);
+        } else if matches!(event, Event::SourceMissed { .. }) {
+            self.misses = self.misses.saturating_add(1);
+        }
+    }
+
+    fn say(&mut self, now: Now) {
+        if let Some((reads, misses)) = self.due(now) {
+            let missed = if misses == 0 { String::new() } else { format!(", and {misses} were not") };
+            tracing::info!(
+                event = "still-watching",
+                reads,
+                misses,
+                "still watching: {reads} questions were answered in the last hour{missed}"
+            );
+        }
+    }
+
+    /// What was counted, once an hour is over in which nothing was said.
+    fn due(&mut self, now: Now) -> Option<(u64, u64)> {
+        let said = *self.said.get_or_insert(now.moment);
+        if now.moment.since(said) < HOUR {
+            return None;
+        }
+        let counted = (self.reads, self.misses);
+        self.heard(now);
+        Some(counted)
+    }
+}
+
+/// The first line: what is watched, whether this is a Spot machine at all, and what a notice now would leave.
+#[derive(Debug)]
+struct FirstLine {
+    watched: String,
+    steps: String,
+    ledger: watch::Receiver<Arc<Ledger>>,
+    bound: Bound,
+    began: std::time::Instant,
+}
+
+impl FirstLine {
+    fn new(settings: &Settings, ledger: watch::Receiver<Arc<Ledger>>, bound: Bound) -> Self {
+        let asked = settings.sources.iter().filter_map(|source| match &source.ear {
+            Ear::Asked(asked) => Some(format!("{} every {}", asked.name(), Spoken(source.poll_interval))),
+            Ear::Signals => None,
+        });
+        let asked: Vec<String> = asked.collect();
+        let watched = if asked.is_empty() { "signals".to_owned() } else { asked.join(" and ") };
+        Self { watched, steps: counted(settings), ledger, bound, began: std::time::Instant::now() }
+    }
+
+    /// Says it as soon as the machine is known, or cannot be, and then where the status is served; until then it is given
+    /// back.
+    fn say(self, turn: &Turn<'_>) -> Option<Self> {
+        let Turn { engine, context, .. } = turn;
+        let Machine { id, machine_type, lifecycle, .. } = &context.machine;
+        let is_known = !lifecycle.is_empty() && !machine_type.is_empty();
+        let fault = engine.health().probes.values().find_map(|probe| probe.fault.as_ref());
+        if !is_known && fault.is_none() && self.began.elapsed() < PATIENCE {
+            return Some(self);
+        }
+        let machine = match (id.as_str(), machine_type.as_str()) {
+            ("", _) => "this machine".to_owned(),
+            (id, "") => id.to_owned(),
+            (id, kind) => format!("{id} ({kind}, {lifecycle})"),
+        };
+        let is_on_demand = lifecycle == Lifecycle::OnDemand.word();
+        let time = TimeFit::expected(engine.policy());
+        let leaves = if is_on_demand { "on-demand: no Spot notice will ever come".to_owned() } else { time.sentence() };
+        let line = format!("watching {machine} through {}; {}; {leaves}", self.watched, self.steps);
+        let short = Fit::of(engine, time.kind, time.left, &self.ledger.borrow()).filter(|fit| !fit.fits);
+        match (fault.filter(|_| !is_known), short.filter(|_| !is_on_demand)) {
+            (Some(fault), _) => tracing::warn!("{line}; but {fault}"),
+            (None, Some(short)) => tracing::warn!("{line}; but {}", short.sentence),
+            (None, None) if is_on_demand => tracing::warn!("{line}"),
+            (None, None) => tracing::info!("{line}"),
+        }
+        for address in self.bound.borrow().iter().flatten() {
+            tracing::info!("serving http://{address}");
+        }
+        None
+    }
+}
+
+/// `1 hook and 2 target-groups`.
+fn counted(settings: &Settings) -> String {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for step in &settings.steps {
+        match kinds.iter_mut().find(|(kind, _)| *kind == step.kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((step.kind, 1)),
+        }
+    }
+    let words: Vec<String> =
+        kinds.iter().map(|(kind, count)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" })).collect();
+    if words.is_empty() { "no steps".to_owned() } else { words.join(" and ") }
+}
+
+/// Says what is wrong with where the state is kept.
+pub(super) fn keeping(keeping: &Keeping) {
+    match keeping {
+        Keeping::Directory(directory) => {
+            if let Some(trouble) = directory.trouble() {
+                tracing::error!("{trouble}");
+            }
+        }
+        Keeping::Nowhere(reason) => {
+            tracing::error!("nothing is kept on disk, so a crash of ours would forget what was done: {reason}");
+        }
+    }
+}
+
+/// Says what of the state could not be kept.
+pub(super) fn recovery(recovery: &Recovery) {
+    for cut in &recovery.cuts {
+        tracing::warn!("{cut}");
+    }
+    if let Some(trouble) = &recovery.trouble {
+        tracing::error!("{trouble}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Importance, ProbeName, SourceName};
+
+    #[test]
+    fn a_quiet_day_is_a_line_an_hour_and_a_line_that_was_said_anyway_begins_a_new_one() {
+        let read = || Event::SourceRead {
+            source: SourceName::new("a"),
+            probe: ProbeName::new("p"),
+            rank: Importance::Vital,
+            standing: Vec::new(),
+        };
+        let (mut hourly, mut said) = (Hourly::default(), Vec::new());
+        for second in (0..24 * 3600).step_by(5) {
+            let now = Now { moment: Moment::from_millis(second * 1_000), wall: jiff::Timestamp::UNIX_EPOCH };
+            hourly.count(&read());
+            if second == 5_400 {
+                hourly.heard(now);
+            }
+            said.extend(hourly.due(now).map(|counted| (second, counted)));
+        }
+        assert_eq!(said[0], (3_600, (721, 0)));
+        assert_eq!(said[1].0, 9_000, "an hour after what was said at 5400");
+        assert_eq!(said.len(), 23);
+        assert!(said[1..].iter().all(|(_, counted)| *counted == (720, 0)), "{said:?}");
+    }
+}
