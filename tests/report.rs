@@ -18,7 +18,7 @@ fn written(number: u32) -> Value {
         "last-report-by": at(32, 0), "margin": 50, "a-key-of-later": [1, 2],
         "notices": [{ "kind": "interruption", "source": "aws", "action": "terminate", "deadline": at(32, 0),
             "footing": "stated", "heard": at(30, 0), "detection-delay": 4 }],
-        "steps": [{ "name": "save", "attempts": 1, "outcome": "done", "took": 60, "proof-before": at(0, 0) }],
+        "steps": [{ "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60, "proof-before": at(0, 0) }],
     })
 }
 
@@ -102,7 +102,7 @@ fn what_others_wrote_into_a_report_moves_no_cursor() {
     let mut hostile = written(1);
     (hostile["complete"], hostile["good"]) = (false.into(), false.into());
     (hostile["machine"]["id"], hostile["steps"][0]["name"]) = (ATTACK.into(), ATTACK.into());
-    hostile["steps"][0]["outcome"] = "failed".into();
+    (hostile["steps"][0]["outcome"], hostile["steps"][0]["good"]) = ("failed".into(), false.into());
     fs::write(place.path().join("one.json"), hostile.to_string()).unwrap();
     let unknown = written(2).to_string().replace("\"interruption\"", &json!(ATTACK).to_string());
     fs::write(place.path().join("two.json"), unknown).unwrap();

@@ -15,9 +15,10 @@ mod simulator;
 use jiff::SignedDuration;
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 use simulator::{Detail, EntryKind, random, run};
-use spot_watchdog::engine::{Event, Outcome};
+use spot_watchdog::engine::{Engine, Event, Outcome};
 use spot_watchdog::journal::Record;
-use spot_watchdog::report::{Frame, Report, StepFrame};
+use spot_watchdog::report::Report;
+use spot_watchdog::view::{Context, EpisodeView, StepContext};
 use std::env;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,14 +125,15 @@ fn episodes(seed: u64) -> Vec<Vec<Record>> {
     episodes
 }
 
-fn frame(seed: u64) -> Frame {
-    let steps = random::world(seed).policy.steps.into_iter().map(|step| StepFrame {
+fn context(seed: u64) -> Context {
+    let steps = random::world(seed).policy.steps.into_iter().map(|step| StepContext {
         name: step.name,
         kind: "hook".to_owned(),
         describe: "runs it".to_owned(),
         needs: step.needs,
+        optional: step.optional,
     });
-    Frame { version: "1".to_owned(), steps: steps.collect(), ..Frame::default() }
+    Context { version: "1".to_owned(), steps: steps.collect(), ..Context::default() }
 }
 
 proptest! {
@@ -139,16 +141,20 @@ proptest! {
 
     #[test]
     fn a_report_of_any_beginning_of_any_episode_is_consistent_and_read_back(seed in any::<u64>()) {
-        let frame = frame(seed);
+        let (context, policy) = (context(seed), random::world(seed).policy);
         for records in episodes(seed) {
             let mut was_closed = false;
-            for upto in 1..=records.len() {
-                let written = records[upto - 1].now.wall;
-                let report = Report::of(&records[..upto], &frame, written).unwrap();
+            let mut engine = Engine::new(policy.clone());
+            for Record { event, now, .. } in records {
+                engine.recover(&event, now).unwrap();
+                let view = EpisodeView::open(&engine, &context, now)
+                    .or_else(|| EpisodeView::last_closed(&engine, &context, now))
+                    .unwrap();
+                let report = Report::of(&view, &context, now.wall);
                 let text = serde_json::to_string(&report).unwrap();
                 prop_assert_eq!(&serde_json::from_str::<Report>(&text).unwrap(), &report);
 
-                prop_assert!(report.steps.len() >= frame.steps.len());
+                prop_assert!(report.steps.len() >= context.steps.len());
                 prop_assert!(report.verdict.ends_with('.'), "{}", report.verdict);
                 prop_assert!(!report.good || report.complete);
                 was_closed |= report.closed.is_some();

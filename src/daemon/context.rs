@@ -34,9 +34,16 @@ pub(super) fn identify(context: &mut Context, identity: &Identity) {
     }
 }
 
-/// Takes in what running steps have printed so far.
-pub(super) fn take_output(context: &mut Context, executor: &Executor) {
+/// Takes in which machine an earlier run of the daemon knew.
+pub(super) fn recall(context: &mut Context, machine: Machine, identity: &Identity) {
+    context.machine = machine;
+    identify(context, identity);
+}
+
+/// Takes in what running steps have printed so far, and what was there before them.
+pub(super) fn take_runs(context: &mut Context, executor: &Executor) {
     context.printed = executor.outputs();
+    context.proof_before = executor.proofs_before();
 }
 
 /// What a machine is, as its cloud tells it.

@@ -1,9 +1,10 @@
-//! Carries the chronicle's reports to where they are kept: into the state directory, and to where `report-to` says. Each
+//! Carries reports to where they are kept: into the state directory, and to where `report-to` says. Each
 //! place has a task of its own, and nothing waits for either: a disk that hangs is said once, and the rest goes on.
 
-use super::chronicle::Chronicle;
+use crate::engine::{Engine, EpisodeId, Policy};
 use crate::journal;
-use crate::report::{Bookcase, Frame, Report, Shelf, bookcase, shelf};
+use crate::report::{Bookcase, Report, Shelf, bookcase, shelf};
+use crate::view::{Context, EpisodeView};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,27 +36,59 @@ pub(super) struct Destinations {
     pub(super) kept: usize,
 }
 
+/// What the reports of episodes before are made with.
+#[derive(Debug)]
+pub(super) struct Past {
+    policy: Policy,
+    context: Context,
+    /// The episode that is open, and no past one.
+    open: Option<EpisodeId>,
+}
+
+impl Past {
+    /// As this engine recovered it.
+    pub(super) fn of(engine: &Engine, context: &Context) -> Self {
+        let open = engine.episode().map(|episode| episode.id.clone());
+        Self { policy: engine.policy().clone(), context: context.clone(), open }
+    }
+
+    /// Makes reports of the episodes before, as far as their journals are there and none was kept of them. It waits for a
+    /// disk.
+    fn tell(&self, state_directory: &Path, shelf: &Shelf) {
+        let is_known =
+            |episode: &str| shelf.has(episode) || self.open.as_ref().is_some_and(|it| it.as_str() == episode);
+        for records in journal::past(state_directory, PAST, is_known) {
+            let Some(last) = records.last().map(|record| record.now) else { continue };
+            let engine = journal::replay(&records, self.policy.clone());
+            let view = EpisodeView::open(&engine, &self.context, last)
+                .or_else(|| EpisodeView::last_closed(&engine, &self.context, last));
+            if let Some(view) = view
+                && let Err(error) = shelf.put(&Report::of(&view, &self.context, last.wall))
+            {
+                tracing::debug!("no report of episode {} is kept: {error}", view.id);
+                return;
+            }
+        }
+    }
+}
+
 /// Begins to carry reports; what is returned ends soon after `stop`. The bookcase shows what is kept.
 pub(super) fn begin(
     to: Destinations,
-    chronicle: &Chronicle,
-    frame: Frame,
+    reports: &watch::Receiver<Option<Arc<Report>>>,
+    past: Past,
     stop: &CancellationToken,
 ) -> (JoinSet<()>, Bookcase) {
     let mut carriers = JoinSet::new();
     let mut shelves = Vec::new();
-    let reports = || chronicle.follow();
     if let Some(state_directory) = to.state_directory {
         let shelf = Shelf { directory: shelf::episodes_in(&state_directory), kept: bookcase::MOST, mode: 0o640 };
         let rehearsals = Shelf { directory: shelf::rehearsals_in(&state_directory), kept: REHEARSALS, mode: 0o644 };
         shelves = vec![shelf.clone(), rehearsals];
-        let (reports, stop) = (reports(), stop.clone());
+        let (reports, stop) = (reports.clone(), stop.clone());
         carriers.spawn(async move {
-            let open = reports.borrow().clone();
             let to = shelf.clone();
-            let looking = tokio::task::spawn_blocking(move || {
-                tell_the_past(&state_directory, &to, &frame, open.as_ref().map(|open| open.episode.as_str()));
-            });
+            let looking = tokio::task::spawn_blocking(move || past.tell(&state_directory, &to));
             tokio::select! {
                 _ = looking => {}
                 () = stop.cancelled() => {}
@@ -65,9 +98,9 @@ pub(super) fn begin(
     }
     if let Some(directory) = to.report_to {
         let shelf = Shelf { directory, kept: to.kept, mode: 0o640 };
-        carriers.spawn(keep(reports(), shelf, "report-to", stop.clone()));
+        carriers.spawn(keep(reports.clone(), shelf, "report-to", stop.clone()));
     }
-    (carriers, Bookcase::new(shelves, reports()))
+    (carriers, Bookcase::new(shelves, reports.clone()))
 }
 
 /// Writes the newest report to a shelf: when an episode opens, at most every two seconds while it goes on, and at once when
@@ -154,19 +187,6 @@ async fn put(shelf: &Shelf, report: &Arc<Report>, what: &str, troubled: Troubled
             Troubled::Said
         }
         Err(_) => Troubled::Said,
-    }
-}
-
-/// Makes reports of the episodes before, as far as their journals are there and none was kept of them. It waits for a disk.
-fn tell_the_past(state_directory: &Path, shelf: &Shelf, frame: &Frame, open: Option<&str>) {
-    for records in journal::past(state_directory, PAST, |episode| shelf.has(episode) || open == Some(episode)) {
-        let written = records.last().map(|record| record.now.wall);
-        if let Some(report) = written.and_then(|written| Report::of(&records, frame, written))
-            && let Err(error) = shelf.put(&report)
-        {
-            tracing::debug!("no report of episode {} is kept: {error}", report.episode);
-            return;
-        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is kept and told of episodes: the journal, reports, messages, measured durations, and notices that wait. All of it
 //! stands on the state directory, and begins once it is known whose state lies there.
 
-use super::chronicle::{self, Chronicle};
 use super::notifications::{Left, Notifications};
 use super::owner::{self, Whose};
+use super::report_observer::ReportObserver;
 use super::waiting::Waiting;
 use super::{Keeping, delivery, log, measuring};
 use crate::actions::Rehearsal;
@@ -11,8 +11,7 @@ use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::{Notice, Now, Policy};
 use crate::journal::{Journal, Recovery, replay};
-use crate::report::{Bookcase, Ledger, Machine, Report};
-use crate::sources::Identity;
+use crate::report::{Bookcase, Ledger, Machine};
 use crate::view::Context;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,10 +23,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) journal: Journal,
-    pub(super) chronicle: Chronicle,
+    pub(super) reports: ReportObserver,
     pub(super) notifications: Notifications,
-    /// Who write reports down.
-    pub(super) carriers: JoinSet<()>,
     pub(super) waiting: Waiting,
     /// Notices of former runs, to be taken in once more.
     pub(super) recalled: Vec<Notice>,
@@ -41,9 +38,7 @@ pub(super) struct Kept {
 pub(super) struct Beginning {
     pub(super) settings: Settings,
     pub(super) rehearsal: Rehearsal,
-    pub(super) identity: watch::Receiver<Identity>,
     pub(super) ledger: watch::Sender<Arc<Ledger>>,
-    pub(super) stop: CancellationToken,
 }
 
 /// The state as a start finds it.
@@ -92,6 +87,11 @@ impl Opened {
         Self { journal, recovery, place: Some((directory.clone(), machine)) }
     }
 
+    /// The machine that the state is about; empty where that is not known.
+    pub(super) fn machine(&self) -> Machine {
+        self.place.as_ref().map(|(_, machine)| machine.clone()).unwrap_or_default()
+    }
+
     /// The engine as the journal left it.
     pub(super) fn recovered(&self, policy: Policy) -> Engine {
         replay(&self.recovery.records, policy)
@@ -120,22 +120,14 @@ impl Place {
 impl Beginning {
     /// Begins to keep and to tell, with what was found on disk; within a runtime.
     pub(super) fn begin(&self, opened: Opened, engine: &Engine, context: &Context, now: Now) -> (Kept, Bookcase) {
-        let Self { settings, rehearsal, identity: identities, ledger, stop } = self;
-        let identity = &identities.borrow().clone();
-        let Opened { journal, recovery, place } = opened;
+        let Self { settings, rehearsal, ledger } = self;
+        let Opened { journal, place, .. } = opened;
         let (state_directory, machine) = place.unzip();
-        let mut frame = chronicle::frame(settings, *rehearsal);
-        frame.machine = match identity.instance_id.as_str() {
-            "" => machine.clone().unwrap_or_default(),
-            _ => chronicle::machine(identity),
-        };
-        let chronicle = Chronicle::begin(frame.clone(), &recovery.records);
-        let written = recovery.records.last().map(|record| record.now.wall);
-        let report = written.and_then(|written| Report::of(&recovery.records, &frame, written)).map(Arc::new);
-        let left = Left { engine, context, report: watch::channel(report).1, now };
+        let (newest, reports) = watch::channel(None);
+        let left = Left { engine, context, now };
         let mut workers = JoinSet::new();
         let place = state_directory.as_deref();
-        let notifications = Notifications::begin(settings, *rehearsal, place, &left, chronicle.follow(), &mut workers);
+        let notifications = Notifications::begin(settings, *rehearsal, place, &left, reports.clone(), &mut workers);
         let (waiting, recalled) = Waiting::recall(place, now.wall);
         let measured = measuring::places(place, settings.measured_from.clone());
         let destinations = delivery::Destinations {
@@ -143,9 +135,12 @@ impl Beginning {
             report_to: settings.report_to.clone(),
             kept: settings.episodes_kept as usize,
         };
-        let (mut carriers, bookcase) = delivery::begin(destinations, &chronicle, frame, stop);
-        carriers.spawn(measuring::keep(measured, chronicle.follow(), ledger.clone(), stop.clone()));
-        let kept = Kept { journal, chronicle, notifications, carriers, waiting, recalled, machine, _workers: workers };
+        let stop = CancellationToken::new();
+        let (mut keepers, bookcase) =
+            delivery::begin(destinations, &reports, delivery::Past::of(engine, context), &stop);
+        keepers.spawn(measuring::keep(measured, reports, ledger.clone(), stop.clone()));
+        let reports = ReportObserver::new(newest, keepers, stop);
+        let kept = Kept { journal, reports, notifications, waiting, recalled, machine, _workers: workers };
         (kept, bookcase)
     }
 }

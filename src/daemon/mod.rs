@@ -4,7 +4,6 @@
 //! loop. A rehearsal runs the very same loop, with other settings around it.
 
 mod blindness_log;
-pub mod chronicle;
 pub mod clock;
 pub mod context;
 mod delivery;
@@ -21,6 +20,7 @@ mod posting;
 mod protection;
 pub mod reaper;
 mod remembered;
+mod report_observer;
 pub mod signals;
 pub mod socket;
 pub mod state_dir;
@@ -265,14 +265,9 @@ impl Daemon {
         }
         let measured = ledger.clone();
         let posting = Posting::new(now, ledger, troubles, log);
-        let beginning = Beginning {
-            settings: settings.clone(),
-            rehearsal,
-            identity: identity.clone(),
-            ledger: ledger_in,
-            stop: stop.clone(),
-        };
-        let context = context::configured(&settings, rehearsal);
+        let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in };
+        let mut context = context::configured(&settings, rehearsal);
+        context::recall(&mut context, opened.machine(), &identity.borrow());
         let (kept, bookcase) = beginning.begin(opened, &engine, &context, now);
         let beside = Beside {
             executor: &executor,
@@ -352,7 +347,7 @@ impl Daemon {
 
     /// What is told of the open episode, kept current; after its end as it was then. Nothing before the first one.
     pub fn reports(&self) -> watch::Receiver<Option<Arc<Report>>> {
-        self.kept.chronicle.follow()
+        self.kept.reports.follow()
     }
 
     /// Listens to signals, as only the process's one daemon may.
@@ -466,6 +461,7 @@ impl Daemon {
             }
         };
         self.engine.take_up(opened.recovered(self.engine.policy().clone()));
+        context::recall(&mut self.context, opened.machine(), &self.identity.borrow());
         let (kept, bookcase) = self.beginning.begin(opened, &self.engine, &self.context, clock::now());
         self.kept = kept;
         self.board.show(bookcase);
@@ -475,7 +471,7 @@ impl Daemon {
     /// Has it written down beside the state which machine this is, as far as that is known.
     fn name_owner(&self, identity: &Identity) {
         let (None, Some(machine)) = (&self.doubt, &self.kept.machine) else { return };
-        let machine = if identity.instance_id.is_empty() { machine.clone() } else { chronicle::machine(identity) };
+        let machine = if identity.instance_id.is_empty() { machine.clone() } else { context::machine(identity) };
         let owner = Some(self.here.clone().with(machine));
         self.owner.send_if_modified(|written| {
             let is_new = *written != owner;
@@ -511,15 +507,12 @@ impl Daemon {
         if self.engine.exit() == crate::engine::Exit::AtOnce {
             self.remainders.end_all();
         }
-        if is_journaling {
-            self.kept.chronicle.note(&events, &self.identity.borrow(), &self.executor, now);
-        }
         self.mend_state();
         let (identity, bound) = (self.identity.borrow_and_update().clone(), self.bound.borrow_and_update().clone());
         self.tell_actions(&identity, &bound);
         context::identify(&mut self.context, &identity);
         if self.engine.episode().is_some() {
-            context::take_output(&mut self.context, &self.executor);
+            context::take_runs(&mut self.context, &self.executor);
         }
         let open = EpisodeView::open(&self.engine, &self.context, now);
         let has_closed = events.iter().any(|event| matches!(event, Event::EpisodeClosed { .. }));
@@ -532,6 +525,7 @@ impl Daemon {
             open: open.as_ref(),
             closed: closed.as_ref(),
         };
+        self.kept.reports.observe(&turn);
         self.kept.notifications.observe(&turn);
         self.log.observe(&turn);
         if !events.is_empty() {
@@ -587,10 +581,7 @@ impl Daemon {
         self.last_words().await;
         self.stop.cancel();
         self.kept.journal.settle(LAST_SYNC).await;
-        let carriers = std::mem::take(&mut self.kept.carriers);
-        if tokio::time::timeout(LAST_SYNC, carriers.join_all()).await.is_err() {
-            tracing::warn!("a report is not written yet, and is left; a restart in this episode writes it");
-        }
+        self.kept.reports.finish(Instant::now() + LAST_SYNC).await;
         tracing::info!("ended");
     }
 

@@ -7,10 +7,13 @@ use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::{Engine, Now};
 use crate::messages::{Notifier, PlanEnd, ReceiverState, Reports};
+use crate::report::Report;
 use crate::sources::Ear;
 use crate::view::{Context, EpisodeView};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -35,8 +38,6 @@ pub(super) struct Notifications {
 pub(super) struct Left<'a> {
     pub(super) engine: &'a Engine,
     pub(super) context: &'a Context,
-    /// The report of the episode that closed last.
-    pub(super) report: Reports,
     pub(super) now: Now,
 }
 
@@ -55,14 +56,15 @@ impl Notifications {
             // Whoever gets it would take it for the notice.
             Rehearsal::CheckOutside => &[],
         };
-        let Left { engine, context, report, now } = left;
+        let Left { engine, context, now } = left;
         let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
         let notifier = Notifier::start(sinks, state_directory, context, is_cloud_asked, tasks);
         if let Some(closed) = EpisodeView::last_closed(engine, context, *now)
             && let Some(at) = closed.closed()
             && now.wall.duration_since(at.wall).unsigned_abs() < NEWS
         {
-            notifier.notify(&closed, report, at.wall);
+            let report = Arc::new(Report::of(&closed, context, at.wall));
+            notifier.notify(&closed, &watch::channel(Some(report)).1, at.wall);
         }
         Self { notifier, reports }
     }

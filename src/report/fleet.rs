@@ -216,8 +216,6 @@ impl Brief {
         let proven = || report.steps.iter().filter(|step| is_proven(step));
         let gap = |step: &StepReport| step.proof_before.and_then(|before| between(before, heard));
         let is_done = |step: &&StepReport| step.outcome == Some(Outcome::Done);
-        let failed = report.steps.iter().filter(|step| step.attempts > 0 || step.outcome.is_some());
-        let failed = failed.filter(|step| report.complete || step.outcome.is_some());
         Self {
             written: report.written,
             opened: report.opened,
@@ -227,10 +225,12 @@ impl Brief {
             good: report.good,
             delay: report.notices.iter().find_map(|notice| notice.detection_delay),
             margin: report.margin,
-            failed: failed
-                .filter(|step| step.outcome != Some(Outcome::Done))
+            failed: report
+                .steps
+                .iter()
+                .filter(|step| step.good == Some(false))
                 .take(16)
-                .map(|step| (step.name.clone(), step.outcome.map_or("never ended", Outcome::word)))
+                .map(|step| (step.name.clone(), failure(step)))
                 .collect(),
             work: Work {
                 saved: proven().filter(is_done).filter_map(gap).max(),
@@ -238,6 +238,15 @@ impl Brief {
             },
             checkpoint: proven().filter(is_done).filter_map(|step| step.took).max(),
         }
+    }
+}
+
+/// How a step failed, in a word.
+const fn failure(step: &StepReport) -> &'static str {
+    match step.outcome {
+        Some(Outcome::Done) => "not-undone",
+        Some(outcome) => outcome.word(),
+        None => "never-started",
     }
 }
 
@@ -331,9 +340,9 @@ pub struct Summary {
     pub warnings: u64,
     /// Rehearsals, which are counted apart.
     pub rehearsals: u64,
-    /// Rehearsals in which every step was done.
+    /// Rehearsals that were good.
     pub rehearsals_good: u64,
-    /// Interruptions in which every step was done.
+    /// Interruptions that were good: every step that was due was done, or skipped as the policy allows.
     pub good: u64,
     /// Interruptions whose end was never told.
     pub never_ended: u64,
@@ -345,7 +354,7 @@ pub struct Summary {
     /// What was left when all was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<Spread>,
-    /// How often each step ended otherwise than done, by outcome.
+    /// How often each step did not end well, by outcome.
     pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Work since the newest proof before the notice, where the step that saves it was done.
     pub saved: Worth,

@@ -87,7 +87,7 @@ impl Ledger {
     /// is more than is known.
     pub fn take_in(&mut self, report: &Report) {
         let from = if report.rehearsal { Origin::Rehearsal } else { Origin::Episode };
-        for step in &report.steps {
+        for step in report.steps.iter().filter(|step| !step.only_checked) {
             if let (Some(took), Some(outcome), Some(at)) = (step.took, step.outcome, step.ended) {
                 self.enter(&step.name, Measured { took, at, from }, outcome);
             }
@@ -164,6 +164,9 @@ impl Ledger {
         let Some(name) = text("name").or_else(|| text("step")) else { return };
         let took = step.get("took").or_else(|| step.get("took-seconds")).cloned();
         let took = took.and_then(|took| serde_json::from_value::<Seconds>(took).ok());
+        if step.get("only-checked").and_then(Value::as_bool) == Some(true) {
+            return;
+        }
         let outcome = step.get("outcome").cloned().and_then(|it| serde_json::from_value::<Outcome>(it).ok());
         let ended = text("ended").and_then(|ended| ended.parse().ok()).unwrap_or(at);
         if let (Some(took), Some(outcome)) = (took, outcome) {
@@ -210,8 +213,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file.json");
         for text in [
-            r#"{"schema":1,"steps":[{"step":"save","took-seconds":59.1,"outcome":"done"},{"step":"x","took-seconds":1,"outcome":"failed"}]}"#,
-            r#"{"schema":1,"steps":[{"name":"save","took":59.1,"outcome":"done"},{"name":"later"}],"episode":"e"}"#,
+            r#"{"schema":1,"steps":[{"step":"save","took-seconds":59.1,"outcome":"done"},{"step":"x","took-seconds":1,"outcome":"failed"},{"step":"y","took-seconds":0.014,"outcome":"done","only-checked":true}]}"#,
+            r#"{"schema":1,"steps":[{"name":"save","took":59.1,"outcome":"done"},{"name":"later"},{"name":"y","took":0.014,"outcome":"done","only-checked":true}],"episode":"e"}"#,
             r#"{"schema":1,"steps":{"save":{"took":59.1,"at":"2026-01-01T00:00:00Z","from":"rehearsal"}}}"#,
         ] {
             fs::write(&path, text).unwrap();

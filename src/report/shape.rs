@@ -65,7 +65,7 @@ pub struct Report {
     /// The least that was left to the end of the plan when a step was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<Seconds>,
-    /// Whether every step that was due was done.
+    /// Whether every step that was due was done, or skipped as the policy allows.
     #[serde(default)]
     pub good: bool,
     /// The same for people, in one sentence.
@@ -143,6 +143,12 @@ pub struct StepReport {
     /// Processes that it left behind.
     #[serde(default)]
     pub left_over: u32,
+    /// Whether it was only checked, as a rehearsal does with what reaches beyond the machine: then it was not measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_checked: bool,
+    /// Whether it did what it is for, or was allowed not to; absent while that is not known, and where it was not due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good: Option<bool>,
     /// The time that the configuration protects for it.
     #[serde(default)]
     pub needs: Seconds,

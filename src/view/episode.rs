@@ -28,6 +28,8 @@ pub struct Context {
     pub steps: Vec<StepContext>,
     /// The last lines that running steps have printed so far.
     pub printed: BTreeMap<StepName, Vec<String>>,
+    /// When the newest of what the proofs of running steps look for had been written before the notice.
+    pub proof_before: BTreeMap<StepName, Timestamp>,
 }
 
 /// What the machine is called beside its cloud's name of it; empty where that is not known.
@@ -240,7 +242,7 @@ pub struct StepView {
     pub undo_detail: String,
     /// Whether it did what it is for, or was allowed not to. Nothing while that is not known.
     pub good: Option<bool>,
-    /// When the newest of what its proof looks for had been written, before it began.
+    /// When the newest of what its proof looks for had been written before the notice.
     pub proof_before: Option<Timestamp>,
     /// The same after it was done.
     pub proof_after: Option<Timestamp>,
@@ -456,6 +458,7 @@ impl StepView {
         let optional =
             state.skipped.is_some_and(|skipped| skipped.optional) || configured.is_some_and(|it| it.optional);
         let printed = context.printed.get(&state.name).filter(|_| running.is_some());
+        let proof_before = context.proof_before.get(&state.name).filter(|_| running.is_some()).copied();
         Self {
             name: state.name.clone(),
             kind: configured.map(|it| it.kind.clone()).unwrap_or_default(),
@@ -487,7 +490,7 @@ impl StepView {
             to_undo: state.trace != UndoState::None,
             undo_detail: state.undo_detail.clone(),
             good: good(stage, outcome, state),
-            proof_before: last.and_then(|last| last.result.proof_before),
+            proof_before: proof_before.or_else(|| last.and_then(|last| last.result.proof_before)),
             proof_after: counts.and_then(|last| last.result.proof_after),
             output: printed.cloned().or_else(|| last.map(|last| last.result.output.clone())).unwrap_or_default(),
         }

@@ -51,6 +51,13 @@ pub fn verdict(episode: &EpisodeView) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
+/// A clause as a sentence: with a capital and a full stop.
+pub fn sentence(clause: &str) -> String {
+    let mut letters = clause.chars();
+    let first = letters.next().map(char::to_uppercase).into_iter().flatten();
+    format!("{}.", first.chain(letters).collect::<String>())
+}
+
 /// `109s to spare`, or by how much it was late.
 pub fn margin(margin: Seconds) -> String {
     if margin.is_past() {

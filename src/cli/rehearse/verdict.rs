@@ -1,7 +1,7 @@
 //! What came of a rehearsal: its episode as a table, lines to paste, JSON and a sentence.
 
 use crate::engine::{Now, Outcome, millis};
-use crate::view::{EpisodeView, Seconds, Spoken, StepView, printable};
+use crate::view::{EpisodeView, Seconds, Spoken, StepView, printable, words};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -112,11 +112,7 @@ fn sentence(episode: &EpisodeView) -> String {
         (true, true, true) => format!("It fits: {}.", episode.verdict),
         (true, true, false) => format!("What was run fits: {}.", episode.verdict),
         (true, false, _) => format!("Nothing was run: {}.", episode.verdict),
-        (false, ..) => {
-            let mut letters = episode.verdict.chars();
-            let first = letters.next().map(char::to_uppercase).into_iter().flatten();
-            format!("{}.", first.chain(letters).collect::<String>())
-        }
+        (false, ..) => words::sentence(&episode.verdict),
     };
     match checked.as_slice() {
         [] => verdict,

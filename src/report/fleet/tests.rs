@@ -21,8 +21,8 @@ fn report(number: i64, hours: i64, change: impl FnOnce(&mut Value)) -> Report {
         "notices": [{ "kind": "interruption", "source": "aws", "action": "terminate", "deadline": at(120),
             "footing": "stated", "heard": at(0), "detection-delay": 3 + number % 3 }],
         "steps": [
-            { "name": "leave", "attempts": 1, "outcome": "done", "took": 1 },
-            { "name": "save", "attempts": 1, "outcome": "done", "took": 60, "proof-before": at(-1_800), "proof-after": at(60) },
+            { "name": "leave", "attempts": 1, "outcome": "done", "good": true, "took": 1 },
+            { "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60, "proof-before": at(-1_800), "proof-after": at(60) },
             { "name": "upload" },
         ],
     });
@@ -42,7 +42,8 @@ fn a_fleet_is_told_with_what_it_lost_and_how_often_to_save() {
     reports[3] = report(3, 23, |it| {
         it["good"] = json!(false);
         it["steps"][1]["outcome"] = json!("timed-out");
-        it["steps"][2] = json!({ "name": "upload", "outcome": "skipped" });
+        it["steps"][1]["good"] = json!(false);
+        it["steps"][2] = json!({ "name": "upload", "outcome": "skipped", "good": false });
     });
     reports[4] = report(4, 24, |it| {
         it["complete"] = json!(false);
@@ -75,6 +76,13 @@ fn a_fleet_is_told_with_what_it_lost_and_how_often_to_save() {
     M is counted from boot to interruption. Machines that were never interrupted leave no report, so M is really longer:
     say with --machine-hours for how long all machines ran together.
     "#);
+}
+
+#[test]
+fn a_step_that_was_skipped_as_the_policy_allows_is_no_failure() {
+    let allowed = report(1, 5, |it| it["steps"][2] = json!({ "name": "upload", "outcome": "skipped", "good": true }));
+    let summary = told(&[allowed], &terms());
+    assert_eq!((summary.good, summary.failed.len()), (1, 0));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
 use super::*;
-use crate::journal::Record;
+use crate::engine::{Moment, Now, Policy, StepName};
+use crate::journal::{Record, replay};
+use crate::view::StepContext;
+use std::time::Duration;
 
 /// One that is nothing but a good story: heard 4 s late, two steps, one of them at its second attempt.
 const STORY: &[(u64, &str)] = &[
@@ -44,7 +47,7 @@ const STORY: &[(u64, &str)] = &[
     ),
     (
         1_050_500,
-        r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","left-over":1}}"#,
+        r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","left-over":1,"output":["saved"],"proof-before":"2026-01-01T00:10:00Z","proof-after":"2026-01-01T00:17:30Z"}}"#,
     ),
 ];
 
@@ -59,22 +62,28 @@ fn story() -> Vec<Record> {
     records
 }
 
-fn framed() -> Frame {
-    let step = |name, needs| StepFrame {
+fn context() -> Context {
+    let step = |name, needs| StepContext {
         name: StepName::new(name),
         kind: "hook".to_owned(),
         describe: format!("runs {name}"),
         needs: Duration::from_secs(needs),
+        optional: false,
     };
     let steps = vec![step("leave", 3), step("save", 45), step("never", 5)];
-    Frame { version: "0.1.0".to_owned(), steps, ..Frame::default() }
+    Context { version: "0.1.0".to_owned(), steps, ..Context::default() }
+}
+
+/// The report of the beginning of the story.
+fn told(records: &[Record]) -> Report {
+    let engine = replay(records, Policy::for_tests());
+    let now = records.last().unwrap().now;
+    Report::of(&EpisodeView::open(&engine, &context(), now).unwrap(), &context(), now.wall)
 }
 
 #[test]
 fn a_good_story_is_told_with_its_delay_and_margins() {
-    let records = story();
-    let report = Report::of(&records, &framed(), records.last().unwrap().now.wall).unwrap();
-    insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap(), @r#"
+    insta::assert_snapshot!(serde_json::to_string_pretty(&told(&story())).unwrap(), @r#"
     {
       "schema": 1,
       "complete": true,
@@ -121,6 +130,7 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
           "outcome": "done",
           "detail": "out",
           "left-over": 0,
+          "good": true,
           "needs": 3
         },
         {
@@ -136,7 +146,13 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
           "outcome": "done",
           "detail": "exit status 0, proof holds",
           "left-over": 1,
-          "needs": 45
+          "good": true,
+          "needs": 45,
+          "proof-before": "2026-01-01T00:10:00Z",
+          "proof-after": "2026-01-01T00:17:30Z",
+          "output": [
+            "saved"
+          ]
         },
         {
           "name": "never",
@@ -150,7 +166,7 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
       ],
       "margin": 60.5,
       "good": true,
-      "verdict": "It fit: everything was done 50s after the notice was heard, 60s before the end."
+      "verdict": "All 2 steps done, 60s to spare."
     }
     "#);
 }
@@ -158,16 +174,15 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
 #[test]
 fn until_the_last_outcome_the_end_is_not_known() {
     let told = |upto: usize| {
-        let records = &story()[..upto];
-        let report = Report::of(records, &framed(), records[upto - 1].now.wall).unwrap();
+        let report = told(&story()[..upto]);
         (report.complete, report.good, report.verdict)
     };
     let lines: Vec<_> = [1, 5, 8, 9, 12].map(told).into_iter().map(|it| format!("{it:?}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    (false, false, "The end is not known yet: it has only just been heard.")
-    (false, false, "The end is not known yet: leave is due, save is due.")
-    (false, false, "The end is not known yet: save runs.")
-    (true, false, "Work or requests may be lost: save (failed).")
-    (true, true, "It fit: everything was done 50s after the notice was heard, 60s before the end.")
+    (false, false, "Not planned yet.")
+    (false, false, "In progress: leave is due, save is due.")
+    (false, false, "In progress: save is running.")
+    (true, false, "Work or requests may be lost: save failed.")
+    (true, true, "All 2 steps done, 60s to spare.")
     "#);
 }
