@@ -26,7 +26,7 @@
 //! | [`messages`] | what people are told, beside everything else |
 //! | [`emulators`] | metadata services that we play ourselves |
 //! | [`config`] | flags, variables and files → validated settings |
-//! | [`status`] | the face: status, HTTP, metrics, systemd |
+//! | [`status`] | what is shown: status, HTTP, metrics, systemd |
 //! | [`daemon`] | the body: the loop, poller, executor, signals, clock |
 //! | [`cli`] | one file a command |
 //!

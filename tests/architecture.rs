@@ -293,6 +293,6 @@ fn imports_are_found_in_every_way_they_are_written() {
     assert_eq!(named_modules("use crate::engine::Event;"), ["engine"]);
     assert_eq!(named_modules("use crate::{actions, sources as ears};"), ["actions", "sources"]);
     assert_eq!(named_modules("use crate::{engine::{Event, Now}, view::Finding};"), ["engine", "view"]);
-    assert_eq!(named_modules("fn f(x: crate::status::Board) -> crate::engine::Now"), ["status", "engine"]);
+    assert_eq!(named_modules("fn f(x: crate::status::StatusPublisher) -> crate::engine::Now"), ["status", "engine"]);
     assert_eq!(named_modules("let http = othercrate::model::Now;"), Vec::<String>::new());
 }

@@ -8,7 +8,7 @@ use spot_watchdog::engine::{Importance, Input, Notice, NoticeAction, NoticeKind}
 use spot_watchdog::sources::aws::{Aws, Settings};
 use spot_watchdog::sources::metadata::MetadataClient;
 use spot_watchdog::sources::{Identity, Lifecycle, Memory, Source};
-use spot_watchdog::status::Answers;
+use spot_watchdog::status::AnswerTimes;
 use spot_watchdog::view::Weight;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ async fn start(script: Script, interval: Duration, recall: Box<dyn Recall>) -> R
     let (sender, inputs) = mpsc::channel(16);
     let (told, identity) = watch::channel(Identity::default());
     let poller =
-        Poller { source, client, interval, inputs: sender, identity: told, recall, answers: Answers::default() };
+        Poller { source, client, interval, inputs: sender, identity: told, recall, answers: AnswerTimes::default() };
     Rig { emulator, inputs, identity, task: tokio::spawn(poller.listen()) }
 }
 

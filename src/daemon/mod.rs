@@ -42,8 +42,8 @@ use crate::journal::Durability;
 use crate::report::Report;
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{Ear, Identity};
-use crate::status::Board;
-use crate::status::http::{Face, MostConnections, Serving};
+use crate::status::StatusPublisher;
+use crate::status::http::{HttpServer, MostConnections, Serving};
 use crate::status::systemd::Systemd;
 use crate::view::Spoken;
 use crate::view::{Context, EpisodeView};
@@ -123,7 +123,7 @@ pub struct Outfit {
     pub log: Option<LogSink>,
 }
 
-/// Which addresses are listened on, as the face tells it.
+/// Which addresses are listened on, as the server tells it.
 type Bound = watch::Receiver<Vec<Option<SocketAddr>>>;
 
 /// Everything around the mind, and the mind.
@@ -131,7 +131,7 @@ pub struct Daemon {
     engine: Engine,
     kept: Kept,
     executor: Executor,
-    board: Board,
+    publisher: StatusPublisher,
     posting: Posting,
     systemd: Systemd,
     slumber: clock::Slumber,
@@ -277,18 +277,18 @@ impl Daemon {
         };
         let open = EpisodeView::open(&engine, &context, now);
         let turn = Turn { now, events: &[], engine: &engine, context: &context, open: open.as_ref(), closed: None };
-        let board = Board::new(posting.status(&turn, &beside), now);
-        start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &board, &mut tasks)?;
+        let publisher = StatusPublisher::new(posting.status(&turn, &beside), now);
+        start_pollers(&settings.sources, &boot, &keeping, &inputs, &identity_in, &publisher, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
             allowed_hosts: settings.allowed_hosts.clone(),
             most_connections: most_connections(settings.steps.len()),
         };
-        let face = Face::new(serving, board.clone());
-        let bound = face.bound();
+        let server = HttpServer::new(serving, publisher.clone());
+        let bound = server.bound();
         if !listen.is_empty() {
-            tasks.spawn(face.serve(stop.clone()));
+            tasks.spawn(server.serve(stop.clone()));
         }
         let (owner, written) = watch::channel(None);
         let (guarded, protection) = watch::channel(Protection::default());
@@ -298,13 +298,13 @@ impl Daemon {
             let machine = move || MachineId::new(&machine.borrow().instance_id);
             tasks.spawn(protection::keep(guard, daemon, hand_over, machine, guarded));
         }
-        board.show(bookcase);
+        publisher.show(bookcase);
         let log = LogObserver::new(&settings, measured, bound.clone());
         Ok(Self {
             engine,
             kept,
             executor,
-            board,
+            publisher,
             posting,
             systemd,
             slumber: clock::Slumber::watch(),
@@ -341,8 +341,8 @@ impl Daemon {
     }
 
     /// Where the status is posted.
-    pub fn board(&self) -> Board {
-        self.board.clone()
+    pub fn publisher(&self) -> StatusPublisher {
+        self.publisher.clone()
     }
 
     /// What is told of the open episode, kept current; after its end as it was then. Nothing before the first one.
@@ -464,7 +464,7 @@ impl Daemon {
         context::recall(&mut self.context, opened.machine(), &self.identity.borrow());
         let (kept, bookcase) = self.beginning.begin(opened, &self.engine, &self.context, clock::now());
         self.kept = kept;
-        self.board.show(bookcase);
+        self.publisher.show(bookcase);
         self.restart().await
     }
 
@@ -545,8 +545,8 @@ impl Daemon {
             self.systemd.stopping();
             self.systemd.extend(EXTENSION);
         }
-        self.board.measure(self.posting.figures(&self.kept.journal));
-        self.board.post(status, turn.events, turn.closed.or(turn.open), turn.now);
+        self.publisher.measure(self.posting.figures(&self.kept.journal));
+        self.publisher.publish(status, turn.events, turn.closed.or(turn.open), turn.now);
         if !events.is_empty() && began.elapsed() > BEAT {
             tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
         }
@@ -572,7 +572,7 @@ impl Daemon {
                     self.remainders.end_all();
                 },
                 () = tokio::time::sleep(LOOK) => {
-                    self.board.beat();
+                    self.publisher.beat();
                     self.systemd.keep_alive();
                     self.systemd.extend(EXTENSION);
                 }
@@ -598,7 +598,7 @@ impl Daemon {
                         break;
                     },
                     () = tokio::time::sleep(LOOK) => {
-                        self.board.beat();
+                        self.publisher.beat();
                         self.systemd.keep_alive();
                         self.systemd.extend(EXTENSION);
                     }
@@ -657,7 +657,7 @@ fn start_pollers(
     keeping: &Keeping,
     inputs: &mpsc::Sender<Input>,
     identity: &watch::Sender<Identity>,
-    board: &Board,
+    publisher: &StatusPublisher,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AssemblyError> {
     let memories = Memories::recalled(boot, keeping);
@@ -673,7 +673,7 @@ fn start_pollers(
             inputs: inputs.clone(),
             identity: identity.clone(),
             recall: Box::new(Remembered::of(&memories, name)),
-            answers: board.answers(),
+            answers: publisher.answers(),
         };
         tasks.spawn(poller.listen());
     }

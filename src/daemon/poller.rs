@@ -8,7 +8,7 @@
 use crate::engine::{Fault, Importance, Input};
 use crate::sources::metadata::{Heard, LONGEST_WAIT, MetadataClient, Symptoms};
 use crate::sources::{Answer, Every, Identity, Lifecycle, Memory, Probe, Reading, Source};
-use crate::status::Answers;
+use crate::status::AnswerTimes;
 use crate::view::{Finding, Weight};
 use jiff::SignedDuration;
 use std::collections::VecDeque;
@@ -61,7 +61,7 @@ pub struct Poller {
     /// What it remembers in this boot.
     pub recall: Box<dyn Recall>,
     /// Where it notes how long good answers took.
-    pub answers: Answers,
+    pub answers: AnswerTimes,
 }
 
 impl fmt::Debug for Poller {

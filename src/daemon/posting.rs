@@ -9,7 +9,7 @@ use crate::engine::{Now, StepName};
 use crate::journal::{self, Journal};
 use crate::report::Ledger;
 use crate::status::metrics::Figures;
-use crate::status::{Around, Durability, Keeping, Reason, Status, StepAround};
+use crate::status::{Durability, JournalHealth, Reason, Status, StatusInputs, StepReadiness};
 use crate::view::Histogram;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct Posting {
     lateness: Histogram,
 }
 
-/// What is asked beside the mind.
+/// What is asked beside the engine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beside<'a> {
     pub(super) executor: &'a Executor,
@@ -54,11 +54,11 @@ impl Posting {
     /// What is true now.
     pub(super) fn status(&self, turn: &Turn<'_>, beside: &Beside<'_>) -> Status {
         let Beside { executor, journal, notifications, unprotected } = beside;
-        let around = Around {
+        let inputs = StatusInputs {
             started: self.started,
             steps: self.steps(executor),
             ledger: Arc::clone(&self.ledger.borrow()),
-            journal: keeping(journal.state()),
+            journal: journal_health(journal.state()),
             messages: notifications.receivers(),
             trouble: [
                 unprotected.map(|why| Reason::new("state-unprotected", why)),
@@ -68,7 +68,7 @@ impl Posting {
             .flatten()
             .collect(),
         };
-        Status::of(turn.engine, turn.open, turn.context, &around, turn.now)
+        Status::of(turn.engine, turn.open, turn.context, &inputs, turn.now)
     }
 
     /// What is counted.
@@ -83,17 +83,17 @@ impl Posting {
         }
     }
 
-    fn steps(&self, executor: &Executor) -> BTreeMap<StepName, StepAround> {
+    fn steps(&self, executor: &Executor) -> BTreeMap<StepName, StepReadiness> {
         let troubles = self.troubles.borrow().clone();
-        let around = |(name, hand): (&StepName, &Hand)| {
+        let readiness = |(name, hand): (&StepName, &Hand)| {
             let trouble = hand.action.watched().or_else(|| troubles.get(name).cloned()).unwrap_or_default();
-            (name.clone(), StepAround { warmth: hand.action.warmth(), trouble })
+            (name.clone(), StepReadiness { warmth: hand.action.warmth(), trouble })
         };
-        executor.hands().iter().map(around).collect()
+        executor.hands().iter().map(readiness).collect()
     }
 }
 
-fn keeping(state: journal::State) -> Keeping {
+fn journal_health(state: journal::State) -> JournalHealth {
     let (durability, sentence) = match state {
         journal::State::Kept => (Durability::Kept, String::new()),
         journal::State::Late => (
@@ -106,7 +106,7 @@ fn keeping(state: journal::State) -> Keeping {
             format!("the journal is kept in memory only, and a crash of ours would forget what was done: {reason}"),
         ),
     };
-    Keeping { durability, sentence }
+    JournalHealth { durability, sentence }
 }
 
 /// Why not all is well with the log, if it is not.
@@ -138,7 +138,7 @@ mod tests {
             (journal::State::Broken("full".to_owned()), Durability::Broken),
             (journal::State::InMemory("read-only".to_owned()), Durability::InMemory),
         ] {
-            let kept = keeping(state);
+            let kept = journal_health(state);
             assert_eq!(kept.durability, durability);
             assert_eq!(kept.sentence.is_empty(), durability == Durability::Kept, "{}", kept.sentence);
         }

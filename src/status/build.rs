@@ -1,9 +1,10 @@
-//! From the mind and what is around it to the [`Status`]. Reads both, changes neither, reads no clock.
+//! From the engine, its episode as everybody is told of it, and what only the loop knows to the [`Status`]. Reads them,
+//! changes none, reads no clock.
 
 use super::{
-    Ahead, Around, ClosedEpisode, ClosedStep, Durability, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode,
-    NoticeState, NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds,
-    SlotStatus, SourceStatus, StageWord, Status, StepAround, StepStatus,
+    Ahead, ClosedEpisode, ClosedStep, Durability, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState,
+    NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus,
+    SourceStatus, StageWord, Status, StatusInputs, StepReadiness, StepStatus,
 };
 use crate::engine::{
     Engine, Exit, Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeHealth, ProbeName, SourceName,
@@ -31,9 +32,8 @@ pub(super) const REASONS: usize = 32;
 const WARMTH: usize = 4 * 1024;
 
 impl Status {
-    /// What the engine, its open episode and what is around it look like now. The revision and the time that answers took
-    /// are the board's to give.
-    pub fn of(engine: &Engine, open: Option<&EpisodeView>, context: &Context, around: &Around, now: Now) -> Self {
+    /// What is true now. The revision and the time that answers took are the publisher's to give.
+    pub fn of(engine: &Engine, open: Option<&EpisodeView>, context: &Context, inputs: &StatusInputs, now: Now) -> Self {
         Self {
             schema: SCHEMA,
             revision: 0,
@@ -44,19 +44,19 @@ impl Status {
                 Exit::WhenDone | Exit::AtOnce | Exit::Ordered => Mode::RunResult,
             },
             readiness: if engine.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
-            started: Past::new(around.started.moment, now),
+            started: Past::new(inputs.started.moment, now),
             machine: machine(&context.machine),
             sources: sources(engine, now),
             notices: notices(engine, open, now),
             episode: open.map(|episode| episode_status(episode, now)),
-            steps: steps(open, context, around, now),
+            steps: steps(open, context, inputs, now),
             plan: plan(engine, now),
-            messages: around.messages.iter().map(message).collect(),
+            messages: inputs.messages.iter().map(message).collect(),
             last_episode: EpisodeView::last_closed(engine, context, now)
                 .and_then(|closed| closed_episode(&closed, now)),
-            fit: fit(engine, around),
-            health: health(engine, around, now),
-            durability: around.journal.durability,
+            fit: fit(engine, inputs),
+            health: health(engine, inputs, now),
+            durability: inputs.journal.durability,
         }
     }
 }
@@ -252,24 +252,20 @@ fn closed_episode(episode: &EpisodeView, now: Now) -> Option<ClosedEpisode> {
     })
 }
 
-fn steps(open: Option<&EpisodeView>, context: &Context, around: &Around, now: Now) -> Vec<StepStatus> {
+fn steps(open: Option<&EpisodeView>, context: &Context, inputs: &StatusInputs, now: Now) -> Vec<StepStatus> {
     match open {
-        Some(episode) => {
-            episode.steps.iter().map(|step| step_status(step, episode.boot, context, around, now)).collect()
-        }
+        Some(episode) => episode.steps.iter().map(|step| step_status(step, episode.boot, inputs, now)).collect(),
         None => {
             let idle = context.steps.iter().map(|step| StepView::idle(step, context));
-            idle.map(|step| step_status(&step, Boot::This, context, around, now)).collect()
+            idle.map(|step| step_status(&step, Boot::This, inputs, now)).collect()
         }
     }
 }
 
-fn step_status(step: &StepView, boot: Boot, context: &Context, around: &Around, now: Now) -> StepStatus {
-    let unknown = StepAround::default();
-    let action = around.steps.get(&step.name).unwrap_or(&unknown);
-    let printed = context.printed.get(&step.name).filter(|_| step.output.is_empty() && step.attempt > 0);
-    let output = printed.unwrap_or(&step.output);
-    let newest = output.len().saturating_sub(LINES);
+fn step_status(step: &StepView, boot: Boot, inputs: &StatusInputs, now: Now) -> StepStatus {
+    let unknown = StepReadiness::default();
+    let action = inputs.steps.get(&step.name).unwrap_or(&unknown);
+    let newest = step.output.len().saturating_sub(LINES);
     StepStatus {
         name: clip(step.name.as_str(), NAME),
         kind: clip(&step.kind, NAME),
@@ -280,9 +276,9 @@ fn step_status(step: &StepView, boot: Boot, context: &Context, around: &Around, 
         since: step.running.map(|running| Past::of(running.started, boot, now)),
         stop_by: step.running.map(|running| Ahead::of(running.stop_by, boot, now)),
         last: last_run(step, boot, now),
-        measured: around.ledger.of(&step.name).copied(),
+        measured: inputs.ledger.of(&step.name).copied(),
         to_put_back: step.to_undo,
-        output: output[newest..].iter().map(|line| clip(line, LINE)).collect(),
+        output: step.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
         warmth: bounded_json(&action.warmth),
         trouble: clip(&action.trouble, SENTENCE),
     }
@@ -346,13 +342,13 @@ fn plan(engine: &Engine, now: Now) -> PlanStatus {
 }
 
 /// Whether the notice that has to be expected would leave enough.
-fn fit(engine: &Engine, around: &Around) -> Option<Fit> {
+fn fit(engine: &Engine, inputs: &StatusInputs) -> Option<Fit> {
     let time = TimeFit::expected(engine.policy());
-    let fit = Fit::of(engine, time.kind, time.left, &around.ledger)?;
+    let fit = Fit::of(engine, time.kind, time.left, &inputs.ledger)?;
     Some(Fit { sentence: clip(&fit.sentence, SENTENCE), ..fit })
 }
 
-fn health(engine: &Engine, around: &Around, now: Now) -> Vec<Reason> {
+fn health(engine: &Engine, inputs: &StatusInputs, now: Now) -> Vec<Reason> {
     let blind = engine.health().blind.iter().map(|(name, since)| {
         let listening = engine.policy().sources.iter().find(|listening| listening.source == *name);
         let fault = why_blind(engine, name, listening, now.moment);
@@ -369,14 +365,14 @@ fn health(engine: &Engine, around: &Around, now: Now) -> Vec<Reason> {
             format!("a notice of {kind} would not be heard: {source} answers, but {probe} could not be read for {silence}: {fault}");
         Some(Reason::new(format!("blind-{kind}"), clip(&sentence, SENTENCE)))
     });
-    let word = match around.journal.durability {
+    let word = match inputs.journal.durability {
         Durability::Kept => None,
         Durability::Late => Some("journal-late"),
         Durability::Broken => Some("journal-broken"),
         Durability::InMemory => Some("journal-in-memory"),
     };
-    let journal = word.map(|word| Reason::new(word, clip(&around.journal.sentence, SENTENCE)));
-    let trouble = around.trouble.iter().map(|it| Reason::new(clip(&it.word, NAME), clip(&it.sentence, SENTENCE)));
+    let journal = word.map(|word| Reason::new(word, clip(&inputs.journal.sentence, SENTENCE)));
+    let trouble = inputs.trouble.iter().map(|it| Reason::new(clip(&it.word, NAME), clip(&it.sentence, SENTENCE)));
     blind.chain(partly).chain(journal).chain(trouble).take(REASONS).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Points in time as they are shown: by the wall clock, and in seconds from now.
 //!
-//! The mind keeps moments; the wall clock that they are shown by is read anew at each posting and wavers by a
+//! The engine keeps moments; the wall clock that they are shown by is read anew at each posting and wavers by a
 //! millisecond. So a date keeps its moment, unseen, and only that tells whether it moved. Only for one of an earlier boot
 //! does the wall clock count.
 

@@ -1,4 +1,4 @@
-//! The HTTP endpoint: read-only, and local unless told otherwise. What it answers comes from the [`Board`] alone, so
+//! The HTTP endpoint: read-only, and local unless told otherwise. What it answers comes from the [`StatusPublisher`] alone, so
 //! nothing that is asked here reaches the loop.
 //!
 //! Everything is bounded: connections, headers, waits, and how long a reader may stall. There is no body to read, no
@@ -10,7 +10,7 @@ mod gate;
 mod routes;
 mod stall;
 
-use super::Board;
+use super::StatusPublisher;
 pub use crate::config::Expose;
 use connections::Connections;
 pub use connections::MostConnections;
@@ -57,17 +57,17 @@ pub struct Serving {
 
 /// The HTTP endpoint.
 #[derive(Debug)]
-pub struct Face {
+pub struct HttpServer {
     serving: Serving,
-    board: Board,
+    publisher: StatusPublisher,
     bound: watch::Sender<Vec<Option<SocketAddr>>>,
 }
 
-impl Face {
-    /// An endpoint that serves this board; it listens once [`Face::serve`] runs.
-    pub fn new(serving: Serving, board: Board) -> Self {
+impl HttpServer {
+    /// An endpoint that serves this publisher; it listens once [`HttpServer::serve`] runs.
+    pub fn new(serving: Serving, publisher: StatusPublisher) -> Self {
         let (bound, _) = watch::channel(vec![None; serving.listen.len()]);
-        Self { serving, board, bound }
+        Self { serving, publisher, bound }
     }
 
     /// The addresses that are listened on, in the order of [`Serving::listen`]: with the real port where 0 was asked
@@ -80,7 +80,7 @@ impl Face {
     /// to spare.
     pub async fn attend(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, address: SocketAddr) {
         let gate = Arc::new(Gate::new(&self.serving, address));
-        connections::serve_alone(stream, routes::router(self.board.clone(), gate)).await;
+        connections::serve_alone(stream, routes::router(self.publisher.clone(), gate)).await;
     }
 
     /// Serves until `stop`, and half a second more for answers that are being read. An address that cannot be listened
@@ -94,7 +94,7 @@ impl Face {
                 at,
                 address,
                 gate: Gate::new(&self.serving, address),
-                board: self.board.clone(),
+                publisher: self.publisher.clone(),
                 connections: connections.clone(),
                 bound: Arc::clone(&bound),
             };
@@ -112,7 +112,7 @@ struct Listening {
     at: usize,
     address: SocketAddr,
     gate: Gate,
-    board: Board,
+    publisher: StatusPublisher,
     connections: Connections,
     bound: Arc<watch::Sender<Vec<Option<SocketAddr>>>>,
 }
@@ -126,7 +126,7 @@ impl Listening {
                 *slot = Some(address);
             }
         });
-        let router = routes::router(self.board, Arc::new(self.gate));
+        let router = routes::router(self.publisher, Arc::new(self.gate));
         let mut quiet_until = Instant::now();
         loop {
             match listener.accept().await {
@@ -196,17 +196,17 @@ fn trouble(address: SocketAddr, error: &io::Error) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
     use super::*;
-    use crate::status::board::tests::calm_board;
+    use crate::status::publisher::tests::calm_publisher;
 
     #[tokio::test(start_paused = true)]
     async fn a_port_that_is_taken_is_tried_again_until_it_is_free() {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = other.local_addr().unwrap();
         let serving = Serving { listen: vec![address, "127.0.0.1:0".parse().unwrap()], ..Serving::default() };
-        let face = Face::new(serving, calm_board());
-        let mut bound = face.bound();
+        let server = HttpServer::new(serving, calm_publisher());
+        let mut bound = server.bound();
         let stop = CancellationToken::new();
-        let served = tokio::spawn(face.serve(stop.clone()));
+        let served = tokio::spawn(server.serve(stop.clone()));
 
         tokio::time::sleep(RETRY * 3 + Duration::from_secs(5)).await;
         assert_eq!(bound.borrow_and_update()[0], None);
@@ -224,7 +224,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn off_serves_nothing_and_ends_when_told() {
         let stop = CancellationToken::new();
-        let served = tokio::spawn(Face::new(Serving::default(), calm_board()).serve(stop.clone()));
+        let served = tokio::spawn(HttpServer::new(Serving::default(), calm_publisher()).serve(stop.clone()));
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!served.is_finished());
         stop.cancel();

@@ -14,7 +14,7 @@ mod page;
 
 pub use page::Format;
 
-use super::tally::Tally;
+use super::counters::Counters;
 use super::{Durability, NoticeState, NoticeStatus, Readiness, Reason, Seconds, SourceStatus, Status};
 use crate::engine::{Closing, IgnoredBecause, Importance, NoticeKind, Outcome, SourceName};
 use crate::sources::{Aliases, ROWS};
@@ -42,7 +42,7 @@ pub struct Figures {
 #[derive(Debug)]
 pub(super) struct Scrape {
     pub(super) status: Status,
-    pub(super) tally: Tally,
+    pub(super) counters: Counters,
     pub(super) figures: Figures,
     /// What good answers of each source took.
     pub(super) answers: Vec<(SourceName, Histogram)>,
@@ -90,8 +90,8 @@ impl Scrape {
         let sources = &self.status.sources;
         page.counters(
             "spot_watchdog_source_reads",
-            "Answers of a source's probe by outcome: read, or the word of the fault.",
-            self.tally.reads.iter().map(|((source, probe, outcome), count)| {
+            "AnswerTimes of a source's probe by outcome: read, or the word of the fault.",
+            self.counters.reads.iter().map(|((source, probe, outcome), count)| {
                 ([("source", source.as_str()), ("probe", probe.as_str()), ("outcome", outcome.as_str())], *count)
             }),
         );
@@ -148,7 +148,7 @@ impl Scrape {
             "Notices that joined or opened an episode, by kind.",
             NoticeKind::ALL
                 .into_iter()
-                .map(|kind| ([("kind", kind.word())], self.tally.notices.get(&kind).copied().unwrap_or(0))),
+                .map(|kind| ([("kind", kind.word())], self.counters.notices.get(&kind).copied().unwrap_or(0))),
         );
         let leaving = match self.status.readiness {
             Readiness::Ready => false,
@@ -158,7 +158,7 @@ impl Scrape {
     }
 
     fn write_episode(&self, page: &mut Page) {
-        let tally = &self.tally;
+        let counters = &self.counters;
         let episode = self.status.episode.as_ref();
         page.gauge("spot_watchdog_episode_open", "Whether an episode is open.", flag(episode.is_some()));
         let left = self.status.steps.iter().filter(|step| matches!(step.progress.as_str(), "due" | "running"));
@@ -167,12 +167,12 @@ impl Scrape {
             "Steps of the open episode that are due or running.",
             if episode.is_some() { count(left.count()) } else { 0.0 },
         );
-        page.counter("spot_watchdog_episodes", "Episodes that opened.", tally.episodes);
+        page.counter("spot_watchdog_episodes", "Episodes that opened.", counters.episodes);
         page.counters(
             "spot_watchdog_episode_outcomes",
             "Times that all steps of an episode had ended, by the worst outcome among them.",
             Outcome::ALL.into_iter().map(|outcome| {
-                ([("outcome", outcome.word())], tally.episode_outcomes.get(&outcome).copied().unwrap_or(0))
+                ([("outcome", outcome.word())], counters.episode_outcomes.get(&outcome).copied().unwrap_or(0))
             }),
         );
         page.counters(
@@ -180,17 +180,17 @@ impl Scrape {
             "Episodes that closed on a machine that is still there, by the reason.",
             Closing::ALL
                 .into_iter()
-                .map(|closing| ([("closing", closing.word())], tally.closings.get(&closing).copied().unwrap_or(0))),
+                .map(|closing| ([("closing", closing.word())], counters.closings.get(&closing).copied().unwrap_or(0))),
         );
         page.span(
             "spot_watchdog_episode_window",
             "What was left to the deadline of the newest episode when it was first heard of.",
-            tally.window.map(|window| window.as_secs_f64()),
+            counters.window.map(|window| window.as_secs_f64()),
         );
         page.span(
             "spot_watchdog_episode_margin",
             "The least that was left to the end of the plan when a step of the newest episode was done; negative where it was late.",
-            tally.episode_margin.map(Seconds::as_f64),
+            counters.episode_margin.map(Seconds::as_f64),
         );
         let deadline = episode.and_then(|episode| episode.deadline).map(|it| it.seconds_left.as_f64());
         let end = episode.and_then(|episode| episode.end).map(|it| it.seconds_left.as_f64());
@@ -199,17 +199,17 @@ impl Scrape {
     }
 
     fn write_steps(&self, page: &mut Page) {
-        let tally = &self.tally;
+        let counters = &self.counters;
         let steps = &self.status.steps;
         let known: BTreeSet<&str> = steps.iter().map(|step| step.name.as_str()).collect();
-        let ended = tally.endings.keys().map(|(step, _)| step.as_str());
+        let ended = counters.endings.keys().map(|(step, _)| step.as_str());
         let names: BTreeSet<&str> = known.iter().copied().chain(ended).collect();
         page.counters(
             "spot_watchdog_step_outcomes",
             "Ends of a run of a step by outcome.",
             names.into_iter().flat_map(|step| {
                 Outcome::ALL.into_iter().map(move |outcome| {
-                    let count = tally.endings.get(&(step.to_owned(), outcome)).copied().unwrap_or(0);
+                    let count = counters.endings.get(&(step.to_owned(), outcome)).copied().unwrap_or(0);
                     ([("step", step), ("outcome", outcome.word())], count)
                 })
             }),
@@ -227,12 +227,12 @@ impl Scrape {
         page.spans(
             "spot_watchdog_step_duration",
             "How long a step last took, retries included.",
-            tally.took.iter().map(|(step, took)| ([("step", step.as_str())], took.as_f64())),
+            counters.took.iter().map(|(step, took)| ([("step", step.as_str())], took.as_f64())),
         );
         page.spans(
             "spot_watchdog_step_margin",
             "What was left to the end of the plan when a step last ended; negative where it ended later.",
-            tally.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_f64())),
+            counters.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_f64())),
         );
         page.spans(
             "spot_watchdog_fit_short",

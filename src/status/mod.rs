@@ -1,31 +1,31 @@
-//! The face: what is shown of the mind, where it is posted, and who may look.
+//! What is shown of the daemon, where it is published, and who may look.
 //!
-//! [`Status`] is everything in one plain value, made from the mind and what is [`Around`] it by [`Status::of`]. The
-//! [`Board`] is where the newest one is posted; [`http`], [`page`], [`metrics`] and [`systemd`] only read from there. Nothing here
-//! decides anything or touches the world beyond the sockets it answers on, and nothing that is asked of it can delay the
-//! loop: it posts and goes on.
+//! [`Status`] is everything in one plain value, made by [`Status::of`] from the engine, the view of its episode and the
+//! [`StatusInputs`]. The [`StatusPublisher`] holds the newest one; [`http`], [`page`], [`metrics`] and [`systemd`] only read
+//! from there. Nothing here decides anything or touches the world beyond the sockets it answers on, and nothing that is
+//! asked of it can delay the loop: it publishes and goes on.
 //!
 //! A revision grows when something changed, not with each poll. What merely passes with time (seconds left, the last
 //! good read, what an answer took, the number of misses, a fault's sentence under the same word) is no change.
 
-mod answers;
-mod around;
-mod board;
+mod answer_times;
 mod build;
+mod counters;
 mod date;
 pub mod http;
+mod inputs;
 pub mod metrics;
 pub mod page;
+mod publisher;
 mod schema;
 mod shape;
 pub mod systemd;
-mod tally;
 
 pub use crate::view::Seconds;
-pub use answers::Answers;
-pub use around::{Around, Durability, Keeping, StepAround};
-pub use board::{BEAT_LATE, BEAT_LOST, Board};
+pub use answer_times::AnswerTimes;
 pub use date::{Ahead, Past};
+pub use inputs::{Durability, JournalHealth, StatusInputs, StepReadiness};
+pub use publisher::{BEAT_LATE, BEAT_LOST, StatusPublisher};
 pub use schema::schema;
 pub use shape::{
     ClosedEpisode, ClosedStep, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState, NoticeStatus,

@@ -20,14 +20,14 @@ use tokio::time::{Instant, timeout};
 async fn health_is_told_with_its_reasons() {
     let mut daemon = Daemon::started();
     daemon.answer(&[], 1);
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     let well = endpoint.get("/healthz").await;
     assert_eq!((well.status, well.body.as_str()), (200, "{\"reasons\":[]}\n"));
 
     for second in [5, 10, 15] {
         daemon.miss(second);
     }
-    daemon.around.trouble.push(Reason::new("loop-late", "the loop came 4 s late"));
+    daemon.inputs.trouble.push(Reason::new("loop-late", "the loop came 4 s late"));
     daemon.miss(20);
     let unwell = endpoint.get("/healthz").await;
     assert_eq!(unwell.status, 503);
@@ -46,7 +46,7 @@ async fn health_is_told_with_its_reasons() {
 async fn the_status_tells_everything() {
     let mut daemon = Daemon::started();
     daemon.answer(&[interruption(125)], 5);
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     let reply = endpoint.get("/status").await;
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
     let shown = reply.json();
@@ -79,7 +79,7 @@ async fn the_status_tells_everything() {
 async fn a_long_poll_is_answered_at_a_change_and_not_at_a_poll() {
     let mut daemon = Daemon::started();
     daemon.answer(&[], 5);
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     let revision = endpoint.get("/status").await.json()["revision"].as_u64().unwrap();
 
     let target = format!("/status?after={revision}&wait=30s");
@@ -97,8 +97,8 @@ async fn a_long_poll_is_answered_at_a_change_and_not_at_a_poll() {
 #[tokio::test]
 async fn a_long_poll_is_answered_at_the_end_of_its_wait() {
     let daemon = Daemon::started();
-    let endpoint = Endpoint::usual(&daemon.board).await;
-    let revision = daemon.board.read().revision;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
+    let revision = daemon.publisher.read().revision;
     let began = Instant::now();
     let reply = endpoint.get(&format!("/status?after={revision}&wait=300ms")).await;
     assert_eq!((reply.status, reply.json()["revision"].as_u64()), (200, Some(revision)));
@@ -110,7 +110,7 @@ async fn a_long_poll_is_answered_at_the_end_of_its_wait() {
 
 #[tokio::test]
 async fn a_question_that_cannot_be_read_is_told_what_can() {
-    let endpoint = Endpoint::usual(&Daemon::started().board).await;
+    let endpoint = Endpoint::usual(&Daemon::started().publisher).await;
     for query in
         ["after=x", "after=-1", "after=1&wait=30", "wait=30s", "after=1&wait=-5s", "since=4", "after=1&after=2"]
     {
@@ -149,7 +149,7 @@ async fn event(lines: &mut Lines<BufReader<TcpStream>>) -> (u64, serde_json::Val
 async fn events_begin_with_what_is_and_follow_each_change() {
     let mut daemon = Daemon::started();
     daemon.answer(&[], 5);
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     let mut lines = follow(&endpoint).await;
     let (first, shown) = event(&mut lines).await;
     assert_eq!((first, &shown["readiness"]), (shown["revision"].as_u64().unwrap(), &"ready".into()));
@@ -162,7 +162,7 @@ async fn events_begin_with_what_is_and_follow_each_change() {
 #[tokio::test]
 async fn the_end_does_not_wait_for_those_who_follow() {
     let daemon = Daemon::started();
-    let mut endpoint = Endpoint::usual(&daemon.board).await;
+    let mut endpoint = Endpoint::usual(&daemon.publisher).await;
     let mut lines = follow(&endpoint).await;
     event(&mut lines).await;
     let idle = endpoint.connect().await;
@@ -179,7 +179,7 @@ async fn metrics_are_scraped_in_the_format_that_is_asked_for() {
     let mut daemon = Daemon::started();
     daemon.answer(&[], 5);
     daemon.miss(10);
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     let scrape = async |method: &str, accept: &str| {
         let host = endpoint.address;
         let request = format!("{method} /metrics HTTP/1.1\r\nHost: {host}\r\n{accept}Connection: close\r\n\r\n");
@@ -221,7 +221,7 @@ async fn metrics_are_scraped_in_the_format_that_is_asked_for() {
 #[tokio::test]
 async fn one_connection_takes_many_questions() {
     let daemon = Daemon::started();
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     let mut stream = endpoint.connect().await;
     let request = format!("GET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", endpoint.address);
     for _ in 0..3 {

@@ -16,7 +16,7 @@ fn full() -> Value {
     for second in [10, 20, 30] {
         daemon.miss(second);
     }
-    let status = serde_json::to_value(daemon.board.read()).unwrap();
+    let status = serde_json::to_value(daemon.publisher.read()).unwrap();
     for part in ["/episode/deadline", "/steps/0/last/margin", "/sources/0/blind-since", "/sources/0/probes/0/fault"] {
         assert!(status.pointer(part).is_some(), "{part}: {status:#}");
     }

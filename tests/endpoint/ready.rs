@@ -7,7 +7,7 @@ use spot_watchdog::engine::{
 };
 
 async fn readyz(daemon: &Daemon) -> Reply {
-    Endpoint::usual(&daemon.board).await.get("/readyz").await
+    Endpoint::usual(&daemon.publisher).await.get("/readyz").await
 }
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn ready_while_blind_though_not_well() {
     for second in [5, 10, 15] {
         daemon.miss(second);
     }
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     assert_eq!(endpoint.get("/readyz").await.status, 200);
     assert_eq!(endpoint.get("/healthz").await.status, 503);
 }
@@ -49,7 +49,7 @@ async fn ready_while_maintenance_is_far() {
     let mut daemon = Daemon::started();
     let far = notice(NoticeKind::Maintenance, NoticeAction::Stop, 3 * 86_400);
     daemon.answer(&[far], 5);
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     assert_eq!(endpoint.get("/readyz").await.status, 200);
     let shown = endpoint.get("/status").await.json();
     assert_eq!(shown["notices"][0]["state"], "waiting");
@@ -91,7 +91,7 @@ async fn ready_in_another_boot_after_a_crash() {
     let mut after = Daemon::recovered(before.journal.clone(), at(20));
     after.hear(Input::Restarted { boot: BootId::new("another boot") }, at(20));
     assert_eq!(readyz(&after).await.status, 200);
-    let story = after.board.read().last_episode.unwrap();
+    let story = after.publisher.read().last_episode.unwrap();
     assert_eq!(story.closing, Some(Closing::Rebooted));
     assert_eq!(story.steps[0].progress, "lost", "it ran when the machine went down");
 }

@@ -1,4 +1,4 @@
-//! A daemon without its world: a real mind, a real board, a real endpoint on loopback, and a client that says exactly
+//! A daemon without its world: a real mind, a real publisher, a real endpoint on loopback, and a client that says exactly
 //! the bytes it is told to.
 
 use crate::schema;
@@ -7,8 +7,8 @@ use spot_watchdog::engine::{
     Assume, BootId, Event, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
     NoticeKind, NoticeOrigin, Now, Policy, ProbeName, Rerun, SourceName, Stated, Step, StepName, Undo,
 };
-use spot_watchdog::status::http::{Face, Serving};
-use spot_watchdog::status::{Around, Board, Durability, Keeping, Status};
+use spot_watchdog::status::http::{HttpServer, Serving};
+use spot_watchdog::status::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
 use spot_watchdog::view::{Context, EpisodeView, Machine, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -52,12 +52,12 @@ pub(crate) fn interruption(second: u64) -> Notice {
     notice(NoticeKind::Interruption, NoticeAction::Terminate, second)
 }
 
-/// The mind, its board, and what was journaled.
+/// The mind, its publisher, and what was journaled.
 pub(crate) struct Daemon {
     pub(crate) watchdog: Engine,
-    pub(crate) board: Board,
+    pub(crate) publisher: StatusPublisher,
     pub(crate) context: Context,
-    pub(crate) around: Around,
+    pub(crate) inputs: StatusInputs,
     pub(crate) journal: Vec<(Now, Event)>,
 }
 
@@ -68,10 +68,10 @@ impl Daemon {
         for (at, event) in &journal {
             watchdog.recover(event, *at).unwrap();
         }
-        let (context, around) = (context(), around());
+        let (context, inputs) = (context(), inputs());
         let open = EpisodeView::open(&watchdog, &context, now);
-        let board = Board::new(Status::of(&watchdog, open.as_ref(), &context, &around, now), now);
-        Self { watchdog, board, context, around, journal }
+        let publisher = StatusPublisher::new(Status::of(&watchdog, open.as_ref(), &context, &inputs, now), now);
+        Self { watchdog, publisher, context, inputs, journal }
     }
 
     pub(crate) fn started() -> Self {
@@ -85,9 +85,9 @@ impl Daemon {
         let turn = self.watchdog.handle(input, now);
         self.journal.extend(turn.events.iter().filter(|event| event.is_journaled()).map(|event| (now, event.clone())));
         let open = EpisodeView::open(&self.watchdog, &self.context, now);
-        let status = Status::of(&self.watchdog, open.as_ref(), &self.context, &self.around, now);
-        self.board.post(status, &turn.events, open.as_ref(), now);
-        assert_eq!(schema::fault(&serde_json::to_value(self.board.read()).unwrap()), None, "whatever is posted");
+        let status = Status::of(&self.watchdog, open.as_ref(), &self.context, &self.inputs, now);
+        self.publisher.publish(status, &turn.events, open.as_ref(), now);
+        assert_eq!(schema::fault(&serde_json::to_value(self.publisher.read()).unwrap()), None, "whatever is posted");
     }
 
     /// The vital probe was answered with these notices.
@@ -186,12 +186,12 @@ fn context() -> Context {
     }
 }
 
-fn around() -> Around {
-    Around {
+fn inputs() -> StatusInputs {
+    StatusInputs {
         started: at(0),
         steps: BTreeMap::new(),
         ledger: std::sync::Arc::default(),
-        journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        journal: JournalHealth { durability: Durability::Kept, sentence: String::new() },
         messages: Vec::new(),
         trouble: Vec::new(),
     }
@@ -205,22 +205,22 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Serves a board as told; the first address is where it can be asked, on loopback.
-    pub(crate) async fn serve(board: &Board, mut serving: Serving) -> Self {
+    /// Serves a publisher as told; the first address is where it can be asked, on loopback.
+    pub(crate) async fn serve(publisher: &StatusPublisher, mut serving: Serving) -> Self {
         if serving.listen.is_empty() {
             serving.listen.push("127.0.0.1:0".parse().unwrap());
         }
-        let face = Face::new(serving, board.clone());
-        let mut bound = face.bound();
+        let server = HttpServer::new(serving, publisher.clone());
+        let mut bound = server.bound();
         let stop = CancellationToken::new();
-        let served = tokio::spawn(face.serve(stop.clone()));
+        let served = tokio::spawn(server.serve(stop.clone()));
         let address = bound.wait_for(|bound| bound[0].is_some()).await.unwrap()[0].unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
         Self { address, stop, served }
     }
 
-    pub(crate) async fn usual(board: &Board) -> Self {
-        Self::serve(board, Serving::default()).await
+    pub(crate) async fn usual(publisher: &StatusPublisher) -> Self {
+        Self::serve(publisher, Serving::default()).await
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {

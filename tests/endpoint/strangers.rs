@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 async fn endpoint() -> Endpoint {
-    Endpoint::usual(&Daemon::started().board).await
+    Endpoint::usual(&Daemon::started().publisher).await
 }
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn a_host_that_is_not_ours_is_turned_away() {
     assert_eq!(endpoint.say(b"GET /livez HTTP/1.0\r\n\r\n").await.status, 200);
 
     let serving = Serving { allowed_hosts: vec!["evil.example".to_owned()], ..Serving::default() };
-    let named = Endpoint::serve(&Daemon::started().board, serving).await;
+    let named = Endpoint::serve(&Daemon::started().publisher, serving).await;
     let request = b"GET /status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
     assert_eq!(named.say(request).await.status, 200, "allowed by the operator");
 }
@@ -38,7 +38,7 @@ async fn a_host_that_is_not_ours_is_turned_away() {
 async fn beyond_loopback_only_health_and_metrics_are_served() {
     let daemon = Daemon::started();
     let anywhere = Serving { listen: vec!["0.0.0.0:0".parse().unwrap()], ..Serving::default() };
-    let endpoint = Endpoint::serve(&daemon.board, anywhere.clone()).await;
+    let endpoint = Endpoint::serve(&daemon.publisher, anywhere.clone()).await;
     for path in ["/livez", "/healthz", "/readyz", "/metrics"] {
         assert_eq!(endpoint.get(path).await.status, 200, "{path}");
     }
@@ -47,7 +47,7 @@ async fn beyond_loopback_only_health_and_metrics_are_served() {
         assert_eq!(reply.status, 403, "{path}");
         assert!(reply.body.contains("expose = \"all\""), "{}", reply.body);
     }
-    let open = Endpoint::serve(&daemon.board, Serving { expose: Expose::All, ..anywhere }).await;
+    let open = Endpoint::serve(&daemon.publisher, Serving { expose: Expose::All, ..anywhere }).await;
     assert_eq!(open.get("/status").await.status, 200);
 }
 
@@ -150,7 +150,7 @@ async fn three_hundred_idle_connections_do_not_keep_a_health_check_out() {
 async fn followers_who_never_read_cost_nobody_else_anything() {
     let mut daemon = Daemon::started();
     daemon.answer(&[], 1);
-    let endpoint = Endpoint::usual(&daemon.board).await;
+    let endpoint = Endpoint::usual(&daemon.publisher).await;
     let mut deaf = Vec::new();
     for _ in 0..20 {
         let mut stream = endpoint.connect().await;

@@ -29,7 +29,7 @@ use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Identity, Memory};
 use crate::status::systemd::Systemd;
-use crate::status::{Board, Status};
+use crate::status::{Status, StatusPublisher};
 use crate::store;
 use crate::view::{EpisodeView, Finding, Spoken, StepView, TimeFit, Weight};
 use anyhow::{Context, bail};
@@ -191,7 +191,7 @@ async fn play(
         log: None,
     };
     let daemon = Daemon::assemble(outfit)?;
-    let (board, inputs) = (daemon.board(), daemon.inputs());
+    let (publisher, inputs) = (daemon.publisher(), daemon.inputs());
     let quiet = emulator.answered_quiet();
     let mut watch = tokio::spawn(daemon.run());
     timeout(GIVE_UP, quiet).await.context("the watch did not ask our metadata service within 15 s")?;
@@ -200,11 +200,11 @@ async fn play(
     progress.say(&format!("a notice of {} stands; the next poll will hear it", Spoken(args.notice)));
 
     let until = Instant::now() + args.notice + GIVE_UP;
-    let mut stopped = follow(&board, &inputs, &mut progress, until, is_over).await;
-    if stopped != Followed::Interrupted && board.read().steps.iter().any(|step| step.to_put_back) {
+    let mut stopped = follow(&publisher, &inputs, &mut progress, until, is_over).await;
+    if stopped != Followed::Interrupted && publisher.read().steps.iter().any(|step| step.to_put_back) {
         emulator.withdraw();
         progress.say("the notice is taken back; in some 20 s that is believed, and what the steps changed is put back");
-        stopped = follow(&board, &inputs, &mut progress, Instant::now() + COME_BACK, is_closed).await;
+        stopped = follow(&publisher, &inputs, &mut progress, Instant::now() + COME_BACK, is_closed).await;
     }
     let _ = inputs.send(Input::Signalled { signal: Signal::Restart }).await;
     if timeout(GIVE_UP, &mut watch).await.is_err() {
@@ -294,13 +294,13 @@ enum Followed {
 
 /// Shows what happens until this is so.
 async fn follow(
-    board: &Board,
+    publisher: &StatusPublisher,
     inputs: &mpsc::Sender<Input>,
     progress: &mut Progress,
     until: Instant,
     is_so: fn(&Status) -> bool,
 ) -> Followed {
-    let mut changes = board.follow();
+    let mut changes = publisher.follow();
     let mut signals = signal_hook_tokio::Signals::new([SIGINT, SIGTERM]).ok();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     loop {
@@ -317,7 +317,7 @@ async fn follow(
                     return Followed::ToTheEnd;
                 }
             },
-            _ = ticks.tick() => progress.tick(&board.read()),
+            _ = ticks.tick() => progress.tick(&publisher.read()),
             _ = asked => {
                 let _ = inputs.send(Input::Signalled { signal: Signal::StopNow }).await;
                 return Followed::Interrupted;

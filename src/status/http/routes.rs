@@ -4,7 +4,7 @@ use super::Expose;
 use super::gate::{Gate, Refusal};
 use crate::report::Report;
 use crate::status::metrics::Format;
-use crate::status::{BEAT_LOST, Board, Readiness, Status, page};
+use crate::status::{BEAT_LOST, Readiness, Status, StatusPublisher, page};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -42,8 +42,8 @@ const PATHS: &str = "/         one page for people
 ";
 
 /// The paths as one listener serves them.
-pub(super) fn router(board: Board, gate: Arc<Gate>) -> Router {
-    let telling = |route: MethodRouter<Board>| match gate.serves {
+pub(super) fn router(publisher: StatusPublisher, gate: Arc<Gate>) -> Router {
+    let telling = |route: MethodRouter<StatusPublisher>| match gate.serves {
         Expose::All => route,
         Expose::Health => get(not_here),
     };
@@ -59,7 +59,7 @@ pub(super) fn router(board: Board, gate: Arc<Gate>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(only_read)
         .layer(middleware::from_fn_with_state(gate, pass))
-        .with_state(board)
+        .with_state(publisher)
 }
 
 /// Lets a request through the gate, and dresses every answer alike.
@@ -74,8 +74,8 @@ async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Re
     response
 }
 
-async fn livez(State(board): State<Board>) -> Response {
-    let since = board.since_beat();
+async fn livez(State(publisher): State<StatusPublisher>) -> Response {
+    let since = publisher.since_beat();
     if since < BEAT_LOST {
         told(StatusCode::OK, "the loop turns")
     } else {
@@ -83,20 +83,20 @@ async fn livez(State(board): State<Board>) -> Response {
     }
 }
 
-async fn healthz(State(board): State<Board>) -> Response {
+async fn healthz(State(publisher): State<StatusPublisher>) -> Response {
     #[derive(Serialize)]
     struct Health {
         reasons: Vec<crate::status::Reason>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<crate::status::Reason>,
     }
-    let (reasons, warnings) = (board.reasons(), board.warnings());
+    let (reasons, warnings) = (publisher.reasons(), publisher.warnings());
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &Health { reasons, warnings })
 }
 
-async fn readyz(State(board): State<Board>) -> Response {
-    let status = board.read();
+async fn readyz(State(publisher): State<StatusPublisher>) -> Response {
+    let status = publisher.read();
     match status.readiness {
         Readiness::Ready => told(StatusCode::OK, "ready"),
         Readiness::Leaving => told(StatusCode::SERVICE_UNAVAILABLE, status.leaving_sentence()),
@@ -104,11 +104,11 @@ async fn readyz(State(board): State<Board>) -> Response {
 }
 
 /// The page, or with `?fragment` only the part of it that changes.
-async fn look(State(board): State<Board>, uri: Uri) -> Response {
+async fn look(State(publisher): State<StatusPublisher>, uri: Uri) -> Response {
     // A disk that hangs may keep the past from being told, and nothing else.
-    let past = tokio::time::timeout(PAST_WAIT, board.episodes()).await;
+    let past = tokio::time::timeout(PAST_WAIT, publisher.episodes()).await;
     let past = past.ok().and_then(Result::ok).unwrap_or_default();
-    let (status, reasons) = (board.read(), board.reasons());
+    let (status, reasons) = (publisher.read(), publisher.reasons());
     let text = match uri.query() {
         Some("fragment") => page::fragment(&status, &reasons, &past),
         Some(_) | None => page::document(&status, &reasons, &past),
@@ -121,11 +121,11 @@ async fn look(State(board): State<Board>, uri: Uri) -> Response {
     (headers, text).into_response()
 }
 
-async fn scrape(State(board): State<Board>, headers: HeaderMap) -> Response {
+async fn scrape(State(publisher): State<StatusPublisher>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(header::ACCEPT).into_iter();
     let format = Format::asked(accept.filter_map(|value| value.to_str().ok()));
     let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
-    (head, board.metrics(format)).into_response()
+    (head, publisher.metrics(format)).into_response()
 }
 
 /// What `/status` may be asked with.
@@ -136,10 +136,10 @@ struct Asked {
     wait: Option<String>,
 }
 
-async fn status(State(board): State<Board>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+async fn status(State(publisher): State<StatusPublisher>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
     match asked.map_err(|rejection| rejection.body_text()).and_then(|Query(asked)| read_wait(&asked)) {
-        Ok(None) => json(StatusCode::OK, &board.read()),
-        Ok(Some((after, wait))) => json(StatusCode::OK, &board.changed_after(after, wait).await),
+        Ok(None) => json(StatusCode::OK, &publisher.read()),
+        Ok(Some((after, wait))) => json(StatusCode::OK, &publisher.changed_after(after, wait).await),
         Err(why) => told(
             StatusCode::BAD_REQUEST,
             format!("/status takes ?after=REVISION&wait=30s, and this is something else: {why}"),
@@ -164,14 +164,14 @@ fn read_wait(asked: &Asked) -> Result<Option<(u64, Duration)>, String> {
     }
 }
 
-async fn events(State(board): State<Board>) -> Response {
+async fn events(State(publisher): State<StatusPublisher>) -> Response {
     let keep_alive = KeepAlive::new().interval(STREAM_KEEP_ALIVE);
-    Sse::new(revisions(board)).keep_alive(keep_alive).into_response()
+    Sse::new(revisions(publisher)).keep_alive(keep_alive).into_response()
 }
 
 /// One event for each revision. Whoever reads slowly is given the newest when there is room for it: nothing queues.
-fn revisions(board: Board) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(board.follow(), |mut follow| async move {
+fn revisions(publisher: StatusPublisher) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(publisher.follow(), |mut follow| async move {
         let status = follow.next().await?;
         Some((Ok(event(&status)), follow))
     })
@@ -185,13 +185,13 @@ fn event(status: &Status) -> Event {
     }
 }
 
-async fn episodes(State(board): State<Board>) -> Response {
+async fn episodes(State(publisher): State<StatusPublisher>) -> Response {
     #[derive(Serialize)]
     struct Told {
         schema: u32,
         episodes: Vec<Report>,
     }
-    match board.episodes().await {
+    match publisher.episodes().await {
         Ok(episodes) => json(StatusCode::OK, &Told { schema: crate::report::SCHEMA, episodes }),
         Err(hangs) => told(StatusCode::SERVICE_UNAVAILABLE, hangs.to_string()),
     }
@@ -232,37 +232,37 @@ mod tests {
     use super::super::Serving;
     use super::*;
     use crate::status::BEAT_LATE;
-    use crate::status::board::tests::calm_board;
+    use crate::status::publisher::tests::calm_publisher;
     use axum::body::Body;
     use futures_util::StreamExt as _;
     use hyper::service::Service as _;
     use hyper_util::service::TowerToHyperService;
     use tokio::time::Instant;
 
-    async fn get(board: &Board, path: &str) -> Response {
+    async fn get(publisher: &StatusPublisher, path: &str) -> Response {
         let gate = Gate::new(&Serving::default(), "127.0.0.1:9189".parse().unwrap());
         let request = Request::builder().uri(path).header(header::HOST, "localhost").body(Body::empty()).unwrap();
-        TowerToHyperService::new(router(board.clone(), Arc::new(gate))).call(request).await.unwrap()
+        TowerToHyperService::new(router(publisher.clone(), Arc::new(gate))).call(request).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn livez_holds_while_the_loop_turns() {
-        let board = calm_board();
+        let publisher = calm_publisher();
         tokio::time::advance(BEAT_LATE).await;
-        assert_eq!(get(&board, "/livez").await.status(), 200);
-        assert_eq!(get(&board, "/healthz").await.status(), 503, "late is not well, and not dead either");
+        assert_eq!(get(&publisher, "/livez").await.status(), 200);
+        assert_eq!(get(&publisher, "/healthz").await.status(), 503, "late is not well, and not dead either");
         tokio::time::advance(BEAT_LOST).await;
-        assert_eq!(get(&board, "/livez").await.status(), 503);
-        assert_eq!(get(&board, "/readyz").await.status(), 200);
-        board.beat();
-        assert_eq!(get(&board, "/livez").await.status(), 200);
-        assert_eq!(get(&board, "/healthz").await.status(), 200);
+        assert_eq!(get(&publisher, "/livez").await.status(), 503);
+        assert_eq!(get(&publisher, "/readyz").await.status(), 200);
+        publisher.beat();
+        assert_eq!(get(&publisher, "/livez").await.status(), 200);
+        assert_eq!(get(&publisher, "/healthz").await.status(), 200);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_without_events_says_every_15_s_that_it_lives() {
-        let board = calm_board();
-        let response = get(&board, "/events").await;
+        let publisher = calm_publisher();
+        let response = get(&publisher, "/events").await;
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let mut parts = response.into_body().into_data_stream();
@@ -278,18 +278,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_has_an_end_however_long_it_is_asked_for() {
-        let board = calm_board();
-        let revision = board.read().revision;
+        let publisher = calm_publisher();
+        let revision = publisher.read().revision;
         let began = Instant::now();
-        assert_eq!(get(&board, &format!("/status?after={revision}&wait=24h")).await.status(), 200);
+        assert_eq!(get(&publisher, &format!("/status?after={revision}&wait=24h")).await.status(), 200);
         assert_eq!(began.elapsed(), LONGEST_WAIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_page_is_one_document_that_may_load_nothing() {
-        let board = calm_board();
+        let publisher = calm_publisher();
         for (path, opening) in [("/", "<!doctype html>"), ("/?fragment", "<main id=\"state\"")] {
-            let response = get(&board, path).await;
+            let response = get(&publisher, path).await;
             assert_eq!(response.status(), 200);
             let header = |name| response.headers()[name].to_str().unwrap().to_owned();
             assert_eq!(header(header::CONTENT_TYPE), "text/html; charset=utf-8");
@@ -311,7 +311,7 @@ mod tests {
         let gate = Gate::new(&Serving::default(), "10.0.0.7:9189".parse().unwrap());
         for path in ["/", "/?fragment"] {
             let request = Request::builder().uri(path).header(header::HOST, "10.0.0.7").body(Body::empty()).unwrap();
-            let router = router(calm_board(), Arc::new(gate.clone()));
+            let router = router(calm_publisher(), Arc::new(gate.clone()));
             let response = TowerToHyperService::new(router).call(request).await.unwrap();
             assert_eq!(response.status(), 403, "{path}");
         }

@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking")]
 use super::*;
-use crate::status::board::tests::{calm_board, leaving_board};
+use crate::status::publisher::tests::{calm_publisher, leaving_publisher};
 use base64::Engine as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// A status of the board, with this changed in it.
-fn status(board: &crate::status::Board, change: impl FnOnce(&mut Value)) -> Status {
-    let mut value = serde_json::to_value(board.read()).unwrap();
+/// A status of the publisher, with this changed in it.
+fn status(publisher: &crate::status::StatusPublisher, change: impl FnOnce(&mut Value)) -> Status {
+    let mut value = serde_json::to_value(publisher.read()).unwrap();
     change(&mut value);
     serde_json::from_value(value).unwrap()
 }
@@ -23,7 +23,7 @@ fn run(outcome: &str, detail: &str) -> Value {
 
 /// An episode whose only step stands there.
 fn standing(progress: &str, text: &str) -> Status {
-    status(&leaving_board(), |it| {
+    status(&leaving_publisher(), |it| {
         let step = &mut it["steps"][0];
         step["progress"] = json!(progress);
         if progress != "running" {
@@ -47,7 +47,7 @@ fn standing(progress: &str, text: &str) -> Status {
 }
 
 fn calm() -> Status {
-    status(&calm_board(), |_| {})
+    status(&calm_publisher(), |_| {})
 }
 
 /// What stands between the tags, as somebody reads it without a browser.
@@ -99,16 +99,25 @@ async fn each_state_has_its_headline() {
     let blind = [Reason::new("blind", "aws could not be read for 20s")];
     let partly = [Reason::new("blind-scale-in", "a notice of scale-in would not be heard")];
     let broken = [Reason::new("journal-broken", "the disk is full")];
-    let settling = status(&leaving_board(), |it| {
+    let settling = status(&leaving_publisher(), |it| {
         it["episode"]["stage"] = json!("settling");
         it["episode"]["closing"] = json!("withdrawn");
     });
-    let warned = status(&leaving_board(), |it| {
+    let warned = status(&leaving_publisher(), |it| {
         it["episode"]["strength"] = json!("weak");
         it["notices"][0]["kind"] = json!("rebalance");
     });
+    let skipped = |good: bool, failure: &str| {
+        let mut value =
+            serde_json::to_value(standing("skipped", "it is optional, and the others need the time")).unwrap();
+        value["episode"]["good"] = json!(good);
+        value["steps"][0]["failure"] = json!(failure);
+        serde_json::from_value::<Status>(value).unwrap()
+    };
     for (status, reasons, class, headline) in [
-        (calm(), &[][..], "calm", "All is calm."),
+        (skipped(true, ""), &[][..], "finished", "Everything is done."),
+        (skipped(false, "checkpoint skipped"), &[], "failed", "checkpoint skipped."),
+        (calm(), &[], "calm", "All is calm."),
         (calm(), &blind, "blind", "A source is blind."),
         (calm(), &partly, "blind", "Some notices would not be heard."),
         (calm(), &broken, "troubled", "Something is not as it should be."),
@@ -152,17 +161,17 @@ async fn what_is_said_aloud_changes_with_events_and_not_with_seconds() {
         let html = fragment(status, &[], &[]);
         html.split("data-say=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
     };
-    let board = leaving_board();
-    let first = said(&board.read());
+    let publisher = leaving_publisher();
+    let first = said(&publisher.read());
     tokio::time::advance(std::time::Duration::from_secs(7)).await;
-    assert_eq!(said(&board.read()), first);
+    assert_eq!(said(&publisher.read()), first);
     assert_eq!(first, "This machine will be taken away. checkpoint running.");
     assert_ne!(said(&standing("done", "")), first);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_story_of_the_last_episode_is_told() {
-    let told = status(&calm_board(), |it| {
+    let told = status(&calm_publisher(), |it| {
         let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 900 });
         it["last-episode"] = json!({
             "id": "e-1", "generation": 1, "opened": at, "closed": at, "closing": "survived",
@@ -211,7 +220,7 @@ fn the_policy_knows_the_style_and_the_script_by_their_hashes() {
 async fn the_page_is_small_and_asks_nobody_else() {
     assert_eq!(TEMPLATE.matches(STATE).count(), 1);
     assert_eq!(TEMPLATE.matches(TITLE).count(), 1);
-    let full = status(&leaving_board(), |it| it["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
+    let full = status(&leaving_publisher(), |it| it["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
     for status in [calm(), full] {
         let size = document(&status, &[], &[]).len();
         assert!(size < 60 * 1024, "{size} bytes");
@@ -232,10 +241,10 @@ async fn the_page_is_small_and_asks_nobody_else() {
 
 /// A status that has this text wherever a text from outside can be.
 fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
-    let board = if episode { leaving_board() } else { calm_board() };
+    let publisher = if episode { leaving_publisher() } else { calm_publisher() };
     let fault = json!({ "word": text, "sentence": text });
     let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 9 });
-    let status = status(&board, |it| {
+    let status = status(&publisher, |it| {
         it["version"] = json!(text);
         it["machine"] = json!({ "id": text, "type": text, "lifecycle": text, "region": text, "zone": text });
         it["sources"][0]["name"] = json!(text);

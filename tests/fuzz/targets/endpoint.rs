@@ -2,8 +2,8 @@
 
 use super::simulator::{World, random};
 use spot_watchdog::engine::{Engine, Moment, Now};
-use spot_watchdog::status::http::{Face, Serving};
-use spot_watchdog::status::{Around, Board, Durability, Keeping, Status};
+use spot_watchdog::status::http::{HttpServer, Serving};
+use spot_watchdog::status::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
 use spot_watchdog::view::Context;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,12 +31,12 @@ fn whole(said: &[u8]) -> Vec<u8> {
     let answer = runtime.block_on(async {
         let now = Now { moment: Moment::from_millis(1_000_000), wall: World::BEGINNING };
         let engine = Engine::new(random::world(1).policy);
-        let face = Face::new(
+        let server = HttpServer::new(
             Serving::default(),
-            Board::new(Status::of(&engine, None, &Context::default(), &around(), now), now),
+            StatusPublisher::new(Status::of(&engine, None, &Context::default(), &inputs(), now), now),
         );
         let (ours, mut theirs) = duplex(16 * 1024);
-        let attending = face.attend(ours, ([127, 0, 0, 1], 9189).into());
+        let attending = server.attend(ours, ([127, 0, 0, 1], 9189).into());
         let asking = async {
             let mut answer = Vec::new();
             let (mut from, mut to) = tokio::io::split(&mut theirs);
@@ -77,12 +77,12 @@ fn shown(answer: &[u8]) -> String {
     String::from_utf8_lossy(answer).chars().take(500).collect()
 }
 
-fn around() -> Around {
-    Around {
+fn inputs() -> StatusInputs {
+    StatusInputs {
         started: Now { moment: Moment::from_millis(0), wall: World::BEGINNING },
         steps: BTreeMap::new(),
         ledger: std::sync::Arc::default(),
-        journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        journal: JournalHealth { durability: Durability::Kept, sentence: String::new() },
         messages: Vec::new(),
         trouble: Vec::new(),
     }

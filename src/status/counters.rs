@@ -17,7 +17,7 @@ pub(super) const READ: &str = "read";
 
 /// What is counted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Counters {
     /// Reads by source, probe and outcome: [`READ`], or the word of the fault.
     pub(super) reads: BTreeMap<(String, String, String), u64>,
     /// Notices that joined or opened an episode.
@@ -40,7 +40,7 @@ pub(super) struct Tally {
     pub(super) margin: BTreeMap<String, Seconds>,
 }
 
-impl Tally {
+impl Counters {
     /// Takes in these events, and the episode as it stood after them.
     pub(super) fn take(&mut self, events: &[Event], episode: Option<&EpisodeView>) {
         for event in events {

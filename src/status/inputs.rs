@@ -1,4 +1,4 @@
-//! What is shown beside the mind: plain values that the loop fills in, because only it knows them.
+//! What only the loop knows of what is shown beside the engine: plain values.
 
 use super::Reason;
 use crate::engine::{Now, StepName};
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What is around the mind.
+/// What is shown beside the engine and its episode.
 #[derive(Clone, Debug)]
-pub struct Around {
+pub struct StatusInputs {
     /// When it began to run.
     pub started: Now,
     /// What is known of each step's action.
-    pub steps: BTreeMap<StepName, StepAround>,
+    pub steps: BTreeMap<StepName, StepReadiness>,
     /// What each step last took.
     pub ledger: Arc<Ledger>,
     /// How the journal does.
-    pub journal: Keeping,
+    pub journal: JournalHealth,
     /// How it goes with each of those who are told.
     pub messages: Vec<ReceiverState>,
     /// Further reasons not to be well: a late loop for instance. Blindness, the journal and missing beats are seen
@@ -29,7 +29,7 @@ pub struct Around {
 
 /// What is known of a step's action.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct StepAround {
+pub struct StepReadiness {
     /// What [`crate::actions::Action::warmth`] knows. Each difference in it is a change and makes a revision, so it tells
     /// times, not ages.
     pub warmth: serde_json::Value,
@@ -39,7 +39,7 @@ pub struct StepAround {
 
 /// How the journal does.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Keeping {
+pub struct JournalHealth {
     /// In a word.
     pub durability: Durability,
     /// In a sentence; empty where all is kept.

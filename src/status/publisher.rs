@@ -1,8 +1,8 @@
-//! Where the newest [`Status`] is posted. The loop posts and goes on; whoever looks waits here, never the loop.
+//! Where the newest [`Status`] is published. The loop publishes and goes on; whoever looks waits here, never the loop.
 
+use super::counters::Counters;
 use super::metrics::{Figures, Format, Scrape};
-use super::tally::Tally;
-use super::{Answers, Reason, Status};
+use super::{AnswerTimes, Reason, Status};
 use crate::engine::{Event, Now};
 use crate::report::Report;
 use crate::report::bookcase::{Bookcase, Hangs};
@@ -19,100 +19,100 @@ pub const BEAT_LATE: Duration = Duration::from_secs(3);
 /// Without a beat for this long the loop no longer turns, and `/livez` says so.
 pub const BEAT_LOST: Duration = Duration::from_secs(5);
 
-/// Where the newest status is posted; clones share it.
+/// Holds the newest status for all who look; clones share it.
 #[derive(Clone, Debug)]
-pub struct Board {
-    posted: Arc<watch::Sender<Posted>>,
-    ledger: Arc<Mutex<Ledger>>,
-    answers: Answers,
+pub struct StatusPublisher {
+    published: Arc<watch::Sender<Published>>,
+    state: Arc<Mutex<State>>,
+    answers: AnswerTimes,
     bookcase: Arc<Mutex<Option<Bookcase>>>,
 }
 
 /// A status, and when it was true.
 #[derive(Clone, Debug)]
-struct Posted {
+struct Published {
     status: Arc<Status>,
     now: Now,
     at: Instant,
 }
 
-/// What only the poster's side needs.
+/// What only the publishing side needs.
 #[derive(Debug)]
-struct Ledger {
+struct State {
     /// The newest status without what merely passes with time.
     timeless: Status,
-    tally: Tally,
+    counters: Counters,
     figures: Figures,
     beat: Instant,
 }
 
-impl Board {
-    /// A board with its first status: the one that the journal left, posted before anything is served, so that the
+impl StatusPublisher {
+    /// A publisher with its first status: the one that the journal left, published before anything is served, so that the
     /// first answer after a crash is right.
     pub fn new(first: Status, now: Now) -> Self {
         let first = Status { revision: 1, ..first };
         let at = Instant::now();
-        let ledger =
-            Ledger { timeless: first.timeless(), tally: Tally::default(), figures: Figures::default(), beat: at };
-        let (posted, _) = watch::channel(Posted { status: Arc::new(first), now, at });
+        let state =
+            State { timeless: first.timeless(), counters: Counters::default(), figures: Figures::default(), beat: at };
+        let (published, _) = watch::channel(Published { status: Arc::new(first), now, at });
         Self {
-            posted: Arc::new(posted),
-            ledger: Arc::new(Mutex::new(ledger)),
-            answers: Answers::default(),
+            published: Arc::new(published),
+            state: Arc::new(Mutex::new(state)),
+            answers: AnswerTimes::default(),
             bookcase: Arc::default(),
         }
     }
 
-    /// Posts what is true now, after these events, which left this episode open or closed it. The revision grows where it
-    /// differs in more than what merely passes with time. Also a [`Board::beat`].
-    pub fn post(&self, mut status: Status, events: &[Event], episode: Option<&EpisodeView>, now: Now) {
-        let before = self.posted.borrow().status.revision;
-        let mut ledger = self.ledger();
-        ledger.tally.take(events, episode);
+    /// Publishes what is true now, after these events, which left this episode open or closed it. The revision grows where it
+    /// differs in more than what merely passes with time. Also a [`StatusPublisher::beat`].
+    pub fn publish(&self, mut status: Status, events: &[Event], episode: Option<&EpisodeView>, now: Now) {
+        let before = self.published.borrow().status.revision;
+        let mut state = self.state();
+        state.counters.take(events, episode);
         self.answers.tell(&mut status.sources);
         let timeless = status.timeless();
-        let is_change = timeless != ledger.timeless;
+        let is_change = timeless != state.timeless;
         status.revision = if is_change { before.saturating_add(1) } else { before };
-        ledger.timeless = timeless;
-        ledger.beat = Instant::now();
-        drop(ledger);
-        let posted = Posted { status: Arc::new(status), now, at: Instant::now() };
-        self.posted.send_if_modified(|slot| {
-            *slot = posted;
+        state.timeless = timeless;
+        state.beat = Instant::now();
+        drop(state);
+        let published = Published { status: Arc::new(status), now, at: Instant::now() };
+        self.published.send_if_modified(|slot| {
+            *slot = published;
             is_change
         });
     }
 
     /// Says that the loop turns. It has to come at least every 2 s, whatever else happens: see [`BEAT_LATE`].
     pub fn beat(&self) {
-        self.ledger().beat = Instant::now();
+        self.state().beat = Instant::now();
     }
 
-    /// Where pollers note how long answers took: it is shown from the next post on.
-    pub fn answers(&self) -> Answers {
+    /// Where pollers note how long answers took: it is shown from the next turn on.
+    pub fn answers(&self) -> AnswerTimes {
         self.answers.clone()
     }
 
     /// Takes in the figures that only metrics show. They are levels and totals, and replace the ones before.
     pub fn measure(&self, figures: Figures) {
-        self.ledger().figures = figures;
+        self.state().figures = figures;
     }
 
     /// The newest status, with its seconds counted to this very moment.
     pub fn read(&self) -> Status {
-        let posted = self.posted.borrow().clone();
-        let mut status = Status::clone(&posted.status);
-        let passed = posted.at.elapsed();
-        let wall = SignedDuration::try_from(passed).ok().and_then(|passed| posted.now.wall.checked_add(passed).ok());
-        status.age(Now { moment: posted.now.moment.plus(passed), wall: wall.unwrap_or(posted.now.wall) });
+        let published = self.published.borrow().clone();
+        let mut status = Status::clone(&published.status);
+        let passed = published.at.elapsed();
+        let wall = SignedDuration::try_from(passed).ok().and_then(|passed| published.now.wall.checked_add(passed).ok());
+        status.age(Now { moment: published.now.moment.plus(passed), wall: wall.unwrap_or(published.now.wall) });
         status
     }
 
     /// The newest status once its revision is another than this one, or as it is after `wait`. A revision that was
     /// never given comes from another run of the daemon, and is answered at once.
     pub async fn changed_after(&self, revision: u64, wait: Duration) -> Status {
-        let mut posted = self.posted.subscribe();
-        let changed = posted.wait_for(|posted| posted.status.revision != revision);
+        let mut published = self.published.subscribe();
+        let changed = published.wait_for(|published| published.status.revision != revision);
         // Neither the end of the wait nor that of the loop is an error: what is there is the answer.
         drop(tokio::time::timeout(wait, changed).await);
         self.read()
@@ -120,14 +120,14 @@ impl Board {
 
     /// Each revision from now on, beginning with the newest; whoever is slow skips to the newest.
     pub fn follow(&self) -> Follow {
-        let mut posted = self.posted.subscribe();
-        posted.mark_changed();
-        Follow { board: self.clone(), posted }
+        let mut published = self.published.subscribe();
+        published.mark_changed();
+        Follow { publisher: self.clone(), published }
     }
 
     /// How long ago the loop last said that it turns.
     pub fn since_beat(&self) -> Duration {
-        self.ledger().beat.elapsed()
+        self.state().beat.elapsed()
     }
 
     /// Why not all is well; empty where it is. What the loop cannot say of itself is added: that it is late.
@@ -143,7 +143,7 @@ impl Board {
 
     /// What is worth knowing though all is well: no restart and no replacement would mend it, so `/healthz` stays at 200.
     pub fn warnings(&self) -> Vec<Reason> {
-        let status = self.posted.borrow().status.clone();
+        let status = self.published.borrow().status.clone();
         let short = status
             .fit
             .as_ref()
@@ -171,33 +171,33 @@ impl Board {
 
     /// All metrics, written as asked.
     pub fn metrics(&self, format: Format) -> String {
-        let (tally, figures) = {
-            let ledger = self.ledger();
-            (ledger.tally.clone(), ledger.figures)
+        let (counters, figures) = {
+            let state = self.state();
+            (state.counters.clone(), state.figures)
         };
         let (answers, reasons) = (self.answers.all(), self.reasons());
-        let scrape = Scrape { status: self.read(), tally, figures, answers, reasons, beat_age: self.since_beat() };
+        let scrape = Scrape { status: self.read(), counters, figures, answers, reasons, beat_age: self.since_beat() };
         scrape.write(format)
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nobody panics while holding it; if it were so, what it holds would still be whole.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Follows a board from revision to revision.
+/// Follows a publisher from revision to revision.
 #[derive(Debug)]
 pub struct Follow {
-    board: Board,
-    posted: watch::Receiver<Posted>,
+    publisher: StatusPublisher,
+    published: watch::Receiver<Published>,
 }
 
 impl Follow {
-    /// The next revision; the first time, the newest. Ends with nothing when nothing will ever be posted again.
+    /// The next revision; the first time, the newest. Ends with nothing when nothing will ever be published again.
     pub async fn next(&mut self) -> Option<Status> {
-        self.posted.changed().await.ok()?;
-        Some(self.board.read())
+        self.published.changed().await.ok()?;
+        Some(self.publisher.read())
     }
 }
 

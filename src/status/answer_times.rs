@@ -1,5 +1,5 @@
-//! How long answers took, as the pollers measured it. It goes around the mind, which has no use for it: a poller notes
-//! it here before it hands its reading on, and the board looks here when it posts. Nobody is woken for it.
+//! How long answers took, as the pollers measured it. The engine has no use for it: a poller notes it here before it hands
+//! its reading on, and the publisher looks here at each turn. Nobody is woken for it.
 
 use super::SourceStatus;
 use crate::engine::{ProbeName, SourceName};
@@ -13,7 +13,7 @@ const MOST: usize = 128;
 
 /// Where the time that good answers took is noted; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Answers(Arc<Mutex<BTreeMap<SourceName, Answered>>>);
+pub struct AnswerTimes(Arc<Mutex<BTreeMap<SourceName, Answered>>>);
 
 #[derive(Debug, Default)]
 struct Answered {
@@ -23,7 +23,7 @@ struct Answered {
     all: Histogram,
 }
 
-impl Answers {
+impl AnswerTimes {
     /// Takes in that this good answer took so long, from the question to the end of its body, a new session included
     /// where one had to be opened.
     pub fn note(&self, source: &SourceName, probe: &ProbeName, took: Duration) {

@@ -1,4 +1,4 @@
-//! The board in virtual time, behind a real mind.
+//! The publisher in virtual time, behind a real engine.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 use super::*;
@@ -7,7 +7,7 @@ use crate::engine::{
     Assume, BootId, Closing, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
     NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Rerun, RunResult, SourceName, Stated, Step, StepName, Undo,
 };
-use crate::status::{Around, Durability, Keeping, NoticeState, PlanStatus, Readiness};
+use crate::status::{Durability, JournalHealth, NoticeState, PlanStatus, Readiness, StatusInputs};
 use crate::view::{Context, EpisodeView, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,12 +65,12 @@ fn policy() -> Policy {
     }
 }
 
-fn around() -> Around {
-    Around {
+fn inputs() -> StatusInputs {
+    StatusInputs {
         started: now(0),
         steps: BTreeMap::new(),
         ledger: std::sync::Arc::default(),
-        journal: Keeping { durability: Durability::Kept, sentence: String::new() },
+        journal: JournalHealth { durability: Durability::Kept, sentence: String::new() },
         messages: Vec::new(),
         trouble: Vec::new(),
     }
@@ -91,15 +91,19 @@ fn context() -> Context {
 struct Loop {
     engine: Engine,
     context: Context,
-    around: Around,
-    board: Board,
+    inputs: StatusInputs,
+    publisher: StatusPublisher,
 }
 
 impl Loop {
     fn new() -> Self {
-        let engine = Engine::new(policy());
-        let board = Board::new(Status::of(&engine, None, &context(), &around(), now(0)), now(0));
-        let mut it = Self { engine, context: context(), around: around(), board };
+        Self::with(policy())
+    }
+
+    fn with(policy: Policy) -> Self {
+        let engine = Engine::new(policy);
+        let publisher = StatusPublisher::new(Status::of(&engine, None, &context(), &inputs(), now(0)), now(0));
+        let mut it = Self { engine, context: context(), inputs: inputs(), publisher };
         it.hear(Input::Restarted { boot: BootId::new("boot") }, now(0));
         it
     }
@@ -107,11 +111,11 @@ impl Loop {
     fn hear(&mut self, input: Input, now: Now) -> u64 {
         let turn = self.engine.handle(input, now);
         let open = EpisodeView::open(&self.engine, &self.context, now);
-        let status = Status::of(&self.engine, open.as_ref(), &self.context, &self.around, now);
+        let status = Status::of(&self.engine, open.as_ref(), &self.context, &self.inputs, now);
         let has_closed = turn.events.iter().any(|event| matches!(event, Event::EpisodeClosed { .. }));
         let closed = has_closed.then(|| EpisodeView::last_closed(&self.engine, &self.context, now)).flatten();
-        self.board.post(status, &turn.events, closed.as_ref().or(open.as_ref()), now);
-        self.board.read().revision
+        self.publisher.publish(status, &turn.events, closed.as_ref().or(open.as_ref()), now);
+        self.publisher.read().revision
     }
 
     fn answer(&mut self, notices: Vec<Notice>, now: Now) -> u64 {
@@ -145,16 +149,16 @@ fn interruption(at: Now) -> Notice {
     }
 }
 
-/// A board on which all is calm.
-pub(in crate::status) fn calm_board() -> Board {
-    Loop::new().board
+/// A publisher on which all is calm.
+pub(in crate::status) fn calm_publisher() -> StatusPublisher {
+    Loop::new().publisher
 }
 
-/// A board on which an interruption stands that is heard with 120 s left.
-pub(in crate::status) fn leaving_board() -> Board {
+/// A publisher on which an interruption stands that is heard with 120 s left.
+pub(in crate::status) fn leaving_publisher() -> StatusPublisher {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
-    it.board
+    it.publisher
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +170,7 @@ async fn a_revision_does_not_grow_with_polls() {
         let wavering = now(second * 5).wall + SignedDuration::from_millis(i64::try_from(second % 3).unwrap());
         assert_eq!(it.answer(vec![], Now { wall: wavering, ..now(second * 5) }), first);
     }
-    let read = it.board.read();
+    let read = it.publisher.read();
     assert_eq!(read.sources[0].last_good_read.unwrap().seconds_ago.as_f64(), 0.0);
     assert_eq!(read.started.seconds_ago.as_f64(), 95.0);
 }
@@ -181,23 +185,23 @@ async fn misses_count_up_without_a_revision_until_the_source_is_blind() {
     let blind = it.miss(1_003, now(20));
     assert_eq!(blind, faulty + 1);
     assert_eq!(it.miss(1_004, now(25)), blind);
-    let read = it.board.read();
+    let read = it.publisher.read();
     assert_eq!(read.sources[0].probes[0].misses, 4);
     assert_eq!(read.sources[0].blind_since.unwrap().seconds_ago.as_f64(), 20.0);
     assert_eq!(read.sources[0].fault.as_ref().unwrap().sentence, "no answer within 1004 ms");
     assert_eq!(read.health[0].word, "blind");
     assert_eq!(read.line(), "watching aws; aws could not be read for 20s: no answer within 1004 ms");
     assert_eq!(it.answer(vec![], now(30)), blind + 1);
-    assert!(it.board.read().health.is_empty());
+    assert!(it.publisher.read().health.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn seconds_left_run_on_between_postings() {
     let mut it = Loop::new();
     let revision = it.answer(vec![interruption(now(125))], now(5));
-    assert_eq!(it.board.read().line(), "interruption: 120s left; checkpoint running");
+    assert_eq!(it.publisher.read().line(), "interruption: 120s left; checkpoint running");
     tokio::time::advance(Duration::from_millis(4_500)).await;
-    let read = it.board.read();
+    let read = it.publisher.read();
     assert_eq!(read.revision, revision);
     assert_eq!(read.readiness, Readiness::Leaving);
     let episode = read.episode.as_ref().unwrap();
@@ -216,16 +220,19 @@ async fn a_change_of_the_surroundings_is_a_change_too() {
     let calm = it.answer(vec![], now(5));
     it.context.machine.machine_type = "g5.xlarge".to_owned();
     assert_eq!(it.answer(vec![], now(10)), calm + 1);
-    it.around.journal = Keeping { durability: Durability::Broken, sentence: "the disk is full; make room".to_owned() };
+    it.inputs.journal =
+        JournalHealth { durability: Durability::Broken, sentence: "the disk is full; make room".to_owned() };
     assert_eq!(it.answer(vec![], now(15)), calm + 2);
-    assert_eq!(it.board.reasons(), [Reason::new("journal-broken", "the disk is full; make room")]);
+    assert_eq!(it.publisher.reasons(), [Reason::new("journal-broken", "the disk is full; make room")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_all_is_calm_the_plan_is_that_of_a_notice_now() {
     let mut it = Loop::new();
     it.answer(vec![], now(5));
-    let PlanStatus::NoticeNow { window, undetected, usable, slots, .. } = it.board.read().plan else { unreachable!() };
+    let PlanStatus::NoticeNow { window, undetected, usable, slots, .. } = it.publisher.read().plan else {
+        unreachable!()
+    };
     assert_eq!((window.as_f64(), undetected.as_f64(), usable.as_f64()), (120.0, 5.0, 110.0));
     assert_eq!((slots[0].start_by.as_f64(), slots[0].latest_end.as_f64()), (70.0, 115.0));
 }
@@ -240,7 +247,7 @@ async fn the_story_of_a_closed_episode_is_kept() {
     it.hear(Input::Ended { episode, run, ending }, now(35));
     it.answer(vec![interruption(now(125))], now(40));
     it.hear(Input::Woke, now(125 + 601));
-    let closed = it.board.read().last_episode.unwrap();
+    let closed = it.publisher.read().last_episode.unwrap();
     assert_eq!(closed.closing, Some(Closing::Survived));
     assert_eq!(closed.steps[0].progress, "done");
     let last = closed.steps[0].last.as_ref().unwrap();
@@ -249,14 +256,14 @@ async fn the_story_of_a_closed_episode_is_kept() {
     assert_eq!(last.sentence, "done in 30s, 85s to spare: exit status 0; it left 1 process behind");
     assert_eq!((closed.complete, closed.good, closed.margin), (true, true, last.margin));
     assert_eq!(closed.verdict, "its only step done, 85s to spare");
-    assert!(it.board.read().episode.is_none());
+    assert!(it.publisher.read().episode.is_none());
 
     it.answer(vec![interruption(now(125))], now(800));
-    let read = it.board.read();
+    let read = it.publisher.read();
     assert_eq!(read.notices[0].state, NoticeState::Ignored);
     assert_eq!(read.last_episode.unwrap().id, closed.id, "it is kept until the next one closes");
 
-    let metrics = it.board.metrics(Format::Text);
+    let metrics = it.publisher.metrics(Format::Text);
     for line in [
         "spot_watchdog_step_outcomes_total{step=\"checkpoint\",outcome=\"done\"} 1",
         "spot_watchdog_step_duration_seconds{step=\"checkpoint\"} 30",
@@ -280,15 +287,15 @@ async fn what_an_answer_took_is_shown_and_is_no_change() {
     let mut it = Loop::new();
     let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
     let calm = it.answer(vec![], now(5));
-    assert_eq!(it.board.read().sources[0].probes[0].answer_time, None, "nobody has measured it");
+    assert_eq!(it.publisher.read().sources[0].probes[0].answer_time, None, "nobody has measured it");
     for (second, micros, shown) in [(10, 300, 0.001), (15, 2_000, 0.002), (20, 2_001, 0.003)] {
-        it.board.answers().note(&source, &probe, Duration::from_micros(micros));
+        it.publisher.answers().note(&source, &probe, Duration::from_micros(micros));
         assert_eq!(it.answer(vec![], now(second)), calm);
-        assert_eq!(it.board.read().sources[0].probes[0].answer_time.unwrap().as_f64(), shown);
+        assert_eq!(it.publisher.read().sources[0].probes[0].answer_time.unwrap().as_f64(), shown);
     }
     it.miss(1_001, now(25));
-    assert_eq!(it.board.read().sources[0].probes[0].answer_time.unwrap().as_f64(), 0.003, "a miss is no answer");
-    let metrics = it.board.metrics(Format::Text);
+    assert_eq!(it.publisher.read().sources[0].probes[0].answer_time.unwrap().as_f64(), 0.003, "a miss is no answer");
+    let metrics = it.publisher.metrics(Format::Text);
     for line in [
         "spot_watchdog_source_answer_duration_seconds_bucket{source=\"aws\",le=\"0.001\"} 1",
         "spot_watchdog_source_answer_duration_seconds_bucket{source=\"aws\",le=\"0.005\"} 3",
@@ -299,8 +306,8 @@ async fn what_an_answer_took_is_shown_and_is_no_change() {
 }
 
 /// The samples under names that another exporter has made known.
-fn aliases(board: &Board) -> Vec<String> {
-    let metrics = board.metrics(Format::Text);
+fn aliases(publisher: &StatusPublisher) -> Vec<String> {
+    let metrics = publisher.metrics(Format::Text);
     metrics.lines().filter(|line| line.starts_with("aws_")).map(str::to_owned).collect()
 }
 
@@ -309,18 +316,18 @@ async fn the_names_that_another_exporter_has_made_known_mean_what_they_do_there(
     let mut it = Loop::new();
     it.context.machine.id = "i-0abc".to_owned();
     it.context.machine.machine_type = "g5.xlarge".to_owned();
-    assert_eq!(aliases(&it.board), Vec::<String>::new(), "nobody was asked yet");
+    assert_eq!(aliases(&it.publisher), Vec::<String>::new(), "nobody was asked yet");
 
     it.answer(vec![], now(5));
     let calm = [
         "aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 1",
         "aws_instance_termination_imminent{instance_action=\"\",instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 0",
     ];
-    assert_eq!(aliases(&it.board), calm);
+    assert_eq!(aliases(&it.publisher), calm);
 
     it.miss(1_001, now(10));
     let unknown = ["aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 0"];
-    assert_eq!(aliases(&it.board), unknown, "no answer is not a quiet cloud");
+    assert_eq!(aliases(&it.publisher), unknown, "no answer is not a quiet cloud");
 
     it.answer(vec![interruption(now(125))], now(15));
     let standing = [
@@ -328,10 +335,10 @@ async fn the_names_that_another_exporter_has_made_known_mean_what_they_do_there(
         "aws_instance_termination_imminent{instance_action=\"terminate\",instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 1",
         "aws_instance_termination_in{instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 110",
     ];
-    assert_eq!(aliases(&it.board), standing);
+    assert_eq!(aliases(&it.publisher), standing);
 
     tokio::time::advance(secs(110)).await;
-    assert_eq!(aliases(&it.board), standing[..2], "nothing is left");
+    assert_eq!(aliases(&it.publisher), standing[..2], "nothing is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,7 +346,7 @@ async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
     let left = |it: &Loop| {
-        let metrics = it.board.metrics(Format::Text);
+        let metrics = it.publisher.metrics(Format::Text);
         metrics
             .lines()
             .find_map(|line| line.strip_prefix("spot_watchdog_episode_steps_left ").map(str::to_owned))
@@ -351,7 +358,7 @@ async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
     let ending = RunResult::new(Outcome::TimedOut, "");
     it.hear(Input::Ended { episode, run, ending }, now(95));
     assert_eq!(left(&it), "0");
-    let metrics = it.board.metrics(Format::Text);
+    let metrics = it.publisher.metrics(Format::Text);
     for line in [
         "spot_watchdog_episode_outcomes_total{outcome=\"timed-out\"} 1",
         "spot_watchdog_episode_outcomes_total{outcome=\"done\"} 0",
@@ -363,11 +370,49 @@ async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_optional_step_that_is_skipped_is_no_failure_and_says_why() {
+    let mut policy = policy();
+    let after = |name: &str, before: &str| Step {
+        name: StepName::new(name),
+        after: vec![StepName::new(before)],
+        ..policy.steps[0].clone()
+    };
+    let upload = Step { needs: secs(90), optional: true, ..after("upload", "checkpoint") };
+    let rest = [upload, after("tell", "upload")];
+    policy.steps.extend(rest);
+    let mut it = Loop::with(policy);
+    for name in ["upload", "tell"] {
+        let step = StepContext { name: StepName::new(name), ..it.context.steps[0].clone() };
+        it.context.steps.push(step);
+    }
+    it.answer(vec![interruption(now(125))], now(5));
+    for (step, ended) in [(0, now(35)), (2, now(40))] {
+        let run = it.engine.episode().unwrap().steps[step].progress.running().unwrap().run.clone();
+        let episode = it.engine.episode().unwrap().id.clone();
+        it.hear(Input::Ended { episode, run, ending: RunResult::new(Outcome::Done, "exit status 0") }, ended);
+    }
+    let read = it.publisher.read();
+    let open = read.episode.unwrap();
+    assert_eq!((open.complete, open.good), (true, true));
+    let upload = &read.steps[1];
+    assert_eq!((upload.progress.as_str(), upload.failure.as_str()), ("skipped", ""));
+    assert_eq!(upload.last.as_ref().unwrap().sentence, "skipped: it is optional, and the others need the time");
+    let metrics = it.publisher.metrics(Format::Text);
+    for line in [
+        "spot_watchdog_episode_outcomes_total{outcome=\"done\"} 1",
+        "spot_watchdog_episode_outcomes_total{outcome=\"skipped\"} 0",
+        "spot_watchdog_step_outcomes_total{step=\"upload\",outcome=\"skipped\"} 1",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_waits_is_answered_at_a_change_or_at_the_end_of_the_wait() {
     let mut it = Loop::new();
     let revision = it.answer(vec![], now(5));
-    let board = it.board.clone();
-    let waiting = tokio::spawn(async move { board.changed_after(revision, secs(30)).await });
+    let publisher = it.publisher.clone();
+    let waiting = tokio::spawn(async move { publisher.changed_after(revision, secs(30)).await });
     tokio::time::sleep(secs(3)).await;
     it.answer(vec![], now(8));
     tokio::task::yield_now().await;
@@ -376,18 +421,18 @@ async fn whoever_waits_is_answered_at_a_change_or_at_the_end_of_the_wait() {
     assert!(waiting.await.unwrap().revision > revision);
 
     let began = Instant::now();
-    let newest = it.board.read().revision;
-    assert_eq!(it.board.changed_after(newest, secs(30)).await.revision, newest);
+    let newest = it.publisher.read().revision;
+    assert_eq!(it.publisher.changed_after(newest, secs(30)).await.revision, newest);
     assert_eq!(began.elapsed(), secs(30));
     let began = Instant::now();
-    it.board.changed_after(newest + 500, secs(30)).await;
+    it.publisher.changed_after(newest + 500, secs(30)).await;
     assert_eq!(began.elapsed(), secs(0), "a revision of another run is answered at once");
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_follows_slowly_skips_to_the_newest() {
     let mut it = Loop::new();
-    let mut follow = it.board.follow();
+    let mut follow = it.publisher.follow();
     let first = follow.next().await.unwrap().revision;
     for second in 1..6 {
         it.context.machine.zone = format!("zone-{second}");
@@ -400,19 +445,19 @@ async fn whoever_follows_slowly_skips_to_the_newest() {
 
 #[tokio::test(start_paused = true)]
 async fn a_loop_without_beats_is_late() {
-    let board = calm_board();
-    assert!(board.reasons().is_empty());
+    let publisher = calm_publisher();
+    assert!(publisher.reasons().is_empty());
     tokio::time::advance(BEAT_LATE).await;
-    assert_eq!(board.reasons()[0].word, "loop-late");
-    board.beat();
-    assert!(board.reasons().is_empty());
+    assert_eq!(publisher.reasons()[0].word, "loop-late");
+    publisher.beat();
+    assert!(publisher.reasons().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_status_is_read_back_as_it_was_written() {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
-    let read = it.board.read();
+    let read = it.publisher.read();
     let text = serde_json::to_string(&read).unwrap();
     let again: Status = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_string(&again).unwrap(), text);
