@@ -1,7 +1,7 @@
 //! What is kept and told of episodes: the journal, reports, messages, measured durations, and notices that wait. All of it
 //! stands on the state directory, and begins once it is known whose state lies there.
 
-use super::notifications::{Left, Notifications};
+use super::notifications::Notifications;
 use super::owner::{self, Whose};
 use super::report_observer::ReportObserver;
 use super::waiting::Waiting;
@@ -124,10 +124,9 @@ impl Beginning {
         let Opened { journal, place, .. } = opened;
         let (state_directory, machine) = place.unzip();
         let (newest, reports) = watch::channel(None);
-        let left = Left { engine, context, now };
         let mut workers = JoinSet::new();
         let place = state_directory.as_deref();
-        let notifications = Notifications::begin(settings, *rehearsal, place, &left, reports.clone(), &mut workers);
+        let notifications = Notifications::begin(settings, *rehearsal, place, engine, context, now, &mut workers);
         let (waiting, recalled) = Waiting::recall(place, now.wall);
         let measured = measuring::places(place, settings.measured_from.clone());
         let destinations = delivery::Destinations {

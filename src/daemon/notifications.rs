@@ -6,14 +6,11 @@ use super::turn::Turn;
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::{Engine, Now};
-use crate::messages::{Notifier, PlanEnd, ReceiverState, Reports};
-use crate::report::Report;
+use crate::messages::{Notifier, PlanEnd, ReceiverState};
 use crate::sources::Ear;
 use crate::view::{Context, EpisodeView};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -30,15 +27,6 @@ const NEWS: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub(super) struct Notifications {
     notifier: Notifier,
-    reports: Reports,
-}
-
-/// What an earlier daemon left, as the journal kept it.
-#[derive(Debug)]
-pub(super) struct Left<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) context: &'a Context,
-    pub(super) now: Now,
 }
 
 impl Notifications {
@@ -47,8 +35,9 @@ impl Notifications {
         settings: &Settings,
         rehearsal: Rehearsal,
         state_directory: Option<&Path>,
-        left: &Left<'_>,
-        reports: Reports,
+        engine: &Engine,
+        context: &Context,
+        now: Now,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let sinks = match rehearsal {
@@ -56,17 +45,15 @@ impl Notifications {
             // Whoever gets it would take it for the notice.
             Rehearsal::CheckOutside => &[],
         };
-        let Left { engine, context, now } = left;
         let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
         let notifier = Notifier::start(sinks, state_directory, context, is_cloud_asked, tasks);
-        if let Some(closed) = EpisodeView::last_closed(engine, context, *now)
+        if let Some(closed) = EpisodeView::last_closed(engine, context, now)
             && let Some(at) = closed.closed()
             && now.wall.duration_since(at.wall).unsigned_abs() < NEWS
         {
-            let report = Arc::new(Report::of(&closed, context, at.wall));
-            notifier.notify(&closed, &watch::channel(Some(report)).1, at.wall);
+            notifier.notify(&closed, at.wall);
         }
-        Self { notifier, reports }
+        Self { notifier }
     }
 
     /// Takes in a turn.
@@ -84,7 +71,7 @@ impl Notifications {
             deadline: clock::instant_of(plan.deadline.moment, now),
         }));
         for episode in closed.into_iter().chain(open) {
-            self.notifier.notify(episode, &self.reports, now.wall);
+            self.notifier.notify(episode, now.wall);
         }
     }
 

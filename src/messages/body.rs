@@ -1,12 +1,12 @@
 //! The body of a message: our own JSON, the episode's report, Slack's shape, that of a Kubernetes termination handler's
-//! webhook, or a template of the operator's. Pure, but for reading the newest report.
+//! webhook, or a template of the operator's. Pure.
 
 use super::message::{Message, Occasion};
 use super::nth;
 use super::words::{clock, sentences, steps, text, title};
 use crate::actions::http::template::{Fields, Manner, Template};
 use crate::report::Report;
-use crate::view::{Machine, Seconds, StepView};
+use crate::view::{Seconds, StepView};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -88,24 +88,14 @@ impl Body {
             Self::Plain => plain(message).to_string(),
             Self::Slack => slack(message).to_string(),
             Self::Report => {
-                let report = message.report();
-                let text = report.and_then(|report| serde_json::to_string(&with_facts(&report, message)).ok());
-                text.unwrap_or_else(|| plain(message).to_string())
+                let report = Report::of(&message.episode, &message.context, message.at);
+                serde_json::to_string(&report).unwrap_or_else(|_| plain(message).to_string())
             }
             Self::Nth => nth::whole(message).to_string(),
             Self::Own(template) => template.filled(|field| value(field, message)),
             Self::OwnNth(template) => template.filled(|field| nth::value(field, message)),
         }
     }
-}
-
-/// The report with what is known of its machine by now: it was drawn up at the last turn, which may have been before.
-fn with_facts(report: &Report, message: &Message) -> Report {
-    let mut report = report.clone();
-    if report.machine.machine_type.is_empty() && report.machine.id == message.machine_id() {
-        report.machine = Machine { id: report.machine.id, ..message.context.machine.clone() };
-    }
-    report
 }
 
 /// What can be filled into a body of one's own.

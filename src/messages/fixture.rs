@@ -12,7 +12,6 @@ use crate::view::{Context, EpisodeView, Machine, Names, StepContext};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// The first step.
 pub(super) const LEAVE: &str = "leave-load-balancer";
@@ -68,11 +67,6 @@ pub(super) fn known() -> Context {
         names: Names { address: "10.0.0.7".to_owned(), host: "ip-10-0-0-7".to_owned(), node: "ip-10-0-0-7".to_owned() },
         ..Context::default()
     }
-}
-
-/// Reports, of which there is none.
-pub(super) fn no_reports() -> watch::Receiver<Option<Arc<crate::report::Report>>> {
-    watch::channel(None).1
 }
 
 impl Scenario {
@@ -202,7 +196,7 @@ impl Scenario {
     /// The messages of it that this receiver gets.
     pub(super) fn messages_for(&self, subscription: &Subscription) -> Vec<Message> {
         let context = Arc::new(self.context.clone());
-        subscription.messages(&Arc::new(self.view()), &context, &no_reports(), self.at.wall)
+        subscription.messages(&Arc::new(self.view()), &context, self.at.wall)
     }
 
     /// Every message of it.

@@ -4,14 +4,12 @@
 //! what was sent is told apart by its name alone. A name says all that a message is about, and is the same over restarts.
 
 use crate::engine::{Notice, NoticeKind, Outcome, StepName};
-use crate::report::Report;
 use crate::view::{Context, EpisodeView, Phase, PlanView, Seconds, StepStage, StepView};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// When people are told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -114,8 +112,6 @@ pub(super) struct Message {
     pub(super) plan: PlanView,
     /// The machine, and what else no event has.
     pub(super) context: Arc<Context>,
-    /// The reports of episodes.
-    pub(super) reports: Reports,
 }
 
 impl Message {
@@ -144,15 +140,7 @@ impl Message {
         let is_the_same = [now.machine.id.as_str(), ""].contains(&self.machine_id());
         if is_the_same && !now.machine.id.is_empty() { Self { context: Arc::clone(now), ..self } } else { self }
     }
-
-    /// The newest report of its episode.
-    pub(super) fn report(&self) -> Option<Arc<Report>> {
-        self.reports.borrow().clone().filter(|report| report.episode == self.episode.id)
-    }
 }
-
-/// Where the newest report is had.
-pub type Reports = watch::Receiver<Option<Arc<Report>>>;
 
 /// Which messages a receiver gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -166,13 +154,7 @@ pub(super) struct Subscription {
 impl Subscription {
     /// The messages about this episode that it gets; none before there is a plan. That an episode closed concerns all who
     /// were told of it, whichever of its notices was active last; who was not told is sorted out where that is known.
-    pub(super) fn messages(
-        &self,
-        episode: &Arc<EpisodeView>,
-        context: &Arc<Context>,
-        reports: &Reports,
-        at: Timestamp,
-    ) -> Vec<Message> {
+    pub(super) fn messages(&self, episode: &Arc<EpisodeView>, context: &Arc<Context>, at: Timestamp) -> Vec<Message> {
         let (Some(notice), Some(plan)) = (episode.primary(), episode.plan) else { return Vec::new() };
         let is_closed = episode.closed().is_some();
         let concerns = |occasion| self.on.contains(&notice.kind()) || (is_closed && occasion == Occasion::End);
@@ -188,7 +170,6 @@ impl Subscription {
                 notice: notice.notice.clone(),
                 plan,
                 context: Arc::clone(context),
-                reports: reports.clone(),
             })
             .collect()
     }

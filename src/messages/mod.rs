@@ -20,7 +20,7 @@ mod words;
 mod worker;
 
 pub use body::Preset;
-pub use message::{Occasion, Reports};
+pub use message::Occasion;
 pub use queue::ReceiverState;
 pub use worker::PlanEnd;
 
@@ -184,10 +184,10 @@ impl Notifier {
     }
 
     /// Queues what is owed as this episode stands, unless it was queued before; workers send it. It never waits.
-    pub fn notify(&self, episode: &EpisodeView, reports: &Reports, at: Timestamp) {
+    pub fn notify(&self, episode: &EpisodeView, at: Timestamp) {
         let (episode, context) = (Arc::new(episode.clone()), Arc::clone(&self.context.borrow()));
         for (sink, queue) in &self.receivers {
-            for message in sink.subscription.messages(&episode, &context, reports, at) {
+            for message in sink.subscription.messages(&episode, &context, at) {
                 queue.push(&sink.name, message);
             }
         }
