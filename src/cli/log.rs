@@ -117,10 +117,7 @@ where
         if let Some(left) = said.left {
             write!(writer, "[{left}s left] ")?;
         }
-        if said.is_output {
-            write!(writer, "{} | ", printable(&said.step))?;
-        }
-        write!(writer, "{}", printable(&said.message))?;
+        write!(writer, "{}", said.text())?;
         if level >= Level::DEBUG {
             write!(writer, "{}", printable(&said.others))?;
         }
@@ -130,13 +127,26 @@ where
 
 /// What an event of the log has to say.
 #[derive(Default)]
-struct Said {
+pub(super) struct Said {
     message: String,
+    /// Whether it is about an episode.
+    pub(super) is_of_episode: bool,
     left: Option<u64>,
     step: String,
     /// Whether it is a line that a hook printed.
-    is_output: bool,
+    pub(super) is_output: bool,
     others: String,
+}
+
+impl Said {
+    /// The sentence, or the hook's line with its step.
+    pub(super) fn text(&self) -> String {
+        if self.is_output {
+            format!("{} | {}", printable(&self.step), printable(&self.message))
+        } else {
+            printable(&self.message)
+        }
+    }
 }
 
 impl Visit for Said {
@@ -161,6 +171,7 @@ impl Visit for Said {
         match field.name() {
             "step" => self.step = format!("{value:?}"),
             "stream" => self.is_output = true,
+            "episode" => self.is_of_episode = true,
             _ => {}
         }
     }

@@ -1,12 +1,12 @@
 //! `watchdog rehearse`: an interruption played against the real steps, by the very loop that would meet a real one.
 //!
 //! Our own metadata service answers on loopback. Right after the first poll it begins to give a notice, so that it is
-//! heard as late as a notice can be. The state directory and the notice file are throw-away ones: a rehearsal leaves no
+//! detected as late as a notice can be. The state directory and the notice file are throw-away ones: a rehearsal leaves no
 //! episode behind and stops no training loop that watches for the real file. What is told at the end is the episode that
 //! the rehearsal's journal leads to, as a restart would find it.
 //!
-//! Where steps have changed something that can be put back, the notice is then taken back, and it is waited until all of it
-//! is put back. A step that never ran, or was only checked, has changed nothing.
+//! Where steps have changed something that can be undone, the notice is then withdrawn, and it is waited until all of it is
+//! undone. A step that never ran, or was only checked, has changed nothing.
 
 mod progress;
 mod verdict;
@@ -111,7 +111,7 @@ fn may_begin(settings: &Settings, args: &RehearseArgs) -> Result<(), Exit> {
     }
     if settings.policy.sources.is_empty() {
         complain(
-            "no source is asked here, so an interruption would never be heard and cannot be rehearsed; add a [[source]] \
+            "no source is asked here, so an interruption would never be detected and cannot be rehearsed; add a [[source]] \
              that is asked, or rehearse the steps alone with --hook",
         );
         return Err(Exit::Usage);
@@ -145,7 +145,7 @@ fn may_begin(settings: &Settings, args: &RehearseArgs) -> Result<(), Exit> {
 struct Played {
     /// Nothing where somebody stopped it.
     verdict: Option<Verdict>,
-    /// What was changed and not put back: a step, and why.
+    /// What was changed and not undone: a step, and why.
     left: Vec<(StepName, String)>,
 }
 
@@ -166,7 +166,7 @@ async fn play(
     let emulator = Emulator::with_script(script);
     let metadata = tokio::spawn(serve(listener, emulator.clone()));
 
-    let mut progress = Progress::begin(&settings, args.notice);
+    let progress = Progress::begin(&settings, args.notice);
     progress.say(&match &own {
         Some(own) => format!("rehearsing on {} ({}, {})", own.instance_id, own.instance_type, own.lifecycle.word()),
         None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
@@ -197,15 +197,16 @@ async fn play(
     timeout(GIVE_UP, quiet).await.context("the watch did not ask our metadata service within 15 s")?;
     let given = clock::now();
     emulator.interrupt(Action::Terminate, StatedTime::After(args.notice));
-    progress.say(&format!("a notice of {} stands; the next poll will hear it", Spoken(args.notice)));
+    progress.say(&format!("a notice of {} is given; the next poll will detect it", Spoken(args.notice)));
 
     let until = Instant::now() + args.notice + GIVE_UP;
-    let mut stopped = follow(&publisher, &inputs, &mut progress, until, is_over).await;
+    let mut stopped = follow(&publisher, &inputs, &progress, until, is_over).await;
     if stopped != Followed::Interrupted && publisher.read().steps.iter().any(|step| step.to_put_back) {
         emulator.withdraw();
-        progress.say("the notice is taken back; in some 20 s that is believed, and what the steps changed is put back");
-        stopped = follow(&publisher, &inputs, &mut progress, Instant::now() + COME_BACK, is_closed).await;
+        progress.say("the notice is withdrawn; in some 20 s that counts, and what the steps changed is undone");
+        stopped = follow(&publisher, &inputs, &progress, Instant::now() + COME_BACK, is_closed).await;
     }
+    progress.stop();
     let _ = inputs.send(Input::Signalled { signal: Signal::Restart }).await;
     if timeout(GIVE_UP, &mut watch).await.is_err() {
         watch.abort();
@@ -296,7 +297,7 @@ enum Followed {
 async fn follow(
     publisher: &StatusPublisher,
     inputs: &mpsc::Sender<Input>,
-    progress: &mut Progress,
+    progress: &Progress,
     until: Instant,
     is_so: fn(&Status) -> bool,
 ) -> Followed {
@@ -312,7 +313,7 @@ async fn follow(
         };
         tokio::select! {
             changed = changes.next() => if let Some(status) = changed {
-                progress.show(&status);
+                progress.tick(&status);
                 if is_so(&status) {
                     return Followed::ToTheEnd;
                 }
@@ -333,7 +334,7 @@ fn is_over(status: &Status) -> bool {
         && status.steps.iter().all(|step| !matches!(step.progress.as_str(), "due" | "running"))
 }
 
-/// Nothing is left to be put back.
+/// Nothing is left to be undone.
 fn is_closed(status: &Status) -> bool {
     status.episode.is_none()
 }
@@ -382,7 +383,7 @@ fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<Exit> {
         }
     }
     for (step, why) in &played.left {
-        complain(&format!("what {step} did is NOT put back, so do it by hand: {why}"));
+        complain(&format!("what {step} did is NOT undone, so do it by hand: {why}"));
     }
     match &played.verdict {
         None => bail!("stopped before it came to its end"),

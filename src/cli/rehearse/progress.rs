@@ -1,23 +1,33 @@
-//! What is seen while a rehearsal runs: bars on a terminal, plain lines elsewhere. On standard error, so that the
-//! verdict on standard output stands alone.
+//! What is seen while a rehearsal runs: the lines that the log would have of the episode, with bars below them on a
+//! terminal. On standard error, so that the verdict on standard output stands alone.
 
 use crate::cli::complain;
+use crate::cli::log::Said;
 use crate::config::Settings;
-use crate::status::{Status, StepStatus};
+use crate::status::Status;
 use crate::view::{Spoken, printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is seen while a rehearsal runs.
 pub(super) struct Progress {
-    began: Instant,
+    lines: Lines,
     bars: Option<Bars>,
-    /// What was said of each step last, so that each change is one line.
-    said: BTreeMap<String, String>,
-    /// How many lines of each step's output were shown.
-    lines: BTreeMap<String, Vec<String>>,
-    heard: bool,
+}
+
+/// Where lines go, each with the time since the beginning.
+#[derive(Clone)]
+struct Lines {
+    began: Instant,
+    above: Option<MultiProgress>,
+    is_over: Arc<AtomicBool>,
 }
 
 struct Bars {
@@ -28,60 +38,24 @@ struct Bars {
 }
 
 impl Progress {
+    /// Begins to show what the log says.
     pub(super) fn begin(settings: &Settings, window: Duration) -> Self {
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let bars = is_terminal.then(|| Bars::new(settings, window));
-        Self { began: Instant::now(), bars, said: BTreeMap::new(), lines: BTreeMap::new(), heard: false }
+        let above = bars.as_ref().map(|bars| bars.all.clone());
+        let lines = Lines { began: Instant::now(), above, is_over: Arc::default() };
+        // A rehearsal without these lines is one all the same.
+        let _ = tracing_subscriber::registry().with(lines.clone()).try_init();
+        Self { lines, bars }
     }
 
     /// Says one line.
     pub(super) fn say(&self, line: &str) {
-        let line = format!("{:>6.1}s  {}", self.began.elapsed().as_secs_f64(), printable(line));
-        match &self.bars {
-            Some(bars) => drop(bars.all.println(line)),
-            None => complain(&line),
-        }
-    }
-
-    /// Shows what changed.
-    pub(super) fn show(&mut self, status: &Status) {
-        if let Some(episode) = &status.episode
-            && !self.heard
-        {
-            self.heard = true;
-            let end = episode.end.as_ref().map(|end| end.seconds_left.spoken().to_string()).unwrap_or_default();
-            self.say(&format!("the notice was heard; {end} are left for the steps"));
-        }
-        for step in &status.steps {
-            self.show_output(step);
-            let line = match step.progress.as_str() {
-                "idle" => continue,
-                "running" => match &step.stop_by {
-                    Some(stop_by) => format!("{} begins, to end within {}", step.name, stop_by.seconds_left.spoken()),
-                    None => format!("{} begins", step.name),
-                },
-                "due" => format!("{} waits for its turn", step.name),
-                "undo-due" => continue,
-                "undoing" => format!("what {} did is being put back", step.name),
-                "undone" => format!("putting back what {} did has ended", step.name),
-                progress => match &step.last {
-                    Some(last) => format!("{}: {}", step.name, last.sentence),
-                    None => format!("{} {progress}", step.name),
-                },
-            };
-            let key = format!("{} {} {}", step.name, step.progress, step.attempt);
-            if self.said.insert(step.name.clone(), key.clone()).is_none_or(|before| before != key) {
-                self.say(&line);
-            }
-        }
-        self.tick(status);
+        self.lines.say(line);
     }
 
     /// Lets time be seen to pass.
-    pub(super) fn tick(&mut self, status: &Status) {
-        for step in &status.steps {
-            self.show_output(step);
-        }
+    pub(super) fn tick(&self, status: &Status) {
         let Some(bars) = &self.bars else { return };
         if let Some(deadline) = status.episode.as_ref().and_then(|episode| episode.deadline.as_ref()) {
             let left = Duration::from_secs_f64(deadline.seconds_left.as_f64().max(0.0));
@@ -100,33 +74,42 @@ impl Progress {
         }
     }
 
+    /// What the log says from now on is no part of what is rehearsed.
+    pub(super) fn stop(&self) {
+        self.lines.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// Clears the bars away.
     pub(super) fn end(&self) {
         if let Some(bars) = &self.bars {
             let _ = bars.all.clear();
         }
     }
+}
 
-    fn show_output(&mut self, step: &StepStatus) {
-        let before = self.lines.get(&step.name).cloned().unwrap_or_default();
-        if before == step.output {
-            return;
+impl Lines {
+    fn say(&self, line: &str) {
+        let line = format!("{:>6.1}s  {}", self.began.elapsed().as_secs_f64(), printable(line));
+        match &self.above {
+            Some(bars) => drop(bars.println(line)),
+            None => complain(&line),
         }
-        for line in fresh(&before, &step.output) {
-            self.say(&format!("{} | {line}", step.name));
-        }
-        self.lines.insert(step.name.clone(), step.output.clone());
     }
 }
 
-/// The lines of a tail that were not in the tail before.
-fn fresh<'a>(before: &[String], now: &'a [String]) -> &'a [String] {
-    for kept in (0..=before.len().min(now.len())).rev() {
-        if before[before.len() - kept..] == now[..kept] {
-            return &now[kept..];
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = *event.metadata().level();
+        let is_ours = event.metadata().target().starts_with(env!("CARGO_CRATE_NAME"));
+        if level > Level::INFO || !is_ours || self.is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut said = Said::default();
+        event.record(&mut said);
+        if said.is_of_episode || said.is_output || level <= Level::WARN {
+            self.say(&said.text());
         }
     }
-    now
 }
 
 impl Bars {
@@ -152,19 +135,5 @@ impl Bars {
             })
             .collect();
         Self { all, countdown, steps, window }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_fresh_lines_of_a_tail_are_shown() {
-        let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(fresh(&[], &lines("a b")), lines("a b"));
-        assert_eq!(fresh(&lines("a b"), &lines("a b c")), lines("c"));
-        assert_eq!(fresh(&lines("a b c"), &lines("b c d")), lines("d"));
-        assert_eq!(fresh(&lines("a b"), &lines("x y")), lines("x y"));
     }
 }
