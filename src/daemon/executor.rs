@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -33,9 +33,6 @@ const LOOKING: Duration = Duration::from_millis(230);
 /// How long a broken warm-up rests before it is begun again.
 const REST: Duration = Duration::from_secs(30);
 
-/// Runs that are remembered for the status.
-const RECORDS: usize = 256;
-
 /// One step's action, and how far it reaches.
 #[derive(Clone, Debug)]
 pub struct Hand {
@@ -44,25 +41,6 @@ pub struct Hand {
     /// Whether it reaches beyond this machine, by its row.
     pub reach: Reach,
 }
-
-/// What is known of a run, for the status.
-#[derive(Clone, Debug)]
-pub struct RunRecord {
-    /// When it began, by the wall clock.
-    pub started: Timestamp,
-    /// How long it took; `None` while it runs.
-    pub took: Option<Duration>,
-    /// How it ended; `None` while it runs.
-    pub outcome: Option<Outcome>,
-    /// Its process, where it has one.
-    pub process: Option<Process>,
-    /// The last lines that it printed.
-    pub output: Output,
-    /// What was there before it, of what its proof looks for.
-    pub before: Before,
-}
-
-type Records = Arc<Mutex<BTreeMap<Run, RunRecord>>>;
 
 /// Carries orders out.
 pub struct Executor {
@@ -73,8 +51,7 @@ pub struct Executor {
     notice_file: NoticeFile,
     runs: JoinSet<()>,
     limits: BTreeMap<Run, watch::Sender<Instant>>,
-    befores: BTreeMap<StepName, (Now, Before)>,
-    records: Records,
+    newest: BTreeMap<StepName, NewestRun>,
     warm_ups: JoinSet<()>,
 }
 
@@ -102,8 +79,7 @@ impl Executor {
             notice_file,
             runs: JoinSet::new(),
             limits: BTreeMap::new(),
-            befores: BTreeMap::new(),
-            records: Records::default(),
+            newest: BTreeMap::new(),
             warm_ups: JoinSet::new(),
         }
     }
@@ -148,35 +124,14 @@ impl Executor {
         }
     }
 
-    /// What is known of the runs, those of former episodes too as long as there is room.
-    pub fn records(&self) -> BTreeMap<Run, RunRecord> {
-        self.records.lock().map(|records| records.clone()).unwrap_or_default()
-    }
-
     /// The last lines that each step printed in its newest run.
     pub fn outputs(&self) -> BTreeMap<StepName, Vec<String>> {
-        self.newest(|record| record.output.tail())
+        self.newest.iter().map(|(step, newest)| (step.clone(), newest.output.tail())).collect()
     }
 
     /// What each step's proof looks for, when the newest of it had been written before the notice.
     pub fn proofs_before(&self) -> BTreeMap<StepName, Timestamp> {
-        self.newest(|record| record.before.newest())
-            .into_iter()
-            .filter_map(|(step, newest)| Some((step, newest?)))
-            .collect()
-    }
-
-    /// What is known of each step's newest run.
-    fn newest<T>(&self, told: impl Fn(&RunRecord) -> T) -> BTreeMap<StepName, T> {
-        let mut newest: BTreeMap<&StepName, &RunRecord> = BTreeMap::new();
-        let Ok(records) = self.records.lock() else { return BTreeMap::new() };
-        for (run, record) in records.iter() {
-            let slot = newest.entry(&run.step).or_insert(record);
-            if record.started >= slot.started {
-                *slot = record;
-            }
-        }
-        newest.into_iter().map(|(step, record)| (step.clone(), told(record))).collect()
+        self.newest.iter().filter_map(|(step, newest)| Some((step.clone(), newest.before.newest()?))).collect()
     }
 
     /// The actions, for `check` and for what their warm-up tells.
@@ -207,18 +162,8 @@ impl Executor {
         let Order { run, briefing, stop_by, proof_since, before, opened, undo_with } = order;
         let (limit, moments) = watch::channel((self.clock)(stop_by));
         let output = Output::default();
-        let record = RunRecord {
-            started: Timestamp::now(),
-            took: None,
-            outcome: None,
-            process: None,
-            output: output.clone(),
-            before: before.clone(),
-        };
-        if let Ok(mut records) = self.records.lock() {
-            records.insert(run.clone(), record);
-            forget(&mut records);
-        }
+        let newest = NewestRun { proof_since, before: before.clone(), output: output.clone() };
+        self.newest.insert(run.step.clone(), newest);
         let (spawned, processes) = mpsc::channel(1);
         let job = Job {
             run: run.clone(),
@@ -232,13 +177,7 @@ impl Executor {
             spawned,
             surroundings: Arc::clone(&self.surroundings),
         };
-        let care = Care {
-            hand: self.hands.get(&run.step).cloned(),
-            task,
-            processes,
-            inputs: self.inputs.clone(),
-            records: Arc::clone(&self.records),
-        };
+        let care = Care { hand: self.hands.get(&run.step).cloned(), task, processes, inputs: self.inputs.clone() };
         self.limits.insert(run, limit);
         // Whatever a step starts can rely on the notice file.
         let posted = self.notice_file.settled();
@@ -247,19 +186,22 @@ impl Executor {
 
     /// What was there before the first attempt for the same reason, which its retries share. Where that was begun by a
     /// daemon before us, nobody knows it any more.
-    fn before(&mut self, run: &Run, since: Moment, proof_since: Now) -> Before {
-        if run.work == Work::Undo {
-            return Before::unknown();
+    fn before(&self, run: &Run, since: Moment, proof_since: Now) -> Before {
+        let known = self.newest.get(&run.step).filter(|newest| newest.proof_since == proof_since);
+        match (run.work, known) {
+            (Work::Act, Some(newest)) => newest.before.clone(),
+            (Work::Act, None) if since == proof_since.moment => Before::default(),
+            (Work::Act, None) | (Work::Undo, _) => Before::unknown(),
         }
-        let known = self.befores.get(&run.step).filter(|(first, _)| *first == proof_since);
-        let before = match known {
-            Some((_, before)) => before.clone(),
-            None if since == proof_since.moment => Before::default(),
-            None => Before::unknown(),
-        };
-        self.befores.insert(run.step.clone(), (proof_since, before.clone()));
-        before
     }
+}
+
+/// The newest run of a step.
+struct NewestRun {
+    proof_since: Now,
+    /// What was there before its first attempt, of what its proof looks for.
+    before: Before,
+    output: Output,
 }
 
 /// A run as it was ordered.
@@ -286,13 +228,12 @@ struct Care {
     task: Task,
     processes: mpsc::Receiver<(Run, Process)>,
     inputs: mpsc::Sender<Input>,
-    records: Records,
 }
 
 impl Care {
     async fn see_through(self, job: Job, posted: impl Future<Output = ()>, look_until: Instant) {
-        let Self { hand, task, mut processes, inputs, records } = self;
-        let (run, began, stop_by) = (job.run.clone(), Instant::now(), job.stop_by.clone());
+        let Self { hand, task, mut processes, inputs } = self;
+        let (run, stop_by) = (job.run.clone(), job.stop_by.clone());
         let episode = job.briefing.episode.clone();
         let spawned = |process| Input::Spawned { episode: episode.clone(), run: run.clone(), process };
         let mut untold = None;
@@ -305,7 +246,6 @@ impl Care {
                     biased;
                     Some((_, process)) = processes.recv(), if !seen => {
                         seen = true;
-                        note(&records, &run, |record| record.process = Some(process));
                         // A loop that is held up must not hold up the care for this run.
                         untold = inputs.try_send(spawned(process)).err();
                     }
@@ -321,13 +261,8 @@ impl Care {
         ending.proof_before = job.before.newest();
         keep_output(&mut ending, &job.output);
         if let Ok((_, process)) = processes.try_recv() {
-            note(&records, &run, |record| record.process = Some(process));
             untold = Some(mpsc::error::TrySendError::Full(spawned(process)));
         }
-        note(&records, &run, |record| {
-            record.took = Some(began.elapsed());
-            record.outcome = Some(ending.outcome);
-        });
         if let Some(mpsc::error::TrySendError::Full(spawned)) = untold {
             let _ = inputs.send(spawned).await;
         }
@@ -417,26 +352,6 @@ fn ending(outcome: Outcome, detail: &str) -> RunResult {
     RunResult::new(outcome, detail)
 }
 
-fn note(records: &Records, run: &Run, write: impl FnOnce(&mut RunRecord)) {
-    if let Ok(mut records) = records.lock()
-        && let Some(record) = records.get_mut(run)
-    {
-        write(record);
-    }
-}
-
-/// Keeps the newest records only; those of running runs are kept in any case.
-fn forget(records: &mut BTreeMap<Run, RunRecord>) {
-    while records.len() > RECORDS {
-        let oldest =
-            records.iter().filter(|(_, record)| record.took.is_some()).min_by_key(|(_, record)| record.started);
-        match oldest.map(|(run, _)| run.clone()) {
-            Some(run) => records.remove(&run),
-            None => return,
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
@@ -445,6 +360,7 @@ mod tests {
     use crate::engine::{Effect, EpisodeId, MachineId, NoticeAction, NoticeKind, SourceName};
     use crate::journal::{LONGEST_LINE, Record, encode};
     use crate::view::Finding;
+    use std::sync::Mutex;
 
     /// An action of which a test chooses what it does.
     #[derive(Debug)]
@@ -616,7 +532,10 @@ mod tests {
         let executor = &mut given.executor;
         let mut before = |attempt, first| {
             let run = Run { step: StepName::new("step"), work: Work::Act, attempt };
-            executor.before(&run, Moment::from_millis(u64::from(attempt)), at(first))
+            let before = executor.before(&run, Moment::from_millis(u64::from(attempt)), at(first));
+            let newest = NewestRun { proof_since: at(first), before: before.clone(), output: Output::default() };
+            executor.newest.insert(run.step, newest);
+            before
         };
         let (first, retry, next) = (before(1, 1), before(2, 1), before(3, 3));
         assert!(first.is_of(&retry) && !first.is_of(&next), "retries share what was there before the first attempt");
@@ -657,22 +576,5 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(*given.played.warmed.lock().unwrap(), wanted);
         }
-    }
-
-    #[test]
-    fn the_oldest_records_are_forgotten_first() {
-        let mut records = BTreeMap::new();
-        for attempt in 0..300 {
-            let started = Timestamp::from_second(i64::from(attempt)).unwrap();
-            let took = (attempt != 0).then_some(Duration::ZERO);
-            let output = Output::default();
-            let before = Before::default();
-            let record = RunRecord { started, took, outcome: None, process: None, output, before };
-            records.insert(Run { step: StepName::new("s"), work: Work::Act, attempt }, record);
-        }
-        forget(&mut records);
-        assert_eq!(records.len(), RECORDS);
-        let first: Vec<u32> = records.keys().map(|run| run.attempt).take(2).collect();
-        assert_eq!(first, [0, 45], "what still runs stays");
     }
 }

@@ -161,11 +161,11 @@ impl Judge {
 
     fn command(&mut self, engine: &Engine, decision: &Decision, command: &Command, now: Now) {
         match command {
-            Command::Start { run, stop_by, .. } => {
+            Command::Start { run, stop_by, proof_since, .. } => {
                 let journaled = decision
                     .events
                     .iter()
-                    .any(|event| matches!(event, Event::StepStarted { run: it, .. } if it == run));
+                    .any(|event| matches!(event, Event::StepStarted { run: it, proof_since: since, .. } if it == run && *since == proof_since.wall));
                 if !journaled {
                     self.broken(format!("{run} was started without its event"));
                 }
