@@ -82,6 +82,7 @@ impl StepReport {
             margin: step.margin,
             outcome: step.outcome,
             detail: clip(&step.detail, SENTENCE),
+            sentence: step.outcome.map(|_| clip(&words::how_it_ended(step), SENTENCE)).unwrap_or_default(),
             left_over: step.left_over,
             only_checked: step.only_checked,
             good: step.good,

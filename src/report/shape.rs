@@ -137,9 +137,12 @@ pub struct StepReport {
     /// How it ended; absent while it has not, and where it was not due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// The same for people.
+    /// What its action says of it.
     #[serde(default)]
     pub detail: String,
+    /// How it ended, for people, without its name and a full stop; absent while it has not, and where it was not due.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sentence: String,
     /// Processes that it left behind.
     #[serde(default)]
     pub left_over: u32,

@@ -129,6 +129,7 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
           "margin": 109,
           "outcome": "done",
           "detail": "out",
+          "sentence": "done in 2s, 109s to spare: out",
           "left-over": 0,
           "good": true,
           "needs": 3
@@ -145,6 +146,7 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
           "margin": 60.5,
           "outcome": "done",
           "detail": "exit status 0, proof holds",
+          "sentence": "done (attempt 2) in 50s, 60s to spare: exit status 0, proof holds; it left 1 process behind",
           "left-over": 1,
           "good": true,
           "needs": 45,

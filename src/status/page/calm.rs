@@ -6,6 +6,7 @@ use crate::engine::{DeadlineBasis, IgnoredBecause, Importance};
 use crate::status::{
     Durability, NoticeState, NoticeStatus, OffsetSlot, PlanStatus, ProbeStatus, Reason, Seconds, SourceStatus, Status,
 };
+use crate::view::words;
 
 /// What is not as it should be.
 pub(super) fn reasons(reasons: &[Reason], html: &mut Html) {
@@ -26,7 +27,7 @@ pub(super) fn plan(status: &Status, html: &mut Html) {
     let PlanStatus::NoticeNow { sentence, window, undetected, usable, slots, .. } = &status.plan else { return };
     let steps_have = (undetected.as_f64(), undetected.as_f64() + usable.as_f64());
     html.raw("<section aria-labelledby=\"plan\"><h2 id=\"plan\">If a notice came now</h2>");
-    html.tag("<p>", pieces::sentence(sentence), ".</p>");
+    html.tag("<p>", words::sentence(sentence), "</p>");
     if let Some(fit) = &status.fit {
         let look = if fit.fits { Look::of("done") } else { Look::TROUBLE };
         html.raw("<p").attr("class", if fit.fits { "who good" } else { "who bad" }).raw(">");

@@ -181,11 +181,10 @@ impl Headline {
                 html.raw(". What can be put back is put back.");
             }
             Self::Finished => {
-                html.text(pieces::sentence(&episode.verdict)).raw(". Nothing is left to do but wait.");
+                html.text(words::sentence(&episode.verdict)).raw(" Nothing is left to do but wait.");
             }
             Self::Failed if episode.complete => {
-                html.text(pieces::sentence(&episode.verdict))
-                    .raw(". Nothing is running, and nothing is left to begin.");
+                html.text(words::sentence(&episode.verdict)).raw(" Nothing is running, and nothing is left to begin.");
             }
             Self::Calm
             | Self::Blind

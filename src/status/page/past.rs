@@ -47,19 +47,20 @@ fn story(report: &Report, html: &mut Html) {
 
 fn told(step: &StepReport, html: &mut Html) {
     let look = Look::of(step.outcome.map_or("idle", |outcome| outcome.word()));
-    html.raw("<li").attr("class", look.class).raw("><p class=\"who\">");
+    html.raw("<li").attr("class", if step.good == Some(false) { "bad" } else { look.class }).raw("><p class=\"who\">");
     pieces::mark(html, look);
-    html.tag("<b>", &step.name, "</b> ").tag("<span class=\"state\">", look.word, "</span></p><p class=\"figures\">");
-    if let Some(took) = step.took {
-        html.raw("took <b>").text(pieces::span(took)).raw("</b>");
+    html.tag("<b>", &step.name, "</b> ");
+    ended(html, look, &step.sentence);
+    html.raw("</li>");
+}
+
+/// How a step ended, or where it stands if it has not.
+fn ended(html: &mut Html, look: Look, sentence: &str) {
+    if sentence.is_empty() {
+        html.tag("<span class=\"state\">", look.word, "</span></p>");
+    } else {
+        html.tag("</p><p class=\"figures\">", sentence, "</p>");
     }
-    if let Some(margin) = step.margin.filter(|margin| margin.as_f64() > 0.0) {
-        html.raw(", ").text(pieces::span(margin)).raw(" to spare");
-    }
-    if !step.detail.is_empty() {
-        html.raw(if step.took.is_some() { "; " } else { "" }).text(&step.detail);
-    }
-    html.raw("</p></li>");
 }
 
 fn last(status: &Status, html: &mut Html) {
@@ -71,16 +72,13 @@ fn last(status: &Status, html: &mut Html) {
     if let Some(closing) = closed.closing {
         html.raw("; it closed because ").raw(words::closing(closing));
     }
-    html.raw(". ").text(pieces::sentence(&closed.verdict)).raw(".</p><ul class=\"rows\">");
+    html.raw(". ").text(words::sentence(&closed.verdict)).raw("</p><ul class=\"rows\">");
     for step in &closed.steps {
         let look = Look::of_step(&step.progress, &step.failure);
         html.raw("<li").attr("class", look.class).raw("><p class=\"who\">");
         pieces::mark(html, look);
         html.tag("<b>", &step.name, "</b> ");
-        match &step.last {
-            Some(last) => html.tag("</p><p class=\"figures\">", &last.sentence, "</p>"),
-            None => html.tag("<span class=\"state\">", look.word, "</span></p>"),
-        };
+        ended(html, look, step.last.as_ref().map_or("", |last| &last.sentence));
         html.raw("</li>");
     }
     html.raw("</ul></section>");

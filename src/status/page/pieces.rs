@@ -40,12 +40,6 @@ pub(super) fn span(seconds: Seconds) -> impl std::fmt::Display {
     crate::view::Spoken(std::time::Duration::try_from_secs_f64(seconds.as_f64()).unwrap_or_default())
 }
 
-/// A clause as the beginning of a sentence.
-pub(super) fn sentence(clause: &str) -> String {
-    let mut letters = clause.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
 fn whole(seconds: Seconds) -> u64 {
     std::time::Duration::try_from_secs_f64(seconds.as_f64()).unwrap_or_default().as_secs()
 }

@@ -186,7 +186,7 @@ async fn the_story_of_the_last_episode_is_told() {
 
 /// A report whose texts are this one.
 fn report(text: &str) -> Report {
-    let step = json!({ "name": text, "kind": text, "outcome": "failed", "detail": text, "took": 31, "output": [text] });
+    let step = json!({ "name": text, "kind": text, "outcome": "failed", "detail": text, "sentence": text, "took": 31, "output": [text] });
     let at = "2026-01-01T00:00:00Z";
     serde_json::from_value(json!({
         "schema": 1, "complete": true, "written": at, "episode": text, "opened": at, "last-report-by": at,
@@ -199,7 +199,7 @@ fn report(text: &str) -> Report {
 async fn past_episodes_and_rehearsals_are_told_with_their_verdict() {
     let words = words(&fragment(&calm(), &[], &[report("1 step failed")]));
     assert!(words.contains("2026-01-01 00:00:00 UTC rehearsal 1 step failed Its steps"), "{words}");
-    assert!(words.contains("failed took 31s ; 1 step failed"), "{words}");
+    assert!(words.contains("Its steps 1 step failed 1 step failed"), "{words}");
 }
 
 #[test]
