@@ -4,7 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use spot_watchdog::engine::{BootId, EpisodeId, Event, Moment, Now, StepName, Strength};
+use spot_watchdog::engine::{EpisodeId, Event, Moment, Now, StepName, Strength};
 use spot_watchdog::journal::{Durability, Journal};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -34,14 +34,7 @@ async fn append_until_killed() {
     let mut next = recovery.records.len() as u64;
     if next == 0 {
         let id = EpisodeId::new("2026-01-01T00:00:00Z-1");
-        let opened = Event::EpisodeOpened {
-            id,
-            generation: 1,
-            boot: BootId::new("boot"),
-            wall: now().wall,
-            spent: Vec::new(),
-            steps: Vec::new(),
-        };
+        let opened = Event::SegmentStarted { id, generation: 1, handled: Vec::new(), deferred: Vec::new() };
         assert_eq!(journal.append(now(), &[opened]).await, Durability::Synced);
         next = 1;
     }

@@ -120,6 +120,7 @@ impl Executor {
             }
             Command::PostNotice { briefing, since } => self.notice_file.post(&briefing, since),
             Command::TakeDownNotice => self.notice_file.take_down(),
+            Command::EndLeftovers => self.surroundings.remainders.end_all(),
             Command::Exit => {}
         }
     }

@@ -4,12 +4,11 @@
 use super::notifications::Notifications;
 use super::owner::{self, Whose};
 use super::report_observer::ReportObserver;
-use super::waiting::Waiting;
 use super::{Keeping, delivery, log, measuring};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::engine::{Notice, Now, Policy};
+use crate::engine::{Now, Policy};
 use crate::journal::{Journal, Recovery, replay};
 use crate::report::{Bookcase, Ledger, Machine};
 use crate::view::Context;
@@ -25,9 +24,6 @@ pub(super) struct Kept {
     pub(super) journal: Journal,
     pub(super) reports: ReportObserver,
     pub(super) notifications: Notifications,
-    pub(super) waiting: Waiting,
-    /// Notices of former runs, to be taken in once more.
-    pub(super) recalled: Vec<Notice>,
     /// The machine that the state is about, as it was written down; nothing where no state is kept.
     pub(super) machine: Option<Machine>,
     _workers: JoinSet<()>,
@@ -127,7 +123,6 @@ impl Beginning {
         let mut workers = JoinSet::new();
         let place = state_directory.as_deref();
         let notifications = Notifications::begin(settings, *rehearsal, place, engine, context, now, &mut workers);
-        let (waiting, recalled) = Waiting::recall(place, now.wall);
         let measured = measuring::places(place, settings.measured_from.clone());
         let destinations = delivery::Destinations {
             state_directory,
@@ -139,7 +134,7 @@ impl Beginning {
             delivery::begin(destinations, &reports, delivery::Past::of(engine, context), &stop);
         keepers.spawn(measuring::keep(measured, reports, ledger.clone(), stop.clone()));
         let reports = ReportObserver::new(newest, keepers, stop);
-        let kept = Kept { journal, reports, notifications, waiting, recalled, machine, _workers: workers };
+        let kept = Kept { journal, reports, notifications, machine, _workers: workers };
         (kept, bookcase)
     }
 }

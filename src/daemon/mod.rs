@@ -27,7 +27,6 @@ pub mod state_dir;
 pub mod status_url;
 pub mod step_checks;
 mod turn;
-mod waiting;
 
 pub use delivery::REHEARSALS;
 
@@ -36,7 +35,7 @@ use crate::actions::launch::Launcher;
 use crate::actions::open_files::Shares;
 use crate::actions::{Alarm, Going, Place, Rehearsal, Remainders, Surroundings, process, watchable};
 use crate::config::{Settings, SourceSetting};
-use crate::engine::{BootId, Command, Decision, Event, Input, MachineId, Signal};
+use crate::engine::{BootId, Command, Decision, Event, Exit, Input, MachineId};
 use crate::engine::{Engine, StepPhase};
 use crate::journal::Durability;
 use crate::report::Report;
@@ -371,6 +370,8 @@ impl Daemon {
     /// The loop: next input; decide; append its events; carry out its orders; post the status. It ends when the mind
     /// orders it.
     pub async fn run(mut self) {
+        let mut window = self.scale_in_window.follow();
+        window.mark_changed();
         let mut ends = self.restart().await;
         let began = Instant::now();
         // Where nobody is asked, there is no first answer to wait for.
@@ -381,7 +382,8 @@ impl Daemon {
         while !ends {
             let now = clock::now();
             let wake = self.engine.next_wake(now).map(|moment| clock::instant_of(moment, now));
-            let beat = Instant::now() + BEAT;
+            let is_pending = matches!(self.engine.exit(), Exit::Pending { .. });
+            let beat = Instant::now() + if is_pending { LOOK } else { BEAT };
             let due = wake.map_or(beat, |wake| wake.min(beat));
             let (input, taken) = tokio::select! {
                 biased;
@@ -389,6 +391,10 @@ impl Daemon {
                 Some(Handed { input, taken }) = self.handed.recv() => (input, Some(taken)),
                 // Which machine this is may be all that is waited for, by us or by a message.
                 Ok(()) = self.identity.changed() => (Input::Woke, None),
+                Ok(()) = window.changed() => {
+                    let window = window.borrow_and_update().unwrap_or(self.scale_in_assumed);
+                    (Input::ScaleInWindow { window }, None)
+                }
                 () = sleep_until(due) => (Input::Woke, None),
             };
             if matches!(input, Input::Woke) && Instant::now() >= due {
@@ -401,6 +407,9 @@ impl Daemon {
             let answered = matches!(input, Input::Answered { .. } | Input::Unanswered { .. });
             ends = self.settle_doubt(&input).await || ends;
             ends = self.turn(input, Instant::now()).await || ends;
+            if matches!(self.engine.exit(), Exit::Pending { .. }) {
+                ends = self.turn(self.remaining(), Instant::now()).await || ends;
+            }
             if let Some(taken) = taken {
                 // Whoever asked may have left.
                 let _ = taken.send(());
@@ -416,9 +425,9 @@ impl Daemon {
     /// The first turns, with what lies on disk. Returns whether one was the last.
     async fn restart(&mut self) -> bool {
         let boot = self.boot.clone();
-        let mut ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
-        for notice in std::mem::take(&mut self.kept.recalled) {
-            ends = self.turn(Input::HandedIn { notice }, Instant::now()).await || ends;
+        let ends = self.turn(Input::Restarted { boot }, Instant::now()).await;
+        for deferred in self.engine.deferred().values() {
+            tracing::info!("{}", Event::NoticeDeferred { deferred: Box::new(deferred.clone()) }.sentence());
         }
         if self.engine.episode().is_none_or(|episode| episode.closing().is_some()) {
             // One that a run before us had no time to remove.
@@ -485,7 +494,6 @@ impl Daemon {
         let made_again = self.protection.borrow().made_again;
         if std::mem::replace(&mut self.made_again, made_again) != made_again {
             self.kept.journal.write_anew();
-            self.kept.waiting.write_anew();
             self.owner.send_modify(|_| {});
         }
     }
@@ -493,7 +501,6 @@ impl Daemon {
     /// One turn. Returns whether it was the last.
     async fn turn(&mut self, input: Input, began: Instant) -> bool {
         let now = clock::now();
-        self.engine.assume_scale_in(self.scale_in_window.get().unwrap_or(self.scale_in_assumed));
         let Decision { events, commands } = self.engine.handle(input, now);
         let is_journaling = events.iter().any(Event::is_journaled);
         let ends = commands.contains(&Command::Exit);
@@ -503,9 +510,6 @@ impl Daemon {
         }
         for order in commands {
             self.executor.carry_out(order, began);
-        }
-        if self.engine.exit() == crate::engine::Exit::AtOnce {
-            self.remainders.end_all();
         }
         self.mend_state();
         let (identity, bound) = (self.identity.borrow_and_update().clone(), self.bound.borrow_and_update().clone());
@@ -528,8 +532,9 @@ impl Daemon {
         self.kept.reports.observe(&turn);
         self.kept.notifications.observe(&turn);
         self.log.observe(&turn);
-        if !events.is_empty() {
-            self.kept.waiting.keep(&self.engine, now).await;
+        let is_pending = events.iter().any(|event| matches!(event, Event::ExitPending { .. }));
+        if is_pending && self.remainders.count() > 0 {
+            tracing::info!("waiting for processes that hooks left behind; a second signal ends them at once");
         }
         let unprotected = self.protection.borrow().trouble.clone();
         let beside = Beside {
@@ -541,7 +546,7 @@ impl Daemon {
         let status = self.posting.status(&turn, &beside);
         self.systemd.status(&status);
         self.systemd.keep_alive();
-        if self.engine.exit() != crate::engine::Exit::No {
+        if self.engine.exit() != Exit::No {
             self.systemd.stopping();
             self.systemd.extend(EXTENSION);
         }
@@ -561,51 +566,19 @@ impl Daemon {
         self.alarm.set(alarm_of(&self.engine));
     }
 
-    /// Ends: processes that hooks left behind have until their stop-by, and messages a last try, unless we are asked again.
+    /// What would be cut off if we ended now.
+    fn remaining(&self) -> Input {
+        let deliveries = usize::from(!self.kept.notifications.is_settled());
+        Input::Remaining { processes: self.remainders.count(), deliveries }
+    }
+
+    /// Ends: what is to be written down has a moment to get to the disk.
     async fn end(mut self) {
-        if self.remainders.count() > 0 {
-            tracing::info!("waiting for processes that hooks left behind; a second signal ends them at once");
-        }
-        while self.remainders.count() > 0 {
-            tokio::select! {
-                Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
-                    self.remainders.end_all();
-                },
-                () = tokio::time::sleep(LOOK) => {
-                    self.publisher.beat();
-                    self.systemd.keep_alive();
-                    self.systemd.extend(EXTENSION);
-                }
-            }
-        }
-        self.last_words().await;
+        self.kept.notifications.finish();
         self.stop.cancel();
         self.kept.journal.settle(LAST_SYNC).await;
         self.kept.reports.finish(Instant::now() + LAST_SYNC).await;
         tracing::info!("ended");
-    }
-
-    /// Lets messages that wait have one more try, as long as that holds nothing up that matters.
-    async fn last_words(&mut self) {
-        let until = notifications::finish_by(&self.engine, clock::now());
-        {
-            let finishing = self.kept.notifications.finish(until);
-            tokio::pin!(finishing);
-            loop {
-                tokio::select! {
-                    () = &mut finishing => return,
-                    Some(input) = self.heard.recv() => if let Input::Signalled { signal: Signal::StopNow } = input {
-                        break;
-                    },
-                    () = tokio::time::sleep(LOOK) => {
-                        self.publisher.beat();
-                        self.systemd.keep_alive();
-                        self.systemd.extend(EXTENSION);
-                    }
-                }
-            }
-        }
-        self.kept.notifications.finish(Instant::now()).await;
     }
 }
 

@@ -5,20 +5,13 @@ use super::clock;
 use super::turn::Turn;
 use crate::actions::Rehearsal;
 use crate::config::Settings;
-use crate::engine::{Engine, Now};
+use crate::engine::{Engine, Event, Now};
 use crate::messages::{Notifier, PlanEnd, ReceiverState};
 use crate::sources::Ear;
 use crate::view::{Context, EpisodeView};
 use std::path::Path;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-
-/// How long messages may hold up our end where no deadline is ahead, or where it is past.
-const EXIT_WAIT: Duration = Duration::from_secs(2);
-
-/// How long they may where one is ahead: what we would wait for is not worth more.
-const EXIT_WAIT_IN_AN_EPISODE: Duration = Duration::from_secs(5);
 
 /// An end that is older than this when we begin is no news.
 const NEWS: Duration = Duration::from_secs(3_600);
@@ -66,6 +59,11 @@ impl Notifications {
         if events.is_empty() {
             return;
         }
+        for event in events {
+            if let Event::ExitPending { until } = event {
+                self.notifier.exit_by(clock::instant_of(*until, now));
+            }
+        }
         self.notifier.plan_until(open.and_then(|episode| episode.plan).map(|plan| PlanEnd {
             end: clock::instant_of(plan.end.moment, now),
             deadline: clock::instant_of(plan.deadline.moment, now),
@@ -75,9 +73,13 @@ impl Notifications {
         }
     }
 
-    /// Tries what waits once more, until this moment at the latest.
-    pub(super) async fn finish(&mut self, until: Instant) {
-        self.notifier.finish(until).await;
+    /// Whether nothing waits, or nothing more can be done for what does.
+    pub(super) fn is_settled(&self) -> bool {
+        self.notifier.is_settled()
+    }
+
+    /// Says what was not sent.
+    pub(super) fn finish(&self) {
         for receiver in self.notifier.receivers().iter().filter(|receiver| receiver.waiting > 0) {
             let messages =
                 if receiver.waiting == 1 { "1 message is" } else { &format!("{} messages are", receiver.waiting) };
@@ -89,13 +91,4 @@ impl Notifications {
     pub(super) fn receivers(&self) -> Vec<ReceiverState> {
         self.notifier.receivers()
     }
-}
-
-/// Until when our end may be held up for messages.
-pub(super) fn finish_by(engine: &Engine, now: Now) -> Instant {
-    let least = Instant::now() + EXIT_WAIT;
-    let deadline = engine.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
-    deadline.map_or(least, |deadline| {
-        clock::instant_of(deadline, now).min(Instant::now() + EXIT_WAIT_IN_AN_EPISODE).max(least)
-    })
 }

@@ -31,8 +31,7 @@ const IDENTITY_WITHIN: Duration = Duration::from_secs(30);
 const RESCUE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What in a state directory is about its machine, what is acted upon first.
-pub(super) const ENTRIES: [&str; 7] =
-    ["episodes", "waiting.json", "messages", "reports", "memory.json", "measured.json", "rehearsals"];
+pub(super) const ENTRIES: [&str; 6] = ["episodes", "messages", "reports", "memory.json", "measured.json", "rehearsals"];
 
 /// How many machines' entries stay set aside.
 const KEPT_ASIDE: usize = 5;
@@ -101,8 +100,12 @@ impl Found {
             return Self::default();
         }
         let newest = journal::past(state_directory, 1, |_| false).pop().unwrap_or_default();
-        let is_closed = newest.iter().any(|record| matches!(record.event, Event::EpisodeClosed { .. }));
-        let is_open = !newest.is_empty() && !is_closed;
+        let opened = |event: &Event| match event {
+            Event::EpisodeOpened { .. } => Some(true),
+            Event::EpisodeClosed { .. } => Some(false),
+            _ => None,
+        };
+        let is_open = newest.iter().rev().find_map(|record| opened(&record.event)).unwrap_or_default();
         let told = Some(Owner::of(&newest)).filter(|_| !newest.is_empty());
         let owner = match (Owner::read(state_directory), told) {
             // It was not written down in time, but the notices that were acted upon have it.
@@ -214,6 +217,8 @@ fn asks(input: &Input) -> bool {
         | Input::Unanswered { .. }
         | Input::Signalled { .. }
         | Input::Resumed
+        | Input::ScaleInWindow { .. }
+        | Input::Remaining { .. }
         | Input::Spawned { .. }
         | Input::Ended { .. }
         | Input::Woke => false,
@@ -407,21 +412,21 @@ mod tests {
         for round in 0..KEPT_ASIDE + 3 {
             fs::create_dir(path.join("episodes")).unwrap();
             fs::write(path.join("episodes/a.jsonl"), round.to_string()).unwrap();
-            fs::write(path.join("waiting.json"), "[]").unwrap();
+            fs::create_dir(path.join("messages")).unwrap();
             let said = set_aside(path, &others).unwrap();
             assert!(said.contains("it is of i-1") && said.contains("episodes.of-___i_1"), "{said}");
         }
         let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let episodes: Vec<_> = names.filter(|name| name.starts_with("episodes")).collect();
         assert_eq!(episodes.len(), KEPT_ASIDE, "{episodes:?}");
-        assert!(path.join("lock").exists() && !path.join("episodes").exists() && !path.join("waiting.json").exists());
+        assert!(path.join("lock").exists() && !path.join("episodes").exists() && !path.join("messages").exists());
         assert_eq!(Found::look(path), Found::default());
     }
 
     #[test]
     fn a_file_that_cannot_be_believed_names_nobody() {
         let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("waiting.json"), "[]").unwrap();
+        fs::create_dir(place.path().join("messages")).unwrap();
         for text in ["", "{", "[]", "{\"machine\":1}", "\u{0}"] {
             fs::write(place.path().join(NAME), text).unwrap();
             assert_eq!(Found::look(place.path()).owner, None, "{text}");

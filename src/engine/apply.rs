@@ -4,38 +4,72 @@ use super::episode::{
     ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, Skipped, StepPhase, StepState,
     StepTransition, UndoState,
 };
-use super::{Engine, Exit, SourceHealth, Told};
+use super::{Engine, Exit, SourceHealth};
 use crate::engine::{
-    Closing, Event, HandledNotice, IgnoredBecause, Notice, NoticeKey, NoticeOrigin, Now, Outcome, ProbeName, Run,
-    Signal, SkippedBecause, Strength, Work,
+    Closing, DeferredNotice, Event, HandledNotice, Moment, Notice, NoticeKey, NoticeOrigin, Now, Outcome, ProbeName,
+    Run, Signal, SkippedBecause, Strength, Work,
 };
 use std::collections::BTreeMap;
 
 impl Engine {
     /// Takes an event in.
     pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalTransition> {
-        self.planned.take();
         match event {
             Event::SourceRead { .. } | Event::SourceMissed { .. } => {
-                let known = known_notices(self.episode.as_ref(), &self.spent);
+                let known = known_notices(self.episode.as_ref(), &self.spent, &self.deferred);
                 self.health.apply(event, now, &known);
             }
             Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::ProbeWentBlind { .. }
             | Event::ProbeSawAgain { .. } => self.health.apply(event, now, &[]),
-            Event::NoticeIgnored { .. } => {}
+            Event::NoticeIgnored { notice, because, probe } => {
+                // Remembered, so that it is said once.
+                let ignored = super::Ignored { because: *because, stated: notice.stated, probe: probe.clone() };
+                self.health.ignored.insert(notice.key.clone(), ignored);
+            }
+            Event::NoticeDeferred { deferred } => {
+                self.health.ignored.remove(&deferred.notice.key);
+                self.health.stop_missing(&deferred.notice.key);
+                self.deferred.insert(deferred.notice.key.clone(), DeferredNotice::clone(deferred));
+            }
+            Event::DeferralEnded { key, .. } => {
+                self.deferred.remove(key);
+                self.health.stop_missing(key);
+            }
             Event::MachineResumed => {
                 self.health.apply(event, now, &[]);
-                self.tell_limits_again();
+                // The executor's timers are late by as much as the machine slept.
+                self.forget_told();
+            }
+            Event::DaemonStarted { boot } => {
+                if self.boot.is_none() {
+                    // Nothing was read before in this run.
+                    self.health = SourceHealth::since(now.moment);
+                }
+                self.boot = Some(boot.clone());
+                self.exit = Exit::No;
+                for deferred in self.deferred.values_mut() {
+                    deferred.in_boot(boot, now);
+                }
+                // The executor of an earlier daemon knew when runs have to end, ours does not.
+                self.forget_told();
+            }
+            Event::ScaleInWindowSet { window } => self.policy.assume.scale_in = *window,
+            Event::SegmentStarted { generation, handled, deferred, .. } => {
+                self.has_segment = true;
+                self.generation = *generation;
+                self.spent = handled.iter().map(|handled| (handled.notice.key.clone(), handled.clone())).collect();
+                // Those that sources report are not carried over, and not forgotten either.
+                self.deferred.retain(|_, known| known.notice.presence == NoticeOrigin::Reported);
+                self.deferred.extend(deferred.iter().map(|deferred| (deferred.notice.key.clone(), deferred.clone())));
             }
             Event::NoticeForgotten { key } => {
                 self.spent.remove(key);
                 self.health.ignored.remove(key);
                 self.health.stop_missing(key);
             }
-            Event::EpisodeOpened { id, generation, boot, wall, spent, steps } => {
-                self.spent = spent.iter().map(|spent| (spent.notice.key.clone(), spent.clone())).collect();
+            Event::EpisodeOpened { id, generation, boot, wall, steps } => {
                 self.generation = *generation;
                 self.episode = Some(Episode {
                     id: id.clone(),
@@ -55,7 +89,7 @@ impl Engine {
             Event::NoticeAppeared { notice, deadline, probe } => {
                 self.spent.remove(&notice.key);
                 self.health.ignored.remove(&notice.key);
-                self.health.waiting.remove(&notice.key);
+                self.deferred.remove(&notice.key);
                 self.health.stop_missing(&notice.key);
                 if let Some(episode) = &mut self.episode {
                     // What was saved for a warning, or for a notice that was withdrawn, is old by now.
@@ -91,7 +125,6 @@ impl Engine {
                 if let Some(standing) = self.standing_mut(key) {
                     standing.withdrawn = Some(now.wall);
                 }
-                self.health.waiting.remove(key);
                 self.health.ignored.remove(key);
                 self.health.stop_missing(key);
             }
@@ -108,6 +141,9 @@ impl Engine {
                 }
             }
             Event::StepDue { step, round, retry: _ } => {
+                if matches!(self.exit, Exit::Pending { .. }) {
+                    self.exit = Exit::WhenDone;
+                }
                 let is_again = |step: &StepState, of: &[Outcome]| {
                     step.round == Some(*round) && matches!(&step.progress, StepPhase::Ended(it) if of.contains(it))
                 };
@@ -125,6 +161,8 @@ impl Engine {
             }
             Event::StepStarted { run, stop_by, round, undoable, proof_since: _ } => {
                 let running = Running {
+                    planned_stop_by: *stop_by,
+                    told: Some(now.moment),
                     run: run.clone(),
                     since: now.moment,
                     since_wall: now.wall,
@@ -148,16 +186,15 @@ impl Engine {
                         Work::Undo => step.undo_tries += 1,
                     }
                 })?;
-                self.told.insert(run.clone(), Told { stop_by: *stop_by, at: now.moment });
             }
             Event::StepSpawned { run, process } => {
                 self.make(&run.step, &StepTransition::Spawn(run.clone(), *process), |_| {})?;
             }
-            Event::StepAdopted { run } => {
+            Event::StepAdopted { run, stop_by } => {
                 self.make(&run.step, &StepTransition::Adopt(run.clone()), |_| {})?;
-                // The executor of an earlier daemon knew the stop-by, ours does not.
-                self.told.remove(run);
+                self.tell_stop_by(run, *stop_by, now);
             }
+            Event::StopByMoved { run, stop_by } => self.tell_stop_by(run, *stop_by, now),
             Event::StepEnded { run, ending } => self.end_run(run, ending, now)?,
             Event::StepSkipped { step, because, optional } => {
                 self.make(step, &StepTransition::Skip(*because), |step| {
@@ -199,25 +236,27 @@ impl Engine {
                     Signal::StopNow => Exit::AtOnce,
                 };
             }
+            Event::ExitPending { until } => self.exit = Exit::Pending { until: *until },
             Event::Exited => self.exit = Exit::Ordered,
         }
         Ok(())
     }
 
-    /// Forgets what only this run of the daemon knew, at its beginning.
-    pub(super) fn begin_run(&mut self, now: Now) {
-        if self.boot.is_none() {
-            self.health = SourceHealth::since(now.moment);
+    /// The executor has to be told anew when each run has to end.
+    fn forget_told(&mut self) {
+        for step in self.episode.iter_mut().flat_map(|episode| &mut episode.steps) {
+            if let StepPhase::Running(running) | StepPhase::Undoing(running) = &mut step.progress {
+                running.told = None;
+            }
         }
-        self.exit = Exit::No;
-        self.told.clear();
-        self.planned.take();
     }
 
-    /// Remembers, so that it is said once, that a notice is not acted on.
-    pub(super) fn remember_ignored(&mut self, notice: &Notice, probe: Option<&ProbeName>, because: IgnoredBecause) {
-        let ignored = super::Ignored { because, stated: notice.stated, probe: probe.cloned() };
-        self.health.ignored.insert(notice.key.clone(), ignored);
+    /// The executor is told of a stop-by.
+    fn tell_stop_by(&mut self, run: &Run, stop_by: Moment, now: Now) {
+        if let Some(running) = self.episode.as_mut().and_then(|episode| episode.running_mut(run)) {
+            running.stop_by = stop_by;
+            running.told = Some(now.moment);
+        }
     }
 
     fn standing_mut(&mut self, key: &NoticeKey) -> Option<&mut ActiveNotice> {
@@ -255,7 +294,7 @@ impl Engine {
         let plan_end = episode.and_then(|episode| episode.deadline).map(|planned| planned.end);
         self.make(&run.step, &StepTransition::End(run.clone(), ending.outcome), |step| {
             let (started, stop_by) = step.progress.running().map_or((now, now.moment), |running| {
-                (Now { moment: running.since, wall: running.since_wall }, running.stop_by)
+                (Now { moment: running.since, wall: running.since_wall }, running.planned_stop_by)
             });
             match run.work {
                 Work::Act => {
@@ -284,15 +323,7 @@ impl Engine {
                 }
             }
         })?;
-        self.told.remove(run);
         Ok(())
-    }
-
-    /// After the machine slept, the executor's timers are late by as much: each limit is ordered again.
-    fn tell_limits_again(&mut self) {
-        for told in self.told.values_mut() {
-            told.stop_by = crate::engine::Moment::default();
-        }
     }
 
     fn close(&mut self, standing: &[Notice], now: Now) {
@@ -305,7 +336,6 @@ impl Engine {
         }
         episode.closed = Some(now);
         self.last_closed = Some(episode);
-        self.told.clear();
     }
 
     /// The notices that an episode leaves standing when it closes for this reason.
@@ -325,6 +355,7 @@ impl Engine {
 fn known_notices<'a>(
     episode: Option<&'a Episode>,
     spent: &'a BTreeMap<NoticeKey, HandledNotice>,
+    deferred: &'a BTreeMap<NoticeKey, DeferredNotice>,
 ) -> Vec<(&'a NoticeKey, &'a ProbeName)> {
     let standing = episode.into_iter().flat_map(|episode| {
         let reported =
@@ -332,7 +363,12 @@ fn known_notices<'a>(
         episode.notices.values().filter(reported).map(|standing| (&standing.notice.key, &standing.probes))
     });
     let spent = spent.iter().map(|(key, spent)| (key, &spent.probes));
-    standing.chain(spent).flat_map(|(key, probes)| probes.iter().map(move |probe| (key, probe))).collect()
+    let deferred = deferred.iter().filter_map(|(key, deferred)| Some((key, deferred.probe.as_ref()?)));
+    standing
+        .chain(spent)
+        .flat_map(|(key, probes)| probes.iter().map(move |probe| (key, probe)))
+        .chain(deferred)
+        .collect()
 }
 
 #[cfg(test)]
@@ -351,7 +387,6 @@ mod tests {
             generation: 1,
             boot: BootId::new("boot"),
             wall: now.wall,
-            spent: Vec::new(),
             steps: Vec::new(),
         };
         engine.recover(&opened, now).unwrap();

@@ -1,7 +1,7 @@
 //! Event → orders: what has to be done because something became fact.
 
 use super::{Engine, Episode};
-use crate::engine::{Command, DeadlineBasis, Event, NoticeContext, Now, Run, Work};
+use crate::engine::{Command, DeadlineBasis, Event, NoticeContext, Now, Run, Signal, Work};
 
 impl Engine {
     /// Derives the orders of an event that has just been applied.
@@ -35,7 +35,7 @@ impl Engine {
                     });
                 }
             }
-            Event::StepAdopted { run } => {
+            Event::StepAdopted { run, stop_by } => {
                 if let (Some(episode), Some(running)) = (episode, self.running(run))
                     && let Some(briefing) = brief(episode, now)
                 {
@@ -45,13 +45,20 @@ impl Engine {
                         process: running.process,
                         since: running.since,
                         proof_since: self.proof_since(run, Now { moment: running.since, wall: running.since_wall }),
-                        stop_by: self.stop_by(running, now.moment),
+                        stop_by: *stop_by,
                     });
                 }
             }
             Event::EpisodeSettled { .. } => commands.push(Command::TakeDownNotice),
+            Event::StopByMoved { run, stop_by } => {
+                commands.push(Command::Limit { run: run.clone(), stop_by: *stop_by })
+            }
+            Event::ExitAsked { signal } => {
+                if *signal == Signal::StopNow {
+                    commands.push(Command::EndLeftovers);
+                }
+            }
             Event::Exited => commands.push(Command::Exit),
-            // Limits that follow from these are ordered at the end of the turn, when all is known.
             Event::SourceRead { .. }
             | Event::SourceMissed { .. }
             | Event::SourceWentBlind { .. }
@@ -61,6 +68,11 @@ impl Engine {
             | Event::NoticeIgnored { .. }
             | Event::MachineResumed
             | Event::NoticeForgotten { .. }
+            | Event::NoticeDeferred { .. }
+            | Event::DeferralEnded { .. }
+            | Event::DaemonStarted { .. }
+            | Event::ScaleInWindowSet { .. }
+            | Event::SegmentStarted { .. }
             | Event::EpisodeOpened { .. }
             | Event::NoticeAppeared { .. }
             | Event::NoticeSeenToo { .. }
@@ -74,7 +86,7 @@ impl Engine {
             | Event::UndoDue { .. }
             | Event::EpisodeResumed
             | Event::EpisodeClosed { .. }
-            | Event::ExitAsked { .. } => {}
+            | Event::ExitPending { .. } => {}
         }
     }
 

@@ -67,6 +67,17 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
     Deadline { at: now.moment.plus(window), heard: now.moment, footing }
 }
 
+/// The deadline of a deferred notice that is acted on now: the moment that it had when it was received; where that leaves
+/// less than the policy's least window, as late as that.
+pub fn seen_again(policy: &Policy, received: Deadline, now: Now) -> Deadline {
+    let least = now.moment.plus(policy.least_window);
+    if received.at < least {
+        Deadline { at: least, heard: now.moment, footing: DeadlineBasis::Assumed }
+    } else {
+        Deadline { heard: now.moment, ..received }
+    }
+}
+
 /// Whether a notice that stood there at the first read is only a leftover.
 pub fn is_stale(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> bool {
     notice.stated.time().is_some() && left(notice, skew, now).is_some_and(|left| left < -STALE_AFTER)

@@ -192,8 +192,12 @@ pub struct Running {
     pub since_wall: Timestamp,
     /// Its process, once known.
     pub process: Option<Process>,
-    /// The stop-by that was journaled at its start.
+    /// When it has to end, as the executor was last told.
     pub stop_by: Moment,
+    /// The same at its start.
+    pub planned_stop_by: Moment,
+    /// When the executor was last told; nothing since a restart of ours until it is.
+    pub told: Option<Moment>,
 }
 
 /// A step that was not started.
@@ -421,6 +425,30 @@ impl Episode {
     /// Two clocks by which its moments are read: now, or those of its opening where the machine has booted since.
     pub fn clocks(&self, now: Now) -> Now {
         if self.rebooted { Now { moment: self.opened, wall: self.opened_wall } } else { now }
+    }
+
+    /// The run of this name that goes on.
+    pub(super) fn running_mut(&mut self, run: &Run) -> Option<&mut Running> {
+        self.steps
+            .iter_mut()
+            .filter_map(|step| match &mut step.progress {
+                StepPhase::Running(running) | StepPhase::Undoing(running) => Some(running),
+                StepPhase::Idle
+                | StepPhase::Due
+                | StepPhase::Ended(_)
+                | StepPhase::Dropped
+                | StepPhase::UndoDue
+                | StepPhase::Undone(_) => None,
+            })
+            .find(|running| running.run == *run)
+    }
+
+    /// Whether a step is due, runs, or is being undone.
+    pub(super) fn is_busy(&self) -> bool {
+        self.steps.iter().any(|step| match step.progress {
+            StepPhase::Due | StepPhase::Running(_) | StepPhase::UndoDue | StepPhase::Undoing(_) => true,
+            StepPhase::Idle | StepPhase::Ended(_) | StepPhase::Dropped | StepPhase::Undone(_) => false,
+        })
     }
 
     /// Whether it comes to its end, and why.

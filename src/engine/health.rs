@@ -1,9 +1,8 @@
 //! What was heard in this run of the daemon: rebuilt by listening again after a restart, so never journaled.
 
 use crate::engine::{
-    Event, Fault, IgnoredBecause, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeName, SourceName, Stated,
+    Event, Fault, IgnoredBecause, Importance, Listening, Moment, NoticeKey, Now, ProbeName, SourceName, Stated,
 };
-use jiff::SignedDuration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -27,8 +26,6 @@ pub struct SourceHealth {
     pub blind_probes: BTreeMap<(SourceName, ProbeName), Moment>,
     /// Notices that were heard and are not acted on, so that it is said once.
     pub ignored: BTreeMap<NoticeKey, Ignored>,
-    /// Notices whose time to open an episode has not come.
-    pub waiting: BTreeMap<NoticeKey, DeferredNotice>,
     /// Good reads of a probe without a notice that it reported before.
     missing: BTreeMap<(NoticeKey, ProbeName), Missing>,
     /// When this run began, or the machine last woke up; silence is counted from here.
@@ -57,19 +54,6 @@ pub struct Ignored {
     pub stated: Stated,
     /// By which probe it was heard.
     pub probe: Option<ProbeName>,
-}
-
-/// A notice that waits.
-#[derive(Clone, PartialEq, Debug)]
-pub struct DeferredNotice {
-    /// The notice as last heard.
-    pub notice: Notice,
-    /// By which probe.
-    pub probe: Option<ProbeName>,
-    /// The cloud's clock less ours, as last heard.
-    pub skew: Option<SignedDuration>,
-    /// When it opens an episode.
-    pub due: Moment,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -132,6 +116,11 @@ impl SourceHealth {
             Event::MachineResumed => self.awake = now.moment,
             Event::NoticeIgnored { .. }
             | Event::NoticeForgotten { .. }
+            | Event::NoticeDeferred { .. }
+            | Event::DeferralEnded { .. }
+            | Event::DaemonStarted { .. }
+            | Event::ScaleInWindowSet { .. }
+            | Event::SegmentStarted { .. }
             | Event::EpisodeOpened { .. }
             | Event::NoticeAppeared { .. }
             | Event::NoticeSeenToo { .. }
@@ -143,6 +132,7 @@ impl SourceHealth {
             | Event::StepStarted { .. }
             | Event::StepSpawned { .. }
             | Event::StepAdopted { .. }
+            | Event::StopByMoved { .. }
             | Event::StepEnded { .. }
             | Event::StepSkipped { .. }
             | Event::UndoDue { .. }
@@ -151,6 +141,7 @@ impl SourceHealth {
             | Event::EpisodeRecovered { .. }
             | Event::EpisodeClosed { .. }
             | Event::ExitAsked { .. }
+            | Event::ExitPending { .. }
             | Event::Exited => {}
         }
     }
@@ -253,6 +244,5 @@ impl SourceHealth {
             key.source == *source && heard_by.as_ref() == Some(probe) && !standing.contains(key)
         };
         self.ignored.retain(|key, ignored| !gone(key, &ignored.probe));
-        self.waiting.retain(|key, waiting| !gone(key, &waiting.probe));
     }
 }

@@ -1,10 +1,12 @@
 //! Input → events: what an input says that was not known before.
 
+use super::deadline::STALE_AFTER;
+use super::rules::episode_id;
 use super::{Engine, Exit, deadline};
 use crate::engine::{
-    BootId, Closing, Deadline, DeadlineBasis, Decision, EpisodeId, Event, Fault, IgnoredBecause, Importance, Input,
-    Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, ProbeName, Retry, RunResult, Signal,
-    SkippedBecause, SourceName, Stated, Strength,
+    BootId, Closing, Deadline, DeadlineBasis, Decision, DeferralEnd, DeferredNotice, EpisodeId, Event, Fault,
+    IgnoredBecause, Importance, Input, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome,
+    ProbeName, Retry, RunResult, Signal, SkippedBecause, SourceName, Stated, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -37,7 +39,11 @@ impl Engine {
             }
             Input::TakenBack { key } => {
                 for key in self.handed_in_as(&key) {
-                    self.take(Event::NoticeWithdrawn { key }, now, turn);
+                    if self.deferred.contains_key(&key) {
+                        self.take(self.end_deferral(&key, DeferralEnd::Withdrawn), now, turn);
+                    } else {
+                        self.take(Event::NoticeWithdrawn { key }, now, turn);
+                    }
                 }
             }
             Input::Signalled { signal } => self.hear_signal(signal, now, turn),
@@ -59,6 +65,19 @@ impl Engine {
                     self.take(Event::StepEnded { run, ending }, now, turn);
                 }
             }
+            Input::ScaleInWindow { window } => {
+                if window != self.policy().assume.scale_in {
+                    self.take(Event::ScaleInWindowSet { window }, now, turn);
+                }
+            }
+            Input::Remaining { processes, deliveries } => {
+                if let Exit::Pending { until } = self.exit
+                    && processes == 0
+                    && (deliveries == 0 || now.moment >= until)
+                {
+                    self.take(Event::Exited, now, turn);
+                }
+            }
             Input::Woke => {}
         }
     }
@@ -67,7 +86,7 @@ impl Engine {
     /// of ours may come before the machine's name is known, and then has none.
     fn handed_in_as(&self, key: &NoticeKey) -> BTreeSet<NoticeKey> {
         let standing = self.episode().into_iter().flat_map(|episode| episode.standing().map(|it| &it.notice));
-        let waiting = self.health.waiting.values().map(|waiting| &waiting.notice);
+        let deferred = self.deferred.values().map(|deferred| &deferred.notice);
         let is_meant = |notice: &&Notice| {
             let of = &notice.key;
             let is_machine =
@@ -75,7 +94,7 @@ impl Engine {
             let is_other = (&of.source, of.kind, &of.event) != (&key.source, key.kind, &key.event);
             notice.presence == NoticeOrigin::HandedIn && is_machine && !is_other
         };
-        standing.chain(waiting).filter(is_meant).map(|notice| notice.key.clone()).collect()
+        standing.chain(deferred).filter(is_meant).map(|notice| notice.key.clone()).collect()
     }
 
     /// What was stopped because we were asked to stop at once did not run out of time.
@@ -95,9 +114,9 @@ impl Engine {
     /// The first input of a run of the daemon: what it found is compared with where it is.
     fn hear_restart(&mut self, boot: BootId, now: Now, turn: &mut Decision) {
         let had_exited = self.exit == Exit::Ordered;
-        self.begin_run(now);
         let same_boot = self.episode().is_some_and(|episode| episode.boot == boot);
-        self.boot = Some(boot.clone());
+        self.take(Event::DaemonStarted { boot: boot.clone() }, now, turn);
+        self.start_deferrals(now, turn);
         let Some(episode) = self.episode() else { return };
         let unknown: Vec<_> = episode
             .steps
@@ -127,21 +146,19 @@ impl Engine {
             self.take(Event::StepSkipped { step, because: SkippedBecause::Unknown, optional: false }, now, turn);
         }
         self.take(Event::EpisodeRecovered { boot }, now, turn);
-        for run in &running {
-            self.take(Event::StepAdopted { run: run.clone() }, now, turn);
-        }
-        if settling {
-            return;
-        }
         let only_shutdown = |kind: NoticeKind| kind == NoticeKind::Shutdown;
-        if had_exited
-            && self.episode().is_some_and(|episode| episode.standing().all(|it| only_shutdown(it.notice.kind())))
-        {
+        let was_restart = had_exited
+            && self.episode().is_some_and(|episode| episode.standing().all(|it| only_shutdown(it.notice.kind())));
+        if !settling && was_restart {
             // Whoever asked us to end has started us again: the machine did not go down.
             self.take(Event::EpisodeSettled { closing: Closing::Restarted }, now, turn);
-            return;
+        } else if !settling {
+            self.grant_least_window(now, turn);
         }
-        self.grant_least_window(now, turn);
+        for run in running {
+            let stop_by = self.stop_by_of(&run, now);
+            self.take(Event::StepAdopted { run, stop_by }, now, turn);
+        }
     }
 
     /// Gives the steps that are left the least window where we come back too late for them: the machine still runs,
@@ -204,6 +221,8 @@ impl Engine {
                 |known: &super::ActiveNotice| known.is_active() && known.notice.presence == NoticeOrigin::Reported;
             if known.is_some_and(|known| stands(known) && only_here(&known.probes)) {
                 self.take(Event::NoticeWithdrawn { key }, now, turn);
+            } else if self.deferred.get(&key).is_some_and(|it| it.probe.iter().all(|other| other == probe)) {
+                self.take(self.end_deferral(&key, DeferralEnd::Withdrawn), now, turn);
             } else if self.spent.get(&key).is_some_and(|spent| only_here(&spent.probes)) {
                 self.take(Event::NoticeForgotten { key }, now, turn);
             }
@@ -233,7 +252,6 @@ impl Engine {
         if let Some(ignored) = self.health.ignored.get(&notice.key)
             && ignored.stated == notice.stated
             && notice.presence == NoticeOrigin::Reported
-            && ignored.because != IgnoredBecause::Far
         {
             return;
         }
@@ -246,19 +264,18 @@ impl Engine {
             self.ignore(notice, heard.probe, IgnoredBecause::NothingToDo, now, turn);
             return;
         }
-        let deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
-        let due = self.due(notice, deadline, now);
-        if due > now.moment {
-            self.wait_for(notice, heard, due);
-            let said = self.health.ignored.get(&notice.key).is_some_and(|ignored| ignored.stated == notice.stated);
-            if !said {
-                self.ignore(notice, heard.probe, IgnoredBecause::Far, now, turn);
-            }
+        if let Some(known) = self.deferred.get(&notice.key)
+            && notice.presence == NoticeOrigin::Reported
+            && (&known.notice.stated, known.notice.action) == (&notice.stated, notice.action)
+        {
+            // It keeps the deadline that it had when it was received.
             return;
         }
-        if self.is_closing_for_good() {
-            // Its episode opens as soon as the one that is ending has closed.
-            self.wait_for(notice, heard, now.moment);
+        let deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
+        let opens = self.opens(notice, deadline, now);
+        // The episode of a notice that cannot join the open one opens as soon as that has closed.
+        if opens > now.moment || self.is_closing_for_good() {
+            self.defer(notice, deadline, opens, heard.probe, now, turn);
             return;
         }
         self.appear(notice.clone(), deadline, heard.probe.cloned(), now, turn);
@@ -286,17 +303,65 @@ impl Engine {
     }
 
     /// When a notice is acted on: at once, but what is scheduled only its lead before its time.
-    fn due(&self, notice: &Notice, deadline: Deadline, now: Now) -> crate::engine::Moment {
+    fn opens(&self, notice: &Notice, deadline: Deadline, now: Now) -> Moment {
         match notice.key.kind {
             NoticeKind::Maintenance => deadline.at.minus(self.policy().lead).max(now.moment),
             NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => now.moment,
         }
     }
 
-    fn wait_for(&mut self, notice: &Notice, heard: Heard<'_>, due: crate::engine::Moment) {
-        let waiting =
-            super::DeferredNotice { notice: notice.clone(), probe: heard.probe.cloned(), skew: heard.skew, due };
-        self.health.waiting.insert(notice.key.clone(), waiting);
+    /// Has a notice acted on later. A poll that says what is known already is no event.
+    fn defer(
+        &mut self,
+        notice: &Notice,
+        deadline: Deadline,
+        opens: Moment,
+        probe: Option<&ProbeName>,
+        now: Now,
+        turn: &mut Decision,
+    ) {
+        if let Some(known) = self.deferred.get(&notice.key) {
+            let is_same = known.notice.stated == notice.stated && known.notice.action == notice.action;
+            let moved = known.deadline.at.since(deadline.at).max(deadline.at.since(known.deadline.at));
+            let is_news = match notice.presence {
+                NoticeOrigin::Reported => !is_same && (moved >= SMALLEST_MOVE || known.notice.action != notice.action),
+                // Nobody hands in the same notice again but to say it anew.
+                NoticeOrigin::HandedIn => moved >= SMALLEST_MOVE,
+            };
+            // What could have been acted on at once waits for no more than the end of the episode that is closing.
+            let is_sooner = opens <= now.moment && known.opens > now.moment;
+            if !is_news && !is_sooner {
+                return;
+            }
+        }
+        let deferred = DeferredNotice {
+            notice: notice.clone(),
+            probe: probe.cloned(),
+            deadline,
+            opens,
+            until: now.wall_at(deadline.at),
+            boot: self.boot.clone().unwrap_or_else(|| BootId::new("")),
+        };
+        if notice.presence == NoticeOrigin::HandedIn && !self.has_segment {
+            self.take(self.segment(episode_id(now, self.generation)), now, turn);
+        }
+        self.take(Event::NoticeDeferred { deferred: Box::new(deferred) }, now, turn);
+    }
+
+    /// What was handed in for later to an earlier run: what is for a time long past, before the machine was stopped for
+    /// instance, is no reason to leave now. What this run was handed in before it had a journal is written down.
+    fn start_deferrals(&mut self, now: Now, turn: &mut Decision) {
+        let is_past = |deferred: &&DeferredNotice| {
+            deferred.notice.presence == NoticeOrigin::HandedIn && now.wall.duration_since(deferred.until) > STALE_AFTER
+        };
+        let past: Vec<NoticeKey> = self.deferred.values().filter(is_past).map(|it| it.notice.key.clone()).collect();
+        for key in past {
+            self.take(self.end_deferral(&key, DeferralEnd::Past), now, turn);
+        }
+        let is_kept = self.deferred.values().any(|deferred| deferred.notice.presence == NoticeOrigin::HandedIn);
+        if is_kept && !self.has_segment {
+            self.take(self.segment(episode_id(now, self.generation)), now, turn);
+        }
     }
 
     fn ignore(
@@ -307,8 +372,7 @@ impl Engine {
         now: Now,
         turn: &mut Decision,
     ) {
-        self.remember_ignored(notice, probe, because);
-        self.take(Event::NoticeIgnored { notice: notice.clone(), because }, now, turn);
+        self.take(Event::NoticeIgnored { notice: notice.clone(), because, probe: probe.cloned() }, now, turn);
     }
 
     fn reason_to_ignore(&self, notice: &Notice, heard: Heard<'_>, now: Now) -> Option<IgnoredBecause> {
@@ -316,7 +380,7 @@ impl Engine {
             return None;
         }
         if let Some(spent) = self.spent.get(&notice.key) {
-            return (!is_past(notice, spent.until)).then_some(IgnoredBecause::HandledNotice);
+            return (!is_past(notice, spent.until)).then_some(IgnoredBecause::Handled);
         }
         (heard.at_first_read && deadline::is_stale(notice, heard.skew, now)).then_some(IgnoredBecause::Stale)
     }
@@ -340,7 +404,8 @@ impl Engine {
             };
             if is_another {
                 let deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
-                self.wait_for(notice, heard, self.due(notice, deadline, now));
+                let opens = self.opens(notice, deadline, now);
+                self.defer(notice, deadline, opens, heard.probe, now, turn);
             }
             return;
         }
@@ -383,7 +448,11 @@ impl Engine {
                 } else if self.is_closing_for_good()
                     || (self.episode().is_none() && !self.is_somebodys(NoticeKind::Shutdown))
                 {
-                    self.take(Event::NoticeIgnored { notice, because: IgnoredBecause::NothingToDo }, now, turn);
+                    self.take(
+                        Event::NoticeIgnored { notice, because: IgnoredBecause::NothingToDo, probe: None },
+                        now,
+                        turn,
+                    );
                 } else {
                     let deadline = deadline::deadline(self.policy(), &notice, None, now);
                     self.appear(notice, deadline, None, now, turn);
@@ -391,7 +460,11 @@ impl Engine {
             }
             Signal::Restart | Signal::StopNow => {}
         }
+        let was_pending = matches!(self.exit, Exit::Pending { .. });
         self.take(Event::ExitAsked { signal }, now, turn);
+        if was_pending && signal == Signal::StopNow {
+            self.take(Event::Exited, now, turn);
+        }
     }
 }
 

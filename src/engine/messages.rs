@@ -2,8 +2,8 @@
 
 use super::run::{NextAttempt, Process, Run, RunResult};
 use super::{
-    BootId, Deadline, EpisodeId, HandledNotice, MachineId, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, Now,
-    ProbeName, SourceName, StepName, Strength,
+    BootId, Deadline, DeferredNotice, EpisodeId, HandledNotice, MachineId, Moment, Notice, NoticeAction, NoticeKey,
+    NoticeKind, NoticeOrigin, Now, ProbeName, SourceName, StepName, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -79,6 +79,18 @@ pub enum Input {
         run: Run,
         /// How.
         ending: RunResult,
+    },
+    /// What a scale-in that names no time leaves, as it is known now. Notices from now on are planned with it.
+    ScaleInWindow {
+        /// The window.
+        window: Duration,
+    },
+    /// What would be cut off if the daemon ended now; asked for while [`Exit::Pending`](super::Exit::Pending).
+    Remaining {
+        /// Processes that steps left behind and that still run.
+        processes: usize,
+        /// Messages and reports that are not delivered yet.
+        deliveries: usize,
     },
     /// A moment came that the mind wanted to be woken for. Spurious ones are harmless.
     Woke,
@@ -191,6 +203,23 @@ pub enum Event {
         notice: Notice,
         /// Why.
         because: IgnoredBecause,
+        /// The probe that reported it, where one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<ProbeName>,
+    },
+    /// A notice is acted on later, or later or earlier than was said before.
+    NoticeDeferred {
+        /// All that is remembered of it.
+        deferred: Box<DeferredNotice>,
+    },
+    /// A deferred notice is not waited for any more, and was not acted on.
+    DeferralEnded {
+        /// Which.
+        key: NoticeKey,
+        /// How the end of that notice is noticed.
+        origin: NoticeOrigin,
+        /// Why.
+        because: DeferralEnd,
     },
     /// A notice that belonged to a closed episode no longer stands; should it come back, it is a new one.
     NoticeForgotten {
@@ -199,6 +228,29 @@ pub enum Event {
     },
     /// The machine came back from hibernation, or from another long sleep.
     MachineResumed,
+    /// A run of the daemon began.
+    DaemonStarted {
+        /// The boot that it runs in.
+        boot: BootId,
+    },
+    /// A scale-in that names no time is planned with another window.
+    ScaleInWindowSet {
+        /// The window.
+        window: Duration,
+    },
+    /// A new segment of the journal began: it holds all that is carried over, so that older ones need not be read.
+    SegmentStarted {
+        /// Its name: that of the episode that it begins with, or one like it.
+        id: EpisodeId,
+        /// How many episodes there have been.
+        generation: u64,
+        /// Notices of closed episodes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        handled: Vec<HandledNotice>,
+        /// Deferred notices that were handed in: their sources repeat the others.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        deferred: Vec<DeferredNotice>,
+    },
     /// An episode opened.
     EpisodeOpened {
         /// Its name.
@@ -209,9 +261,6 @@ pub enum Event {
         boot: BootId,
         /// When, by the wall clock.
         wall: Timestamp,
-        /// What earlier episodes left standing, so that this one's file alone is enough to recover from.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        spent: Vec<HandledNotice>,
         /// Every step of the policy, in declared order.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         steps: Vec<StepName>,
@@ -289,6 +338,15 @@ pub enum Event {
     StepAdopted {
         /// Which.
         run: Run,
+        /// When it has to end, as planned now.
+        stop_by: Moment,
+    },
+    /// A run has to end at another moment than it was told, or is told once more.
+    StopByMoved {
+        /// Which.
+        run: Run,
+        /// When it has to end.
+        stop_by: Moment,
     },
     /// A run ended.
     StepEnded {
@@ -336,7 +394,12 @@ pub enum Event {
         /// What it meant.
         signal: Signal,
     },
-    /// Nothing is due or running any more, and we end as asked.
+    /// Nothing is due or running any more: we end as asked once what is left behind has ended and is told.
+    ExitPending {
+        /// Until when messages and reports may hold that up.
+        until: Moment,
+    },
+    /// We end as asked.
     Exited,
 }
 
@@ -351,8 +414,15 @@ impl Event {
             | Self::ProbeWentBlind { .. }
             | Self::ProbeSawAgain { .. }
             | Self::NoticeIgnored { .. }
+            | Self::DaemonStarted { .. }
+            | Self::ScaleInWindowSet { .. }
+            | Self::ExitPending { .. }
             | Self::MachineResumed => false,
+            // Sources repeat what they report.
+            Self::NoticeDeferred { deferred } => matches!(deferred.notice.presence, NoticeOrigin::HandedIn),
+            Self::DeferralEnded { origin, .. } => matches!(origin, NoticeOrigin::HandedIn),
             Self::NoticeForgotten { .. }
+            | Self::SegmentStarted { .. }
             | Self::EpisodeOpened { .. }
             | Self::NoticeAppeared { .. }
             | Self::NoticeSeenToo { .. }
@@ -364,6 +434,7 @@ impl Event {
             | Self::StepStarted { .. }
             | Self::StepSpawned { .. }
             | Self::StepAdopted { .. }
+            | Self::StopByMoved { .. }
             | Self::StepEnded { .. }
             | Self::StepSkipped { .. }
             | Self::UndoDue { .. }
@@ -377,6 +448,16 @@ impl Event {
     }
 }
 
+/// Why a deferred notice is not waited for any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeferralEnd {
+    /// It was withdrawn.
+    Withdrawn,
+    /// Its time was long past when the daemon started: the machine was stopped over it, for instance.
+    Past,
+}
+
 /// Why a notice is not acted on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -384,9 +465,7 @@ pub enum IgnoredBecause {
     /// It stood there at the first read, and its time is long past.
     Stale,
     /// Its episode has closed, and its time has not moved.
-    HandledNotice,
-    /// Its time is far: it opens an episode when the lead begins.
-    Far,
+    Handled,
     /// No step is for it and nothing else hangs on it.
     NothingToDo,
 }
@@ -493,6 +572,8 @@ pub enum Command {
     },
     /// Remove the notice file.
     TakeDownNotice,
+    /// End the processes that steps left behind.
+    EndLeftovers,
     /// End the daemon: all is done.
     Exit,
 }

@@ -30,23 +30,23 @@ pub use episode::{
     ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, Skipped, StepPhase, StepState,
     UndoState,
 };
-pub use health::{BLIND_AFTER, DeferredNotice, Ignored, ProbeHealth, SourceHealth};
+pub use health::{BLIND_AFTER, Ignored, ProbeHealth, SourceHealth};
 pub use messages::{
-    Closing, Command, Decision, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Signal, SkippedBecause,
+    Closing, Command, Decision, DeferralEnd, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Signal,
+    SkippedBecause,
 };
 pub use run::{Effect, NextAttempt, Outcome, Process, Retry, Run, RunResult, Work};
 
 pub use name::{BootId, EpisodeId, MachineId, ProbeName, SourceName, StepName};
 pub use notice::{
-    Deadline, DeadlineBasis, HandledNotice, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Stated, Strength,
+    Deadline, DeadlineBasis, DeferredNotice, HandledNotice, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin,
+    Stated, Strength,
 };
 pub use plan::{Plan, Slot};
 pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
 pub use time::{Moment, Now, millis};
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 /// No turn has more consequences than this; the mind comes to rest long before.
@@ -66,25 +66,10 @@ pub struct Engine {
     /// Notices of closed episodes: they open no new one unless their time moves.
     spent: BTreeMap<NoticeKey, HandledNotice>,
     exit: Exit,
-    /// What the executor was last told of each run, so that only changes are ordered.
-    told: BTreeMap<Run, Told>,
-    /// The plan as it was last made, with its moment, until something becomes fact: several rules ask for it.
-    planned: OnceLock<(Moment, Option<Plan>)>,
-}
-
-/// The stop-by that the executor was last told of a run.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    stop_by: Moment,
-    /// When it was told.
-    at: Moment,
-}
-
-impl Told {
-    /// When the end of the run has to have been reported.
-    fn report_by(&self) -> Moment {
-        self.stop_by.max(self.at).plus(rules::REPORT_WITHIN)
-    }
+    /// Notices that are acted on later.
+    deferred: BTreeMap<NoticeKey, DeferredNotice>,
+    /// Whether the journal has a segment.
+    has_segment: bool,
 }
 
 /// Whether we were asked to end.
@@ -96,19 +81,28 @@ pub enum Exit {
     WhenDone,
     /// At once.
     AtOnce,
+    /// Nothing is due or running: we end once what steps left behind has ended, and what was done is told.
+    Pending {
+        /// Until when telling may hold that up.
+        until: Moment,
+    },
     /// We are ending.
     Ordered,
 }
 
 /// What a journal brings back of an engine.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot<'a> {
     /// The open episode.
     pub episode: Option<&'a Episode>,
     /// How many episodes there have been.
     pub generation: u64,
+    /// The episode that closed last, where it is the newest.
+    pub last_closed: Option<&'a Episode>,
     /// Notices of closed episodes.
     pub handled: &'a BTreeMap<NoticeKey, HandledNotice>,
+    /// Deferred notices that were handed in; sources repeat the others.
+    pub deferred: BTreeMap<&'a NoticeKey, &'a DeferredNotice>,
 }
 
 impl Engine {
@@ -123,8 +117,8 @@ impl Engine {
             generation: 0,
             spent: BTreeMap::new(),
             exit: Exit::No,
-            told: BTreeMap::new(),
-            planned: OnceLock::new(),
+            deferred: BTreeMap::new(),
+            has_segment: false,
         }
     }
 
@@ -141,21 +135,16 @@ impl Engine {
     /// stays, but for notices that were handed in for a machine by its name. [`Input::Restarted`] has to follow, and what
     /// an earlier run was handed in.
     pub fn take_up(&mut self, left: Self) {
-        let SourceHealth { waiting, ignored, .. } = &mut self.health;
-        waiting.retain(|key, waiting| {
-            let is_of_this_run = waiting.notice.presence == NoticeOrigin::Reported || key.machine.as_str().is_empty();
-            if !is_of_this_run {
-                ignored.remove(key);
-            }
-            is_of_this_run
+        self.deferred.retain(|key, deferred| {
+            deferred.notice.presence == NoticeOrigin::Reported || key.machine.as_str().is_empty()
         });
+        self.deferred.extend(left.deferred);
+        self.has_segment = left.has_segment;
         self.episode = left.episode;
         self.last_closed = left.last_closed;
         self.generation = left.generation;
         self.spent = left.spent;
         self.exit = left.exit;
-        self.told.clear();
-        self.planned.take();
     }
 
     /// Decides what an input means now.
@@ -163,7 +152,6 @@ impl Engine {
     /// Late, doubled and spurious inputs are harmless: what they say is either already known or no longer asked.
     pub fn handle(&mut self, input: Input, now: Now) -> Decision {
         let mut turn = Decision::default();
-        self.planned.take();
         self.hear(input, now, &mut turn);
         for _ in 0..MOST_CONSEQUENCES {
             let Some(event) = self.consequence(now) else { break };
@@ -172,7 +160,9 @@ impl Engine {
             }
         }
         if !turn.events.is_empty() {
-            self.order_new_limits(now, &mut turn.commands);
+            for event in self.stop_by_moved(now) {
+                self.take(event, now, &mut turn);
+            }
         }
         say_once(&mut turn.commands);
         turn
@@ -186,7 +176,14 @@ impl Engine {
     /// The state that events alone make, for comparison: an engine that recovers a journal has the snapshot of the one
     /// that wrote it.
     pub fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot { episode: self.episode(), generation: self.generation, handled: &self.spent }
+        let handed_in = self.deferred.iter().filter(|(_, it)| it.notice.presence == NoticeOrigin::HandedIn);
+        Snapshot {
+            episode: self.episode(),
+            generation: self.generation,
+            last_closed: self.last_closed().filter(|_| self.episode.is_none()),
+            handled: &self.spent,
+            deferred: handed_in.collect(),
+        }
     }
 
     /// When a decision may be due although nothing new was heard.
@@ -201,10 +198,9 @@ impl Engine {
         &self.policy
     }
 
-    /// Plans with this window for a scale-in that names no time, from the next notice on: the group may tell more than
-    /// the operator could know. What was heard before keeps its deadline.
-    pub fn assume_scale_in(&mut self, window: Duration) {
-        self.policy.assume.scale_in = window;
+    /// Notices that are acted on later.
+    pub fn deferred(&self) -> &BTreeMap<NoticeKey, DeferredNotice> {
+        &self.deferred
     }
 
     /// What was heard in this run.
@@ -251,14 +247,6 @@ impl Engine {
         Some(self.plan_with(episode, None, now, end))
     }
 
-    /// The plan, made anew only where it was not made for this moment.
-    fn plan_at_hand(&self, now: Moment) -> Cow<'_, Option<Plan>> {
-        match self.planned.get_or_init(|| (now, self.plan(now))) {
-            (at, plan) if *at == now => Cow::Borrowed(plan),
-            _ => Cow::Owned(self.plan(now)),
-        }
-    }
-
     /// The plan that a notice of this kind with this window, heard now, would get.
     pub fn plan_against(&self, kind: NoticeKind, window: Duration, now: Moment) -> Plan {
         let end = now.plus(window).minus(self.policy.reserve_of(window));
@@ -283,6 +271,9 @@ impl Engine {
 
     /// Makes an event fact: the only way that a decision changes the state.
     fn take(&mut self, event: Event, now: Now, turn: &mut Decision) -> bool {
+        if let Event::EpisodeOpened { id, .. } = &event {
+            self.take(self.segment(id.clone()), now, turn);
+        }
         // A move that is not legal is a fault of ours; it must not end a rescue, so it is not made at all.
         if self.apply(&event, now).is_err() {
             debug_assert!(false, "illegal move decided: {event:?}");
@@ -291,6 +282,22 @@ impl Engine {
         self.commands(&event, now, &mut turn.commands);
         turn.events.push(event);
         true
+    }
+
+    /// A new segment of the journal, with what is carried over.
+    fn segment(&self, id: EpisodeId) -> Event {
+        let is_handed_in = |deferred: &&DeferredNotice| deferred.notice.presence == NoticeOrigin::HandedIn;
+        Event::SegmentStarted {
+            id,
+            generation: self.generation,
+            handled: self.spent.values().cloned().collect(),
+            deferred: self.deferred.values().filter(is_handed_in).cloned().collect(),
+        }
+    }
+
+    /// When a run of this name has to have ended, as things stand.
+    fn stop_by_of(&self, run: &Run, now: Now) -> Moment {
+        self.running(run).map_or(now.moment, |running| self.stop_by(running, now.moment))
     }
 
     fn running(&self, run: &Run) -> Option<&Running> {
@@ -304,38 +311,6 @@ impl Engine {
 
     fn step(&self, name: &StepName) -> Option<&Step> {
         self.policy.steps.iter().find(|step| step.name == *name)
-    }
-
-    /// Tells the executor of each run whose stop-by is no longer what it was last told.
-    fn order_new_limits(&mut self, now: Now, commands: &mut Vec<Command>) {
-        let Some(episode) = &self.episode else {
-            self.told.clear();
-            return;
-        };
-        let plan = rules::Planning::at(self, now.moment);
-        let running = || episode.steps.iter().filter_map(|step| step.progress.running());
-        let changed: Vec<(Run, Moment)> = running()
-            .map(|running| (&running.run, plan.stop_by(running)))
-            .filter(|(run, stop_by)| self.told.get(run).is_none_or(|told| told.stop_by != *stop_by))
-            .map(|(run, stop_by)| (run.clone(), stop_by))
-            .collect();
-        self.told.retain(|run, _| running().any(|running| running.run == *run));
-        for (run, stop_by) in changed {
-            self.told.insert(run.clone(), Told { stop_by, at: now.moment });
-            let adopted = commands.iter_mut().find_map(|order| match order {
-                Command::Adopt { run: adopted, stop_by, .. } if *adopted == run => Some(stop_by),
-                Command::Adopt { .. }
-                | Command::Start { .. }
-                | Command::Limit { .. }
-                | Command::PostNotice { .. }
-                | Command::TakeDownNotice
-                | Command::Exit => None,
-            });
-            match adopted {
-                Some(ordered) => *ordered = stop_by,
-                None => commands.push(Command::Limit { run, stop_by }),
-            }
-        }
     }
 }
 
@@ -404,6 +379,7 @@ mod tests {
             | Command::Limit { .. }
             | Command::PostNotice { .. }
             | Command::TakeDownNotice
+            | Command::EndLeftovers
             | Command::Exit => None,
         })
     }
@@ -436,7 +412,7 @@ mod tests {
     #[test]
     fn a_scale_in_without_a_time_is_planned_with_the_window_that_was_learned_before_it() {
         let mut engine = Engine::new(Policy::for_tests());
-        engine.assume_scale_in(Duration::from_secs(300));
+        engine.handle(Input::ScaleInWindow { window: Duration::from_secs(300) }, now(1));
         let now = Now { moment: Moment::from_millis(1_000), wall: jiff::Timestamp::UNIX_EPOCH };
         engine.handle(Input::Restarted { boot: BootId::new("boot") }, now);
         let key = NoticeKey {
@@ -455,7 +431,7 @@ mod tests {
         };
         engine.handle(Input::HandedIn { notice }, now);
         // What is learned later changes nothing of it.
-        engine.assume_scale_in(Duration::from_secs(60));
+        engine.handle(Input::ScaleInWindow { window: Duration::from_secs(60) }, now);
         let planned = engine.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
         assert_eq!(planned, Some(now.moment.plus(Duration::from_secs(300))));
     }

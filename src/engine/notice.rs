@@ -1,6 +1,6 @@
 //! Notices and deadlines: what a cloud said, and what we make of it.
 
-use super::{MachineId, Moment, ProbeName, SourceName};
+use super::{BootId, MachineId, Moment, Now, ProbeName, SourceName};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -206,6 +206,39 @@ pub struct HandledNotice {
     pub until: Timestamp,
     /// The probes that reported it; when none does any more, it is forgotten.
     pub probes: BTreeSet<ProbeName>,
+}
+
+/// A notice that is acted on later.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeferredNotice {
+    /// The notice as last read.
+    pub notice: Notice,
+    /// The probe that reported it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeName>,
+    /// The deadline that it had when it was received.
+    pub deadline: Deadline,
+    /// When it opens an episode or joins the open one.
+    pub opens: Moment,
+    /// Its deadline by the wall clock, for the next boot.
+    pub until: Timestamp,
+    /// The boot that the moments are of.
+    pub boot: BootId,
+}
+
+impl DeferredNotice {
+    /// The same, with its moments in this boot, by its deadline's wall time.
+    pub(super) fn in_boot(&mut self, boot: &BootId, now: Now) {
+        if self.boot == *boot {
+            return;
+        }
+        let ahead = self.deadline.at.since(self.opens);
+        self.deadline.at = now.moment_at(self.until);
+        self.deadline.heard = now.moment;
+        self.opens = self.deadline.at.minus(ahead);
+        self.boot = boot.clone();
+    }
 }
 
 /// Where a deadline comes from.

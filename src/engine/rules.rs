@@ -3,18 +3,17 @@
 use super::episode::{ActiveNotice, Episode, EpisodePhase, Running, StepPhase, StepState, UndoState};
 use super::input::is_new_deadline;
 use super::planner::{self, Share};
-use super::{Engine, Exit, Told, deadline, positions};
+use super::{Engine, Exit, deadline, positions};
 use crate::engine::{
-    BootId, Closing, DeadlineBasis, EpisodeId, Event, Moment, NextAttempt, NoticeKind, NoticeOrigin, Now, Outcome,
-    Plan, ProbeName, Rerun, Retry, Run, RunResult, SkippedBecause, Slot, SourceName, Step, StepName, Strength, Undo,
-    Work,
+    BootId, Closing, DeadlineBasis, DeferralEnd, DeferredNotice, EpisodeId, Event, Moment, NextAttempt, NoticeKey,
+    NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName, Rerun, Retry, Run, RunResult, SkippedBecause, Slot,
+    SourceName, Step, StepName, Strength, Undo, Work,
 };
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::time::Duration;
 
 /// How long the executor may take to report a run that it stopped; then the run counts as ended without it.
-pub(super) const REPORT_WITHIN: Duration = Duration::from_secs(1);
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a step that failed rests before it is tried again: what failed within milliseconds, because a network or a
 /// mount was away, would only fail once more.
@@ -25,6 +24,12 @@ pub(super) const UNDO_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long putting back may go on once a notice stands again.
 const UNDO_LIMIT_IN_EPISODE: Duration = Duration::from_secs(2);
+
+/// How long messages and reports may hold up our end where no deadline is ahead, or where it is past.
+const LAST_DELIVERY: Duration = Duration::from_secs(2);
+
+/// How long they may where one is ahead: what we would wait for is not worth more.
+const LAST_DELIVERY_IN_AN_EPISODE: Duration = Duration::from_secs(5);
 
 /// How often putting back is tried.
 const UNDO_TRIES: u32 = 3;
@@ -37,7 +42,7 @@ impl Engine {
         self.blindness(now)
             .or_else(|| self.partial_blindness())
             .or_else(|| self.forgetting())
-            .or_else(|| self.waiting(now))
+            .or_else(|| self.deferral(now))
             .or_else(|| self.withdrawal())
             .or_else(|| self.stage(now))
             .or_else(|| self.deadline())
@@ -49,7 +54,7 @@ impl Engine {
             .or_else(|| self.skipping(&plan, now))
             .or_else(|| self.starting(&plan, now))
             .or_else(|| self.closed())
-            .or_else(|| self.exited())
+            .or_else(|| self.exited(now))
     }
 
     /// Tells the moments at which a rule may have something new to say.
@@ -59,7 +64,7 @@ impl Engine {
                 tell(self.health.blind_at(listening));
             }
         }
-        self.health.waiting.values().for_each(|waiting| tell(waiting.due));
+        self.deferred.values().for_each(|deferred| tell(deferred.opens));
         let Some(episode) = &self.episode else { return };
         if let (None, Some(planned)) = (episode.closing(), episode.deadline) {
             if !planned.passed {
@@ -69,8 +74,8 @@ impl Engine {
         }
         let plan = Planning::at(self, now.moment);
         for running in episode.steps.iter().filter_map(|step| step.progress.running()) {
-            if let Some(by) = self.report_by(running, &plan) {
-                tell(by);
+            if let Some(told) = running.told.filter(|_| self.is_told(running, &plan)) {
+                tell(report_by(running, told));
             }
         }
         if let Some(planned) = episode.deadline
@@ -116,28 +121,40 @@ impl Engine {
         Some(Event::NoticeForgotten { key: key.clone() })
     }
 
-    /// A notice whose time has come opens an episode, or joins the open one.
-    fn waiting(&self, now: Now) -> Option<Event> {
+    /// A deferred notice whose time has come opens an episode, or joins the open one; one that its probe no longer
+    /// reports is withdrawn, as every notice is.
+    fn deferral(&self, now: Now) -> Option<Event> {
+        let is_withdrawn = |deferred: &&DeferredNotice| {
+            let probes = deferred.probe.iter().cloned().collect();
+            deferred.notice.presence == NoticeOrigin::Reported && self.health.is_absent(&deferred.notice.key, &probes)
+        };
+        if let Some(withdrawn) = self.deferred.values().find(is_withdrawn) {
+            return Some(self.end_deferral(&withdrawn.notice.key, DeferralEnd::Withdrawn));
+        }
         if self.is_closing_for_good() {
             return None;
         }
-        let (_, waiting) = self.health.waiting.iter().find(|(_, waiting)| waiting.due <= now.moment)?;
+        let due = self.deferred.values().find(|deferred| deferred.opens <= now.moment)?;
         if self.episode.is_none() {
             return Some(self.opening(now));
         }
-        let deadline = deadline::deadline(&self.policy, &waiting.notice, waiting.skew, now);
-        Some(Event::NoticeAppeared { notice: waiting.notice.clone(), deadline, probe: waiting.probe.clone() })
+        let deadline = deadline::seen_again(&self.policy, due.deadline, now);
+        Some(Event::NoticeAppeared { notice: due.notice.clone(), deadline, probe: due.probe.clone() })
+    }
+
+    pub(super) fn end_deferral(&self, key: &NoticeKey, because: DeferralEnd) -> Event {
+        let origin = self.deferred.get(key).map_or(NoticeOrigin::Reported, |deferred| deferred.notice.presence);
+        Event::DeferralEnded { key: key.clone(), origin, because }
     }
 
     /// A new episode, named by when it opens and by its number.
     pub(super) fn opening(&self, now: Now) -> Event {
         let generation = self.generation + 1;
         Event::EpisodeOpened {
-            id: EpisodeId::new(format!("{}-{generation:04}", now.wall.strftime("%Y%m%dT%H%M%SZ"))),
+            id: episode_id(now, generation),
             generation,
             boot: self.boot.clone().unwrap_or_else(|| BootId::new("")),
             wall: now.wall,
-            spent: self.spent.values().cloned().collect(),
             steps: self.policy.steps.iter().map(|step| step.name.clone()).collect(),
         }
     }
@@ -196,22 +213,29 @@ impl Engine {
 
     /// A run whose end the executor did not report in time has ended all the same.
     fn overdue(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
-        let running =
-            self.episode.as_ref()?.steps.iter().filter_map(|step| step.progress.running()).find(|running| {
-                let is_late = |told: &Told| now.moment >= told.report_by();
-                // The time first: a plan is made only for the rare run that may be overdue.
-                self.told.get(&running.run).is_some_and(is_late) && self.report_by(running, plan).is_some()
-            })?;
+        let running = self.episode.as_ref()?.steps.iter().filter_map(|step| step.progress.running());
+        // The time first: a plan is made only for the rare run that may be overdue.
+        let is_late = |running: &&Running| {
+            running.told.is_some_and(|told| now.moment >= report_by(running, told)) && self.is_told(running, plan)
+        };
+        let running = running.into_iter().find(is_late)?;
         Some(Event::StepEnded {
             run: running.run.clone(),
             ending: RunResult::new(Outcome::TimedOut, "its end was not reported within a second of its stop-by"),
         })
     }
 
-    /// When the end of a run has to have been reported; nothing while the executor does not know its newest stop-by.
-    fn report_by(&self, running: &Running, plan: &Planning<'_>) -> Option<Moment> {
-        let told = self.told.get(&running.run)?;
-        (told.stop_by == plan.stop_by(running)).then(|| told.report_by())
+    /// Whether the executor knows when this run has to end, as things stand.
+    fn is_told(&self, running: &Running, plan: &Planning<'_>) -> bool {
+        running.told.is_some() && running.stop_by == plan.stop_by(running)
+    }
+
+    /// Runs whose stop-by is no longer what the executor was told.
+    pub(super) fn stop_by_moved(&self, now: Now) -> Vec<Event> {
+        let plan = Planning::at(self, now.moment);
+        let steps = self.episode.iter().flat_map(|episode| &episode.steps);
+        let running = steps.filter_map(|step| step.progress.running()).filter(|it| !self.is_told(it, &plan));
+        running.map(|it| Event::StopByMoved { run: it.run.clone(), stop_by: plan.stop_by(it) }).collect()
     }
 
     /// Steps that have become due: for the first time, for a stronger notice, after a failure, or after a loss of sight.
@@ -336,7 +360,7 @@ impl Engine {
             return None;
         }
         // A notice that waits for this episode to close must not wait for what would be taken away again at once.
-        let hurried = self.health.waiting.values().any(|waiting| waiting.due <= now.moment);
+        let hurried = self.deferred.values().any(|deferred| deferred.opens <= now.moment);
         episode.steps.iter().find_map(|step| match step.progress {
             StepPhase::Ended(_) | StepPhase::Undone(_)
                 if step.trace == UndoState::Left && step.undo_tries < UNDO_TRIES && !hurried =>
@@ -423,26 +447,25 @@ impl Engine {
     fn closed(&self) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         let closing = episode.closing()?;
-        let busy = episode.steps.iter().any(|step| match step.progress {
-            StepPhase::Due | StepPhase::Running(_) | StepPhase::UndoDue | StepPhase::Undoing(_) => true,
-            StepPhase::Idle | StepPhase::Ended(_) | StepPhase::Dropped | StepPhase::Undone(_) => false,
-        });
-        (!busy).then(|| Event::EpisodeClosed { closing, standing: Self::left_standing(episode, closing) })
+        (!episode.is_busy()).then(|| Event::EpisodeClosed { closing, standing: Self::left_standing(episode, closing) })
     }
 
-    /// Asked to end, and nothing is due or running.
-    fn exited(&self) -> Option<Event> {
-        match self.exit {
-            Exit::No | Exit::Ordered => return None,
-            Exit::WhenDone | Exit::AtOnce => {}
+    /// Asked to end, and nothing is due or running: what is left behind may end, and what was done is told, unless we are
+    /// to stop at once.
+    fn exited(&self, now: Now) -> Option<Event> {
+        if self.episode.as_ref().is_some_and(Episode::is_busy) {
+            return None;
         }
-        let busy = self.episode.as_ref().is_some_and(|episode| {
-            episode.steps.iter().any(|step| match step.progress {
-                StepPhase::Due | StepPhase::Running(_) | StepPhase::UndoDue | StepPhase::Undoing(_) => true,
-                StepPhase::Idle | StepPhase::Ended(_) | StepPhase::Dropped | StepPhase::Undone(_) => false,
-            })
-        });
-        (!busy).then_some(Event::Exited)
+        match self.exit {
+            Exit::No | Exit::Pending { .. } | Exit::Ordered => None,
+            Exit::AtOnce => Some(Event::ExitPending { until: now.moment.plus(LAST_DELIVERY) }),
+            Exit::WhenDone => {
+                let least = now.moment.plus(LAST_DELIVERY);
+                let deadline = self.episode.as_ref().and_then(|episode| episode.deadline).map(|it| it.deadline.at);
+                let most = now.moment.plus(LAST_DELIVERY_IN_AN_EPISODE);
+                Some(Event::ExitPending { until: deadline.map_or(least, |deadline| deadline.min(most).max(least)) })
+            }
+        }
     }
 
     fn open_episode(&self) -> Option<&Episode> {
@@ -490,11 +513,21 @@ impl Engine {
     }
 }
 
+/// The name of an episode, and of the segment of the journal that it begins.
+pub(super) fn episode_id(now: Now, generation: u64) -> EpisodeId {
+    EpisodeId::new(format!("{}-{generation:04}", now.wall.strftime("%Y%m%dT%H%M%SZ")))
+}
+
 /// Until when a due step is held where it can be: for the time that it wants to be left, or for the rest after a failure.
 fn held_until(step: &Step, state: &StepState, end: Moment) -> Option<Moment> {
     let wanted = step.hold_until_left.map(|left| end.minus(left));
     let rested = state.last.as_ref().filter(|_| state.tries > 0).map(|last| last.ended.moment.plus(REST));
     wanted.max(rested)
+}
+
+/// When the end of a run has to have been reported by an executor that was last told of its stop-by then.
+fn report_by(running: &Running, told: Moment) -> Moment {
+    running.stop_by.max(told).plus(REPORT_WITHIN)
 }
 
 /// stop-by(s) = min(start + timeout, latest end(s)).
@@ -506,7 +539,7 @@ fn limit(step: &Step, start: Moment, latest_end: Moment) -> Moment {
 pub(super) struct Planning<'a> {
     engine: &'a Engine,
     now: Moment,
-    plan: OnceCell<Cow<'a, Option<Plan>>>,
+    plan: OnceCell<Option<Plan>>,
 }
 
 impl<'a> Planning<'a> {
@@ -515,7 +548,7 @@ impl<'a> Planning<'a> {
     }
 
     fn slot(&self, step: &StepName) -> Option<&Slot> {
-        self.plan.get_or_init(|| self.engine.plan_at_hand(self.now)).as_ref().as_ref()?.slot(step)
+        self.plan.get_or_init(|| self.engine.plan(self.now)).as_ref()?.slot(step)
     }
 
     /// When a run has to have ended, as things stand.
@@ -531,10 +564,9 @@ impl<'a> Planning<'a> {
                 let hurried = match episode.stage {
                     EpisodePhase::Open { resumed } => resumed.map(|resumed| resumed.plus(UNDO_LIMIT_IN_EPISODE)),
                     EpisodePhase::Settling { .. } => engine
-                        .health
-                        .waiting
+                        .deferred
                         .values()
-                        .map(|waiting| waiting.due)
+                        .map(|deferred| deferred.opens)
                         .min()
                         .map(|due| due.max(running.since).plus(UNDO_LIMIT_IN_EPISODE)),
                 };

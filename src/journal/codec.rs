@@ -67,8 +67,8 @@ pub enum DecodeError {
         /// The number that is there.
         found: u64,
     },
-    /// A file begins with the opening of its episode, and no other record opens one.
-    #[error("the first record of a file, and no other, opens an episode")]
+    /// A file is one segment: it begins with what is carried over, and no other record does.
+    #[error("the first record of a file, and no other, starts a segment")]
     Misplaced,
 }
 
@@ -172,7 +172,7 @@ fn follow(before: &[Record], line: &str) -> Result<Record, DecodeError> {
     if record.seq != expected {
         return Err(DecodeError::OutOfSequence { expected, found: record.seq });
     }
-    if matches!(record.event, Event::EpisodeOpened { .. }) != before.is_empty() {
+    if matches!(record.event, Event::SegmentStarted { .. }) != before.is_empty() {
         return Err(DecodeError::Misplaced);
     }
     Ok(record)
@@ -190,20 +190,18 @@ pub(super) mod tests {
 
     use super::*;
     use crate::engine::{
-        BootId, Closing, Deadline, DeadlineBasis, EpisodeId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin,
+        Closing, Deadline, DeadlineBasis, EpisodeId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin,
         Outcome, Process, Run, RunResult, SourceName, Stated, StepName, Strength, Work,
     };
     use proptest::prelude::*;
     use std::time::Duration;
 
     pub(in crate::journal) fn opened(generation: u64) -> Event {
-        Event::EpisodeOpened {
+        Event::SegmentStarted {
             id: EpisodeId::new(format!("2026-01-01T00:00:00Z-{generation}")),
             generation,
-            boot: BootId::new("boot"),
-            wall: "2026-01-01T00:00:00Z".parse().unwrap(),
-            spent: Vec::new(),
-            steps: Vec::new(),
+            handled: Vec::new(),
+            deferred: Vec::new(),
         }
     }
 
@@ -346,9 +344,8 @@ pub(super) mod tests {
         let (_, bytes) = file(&[]);
         // The checksum was worked out by another implementation (Python's zlib).
         let line = concat!(
-            r#"{"seq":1,"at":10,"wall":"2026-01-01T00:00:05Z","event":{"event":"episode-opened","#,
-            r#""id":"2026-01-01T00:00:00Z-1","generation":1,"boot":"boot","wall":"2026-01-01T00:00:00Z"},"#,
-            r#""crc":"9048766a"}"#,
+            r#"{"seq":1,"at":10,"wall":"2026-01-01T00:00:05Z","event":{"event":"segment-started","#,
+            r#""id":"2026-01-01T00:00:00Z-1","generation":1},"crc":"8bede88d"}"#,
             "\n"
         );
         assert_eq!(String::from_utf8(bytes).unwrap(), line);

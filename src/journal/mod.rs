@@ -1,8 +1,9 @@
-//! The journal: what must not be forgotten over a crash, one file per episode, on disk before it is acted upon.
+//! The journal: what must not be forgotten over a crash, on disk before it is acted upon.
 //!
-//! Files are `episodes/<EpisodeId>.jsonl` in the state directory, append-only, one [`Record`] a line ([`encode`] and
-//! `codec.rs` say how). A file begins with the opening of its episode; what follows goes to the newest file, also after the episode
-//! closed. Nothing is decided here, and nothing but this directory is touched.
+//! It is one log in segments, `episodes/<EpisodeId>.jsonl` in the state directory: append-only, one [`Record`] a line
+//! ([`encode`] and `codec.rs` say how). A segment begins with what is carried over ([`Event::SegmentStarted`]), so the
+//! newest one is all that a start reads; an episode begins a new one, and what follows goes to the newest, also after the
+//! episode closed. Nothing is decided here, and nothing but this directory is touched.
 //!
 //! What a crash leaves: a turn's records are written at once and in order, so any beginning of them may be on disk,
 //! never a later one without an earlier one. A line that is not whole is cut at the next start and its bytes are kept
@@ -145,7 +146,7 @@ impl Journal {
 
     /// Writes the facts of one turn and waits until they are on disk: [`PATIENCE`] at most, and not at all while the disk
     /// is known to hang. Facts that a restart need not remember are passed over, and so are those before the first
-    /// episode: there is nothing yet that they change.
+    /// segment: there is nothing yet that they change.
     ///
     /// A crash before it returns may keep any beginning of them; after [`Durability::Synced`], all of them; after
     /// anything else, perhaps none.
@@ -154,7 +155,7 @@ impl Journal {
         let desk = desk.clone();
         let mut due = 0_u32;
         for event in events.iter().filter(|event| event.is_journaled()) {
-            let opens = if let Event::EpisodeOpened { id, .. } = event { Some(files::file_name(id)) } else { None };
+            let opens = if let Event::SegmentStarted { id, .. } = event { Some(files::file_name(id)) } else { None };
             if opens.is_none() && !desk.has_file() {
                 continue;
             }

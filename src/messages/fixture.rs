@@ -118,7 +118,6 @@ impl Scenario {
             generation: 1,
             boot: BootId::new("boot"),
             wall: begin.wall,
-            spent: Vec::new(),
             steps: steps.iter().map(|step| step.name.clone()).collect(),
         };
         let scenario = scenario

@@ -29,6 +29,7 @@ use crate::actions::{BuildError, read_keys};
 use crate::engine::NoticeKind;
 use crate::view::{Context, EpisodeView, Finding};
 use body::Body;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use message::Subscription;
 use queue::DeliveryQueue;
@@ -209,16 +210,14 @@ impl Notifier {
         self.limits.send_if_modified(|limits| std::mem::replace(&mut limits.plan, plan) != plan);
     }
 
-    /// Tries what waits once more, as we exit at this moment at the latest. Returns once nothing waits, nothing more can be
-    /// done for what does, or that moment has come.
-    pub async fn finish(&self, until: tokio::time::Instant) {
+    /// Tries what waits once more, as we exit at this moment at the latest.
+    pub fn exit_by(&self, until: tokio::time::Instant) {
         self.limits.send_modify(|limits| limits.exit = Some(until));
-        let settled = async {
-            for (_, queue) in &self.receivers {
-                queue.settled().await;
-            }
-        };
-        let _ = tokio::time::timeout_at(until, settled).await;
+    }
+
+    /// Whether nothing waits, or nothing more can be done for what does.
+    pub fn is_settled(&self) -> bool {
+        self.receivers.iter().all(|(_, queue)| queue.settled().now_or_never().is_some())
     }
 
     /// How it goes with each receiver.

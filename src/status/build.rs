@@ -41,7 +41,7 @@ impl Status {
             version: clip(&context.version, NAME),
             mode: match engine.exit() {
                 Exit::No => Mode::Running,
-                Exit::WhenDone | Exit::AtOnce | Exit::Ordered => Mode::RunResult,
+                Exit::WhenDone | Exit::AtOnce | Exit::Pending { .. } | Exit::Ordered => Mode::RunResult,
             },
             readiness: if engine.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
             started: Past::new(inputs.started.moment, now),
@@ -158,14 +158,12 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
             }
         }));
     }
-    all.extend(health.waiting.values().map(|waiting| NoticeStatus {
+    all.extend(engine.deferred().values().map(|deferred| NoticeStatus {
         state: NoticeState::Waiting,
-        opens: Some(Ahead::new(waiting.due, now)),
-        ..told(&waiting.notice)
+        opens: Some(Ahead::new(deferred.opens, now)),
+        ..told(&deferred.notice)
     }));
-    // A far notice both waits and was said to be ignored for now; it is shown once.
-    let others = health.ignored.iter().filter(|(key, _)| !health.waiting.contains_key(key));
-    all.extend(others.map(|(key, ignored)| NoticeStatus {
+    all.extend(health.ignored.iter().map(|(key, ignored)| NoticeStatus {
         because: Some(ignored.because),
         stated: ignored.stated.time(),
         detail: match ignored.stated {

@@ -79,6 +79,13 @@ impl Counters {
             | Event::ProbeWentBlind { .. }
             | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
+            | Event::NoticeDeferred { .. }
+            | Event::DeferralEnded { .. }
+            | Event::DaemonStarted { .. }
+            | Event::ScaleInWindowSet { .. }
+            | Event::SegmentStarted { .. }
+            | Event::StopByMoved { .. }
+            | Event::ExitPending { .. }
             | Event::NoticeForgotten { .. }
             | Event::MachineResumed
             | Event::NoticeSeenToo { .. }

@@ -334,9 +334,9 @@ impl Scrape {
 fn announces(notice: &NoticeStatus, source: &str) -> bool {
     let holds = match (notice.state, notice.because) {
         (NoticeState::Standing | NoticeState::Waiting, _)
-        | (NoticeState::Ignored, Some(IgnoredBecause::NothingToDo | IgnoredBecause::Far)) => true,
+        | (NoticeState::Ignored, Some(IgnoredBecause::NothingToDo)) => true,
         (NoticeState::Withdrawn, _)
-        | (NoticeState::Ignored, Some(IgnoredBecause::Stale | IgnoredBecause::HandledNotice) | None) => false,
+        | (NoticeState::Ignored, Some(IgnoredBecause::Stale | IgnoredBecause::Handled) | None) => false,
     };
     holds && notice.kind == NoticeKind::Interruption && notice.source == source
 }

@@ -476,7 +476,7 @@ impl StepView {
             ended: counts.map(|last| last.ended).or(state.skipped.map(|skipped| skipped.at)),
             took: state.began.zip(measured).map(|(began, last)| last.ended.moment.since(began.moment)),
             had: match (running, last) {
-                (Some(running), _) => Some(running.stop_by.since(running.since)),
+                (Some(running), _) => Some(running.planned_stop_by.since(running.since)),
                 (None, Some(last)) => Some(last.stop_by.since(last.started.moment)),
                 (None, None) => None,
             },

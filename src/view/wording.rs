@@ -2,8 +2,8 @@
 
 use super::{Spoken, words};
 use crate::engine::{
-    Deadline, DeadlineBasis, Event, IgnoredBecause, Importance, Notice, NoticeAction, Outcome, Run, Signal,
-    SkippedBecause, Stated, Work,
+    Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, Event, IgnoredBecause, Importance, Notice, NoticeAction,
+    Outcome, Run, Signal, SkippedBecause, Stated, Work,
 };
 
 /// How loudly an event is said.
@@ -23,7 +23,13 @@ impl Event {
     /// How loudly it is said.
     pub const fn loudness(&self) -> Loudness {
         match self {
-            Self::SourceRead { .. } | Self::SourceMissed { .. } | Self::NoticeSeenToo { .. } => Loudness::Quiet,
+            Self::SourceRead { .. }
+            | Self::SourceMissed { .. }
+            | Self::NoticeSeenToo { .. }
+            | Self::DaemonStarted { .. }
+            | Self::SegmentStarted { .. }
+            | Self::StopByMoved { .. }
+            | Self::ExitPending { .. } => Loudness::Quiet,
             Self::SourceWentBlind { .. } | Self::ProbeWentBlind { .. } => Loudness::Warned,
             Self::StepEnded { ending, .. } => match ending.outcome {
                 Outcome::Done | Outcome::Skipped => Loudness::Told,
@@ -45,13 +51,19 @@ impl Event {
             {
                 Loudness::Warned
             }
+            Self::NoticeDeferred { deferred } if matches!(deferred.notice.stated, Stated::Unreadable) => {
+                Loudness::Warned
+            }
             Self::NoticeIgnored { because, .. } => match because {
-                IgnoredBecause::Far | IgnoredBecause::NothingToDo | IgnoredBecause::HandledNotice => Loudness::Told,
+                IgnoredBecause::NothingToDo | IgnoredBecause::Handled => Loudness::Told,
                 IgnoredBecause::Stale => Loudness::Warned,
             },
             Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => Loudness::Warned,
             Self::MachineResumed => Loudness::Told,
-            Self::SourceSawAgain { .. }
+            Self::NoticeDeferred { .. }
+            | Self::DeferralEnded { .. }
+            | Self::ScaleInWindowSet { .. }
+            | Self::SourceSawAgain { .. }
             | Self::ProbeSawAgain { .. }
             | Self::NoticeForgotten { .. }
             | Self::EpisodeOpened { .. }
@@ -100,15 +112,40 @@ impl Event {
                 let after = Spoken(*after);
                 format!("{source} can be read again at {probe}, after {after}: a notice of {kind} would be detected")
             }
-            Self::NoticeIgnored { notice, because } => {
+            Self::NoticeIgnored { notice, because, .. } => {
                 let why = match because {
                     IgnoredBecause::Stale => "it was there when the daemon started, and its time is long past",
-                    IgnoredBecause::HandledNotice => "its episode has closed, and its time has not moved",
-                    IgnoredBecause::Far => "its time is far, and steps start when the lead does",
+                    IgnoredBecause::Handled => "its episode has closed, and its time has not moved",
                     IgnoredBecause::NothingToDo => "no step is for it",
                 };
                 format!("noted {}, and not acted on: {why}", named(notice))
             }
+            Self::NoticeDeferred { deferred } => {
+                let DeferredNotice { notice, deadline, opens, .. } = &**deferred;
+                let left = Spoken(deadline.at.since(deadline.heard));
+                match opens.since(deadline.heard) {
+                    span if span.is_zero() => {
+                        format!(
+                            "notice: {}; {left} left; it opens an episode when the one before has closed",
+                            named(notice)
+                        )
+                    }
+                    span => format!("notice: {}; {left} left; steps start in {}", named(notice), Spoken(span)),
+                }
+            }
+            Self::DeferralEnded { key, because: DeferralEnd::Withdrawn, .. } => {
+                format!("the notice {key} was withdrawn before its time came")
+            }
+            Self::DeferralEnded { key, because: DeferralEnd::Past, .. } => {
+                format!("the notice {key} that was handed in for later is past: nothing is done for it")
+            }
+            Self::DaemonStarted { .. } => "a run of the daemon began".to_owned(),
+            Self::ScaleInWindowSet { window } => {
+                format!("a scale-in that names no time is planned with {} from now on", Spoken(*window))
+            }
+            Self::SegmentStarted { id, .. } => format!("segment {id} of the journal began"),
+            Self::StopByMoved { run, .. } => format!("{} has to end at another time", spoken(run)),
+            Self::ExitPending { .. } => "nothing is due or running; what was left behind may end".to_owned(),
             Self::NoticeForgotten { key } => format!("the notice {key} of a closed episode is no longer active"),
             Self::MachineResumed => "the machine resumed after a sleep".to_owned(),
             Self::EpisodeOpened { id, .. } => format!("episode {id} opened"),
@@ -128,7 +165,7 @@ impl Event {
             Self::StepDue { step, retry: None, .. } => format!("{step} is due"),
             Self::StepStarted { run, .. } => format!("{} started", spoken(run)),
             Self::StepSpawned { run, process } => format!("{} runs as process {}", spoken(run), process.pid),
-            Self::StepAdopted { run } => {
+            Self::StepAdopted { run, .. } => {
                 format!("{} was started before the daemon crashed; looking for it", spoken(run))
             }
             Self::StepEnded { run, ending } => {

@@ -103,10 +103,10 @@ fn another_machines_episode_is_set_aside_and_nothing_of_it_is_done() {
         assert_eq!(second.log().matches("set aside").count(), 1, "{}", second.log());
 
         let aside = names(&scene.state());
-        for name in ["episodes", "waiting.json", "reports"] {
+        for name in ["episodes", "reports"] {
             let (ours, theirs) = (name.to_owned(), format!("{name}.of-{FIRST}"));
             assert!(aside.contains(&theirs), "{aside:?}");
-            assert_eq!(aside.contains(&ours), name != "waiting.json", "{aside:?}");
+            assert!(aside.contains(&ours), "{aside:?}");
         }
         let kept = names(&scene.state().join(format!("reports.of-{FIRST}")));
         let report = fs::read_to_string(scene.state().join(format!("reports.of-{FIRST}/{}", kept[0]))).unwrap();
@@ -184,7 +184,6 @@ fn an_episode_that_went_on_without_the_cloud_is_given_up_once_that_says_another_
         let status = watch.status();
         (status["episode"] == Value::Null && status["notices"] == serde_json::json!([])).then_some(())
     });
-    assert!(!scene.state().join("waiting.json").exists(), "{}", watch.log());
     assert_eq!(watch.get("/readyz").0, 200);
     wait_for("the notice file to be gone", || (!scene.path("run/notice.json").exists()).then_some(()));
     assert_eq!(scene.read("back"), "");

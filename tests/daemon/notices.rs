@@ -49,10 +49,13 @@ fn a_notice_that_was_handed_in_for_later_is_not_forgotten_by_a_crash_and_can_sti
     let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
     watch.says(&["watching"]);
     scene.notice(&["maintenance", "--window", "30h", "--reason", "the rack is rewired"]);
-    watch.says(&["the rack is rewired", "its time is far"]);
+    watch.says(&["the rack is rewired", "steps start in"]);
     let opens = |watch: &mut Watch| watch.status()["notices"][0]["opens"].clone();
     assert!(opens(&mut watch).is_object(), "{}", watch.status());
-    let kept = || std::fs::read_to_string(scene.state().join("waiting.json")).unwrap();
+    let kept = || {
+        let segment = std::fs::read_dir(scene.state().join("episodes")).unwrap().next().unwrap().unwrap();
+        std::fs::read_to_string(segment.path()).unwrap()
+    };
     let first = kept();
     assert!(first.contains("the rack is rewired"), "{first}");
     scene.notice(&["maintenance", "--window", "60h", "--reason", "the rack is rewired"]);
@@ -61,7 +64,7 @@ fn a_notice_that_was_handed_in_for_later_is_not_forgotten_by_a_crash_and_can_sti
     watch.ends();
 
     let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
-    watch.says(&["the rack is rewired", "its time is far"]);
+    watch.says(&["the rack is rewired", "steps start in"]);
     assert!(opens(&mut watch).is_object(), "{}", watch.status());
     scene.notice(&["maintenance", "--withdraw"]);
     wait_for("it to be taken back", || watch.status()["notices"].as_array().is_some_and(Vec::is_empty).then_some(()));

@@ -7,8 +7,8 @@ use spot_watchdog::emulators::aws::Script;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// The sixth record says that the process exists; the fifth, that it is to be begun.
-const BEFORE_IT_IS_WRITTEN: &str = "before 6";
+/// The seventh record says that the process exists; the sixth, that it is to be started.
+const BEFORE_IT_IS_WRITTEN: &str = "before 7";
 
 const SLEEPS: &str = r#"echo "$$ $SPOT_ATTEMPT" >> "$SCENE/ran"; trap 'exit 0' TERM; sleep 300 & wait"#;
 

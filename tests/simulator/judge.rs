@@ -79,7 +79,7 @@ impl Judge {
                 .episode()
                 .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.is_active()));
             let (health, is_handled) = (engine.health(), engine.snapshot().handled.contains_key(key));
-            if !is_active && !is_handled && !health.waiting.contains_key(key) && !health.ignored.contains_key(key) {
+            if !is_active && !is_handled && !engine.deferred().contains_key(key) && !health.ignored.contains_key(key) {
                 self.broken(format!("{key} was reported and neither acted on nor noted"));
             }
         }
@@ -143,6 +143,13 @@ impl Judge {
             | Event::ProbeSawAgain { .. }
             | Event::NoticeIgnored { .. }
             | Event::MachineResumed
+            | Event::NoticeDeferred { .. }
+            | Event::DeferralEnded { .. }
+            | Event::DaemonStarted { .. }
+            | Event::ScaleInWindowSet { .. }
+            | Event::SegmentStarted { .. }
+            | Event::StopByMoved { .. }
+            | Event::ExitPending { .. }
             | Event::NoticeForgotten { .. }
             | Event::NoticeAppeared { .. }
             | Event::NoticeSeenToo { .. }
@@ -207,7 +214,11 @@ impl Judge {
                     self.broken(format!("{run} was given time past the end"));
                 }
             }
-            Command::Adopt { .. } | Command::PostNotice { .. } | Command::TakeDownNotice | Command::Exit => {}
+            Command::Adopt { .. }
+            | Command::PostNotice { .. }
+            | Command::TakeDownNotice
+            | Command::EndLeftovers
+            | Command::Exit => {}
         }
     }
 
@@ -218,10 +229,19 @@ impl Judge {
         }
     }
 
-    /// What an engine recovered from the journal has in common with the one that wrote it.
+    /// An engine recovered from the journal has the state of the one that wrote it, also under another configuration:
+    /// events say all that applying them needs.
     pub(super) fn replay_equals_live(&mut self, live: &Engine, journal: &[(Event, Now)], now: Now) {
-        let mut replayed = Engine::new(live.policy().clone());
-        let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
+        let other =
+            Policy { steps: Vec::new(), reserve: Duration::ZERO, lead: Duration::ZERO, ..live.policy().clone() };
+        for policy in [live.policy().clone(), other] {
+            self.replay_equals_live_under(policy, live, journal, now);
+        }
+    }
+
+    fn replay_equals_live_under(&mut self, policy: Policy, live: &Engine, journal: &[(Event, Now)], now: Now) {
+        let mut replayed = Engine::new(policy);
+        let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::SegmentStarted { .. }));
         for (event, at) in &journal[newest.unwrap_or(0)..] {
             if let Err(illegal) = replayed.recover(event, *at) {
                 self.broken(format!("recovery refused {event:?}: {illegal}"));

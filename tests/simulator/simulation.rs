@@ -7,7 +7,7 @@ use super::{
 };
 use jiff::SignedDuration;
 use spot_watchdog::engine::{
-    BootId, Command, Engine, EpisodeId, Event, Input, Moment, Now, Outcome, Process, Run, RunResult,
+    BootId, Command, Engine, EpisodeId, Event, Exit, Input, Moment, Now, Outcome, Process, Run, RunResult,
 };
 use spot_watchdog::view::Spoken;
 use std::collections::BTreeMap;
@@ -45,6 +45,8 @@ enum Due {
     Poll(usize),
     Incident(usize),
     Wake,
+    /// Nothing is left behind when we end.
+    NothingRemains,
     /// A step ends by itself, unless it ended before.
     Ends(Run, u32),
     /// A step's end is reported.
@@ -150,6 +152,7 @@ impl<'w> Simulation<'w> {
         match due {
             Due::Start => self.start(),
             Due::Wake => self.handle(Input::Woke),
+            Due::NothingRemains => self.handle(Input::Remaining { processes: 0, deliveries: 0 }),
             Due::Poll(index) => self.poll(index),
             Due::Incident(index) => self.incident(&self.world.incidents[index].1.clone()),
             Due::Ends(run, pid) => self.end_by_itself(&run, pid),
@@ -170,7 +173,7 @@ impl<'w> Simulation<'w> {
         }
         let mut engine = Engine::new(self.world.policy.clone());
         // As on disk, where the newest file begins with the newest opening.
-        let newest = self.journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
+        let newest = self.journal.iter().rposition(|(event, _)| matches!(event, Event::SegmentStarted { .. }));
         for (event, at) in &self.journal[newest.unwrap_or(0)..] {
             if let Err(illegal) = engine.recover(event, *at) {
                 self.judge.broken(format!("recovery refused {event:?}: {illegal}"));
@@ -203,6 +206,9 @@ impl<'w> Simulation<'w> {
         }
         let exits = decision.commands.contains(&Command::Exit);
         let wake = engine.next_wake(now);
+        if matches!(engine.exit(), Exit::Pending { .. }) {
+            self.schedule(self.at, Due::NothingRemains);
+        }
         self.engine = Some(engine);
         for command in decision.commands {
             self.record(|| EntryKind::Command(Box::new(command.clone()), now));
@@ -254,7 +260,7 @@ impl<'w> Simulation<'w> {
                     self.arm_stop(index);
                 }
             }
-            Command::PostNotice { .. } | Command::TakeDownNotice | Command::Exit => {}
+            Command::PostNotice { .. } | Command::TakeDownNotice | Command::EndLeftovers | Command::Exit => {}
         }
     }
 

@@ -59,6 +59,12 @@ impl Reader {
                 self.faults.remove(source);
                 false
             }
+            // Their commands say it, or nobody needs to know.
+            Event::DaemonStarted { .. }
+            | Event::ScaleInWindowSet { .. }
+            | Event::SegmentStarted { .. }
+            | Event::StopByMoved { .. }
+            | Event::ExitPending { .. } => false,
             Event::SourceMissed { source, fault, .. } => {
                 self.faults.insert(source.clone(), fault.sentence.clone()).as_ref() != Some(&fault.sentence)
             }
@@ -77,6 +83,8 @@ impl Reader {
             | Event::NoticeIgnored { .. }
             | Event::NoticeForgotten { .. }
             | Event::MachineResumed
+            | Event::NoticeDeferred { .. }
+            | Event::DeferralEnded { .. }
             | Event::EpisodeOpened { .. }
             | Event::NoticeAppeared { .. }
             | Event::NoticeSeenToo { .. }
@@ -128,6 +136,7 @@ fn spoken(command: &Command, now: Now) -> Option<String> {
             Some(format!("write the notice file: {},{action} in {deadline}", briefing.notice_kind))
         }
         Command::TakeDownNotice => Some("remove the notice file".to_owned()),
+        Command::EndLeftovers => Some("end what steps left behind".to_owned()),
         // "ending" was said.
         Command::Exit => None,
     }

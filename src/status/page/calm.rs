@@ -121,8 +121,7 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
     if let Some(because) = notice.because {
         html.raw(match because {
             IgnoredBecause::Stale => ": its time was long past when it was first read",
-            IgnoredBecause::HandledNotice => ": its episode has closed, and its time has not moved",
-            IgnoredBecause::Far => ": its time is far",
+            IgnoredBecause::Handled => ": its episode has closed, and its time has not moved",
             IgnoredBecause::NothingToDo => ": no step is for it",
         });
     }

@@ -181,7 +181,7 @@ impl Sequence {
 
 /// What the newest file holds.
 fn newest(journal: &[(Event, Now)]) -> &[(Event, Now)] {
-    let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::EpisodeOpened { .. }));
+    let newest = journal.iter().rposition(|(event, _)| matches!(event, Event::SegmentStarted { .. }));
     &journal[newest.unwrap_or(0)..]
 }
 
