@@ -24,7 +24,7 @@ pub(super) struct Counters {
     pub(super) notices: BTreeMap<NoticeKind, u64>,
     /// Episodes that opened.
     pub(super) episodes: u64,
-    /// Times that all steps of an episode had ended, by the worst outcome among them.
+    /// Times that all steps of an episode had ended, by the worst outcome among those that lost something.
     pub(super) episode_outcomes: BTreeMap<Outcome, u64>,
     /// Episodes that closed.
     pub(super) closings: BTreeMap<Closing, u64>,

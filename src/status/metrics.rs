@@ -170,7 +170,7 @@ impl Scrape {
         page.counter("spot_watchdog_episodes", "Episodes that opened.", counters.episodes);
         page.counters(
             "spot_watchdog_episode_outcomes",
-            "Times that all steps of an episode had ended, by the worst outcome among them.",
+            "Times that all steps of an episode had ended, by the worst outcome among those that lost something; done where none did.",
             Outcome::ALL.into_iter().map(|outcome| {
                 ([("outcome", outcome.word())], counters.episode_outcomes.get(&outcome).copied().unwrap_or(0))
             }),
