@@ -27,7 +27,7 @@
 //! | [`emulators`] | metadata services that we play ourselves |
 //! | [`config`] | flags, variables and files → validated settings |
 //! | [`status`] | what is shown: status, HTTP, metrics, systemd |
-//! | [`daemon`] | the body: the loop, poller, executor, signals, clock |
+//! | [`runtime`] | the body: the loop, poller, executor, signals, clock |
 //! | [`cli`] | one file a command |
 //!
 //! A new cloud is a file in `sources` and its row; a new way to act is a file in `actions` and its row.
@@ -35,12 +35,12 @@
 pub mod actions;
 pub mod cli;
 pub mod config;
-pub mod daemon;
 pub mod emulators;
 pub mod engine;
 pub mod journal;
 pub mod messages;
 pub mod report;
+pub mod runtime;
 pub mod sources;
 pub mod status;
 pub mod store;

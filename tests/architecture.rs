@@ -22,7 +22,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("emulators", &["engine", "view"]),
     ("config", &["engine", "view", "sources", "actions", "messages"]),
     ("status", &["engine", "view", "sources", "actions", "journal", "report", "messages", "config"]),
-    ("daemon", &["engine", "view", "store", "sources", "actions", "journal", "report", "messages", "config", "status"]),
+    (
+        "runtime",
+        &["engine", "view", "store", "sources", "actions", "journal", "report", "messages", "config", "status"],
+    ),
     (
         "cli",
         &[
@@ -36,7 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "messages",
             "config",
             "status",
-            "daemon",
+            "runtime",
             "emulators",
         ],
     ),

@@ -9,11 +9,11 @@ use spot_watchdog::actions::open_files::OpenFiles;
 use spot_watchdog::actions::process::Stat;
 use spot_watchdog::actions::proof::Before;
 use spot_watchdog::actions::{Action, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
-use spot_watchdog::daemon::executor::{Executor, Hand};
 use spot_watchdog::engine::{
     Command, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeContext, NoticeKind, Now, Outcome, Process,
     Retry, Run, RunResult, SourceName, StepName, Undo, Work,
 };
+use spot_watchdog::runtime::executor::{Executor, Hand};
 use spot_watchdog::view::{Finding, Weight};
 use std::collections::BTreeMap;
 use std::fs;

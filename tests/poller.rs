@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 use jiff::Timestamp;
-use spot_watchdog::daemon::poller::{Forgetful, Look, Poller, Recall, look};
 use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
 use spot_watchdog::engine::{Importance, Input, Notice, NoticeAction, NoticeKind};
+use spot_watchdog::runtime::poller::{Forgetful, Look, Poller, Recall, look};
 use spot_watchdog::sources::aws::{Aws, Settings};
 use spot_watchdog::sources::metadata::MetadataClient;
 use spot_watchdog::sources::{Identity, Lifecycle, Memory, Source};

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use spot_watchdog::daemon::reaper;
+use spot_watchdog::runtime::reaper;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;

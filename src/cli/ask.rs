@@ -2,8 +2,8 @@
 
 use super::listener::users_at;
 use crate::config::Whereabouts;
-use crate::daemon::state_dir::{User, choose};
-use crate::daemon::status_url::{preferred, reachable};
+use crate::runtime::state_dir::{User, choose};
+use crate::runtime::status_url::{preferred, reachable};
 use anyhow::{Context, bail};
 use reqwest::{Client, StatusCode, Url};
 use std::collections::BTreeSet;

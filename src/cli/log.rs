@@ -3,7 +3,7 @@
 
 use super::colours;
 use crate::config::{LOG_VARIABLE, LogFormat};
-use crate::daemon::log_sink::{self, LogSink};
+use crate::runtime::log_sink::{self, LogSink};
 use crate::view::{printable, printable_json};
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};

@@ -3,8 +3,8 @@
 use super::args::NoticeArgs;
 use super::print;
 use crate::config::Whereabouts;
-use crate::daemon::socket::{HandIn, hand_in, take_back};
-use crate::daemon::state_dir::{User, choose, socket_in};
+use crate::runtime::socket::{HandIn, hand_in, take_back};
+use crate::runtime::state_dir::{User, choose, socket_in};
 use anyhow::Context;
 use std::path::absolute;
 

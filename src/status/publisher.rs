@@ -98,6 +98,11 @@ impl StatusPublisher {
         self.state().figures = figures;
     }
 
+    /// The newest status, as it was published.
+    pub fn newest(&self) -> Arc<Status> {
+        Arc::clone(&self.published.borrow().status)
+    }
+
     /// The newest status, with its seconds counted to this very moment.
     pub fn read(&self) -> Status {
         let published = self.published.borrow().clone();

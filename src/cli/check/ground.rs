@@ -4,8 +4,8 @@
 
 use crate::cli::ask::Asker;
 use crate::config::{Expose, Settings};
-use crate::daemon::{notice_file, state_dir};
 use crate::report::{Ledger, ledger};
+use crate::runtime::{notice_file, state_dir};
 use crate::view::{Finding, Weight};
 use rustix::fs::{Access, access, statvfs};
 use std::fs;
@@ -238,7 +238,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
     use super::*;
-    use crate::daemon::state_dir::StateDir;
+    use crate::runtime::state_dir::StateDir;
     use std::os::unix::fs::PermissionsExt;
     use tempfile::TempDir;
 

@@ -1,7 +1,7 @@
 //! What is asked through the unix socket in the state directory: one line.
 
 use super::is_showable;
-use spot_watchdog::daemon::socket::read_request;
+use spot_watchdog::runtime::socket::read_request;
 
 pub fn look(data: &[u8]) {
     for line in [data.to_vec(), [data, b"\n"].concat()] {

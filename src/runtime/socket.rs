@@ -409,7 +409,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::daemon::state_dir::{self, StateDir};
+    use crate::runtime::state_dir::{self, StateDir};
     use proptest::prelude::*;
     use tempfile::TempDir;
     use tokio::task::spawn_blocking;

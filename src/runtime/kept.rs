@@ -4,13 +4,15 @@
 use super::notifications::Notifications;
 use super::owner::{self, Whose};
 use super::report_observer::ReportObserver;
+use super::turn::Observer;
 use super::{Keeping, delivery, log, measuring};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::{Now, Policy};
 use crate::journal::{Journal, Recovery, replay};
-use crate::report::{Bookcase, Ledger, Machine};
+use crate::messages::Notifier;
+use crate::report::{Bookcase, Ledger, Machine, Report};
 use crate::view::Context;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,11 +21,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// What is kept and told of episodes.
-#[derive(Debug)]
 pub(super) struct Kept {
     pub(super) journal: Journal,
-    pub(super) reports: ReportObserver,
-    pub(super) notifications: Notifications,
+    /// Those who tell of episodes by what is kept.
+    pub(super) observers: Vec<Box<dyn Observer>>,
+    /// Those who are told by message.
+    pub(super) notifier: Arc<Notifier>,
+    /// The report of the open episode, kept current; after its end as it was then.
+    pub(super) reports: watch::Receiver<Option<Arc<Report>>>,
     /// The machine that the state is about, as it was written down; nothing where no state is kept.
     pub(super) machine: Option<Machine>,
     _workers: JoinSet<()>,
@@ -133,8 +138,10 @@ impl Beginning {
         let (mut keepers, bookcase) =
             delivery::begin(destinations, &reports, delivery::Past::of(engine, context), &stop);
         keepers.spawn(measuring::keep(measured, reports, ledger.clone(), stop.clone()));
-        let reports = ReportObserver::new(newest, keepers, stop);
-        let kept = Kept { journal, reports, notifications, machine, _workers: workers };
+        let observer = ReportObserver::new(newest, keepers, stop);
+        let (reports, notifier) = (observer.follow(), notifications.notifier());
+        let observers: Vec<Box<dyn Observer>> = vec![Box::new(observer), Box::new(notifications)];
+        let kept = Kept { journal, observers, notifier, reports, machine, _workers: workers };
         (kept, bookcase)
     }
 }

@@ -1,9 +1,10 @@
 //! Watches the loop for those who read reports: offers the report of an episode anew where it has changed. Others keep
 //! what is offered, each in a task of its own, and nothing here is waited for.
 
-use super::turn::Turn;
+use super::turn::{Observer, Turn};
 use crate::engine::Event;
 use crate::report::Report;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,8 +29,14 @@ impl ReportObserver {
         Self { newest, keepers, stop }
     }
 
-    /// Takes in a turn.
-    pub(super) fn observe(&mut self, turn: &Turn<'_>) {
+    /// The report of the open episode, kept current; after its end as it was then.
+    pub(super) fn follow(&self) -> watch::Receiver<Option<Arc<Report>>> {
+        self.newest.subscribe()
+    }
+}
+
+impl Observer for ReportObserver {
+    fn observe(&mut self, turn: &Turn<'_>) {
         if !turn.events.iter().any(Event::is_journaled) {
             return;
         }
@@ -48,15 +55,12 @@ impl ReportObserver {
     }
 
     /// Lets the newest report be written down, until this moment at the latest.
-    pub(super) async fn finish(&mut self, until: Instant) {
-        self.stop.cancel();
-        if timeout_at(until, std::mem::take(&mut self.keepers).join_all()).await.is_err() {
-            tracing::warn!("a report is not written yet, and is left; a restart in this episode writes it");
-        }
-    }
-
-    /// The report of the open episode, kept current; after its end as it was then.
-    pub(super) fn follow(&self) -> watch::Receiver<Option<Arc<Report>>> {
-        self.newest.subscribe()
+    fn finish(&mut self, until: Instant) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.stop.cancel();
+            if timeout_at(until, std::mem::take(&mut self.keepers).join_all()).await.is_err() {
+                tracing::warn!("a report is not written yet, and is left; a restart in this episode writes it");
+            }
+        })
     }
 }

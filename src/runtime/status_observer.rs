@@ -1,65 +1,70 @@
-//! From what the loop has at hand to what is posted.
+//! Watches the loop for those who read the status: `/status`, the page, metrics.
 
-use super::executor::{Executor, Hand};
+use super::executor::Hand;
 use super::log_sink::{LINES_WAITING, LogSink, Reader};
-use super::notifications::Notifications;
 use super::step_checks::Troubles;
-use super::turn::Turn;
+use super::turn::{Health, Observer, Turn};
 use crate::engine::{Now, StepName};
 use crate::journal::{self, Journal};
 use crate::report::Ledger;
 use crate::status::metrics::Figures;
-use crate::status::{Durability, JournalHealth, Reason, Status, StatusInputs, StepReadiness};
+use crate::status::{Durability, JournalHealth, Reason, Status, StatusInputs, StatusPublisher, StepReadiness};
 use crate::view::Histogram;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
-/// What does not change between two posts, and what is counted.
+/// Makes the status of each turn, and publishes it.
 #[derive(Debug)]
-pub(super) struct Posting {
-    started: Now,
-    ledger: watch::Receiver<Arc<Ledger>>,
-    troubles: watch::Receiver<Arc<Troubles>>,
-    log: Option<LogSink>,
-    lateness: Histogram,
+pub(super) struct StatusObserver {
+    sources: StatusSources,
+    publisher: StatusPublisher,
 }
 
-/// What is asked beside the engine.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Beside<'a> {
-    pub(super) executor: &'a Executor,
-    pub(super) journal: &'a Journal,
-    pub(super) notifications: &'a Notifications,
-    /// Why a second daemon could start beside this one, if it could.
-    pub(super) unprotected: Option<&'a str>,
+/// What a status is made of beside a turn.
+#[derive(Debug)]
+pub(super) struct StatusSources {
+    pub(super) started: Now,
+    pub(super) steps: BTreeMap<StepName, Hand>,
+    pub(super) ledger: watch::Receiver<Arc<Ledger>>,
+    pub(super) troubles: watch::Receiver<Arc<Troubles>>,
+    pub(super) log: Option<LogSink>,
+    pub(super) lateness: Histogram,
 }
 
-impl Posting {
-    pub(super) fn new(
-        started: Now,
-        ledger: watch::Receiver<Arc<Ledger>>,
-        troubles: watch::Receiver<Arc<Troubles>>,
-        log: Option<LogSink>,
-    ) -> Self {
-        Self { started, ledger, troubles, log, lateness: Histogram::default() }
+impl StatusObserver {
+    /// One that begins with this turn: a status is there before anything is served.
+    pub(super) fn new(sources: StatusSources, turn: &Turn<'_>) -> Self {
+        let publisher = StatusPublisher::new(sources.status(turn), turn.now);
+        Self { sources, publisher }
     }
 
-    /// Takes in how much later than it was due a turn came.
-    pub(super) fn note_lateness(&mut self, lateness: Duration) {
-        self.lateness.take(lateness);
+    /// Where the status is published.
+    pub(super) fn publisher(&self) -> StatusPublisher {
+        self.publisher.clone()
     }
+}
 
-    /// What is true now.
-    pub(super) fn status(&self, turn: &Turn<'_>, beside: &Beside<'_>) -> Status {
-        let Beside { executor, journal, notifications, unprotected } = beside;
+impl Observer for StatusObserver {
+    fn observe(&mut self, turn: &Turn<'_>) {
+        if let Some(lateness) = turn.health.lateness {
+            self.sources.lateness.take(lateness);
+        }
+        self.publisher.measure(self.sources.figures(turn.health.journal));
+        let status = self.sources.status(turn);
+        self.publisher.publish(status, turn.events, turn.closed.or(turn.open), turn.now);
+    }
+}
+
+impl StatusSources {
+    fn status(&self, turn: &Turn<'_>) -> Status {
+        let Health { journal, notifier, unprotected, .. } = turn.health;
         let inputs = StatusInputs {
             started: self.started,
-            steps: self.steps(executor),
+            steps: self.steps(),
             ledger: Arc::clone(&self.ledger.borrow()),
             journal: journal_health(journal.state()),
-            messages: notifications.receivers(),
+            messages: notifier.receivers(),
             trouble: [
                 unprotected.map(|why| Reason::new("state-unprotected", why)),
                 self.log.as_ref().and_then(|log| trouble(log.reader())),
@@ -71,8 +76,7 @@ impl Posting {
         Status::of(turn.engine, turn.open, turn.context, &inputs, turn.now)
     }
 
-    /// What is counted.
-    pub(super) fn figures(&self, journal: &Journal) -> Figures {
+    fn figures(&self, journal: &Journal) -> Figures {
         let figures = journal.figures();
         Figures {
             journal_syncs: figures.syncs,
@@ -83,13 +87,13 @@ impl Posting {
         }
     }
 
-    fn steps(&self, executor: &Executor) -> BTreeMap<StepName, StepReadiness> {
+    fn steps(&self) -> BTreeMap<StepName, StepReadiness> {
         let troubles = self.troubles.borrow().clone();
         let readiness = |(name, hand): (&StepName, &Hand)| {
             let trouble = hand.action.watched().or_else(|| troubles.get(name).cloned()).unwrap_or_default();
             (name.clone(), StepReadiness { warmth: hand.action.warmth(), trouble })
         };
-        executor.hands().iter().map(readiness).collect()
+        self.steps.iter().map(readiness).collect()
     }
 }
 
@@ -144,7 +148,7 @@ mod tests {
         }
         for (reader, word) in [
             (Reader::Reads, None),
-            (Reader::Stalls(Duration::from_secs(3)), Some("log-stalled")),
+            (Reader::Stalls(std::time::Duration::from_secs(3)), Some("log-stalled")),
             (Reader::Left, Some("log-gone")),
         ] {
             assert_eq!(trouble(reader).map(|reason| reason.word).as_deref(), word);

@@ -100,12 +100,9 @@ impl Found {
             return Self::default();
         }
         let newest = journal::past(state_directory, 1, |_| false).pop().unwrap_or_default();
-        let opened = |event: &Event| match event {
-            Event::EpisodeOpened { .. } => Some(true),
-            Event::EpisodeClosed { .. } => Some(false),
-            _ => None,
-        };
-        let is_open = newest.iter().rev().find_map(|record| opened(&record.event)).unwrap_or_default();
+        let opens = |record: &&Record| matches!(record.event, Event::EpisodeOpened { .. });
+        let closes = |record: &&Record| matches!(record.event, Event::EpisodeClosed { .. });
+        let is_open = newest.iter().rev().take_while(|record| !closes(record)).any(|record| opens(&record));
         let told = Some(Owner::of(&newest)).filter(|_| !newest.is_empty());
         let owner = match (Owner::read(state_directory), told) {
             // It was not written down in time, but the notices that were acted upon have it.

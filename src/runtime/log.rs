@@ -1,8 +1,9 @@
 //! The log: what became fact in each turn, one sentence each, with the seconds that are left.
 
 use super::blindness_log::BlindnessLog;
-use super::turn::Turn;
+use super::turn::{Observer, Turn};
 use super::{Bound, Keeping};
+use crate::actions::Remainders;
 use crate::config::Settings;
 use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work};
 use crate::journal::Recovery;
@@ -30,24 +31,33 @@ pub(super) struct LogObserver {
     first_line: Option<FirstLine>,
     /// The steps whose runs are programs.
     programs: BTreeSet<StepName>,
+    /// What steps left behind.
+    leftovers: Remainders,
     /// Runs of these whose start is not said yet: it is said with their process.
     starting: BTreeSet<Run>,
 }
 
 impl LogObserver {
-    pub(super) fn new(settings: &Settings, ledger: watch::Receiver<Arc<Ledger>>, bound: Bound) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        ledger: watch::Receiver<Arc<Ledger>>,
+        bound: Bound,
+        leftovers: Remainders,
+    ) -> Self {
         let programs = settings.steps.iter().filter(|step| step.action.runs_programs());
         Self {
             blindness: BlindnessLog::default(),
             hourly: Hourly::default(),
             first_line: Some(FirstLine::new(settings, ledger, bound)),
             programs: programs.map(|step| step.name.clone()).collect(),
+            leftovers,
             starting: BTreeSet::new(),
         }
     }
+}
 
-    /// Says what this turn brought.
-    pub(super) fn observe(&mut self, turn: &Turn<'_>) {
+impl Observer for LogObserver {
+    fn observe(&mut self, turn: &Turn<'_>) {
         for (event, added) in self.blindness.take(turn.events, turn.now) {
             let line = Line::of(&event);
             let sentence = format!("{}{added}", line.sentence);
@@ -72,7 +82,9 @@ impl LogObserver {
         }
         self.first_line = self.first_line.take().and_then(|line| line.say(turn));
     }
+}
 
+impl LogObserver {
     /// The line for an event.
     fn line<'a>(&mut self, event: &'a Event, turn: &Turn<'_>) -> Line<'a> {
         let line = Line::of(event);
@@ -114,6 +126,10 @@ impl LogObserver {
                     None => line,
                 }
             }
+            Event::ExitPending { .. } if self.leftovers.count() > 0 => Line {
+                loudness: Loudness::Told,
+                ..line.saying("waiting for processes that hooks left behind; asked again, they end at once".to_owned())
+            },
             Event::EpisodeClosed { .. } => match turn.closed.filter(|episode| !episode.good) {
                 Some(episode) => {
                     let sentence = format!("{}; {}", line.sentence, episode.verdict);

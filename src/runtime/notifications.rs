@@ -2,16 +2,19 @@
 //! receivers, and nothing here is waited for.
 
 use super::clock;
-use super::turn::Turn;
+use super::turn::{Observer, Turn};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::{Engine, Event, Now};
-use crate::messages::{Notifier, PlanEnd, ReceiverState};
+use crate::messages::{Notifier, PlanEnd};
 use crate::sources::Ear;
 use crate::view::{Context, EpisodeView};
+use futures_util::future::BoxFuture;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// An end that is older than this when we begin is no news.
 const NEWS: Duration = Duration::from_secs(3_600);
@@ -19,7 +22,7 @@ const NEWS: Duration = Duration::from_secs(3_600);
 /// Queues messages.
 #[derive(Debug)]
 pub(super) struct Notifications {
-    notifier: Notifier,
+    notifier: Arc<Notifier>,
 }
 
 impl Notifications {
@@ -46,11 +49,17 @@ impl Notifications {
         {
             notifier.notify(&closed, at.wall);
         }
-        Self { notifier }
+        Self { notifier: Arc::new(notifier) }
     }
 
-    /// Takes in a turn.
-    pub(super) fn observe(&mut self, turn: &Turn<'_>) {
+    /// Those who are told.
+    pub(super) fn notifier(&self) -> Arc<Notifier> {
+        Arc::clone(&self.notifier)
+    }
+}
+
+impl Observer for Notifications {
+    fn observe(&mut self, turn: &Turn<'_>) {
         let Turn { now, events, context, open, closed, .. } = *turn;
         if self.notifier.is_empty() {
             return;
@@ -73,22 +82,13 @@ impl Notifications {
         }
     }
 
-    /// Whether nothing waits, or nothing more can be done for what does.
-    pub(super) fn is_settled(&self) -> bool {
-        self.notifier.is_settled()
-    }
-
     /// Says what was not sent.
-    pub(super) fn finish(&self) {
+    fn finish(&mut self, _: Instant) -> BoxFuture<'_, ()> {
         for receiver in self.notifier.receivers().iter().filter(|receiver| receiver.waiting > 0) {
             let messages =
                 if receiver.waiting == 1 { "1 message is" } else { &format!("{} messages are", receiver.waiting) };
             tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
         }
-    }
-
-    /// How it goes with each receiver.
-    pub(super) fn receivers(&self) -> Vec<ReceiverState> {
-        self.notifier.receivers()
+        Box::pin(std::future::ready(()))
     }
 }

@@ -1,0 +1,269 @@
+//! Builds everything around the engine.
+
+use super::action_observer::ActionObserver;
+use super::executor::{Executor, Hand};
+use super::inputs::Inputs;
+use super::kept::{Beginning, Opened};
+use super::log::LogObserver;
+use super::log_sink::LogSink;
+use super::owner::Owner;
+use super::poller::Poller;
+use super::protection::Protection;
+use super::remembered::{Memories, Remembered};
+use super::state::State;
+use super::state_dir::StateDir;
+use super::status_observer::{StatusObserver, StatusSources};
+use super::systemd_observer::SystemdObserver;
+use super::turn::{Health, Observer, Turn};
+use super::{Daemon, clock, context, kept, log, owner, protection, step_checks};
+use crate::actions::kin::DaemonId;
+use crate::actions::launch::Launcher;
+use crate::actions::open_files::Shares;
+use crate::actions::{Rehearsal, Remainders, Surroundings, watchable};
+use crate::config::{Settings, SourceSetting};
+use crate::engine::{BootId, Input, MachineId};
+use crate::sources::metadata::MetadataClient;
+use crate::sources::{Ear, Identity};
+use crate::status::StatusPublisher;
+use crate::status::http::{HttpServer, MostConnections, Serving};
+use crate::status::systemd::Systemd;
+use crate::view::{EpisodeView, Histogram};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Where the state is kept.
+#[derive(Debug)]
+pub enum Keeping {
+    /// In this directory, which is ours alone.
+    Directory(StateDir),
+    /// Nowhere, for this reason.
+    Nowhere(String),
+}
+
+/// What a daemon is made of.
+#[derive(Debug)]
+pub struct Outfit {
+    /// What was configured.
+    pub settings: Settings,
+    /// Where the state is kept.
+    pub keeping: Keeping,
+    /// Whether this is a rehearsal.
+    pub rehearsal: Rehearsal,
+    /// Where the notice file is written.
+    pub notice_file: std::path::PathBuf,
+    /// How hooks are begun.
+    pub launcher: Launcher,
+    /// The metadata service that credentials come from, where it is not the one that is listened to.
+    pub credentials_from: Option<String>,
+    /// The line to systemd.
+    pub systemd: Systemd,
+    /// The log, so that lines that nobody took are counted; nothing in tests.
+    pub log: Option<LogSink>,
+}
+
+/// A part of the daemon could not be made; without it there would be no watch.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// The kernel's identity of this boot cannot be read.
+    #[error("cannot read the identity of this boot (is /proc mounted?)")]
+    Boot(#[source] std::io::Error),
+    /// The HTTP client for a source cannot be built.
+    #[error("cannot build the HTTP client for source {name}")]
+    Client {
+        /// Which source.
+        name: String,
+        /// Why.
+        #[source]
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Daemon {
+    /// Builds everything, recovers the mind, and begins to serve and to listen.
+    ///
+    /// # Errors
+    /// Where a part is missing without which nothing would be heard.
+    pub fn assemble(outfit: Outfit) -> Result<Self, AssemblyError> {
+        let Outfit { settings, keeping, rehearsal, notice_file, launcher, credentials_from, systemd, log } = outfit;
+        let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
+        let now = clock::now();
+        let (identity_in, identity) = watch::channel(Identity::default());
+        let scale_in_window = watchable::Window::default();
+        let inputs = Inputs::new(identity.clone(), scale_in_window.follow(), settings.policy.assume.scale_in);
+
+        log::keeping(&keeping);
+        let here = Owner::here(&boot);
+        let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
+        let (opened, doubt) = match (&keeping, kept::Place::of(&keeping)) {
+            (Keeping::Directory(directory), Ok(place)) => {
+                match owner::at_start(directory.found(), &here, is_cloud_asked) {
+                    Ok(whose) => (Opened::open(&place, &whose, settings.episodes_kept as usize), None),
+                    Err(doubt) => (Opened::nothing_yet(), Some(doubt)),
+                }
+            }
+            (_, place) => (Opened::in_memory(place.err().unwrap_or_default()), None),
+        };
+        let engine = opened.recovered(settings.policy.clone());
+
+        let listened_to = settings.sources.iter().find_map(|source| match &source.ear {
+            Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
+            Ear::Signals => None,
+        });
+        let metadata_endpoint = credentials_from.or(listened_to).unwrap_or_default();
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+
+        let (place, alarm) = (watchable::Place::default(), watchable::Alarm::default());
+        let mut actions = ActionObserver {
+            place: place.clone(),
+            alarm: alarm.clone(),
+            identity: identity.clone(),
+            metadata_endpoint,
+            listen: settings.listen.clone(),
+            bound: None,
+        };
+        actions.tell_place();
+        let secret_variables =
+            settings.messages.iter().filter_map(|sink| sink.secret_variable().map(Into::into)).collect();
+        let daemon = match &keeping {
+            Keeping::Directory(directory) => directory.daemon_id(),
+            Keeping::Nowhere(_) => DaemonId::default(),
+        };
+        let surroundings = Surroundings {
+            daemon: daemon.clone(),
+            notice_file,
+            rehearsal,
+            place: place.clone(),
+            alarm: alarm.clone(),
+            scale_in_window,
+            launcher: Launcher { secret_variables, ..launcher },
+            remainders: Remainders::default(),
+        };
+        let hands: BTreeMap<_, _> = settings
+            .steps
+            .iter()
+            .map(|step| (step.name.clone(), Hand { action: Arc::clone(&step.action), reach: step.reach }))
+            .collect();
+        let mut executor =
+            Executor::new(hands, surroundings, inputs.sender.clone(), |moment| clock::instant_of(moment, clock::now()));
+        executor.keep_warm();
+        let leftovers = executor.remainders();
+
+        let (ledger_in, ledger) = watch::channel(Arc::default());
+        let (troubles_in, troubles) = watch::channel(Arc::default());
+        // A rehearsal sees at once what works.
+        if rehearsal == Rehearsal::No {
+            tasks.spawn(step_checks::keep(settings.steps.clone(), place, alarm, troubles_in));
+        }
+        let measured = ledger.clone();
+        let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in };
+        let mut context = context::configured(&settings, rehearsal);
+        context::recall(&mut context, opened.machine(), &identity.borrow());
+        let (kept, bookcase) = beginning.begin(opened, &engine, &context, now);
+        let open = EpisodeView::open(&engine, &context, now);
+        let health = Health { journal: &kept.journal, notifier: &kept.notifier, unprotected: None, lateness: None };
+        let turn =
+            Turn { now, events: &[], engine: &engine, context: &context, open: open.as_ref(), closed: None, health };
+        let sources = StatusSources {
+            started: now,
+            steps: executor.hands().clone(),
+            ledger,
+            troubles,
+            log,
+            lateness: Histogram::default(),
+        };
+        let status = StatusObserver::new(sources, &turn);
+        let publisher = status.publisher();
+        start_pollers(&settings.sources, &boot, &keeping, &inputs.sender, &identity_in, &publisher, &mut tasks)?;
+        let serving = Serving {
+            listen: settings.listen.clone(),
+            expose: settings.expose,
+            allowed_hosts: settings.allowed_hosts.clone(),
+            most_connections: most_connections(settings.steps.len()),
+        };
+        let server = HttpServer::new(serving, publisher.clone());
+        let bound = server.bound();
+        actions.bound = Some(bound.clone());
+        if !settings.listen.is_empty() {
+            tasks.spawn(server.serve(stop.clone()));
+        }
+        let (owner, written) = watch::channel(None);
+        let (guarded, protection) = watch::channel(Protection::default());
+        if let Keeping::Directory(directory) = &keeping {
+            tasks.spawn(owner::keep(directory.path().to_owned(), written));
+            let (guard, machine) = (directory.guard(), identity.clone());
+            let machine = move || MachineId::new(&machine.borrow().instance_id);
+            tasks.spawn(protection::keep(guard, daemon, inputs.hand_over.clone(), machine, guarded));
+        }
+        publisher.show(bookcase);
+        let observers: Vec<Box<dyn Observer>> = vec![
+            Box::new(LogObserver::new(&settings, measured, bound, leftovers)),
+            Box::new(status),
+            Box::new(SystemdObserver::new(systemd, publisher.clone())),
+            Box::new(actions),
+        ];
+        let state = State { kept, beginning, doubt, here, owner, protection, made_again: 0, keeping };
+        let slumber = clock::Slumber::watch();
+        Ok(Self {
+            engine,
+            executor,
+            context,
+            inputs,
+            identity,
+            state,
+            observers,
+            publisher,
+            slumber,
+            boot,
+            stop,
+            tasks,
+        })
+    }
+}
+
+/// As many connections to the endpoint as leave enough open files for the watch and its steps.
+fn most_connections(steps: usize) -> MostConnections {
+    let files = Shares::now(steps);
+    if files.left() == 0 {
+        tracing::warn!(
+            "at most {} files may be open, and the watch and its steps may need {}: raise the limit (`ulimit -n`, \
+             LimitNOFILE= of the unit)",
+            files.limit,
+            files.kept
+        );
+    }
+    MostConnections::within(files.left())
+}
+
+/// Starts a poller for each source that is asked.
+fn start_pollers(
+    sources: &[SourceSetting],
+    boot: &BootId,
+    keeping: &Keeping,
+    inputs: &mpsc::Sender<Input>,
+    identity: &watch::Sender<Identity>,
+    publisher: &StatusPublisher,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), AssemblyError> {
+    let memories = Memories::recalled(boot, keeping);
+    for setting in sources {
+        let Ear::Asked(source) = &setting.ear else { continue };
+        let name = source.name();
+        let client = MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now)
+            .map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
+        let poller = Poller {
+            source: Arc::clone(source),
+            client: Arc::new(client),
+            interval: setting.poll_interval,
+            inputs: inputs.clone(),
+            identity: identity.clone(),
+            recall: Box::new(Remembered::of(&memories, name)),
+            answers: publisher.answers(),
+        };
+        tasks.spawn(poller.listen());
+    }
+    Ok(())
+}

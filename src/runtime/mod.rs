@@ -1,0 +1,239 @@
+//! The loop, and what it stands on. Nothing here decides anything.
+//!
+//! [`Daemon::assemble`] builds everything around the engine and recovers it from the journal; [`Daemon::run`] is the
+//! loop. A rehearsal runs the very same loop, with other settings around it.
+
+mod action_observer;
+mod assembly;
+mod blindness_log;
+pub mod clock;
+pub mod context;
+mod delivery;
+pub mod executor;
+mod inputs;
+mod kept;
+mod log;
+pub mod log_sink;
+mod measuring;
+pub mod notice_file;
+mod notifications;
+mod owner;
+pub mod poller;
+mod protection;
+pub mod reaper;
+mod remembered;
+mod report_observer;
+pub mod signals;
+pub mod socket;
+mod state;
+pub mod state_dir;
+mod status_observer;
+pub mod status_url;
+pub mod step_checks;
+mod systemd_observer;
+mod turn;
+
+pub use assembly::{AssemblyError, Keeping, Outfit};
+pub use delivery::REHEARSALS;
+
+use crate::actions::process;
+use crate::engine::{BootId, Command, Decision, Engine, Event, Exit, Input, Now};
+use crate::report::Report;
+use crate::sources::Identity;
+use crate::status::StatusPublisher;
+use crate::view::{Context, EpisodeView, Spoken};
+use executor::Executor;
+use inputs::{Inputs, Next};
+use state::State;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use turn::{Health, Observer, Turn};
+
+/// How often the loop turns though nothing happens, to show that it does.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether we can end, once nothing is due or running.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long what is told and written down may take to get where it goes when we end.
+const LAST_SYNC: Duration = Duration::from_secs(1);
+
+/// Which addresses are listened on, as the server tells it.
+type Bound = watch::Receiver<Vec<Option<SocketAddr>>>;
+
+/// The engine, and everything around it.
+pub struct Daemon {
+    engine: Engine,
+    executor: Executor,
+    /// What no event has, kept current.
+    context: Context,
+    inputs: Inputs,
+    identity: watch::Receiver<Identity>,
+    state: State,
+    /// Those who watch the loop, beside those of the state.
+    observers: Vec<Box<dyn Observer>>,
+    publisher: StatusPublisher,
+    slumber: clock::Slumber,
+    boot: BootId,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").field("engine", &self.engine).field("boot", &self.boot).finish_non_exhaustive()
+    }
+}
+
+impl Daemon {
+    /// Where inputs go.
+    pub fn inputs(&self) -> mpsc::Sender<Input> {
+        self.inputs.sender.clone()
+    }
+
+    /// Where the status is posted.
+    pub fn publisher(&self) -> StatusPublisher {
+        self.publisher.clone()
+    }
+
+    /// What is told of the open episode, kept current; after its end as it was then. Nothing before the first one.
+    pub fn reports(&self) -> watch::Receiver<Option<Arc<Report>>> {
+        self.state.kept.reports.clone()
+    }
+
+    /// Listens to signals, as only the process's one daemon may.
+    pub fn heed_signals(&mut self, signals: signals::Signals) {
+        let inputs = self.inputs.sender.clone();
+        self.tasks.spawn(signals.tell(inputs));
+    }
+
+    /// Reaps what hooks leave behind, as only the process's one daemon may.
+    pub fn reap_orphans(&mut self) {
+        if let Err(error) = reaper::inherit_orphans() {
+            tracing::debug!("orphans of hooks will not become ours: {error}");
+        }
+        self.tasks.spawn(async {
+            if let Err(error) = reaper::reap(process::is_waited_for).await {
+                tracing::warn!("ended orphans of hooks will stay as zombies: {error}");
+            }
+        });
+    }
+
+    /// The loop. It ends when the engine says so.
+    pub async fn run(mut self) {
+        self.restart().await;
+        while self.engine.exit() != Exit::Ordered {
+            let Next { input, taken, lateness } = self.inputs.next(self.due()).await;
+            if let Some(resumed) = self.slumber.look() {
+                tracing::warn!("the machine slept for {}", Spoken(resumed.asleep));
+                self.turn(Input::Resumed, None).await;
+            }
+            self.settle(&input).await;
+            self.turn(input, lateness).await;
+            if let Exit::Pending { .. } = self.engine.exit() {
+                self.turn(self.remaining(), None).await;
+            }
+            if let Some(taken) = taken {
+                // Whoever asked may have left.
+                let _ = taken.send(());
+            }
+        }
+        self.finish().await;
+    }
+
+    /// One turn: a decision, its events on disk, its commands executed, and those told who watch.
+    async fn turn(&mut self, input: Input, lateness: Option<Duration>) {
+        let (began, now) = (Instant::now(), clock::now());
+        let Decision { events, commands } = self.engine.handle(input, now);
+        // Where that fails, the journal says so once, the status shows it, and the rescue goes on.
+        let _ = self.state.kept.journal.append(now, &events).await;
+        for command in commands {
+            self.executor.carry_out(command, began);
+        }
+        let identity = self.identity.borrow_and_update().clone();
+        self.state.mend(&identity);
+        context::identify(&mut self.context, &identity);
+        if self.engine.episode().is_some() {
+            context::take_runs(&mut self.context, &self.executor);
+        }
+        self.tell(&events, now, lateness);
+        if !events.is_empty() && began.elapsed() > BEAT {
+            tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
+        }
+    }
+
+    /// Tells all who watch of a turn.
+    fn tell(&mut self, events: &[Event], now: Now, lateness: Option<Duration>) {
+        let Self { engine, context, observers, state, .. } = self;
+        let unprotected = state.protection.borrow().trouble.clone();
+        let kept = &mut state.kept;
+        let open = EpisodeView::open(engine, context, now);
+        let has_closed = events.iter().any(|event| matches!(event, Event::EpisodeClosed { .. }));
+        let closed = has_closed.then(|| EpisodeView::last_closed(engine, context, now)).flatten();
+        let health =
+            Health { journal: &kept.journal, notifier: &kept.notifier, unprotected: unprotected.as_deref(), lateness };
+        let (open, closed) = (open.as_ref(), closed.as_ref());
+        let turn = Turn { now, events, engine, context, open, closed, health };
+        for observer in kept.observers.iter_mut().chain(observers) {
+            observer.observe(&turn);
+        }
+    }
+
+    /// When the loop turns at the latest.
+    fn due(&self) -> Instant {
+        let now = clock::now();
+        let is_pending = matches!(self.engine.exit(), Exit::Pending { .. });
+        let beat = Instant::now() + if is_pending { LOOK } else { BEAT };
+        self.engine.next_wake(now).map_or(beat, |wake| clock::instant_of(wake, now).min(beat))
+    }
+
+    /// What would be cut off if we ended now.
+    fn remaining(&self) -> Input {
+        let deliveries = usize::from(!self.state.kept.notifier.is_settled());
+        Input::Remaining { processes: self.executor.remainders().count(), deliveries }
+    }
+
+    /// The first turn, with what an earlier run left.
+    async fn restart(&mut self) {
+        let boot = self.boot.clone();
+        self.turn(Input::Restarted { boot }, None).await;
+        for deferred in self.engine.deferred().values() {
+            tracing::info!("{}", Event::NoticeDeferred { deferred: Box::new(deferred.clone()) }.sentence());
+        }
+        if self.engine.episode().is_none_or(|episode| episode.closing().is_some()) {
+            // One that a run before us had no time to remove.
+            self.executor.carry_out(Command::TakeDownNotice, Instant::now());
+        }
+    }
+
+    /// Takes up the state of earlier runs, or puts it out of the way, once it can be told whose it is.
+    async fn settle(&mut self, input: &Input) {
+        let identity = self.identity.borrow().clone();
+        let Some(settled) = self.state.settle(input, &identity, &self.engine) else { return };
+        if settled.was_wrong {
+            self.executor.stop_everything();
+            self.executor.carry_out(Command::TakeDownNotice, Instant::now());
+        }
+        let (engine, context) = (&mut self.engine, &mut self.context);
+        if let Some(bookcase) = self.state.take_up(settled.whose, engine, context, &identity, clock::now()).await {
+            self.publisher.show(bookcase);
+            self.restart().await;
+        }
+    }
+
+    /// Ends: what is told and written down has a moment to get where it goes.
+    async fn finish(mut self) {
+        let until = Instant::now() + LAST_SYNC;
+        self.stop.cancel();
+        self.state.kept.journal.settle(LAST_SYNC).await;
+        for observer in self.state.kept.observers.iter_mut().chain(&mut self.observers) {
+            observer.finish(until).await;
+        }
+        tracing::info!("ended");
+    }
+}

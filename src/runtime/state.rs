@@ -1,0 +1,103 @@
+//! The state of earlier runs, from when it is known whose it is: it is taken up, or put out of the way; and it is mended
+//! where somebody removes it under us.
+
+use super::kept::{Beginning, Kept, Opened, Place};
+use super::owner::{Doubt, Owner, Whose};
+use super::protection::Protection;
+use super::{Keeping, context};
+use crate::engine::{Engine, Input, Now};
+use crate::report::Bookcase;
+use crate::sources::Identity;
+use crate::view::{Context, Spoken};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long the loop waits for the state directory to be opened, once it is known whose it is.
+const OPENING: Duration = Duration::from_secs(6);
+
+/// What is kept, and where.
+pub(super) struct State {
+    pub(super) kept: Kept,
+    pub(super) beginning: Beginning,
+    /// Whether the state may be another machine's, and nothing is made of it yet.
+    pub(super) doubt: Option<Box<Doubt>>,
+    /// What names this machine beside its state.
+    pub(super) here: Owner,
+    pub(super) owner: watch::Sender<Option<Owner>>,
+    pub(super) protection: watch::Receiver<Protection>,
+    /// How often the state directory was made again, as far as it was mended.
+    pub(super) made_again: u32,
+    /// Kept to the end: the lock, and the socket's file.
+    pub(super) keeping: Keeping,
+}
+
+/// Whose the state turned out to be, and what was done for it before.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) whose: Whose,
+    /// Whether it was taken for ours and acted upon, and is not.
+    pub(super) was_wrong: bool,
+}
+
+impl State {
+    /// Whose the state is, where that can be told before this input is taken in, and was not before.
+    pub(super) fn settle(&mut self, input: &Input, identity: &Identity, engine: &Engine) -> Option<Settled> {
+        let doubt = self.doubt.as_mut()?;
+        let named = &identity.instance_id;
+        let whose = doubt.settle(named, input, engine.policy(), Instant::now())?;
+        let was_taken = std::mem::replace(&mut doubt.is_taken_for_ours, whose == Whose::Ours);
+        if !named.is_empty() || whose != Whose::Ours {
+            self.doubt = None;
+        }
+        if was_taken && whose == Whose::Ours {
+            return None;
+        }
+        Some(Settled { was_wrong: was_taken, whose })
+    }
+
+    /// Begins with what lies on disk, or puts it out of the way. It waits for the disk, for 6 s at most.
+    pub(super) async fn take_up(
+        &mut self,
+        whose: Whose,
+        engine: &mut Engine,
+        context: &mut Context,
+        identity: &Identity,
+        now: Now,
+    ) -> Option<Bookcase> {
+        let place = Place::of(&self.keeping).ok()?;
+        let episodes_kept = self.beginning.settings.episodes_kept as usize;
+        let opening = tokio::task::spawn_blocking(move || Opened::open(&place, &whose, episodes_kept));
+        let opened = match tokio::time::timeout(OPENING, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(_)) | Err(_) => {
+                let reason = format!("the disk did not answer for {}", Spoken(OPENING));
+                tracing::error!("nothing is kept, and what was done before is not known: {reason}");
+                Opened::in_memory(&reason)
+            }
+        };
+        engine.take_up(opened.recovered(engine.policy().clone()));
+        context::recall(context, opened.machine(), identity);
+        let (kept, bookcase) = self.beginning.begin(opened, engine, context, now);
+        self.kept = kept;
+        Some(bookcase)
+    }
+
+    /// Has it written down beside the state which machine this is, as far as that is known, and all of it anew where the
+    /// state directory was removed under us.
+    pub(super) fn mend(&mut self, identity: &Identity) {
+        let made_again = self.protection.borrow().made_again;
+        if std::mem::replace(&mut self.made_again, made_again) != made_again {
+            self.kept.journal.write_anew();
+            self.owner.send_modify(|_| {});
+        }
+        let (None, Some(machine)) = (&self.doubt, &self.kept.machine) else { return };
+        let machine = if identity.instance_id.is_empty() { machine.clone() } else { context::machine(identity) };
+        let owner = Some(self.here.clone().with(machine));
+        self.owner.send_if_modified(|written| {
+            let is_new = *written != owner;
+            *written = owner;
+            is_new
+        });
+    }
+}
