@@ -141,9 +141,7 @@ impl Engine {
                 }
             }
             Event::StepDue { step, round, retry: _ } => {
-                if matches!(self.exit, Exit::Pending { .. }) {
-                    self.exit = Exit::WhenDone;
-                }
+                self.end_when_done();
                 let is_again = |step: &StepState, of: &[Outcome]| {
                     step.round == Some(*round) && matches!(&step.progress, StepPhase::Ended(it) if of.contains(it))
                 };
@@ -206,7 +204,10 @@ impl Engine {
                     }
                 })?;
             }
-            Event::UndoDue { step } => self.make(step, &StepTransition::UndoDue, |step| step.round = None)?,
+            Event::UndoDue { step } => {
+                self.end_when_done();
+                self.make(step, &StepTransition::UndoDue, |step| step.round = None)?;
+            }
             Event::EpisodeSettled { closing } => {
                 if let Some(episode) = &mut self.episode {
                     episode.stage = EpisodePhase::Settling { closing: *closing, since: now.moment };
@@ -236,10 +237,19 @@ impl Engine {
                     Signal::StopNow => Exit::AtOnce,
                 };
             }
-            Event::ExitPending { until } => self.exit = Exit::Pending { until: *until },
+            Event::ExitPending { until } => {
+                self.exit = Exit::Pending { until: *until, at_once: self.exit.is_at_once() };
+            }
             Event::Exited => self.exit = Exit::Ordered,
         }
         Ok(())
+    }
+
+    /// Something is to be done again: where we were about to end, that comes after it.
+    fn end_when_done(&mut self) {
+        if matches!(self.exit, Exit::Pending { .. }) {
+            self.exit = Exit::WhenDone;
+        }
     }
 
     /// The executor has to be told anew when each run has to end.

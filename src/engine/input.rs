@@ -71,7 +71,7 @@ impl Engine {
                 }
             }
             Input::Remaining { processes, deliveries } => {
-                if let Exit::Pending { until } = self.exit
+                if let Exit::Pending { until, .. } = self.exit
                     && processes == 0
                     && (deliveries == 0 || now.moment >= until)
                 {
@@ -436,7 +436,8 @@ impl Engine {
     }
 
     fn hear_signal(&mut self, signal: Signal, now: Now, turn: &mut Decision) {
-        if matches!(self.exit, Exit::Ordered | Exit::AtOnce) {
+        let ends_now = signal == Signal::StopNow && matches!(self.exit, Exit::Pending { .. });
+        if self.exit == Exit::Ordered || (self.exit.is_at_once() && !ends_now) {
             return;
         }
         match signal {
@@ -460,9 +461,8 @@ impl Engine {
             }
             Signal::Restart | Signal::StopNow => {}
         }
-        let was_pending = matches!(self.exit, Exit::Pending { .. });
         self.take(Event::ExitAsked { signal }, now, turn);
-        if was_pending && signal == Signal::StopNow {
+        if ends_now {
             self.take(Event::Exited, now, turn);
         }
     }

@@ -85,9 +85,18 @@ pub enum Exit {
     Pending {
         /// Until when telling may hold that up.
         until: Moment,
+        /// Whether we were told to stop at once.
+        at_once: bool,
     },
     /// We are ending.
     Ordered,
+}
+
+impl Exit {
+    /// Whether we were told to stop at once, so that nothing more is begun.
+    const fn is_at_once(self) -> bool {
+        matches!(self, Self::AtOnce | Self::Pending { at_once: true, .. })
+    }
 }
 
 /// What a journal brings back of an engine.
@@ -340,22 +349,26 @@ mod tests {
     fn with_a_notice() -> (Engine, NoticeKey) {
         let mut engine = Engine::new(Policy::for_tests());
         engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
-        let key = NoticeKey {
-            source: SourceName::new("hand"),
-            kind: NoticeKind::Interruption,
-            machine: MachineId::new("i-0abc"),
-            event: String::new(),
-        };
-        let notice = Notice {
-            key: key.clone(),
+        let notice = handed_in(NoticeKind::Interruption);
+        let key = notice.key.clone();
+        engine.handle(Input::HandedIn { notice }, now(2));
+        (engine, key)
+    }
+
+    fn handed_in(kind: NoticeKind) -> Notice {
+        let (source, machine) = (SourceName::new("hand"), MachineId::new("i-0abc"));
+        Notice {
+            key: NoticeKey { source, kind, machine, event: String::new() },
             action: NoticeAction::Terminate,
             stated: Stated::In(Duration::from_secs(120)),
             usual_window: None,
             presence: NoticeOrigin::HandedIn,
             detail: String::new(),
-        };
-        engine.handle(Input::HandedIn { notice }, now(2));
-        (engine, key)
+        }
+    }
+
+    fn begins_something(decision: &Decision) -> bool {
+        decision.commands.iter().any(|command| matches!(command, Command::Start { .. }))
     }
 
     fn now(seconds: u64) -> Now {
@@ -407,6 +420,53 @@ mod tests {
         end(&mut engine, 1, RunResult::new(Outcome::Lost, ""));
         end(&mut engine, 2, RunResult::without_effect(Outcome::Failed, "could not start it"));
         assert_eq!(undone_with(engine, key, now(5)), Some(vec![serde_json::Value::Null]));
+    }
+
+    #[test]
+    fn after_a_second_signal_nothing_is_begun_again() {
+        let mut policy = Policy::for_tests();
+        policy.steps[0].on = [NoticeKind::Rebalance, NoticeKind::Interruption, NoticeKind::Shutdown].into();
+        policy.steps[0].repeat = true;
+        let mut engine = Engine::new(policy);
+        engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
+        assert!(begins_something(&engine.handle(Input::HandedIn { notice: handed_in(NoticeKind::Rebalance) }, now(2))));
+        engine.handle(Input::Signalled { signal: Signal::ShutDown }, now(2));
+        engine.handle(Input::Signalled { signal: Signal::StopNow }, now(2));
+        end(&mut engine, 1, RunResult::new(Outcome::TimedOut, ""));
+        assert!(matches!(engine.exit(), Exit::Pending { .. }), "{:?}", engine.exit());
+
+        let notice = handed_in(NoticeKind::Interruption);
+        assert!(!begins_something(&engine.handle(Input::HandedIn { notice }, now(3))));
+        assert!(!begins_something(&engine.handle(Input::Signalled { signal: Signal::ShutDown }, now(3))));
+        let last = engine.handle(Input::Signalled { signal: Signal::StopNow }, now(3));
+        assert!(last.commands.contains(&Command::Exit));
+    }
+
+    #[test]
+    fn what_is_to_be_put_back_while_we_wait_to_end_is_put_back_first() {
+        let (mut engine, key) = with_a_notice();
+        end(&mut engine, 1, RunResult::new(Outcome::Done, ""));
+        engine.handle(Input::Signalled { signal: Signal::Restart }, now(4));
+        assert!(matches!(engine.exit(), Exit::Pending { .. }), "{:?}", engine.exit());
+
+        assert!(begins_something(&engine.handle(Input::TakenBack { key }, now(4))));
+        let nothing_remains = Input::Remaining { processes: 0, deliveries: 0 };
+        assert!(!engine.handle(nothing_remains.clone(), now(5)).commands.contains(&Command::Exit));
+        let Some(episode) = engine.episode().map(|episode| episode.id.clone()) else { unreachable!("it is open") };
+        let run = Run { step: StepName::new("step"), work: Work::Undo, attempt: 2 };
+        engine.handle(Input::Ended { episode, run, ending: RunResult::new(Outcome::Done, "") }, now(6));
+        assert!(engine.handle(nothing_remains, now(7)).commands.contains(&Command::Exit));
+    }
+
+    #[test]
+    fn a_notice_that_waits_for_an_episode_to_end_does_not_keep_the_loop_turning() {
+        let (mut engine, _) = with_a_notice();
+        end(&mut engine, 1, RunResult::new(Outcome::Done, ""));
+        engine.handle(Input::Resumed, now(4));
+        engine.handle(Input::HandedIn { notice: handed_in(NoticeKind::Interruption) }, now(5));
+        assert!(engine.episode().is_some() && !engine.deferred().is_empty());
+        let wake = engine.next_wake(now(5));
+        assert!(wake.is_some_and(|wake| wake > now(5).moment), "{wake:?}");
     }
 
     #[test]

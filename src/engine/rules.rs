@@ -64,7 +64,9 @@ impl Engine {
                 tell(self.health.blind_at(listening));
             }
         }
-        self.deferred.values().for_each(|deferred| tell(deferred.opens));
+        if !self.is_closing_for_good() {
+            self.deferred.values().for_each(|deferred| tell(deferred.opens));
+        }
         let Some(episode) = &self.episode else { return };
         if let (None, Some(planned)) = (episode.closing(), episode.deadline) {
             if !planned.passed {
@@ -241,7 +243,7 @@ impl Engine {
     /// Steps that have become due: for the first time, for a stronger notice, after a failure, or after a loss of sight.
     fn due_steps(&self, now: Now) -> Option<Event> {
         let episode = self.open_episode()?;
-        if self.exit == Exit::AtOnce {
+        if self.exit.is_at_once() {
             return None;
         }
         episode.deadline?;
@@ -356,7 +358,7 @@ impl Engine {
         if let Some(step) = episode.steps.iter().find(|step| step.progress.is_due()) {
             return Some(self.skip(&step.name, because));
         }
-        if !episode.puts_back(&self.policy) || self.exit == Exit::AtOnce {
+        if !episode.puts_back(&self.policy) || self.exit.is_at_once() {
             return None;
         }
         // A notice that waits for this episode to close must not wait for what would be taken away again at once.
