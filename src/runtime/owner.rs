@@ -10,6 +10,7 @@ use crate::journal::{self, Record};
 use crate::report::Machine;
 use crate::store::{self, Lasts, Mode};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -27,7 +28,7 @@ const LARGEST: u64 = 16 * 1024;
 /// How long a start waits for the cloud to say which machine this is.
 const IDENTITY_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long an interrupted episode of this very boot waits for it, where the metadata service neither answers nor fails.
+/// How long what is to be done in this very boot waits for it, where the metadata service neither answers nor fails.
 const RESCUE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What in a state directory is about its machine, what is acted upon first.
@@ -89,8 +90,8 @@ impl Owner {
 pub struct Found {
     /// Whose it is; nothing where nothing says it.
     owner: Option<Box<Owner>>,
-    /// Whether an episode is open in it.
-    is_open: bool,
+    /// Whether an episode is open in it, or a notice that was handed in waits in it.
+    has_work: bool,
 }
 
 impl Found {
@@ -100,22 +101,44 @@ impl Found {
             return Self::default();
         }
         let newest = journal::past(state_directory, 1, |_| false).pop().unwrap_or_default();
-        let opens = |record: &&Record| matches!(record.event, Event::EpisodeOpened { .. });
-        let closes = |record: &&Record| matches!(record.event, Event::EpisodeClosed { .. });
-        let is_open = newest.iter().rev().take_while(|record| !closes(record)).any(|record| opens(&record));
         let told = Some(Owner::of(&newest)).filter(|_| !newest.is_empty());
         let owner = match (Owner::read(state_directory), told) {
             // It was not written down in time, but the notices that were acted upon have it.
             (Some(owner), Some(told)) if owner.machine.id.is_empty() => Some(Owner { machine: told.machine, ..owner }),
             (owner, told) => owner.or(told),
         };
-        Self { owner: owner.map(Box::new), is_open }
+        Self { owner: owner.map(Box::new), has_work: has_work(&newest) }
     }
 
     /// The machine that the state is about.
     pub(super) fn machine(&self) -> Machine {
         self.owner.as_ref().map(|owner| owner.machine.clone()).unwrap_or_default()
     }
+}
+
+/// Whether these records leave an episode open, or a notice that waits.
+fn has_work(records: &[Record]) -> bool {
+    let mut is_open = false;
+    let mut waiting = BTreeSet::new();
+    for record in records {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the others leave that as it is")]
+        match &record.event {
+            Event::SegmentStarted { deferred, .. } => waiting.extend(deferred.iter().map(|it| &it.notice.key)),
+            Event::NoticeDeferred { deferred } => {
+                waiting.insert(&deferred.notice.key);
+            }
+            Event::DeferralEnded { key, .. } => {
+                waiting.remove(key);
+            }
+            Event::NoticeAppeared { notice, .. } => {
+                waiting.remove(&notice.key);
+            }
+            Event::EpisodeOpened { .. } => is_open = true,
+            Event::EpisodeClosed { .. } => is_open = false,
+            _ => {}
+        }
+    }
+    is_open || !waiting.is_empty()
 }
 
 /// Whose the state is.
@@ -140,7 +163,7 @@ pub(super) struct Others {
 #[derive(Debug)]
 pub(super) struct Doubt {
     owner: Owner,
-    is_open: bool,
+    has_work: bool,
     here: Owner,
     since: Instant,
     /// Whether the state was taken for ours until the cloud says otherwise.
@@ -155,7 +178,7 @@ pub(super) fn at_start(found: &Found, here: &Owner, is_cloud_asked: bool) -> Res
     }
     Err(Box::new(Doubt {
         owner: Owner::clone(owner),
-        is_open: found.is_open,
+        has_work: found.has_work,
         here: here.clone(),
         since: Instant::now(),
         is_taken_for_ours: false,
@@ -181,7 +204,7 @@ impl Doubt {
         let waited = now.saturating_duration_since(self.since);
         if *boot == self.here.boot {
             // No other machine shares a boot with this one: what has to be done is done, though the cloud is silent.
-            let is_hurried = self.is_open && (is_silence(input) || waited >= RESCUE_WITHIN);
+            let is_hurried = self.has_work && (is_silence(input) || waited >= RESCUE_WITHIN);
             let goes_on = is_hurried || asks(input) || matches!(input, Input::Signalled { .. });
             return (goes_on || waited >= IDENTITY_WITHIN).then_some(Whose::Ours);
         }
@@ -304,8 +327,11 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::engine::{Fault, ProbeName, SourceName};
-    use std::collections::BTreeSet;
+    use crate::runtime::clock;
+    use crate::engine::{
+        Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, EpisodeId, Fault, Notice, NoticeAction, NoticeOrigin,
+        ProbeName, SourceName, Stated,
+    };
 
     fn owner(id: &str, machine_id: &str, boot: &str) -> Owner {
         let machine = Machine { id: id.to_owned(), ..Machine::default() };
@@ -313,7 +339,7 @@ mod tests {
     }
 
     fn found(owner: Owner) -> Found {
-        Found { owner: Some(Box::new(owner)), is_open: true }
+        Found { owner: Some(Box::new(owner)), has_work: true }
     }
 
     fn silence() -> Input {
@@ -362,8 +388,8 @@ mod tests {
             step.on = BTreeSet::from([NoticeKind::Interruption]);
         }
         let here = owner("", "m1", "b1");
-        let settled = |left: Owner, is_open: bool, named: &str, input: &Input, waited: u64| {
-            let doubt = at_start(&Found { is_open, ..found(left) }, &here, true).unwrap_err();
+        let settled = |left: Owner, has_work: bool, named: &str, input: &Input, waited: u64| {
+            let doubt = at_start(&Found { has_work, ..found(left) }, &here, true).unwrap_err();
             let now = doubt.since + Duration::from_secs(waited);
             doubt.settle(named, input, &policy, now).map(|whose| whose == Whose::Ours)
         };
@@ -418,6 +444,47 @@ mod tests {
         assert_eq!(episodes.len(), KEPT_ASIDE, "{episodes:?}");
         assert!(path.join("lock").exists() && !path.join("episodes").exists() && !path.join("messages").exists());
         assert_eq!(Found::look(path), Found::default());
+    }
+
+    #[test]
+    fn a_notice_that_waits_is_work_until_it_is_acted_on_or_taken_back() {
+        let Input::TakenBack { key } = notice() else { unreachable!("it is taken back") };
+        let notice = Notice {
+            key: key.clone(),
+            action: NoticeAction::Unstated,
+            stated: Stated::In(Duration::from_secs(60)),
+            usual_window: None,
+            presence: NoticeOrigin::HandedIn,
+            detail: String::new(),
+        };
+        let (now, id) = (clock::now(), EpisodeId::new("0000"));
+        let deadline = Deadline { at: now.moment, heard: now.moment, footing: DeadlineBasis::Stated };
+        let deferred = DeferredNotice {
+            notice: notice.clone(),
+            probe: None,
+            deadline,
+            opens: now.moment,
+            until: now.wall,
+            boot: BootId::new("b1"),
+        };
+        let started = |deferred| Event::SegmentStarted { id: id.clone(), generation: 0, handled: Vec::new(), deferred };
+        let waits = || Event::NoticeDeferred { deferred: Box::new(deferred.clone()) };
+        let appeared = || Event::NoticeAppeared { notice: notice.clone(), deadline, probe: None };
+        let taken_back = || Event::DeferralEnded {
+            key: key.clone(),
+            origin: NoticeOrigin::HandedIn,
+            because: DeferralEnd::Withdrawn,
+        };
+        for (events, is_left) in [
+            (vec![started(Vec::new())], false),
+            (vec![started(vec![deferred.clone()])], true),
+            (vec![started(Vec::new()), waits()], true),
+            (vec![started(Vec::new()), waits(), appeared()], false),
+            (vec![started(vec![deferred.clone()]), taken_back()], false),
+        ] {
+            let records: Vec<Record> = events.into_iter().map(|event| Record { seq: 1, now, event }).collect();
+            assert_eq!(has_work(&records), is_left, "{records:?}");
+        }
     }
 
     #[test]
