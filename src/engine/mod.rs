@@ -443,6 +443,20 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_failed_rests_before_it_is_tried_again_also_after_we_were_asked_to_end() {
+        let mut policy = Policy::for_tests();
+        policy.steps[0].retries = 1;
+        let mut engine = Engine::new(policy);
+        engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
+        engine.handle(Input::HandedIn { notice: handed_in(NoticeKind::Interruption) }, now(2));
+        engine.handle(Input::Signalled { signal: Signal::Restart }, now(2));
+        end(&mut engine, 1, RunResult::new(Outcome::Failed, "exit status 1"));
+        assert_eq!(engine.next_wake(now(3)), Some(now(4).moment));
+        assert!(!begins_something(&engine.handle(Input::Woke, now(3))));
+        assert!(begins_something(&engine.handle(Input::Woke, now(4))));
+    }
+
+    #[test]
     fn what_is_to_be_put_back_while_we_wait_to_end_is_put_back_first() {
         let (mut engine, key) = with_a_notice();
         end(&mut engine, 1, RunResult::new(Outcome::Done, ""));

@@ -85,7 +85,7 @@ impl Engine {
         {
             for step in episode.steps.iter().filter(|step| step.progress.is_due()) {
                 if let Some(policy) = self.step(&step.name)
-                    && let Some(until) = held_until(policy, step, planned.end)
+                    && let Some(until) = self.held_until(policy, step, planned.end)
                     && !self.is_waiting_for_others(episode, policy)
                     && let Some(slot) = plan.slot(&step.name)
                 {
@@ -426,11 +426,8 @@ impl Engine {
             if self.is_waiting_for_others(episode, step) {
                 return None;
             }
-            let held = match held_until(step, state, planned.end) {
-                Some(until) if self.exit == Exit::No => now.moment < until.min(slot.start_by),
-                Some(_) | None => false,
-            };
-            if held {
+            let held_until = self.held_until(step, state, planned.end);
+            if held_until.is_some_and(|until| now.moment < until.min(slot.start_by)) {
                 return None;
             }
             let run = Run { step: state.name.clone(), work: Work::Act, attempt: state.attempts + 1 };
@@ -472,6 +469,14 @@ impl Engine {
 
     fn open_episode(&self) -> Option<&Episode> {
         self.episode.as_ref().filter(|episode| episode.closing().is_none())
+    }
+
+    /// Until when a due step is held where it can be: for the time that it wants to be left, unless we were asked to end,
+    /// or for the rest after a failure.
+    fn held_until(&self, step: &Step, state: &StepState, end: Moment) -> Option<Moment> {
+        let wanted = step.hold_until_left.filter(|_| self.exit == Exit::No).map(|left| end.minus(left));
+        let rested = state.last.as_ref().filter(|_| state.tries > 0).map(|last| last.ended.moment.plus(REST));
+        wanted.max(rested)
     }
 
     /// Whether a step that this one is after is still due or running.
@@ -518,13 +523,6 @@ impl Engine {
 /// The name of an episode, and of the segment of the journal that it begins.
 pub(super) fn episode_id(now: Now, generation: u64) -> EpisodeId {
     EpisodeId::new(format!("{}-{generation:04}", now.wall.strftime("%Y%m%dT%H%M%SZ")))
-}
-
-/// Until when a due step is held where it can be: for the time that it wants to be left, or for the rest after a failure.
-fn held_until(step: &Step, state: &StepState, end: Moment) -> Option<Moment> {
-    let wanted = step.hold_until_left.map(|left| end.minus(left));
-    let rested = state.last.as_ref().filter(|_| state.tries > 0).map(|last| last.ended.moment.plus(REST));
-    wanted.max(rested)
 }
 
 /// When the end of a run has to have been reported by an executor that was last told of its stop-by then.
