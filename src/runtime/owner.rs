@@ -327,11 +327,11 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use super::*;
-    use crate::runtime::clock;
     use crate::engine::{
         Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, EpisodeId, Fault, Notice, NoticeAction, NoticeOrigin,
         ProbeName, SourceName, Stated,
     };
+    use crate::runtime::clock;
 
     fn owner(id: &str, machine_id: &str, boot: &str) -> Owner {
         let machine = Machine { id: id.to_owned(), ..Machine::default() };
