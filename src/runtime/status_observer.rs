@@ -52,7 +52,7 @@ impl Observer for StatusObserver {
         }
         self.publisher.measure(self.sources.figures(turn.health.journal));
         let status = self.sources.status(turn);
-        self.publisher.publish(status, turn.events, turn.closed.or(turn.open), turn.now);
+        self.publisher.publish(status, turn.events, turn.closed, turn.open, turn.now);
     }
 }
 

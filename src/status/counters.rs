@@ -2,7 +2,7 @@
 //! belong to. Every map is bounded by what the configuration names, and by [`MOST`] beyond that.
 
 use crate::engine::{Closing, Event, NoticeKind, Outcome, Work};
-use crate::view::{EpisodeView, Seconds};
+use crate::view::{EpisodeView, Seconds, StepStage};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -41,11 +41,19 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Takes in these events, and the episode as it stood after them.
-    pub(super) fn take(&mut self, events: &[Event], episode: Option<&EpisodeView>) {
+    /// Takes in these events, the episode that closed with them, and the open one as it stood after them.
+    pub(super) fn take(&mut self, events: &[Event], closed: Option<&EpisodeView>, open: Option<&EpisodeView>) {
         for event in events {
             self.count(event);
         }
+        let closing = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
+        let (before, after) = events.split_at(closing.map_or(0, |at| at + 1));
+        self.stands(before, closed);
+        self.stands(after, open);
+    }
+
+    /// Takes in how an episode stood after these events of it.
+    fn stands(&mut self, events: &[Event], episode: Option<&EpisodeView>) {
         let Some(episode) = episode.filter(|_| !events.is_empty()) else { return };
         for step in &episode.steps {
             put(&mut self.took, step.name.as_str(), step.took.map(Seconds::from));
@@ -126,13 +134,22 @@ fn is_end(event: &Event) -> bool {
     matches!(event, Event::StepSkipped { .. }) || matches!(event, Event::StepEnded { run, .. } if run.work == Work::Act)
 }
 
-/// The outcome of an episode whose steps have all ended: the worst of those that ended badly, else done, or skipped where
-/// nothing was.
+/// The outcome of an episode whose steps have all ended: the worst of those that ended badly, else done. A step that could
+/// not be undone counts with the outcome of undoing it.
 fn outcome(episode: &EpisodeView) -> Outcome {
-    let outcomes =
-        |good: bool| episode.steps.iter().filter(move |step| step.good == Some(good)).filter_map(|step| step.outcome);
-    let worst = outcomes(false).max_by_key(|outcome| badness(*outcome));
-    worst.or_else(|| outcomes(true).find(|outcome| *outcome == Outcome::Done)).unwrap_or(Outcome::Skipped)
+    let bad = episode.steps.iter().filter(|step| step.good == Some(false));
+    let outcomes = bad.filter_map(|step| match step.stage {
+        StepStage::Undone(outcome) if outcome != Outcome::Done => Some(outcome),
+        StepStage::Idle
+        | StepStage::Due
+        | StepStage::Running
+        | StepStage::Ended(_)
+        | StepStage::Dropped
+        | StepStage::UndoDue
+        | StepStage::Undoing
+        | StepStage::Undone(_) => step.outcome,
+    });
+    outcomes.max_by_key(|outcome| badness(*outcome)).unwrap_or(Outcome::Done)
 }
 
 /// How much worse an outcome is than [`Outcome::Done`].

@@ -63,12 +63,19 @@ impl StatusPublisher {
         }
     }
 
-    /// Publishes what is true now, after these events, which left this episode open or closed it. The revision grows where it
-    /// differs in more than what merely passes with time. Also a [`StatusPublisher::beat`].
-    pub fn publish(&self, mut status: Status, events: &[Event], episode: Option<&EpisodeView>, now: Now) {
+    /// Publishes what is true now, after these events, which closed the one episode and left the other open. The revision
+    /// grows where it differs in more than what merely passes with time. Also a [`StatusPublisher::beat`].
+    pub fn publish(
+        &self,
+        mut status: Status,
+        events: &[Event],
+        closed: Option<&EpisodeView>,
+        open: Option<&EpisodeView>,
+        now: Now,
+    ) {
         let before = self.published.borrow().status.revision;
         let mut state = self.state();
-        state.counters.take(events, episode);
+        state.counters.take(events, closed, open);
         self.answers.tell(&mut status.sources);
         let timeless = status.timeless();
         let is_change = timeless != state.timeless;

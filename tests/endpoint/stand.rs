@@ -86,7 +86,7 @@ impl Daemon {
         self.journal.extend(turn.events.iter().filter(|event| event.is_journaled()).map(|event| (now, event.clone())));
         let open = EpisodeView::open(&self.watchdog, &self.context, now);
         let status = Status::of(&self.watchdog, open.as_ref(), &self.context, &self.inputs, now);
-        self.publisher.publish(status, &turn.events, open.as_ref(), now);
+        self.publisher.publish(status, &turn.events, None, open.as_ref(), now);
         assert_eq!(schema::fault(&serde_json::to_value(self.publisher.read()).unwrap()), None, "whatever is posted");
     }
 

@@ -114,7 +114,7 @@ impl Loop {
         let status = Status::of(&self.engine, open.as_ref(), &self.context, &self.inputs, now);
         let has_closed = turn.events.iter().any(|event| matches!(event, Event::EpisodeClosed { .. }));
         let closed = has_closed.then(|| EpisodeView::last_closed(&self.engine, &self.context, now)).flatten();
-        self.publisher.publish(status, &turn.events, closed.as_ref().or(open.as_ref()), now);
+        self.publisher.publish(status, &turn.events, closed.as_ref(), open.as_ref(), now);
         self.publisher.read().revision
     }
 
