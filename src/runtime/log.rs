@@ -9,7 +9,7 @@ use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work
 use crate::journal::Recovery;
 use crate::report::{Fit, Ledger};
 use crate::sources::{Ear, Lifecycle};
-use crate::view::{Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
+use crate::view::{EpisodeView, Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Writes the log.
 #[derive(Debug)]
-pub(super) struct LogObserver {
+pub struct LogObserver {
     blindness: BlindnessLog,
     hourly: Hourly,
     /// Nothing once it is said.
@@ -37,6 +37,19 @@ pub(super) struct LogObserver {
     starting: BTreeSet<Run>,
 }
 
+/// What became fact in a turn of the loop, and how its episodes stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// When it was.
+    pub now: Now,
+    /// What became fact, in order.
+    pub events: &'a [Event],
+    /// The open episode.
+    pub open: Option<&'a EpisodeView>,
+    /// The episode that closed in this turn.
+    pub closed: Option<&'a EpisodeView>,
+}
+
 impl LogObserver {
     pub(super) fn new(
         settings: &Settings,
@@ -45,50 +58,58 @@ impl LogObserver {
         leftovers: Remainders,
     ) -> Self {
         let programs = settings.steps.iter().filter(|step| step.action.runs_programs());
+        let programs = programs.map(|step| step.name.clone()).collect();
+        let first_line = Some(FirstLine::new(settings, ledger, bound));
+        Self { first_line, leftovers, ..Self::without_first_line(programs) }
+    }
+
+    /// One that does not begin with what is watched, and knows of nothing that was left behind. The runs of these steps are
+    /// programs.
+    pub fn without_first_line(programs: BTreeSet<StepName>) -> Self {
         Self {
             blindness: BlindnessLog::default(),
             hourly: Hourly::default(),
-            first_line: Some(FirstLine::new(settings, ledger, bound)),
-            programs: programs.map(|step| step.name.clone()).collect(),
-            leftovers,
+            first_line: None,
+            programs,
+            leftovers: Remainders::default(),
             starting: BTreeSet::new(),
         }
     }
-}
 
-impl Observer for LogObserver {
-    fn observe(&mut self, turn: &Turn<'_>) {
-        for (event, added) in self.blindness.take(turn.events, turn.now) {
+    /// Says what became fact.
+    pub fn tell(&mut self, facts: &Facts<'_>) {
+        for (event, added) in self.blindness.take(facts.events, facts.now) {
             let line = Line::of(&event);
             let sentence = format!("{}{added}", line.sentence);
-            self.say(&line.saying(sentence), turn);
+            self.say(&line.saying(sentence), facts);
         }
-        let events = causes_first(turn.events);
+        let events = causes_first(facts.events);
         let last_end = events.iter().rposition(|event| is_end(event));
+        let closing = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
         for (at, event) in events.into_iter().enumerate() {
+            // Up to its closing, it is about the episode that closed, though another may be open by now.
+            let about =
+                if closing.is_some_and(|closing| at <= closing) { Facts { open: None, ..*facts } } else { *facts };
             self.hourly.count(event);
             if !BlindnessLog::concerns(event) {
-                let line = self.line(event, turn);
-                self.say(&line, turn);
+                let line = self.line(event, &about);
+                self.say(&line, &about);
             }
             if Some(at) == last_end
-                && let Some(line) = verdict(turn)
+                && let Some(line) = verdict(&about)
             {
-                self.say(&line, turn);
+                self.say(&line, &about);
             }
         }
-        if turn.open.is_none() {
-            self.hourly.say(turn.now);
+        if facts.open.is_none() {
+            self.hourly.say(facts.now);
         }
-        self.first_line = self.first_line.take().and_then(|line| line.say(turn));
     }
-}
 
-impl LogObserver {
     /// The line for an event.
-    fn line<'a>(&mut self, event: &'a Event, turn: &Turn<'_>) -> Line<'a> {
+    fn line<'a>(&mut self, event: &'a Event, facts: &Facts<'_>) -> Line<'a> {
         let line = Line::of(event);
-        let step = |name: &StepName| turn.open.or(turn.closed).and_then(|episode| episode.step(name));
+        let step = |name: &StepName| facts.open.or(facts.closed).and_then(|episode| episode.step(name));
         #[expect(clippy::wildcard_enum_match_arm, reason = "the others say all by themselves")]
         match event {
             // Said with the failure.
@@ -103,13 +124,13 @@ impl LogObserver {
                 self.starting.insert(run.clone());
                 line.quiet()
             }
-            Event::StepStarted { run, .. } => line.saying(words::started(run, step(&run.step), turn.now)),
+            Event::StepStarted { run, .. } => line.saying(words::started(run, step(&run.step), facts.now)),
             Event::StepSpawned { run, .. } if self.starting.remove(run) => {
-                Line { word: Some("step-started"), ..line.saying(words::started(run, step(&run.step), turn.now)) }
+                Line { word: Some("step-started"), ..line.saying(words::started(run, step(&run.step), facts.now)) }
             }
             Event::StepEnded { run, .. } => {
                 self.starting.remove(run);
-                match next_attempt(turn.events, &run.step) {
+                match next_attempt(facts.events, &run.step) {
                     Some(next) => {
                         let sentence = format!("{}; {}", line.sentence, words::next_attempt(next));
                         line.saying(sentence)
@@ -118,7 +139,7 @@ impl LogObserver {
                 }
             }
             Event::ExitAsked { signal: Signal::ShutDown | Signal::Restart } => {
-                match turn.open.and_then(words::waited_for) {
+                match facts.open.and_then(words::waited_for) {
                     Some(steps) => {
                         let sentence = format!("{}: waiting for {steps}; again to stop at once", line.sentence);
                         line.saying(sentence)
@@ -130,7 +151,7 @@ impl LogObserver {
                 loudness: Loudness::Told,
                 ..line.saying("waiting for processes that hooks left behind; asked again, they end at once".to_owned())
             },
-            Event::EpisodeClosed { .. } => match turn.closed.filter(|episode| !episode.good) {
+            Event::EpisodeClosed { .. } => match facts.closed.filter(|episode| !episode.good) {
                 Some(episode) => {
                     let sentence = format!("{}; {}", line.sentence, episode.verdict);
                     line.saying(sentence)
@@ -142,15 +163,15 @@ impl LogObserver {
     }
 
     /// Says a line: for people its sentence; for machines fields, named as the journal names them.
-    fn say(&mut self, line: &Line<'_>, turn: &Turn<'_>) {
+    fn say(&mut self, line: &Line<'_>, facts: &Facts<'_>) {
         let sentence = &line.sentence;
         if line.loudness == Loudness::Quiet {
             tracing::debug!("{sentence}");
             return;
         }
-        self.hourly.heard(turn.now);
-        let episode = turn.open.or(turn.closed);
-        let left = turn.open.and_then(|episode| episode.plan).map(|plan| plan.deadline.moment.since(turn.now.moment));
+        self.hourly.heard(facts.now);
+        let episode = facts.open.or(facts.closed);
+        let left = facts.open.and_then(|episode| episode.plan).map(|plan| plan.deadline.moment.since(facts.now.moment));
         let fields = line.event.and_then(|event| serde_json::to_value(event).ok()).unwrap_or_default();
         let first = |places: &[&str]| places.iter().find_map(|place| fields.pointer(place));
         let word = |places: &[&str]| first(places).and_then(Value::as_str);
@@ -179,6 +200,14 @@ impl LogObserver {
             Loudness::Warned => line!(warn),
             Loudness::Cried => line!(error),
         }
+    }
+}
+
+impl Observer for LogObserver {
+    fn observe(&mut self, turn: &Turn<'_>) {
+        let Turn { now, events, open, closed, .. } = *turn;
+        self.tell(&Facts { now, events, open, closed });
+        self.first_line = self.first_line.take().and_then(|line| line.say(turn));
     }
 }
 
@@ -239,8 +268,8 @@ fn is_end(event: &Event) -> bool {
 }
 
 /// How the plan ended, where every step has.
-fn verdict(turn: &Turn<'_>) -> Option<Line<'static>> {
-    let episode = turn.open.filter(|episode| episode.complete && episode.phase == Phase::Open)?;
+fn verdict(facts: &Facts<'_>) -> Option<Line<'static>> {
+    let episode = facts.open.filter(|episode| episode.complete && episode.phase == Phase::Open)?;
     let loudness = if episode.good { Loudness::Told } else { Loudness::Cried };
     Some(Line { event: None, word: Some("steps-ended"), loudness, sentence: episode.verdict.clone() })
 }

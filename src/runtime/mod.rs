@@ -12,7 +12,7 @@ mod delivery;
 pub mod executor;
 mod inputs;
 mod kept;
-mod log;
+pub mod log;
 pub mod log_sink;
 mod measuring;
 pub mod notice_file;
