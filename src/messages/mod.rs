@@ -136,6 +136,12 @@ impl Sink {
         format!("posts to {}", self.webhook.shown())
     }
 
+    /// What it is owed as this episode stands: each message as it would be sent.
+    pub fn bodies(&self, episode: &EpisodeView, context: &Context, at: Timestamp) -> Vec<String> {
+        let messages = self.subscription.messages(&Arc::new(episode.clone()), &Arc::new(context.clone()), at);
+        messages.iter().map(|message| self.webhook.body(message)).collect()
+    }
+
     /// Looks whether it would work here, without sending anything.
     pub async fn check(&self) -> Vec<Finding> {
         self.webhook.look().await

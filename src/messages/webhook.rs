@@ -98,6 +98,11 @@ impl Webhook {
         Self { address, headers, body, roots: Roots::default(), read: Mutex::default() }
     }
 
+    /// What is sent as this message.
+    pub(super) fn body(&self, message: &Message) -> String {
+        self.body.of_message(message)
+    }
+
     /// The variable that holds the address, where one does.
     pub(super) fn variable(&self) -> Option<&str> {
         match &self.address {
@@ -138,7 +143,7 @@ impl Webhook {
         if let Ok(id) = HeaderValue::from_str(&message.owed.id) {
             headers.insert(MESSAGE_ID, id);
         }
-        let body = self.body.of_message(message);
+        let body = self.body(message);
         let answer = match self.roots.tls_for(&url).await {
             Ok(tls) => exchange((&Method::POST, &url), &headers, body, tls, || {}).await,
             Err(trouble) => Err(trouble),

@@ -11,7 +11,7 @@ mod timeline;
 
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::engine::{
-    Command, Event, Fault, Importance, Notice, NoticeKey, Now, Policy, ProbeName, Signal, SourceName, StepName,
+    Command, Engine, Event, Fault, Importance, Notice, NoticeKey, Now, Policy, ProbeName, Signal, SourceName, StepName,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -223,5 +223,10 @@ pub(crate) enum EntryKind {
 
 /// Plays a world to its end.
 pub(crate) fn run(world: &World, detail: Detail) -> Timeline {
-    simulation::Simulation::new(world, detail).play()
+    simulation::Simulation::new(world, detail, None).play()
+}
+
+/// The same, and shows each decision: the engine after it, its events, and when it was.
+pub(crate) fn watch(world: &World, watcher: &mut dyn FnMut(&Engine, &[Event], Now)) -> Timeline {
+    simulation::Simulation::new(world, Detail::Faults, Some(watcher)).play()
 }

@@ -39,7 +39,12 @@ pub(super) struct Simulation<'w> {
     runs: Vec<SimulatedRun>,
     /// The next wake; only the newest counts, so it is not among what is due.
     wake: Option<(u64, u64)>,
+    /// Sees each decision once its events are on disk.
+    watcher: Option<Watcher<'w>>,
 }
+
+/// What is called with the engine after a decision, its events, and when that was.
+pub(super) type Watcher<'w> = &'w mut dyn FnMut(&Engine, &[Event], Now);
 
 enum Due {
     Poll(usize),
@@ -68,7 +73,7 @@ struct SimulatedRun {
 }
 
 impl<'w> Simulation<'w> {
-    pub(super) fn new(world: &'w World, detail: Detail) -> Self {
+    pub(super) fn new(world: &'w World, detail: Detail, watcher: Option<Watcher<'w>>) -> Self {
         Self {
             world,
             detail,
@@ -85,6 +90,7 @@ impl<'w> Simulation<'w> {
             scheduled: 0,
             runs: Vec::new(),
             wake: None,
+            watcher,
         }
     }
 
@@ -203,6 +209,9 @@ impl<'w> Simulation<'w> {
                     return;
                 }
             }
+        }
+        if let Some(watcher) = &mut self.watcher {
+            watcher(&engine, &decision.events, now);
         }
         let exits = decision.commands.contains(&Command::Exit);
         let wake = engine.next_wake(now);

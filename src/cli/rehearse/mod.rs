@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use verdict::Verdict;
+pub use verdict::Verdict;
 
 /// How long the machine's own metadata service may take to say what the machine is.
 const OWN_IDENTITY: Duration = Duration::from_secs(3);
@@ -388,8 +388,7 @@ fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<Exit> {
     match &played.verdict {
         None => bail!("stopped before it came to its end"),
         Some(_) if !played.left.is_empty() => Ok(Exit::Wrong),
-        Some(verdict) if verdict.is_good() => Ok(Exit::Well),
-        Some(_) => Ok(Exit::Late),
+        Some(verdict) => Ok(verdict.exit()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What came of a rehearsal: its episode as a table, lines to paste, JSON and a sentence.
 
+use super::Exit;
 use crate::engine::{Now, Outcome, millis};
 use crate::view::{EpisodeView, Seconds, Spoken, StepView, printable, words};
 use serde::Serialize;
@@ -12,7 +13,7 @@ const SCHEMA: u32 = 1;
 /// What came of a rehearsal.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Verdict {
+pub struct Verdict {
     schema: u32,
     /// The window of the notice.
     notice_seconds: Seconds,
@@ -53,7 +54,7 @@ struct Row {
 
 impl Verdict {
     /// The verdict on a notice with this window that was given at `given` and led to this episode, if to any.
-    pub(super) fn of(episode: Option<&EpisodeView>, given: Now, notice: Duration) -> Self {
+    pub fn of(episode: Option<&EpisodeView>, given: Now, notice: Duration) -> Self {
         let after = |at: Now| Seconds::between(given.moment, at.moment);
         Self {
             schema: SCHEMA,
@@ -73,9 +74,9 @@ impl Verdict {
         }
     }
 
-    /// Whether nothing would be lost.
-    pub(super) const fn is_good(&self) -> bool {
-        self.good
+    /// How a rehearsal with this verdict ends.
+    pub const fn exit(&self) -> Exit {
+        if self.good { Exit::Well } else { Exit::Late }
     }
 }
 

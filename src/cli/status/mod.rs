@@ -46,6 +46,11 @@ pub fn status(args: &StatusArgs, whereabouts: &Whereabouts) -> Exit {
     asked.unwrap_or_else(|error| end(Err(error)))
 }
 
+/// The status for people, in lines of plain text.
+pub fn lines(status: &Status) -> Vec<String> {
+    view::view(status).iter().map(view::Line::text).collect()
+}
+
 /// Asks one path: well only where it answers 200. Its first line says the rest.
 async fn probe(asker: &Asker, path: &str) -> anyhow::Result<Exit> {
     asker.look_who_listens()?;
