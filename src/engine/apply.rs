@@ -16,7 +16,7 @@ impl Engine {
     pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalTransition> {
         match event {
             Event::SourceRead { .. } | Event::SourceMissed { .. } => {
-                let known = known_notices(self.episode.as_ref(), &self.spent, &self.deferred);
+                let known = known_notices(self.episode.as_ref(), &self.handled, &self.deferred);
                 self.health.apply(event, now, &known);
             }
             Event::SourceWentBlind { .. }
@@ -59,13 +59,13 @@ impl Engine {
             Event::SegmentStarted { generation, handled, deferred, .. } => {
                 self.has_segment = true;
                 self.generation = *generation;
-                self.spent = handled.iter().map(|handled| (handled.notice.key.clone(), handled.clone())).collect();
+                self.handled = handled.iter().map(|handled| (handled.notice.key.clone(), handled.clone())).collect();
                 // Those that sources report are not carried over, and not forgotten either.
-                self.deferred.retain(|_, known| known.notice.presence == NoticeOrigin::Reported);
+                self.deferred.retain(|_, known| known.notice.origin == NoticeOrigin::Reported);
                 self.deferred.extend(deferred.iter().map(|deferred| (deferred.notice.key.clone(), deferred.clone())));
             }
             Event::NoticeForgotten { key } => {
-                self.spent.remove(key);
+                self.handled.remove(key);
                 self.health.ignored.remove(key);
                 self.health.stop_missing(key);
             }
@@ -80,20 +80,20 @@ impl Engine {
                     asked: None,
                     notices: BTreeMap::new(),
                     deadline: None,
-                    stage: EpisodePhase::Open { resumed: None },
+                    phase: EpisodePhase::Open { resumed: None },
                     rebooted: false,
                     closed: None,
                     steps: steps.iter().cloned().map(StepState::new).collect(),
                 });
             }
             Event::NoticeAppeared { notice, deadline, probe } => {
-                self.spent.remove(&notice.key);
+                self.handled.remove(&notice.key);
                 self.health.ignored.remove(&notice.key);
                 self.deferred.remove(&notice.key);
                 self.health.stop_missing(&notice.key);
                 if let Some(episode) = &mut self.episode {
                     // What was saved for a warning, or for a notice that was withdrawn, is old by now.
-                    if episode.strength().is_none_or(|standing| standing < notice.strength()) {
+                    if episode.strength().is_none_or(|active| active < notice.strength()) {
                         episode.asked = Some(now.wall);
                     }
                     let known = episode.notices.get(&notice.key);
@@ -110,20 +110,20 @@ impl Engine {
                 }
             }
             Event::NoticeSeenToo { key, probe } => {
-                if let Some(standing) = self.standing_mut(key) {
-                    standing.probes.insert(probe.clone());
+                if let Some(active) = self.standing_mut(key) {
+                    active.probes.insert(probe.clone());
                 }
             }
             Event::NoticeMoved { notice, deadline } => {
-                if let Some(standing) = self.standing_mut(&notice.key) {
-                    standing.notice = notice.clone();
-                    standing.deadline = *deadline;
-                    standing.determined = now;
+                if let Some(active) = self.standing_mut(&notice.key) {
+                    active.notice = notice.clone();
+                    active.deadline = *deadline;
+                    active.determined = now;
                 }
             }
             Event::NoticeWithdrawn { key } => {
-                if let Some(standing) = self.standing_mut(key) {
-                    standing.withdrawn = Some(now.wall);
+                if let Some(active) = self.standing_mut(key) {
+                    active.withdrawn = Some(now.wall);
                 }
                 self.health.ignored.remove(key);
                 self.health.stop_missing(key);
@@ -143,7 +143,7 @@ impl Engine {
             Event::StepDue { step, round, retry: _ } => {
                 self.end_when_done();
                 let is_again = |step: &StepState, of: &[Outcome]| {
-                    step.round == Some(*round) && matches!(&step.progress, StepPhase::Ended(it) if of.contains(it))
+                    step.round == Some(*round) && matches!(&step.phase, StepPhase::Ended(it) if of.contains(it))
                 };
                 self.make(step, &StepTransition::Due, |step| {
                     if !is_again(step, &[Outcome::Failed]) {
@@ -178,7 +178,7 @@ impl Engine {
                             // for that.
                             step.round = step.round.max(*round);
                             if *undoable {
-                                step.trace = step.trace.begun();
+                                step.undo_state = step.undo_state.begun();
                             }
                         }
                         Work::Undo => step.undo_tries += 1,
@@ -196,7 +196,7 @@ impl Engine {
             Event::StepEnded { run, ending } => self.end_run(run, ending, now)?,
             Event::StepSkipped { step, because, optional } => {
                 self.make(step, &StepTransition::Skip(*because), |step| {
-                    if step.progress.is_due() {
+                    if step.phase.is_due() {
                         step.skipped = Some(Skipped { at: now, because: *because, optional: *optional });
                     }
                     if *because == SkippedBecause::Withdrawn {
@@ -208,14 +208,14 @@ impl Engine {
                 self.end_when_done();
                 self.make(step, &StepTransition::UndoDue, |step| step.round = None)?;
             }
-            Event::EpisodeSettled { closing } => {
+            Event::EpisodeClosing { closing } => {
                 if let Some(episode) = &mut self.episode {
-                    episode.stage = EpisodePhase::Settling { closing: *closing, since: now.moment };
+                    episode.phase = EpisodePhase::Closing { closing: *closing, since: now.moment };
                 }
             }
             Event::EpisodeResumed => {
                 if let Some(episode) = &mut self.episode {
-                    episode.stage = EpisodePhase::Open { resumed: Some(now.moment) };
+                    episode.phase = EpisodePhase::Open { resumed: Some(now.moment) };
                     episode.deadline = None;
                     for step in &mut episode.steps {
                         step.undo_tries = 0;
@@ -230,7 +230,7 @@ impl Engine {
                     episode.boot = boot.clone();
                 }
             }
-            Event::EpisodeClosed { standing, .. } => self.close(standing, now),
+            Event::EpisodeClosed { active, .. } => self.close(active, now),
             Event::ExitAsked { signal } => {
                 self.exit = match signal {
                     Signal::ShutDown | Signal::Restart => Exit::WhenDone,
@@ -255,7 +255,7 @@ impl Engine {
     /// The executor has to be told anew when each run has to end.
     fn forget_told(&mut self) {
         for step in self.episode.iter_mut().flat_map(|episode| &mut episode.steps) {
-            if let StepPhase::Running(running) | StepPhase::Undoing(running) = &mut step.progress {
+            if let StepPhase::Running(running) | StepPhase::Undoing(running) = &mut step.phase {
                 running.told = None;
             }
         }
@@ -303,12 +303,12 @@ impl Engine {
         let episode = self.episode.as_ref().filter(|episode| !episode.rebooted);
         let plan_end = episode.and_then(|episode| episode.deadline).map(|planned| planned.end);
         self.make(&run.step, &StepTransition::End(run.clone(), ending.outcome), |step| {
-            let (started, stop_by) = step.progress.running().map_or((now, now.moment), |running| {
+            let (started, stop_by) = step.phase.running().map_or((now, now.moment), |running| {
                 (Now { moment: running.since, wall: running.since_wall }, running.planned_stop_by)
             });
             match run.work {
                 Work::Act => {
-                    step.trace = step.trace.ended(ending.effect);
+                    step.undo_state = step.undo_state.ended(ending.effect);
                     match (&ending.undo_with, ending.outcome) {
                         (Some(told), _) => step.undo_with.push(told.clone()),
                         // What it did is not known, and must not be taken for nothing beside what others told.
@@ -327,7 +327,7 @@ impl Engine {
                 Work::Undo => {
                     step.undo_detail.clone_from(&ending.detail);
                     if ending.outcome == Outcome::Done {
-                        step.trace = UndoState::None;
+                        step.undo_state = UndoState::None;
                         step.undo_with.clear();
                     }
                 }
@@ -336,13 +336,13 @@ impl Engine {
         Ok(())
     }
 
-    fn close(&mut self, standing: &[Notice], now: Now) {
+    fn close(&mut self, active: &[Notice], now: Now) {
         let Some(mut episode) = self.episode.take() else { return };
-        for notice in standing {
+        for notice in active {
             let Some(known) = episode.notices.get(&notice.key) else { continue };
-            let until = episode.spent_until(known, now);
-            let spent = HandledNotice { notice: notice.clone(), until, probes: known.probes.clone() };
-            self.spent.insert(notice.key.clone(), spent);
+            let until = episode.handled_until(known, now);
+            let handled = HandledNotice { notice: notice.clone(), until, probes: known.probes.clone() };
+            self.handled.insert(notice.key.clone(), handled);
         }
         episode.closed = Some(now);
         self.last_closed = Some(episode);
@@ -353,9 +353,9 @@ impl Engine {
         match closing {
             Closing::Withdrawn => Vec::new(),
             Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted => episode
-                .standing()
-                .filter(|standing| standing.notice.presence == NoticeOrigin::Reported)
-                .map(|standing| standing.notice.clone())
+                .active()
+                .filter(|active| active.notice.origin == NoticeOrigin::Reported)
+                .map(|active| active.notice.clone())
                 .collect(),
         }
     }
@@ -364,18 +364,17 @@ impl Engine {
 /// Each notice that a probe reported and whose absence would mean something, with that probe.
 fn known_notices<'a>(
     episode: Option<&'a Episode>,
-    spent: &'a BTreeMap<NoticeKey, HandledNotice>,
+    handled: &'a BTreeMap<NoticeKey, HandledNotice>,
     deferred: &'a BTreeMap<NoticeKey, DeferredNotice>,
 ) -> Vec<(&'a NoticeKey, &'a ProbeName)> {
-    let standing = episode.into_iter().flat_map(|episode| {
-        let reported =
-            |standing: &&ActiveNotice| standing.is_active() && standing.notice.presence == NoticeOrigin::Reported;
-        episode.notices.values().filter(reported).map(|standing| (&standing.notice.key, &standing.probes))
+    let active = episode.into_iter().flat_map(|episode| {
+        let reported = |active: &&ActiveNotice| active.is_active() && active.notice.origin == NoticeOrigin::Reported;
+        episode.notices.values().filter(reported).map(|active| (&active.notice.key, &active.probes))
     });
-    let spent = spent.iter().map(|(key, spent)| (key, &spent.probes));
+    let handled = handled.iter().map(|(key, handled)| (key, &handled.probes));
     let deferred = deferred.iter().filter_map(|(key, deferred)| Some((key, deferred.probe.as_ref()?)));
-    standing
-        .chain(spent)
+    active
+        .chain(handled)
         .flat_map(|(key, probes)| probes.iter().map(move |probe| (key, probe)))
         .chain(deferred)
         .collect()

@@ -49,7 +49,7 @@ impl Engine {
                     });
                 }
             }
-            Event::EpisodeSettled { .. } => commands.push(Command::TakeDownNotice),
+            Event::EpisodeClosing { .. } => commands.push(Command::TakeDownNotice),
             Event::StopByMoved { run, stop_by } => {
                 commands.push(Command::Limit { run: run.clone(), stop_by: *stop_by })
             }
@@ -102,7 +102,7 @@ impl Engine {
 
 /// What a step is told about its episode.
 fn brief(episode: &Episode, now: Now) -> Option<Box<NoticeContext>> {
-    let leading = episode.leading()?;
+    let leading = episode.primary()?;
     let deadline = episode.deadline.map_or(leading.deadline, |planned| planned.deadline);
     Some(Box::new(NoticeContext {
         episode: episode.id.clone(),

@@ -31,7 +31,7 @@ pub struct Episode {
     /// The deadline that is planned for; none only between opening and the first plan.
     pub deadline: Option<Planned>,
     /// Whether it goes on or comes to its end.
-    pub stage: EpisodePhase,
+    pub phase: EpisodePhase,
     /// Whether the machine has booted since it opened: then moments before and after that have nothing in common.
     pub rebooted: bool,
     /// When it closed, where it has.
@@ -90,7 +90,7 @@ pub enum EpisodePhase {
         resumed: Option<Moment>,
     },
     /// Nothing new is begun; what was left is put back.
-    Settling {
+    Closing {
         /// Why.
         closing: Closing,
         /// Since when.
@@ -104,7 +104,7 @@ pub struct StepState {
     /// Which.
     pub name: StepName,
     /// Where it stands.
-    pub progress: StepPhase,
+    pub phase: StepPhase,
     /// Attempts begun so far, undoing included: the number of the last run.
     pub attempts: u32,
     /// Attempts begun since it last became due for a new reason.
@@ -118,7 +118,7 @@ pub struct StepState {
     /// Attempts at the step itself, undoing not counted.
     pub acts: u32,
     /// Whether something may have to be put back.
-    pub trace: UndoState,
+    pub undo_state: UndoState,
     /// How often putting back was tried.
     pub undo_tries: u32,
     /// How undoing last ended, for people.
@@ -350,14 +350,14 @@ impl StepState {
     pub fn new(name: StepName) -> Self {
         Self {
             name,
-            progress: StepPhase::Idle,
+            phase: StepPhase::Idle,
             attempts: 0,
             tries: 0,
             round: None,
             began: None,
             skipped: None,
             acts: 0,
-            trace: UndoState::None,
+            undo_state: UndoState::None,
             undo_tries: 0,
             undo_detail: String::new(),
             undo_with: Vec::new(),
@@ -367,15 +367,15 @@ impl StepState {
 
     /// Makes a legal move.
     pub(super) fn make(&mut self, step: &StepTransition) -> Result<(), IllegalTransition> {
-        match self.progress.after(step) {
+        match self.phase.after(step) {
             Some(next) => {
-                self.progress = next;
+                self.phase = next;
                 Ok(())
             }
             None => Err(IllegalTransition {
                 step: self.name.clone(),
                 attempted: format!("{step:?}"),
-                from: self.progress.word().to_owned(),
+                from: self.phase.word().to_owned(),
             }),
         }
     }
@@ -405,21 +405,21 @@ impl Episode {
     }
 
     /// The notices that still stand.
-    pub fn standing(&self) -> impl Iterator<Item = &ActiveNotice> {
+    pub fn active(&self) -> impl Iterator<Item = &ActiveNotice> {
         self.notices.values().filter(|notice| notice.is_active())
     }
 
     /// How strong the notices that still stand are; nothing where none stands.
     pub fn strength(&self) -> Option<Strength> {
-        self.standing().map(|standing| standing.notice.strength()).max()
+        self.active().map(|active| active.notice.strength()).max()
     }
 
     /// The notice that counts: the strongest that stands, and of these the one with the earliest deadline. Where none
     /// stands any more, the last that did.
-    pub fn leading(&self) -> Option<&ActiveNotice> {
-        self.notices.values().max_by_key(|standing| {
-            (standing.is_active(), standing.notice.strength(), std::cmp::Reverse(standing.deadline.at))
-        })
+    pub fn primary(&self) -> Option<&ActiveNotice> {
+        self.notices
+            .values()
+            .max_by_key(|active| (active.is_active(), active.notice.strength(), std::cmp::Reverse(active.deadline.at)))
     }
 
     /// Two clocks by which its moments are read: now, or those of its opening where the machine has booted since.
@@ -431,7 +431,7 @@ impl Episode {
     pub(super) fn running_mut(&mut self, run: &Run) -> Option<&mut Running> {
         self.steps
             .iter_mut()
-            .filter_map(|step| match &mut step.progress {
+            .filter_map(|step| match &mut step.phase {
                 StepPhase::Running(running) | StepPhase::Undoing(running) => Some(running),
                 StepPhase::Idle
                 | StepPhase::Due
@@ -445,7 +445,7 @@ impl Episode {
 
     /// Whether a step is due, runs, or is being undone.
     pub(super) fn is_busy(&self) -> bool {
-        self.steps.iter().any(|step| match step.progress {
+        self.steps.iter().any(|step| match step.phase {
             StepPhase::Due | StepPhase::Running(_) | StepPhase::UndoDue | StepPhase::Undoing(_) => true,
             StepPhase::Idle | StepPhase::Ended(_) | StepPhase::Dropped | StepPhase::Undone(_) => false,
         })
@@ -453,17 +453,17 @@ impl Episode {
 
     /// Whether it comes to its end, and why.
     pub const fn closing(&self) -> Option<Closing> {
-        match self.stage {
+        match self.phase {
             EpisodePhase::Open { .. } => None,
-            EpisodePhase::Settling { closing, .. } => Some(closing),
+            EpisodePhase::Closing { closing, .. } => Some(closing),
         }
     }
 
     /// Until when a notice that stood in it opens no new one: its deadline by the wall clock, or its stated time where
     /// that is later.
-    pub(super) fn spent_until(&self, standing: &ActiveNotice, now: Now) -> Timestamp {
-        let ours = self.clocks(now).wall_at(standing.deadline.at);
-        standing.notice.stated.time().map_or(ours, |at| at.max(ours))
+    pub(super) fn handled_until(&self, active: &ActiveNotice, now: Now) -> Timestamp {
+        let ours = self.clocks(now).wall_at(active.deadline.at);
+        active.notice.stated.time().map_or(ours, |at| at.max(ours))
     }
 
     /// Whether what was left is put back now.

@@ -78,12 +78,12 @@ impl SourceHealth {
     /// Takes in an event that concerns them; `known` are the notices that a probe reported before.
     pub fn apply(&mut self, event: &Event, now: Now, known: &[(&NoticeKey, &ProbeName)]) {
         match event {
-            Event::SourceRead { source, probe, rank, standing } => {
+            Event::SourceRead { source, probe, rank, active } => {
                 let heard = self.heard(source, probe, *rank);
                 heard.last_good = Some(now.moment);
                 heard.misses = 0;
                 heard.fault = None;
-                self.count_absence(source, probe, standing, now.moment, known);
+                self.count_absence(source, probe, active, now.moment, known);
             }
             Event::SourceMissed { source, probe, rank, fault } => {
                 let heard = self.heard(source, probe, *rank);
@@ -136,7 +136,7 @@ impl SourceHealth {
             | Event::StepEnded { .. }
             | Event::StepSkipped { .. }
             | Event::UndoDue { .. }
-            | Event::EpisodeSettled { .. }
+            | Event::EpisodeClosing { .. }
             | Event::EpisodeResumed
             | Event::EpisodeRecovered { .. }
             | Event::EpisodeClosed { .. }
@@ -223,7 +223,7 @@ impl SourceHealth {
         &mut self,
         source: &SourceName,
         probe: &ProbeName,
-        standing: &[NoticeKey],
+        active: &[NoticeKey],
         now: Moment,
         known: &[(&NoticeKey, &ProbeName)],
     ) {
@@ -232,7 +232,7 @@ impl SourceHealth {
                 continue;
             }
             let at = (key.clone(), of.clone());
-            if standing.contains(key) {
+            if active.contains(key) {
                 self.missing.remove(&at);
             } else {
                 let missing = self.missing.entry(at).or_insert(Missing { since: now, last: now, reads: 0 });
@@ -241,7 +241,7 @@ impl SourceHealth {
             }
         }
         let gone = |key: &NoticeKey, heard_by: &Option<ProbeName>| {
-            key.source == *source && heard_by.as_ref() == Some(probe) && !standing.contains(key)
+            key.source == *source && heard_by.as_ref() == Some(probe) && !active.contains(key)
         };
         self.ignored.retain(|key, ignored| !gone(key, &ignored.probe));
     }

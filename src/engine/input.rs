@@ -17,7 +17,7 @@ const SMALLEST_MOVE: Duration = Duration::from_secs(2);
 
 /// How a notice came to us.
 #[derive(Clone, Copy)]
-struct Heard<'a> {
+struct Received<'a> {
     probe: Option<&'a ProbeName>,
     skew: Option<SignedDuration>,
     /// Whether it stood there when its probe was read for the first time in this run.
@@ -26,16 +26,16 @@ struct Heard<'a> {
 
 impl Engine {
     /// Takes in what an input says.
-    pub(super) fn hear(&mut self, input: Input, now: Now, turn: &mut Decision) {
+    pub(super) fn take_in(&mut self, input: Input, now: Now, turn: &mut Decision) {
         match input {
-            Input::Restarted { boot } => self.hear_restart(boot, now, turn),
+            Input::Restarted { boot } => self.on_restart(boot, now, turn),
             Input::Answered { source, probe, rank, notices, withdrawn, skew } => {
-                self.hear_answer(&source, &probe, rank, &notices, skew, now, turn);
-                self.hear_withdrawn(&probe, withdrawn, now, turn);
+                self.on_answer(&source, &probe, rank, &notices, skew, now, turn);
+                self.on_withdrawn(&probe, withdrawn, now, turn);
             }
-            Input::Unanswered { source, probe, rank, fault } => self.hear_miss(source, probe, rank, fault, now, turn),
+            Input::Unanswered { source, probe, rank, fault } => self.on_miss(source, probe, rank, fault, now, turn),
             Input::HandedIn { notice } => {
-                self.hear_notice(&notice, Heard { probe: None, skew: None, at_first_read: false }, now, turn);
+                self.on_notice(&notice, Received { probe: None, skew: None, at_first_read: false }, now, turn);
             }
             Input::TakenBack { key } => {
                 for key in self.handed_in_as(&key) {
@@ -46,11 +46,11 @@ impl Engine {
                     }
                 }
             }
-            Input::Signalled { signal } => self.hear_signal(signal, now, turn),
+            Input::Signalled { signal } => self.on_signal(signal, now, turn),
             Input::Resumed => {
                 self.take(Event::MachineResumed, now, turn);
                 if self.episode().is_some_and(|episode| episode.closing().is_none()) {
-                    self.take(Event::EpisodeSettled { closing: Closing::Resumed }, now, turn);
+                    self.take(Event::EpisodeClosing { closing: Closing::Resumed }, now, turn);
                 }
             }
             Input::Spawned { episode, run, process } => {
@@ -85,16 +85,16 @@ impl Engine {
     /// The notices that were handed in and are meant by this key. One that is handed in, or taken back, right after a start
     /// of ours may come before the machine's name is known, and then has none.
     fn handed_in_as(&self, key: &NoticeKey) -> BTreeSet<NoticeKey> {
-        let standing = self.episode().into_iter().flat_map(|episode| episode.standing().map(|it| &it.notice));
+        let active = self.episode().into_iter().flat_map(|episode| episode.active().map(|it| &it.notice));
         let deferred = self.deferred.values().map(|deferred| &deferred.notice);
         let is_meant = |notice: &&Notice| {
             let of = &notice.key;
             let is_machine =
                 of.machine == key.machine || of.machine.as_str().is_empty() || key.machine.as_str().is_empty();
             let is_other = (&of.source, of.kind, &of.event) != (&key.source, key.kind, &key.event);
-            notice.presence == NoticeOrigin::HandedIn && is_machine && !is_other
+            notice.origin == NoticeOrigin::HandedIn && is_machine && !is_other
         };
-        standing.chain(deferred).filter(is_meant).map(|notice| notice.key.clone()).collect()
+        active.chain(deferred).filter(is_meant).map(|notice| notice.key.clone()).collect()
     }
 
     /// What was stopped because we were asked to stop at once did not run out of time.
@@ -112,7 +112,7 @@ impl Engine {
     }
 
     /// The first input of a run of the daemon: what it found is compared with where it is.
-    fn hear_restart(&mut self, boot: BootId, now: Now, turn: &mut Decision) {
+    fn on_restart(&mut self, boot: BootId, now: Now, turn: &mut Decision) {
         let had_exited = self.exit == Exit::Ordered;
         let same_boot = self.episode().is_some_and(|episode| episode.boot == boot);
         self.take(Event::DaemonStarted { boot: boot.clone() }, now, turn);
@@ -121,19 +121,15 @@ impl Engine {
         let unknown: Vec<_> = episode
             .steps
             .iter()
-            .filter(|step| step.progress.is_due() && self.step(&step.name).is_none())
+            .filter(|step| step.phase.is_due() && self.step(&step.name).is_none())
             .map(|step| step.name.clone())
             .collect();
-        let running: Vec<_> = episode
-            .steps
-            .iter()
-            .filter_map(|step| step.progress.running())
-            .map(|running| running.run.clone())
-            .collect();
+        let running: Vec<_> =
+            episode.steps.iter().filter_map(|step| step.phase.running()).map(|running| running.run.clone()).collect();
         let settling = episode.closing().is_some();
         if !same_boot {
             if !settling {
-                self.take(Event::EpisodeSettled { closing: Closing::Rebooted }, now, turn);
+                self.take(Event::EpisodeClosing { closing: Closing::Rebooted }, now, turn);
             }
             self.take(Event::EpisodeRecovered { boot }, now, turn);
             for run in running {
@@ -148,10 +144,10 @@ impl Engine {
         self.take(Event::EpisodeRecovered { boot }, now, turn);
         let only_shutdown = |kind: NoticeKind| kind == NoticeKind::Shutdown;
         let was_restart = had_exited
-            && self.episode().is_some_and(|episode| episode.standing().all(|it| only_shutdown(it.notice.kind())));
+            && self.episode().is_some_and(|episode| episode.active().all(|it| only_shutdown(it.notice.kind())));
         if !settling && was_restart {
             // Whoever asked us to end has started us again: the machine did not go down.
-            self.take(Event::EpisodeSettled { closing: Closing::Restarted }, now, turn);
+            self.take(Event::EpisodeClosing { closing: Closing::Restarted }, now, turn);
         } else if !settling {
             self.grant_least_window(now, turn);
         }
@@ -171,7 +167,7 @@ impl Engine {
             heard: now.moment,
             footing: DeadlineBasis::Assumed,
         };
-        let is_ahead = episode.steps.iter().any(|step| step.progress.is_ahead());
+        let is_ahead = episode.steps.iter().any(|step| step.phase.is_ahead());
         let is_over = now.moment >= planned.deadline.at.plus(self.policy().survived_after);
         if is_ahead && !is_over && planned.deadline.at < least.at {
             let end = deadline::end(self.policy(), &least);
@@ -180,7 +176,7 @@ impl Engine {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one input, taken apart")]
-    fn hear_answer(
+    fn on_answer(
         &mut self,
         source: &SourceName,
         probe: &ProbeName,
@@ -191,8 +187,8 @@ impl Engine {
         turn: &mut Decision,
     ) {
         let at_first_read = !self.health().has_read(source, probe);
-        let standing = notices.iter().map(|notice| notice.key.clone()).collect();
-        let read = Event::SourceRead { source: source.clone(), probe: probe.clone(), rank, standing };
+        let active = notices.iter().map(|notice| notice.key.clone()).collect();
+        let read = Event::SourceRead { source: source.clone(), probe: probe.clone(), rank, active };
         self.take(read, now, turn);
         if rank == Importance::Vital
             && let Some(seen) = self.health().blind.get(source)
@@ -208,28 +204,28 @@ impl Engine {
             self.take(Event::ProbeSawAgain { source: source.clone(), probe: probe.clone(), kind, after }, now, turn);
         }
         for notice in notices {
-            self.hear_notice(notice, Heard { probe: Some(probe), skew, at_first_read }, now, turn);
+            self.on_notice(notice, Received { probe: Some(probe), skew, at_first_read }, now, turn);
         }
     }
 
     /// Takes back at once what a probe says to be withdrawn, where no other probe reports it too.
-    fn hear_withdrawn(&mut self, probe: &ProbeName, withdrawn: Vec<NoticeKey>, now: Now, turn: &mut Decision) {
+    fn on_withdrawn(&mut self, probe: &ProbeName, withdrawn: Vec<NoticeKey>, now: Now, turn: &mut Decision) {
         let only_here = |probes: &BTreeSet<ProbeName>| probes.iter().all(|other| other == probe);
         for key in withdrawn {
             let known = self.episode().and_then(|episode| episode.notices.get(&key));
             let stands =
-                |known: &super::ActiveNotice| known.is_active() && known.notice.presence == NoticeOrigin::Reported;
+                |known: &super::ActiveNotice| known.is_active() && known.notice.origin == NoticeOrigin::Reported;
             if known.is_some_and(|known| stands(known) && only_here(&known.probes)) {
                 self.take(Event::NoticeWithdrawn { key }, now, turn);
             } else if self.deferred.get(&key).is_some_and(|it| it.probe.iter().all(|other| other == probe)) {
                 self.take(self.end_deferral(&key, DeferralEnd::Withdrawn), now, turn);
-            } else if self.spent.get(&key).is_some_and(|spent| only_here(&spent.probes)) {
+            } else if self.handled.get(&key).is_some_and(|handled| only_here(&handled.probes)) {
                 self.take(Event::NoticeForgotten { key }, now, turn);
             }
         }
     }
 
-    fn hear_miss(
+    fn on_miss(
         &mut self,
         source: SourceName,
         probe: ProbeName,
@@ -242,43 +238,43 @@ impl Engine {
     }
 
     /// Takes in one standing notice: new, known, moved, or not to be acted on.
-    fn hear_notice(&mut self, notice: &Notice, heard: Heard<'_>, now: Now, turn: &mut Decision) {
+    fn on_notice(&mut self, notice: &Notice, received: Received<'_>, now: Now, turn: &mut Decision) {
         let known = self.episode().and_then(|episode| episode.notices.get(&notice.key));
-        if let Some(standing) = known.filter(|standing| standing.is_active()) {
-            let standing = standing.clone();
-            self.hear_known(notice, &standing, heard, now, turn);
+        if let Some(active) = known.filter(|active| active.is_active()) {
+            let active = active.clone();
+            self.on_known_notice(notice, &active, received, now, turn);
             return;
         }
         if let Some(ignored) = self.health.ignored.get(&notice.key)
             && ignored.stated == notice.stated
-            && notice.presence == NoticeOrigin::Reported
+            && notice.origin == NoticeOrigin::Reported
         {
             return;
         }
-        if let Some(because) = self.reason_to_ignore(notice, heard, now) {
-            self.ignore(notice, heard.probe, because, now, turn);
+        if let Some(because) = self.reason_to_ignore(notice, received, now) {
+            self.ignore(notice, received.probe, because, now, turn);
             return;
         }
         if notice.strength() == Strength::Weak && !self.is_somebodys(notice.kind()) {
             // A warning that nobody asked to act on empties no machine and stops no job that looks for the notice file.
-            self.ignore(notice, heard.probe, IgnoredBecause::NothingToDo, now, turn);
+            self.ignore(notice, received.probe, IgnoredBecause::NothingToDo, now, turn);
             return;
         }
         if let Some(known) = self.deferred.get(&notice.key)
-            && notice.presence == NoticeOrigin::Reported
+            && notice.origin == NoticeOrigin::Reported
             && (&known.notice.stated, known.notice.action) == (&notice.stated, notice.action)
         {
             // It keeps the deadline that it had when it was received.
             return;
         }
-        let deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
+        let deadline = deadline::deadline(self.policy(), notice, received.skew, now);
         let opens = self.opens(notice, deadline, now);
         // The episode of a notice that cannot join the open one opens as soon as that has closed.
         if opens > now.moment || self.is_closing_for_good() {
-            self.defer(notice, deadline, opens, heard.probe, now, turn);
+            self.defer(notice, deadline, opens, received.probe, now, turn);
             return;
         }
-        self.appear(notice.clone(), deadline, heard.probe.cloned(), now, turn);
+        self.appear(notice.clone(), deadline, received.probe.cloned(), now, turn);
     }
 
     /// Opens an episode where none is open, and lets the notice join it.
@@ -323,7 +319,7 @@ impl Engine {
         if let Some(known) = self.deferred.get(&notice.key) {
             let is_same = known.notice.stated == notice.stated && known.notice.action == notice.action;
             let moved = known.deadline.at.since(deadline.at).max(deadline.at.since(known.deadline.at));
-            let is_news = match notice.presence {
+            let is_news = match notice.origin {
                 NoticeOrigin::Reported => !is_same && (moved >= SMALLEST_MOVE || known.notice.action != notice.action),
                 // Nobody hands in the same notice again but to say it anew.
                 NoticeOrigin::HandedIn => moved >= SMALLEST_MOVE,
@@ -342,7 +338,7 @@ impl Engine {
             until: now.wall_at(deadline.at),
             boot: self.boot.clone().unwrap_or_else(|| BootId::new("")),
         };
-        if notice.presence == NoticeOrigin::HandedIn && !self.has_segment {
+        if notice.origin == NoticeOrigin::HandedIn && !self.has_segment {
             self.take(self.segment(episode_id(now, self.generation)), now, turn);
         }
         self.take(Event::NoticeDeferred { deferred: Box::new(deferred) }, now, turn);
@@ -352,13 +348,13 @@ impl Engine {
     /// instance, is no reason to leave now. What this run was handed in before it had a journal is written down.
     fn start_deferrals(&mut self, now: Now, turn: &mut Decision) {
         let is_past = |deferred: &&DeferredNotice| {
-            deferred.notice.presence == NoticeOrigin::HandedIn && now.wall.duration_since(deferred.until) > STALE_AFTER
+            deferred.notice.origin == NoticeOrigin::HandedIn && now.wall.duration_since(deferred.until) > STALE_AFTER
         };
         let past: Vec<NoticeKey> = self.deferred.values().filter(is_past).map(|it| it.notice.key.clone()).collect();
         for key in past {
             self.take(self.end_deferral(&key, DeferralEnd::Past), now, turn);
         }
-        let is_kept = self.deferred.values().any(|deferred| deferred.notice.presence == NoticeOrigin::HandedIn);
+        let is_kept = self.deferred.values().any(|deferred| deferred.notice.origin == NoticeOrigin::HandedIn);
         if is_kept && !self.has_segment {
             self.take(self.segment(episode_id(now, self.generation)), now, turn);
         }
@@ -375,67 +371,67 @@ impl Engine {
         self.take(Event::NoticeIgnored { notice: notice.clone(), because, probe: probe.cloned() }, now, turn);
     }
 
-    fn reason_to_ignore(&self, notice: &Notice, heard: Heard<'_>, now: Now) -> Option<IgnoredBecause> {
-        if notice.presence == NoticeOrigin::HandedIn {
+    fn reason_to_ignore(&self, notice: &Notice, received: Received<'_>, now: Now) -> Option<IgnoredBecause> {
+        if notice.origin == NoticeOrigin::HandedIn {
             return None;
         }
-        if let Some(spent) = self.spent.get(&notice.key) {
-            return (!is_past(notice, spent.until)).then_some(IgnoredBecause::Handled);
+        if let Some(handled) = self.handled.get(&notice.key) {
+            return (!is_past(notice, handled.until)).then_some(IgnoredBecause::Handled);
         }
-        (heard.at_first_read && deadline::is_stale(notice, heard.skew, now)).then_some(IgnoredBecause::Stale)
+        (received.at_first_read && deadline::is_stale(notice, received.skew, now)).then_some(IgnoredBecause::Stale)
     }
 
     /// A notice that stands already was heard again.
-    fn hear_known(
+    fn on_known_notice(
         &mut self,
         notice: &Notice,
-        standing: &super::ActiveNotice,
-        heard: Heard<'_>,
+        active: &super::ActiveNotice,
+        received: Received<'_>,
         now: Now,
         turn: &mut Decision,
     ) {
         if self.is_closing_for_good() {
             // Nothing moves any more in an episode that ends. What is another interruption opens its own episode as soon
             // as this one has closed.
-            let until = self.episode().map(|episode| episode.spent_until(standing, now));
-            let is_another = match notice.presence {
+            let until = self.episode().map(|episode| episode.handled_until(active, now));
+            let is_another = match notice.origin {
                 NoticeOrigin::HandedIn => true,
                 NoticeOrigin::Reported => until.is_some_and(|until| is_past(notice, until)),
             };
             if is_another {
-                let deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
+                let deadline = deadline::deadline(self.policy(), notice, received.skew, now);
                 let opens = self.opens(notice, deadline, now);
-                self.defer(notice, deadline, opens, heard.probe, now, turn);
+                self.defer(notice, deadline, opens, received.probe, now, turn);
             }
             return;
         }
-        let is_leading = heard.probe.is_none_or(|probe| standing.probes.first() == Some(probe));
-        let is_new_probe = heard.probe.filter(|probe| !standing.probes.contains(*probe));
+        let is_leading = received.probe.is_none_or(|probe| active.probes.first() == Some(probe));
+        let is_new_probe = received.probe.filter(|probe| !active.probes.contains(*probe));
         if let Some(probe) = is_new_probe {
             self.take(Event::NoticeSeenToo { key: notice.key.clone(), probe: probe.clone() }, now, turn);
         }
         // What names no time that can be read says nothing against one that was.
         let names_none = matches!(notice.stated, Stated::Unsaid | Stated::Unreadable)
-            && notice.presence == NoticeOrigin::Reported
-            && standing.notice.stated.time().is_some();
-        if (notice.stated == standing.notice.stated || names_none) && notice.action == standing.notice.action {
+            && notice.origin == NoticeOrigin::Reported
+            && active.notice.stated.time().is_some();
+        if (notice.stated == active.notice.stated || names_none) && notice.action == active.notice.action {
             return;
         }
-        let mut deadline = deadline::deadline(self.policy(), notice, heard.skew, now);
-        if let (Some(usual), NoticeOrigin::Reported) = (notice.usual_window, notice.presence) {
+        let mut deadline = deadline::deadline(self.policy(), notice, received.skew, now);
+        if let (Some(usual), NoticeOrigin::Reported) = (notice.usual_window, notice.origin) {
             // The usual window runs from when the notice was first heard, not anew with each move.
-            deadline.at = deadline.at.min(standing.deadline.heard.plus(usual).max(now.moment));
+            deadline.at = deadline.at.min(active.deadline.heard.plus(usual).max(now.moment));
         }
-        let earlier = standing.deadline.at.since(deadline.at) >= SMALLEST_MOVE;
-        let later = deadline.at.since(standing.deadline.at) >= SMALLEST_MOVE;
-        let other_action = notice.action != standing.notice.action && is_leading;
+        let earlier = active.deadline.at.since(deadline.at) >= SMALLEST_MOVE;
+        let later = deadline.at.since(active.deadline.at) >= SMALLEST_MOVE;
+        let other_action = notice.action != active.notice.action && is_leading;
         // Of two probes that contradict each other the earlier time counts; only the leading one may move it later.
         if earlier || (later && is_leading) || other_action {
             self.take(Event::NoticeMoved { notice: notice.clone(), deadline }, now, turn);
         }
     }
 
-    fn hear_signal(&mut self, signal: Signal, now: Now, turn: &mut Decision) {
+    fn on_signal(&mut self, signal: Signal, now: Now, turn: &mut Decision) {
         let ends_now = signal == Signal::StopNow && matches!(self.exit, Exit::Pending { .. });
         if self.exit == Exit::Ordered || (self.exit.is_at_once() && !ends_now) {
             return;
@@ -444,7 +440,7 @@ impl Engine {
             Signal::ShutDown => {
                 let notice = shutdown_notice();
                 let stands = self.episode().and_then(|episode| episode.notices.get(&notice.key));
-                if stands.is_some_and(|standing| standing.is_active()) {
+                if stands.is_some_and(|active| active.is_active()) {
                     // Said before: nothing new.
                 } else if self.is_closing_for_good()
                     || (self.episode().is_none() && !self.is_somebodys(NoticeKind::Shutdown))
@@ -486,7 +482,7 @@ fn shutdown_notice() -> Notice {
         action: NoticeAction::Unstated,
         stated: Stated::Unsaid,
         usual_window: None,
-        presence: NoticeOrigin::HandedIn,
+        origin: NoticeOrigin::HandedIn,
         detail: "we were asked to end by a signal".to_owned(),
     }
 }

@@ -148,7 +148,7 @@ pub enum Event {
         /// Whether its blindness blinds the source.
         rank: Importance,
         /// Keys of the notices that it reports.
-        standing: Vec<NoticeKey>,
+        active: Vec<NoticeKey>,
     },
     /// A probe could not be read.
     SourceMissed {
@@ -371,7 +371,7 @@ pub enum Event {
         step: StepName,
     },
     /// Nothing new will be begun: the episode is coming to its end.
-    EpisodeSettled {
+    EpisodeClosing {
         /// Why.
         closing: Closing,
     },
@@ -387,7 +387,7 @@ pub enum Event {
         /// Why.
         closing: Closing,
         /// Notices that still stood; they open no new episode unless their time moves.
-        standing: Vec<Notice>,
+        active: Vec<Notice>,
     },
     /// A signal asked us to end.
     ExitAsked {
@@ -419,7 +419,7 @@ impl Event {
             | Self::ExitPending { .. }
             | Self::MachineResumed => false,
             // Sources repeat what they report.
-            Self::NoticeDeferred { deferred } => matches!(deferred.notice.presence, NoticeOrigin::HandedIn),
+            Self::NoticeDeferred { deferred } => matches!(deferred.notice.origin, NoticeOrigin::HandedIn),
             Self::DeferralEnded { origin, .. } => matches!(origin, NoticeOrigin::HandedIn),
             Self::NoticeForgotten { .. }
             | Self::SegmentStarted { .. }
@@ -438,7 +438,7 @@ impl Event {
             | Self::StepEnded { .. }
             | Self::StepSkipped { .. }
             | Self::UndoDue { .. }
-            | Self::EpisodeSettled { .. }
+            | Self::EpisodeClosing { .. }
             | Self::EpisodeResumed
             | Self::EpisodeRecovered { .. }
             | Self::EpisodeClosed { .. }

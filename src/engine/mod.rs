@@ -64,7 +64,7 @@ pub struct Engine {
     last_closed: Option<Episode>,
     generation: u64,
     /// Notices of closed episodes: they open no new one unless their time moves.
-    spent: BTreeMap<NoticeKey, HandledNotice>,
+    handled: BTreeMap<NoticeKey, HandledNotice>,
     exit: Exit,
     /// Notices that are acted on later.
     deferred: BTreeMap<NoticeKey, DeferredNotice>,
@@ -124,7 +124,7 @@ impl Engine {
             episode: None,
             last_closed: None,
             generation: 0,
-            spent: BTreeMap::new(),
+            handled: BTreeMap::new(),
             exit: Exit::No,
             deferred: BTreeMap::new(),
             has_segment: false,
@@ -145,14 +145,14 @@ impl Engine {
     /// an earlier run was handed in.
     pub fn take_up(&mut self, left: Self) {
         self.deferred.retain(|key, deferred| {
-            deferred.notice.presence == NoticeOrigin::Reported || key.machine.as_str().is_empty()
+            deferred.notice.origin == NoticeOrigin::Reported || key.machine.as_str().is_empty()
         });
         self.deferred.extend(left.deferred);
         self.has_segment = left.has_segment;
         self.episode = left.episode;
         self.last_closed = left.last_closed;
         self.generation = left.generation;
-        self.spent = left.spent;
+        self.handled = left.handled;
         self.exit = left.exit;
     }
 
@@ -161,7 +161,7 @@ impl Engine {
     /// Late, doubled and spurious inputs are harmless: what they say is either already known or no longer asked.
     pub fn handle(&mut self, input: Input, now: Now) -> Decision {
         let mut turn = Decision::default();
-        self.hear(input, now, &mut turn);
+        self.take_in(input, now, &mut turn);
         for _ in 0..MOST_CONSEQUENCES {
             let Some(event) = self.consequence(now) else { break };
             if !self.take(event, now, &mut turn) {
@@ -185,12 +185,12 @@ impl Engine {
     /// The state that events alone make, for comparison: an engine that recovers a journal has the snapshot of the one
     /// that wrote it.
     pub fn snapshot(&self) -> Snapshot<'_> {
-        let handed_in = self.deferred.iter().filter(|(_, it)| it.notice.presence == NoticeOrigin::HandedIn);
+        let handed_in = self.deferred.iter().filter(|(_, it)| it.notice.origin == NoticeOrigin::HandedIn);
         Snapshot {
             episode: self.episode(),
             generation: self.generation,
             last_closed: self.last_closed().filter(|_| self.episode.is_none()),
-            handled: &self.spent,
+            handled: &self.handled,
             deferred: handed_in.collect(),
         }
     }
@@ -295,11 +295,11 @@ impl Engine {
 
     /// A new segment of the journal, with what is carried over.
     fn segment(&self, id: EpisodeId) -> Event {
-        let is_handed_in = |deferred: &&DeferredNotice| deferred.notice.presence == NoticeOrigin::HandedIn;
+        let is_handed_in = |deferred: &&DeferredNotice| deferred.notice.origin == NoticeOrigin::HandedIn;
         Event::SegmentStarted {
             id,
             generation: self.generation,
-            handled: self.spent.values().cloned().collect(),
+            handled: self.handled.values().cloned().collect(),
             deferred: self.deferred.values().filter(is_handed_in).cloned().collect(),
         }
     }
@@ -310,12 +310,7 @@ impl Engine {
     }
 
     fn running(&self, run: &Run) -> Option<&Running> {
-        self.episode
-            .as_ref()?
-            .steps
-            .iter()
-            .filter_map(|step| step.progress.running())
-            .find(|running| running.run == *run)
+        self.episode.as_ref()?.steps.iter().filter_map(|step| step.phase.running()).find(|running| running.run == *run)
     }
 
     fn step(&self, name: &StepName) -> Option<&Step> {
@@ -362,7 +357,7 @@ mod tests {
             action: NoticeAction::Terminate,
             stated: Stated::In(Duration::from_secs(120)),
             usual_window: None,
-            presence: NoticeOrigin::HandedIn,
+            origin: NoticeOrigin::HandedIn,
             detail: String::new(),
         }
     }
@@ -500,7 +495,7 @@ mod tests {
             action: NoticeAction::Terminate,
             stated: Stated::Unsaid,
             usual_window: None,
-            presence: NoticeOrigin::HandedIn,
+            origin: NoticeOrigin::HandedIn,
             detail: String::new(),
         };
         engine.handle(Input::HandedIn { notice }, now);

@@ -175,7 +175,7 @@ pub struct Notice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual_window: Option<Duration>,
     /// How its end is noticed.
-    pub presence: NoticeOrigin,
+    pub origin: NoticeOrigin,
     /// The cloud's words, for people; bounded and printable.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,

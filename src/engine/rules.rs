@@ -44,7 +44,7 @@ impl Engine {
             .or_else(|| self.forgetting())
             .or_else(|| self.deferral(now))
             .or_else(|| self.withdrawal())
-            .or_else(|| self.stage(now))
+            .or_else(|| self.phase(now))
             .or_else(|| self.deadline())
             .or_else(|| self.deadline_passed(now))
             .or_else(|| self.overdue(&plan, now))
@@ -75,7 +75,7 @@ impl Engine {
             tell(planned.deadline.at.plus(self.policy.survived_after));
         }
         let plan = Planning::at(self, now.moment);
-        for running in episode.steps.iter().filter_map(|step| step.progress.running()) {
+        for running in episode.steps.iter().filter_map(|step| step.phase.running()) {
             if let Some(told) = running.told.filter(|_| self.is_told(running, &plan)) {
                 tell(report_by(running, told));
             }
@@ -83,7 +83,7 @@ impl Engine {
         if let Some(planned) = episode.deadline
             && episode.closing().is_none()
         {
-            for step in episode.steps.iter().filter(|step| step.progress.is_due()) {
+            for step in episode.steps.iter().filter(|step| step.phase.is_due()) {
                 if let Some(policy) = self.step(&step.name)
                     && let Some(until) = self.held_until(policy, step, planned.end)
                     && !self.is_waiting_for_others(episode, policy)
@@ -119,7 +119,7 @@ impl Engine {
 
     /// A notice of a closed episode that no longer stands may come anew.
     fn forgetting(&self) -> Option<Event> {
-        let key = self.spent.iter().find(|(key, spent)| self.health.is_absent(key, &spent.probes))?.0;
+        let key = self.handled.iter().find(|(key, handled)| self.health.is_absent(key, &handled.probes))?.0;
         Some(Event::NoticeForgotten { key: key.clone() })
     }
 
@@ -128,7 +128,7 @@ impl Engine {
     fn deferral(&self, now: Now) -> Option<Event> {
         let is_withdrawn = |deferred: &&DeferredNotice| {
             let probes = deferred.probe.iter().cloned().collect();
-            deferred.notice.presence == NoticeOrigin::Reported && self.health.is_absent(&deferred.notice.key, &probes)
+            deferred.notice.origin == NoticeOrigin::Reported && self.health.is_absent(&deferred.notice.key, &probes)
         };
         if let Some(withdrawn) = self.deferred.values().find(is_withdrawn) {
             return Some(self.end_deferral(&withdrawn.notice.key, DeferralEnd::Withdrawn));
@@ -145,7 +145,7 @@ impl Engine {
     }
 
     pub(super) fn end_deferral(&self, key: &NoticeKey, because: DeferralEnd) -> Event {
-        let origin = self.deferred.get(key).map_or(NoticeOrigin::Reported, |deferred| deferred.notice.presence);
+        let origin = self.deferred.get(key).map_or(NoticeOrigin::Reported, |deferred| deferred.notice.origin);
         Event::DeferralEnded { key: key.clone(), origin, because }
     }
 
@@ -164,26 +164,26 @@ impl Engine {
     /// A notice that its probes no longer report does not stand.
     fn withdrawal(&self) -> Option<Event> {
         let episode = self.episode.as_ref()?;
-        let (key, _) = episode.notices.iter().find(|(key, standing)| {
-            standing.is_active()
-                && standing.notice.presence == NoticeOrigin::Reported
-                && self.health.is_absent(key, &standing.probes)
+        let (key, _) = episode.notices.iter().find(|(key, active)| {
+            active.is_active()
+                && active.notice.origin == NoticeOrigin::Reported
+                && self.health.is_absent(key, &active.probes)
         })?;
         Some(Event::NoticeWithdrawn { key: key.clone() })
     }
 
     /// Whether the episode goes on.
-    fn stage(&self, now: Now) -> Option<Event> {
+    fn phase(&self, now: Now) -> Option<Event> {
         let episode = self.episode.as_ref()?;
-        match (episode.stage, episode.strength()) {
-            (EpisodePhase::Open { .. }, None) => Some(Event::EpisodeSettled { closing: Closing::Withdrawn }),
+        match (episode.phase, episode.strength()) {
+            (EpisodePhase::Open { .. }, None) => Some(Event::EpisodeClosing { closing: Closing::Withdrawn }),
             (EpisodePhase::Open { .. }, Some(_)) => {
                 let planned = episode.deadline?;
                 let survived = now.moment >= planned.deadline.at.plus(self.policy.survived_after);
-                survived.then_some(Event::EpisodeSettled { closing: Closing::Survived })
+                survived.then_some(Event::EpisodeClosing { closing: Closing::Survived })
             }
-            (EpisodePhase::Settling { closing: Closing::Withdrawn, .. }, Some(_)) => Some(Event::EpisodeResumed),
-            (EpisodePhase::Settling { .. }, _) => None,
+            (EpisodePhase::Closing { closing: Closing::Withdrawn, .. }, Some(_)) => Some(Event::EpisodeResumed),
+            (EpisodePhase::Closing { .. }, _) => None,
         }
     }
 
@@ -196,12 +196,12 @@ impl Engine {
         let strength = episode.strength()?;
         let shutdown =
             |it: &ActiveNotice, footing| it.notice.kind() == NoticeKind::Shutdown && it.deadline.footing == footing;
-        let somebody_knows = episode.standing().any(|standing| shutdown(standing, DeadlineBasis::Stated));
+        let somebody_knows = episode.active().any(|active| shutdown(active, DeadlineBasis::Stated));
         let earliest = episode
-            .standing()
-            .filter(|standing| standing.notice.strength() == strength)
-            .filter(|standing| !(somebody_knows && shutdown(standing, DeadlineBasis::Assumed)))
-            .map(|standing| standing.deadline)
+            .active()
+            .filter(|active| active.notice.strength() == strength)
+            .filter(|active| !(somebody_knows && shutdown(active, DeadlineBasis::Assumed)))
+            .map(|active| active.deadline)
             .min_by_key(|deadline| deadline.at)?;
         is_new_deadline(episode.deadline, earliest, strength, self.policy.least_window)
             .then(|| Event::DeadlineSet { deadline: earliest, end: deadline::end(&self.policy, &earliest) })
@@ -215,7 +215,7 @@ impl Engine {
 
     /// A run whose end the executor did not report in time has ended all the same.
     fn overdue(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
-        let running = self.episode.as_ref()?.steps.iter().filter_map(|step| step.progress.running());
+        let running = self.episode.as_ref()?.steps.iter().filter_map(|step| step.phase.running());
         // The time first: a plan is made only for the rare run that may be overdue.
         let is_late = |running: &&Running| {
             running.told.is_some_and(|told| now.moment >= report_by(running, told)) && self.is_told(running, plan)
@@ -236,7 +236,7 @@ impl Engine {
     pub(super) fn stop_by_moved(&self, now: Now) -> Vec<Event> {
         let plan = Planning::at(self, now.moment);
         let steps = self.episode.iter().flat_map(|episode| &episode.steps);
-        let running = steps.filter_map(|step| step.progress.running()).filter(|it| !self.is_told(it, &plan));
+        let running = steps.filter_map(|step| step.phase.running()).filter(|it| !self.is_told(it, &plan));
         running.map(|it| Event::StopByMoved { run: it.run.clone(), stop_by: plan.stop_by(it) }).collect()
     }
 
@@ -251,7 +251,7 @@ impl Engine {
             let state = episode.step_near(at, &step.name);
             let round = self.round_of(episode, step)?;
             let mut retry = None;
-            let due = match state.map_or(&StepPhase::Idle, |state| &state.progress) {
+            let due = match state.map_or(&StepPhase::Idle, |state| &state.phase) {
                 StepPhase::Idle | StepPhase::Dropped => true,
                 StepPhase::UndoDue | StepPhase::Undone(_) => true,
                 StepPhase::Due | StepPhase::Running(_) | StepPhase::Undoing(_) => false,
@@ -272,9 +272,9 @@ impl Engine {
     /// The strongest round that the standing notices ask of a step.
     pub(super) fn round_of(&self, episode: &Episode, step: &Step) -> Option<Strength> {
         episode
-            .standing()
-            .filter(|standing| step.on.contains(&standing.notice.kind()))
-            .map(|standing| standing.notice.strength())
+            .active()
+            .filter(|active| step.on.contains(&active.notice.kind()))
+            .map(|active| active.notice.strength())
             .max()
     }
 
@@ -318,7 +318,7 @@ impl Engine {
             at += 1;
         }
         waiting_for[1..].iter().any(|name| {
-            episode.step(name).is_some_and(|step| match step.progress {
+            episode.step(name).is_some_and(|step| match step.phase {
                 StepPhase::Running(_) | StepPhase::Ended(_) => true,
                 StepPhase::Idle
                 | StepPhase::Due
@@ -336,7 +336,7 @@ impl Engine {
             return None;
         }
         let episode = self.episode.as_ref()?;
-        let step = episode.steps.iter().find(|step| matches!(step.progress, StepPhase::Due | StepPhase::UndoDue))?;
+        let step = episode.steps.iter().find(|step| matches!(step.phase, StepPhase::Due | StepPhase::UndoDue))?;
         Some(self.skip(&step.name, SkippedBecause::Stopped))
     }
 
@@ -355,7 +355,7 @@ impl Engine {
                 SkippedBecause::EpisodeOver
             }
         };
-        if let Some(step) = episode.steps.iter().find(|step| step.progress.is_due()) {
+        if let Some(step) = episode.steps.iter().find(|step| step.phase.is_due()) {
             return Some(self.skip(&step.name, because));
         }
         if !episode.puts_back(&self.policy) || self.exit.is_at_once() {
@@ -363,9 +363,9 @@ impl Engine {
         }
         // A notice that waits for this episode to close must not wait for what would be taken away again at once.
         let hurried = self.deferred.values().any(|deferred| deferred.opens <= now.moment);
-        episode.steps.iter().find_map(|step| match step.progress {
+        episode.steps.iter().find_map(|step| match step.phase {
             StepPhase::Ended(_) | StepPhase::Undone(_)
-                if step.trace == UndoState::Left && step.undo_tries < UNDO_TRIES && !hurried =>
+                if step.undo_state == UndoState::Left && step.undo_tries < UNDO_TRIES && !hurried =>
             {
                 Some(Event::UndoDue { step: step.name.clone() })
             }
@@ -391,10 +391,10 @@ impl Engine {
     fn skipping(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
         let episode = self.open_episode()?;
         let planned = episode.deadline?;
-        if !episode.steps.iter().any(|step| step.progress.is_due()) {
+        if !episode.steps.iter().any(|step| step.phase.is_due()) {
             return None;
         }
-        episode.steps.iter().filter(|step| step.progress.is_due()).find_map(|step| {
+        episode.steps.iter().filter(|step| step.phase.is_due()).find_map(|step| {
             let skip = |because| Some(self.skip(&step.name, because));
             match (self.step(&step.name), plan.slot(&step.name)) {
                 (None, _) | (_, None) => skip(SkippedBecause::Unknown),
@@ -417,10 +417,10 @@ impl Engine {
     fn starting(&self, plan: &Planning<'_>, now: Now) -> Option<Event> {
         let episode = self.open_episode()?;
         let planned = episode.deadline?;
-        if !episode.steps.iter().any(|step| step.progress.is_due()) {
+        if !episode.steps.iter().any(|step| step.phase.is_due()) {
             return None;
         }
-        episode.steps.iter().filter(|step| step.progress.is_due()).find_map(|state| {
+        episode.steps.iter().filter(|step| step.phase.is_due()).find_map(|state| {
             let step = self.step(&state.name)?;
             let slot = plan.slot(&state.name)?;
             if self.is_waiting_for_others(episode, step) {
@@ -446,7 +446,7 @@ impl Engine {
     fn closed(&self) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         let closing = episode.closing()?;
-        (!episode.is_busy()).then(|| Event::EpisodeClosed { closing, standing: Self::left_standing(episode, closing) })
+        (!episode.is_busy()).then(|| Event::EpisodeClosed { closing, active: Self::left_standing(episode, closing) })
     }
 
     /// Asked to end, and nothing is due or running: what is left behind may end, and what was done is told, unless we are
@@ -481,7 +481,7 @@ impl Engine {
 
     /// Whether a step that this one is after is still due or running.
     fn is_waiting_for_others(&self, episode: &Episode, step: &Step) -> bool {
-        step.after.iter().any(|name| episode.step(name).is_some_and(|before| before.progress.is_ahead()))
+        step.after.iter().any(|name| episode.step(name).is_some_and(|before| before.phase.is_ahead()))
     }
 
     /// Plans for every step that is due or running, and for one more as if it were due.
@@ -493,7 +493,7 @@ impl Engine {
             .enumerate()
             .filter_map(|(at, step)| {
                 let state = episode.step_near(at, &step.name);
-                let counts = state.is_some_and(|state| state.progress.is_ahead()) || extra == Some(&step.name);
+                let counts = state.is_some_and(|state| state.phase.is_ahead()) || extra == Some(&step.name);
                 counts.then_some((step, state))
             })
             .collect();
@@ -504,7 +504,7 @@ impl Engine {
                 after: positions(&step.after, ahead.iter().map(|(step, _)| *step)),
                 needs: step.needs,
                 optional: step.optional,
-                started: state.and_then(|state| match &state.progress {
+                started: state.and_then(|state| match &state.phase {
                     StepPhase::Running(running) => Some(running.since),
                     StepPhase::Idle
                     | StepPhase::Due
@@ -561,9 +561,9 @@ impl<'a> Planning<'a> {
         match running.run.work {
             Work::Undo => {
                 let usual = running.since.plus(UNDO_LIMIT);
-                let hurried = match episode.stage {
+                let hurried = match episode.phase {
                     EpisodePhase::Open { resumed } => resumed.map(|resumed| resumed.plus(UNDO_LIMIT_IN_EPISODE)),
-                    EpisodePhase::Settling { .. } => engine
+                    EpisodePhase::Closing { .. } => engine
                         .deferred
                         .values()
                         .map(|deferred| deferred.opens)

@@ -228,7 +228,7 @@ pub(super) mod tests {
                 action: NoticeAction::Hibernate,
                 stated,
                 usual_window: window.map(|s| Duration::from_secs(s.into())),
-                presence: NoticeOrigin::Reported,
+                origin: NoticeOrigin::Reported,
                 detail,
             },
         )
@@ -252,7 +252,7 @@ pub(super) mod tests {
                 probe: None,
             }),
             prop::collection::vec(notice(), 0..3)
-                .prop_map(|standing| Event::EpisodeClosed { closing: Closing::Survived, standing }),
+                .prop_map(|active| Event::EpisodeClosed { closing: Closing::Survived, active }),
             (run.clone(), ".*", any::<u32>()).prop_map(|(run, detail, left_over)| Event::StepEnded {
                 run,
                 ending: RunResult { left_over, ..RunResult::without_effect(Outcome::TimedOut, detail) }

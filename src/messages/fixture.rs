@@ -48,7 +48,7 @@ pub(super) fn notice(kind: NoticeKind) -> Notice {
         action: NoticeAction::Terminate,
         stated: Stated::At("2026-01-01T00:02:00Z".parse().unwrap()),
         usual_window: None,
-        presence: NoticeOrigin::Reported,
+        origin: NoticeOrigin::Reported,
         detail: String::new(),
     }
 }
@@ -174,7 +174,7 @@ impl Scenario {
     pub(super) fn undoes(self, closing: Closing, outcome: Outcome) -> Self {
         let step = StepName::new(LEAVE);
         self.at(600_000)
-            .event(&Event::EpisodeSettled { closing })
+            .event(&Event::EpisodeClosing { closing })
             .event(&Event::UndoDue { step: step.clone() })
             .starts(&step, Work::Undo)
             .stops(LEAVE, Work::Undo, RunResult::new(outcome, "back in 1 target group"))
@@ -182,7 +182,7 @@ impl Scenario {
 
     /// It closes 713 s after it opened.
     pub(super) fn closes(self, closing: Closing) -> Self {
-        self.at(713_000).event(&Event::EpisodeClosed { closing, standing: Vec::new() })
+        self.at(713_000).event(&Event::EpisodeClosed { closing, active: Vec::new() })
     }
 
     /// What is told of it.

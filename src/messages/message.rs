@@ -201,7 +201,7 @@ mod tests {
         let not_undone = done.clone().undoes(Closing::Survived, Outcome::Failed).closes(Closing::Survived);
         assert_eq!(names(&not_undone), ["failure/undo/leave-load-balancer/2", "closed"]);
         // While it comes to its end, neither the notice nor an end of all steps is news.
-        let closing = done.event(&Event::EpisodeSettled { closing: Closing::Withdrawn });
+        let closing = done.event(&Event::EpisodeClosing { closing: Closing::Withdrawn });
         assert_eq!(names(&closing), Vec::<String>::new());
     }
 

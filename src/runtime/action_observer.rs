@@ -46,9 +46,9 @@ impl Observer for ActionObserver {
 
 fn alarm_of(engine: &Engine) -> Alarm {
     let Some(episode) = engine.episode() else { return Alarm::default() };
-    let goes_on = episode.steps.iter().any(|step| step.progress.is_ahead());
+    let goes_on = episode.steps.iter().any(|step| step.phase.is_ahead());
     Alarm {
-        kinds: episode.standing().map(|active| active.notice.kind()).collect(),
+        kinds: episode.active().map(|active| active.notice.kind()).collect(),
         going: if goes_on { Going::On } else { Going::Over },
     }
 }

@@ -425,7 +425,7 @@ mod tests {
             source: SourceName::new("a"),
             probe: ProbeName::new("p"),
             rank: Importance::Vital,
-            standing: Vec::new(),
+            active: Vec::new(),
         };
         let (mut hourly, mut said) = (Hourly::default(), Vec::new());
         for second in (0..24 * 3600).step_by(5) {

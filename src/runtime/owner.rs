@@ -454,7 +454,7 @@ mod tests {
             action: NoticeAction::Unstated,
             stated: Stated::In(Duration::from_secs(60)),
             usual_window: None,
-            presence: NoticeOrigin::HandedIn,
+            origin: NoticeOrigin::HandedIn,
             detail: String::new(),
         };
         let (now, id) = (clock::now(), EpisodeId::new("0000"));

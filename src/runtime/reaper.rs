@@ -62,9 +62,9 @@ struct Suspects(BTreeMap<Zombie, Instant>);
 
 impl Suspects {
     /// Takes what stands now; returns those that nobody has waited for long enough.
-    fn look(&mut self, standing: BTreeSet<Zombie>, is_known: impl Fn(u32) -> bool, now: Instant) -> Vec<Zombie> {
-        self.0.retain(|zombie, _| standing.contains(zombie));
-        for zombie in standing {
+    fn look(&mut self, active: BTreeSet<Zombie>, is_known: impl Fn(u32) -> bool, now: Instant) -> Vec<Zombie> {
+        self.0.retain(|zombie, _| active.contains(zombie));
+        for zombie in active {
             if is_known(zombie.pid) {
                 self.0.remove(&zombie);
             } else {
@@ -156,11 +156,11 @@ mod tests {
     async fn only_a_zombie_that_nobody_waits_for_is_reaped_and_not_at_once() {
         let mut suspects = Suspects::default();
         let start = Instant::now();
-        let standing = || BTreeSet::from([zombie(1), zombie(2)]);
+        let active = || BTreeSet::from([zombie(1), zombie(2)]);
         let is_known = |pid| pid == 2;
-        assert_eq!(suspects.look(standing(), is_known, start), []);
-        assert_eq!(suspects.look(standing(), is_known, start + GRACE / 2), []);
-        assert_eq!(suspects.look(standing(), is_known, start + GRACE), [zombie(1)]);
+        assert_eq!(suspects.look(active(), is_known, start), []);
+        assert_eq!(suspects.look(active(), is_known, start + GRACE / 2), []);
+        assert_eq!(suspects.look(active(), is_known, start + GRACE), [zombie(1)]);
         assert!(suspects.is_empty());
     }
 

@@ -330,7 +330,7 @@ async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: Machi
                 action: action.unwrap_or(NoticeAction::Unstated),
                 stated,
                 usual_window: None,
-                presence: NoticeOrigin::HandedIn,
+                origin: NoticeOrigin::HandedIn,
                 detail: reason.as_deref().map(short).unwrap_or_default(),
             };
             let says = format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows");
@@ -476,7 +476,7 @@ mod tests {
         assert_eq!(notice.key.to_string(), "socket/shutdown");
         assert_eq!(notice.key.machine, MachineId::new("i-0abc"));
         assert_eq!(notice.stated, Stated::In(Duration::from_secs(85)));
-        assert_eq!((notice.presence, notice.detail.as_str()), (NoticeOrigin::HandedIn, "pod\u{fffd}[31m deleted "));
+        assert_eq!((notice.origin, notice.detail.as_str()), (NoticeOrigin::HandedIn, "pod\u{fffd}[31m deleted "));
         let path = served.path.clone();
         spawn_blocking(move || take_back(&path, NoticeKind::Shutdown)).await.unwrap().unwrap();
         assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key }));

@@ -106,7 +106,7 @@ impl Counters {
             | Event::StepAdopted { .. }
             | Event::StepEnded { .. }
             | Event::UndoDue { .. }
-            | Event::EpisodeSettled { .. }
+            | Event::EpisodeClosing { .. }
             | Event::EpisodeResumed
             | Event::EpisodeRecovered { .. }
             | Event::ExitAsked { .. }

@@ -131,7 +131,7 @@ impl Scrape {
     }
 
     fn write_notices(&self, page: &mut Page) {
-        let standing = |kind: NoticeKind| {
+        let active = |kind: NoticeKind| {
             let stands = |notice: &&NoticeStatus| match notice.state {
                 NoticeState::Standing => notice.kind == kind,
                 NoticeState::Withdrawn | NoticeState::Waiting | NoticeState::Ignored => false,
@@ -141,7 +141,7 @@ impl Scrape {
         page.gauges(
             "spot_watchdog_notices",
             "Notices that stand, by kind.",
-            NoticeKind::ALL.into_iter().map(|kind| ([("kind", kind.word())], standing(kind))),
+            NoticeKind::ALL.into_iter().map(|kind| ([("kind", kind.word())], active(kind))),
         );
         page.counters(
             "spot_watchdog_notices_heard",

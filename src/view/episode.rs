@@ -302,18 +302,19 @@ impl EpisodeView {
                 }
             };
             let mut step = StepView::of(state, configured, context);
-            step.running = state.progress.running().map(|running| RunningView {
+            step.running = state.phase.running().map(|running| RunningView {
                 started: Now { moment: running.since, wall: running.since_wall },
                 stop_by: at(engine.stop_by(running, now.moment)),
                 process: running.process,
             });
-            step.share =
-                shares.as_ref().and_then(|plan| plan.slot(name)).filter(|_| state.progress.is_due()).map(|slot| {
-                    Share { start_by: at(slot.start_by), latest_end: at(slot.latest_end), skip: slot.skip }
-                });
+            step.share = shares
+                .as_ref()
+                .and_then(|plan| plan.slot(name))
+                .filter(|_| state.phase.is_due())
+                .map(|slot| Share { start_by: at(slot.start_by), latest_end: at(slot.latest_end), skip: slot.skip });
             let policy = engine.policy().steps.iter().find(|step| step.name == *name);
-            if let Some(policy) = policy.filter(|_| state.progress.is_due()) {
-                let is_ahead = |name: &&StepName| episode.step(name).is_some_and(|step| step.progress.is_ahead());
+            if let Some(policy) = policy.filter(|_| state.phase.is_due()) {
+                let is_ahead = |name: &&StepName| episode.step(name).is_some_and(|step| step.phase.is_ahead());
                 step.waits_for = policy.after.iter().filter(is_ahead).cloned().collect();
                 step.held_until_left = policy.hold_until_left.filter(|_| step.waits_for.is_empty());
             }
@@ -328,10 +329,10 @@ impl EpisodeView {
             generation: episode.generation,
             opened: Now { moment: episode.opened, wall: episode.opened_wall },
             boot: if !episode.rebooted && engine.boot() == Some(&episode.boot) { Boot::This } else { Boot::Earlier },
-            phase: match (episode.closed, episode.stage) {
+            phase: match (episode.closed, episode.phase) {
                 (Some(closed), _) => Phase::Closed(closed),
                 (None, EpisodePhase::Open { .. }) => Phase::Open,
-                (None, EpisodePhase::Settling { .. }) => Phase::Closing,
+                (None, EpisodePhase::Closing { .. }) => Phase::Closing,
             },
             closing: episode.closing(),
             strength: episode.strength(),
@@ -389,7 +390,7 @@ impl EpisodeView {
 }
 
 fn notices(episode: &Episode) -> Vec<NoticeView> {
-    let primary = episode.leading().map(|active| &active.notice.key);
+    let primary = episode.primary().map(|active| &active.notice.key);
     let mut notices: Vec<NoticeView> = episode
         .notices
         .values()
@@ -434,7 +435,7 @@ impl StepView {
     }
 
     fn of(state: &StepState, configured: Option<&StepContext>, context: &Context) -> Self {
-        let stage = match &state.progress {
+        let stage = match &state.phase {
             StepPhase::Idle => StepStage::Idle,
             StepPhase::Due => StepStage::Due,
             StepPhase::Running(_) => StepStage::Running,
@@ -454,7 +455,7 @@ impl StepView {
             (None, Some(last)) => last.result.detail.clone(),
             (None, None) => String::new(),
         };
-        let running = state.progress.running();
+        let running = state.phase.running();
         let optional =
             state.skipped.is_some_and(|skipped| skipped.optional) || configured.is_some_and(|it| it.optional);
         let printed = context.printed.get(&state.name).filter(|_| running.is_some());
@@ -487,7 +488,7 @@ impl StepView {
             left_over: counts.map_or(0, |last| last.result.left_over),
             only_checked: counts.is_some_and(|last| last.result.only_checked),
             may_have_changed: counts.is_some_and(|last| last.result.effect.is_possible()),
-            to_undo: state.trace != UndoState::None,
+            to_undo: state.undo_state != UndoState::None,
             undo_detail: state.undo_detail.clone(),
             good: good(stage, outcome, state),
             proof_before: proof_before.or_else(|| last.and_then(|last| last.result.proof_before)),

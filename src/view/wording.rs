@@ -76,7 +76,7 @@ impl Event {
             | Self::StepStarted { .. }
             | Self::StepSpawned { .. }
             | Self::UndoDue { .. }
-            | Self::EpisodeSettled { .. }
+            | Self::EpisodeClosing { .. }
             | Self::EpisodeResumed
             | Self::EpisodeClosed { .. }
             | Self::ExitAsked { .. }
@@ -87,7 +87,7 @@ impl Event {
     /// What became fact, in one sentence without its full stop.
     pub fn sentence(&self) -> String {
         match self {
-            Self::SourceRead { source, probe, standing, .. } => match standing.len() {
+            Self::SourceRead { source, probe, active, .. } => match active.len() {
                 0 => format!("{source} reports no notice at {probe}"),
                 1 => format!("{source} reports a notice at {probe}"),
                 count => format!("{source} reports {count} notices at {probe}"),
@@ -176,7 +176,7 @@ impl Event {
                 format!("{step} skipped: {}", words::skipped(*because, *optional))
             }
             Self::UndoDue { step } => format!("what {step} did is to be undone"),
-            Self::EpisodeSettled { closing } => format!("the episode is closing: {}", words::closing(*closing)),
+            Self::EpisodeClosing { closing } => format!("the episode is closing: {}", words::closing(*closing)),
             Self::EpisodeResumed => "the notice is active again, and the episode goes on".to_owned(),
             Self::EpisodeRecovered { .. } => "the daemon was restarted in this episode and goes on with it".to_owned(),
             Self::EpisodeClosed { closing, .. } => format!("episode closed: {}", words::closing(*closing)),

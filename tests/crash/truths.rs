@@ -14,8 +14,8 @@ fn files(state: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(state.join("episodes")) else { return Vec::new() };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|it| it == "jsonl"));
-    // Names end with the number of the episode, in four digits.
-    paths.sort_by_key(|path| path.to_str().unwrap().rsplit_once('-').unwrap().1.to_owned());
+    // Names end with the number of the episode, in four digits; a segment that a crash cut off has the number of the next.
+    paths.sort_by_key(|path| (path.to_str().unwrap().rsplit_once('-').unwrap().1.to_owned(), path.clone()));
     paths
 }
 

@@ -137,7 +137,7 @@ async fn not_ready_while_a_shutdown_notice_stands_however_it_came() {
         action: NoticeAction::Unstated,
         stated: Stated::In(secs(85)),
         usual_window: None,
-        presence: NoticeOrigin::HandedIn,
+        origin: NoticeOrigin::HandedIn,
         detail: "pre-stop".to_owned(),
     };
     // By then it is known which machine this is.

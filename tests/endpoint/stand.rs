@@ -43,7 +43,7 @@ pub(crate) fn notice(kind: NoticeKind, action: NoticeAction, second: u64) -> Not
         action,
         stated: Stated::At(at(second).wall),
         usual_window: (kind == NoticeKind::Interruption).then_some(secs(120)),
-        presence: NoticeOrigin::Reported,
+        origin: NoticeOrigin::Reported,
         detail: String::new(),
     }
 }

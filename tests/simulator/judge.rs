@@ -61,10 +61,10 @@ impl Judge {
     /// failure.
     fn no_step_waits_for_nothing(&mut self, engine: &Engine) {
         let Some(episode) = engine.episode().filter(|episode| episode.closing().is_none()) else { return };
-        for state in episode.steps.iter().filter(|state| state.progress.is_due() && state.tries == 0) {
+        for state in episode.steps.iter().filter(|state| state.phase.is_due() && state.tries == 0) {
             let Some(step) = engine.policy().steps.iter().find(|step| step.name == state.name) else { continue };
             let is_waiting =
-                step.after.iter().any(|before| episode.step(before).is_some_and(|before| before.progress.is_ahead()));
+                step.after.iter().any(|before| episode.step(before).is_some_and(|before| before.phase.is_ahead()));
             if !is_waiting && step.hold_until_left.is_none() {
                 self.broken(format!("{} waits for nothing that it is after", step.name));
             }
@@ -77,7 +77,7 @@ impl Judge {
             let key = &notice.key;
             let is_active = engine
                 .episode()
-                .is_some_and(|episode| episode.notices.get(key).is_some_and(|standing| standing.is_active()));
+                .is_some_and(|episode| episode.notices.get(key).is_some_and(|active| active.is_active()));
             let (health, is_handled) = (engine.health(), engine.snapshot().handled.contains_key(key));
             if !is_active && !is_handled && !engine.deferred().contains_key(key) && !health.ignored.contains_key(key) {
                 self.broken(format!("{key} was reported and neither acted on nor noted"));
@@ -105,10 +105,10 @@ impl Judge {
             }
             Event::StepStarted { run, .. } if run.work == Work::Act => {
                 // It is started for all notices that are active now, whatever it became due for.
-                let standing = engine.episode().into_iter().flat_map(|episode| episode.standing());
+                let active = engine.episode().into_iter().flat_map(|episode| episode.active());
                 let step = engine.policy().steps.iter().find(|step| step.name == run.step);
-                let round = standing
-                    .map(|standing| &standing.notice)
+                let round = active
+                    .map(|active| &active.notice)
                     .filter(|notice| step.is_some_and(|step| step.on.contains(&notice.kind())))
                     .map(Notice::strength)
                     .max();
@@ -159,7 +159,7 @@ impl Judge {
             | Event::DeadlinePassed
             | Event::StepSpawned { .. }
             | Event::StepAdopted { .. }
-            | Event::EpisodeSettled { .. }
+            | Event::EpisodeClosing { .. }
             | Event::EpisodeRecovered { .. }
             | Event::ExitAsked { .. }
             | Event::Exited => {}
@@ -194,7 +194,7 @@ impl Judge {
                 }
                 let step = engine.policy().steps.iter().find(|step| step.name == run.step);
                 for before in step.iter().flat_map(|step| &step.after) {
-                    let ahead = episode.step(before).is_some_and(|it| match it.progress {
+                    let ahead = episode.step(before).is_some_and(|it| match it.phase {
                         StepPhase::Due | StepPhase::Running(_) => true,
                         StepPhase::Idle
                         | StepPhase::Ended(_)
@@ -265,8 +265,8 @@ impl Judge {
     /// What has to hold when the machine is taken: nothing is left to be done or is being done.
     pub(super) fn when_taken(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
         for step in engine.episode().iter().flat_map(|episode| &episode.steps) {
-            if step.progress.is_ahead() {
-                self.broken(format!("{} was still {} when the machine was taken", step.name, step.progress.word()));
+            if step.phase.is_ahead() {
+                self.broken(format!("{} was still {} when the machine was taken", step.name, step.phase.word()));
             }
         }
         self.replay_equals_live(engine, journal, now);
@@ -276,8 +276,8 @@ impl Judge {
     pub(super) fn when_quiet(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
         if let Some(episode) = engine.episode() {
             let steps: Vec<String> =
-                episode.steps.iter().map(|step| format!("{} {}", step.name, step.progress.word())).collect();
-            self.broken(format!("episode {} never closed: {:?}, {steps:?}", episode.id, episode.stage));
+                episode.steps.iter().map(|step| format!("{} {}", step.name, step.phase.word())).collect();
+            self.broken(format!("episode {} never closed: {:?}, {steps:?}", episode.id, episode.phase));
         }
         self.replay_equals_live(engine, journal, now);
     }

@@ -175,7 +175,7 @@ fn notice(rng: &mut Rng, kind: NoticeKind, at: Duration) -> Notice {
         action: actions[rng.below(5) as usize],
         stated,
         usual_window: (kind == NoticeKind::Interruption).then(|| secs(120)),
-        presence: NoticeOrigin::Reported,
+        origin: NoticeOrigin::Reported,
         detail: String::new(),
     }
 }
@@ -189,7 +189,7 @@ fn incident(rng: &mut Rng) -> Incident {
             action: NoticeAction::Unstated,
             stated: if rng.one_in(2) { Stated::In(secs(rng.below(90))) } else { Stated::Unsaid },
             usual_window: None,
-            presence: NoticeOrigin::HandedIn,
+            origin: NoticeOrigin::HandedIn,
             detail: String::new(),
         })),
         2 => Incident::TakeBack(handed(kind)),

@@ -72,7 +72,7 @@ impl Reader {
                 self.end = Some(*end);
                 true
             }
-            Event::EpisodeSettled { .. } => {
+            Event::EpisodeClosing { .. } => {
                 self.end = None;
                 true
             }

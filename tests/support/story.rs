@@ -335,7 +335,7 @@ fn incident(happens: &Happens) -> (Duration, Incident) {
                 action: NoticeAction::Unstated,
                 stated: happens.window.map_or(Stated::Unsaid, |Span(window)| Stated::In(window)),
                 usual_window: None,
-                presence: NoticeOrigin::HandedIn,
+                origin: NoticeOrigin::HandedIn,
                 detail: happens.reason.clone().unwrap_or_default(),
             }))
         }),

@@ -67,7 +67,7 @@ impl About<'_> {
             action,
             stated,
             usual_window: None,
-            presence: NoticeOrigin::Reported,
+            origin: NoticeOrigin::Reported,
             detail: clip(detail, MOST_DETAIL),
         }
     }

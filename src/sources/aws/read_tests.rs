@@ -66,7 +66,7 @@ fn the_documented_interruptions_are_read() {
     assert_eq!(notice.action, NoticeAction::Terminate);
     assert_eq!(notice.stated, at("2017-09-18T08:22:00Z"));
     assert_eq!(notice.usual_window, Some(Duration::from_secs(120)));
-    assert_eq!(notice.presence, NoticeOrigin::Reported);
+    assert_eq!(notice.origin, NoticeOrigin::Reported);
     assert_eq!(notice.detail, "terminate at 2017-09-18T08:22:00Z");
     assert_eq!(notice.key.to_string(), "aws/interruption");
     assert_eq!(notice.key.machine.as_str(), "i-0abc");

@@ -22,7 +22,7 @@ fn run(outcome: &str, detail: &str) -> Value {
 }
 
 /// An episode whose only step stands there.
-fn standing(progress: &str, text: &str) -> Status {
+fn active(progress: &str, text: &str) -> Status {
     status(&leaving_publisher(), |it| {
         let step = &mut it["steps"][0];
         step["progress"] = json!(progress);
@@ -109,7 +109,7 @@ async fn each_state_has_its_headline() {
     });
     let skipped = |good: bool, failure: &str| {
         let mut value =
-            serde_json::to_value(standing("skipped", "it is optional, and the others need the time")).unwrap();
+            serde_json::to_value(active("skipped", "it is optional, and the others need the time")).unwrap();
         value["episode"]["good"] = json!(good);
         value["steps"][0]["failure"] = json!(failure);
         serde_json::from_value::<Status>(value).unwrap()
@@ -121,12 +121,12 @@ async fn each_state_has_its_headline() {
         (calm(), &blind, "blind", "A source is blind."),
         (calm(), &partly, "blind", "Some notices would not be heard."),
         (calm(), &broken, "troubled", "Something is not as it should be."),
-        (standing("running", ""), &[], "leaving", "This machine will be taken away."),
-        (standing("due", ""), &blind, "leaving", "This machine will be taken away."),
-        (standing("done", "exit status 0"), &[], "finished", "Everything is done."),
-        (standing("failed", "exit status 3"), &[], "failed", "checkpoint failed."),
-        (standing("timed-out", "stopped"), &[], "failed", "checkpoint ran out of time."),
-        (standing("lost", ""), &[], "failed", "checkpoint lost in a crash or reboot."),
+        (active("running", ""), &[], "leaving", "This machine will be taken away."),
+        (active("due", ""), &blind, "leaving", "This machine will be taken away."),
+        (active("done", "exit status 0"), &[], "finished", "Everything is done."),
+        (active("failed", "exit status 3"), &[], "failed", "checkpoint failed."),
+        (active("timed-out", "stopped"), &[], "failed", "checkpoint ran out of time."),
+        (active("lost", ""), &[], "failed", "checkpoint lost in a crash or reboot."),
         (settling, &[], "settling", "The danger is over."),
         (warned, &[], "warned", "This machine may be taken away soon."),
     ] {
@@ -142,14 +142,14 @@ async fn each_state_has_its_headline() {
 #[tokio::test(start_paused = true)]
 async fn an_episode_counts_down_and_draws_each_step_on_one_line() {
     tokio::time::advance(std::time::Duration::from_secs(30)).await;
-    let html = fragment(&standing("running", "shard 3 of 8"), &[], &[]);
+    let html = fragment(&active("running", "shard 3 of 8"), &[], &[]);
     assert!(html.contains("data-clock=\"120\">2:00</span>"), "{html}");
     // 120 s in all, of which the last 5 are the reserve; the step may take 90.
     assert!(html.contains("<rect class=\"reserve\" x=\"95.83%\" width=\"4.17%\""), "{html}");
     assert!(html.contains("<rect class=\"may\" x=\"0.00%\" width=\"75.00%\""), "{html}");
     assert!(html.contains("<line class=\"stop\" x1=\"75.00%\""), "{html}");
     assert!(html.contains("<details data-key=\"output\" open>"), "what runs shows what it prints");
-    let failed = fragment(&standing("failed", "exit status 3"), &[], &[]);
+    let failed = fragment(&active("failed", "exit status 3"), &[], &[]);
     assert!(failed.contains("<details data-key=\"wrong\" open>"), "{failed}");
     assert!(failed.contains("<rect class=\"ran wrong\""), "{failed}");
     assert!(words(&failed).contains("failed in 25s, 80s to spare: exit status 3"), "{}", words(&failed));
@@ -166,7 +166,7 @@ async fn what_is_said_aloud_changes_with_events_and_not_with_seconds() {
     tokio::time::advance(std::time::Duration::from_secs(7)).await;
     assert_eq!(said(&publisher.read()), first);
     assert_eq!(first, "This machine will be taken away. checkpoint running.");
-    assert_ne!(said(&standing("done", "")), first);
+    assert_ne!(said(&active("done", "")), first);
 }
 
 #[tokio::test(start_paused = true)]

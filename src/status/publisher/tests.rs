@@ -144,7 +144,7 @@ fn interruption(at: Now) -> Notice {
         action: NoticeAction::Terminate,
         stated: Stated::At(at.wall),
         usual_window: Some(secs(120)),
-        presence: NoticeOrigin::Reported,
+        origin: NoticeOrigin::Reported,
         detail: String::new(),
     }
 }
@@ -241,7 +241,7 @@ async fn while_all_is_calm_the_plan_is_that_of_a_notice_now() {
 async fn the_story_of_a_closed_episode_is_kept() {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
-    let run = it.engine.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
+    let run = it.engine.episode().unwrap().steps[0].phase.running().unwrap().run.clone();
     let ending = RunResult { left_over: 1, ..RunResult::new(Outcome::Done, "exit status 0") };
     let episode = it.engine.episode().unwrap().id.clone();
     it.hear(Input::Ended { episode, run, ending }, now(35));
@@ -330,15 +330,15 @@ async fn the_names_that_another_exporter_has_made_known_mean_what_they_do_there(
     assert_eq!(aliases(&it.publisher), unknown, "no answer is not a quiet cloud");
 
     it.answer(vec![interruption(now(125))], now(15));
-    let standing = [
+    let active = [
         "aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 1",
         "aws_instance_termination_imminent{instance_action=\"terminate\",instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 1",
         "aws_instance_termination_in{instance_id=\"i-0abc\",instance_type=\"g5.xlarge\"} 110",
     ];
-    assert_eq!(aliases(&it.publisher), standing);
+    assert_eq!(aliases(&it.publisher), active);
 
     tokio::time::advance(secs(110)).await;
-    assert_eq!(aliases(&it.publisher), standing[..2], "nothing is left");
+    assert_eq!(aliases(&it.publisher), active[..2], "nothing is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -353,7 +353,7 @@ async fn an_episode_ends_with_the_worst_outcome_of_its_steps() {
             .unwrap()
     };
     assert_eq!(left(&it), "1");
-    let run = it.engine.episode().unwrap().steps[0].progress.running().unwrap().run.clone();
+    let run = it.engine.episode().unwrap().steps[0].phase.running().unwrap().run.clone();
     let episode = it.engine.episode().unwrap().id.clone();
     let ending = RunResult::new(Outcome::TimedOut, "");
     it.hear(Input::Ended { episode, run, ending }, now(95));
@@ -387,7 +387,7 @@ async fn an_optional_step_that_is_skipped_is_no_failure_and_says_why() {
     }
     it.answer(vec![interruption(now(125))], now(5));
     for (step, ended) in [(0, now(35)), (2, now(40))] {
-        let run = it.engine.episode().unwrap().steps[step].progress.running().unwrap().run.clone();
+        let run = it.engine.episode().unwrap().steps[step].phase.running().unwrap().run.clone();
         let episode = it.engine.episode().unwrap().id.clone();
         it.hear(Input::Ended { episode, run, ending: RunResult::new(Outcome::Done, "exit status 0") }, ended);
     }

@@ -186,8 +186,8 @@ fn newest(journal: &[(Event, Now)]) -> &[(Event, Now)] {
 }
 
 fn notice(bytes: &mut Bytes<'_>) -> Notice {
-    let presence = bytes.of(&[NoticeOrigin::Reported, NoticeOrigin::HandedIn]);
-    let source = match presence {
+    let origin = bytes.of(&[NoticeOrigin::Reported, NoticeOrigin::HandedIn]);
+    let source = match origin {
         NoticeOrigin::Reported => "cloud",
         NoticeOrigin::HandedIn => "socket",
     };
@@ -216,7 +216,7 @@ fn notice(bytes: &mut Bytes<'_>) -> Notice {
         action: bytes.of(&actions),
         stated,
         usual_window: bytes.of(&[None, Some(Duration::from_secs(120)), Some(Duration::ZERO), Some(Duration::MAX)]),
-        presence,
+        origin,
         detail: String::new(),
     }
 }
