@@ -298,10 +298,14 @@ impl Engine {
         self.policy().steps.iter().any(|step| step.on.contains(&kind))
     }
 
-    /// When a notice is acted on: at once, but what is scheduled only its lead before its time.
+    /// When a notice is acted on: at once, but what is scheduled only its lead before its time, and not so late that its
+    /// steps would be given time after it.
     fn opens(&self, notice: &Notice, deadline: Deadline, now: Now) -> Moment {
         match notice.key.kind {
-            NoticeKind::Maintenance => deadline.at.minus(self.policy().lead).max(now.moment),
+            NoticeKind::Maintenance => {
+                let lead = self.policy().lead.max(self.policy().least_window);
+                deadline.at.minus(lead).max(now.moment)
+            }
             NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => now.moment,
         }
     }

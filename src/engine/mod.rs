@@ -452,6 +452,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lead_below_the_least_window_gives_no_time_after_the_deadline() {
+        let mut policy = Policy::for_tests();
+        policy.lead = Duration::from_secs(5);
+        policy.steps[0].on = [NoticeKind::Maintenance].into();
+        let mut engine = Engine::new(policy);
+        engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
+        let stated = Stated::In(Duration::from_secs(25));
+        let notice = Notice { action: NoticeAction::Unstated, stated, ..handed_in(NoticeKind::Maintenance) };
+        engine.handle(Input::HandedIn { notice }, now(2));
+        assert_eq!(engine.next_wake(now(2)), Some(now(17).moment));
+        assert!(begins_something(&engine.handle(Input::Woke, now(17))));
+        let planned = engine.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
+        assert_eq!(planned, Some(now(27).moment));
+    }
+
+    #[test]
     fn what_is_to_be_put_back_while_we_wait_to_end_is_put_back_first() {
         let (mut engine, key) = with_a_notice();
         end(&mut engine, 1, RunResult::new(Outcome::Done, ""));
