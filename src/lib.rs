@@ -1,33 +1,35 @@
-//! spot-watchdog: for machines that may be taken away. It hears the cloud's notice, and in the time that is left takes
+//! spot-watchdog: for machines that may be taken away. It learns of the cloud's notice, and in the time that is left takes
 //! the machine out of its load balancer, saves the work and tells people, each part inside its share of the time.
 //!
+//! One pure core decides; one pure projection of its state is what everyone is told.
+//!
 //! ```text
-//!   cloud ─▶ sources ─▶ poller ─┐                          ┌─▶ journal      written before anything is done
-//!               signals, HTTP ──┼─▶ Input ─▶ Engine ─▶ Decision ─▶ executor ─▶ actions ─▶ world
-//!               timer ──────────┘              ▲           └─▶ board ─▶ http · metrics · systemd · log
-//!                                              └──────────── Outcome ◀── executor
+//!  sources ──▶ poller ──┐                          ┌─▶ journal      on disk before anything is done
+//!  signals, socket ─────┼─▶ Input ─▶ Engine ─▶ Decision ─▶ executor ─▶ actions ─▶ world
+//!  timer ───────────────┘              ▲           └─▶ observers ─▶ EpisodeView ─▶ log · status · page · metrics
+//!                                      └── RunResult ◀── executor                  messages · report · rehearsal
 //! ```
 //!
-//! One loop of five lines drives everything: the next input; `decide(input, now)`; append its events; carry out its
-//! orders; post the status. `tests/simulator` runs the same five lines in virtual time.
+//! One loop of five lines drives everything (`runtime/mod.rs`): the next input; the decision; its events on disk; its
+//! commands executed; the observers told. `tests/simulator` runs the same five lines in virtual time.
 //!
-//! The modules, in the order of the flow; each may use those before it, and `tests/architecture.rs` holds it:
+//! The modules; each may use those before it, and `tests/architecture.rs` holds it:
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`engine`] | the core, pure: input → decision; policy, planner, episode |
-//! | [`view`] | what people are told, and in which words |
+//! | [`engine`] | the core, pure: input → decision; policy, planner, episode state machine |
+//! | [`view`] | pure projection of an episode: everything that anyone is told of it, and its wording |
 //! | [`store`] | how files are written: whole, and through no link |
 //! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
-//! | [`sources`] | the ears: a trait, a table, one file a cloud |
-//! | [`actions`] | the hands: a trait, a table, one file a way to act |
-//! | [`journal`] | what a restart has to remember |
-//! | [`report`] | what is told of an episode afterwards, and of many |
-//! | [`messages`] | what people are told, beside everything else |
+//! | [`sources`] | a trait, a table, one file a cloud |
+//! | [`actions`] | a trait, a table, one file a way to act |
+//! | [`journal`] | what a restart has to remember: one log in segments |
+//! | [`report`] | the report of an episode, and the summary of many |
+//! | [`messages`] | webhooks |
 //! | [`emulators`] | metadata services that we play ourselves |
 //! | [`config`] | flags, variables and files → validated settings |
-//! | [`status`] | what is shown: status, HTTP, metrics, systemd |
-//! | [`runtime`] | the body: the loop, poller, executor, signals, clock |
+//! | [`status`] | status, HTTP, page, metrics, systemd |
+//! | [`runtime`] | the loop, poller, executor, observers, control socket, signals, clock |
 //! | [`cli`] | one file a command |
 //!
 //! A new cloud is a file in `sources` and its row; a new way to act is a file in `actions` and its row.
