@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 impl Engine {
     /// Takes an event in.
     pub(super) fn apply(&mut self, event: &Event, now: Now) -> Result<(), IllegalTransition> {
+        if event.is_journaled() {
+            self.records = self.records.map(|records| records.saturating_add(1));
+        }
         match event {
             Event::SourceRead { .. } | Event::SourceMissed { .. } => {
                 let known = known_notices(self.episode.as_ref(), &self.handled, &self.deferred);
@@ -57,7 +60,7 @@ impl Engine {
             }
             Event::ScaleInWindowSet { window } => self.policy.assume.scale_in = *window,
             Event::SegmentStarted { generation, handled, deferred, .. } => {
-                self.has_segment = true;
+                self.records = Some(0);
                 self.generation = *generation;
                 self.handled = handled.iter().map(|handled| (handled.notice.key.clone(), handled.clone())).collect();
                 // Those that sources report are not carried over, and not forgotten either.
@@ -356,6 +359,7 @@ impl Engine {
                 .active()
                 .filter(|active| active.notice.origin == NoticeOrigin::Reported)
                 .map(|active| active.notice.clone())
+                .take(super::CARRIED_OVER)
                 .collect(),
         }
     }

@@ -342,7 +342,7 @@ impl Engine {
             until: now.wall_at(deadline.at),
             boot: self.boot.clone().unwrap_or_else(|| BootId::new("")),
         };
-        if notice.origin == NoticeOrigin::HandedIn && !self.has_segment {
+        if notice.origin == NoticeOrigin::HandedIn && self.records.is_none() {
             self.take(self.segment(episode_id(now, self.generation)), now, turn);
         }
         self.take(Event::NoticeDeferred { deferred: Box::new(deferred) }, now, turn);
@@ -359,7 +359,7 @@ impl Engine {
             self.take(self.end_deferral(&key, DeferralEnd::Past), now, turn);
         }
         let is_kept = self.deferred.values().any(|deferred| deferred.notice.origin == NoticeOrigin::HandedIn);
-        if is_kept && !self.has_segment {
+        if is_kept && self.records.is_none() {
             self.take(self.segment(episode_id(now, self.generation)), now, turn);
         }
     }

@@ -49,6 +49,14 @@ pub use time::{Moment, Now, millis};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// While no episode is open, a segment of the journal with so many records is followed by a new one: restarts and notices
+/// that are handed in again and again must not fill it.
+const LONGEST_SEGMENT: u32 = 2_000;
+
+/// The most handled and the most deferred notices that a segment carries over, those with the latest deadlines: it has to
+/// fit into one record.
+const CARRIED_OVER: usize = 32;
+
 /// No turn has more consequences than this; the mind comes to rest long before.
 const MOST_CONSEQUENCES: usize = 10_000;
 
@@ -68,8 +76,8 @@ pub struct Engine {
     exit: Exit,
     /// Notices that are acted on later.
     deferred: BTreeMap<NoticeKey, DeferredNotice>,
-    /// Whether the journal has a segment.
-    has_segment: bool,
+    /// How many records the newest segment of the journal has; nothing where there is none.
+    records: Option<u32>,
 }
 
 /// Whether we were asked to end.
@@ -127,7 +135,7 @@ impl Engine {
             handled: BTreeMap::new(),
             exit: Exit::No,
             deferred: BTreeMap::new(),
-            has_segment: false,
+            records: None,
         }
     }
 
@@ -148,7 +156,7 @@ impl Engine {
             deferred.notice.origin == NoticeOrigin::Reported || key.machine.as_str().is_empty()
         });
         self.deferred.extend(left.deferred);
-        self.has_segment = left.has_segment;
+        self.records = left.records;
         self.episode = left.episode;
         self.last_closed = left.last_closed;
         self.generation = left.generation;
@@ -280,8 +288,12 @@ impl Engine {
 
     /// Makes an event fact: the only way that a decision changes the state.
     fn take(&mut self, event: Event, now: Now, turn: &mut Decision) -> bool {
-        if let Event::EpisodeOpened { id, .. } = &event {
-            self.take(self.segment(id.clone()), now, turn);
+        let opens = if let Event::EpisodeOpened { id, .. } = &event { Some(id.clone()) } else { None };
+        let is_long = self.episode.is_none() && self.records.is_some_and(|records| records >= LONGEST_SEGMENT);
+        if let Some(id) = opens {
+            self.take(self.segment(id), now, turn);
+        } else if is_long && event.is_journaled() && !matches!(event, Event::SegmentStarted { .. }) {
+            self.take(self.segment(rules::episode_id(now, self.generation)), now, turn);
         }
         // A move that is not legal is a fault of ours; it must not end a rescue, so it is not made at all.
         if self.apply(&event, now).is_err() {
@@ -295,13 +307,14 @@ impl Engine {
 
     /// A new segment of the journal, with what is carried over.
     fn segment(&self, id: EpisodeId) -> Event {
+        let mut handled: Vec<HandledNotice> = self.handled.values().cloned().collect();
+        handled.sort_by_key(|handled| std::cmp::Reverse(handled.until));
+        handled.truncate(CARRIED_OVER);
         let is_handed_in = |deferred: &&DeferredNotice| deferred.notice.origin == NoticeOrigin::HandedIn;
-        Event::SegmentStarted {
-            id,
-            generation: self.generation,
-            handled: self.handled.values().cloned().collect(),
-            deferred: self.deferred.values().filter(is_handed_in).cloned().collect(),
-        }
+        let mut deferred: Vec<DeferredNotice> = self.deferred.values().filter(is_handed_in).cloned().collect();
+        deferred.sort_by_key(|deferred| std::cmp::Reverse(deferred.until));
+        deferred.truncate(CARRIED_OVER);
+        Event::SegmentStarted { id, generation: self.generation, handled, deferred }
     }
 
     /// When a run of this name has to have ended, as things stand.
@@ -519,5 +532,33 @@ mod tests {
         engine.handle(Input::ScaleInWindow { window: Duration::from_secs(60) }, now);
         let planned = engine.episode().and_then(|episode| episode.deadline).map(|planned| planned.deadline.at);
         assert_eq!(planned, Some(now.moment.plus(Duration::from_secs(300))));
+    }
+
+    #[test]
+    fn without_an_episode_a_long_segment_is_followed_by_a_new_one_that_carries_what_is_deferred() {
+        let mut engine = Engine::new(Policy::for_tests());
+        engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
+        let key = NoticeKey {
+            source: SourceName::new("hand"),
+            kind: NoticeKind::Maintenance,
+            machine: MachineId::new("i-0abc"),
+            event: String::new(),
+        };
+        let notice = |minutes: u64| Notice {
+            key: key.clone(),
+            action: NoticeAction::Terminate,
+            stated: Stated::In(Duration::from_secs(86_400 + minutes * 60)),
+            usual_window: None,
+            origin: NoticeOrigin::HandedIn,
+            detail: String::new(),
+        };
+        let mut segments = Vec::new();
+        for minutes in 0..u64::from(LONGEST_SEGMENT) + 10 {
+            let decision = engine.handle(Input::HandedIn { notice: notice(minutes) }, now(2));
+            segments.extend(decision.events.into_iter().filter(|it| matches!(it, Event::SegmentStarted { .. })));
+        }
+        assert_eq!(segments.len(), 2, "{segments:?}");
+        let Some(Event::SegmentStarted { deferred, .. }) = segments.last() else { unreachable!("it is one") };
+        assert_eq!(deferred.len(), 1);
     }
 }

@@ -202,7 +202,7 @@ fn a_daemon_that_is_killed_again_while_it_recovers_forgets_nothing() {
     let episode = Episode::of(&["save", "tell"], Fate::Interrupted, Behind::Nothing);
     for hooks in [Hooks::Survive, Hooks::DieToo] {
         for again in [&["after 1", "after 1"], &["within 1", "before 2"], &["after 2", "before 3"]] {
-            assert!(crash(&episode, hooks, "after 6", again));
+            assert!(crash(&episode, hooks, "after 7", again));
         }
     }
 }
@@ -215,7 +215,7 @@ fn a_survivor_without_a_proof_is_waited_for_and_then_run_again_unless_told_never
             format!("[[step]]\nname = \"save\"\nkind = \"hook\"\ncommand = [\"SCENE/hook.sh\"]\nrerun = \"{rerun}\"\n");
         let mut story = Story::new(&episode);
         // Its start and its process are on disk by then, and its end is not.
-        let mut watch = story.watch(Some("after 7"));
+        let mut watch = story.watch(Some("after 8"));
         assert!(story.until_it_dies(&mut watch));
         let mut watch = story.watch(None);
         let address = wait_for("the endpoint", || watch.address_said());
