@@ -7,6 +7,7 @@ impl Engine {
     /// Derives the orders of an event that has just been applied.
     pub(super) fn commands(&self, event: &Event, now: Now, commands: &mut Vec<Command>) {
         let episode = self.episode();
+        #[expect(clippy::wildcard_enum_match_arm, reason = "most events ask for nothing to be done")]
         match event {
             Event::DeadlineSet { .. } | Event::EpisodeRecovered { .. } => {
                 if let Some(episode) = episode.filter(|it| it.closing().is_none())
@@ -59,34 +60,7 @@ impl Engine {
                 }
             }
             Event::Exited => commands.push(Command::Exit),
-            Event::SourceRead { .. }
-            | Event::SourceMissed { .. }
-            | Event::SourceWentBlind { .. }
-            | Event::SourceSawAgain { .. }
-            | Event::ProbeWentBlind { .. }
-            | Event::ProbeSawAgain { .. }
-            | Event::NoticeIgnored { .. }
-            | Event::MachineResumed
-            | Event::NoticeForgotten { .. }
-            | Event::NoticeDeferred { .. }
-            | Event::DeferralEnded { .. }
-            | Event::DaemonStarted { .. }
-            | Event::ScaleInWindowSet { .. }
-            | Event::SegmentStarted { .. }
-            | Event::EpisodeOpened { .. }
-            | Event::NoticeAppeared { .. }
-            | Event::NoticeSeenToo { .. }
-            | Event::NoticeMoved { .. }
-            | Event::NoticeWithdrawn { .. }
-            | Event::DeadlinePassed
-            | Event::StepDue { .. }
-            | Event::StepSpawned { .. }
-            | Event::StepEnded { .. }
-            | Event::StepSkipped { .. }
-            | Event::UndoDue { .. }
-            | Event::EpisodeResumed
-            | Event::EpisodeClosed { .. }
-            | Event::ExitPending { .. } => {}
+            _ => {}
         }
     }
 

@@ -17,7 +17,7 @@ pub struct Plan {
 pub struct Slot {
     /// Which step.
     pub step: StepName,
-    /// Whether there is no time for it: it is optional, and the needs around it come first.
+    /// Whether no time is kept for it: it is optional, and the needs around it come first. It may get what they leave.
     pub skip: bool,
     /// When a held step starts at the latest, so that it and what follows have their needs.
     pub start_by: Moment,

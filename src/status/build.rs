@@ -41,7 +41,7 @@ impl Status {
             version: clip(&context.version, NAME),
             mode: match engine.exit() {
                 Exit::No => Mode::Running,
-                Exit::WhenDone | Exit::AtOnce | Exit::Pending { .. } | Exit::Ordered => Mode::RunResult,
+                Exit::WhenDone | Exit::AtOnce | Exit::Pending { .. } | Exit::Ordered => Mode::Ending,
             },
             readiness: if engine.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
             started: Past::new(inputs.started.moment, now),
@@ -397,5 +397,25 @@ mod tests {
         assert_eq!(bounded_json(&small), small);
         let large = serde_json::json!("x".repeat(5_000));
         assert!(bounded_json(&large).to_string().len() < 200);
+    }
+
+    #[test]
+    fn a_daemon_that_was_asked_to_end_says_so() {
+        let mut engine = Engine::new(crate::engine::Policy::for_tests());
+        let now = Now { moment: Moment::from_millis(1_000), wall: jiff::Timestamp::UNIX_EPOCH };
+        let mode = |engine: &Engine| {
+            let inputs = StatusInputs {
+                started: now,
+                steps: std::collections::BTreeMap::new(),
+                ledger: std::sync::Arc::default(),
+                journal: crate::status::JournalHealth { durability: Durability::Kept, sentence: String::new() },
+                messages: Vec::new(),
+                trouble: Vec::new(),
+            };
+            serde_json::to_value(Status::of(engine, None, &Context::default(), &inputs, now).mode).unwrap_or_default()
+        };
+        assert_eq!(mode(&engine), "running");
+        engine.handle(crate::engine::Input::Signalled { signal: crate::engine::Signal::Restart }, now);
+        assert_eq!(mode(&engine), "ending");
     }
 }

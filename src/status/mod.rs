@@ -86,7 +86,7 @@ impl Status {
                 );
             }
         }
-        if self.mode == Mode::RunResult {
+        if self.mode == Mode::Ending {
             parts.push("ending".to_owned());
         }
         parts.extend(self.health.iter().cloned().chain(self.unready()).map(|reason| reason.sentence));

@@ -88,7 +88,7 @@ pub enum Mode {
     /// It does.
     Running,
     /// It was asked to end, and ends when nothing is due or running.
-    RunResult,
+    Ending,
 }
 
 /// Whether new work may come to this machine.

@@ -268,7 +268,7 @@ pub struct Share {
     pub start_by: Now,
     /// When it has to end.
     pub latest_end: Now,
-    /// Whether there is no time for it: it is optional, and the needs around it come first.
+    /// Whether no time is kept for it: it is optional, and the needs around it come first. It may get what they leave.
     pub skip: bool,
 }
 

@@ -89,7 +89,7 @@ fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
             let slot = plan.slot(&step.name)?;
             let share = slot.latest_end.since(slot.start_by);
             if slot.skip {
-                Some(format!("{} is skipped (it is optional)", step.name))
+                Some(format!("no time is kept for {} (it is optional)", step.name))
             } else if share + TRIFLE < step.needs {
                 Some(format!("{} gets {} of its {}", step.name, Spoken(share), Spoken(step.needs)))
             } else {
@@ -228,9 +228,9 @@ mod tests {
             step("upload", "needs = '30s'\noptional = true\nafter = ['save']"),
         ];
         insta::assert_snapshot!(said(&steps.concat()), @r#"
-    Warning plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m20s together: upload is skipped (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
-    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, upload is skipped (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after` (this matters only where the machine is set to hibernate when it is interrupted)
-    Warning plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, upload is skipped (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
+    Warning plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m20s together: no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
+    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after` (this matters only where the machine is set to hibernate when it is interrupted)
+    Warning plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
     "#);
     }
 

@@ -90,7 +90,7 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
     lines.extend(reasons.map(|reason| Line::new("trouble", Tone::Wrong, &reason.sentence)));
     match status.mode {
         Mode::Running => {}
-        Mode::RunResult => {
+        Mode::Ending => {
             let words = "was asked to end, and ends when nothing is due or running";
             lines.push(Line::new("watchdog", Tone::Plain, words));
         }
@@ -180,7 +180,7 @@ fn step(step: &StepStatus, plan: &PlanStatus) -> Line {
 fn ahead(step: &StepStatus, plan: &PlanStatus) -> String {
     let PlanStatus::Episode { slots } = plan else { return String::new() };
     match slots.iter().find(|slot| slot.step == step.name && step.progress == "due") {
-        Some(slot) if slot.skip => ", but the others need the time".to_owned(),
+        Some(slot) if slot.skip => ", with no time kept for it".to_owned(),
         Some(slot) => format!(", begins within {}", slot.start_by.seconds_left.spoken()),
         None => String::new(),
     }

@@ -135,7 +135,7 @@ fn figures(step: &StepStatus, slot: Option<&SlotStatus>, html: &mut Html) {
         }
         "due" => match slot {
             Some(slot) if slot.skip => {
-                html.raw("there will be no time for it");
+                html.raw("no time is kept for it");
             }
             Some(slot) => {
                 html.raw("begins in ");
