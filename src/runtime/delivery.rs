@@ -76,6 +76,7 @@ impl Past {
 pub(super) fn begin(
     to: Destinations,
     reports: &watch::Receiver<Option<Arc<Report>>>,
+    closed: &watch::Receiver<Option<Arc<Report>>>,
     past: Past,
     stop: &CancellationToken,
 ) -> (JoinSet<()>, Bookcase) {
@@ -85,7 +86,7 @@ pub(super) fn begin(
         let shelf = Shelf { directory: shelf::episodes_in(&state_directory), kept: bookcase::MOST, mode: 0o640 };
         let rehearsals = Shelf { directory: shelf::rehearsals_in(&state_directory), kept: REHEARSALS, mode: 0o644 };
         shelves = vec![shelf.clone(), rehearsals];
-        let (reports, stop) = (reports.clone(), stop.clone());
+        let (reports, closed, stop) = (reports.clone(), closed.clone(), stop.clone());
         carriers.spawn(async move {
             let to = shelf.clone();
             let looking = tokio::task::spawn_blocking(move || past.tell(&state_directory, &to));
@@ -93,12 +94,12 @@ pub(super) fn begin(
                 _ = looking => {}
                 () = stop.cancelled() => {}
             }
-            keep(reports, shelf, "state-dir", stop).await;
+            keep(reports, closed, shelf, "state-dir", stop).await;
         });
     }
     if let Some(directory) = to.report_to {
         let shelf = Shelf { directory, kept: to.kept, mode: 0o640 };
-        carriers.spawn(keep(reports.clone(), shelf, "report-to", stop.clone()));
+        carriers.spawn(keep(reports.clone(), closed.clone(), shelf, "report-to", stop.clone()));
     }
     (carriers, Bookcase::new(shelves, reports.clone()))
 }
@@ -107,6 +108,7 @@ pub(super) fn begin(
 /// its last step has ended or it closes. It ends when told to, after what there is has been written.
 async fn keep(
     mut reports: watch::Receiver<Option<Arc<Report>>>,
+    mut closed: watch::Receiver<Option<Arc<Report>>>,
     shelf: Shelf,
     what: &'static str,
     stop: CancellationToken,
@@ -122,6 +124,11 @@ async fn keep(
             () = stop.cancelled() => ending = true,
         }
         loop {
+            // The last report of one episode is not passed over for the first of the next.
+            let last = closed.has_changed().unwrap_or_default().then(|| closed.borrow_and_update().clone()).flatten();
+            if let Some(last) = last {
+                troubled = put(&shelf, &last, what, troubled).await;
+            }
             let newest = reports.borrow_and_update().clone();
             let Some(report) = newest else { break };
             if written.as_ref().is_some_and(|written| Arc::ptr_eq(written, &report)) {
@@ -218,7 +225,8 @@ mod tests {
         let shelf = Shelf { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
         let (offer, reports) = watch::channel(None);
         let stop = CancellationToken::new();
-        let kept = tokio::spawn(keep(reports, shelf.clone(), "a test", stop.clone()));
+        let (_, closed) = watch::channel(None);
+        let kept = tokio::spawn(keep(reports, closed, shelf.clone(), "a test", stop.clone()));
         offer.send_replace(Some(report(false, "opened")));
         until(&shelf, "opened").await;
         let began = Instant::now();
@@ -230,6 +238,24 @@ mod tests {
         kept.await.unwrap();
         assert_eq!(shelf.newest(5).len(), 1);
         assert_eq!(shelf.newest(5)[0].verdict, "later");
+    }
+
+    #[tokio::test]
+    async fn the_last_report_of_an_episode_is_kept_though_another_opens_in_the_same_moment() {
+        let place = tempfile::tempdir().unwrap();
+        let shelf = Shelf { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
+        let (offer, reports) = watch::channel(None);
+        let (ends, closed) = watch::channel(None);
+        let stop = CancellationToken::new();
+        ends.send_replace(Some(report(true, "the last of the first")));
+        let next = EpisodeId::new("2026-01-01T00:05:00Z-2");
+        offer.send_replace(Some(Arc::new(Report { episode: next, ..Report::clone(&report(false, "the second")) })));
+        let kept = tokio::spawn(keep(reports, closed, shelf.clone(), "a test", stop.clone()));
+        until(&shelf, "the second").await;
+        stop.cancel();
+        kept.await.unwrap();
+        let verdicts: Vec<String> = shelf.newest(5).into_iter().map(|report| report.verdict).collect();
+        assert_eq!(verdicts, ["the second", "the last of the first"]);
     }
 
     #[tokio::test]

@@ -125,6 +125,7 @@ impl Beginning {
         let Opened { journal, place, .. } = opened;
         let (state_directory, machine) = place.unzip();
         let (newest, reports) = watch::channel(None);
+        let (closed_in, closed) = watch::channel(None);
         let mut workers = JoinSet::new();
         let place = state_directory.as_deref();
         let notifications = Notifications::begin(settings, *rehearsal, place, engine, context, now, &mut workers);
@@ -136,9 +137,9 @@ impl Beginning {
         };
         let stop = CancellationToken::new();
         let (mut keepers, bookcase) =
-            delivery::begin(destinations, &reports, delivery::Past::of(engine, context), &stop);
+            delivery::begin(destinations, &reports, &closed, delivery::Past::of(engine, context), &stop);
         keepers.spawn(measuring::keep(measured, reports, ledger.clone(), stop.clone()));
-        let observer = ReportObserver::new(newest, keepers, stop);
+        let observer = ReportObserver::new(newest, closed_in, keepers, stop);
         let (reports, notifier) = (observer.follow(), notifications.notifier());
         let observers: Vec<Box<dyn Observer>> = vec![Box::new(observer), Box::new(notifications)];
         let kept = Kept { journal, observers, notifier, reports, machine, _workers: workers };

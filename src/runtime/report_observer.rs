@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct ReportObserver {
     newest: watch::Sender<Option<Arc<Report>>>,
+    /// Those of episodes that closed, apart: another may open in the same moment.
+    closed: watch::Sender<Option<Arc<Report>>>,
     keepers: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -23,10 +25,11 @@ impl ReportObserver {
     /// One whose reports are kept by these tasks, which end soon after `stop`.
     pub(super) const fn new(
         newest: watch::Sender<Option<Arc<Report>>>,
+        closed: watch::Sender<Option<Arc<Report>>>,
         keepers: JoinSet<()>,
         stop: CancellationToken,
     ) -> Self {
-        Self { newest, keepers, stop }
+        Self { newest, closed, keepers, stop }
     }
 
     /// The report of the open episode, kept current; after its end as it was then.
@@ -39,6 +42,9 @@ impl Observer for ReportObserver {
     fn observe(&mut self, turn: &Turn<'_>) {
         if !turn.events.iter().any(Event::is_journaled) {
             return;
+        }
+        if let Some(episode) = turn.closed {
+            self.closed.send_replace(Some(Arc::new(Report::of(episode, turn.context, turn.now.wall))));
         }
         for episode in turn.closed.into_iter().chain(turn.open) {
             let report = Report::of(episode, turn.context, turn.now.wall);
