@@ -54,11 +54,7 @@ impl Engine {
             Event::StopByMoved { run, stop_by } => {
                 commands.push(Command::Limit { run: run.clone(), stop_by: *stop_by })
             }
-            Event::ExitAsked { signal } => {
-                if *signal == Signal::StopNow {
-                    commands.push(Command::EndLeftovers);
-                }
-            }
+            Event::ExitAsked { signal: Signal::StopNow } => commands.push(Command::EndLeftovers),
             Event::Exited => commands.push(Command::Exit),
             _ => {}
         }

@@ -2,9 +2,9 @@
 //! changes none, reads no clock.
 
 use super::{
-    Ahead, ClosedEpisode, ClosedStep, Durability, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState,
-    NoticeStatus, OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus,
-    SourceStatus, StageWord, Status, StatusInputs, StepReadiness, StepStatus,
+    Ahead, Durability, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
+    Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord, Status,
+    StatusInputs, StepReadiness, StepStatus,
 };
 use crate::engine::{
     Engine, Exit, Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeHealth, ProbeName, SourceName,
@@ -52,8 +52,11 @@ impl Status {
             steps: steps(open, context, inputs, now),
             plan: plan(engine, now),
             messages: inputs.messages.iter().map(message).collect(),
-            last_episode: EpisodeView::last_closed(engine, context, now)
-                .and_then(|closed| closed_episode(&closed, now)),
+            last_episode: EpisodeView::last_closed(engine, context, now).map(|closed| EpisodeStatus {
+                closed: closed.closed().map(|at| Past::of(at, closed.boot, now)),
+                steps: steps(Some(&closed), context, inputs, now),
+                ..episode_status(&closed, now)
+            }),
             fit: fit(engine, inputs),
             health: health(engine, inputs, now),
             durability: inputs.journal.durability,
@@ -215,7 +218,8 @@ fn episode_status(episode: &EpisodeView, now: Now) -> EpisodeStatus {
         opened: Past::of(episode.opened, episode.boot, now),
         stage: match episode.phase {
             Phase::Open => StageWord::Open,
-            Phase::Closing | Phase::Closed(_) => StageWord::Settling,
+            Phase::Closing => StageWord::Settling,
+            Phase::Closed(_) => StageWord::Closed,
         },
         closing: episode.closing,
         strength: episode.strength,
@@ -226,28 +230,9 @@ fn episode_status(episode: &EpisodeView, now: Now) -> EpisodeStatus {
         good: episode.good,
         margin: episode.margin,
         verdict: clip(&episode.verdict, SENTENCE),
+        closed: None,
+        steps: Vec::new(),
     }
-}
-
-fn closed_episode(episode: &EpisodeView, now: Now) -> Option<ClosedEpisode> {
-    let step = |step: &StepView| ClosedStep {
-        name: clip(step.name.as_str(), NAME),
-        progress: step.stage.word().to_owned(),
-        failure: failure(step),
-        last: last_run(step, episode.boot, now),
-    };
-    Some(ClosedEpisode {
-        id: episode.id.clone(),
-        generation: episode.generation,
-        opened: Past::of(episode.opened, episode.boot, now),
-        closed: Past::of(episode.closed()?, episode.boot, now),
-        closing: episode.closing,
-        complete: episode.complete,
-        good: episode.good,
-        margin: episode.margin,
-        verdict: clip(&episode.verdict, SENTENCE),
-        steps: episode.steps.iter().map(step).collect(),
-    })
 }
 
 fn steps(open: Option<&EpisodeView>, context: &Context, inputs: &StatusInputs, now: Now) -> Vec<StepStatus> {

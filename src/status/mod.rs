@@ -28,8 +28,8 @@ pub use inputs::{Durability, JournalHealth, StatusInputs, StepReadiness};
 pub use publisher::{BEAT_LATE, BEAT_LOST, StatusPublisher};
 pub use schema::schema;
 pub use shape::{
-    ClosedEpisode, ClosedStep, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState, NoticeStatus,
-    OffsetSlot, PlanStatus, ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
+    EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState, NoticeStatus, OffsetSlot, PlanStatus,
+    ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
 };
 
 use date::Dated;
@@ -76,7 +76,7 @@ impl Status {
                     episode.deadline.map_or_else(String::new, |at| format!(": {} left", at.seconds_left.spoken()));
                 parts.push(match episode.stage {
                     StageWord::Open => format!("{kind}{left}"),
-                    StageWord::Settling => format!("{kind}: coming to its end"),
+                    StageWord::Settling | StageWord::Closed => format!("{kind}: coming to its end"),
                 });
                 parts.extend(
                     self.steps
@@ -145,10 +145,12 @@ impl Status {
             each(&mut notice.deadline, visit);
             each(&mut notice.opens, visit);
         }
-        if let Some(episode) = &mut self.episode {
+        for episode in self.episode.iter_mut().chain(&mut self.last_episode) {
             visit(&mut episode.opened);
             each(&mut episode.deadline, visit);
             each(&mut episode.end, visit);
+            each(&mut episode.closed, visit);
+            each(episode.steps.iter_mut().filter_map(|step| step.last.as_mut()).map(|last| &mut last.ended), visit);
         }
         for step in &mut self.steps {
             each(&mut step.since, visit);
@@ -163,11 +165,6 @@ impl Status {
                 }
             }
             PlanStatus::NoticeNow { .. } => {}
-        }
-        if let Some(closed) = &mut self.last_episode {
-            visit(&mut closed.opened);
-            visit(&mut closed.closed);
-            each(closed.steps.iter_mut().filter_map(|step| step.last.as_mut()).map(|last| &mut last.ended), visit);
         }
     }
 }

@@ -49,7 +49,7 @@ pub struct Status {
     pub messages: Vec<MessageStatus>,
     /// The episode that closed last, as far as the journal knows one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_episode: Option<ClosedEpisode>,
+    pub last_episode: Option<EpisodeStatus>,
     /// Whether what the steps were measured to take fits into a notice; absent where nothing was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
@@ -265,6 +265,12 @@ pub struct EpisodeStatus {
     pub margin: Option<Seconds>,
     /// How it stands or how it ended, for people, without a full stop.
     pub verdict: String,
+    /// When it closed; absent while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Past>,
+    /// Where each step stood when it closed; those of an open episode are the status' own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepStatus>,
 }
 
 /// Whether an episode goes on.
@@ -275,6 +281,8 @@ pub enum StageWord {
     Open,
     /// Nothing new is begun; what was left is put back.
     Settling,
+    /// It is over.
+    Closed,
 }
 
 /// One step.
@@ -398,49 +406,4 @@ pub struct OffsetSlot {
     pub start_by: Seconds,
     /// When it has to end.
     pub latest_end: Seconds,
-}
-
-/// An episode that has closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct ClosedEpisode {
-    /// Its name.
-    pub id: EpisodeId,
-    /// One more than the episode before.
-    pub generation: u64,
-    /// When it opened.
-    pub opened: Past,
-    /// When it closed.
-    pub closed: Past,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub closing: Option<Closing>,
-    /// Whether every step that was due has ended.
-    pub complete: bool,
-    /// Whether nothing was lost: every step that was due was done, or skipped as the policy allows.
-    pub good: bool,
-    /// The least that was left to the end of the plan when a step was done; negative where it was late.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub margin: Option<Seconds>,
-    /// How it stands or how it ended, for people, without a full stop.
-    pub verdict: String,
-    /// Where each step stood at its end.
-    pub steps: Vec<ClosedStep>,
-}
-
-/// Where a step stood when its episode closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct ClosedStep {
-    /// Its name.
-    pub name: String,
-    /// Where it stood, in the words of a step's progress.
-    #[schemars(extend("enum" = schema::PROGRESS))]
-    pub progress: String,
-    /// What went wrong with it, for people, without a full stop; absent where nothing did.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub failure: String,
-    /// How the step itself last ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<LastRun>,
 }

@@ -3,8 +3,8 @@
 
 use crate::engine::{Closing, Outcome};
 use crate::status::{
-    Ahead, ClosedEpisode, EpisodeStatus, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds, SourceStatus,
-    StageWord, Status, StepStatus,
+    Ahead, EpisodeStatus, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds, SourceStatus, StageWord, Status,
+    StepStatus,
 };
 use crate::view::{Spoken, printable, words};
 use std::time::Duration;
@@ -115,6 +115,7 @@ fn stage(episode: &EpisodeStatus) -> String {
         (StageWord::Open, _) => "open".to_owned(),
         (StageWord::Settling, Some(closing)) => format!("coming to its end ({})", words::closing(closing)),
         (StageWord::Settling, None) => "coming to its end".to_owned(),
+        (StageWord::Closed, _) => "closed".to_owned(),
     }
 }
 
@@ -193,9 +194,10 @@ fn output(step: &StepStatus) -> impl Iterator<Item = Line> {
     step.output[newest..].iter().map(|line| Line::new("", Tone::Aside, &format!("| {line}")))
 }
 
-fn last(closed: &ClosedEpisode) -> String {
+fn last(closed: &EpisodeStatus) -> String {
     let why = closed.closing.map_or("closed", Closing::word);
-    format!("{}, {why} {} ago: {}", closed.id, ago(&closed.closed), closed.verdict)
+    let ago = closed.closed.as_ref().map_or_else(String::new, |at| format!(" {} ago", ago(at)));
+    format!("{}, {why}{ago}: {}", closed.id, closed.verdict)
 }
 
 /// How long ago something was.
@@ -314,7 +316,7 @@ pub(super) mod tests {
     fn a_calm_status_tells_of_the_last_episode() {
         let mut status = calm(9);
         status["last-episode"] = json!({
-            "id": "20260102T030405Z-1", "generation": 1, "closing": "withdrawn", "steps": [],
+            "id": "20260102T030405Z-1", "generation": 1, "stage": "closed", "closing": "withdrawn", "steps": [],
             "complete": true, "good": true, "verdict": "the notice was withdrawn",
             "opened": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 400 },
             "closed": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 300 },

@@ -16,7 +16,7 @@ const STORY: &[(u64, &str)] = &[
     ),
     (
         1_000_000,
-        r#"{"event":"notice-appeared","notice":{"key":{"source":"aws","kind":"interruption","machine":"i-0abc"},"action":"terminate","stated":{"at":"2026-01-01T00:18:36Z"},"usual-window":{"secs":120,"nanos":0},"presence":"reported"},"deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"probe":"instance-action"}"#,
+        r#"{"event":"notice-appeared","notice":{"key":{"source":"aws","kind":"interruption","machine":"i-0abc"},"action":"terminate","stated":{"at":"2026-01-01T00:18:36Z"},"usual-window":{"secs":120,"nanos":0},"origin":"reported"},"deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"probe":"instance-action"}"#,
     ),
     (
         1_000_000,

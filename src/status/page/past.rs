@@ -67,8 +67,10 @@ fn last(status: &Status, html: &mut Html) {
     let Some(closed) = &status.last_episode else { return };
     html.raw("<section aria-labelledby=\"past\"><h2 id=\"past\">The last episode</h2><p>From ");
     pieces::date(html, closed.opened.at);
-    html.raw(" to ");
-    pieces::clock(html, closed.closed.at);
+    if let Some(at) = &closed.closed {
+        html.raw(" to ");
+        pieces::clock(html, at.at);
+    }
     if let Some(closing) = closed.closing {
         html.raw("; it closed because ").raw(words::closing(closing));
     }

@@ -174,9 +174,11 @@ async fn the_story_of_the_last_episode_is_told() {
     let told = status(&calm_publisher(), |it| {
         let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 900 });
         it["last-episode"] = json!({
-            "id": "e-1", "generation": 1, "opened": at, "closed": at, "closing": "survived",
+            "id": "e-1", "generation": 1, "opened": at, "closed": at, "stage": "closed",
+            "closing": "survived",
             "complete": true, "good": true, "verdict": "its only step done, 80s to spare",
-            "steps": [{ "name": "checkpoint", "progress": "done", "last": run("done", "exit status 0") }],
+            "steps": [{ "name": "checkpoint", "kind": "hook", "describe": "", "attempt": 1, "progress": "done",
+                        "last": run("done", "exit status 0") }],
         });
     });
     let words = words(&fragment(&told, &[], &[]));
@@ -261,9 +263,10 @@ fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
         step["failure"] = json!(text);
         it["plan"]["slots"][0]["step"] = json!(text);
         it["last-episode"] = json!({
-            "id": text, "generation": 1, "opened": at, "closed": at,
+            "id": text, "generation": 1, "opened": at, "closed": at, "stage": "closed",
             "complete": true, "good": false, "verdict": text,
-            "steps": [{ "name": text, "progress": text, "last": run("done", text) }],
+            "steps": [{ "name": text, "kind": text, "describe": text, "attempt": 1, "progress": text,
+                        "last": run("done", text) }],
         });
         if episode {
             it["episode"]["verdict"] = json!(text);
