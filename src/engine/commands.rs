@@ -1,10 +1,10 @@
-//! Event → orders: what has to be done because something became fact.
+//! Event → commands: what has to be done because something became fact.
 
 use super::{Engine, Episode};
 use crate::engine::{Command, DeadlineBasis, Event, NoticeContext, Now, Run, Signal, Work};
 
 impl Engine {
-    /// Derives the orders of an event that has just been applied.
+    /// Derives the commands of an event that has just been applied.
     pub(super) fn commands(&self, event: &Event, now: Now, commands: &mut Vec<Command>) {
         let episode = self.episode();
         #[expect(clippy::wildcard_enum_match_arm, reason = "most events ask for nothing to be done")]

@@ -22,7 +22,7 @@ pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<S
     }
 }
 
-/// The deadline of a notice heard now.
+/// The deadline of a notice read now.
 ///
 /// A stated time is capped by the source's usual window, a hibernation by the window assumed for it because it begins
 /// at once; less than the policy's least window is planned as that, since times are approximate, the machine still

@@ -2,7 +2,7 @@
 //! moves of a step.
 //!
 //! Live decisions and recovery go through the same [`StepPhase::after`]: a move that is not in the table is an error
-//! for both, so a journal cannot bring the mind into a state that it could not have reached by itself.
+//! for both, so a journal cannot bring the engine into a state that it could not have reached by itself.
 
 use crate::engine::{
     BootId, Closing, Deadline, Effect, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName, Process,
@@ -58,7 +58,7 @@ pub struct Planned {
 /// A notice in its episode.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ActiveNotice {
-    /// The notice as last heard.
+    /// The notice as last read.
     pub notice: Notice,
     /// Its own deadline.
     pub deadline: Deadline,
@@ -84,12 +84,12 @@ impl ActiveNotice {
 /// Whether an episode goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EpisodePhase {
-    /// Steps are begun as they become due.
+    /// Steps are started as they become due.
     Open {
         /// When it was last taken up again, where it was.
         resumed: Option<Moment>,
     },
-    /// Nothing new is begun; what was left is put back.
+    /// Nothing new is started; what was left is put back.
     Closing {
         /// Why.
         closing: Closing,
@@ -105,11 +105,11 @@ pub struct StepState {
     pub name: StepName,
     /// Where it stands.
     pub phase: StepPhase,
-    /// Attempts begun so far, undoing included: the number of the last run.
+    /// Attempts started so far, undoing included: the number of the last run.
     pub attempts: u32,
-    /// Attempts begun since it last became due for a new reason.
+    /// Attempts started since it last became due for a new reason.
     pub tries: u32,
-    /// The strongest round that it was due, or begun, for.
+    /// The strongest round that it was due, or started, for.
     pub round: Option<Strength>,
     /// Its first start for the newest reason that it became due for; its retries keep it.
     pub began: Option<Now>,
@@ -181,7 +181,7 @@ pub enum StepPhase {
     Undone(Outcome),
 }
 
-/// A run that has begun.
+/// A run that has started.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Running {
     /// Which.
@@ -241,7 +241,7 @@ pub enum StepTransition {
     Adopt(Run),
     /// The run ended.
     End(Run, Outcome),
-    /// It will not be begun.
+    /// It will not be started.
     Skip(SkippedBecause),
     /// It is to be put back.
     UndoDue,
@@ -325,7 +325,7 @@ impl StepPhase {
         matches!(self, Self::Due | Self::Running(_))
     }
 
-    /// Whether it waits to be begun.
+    /// Whether it waits to be started.
     pub const fn is_due(&self) -> bool {
         matches!(self, Self::Due)
     }
@@ -404,18 +404,18 @@ impl Episode {
         &mut self.steps[at]
     }
 
-    /// The notices that still stand.
+    /// The notices that are active.
     pub fn active(&self) -> impl Iterator<Item = &ActiveNotice> {
         self.notices.values().filter(|notice| notice.is_active())
     }
 
-    /// How strong the notices that still stand are; nothing where none stands.
+    /// How strong the active notices are; nothing where none is active.
     pub fn strength(&self) -> Option<Strength> {
         self.active().map(|active| active.notice.strength()).max()
     }
 
-    /// The notice that counts: the strongest that stands, and of these the one with the earliest deadline. Where none
-    /// stands any more, the last that did.
+    /// The notice that counts: the strongest that is active, and of these the one with the earliest deadline. Where none
+    /// is active any more, the last that was.
     pub fn primary(&self) -> Option<&ActiveNotice> {
         self.notices
             .values()

@@ -1,4 +1,4 @@
-//! What was heard in this run of the daemon: rebuilt by listening again after a restart, so never journaled.
+//! What is known of the sources in this run of the daemon: rebuilt by reading again after a restart, so never journaled.
 
 use crate::engine::{
     Event, Fault, IgnoredBecause, Importance, Listening, Moment, NoticeKey, Now, ProbeName, SourceName, Stated,
@@ -15,7 +15,7 @@ const ABSENT_READS: u32 = 3;
 /// …the last of which comes at least this long after the first.
 const ABSENT_FOR: Duration = Duration::from_secs(15);
 
-/// What was heard in this run of the daemon.
+/// What is known of the sources in this run.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct SourceHealth {
     /// Each probe that was asked.
@@ -24,7 +24,7 @@ pub struct SourceHealth {
     pub blind: BTreeMap<SourceName, Moment>,
     /// Each probe of a source that is not blind which could not be read for too long, with the moment it was last read.
     pub blind_probes: BTreeMap<(SourceName, ProbeName), Moment>,
-    /// Notices that were heard and are not acted on, so that it is said once.
+    /// Notices that were read and are not acted on, so that it is said once.
     pub ignored: BTreeMap<NoticeKey, Ignored>,
     /// Good reads of a probe without a notice that it reported before.
     missing: BTreeMap<(NoticeKey, ProbeName), Missing>,
@@ -52,7 +52,7 @@ pub struct Ignored {
     pub because: IgnoredBecause,
     /// The time that it stated; another time is another matter.
     pub stated: Stated,
-    /// By which probe it was heard.
+    /// By which probe it was read.
     pub probe: Option<ProbeName>,
 }
 
@@ -70,7 +70,7 @@ impl Missing {
 }
 
 impl SourceHealth {
-    /// Ears that have heard nothing since `began`.
+    /// What is known when nothing was read since `began`.
     pub fn since(began: Moment) -> Self {
         Self { awake: began, ..Self::default() }
     }

@@ -385,7 +385,7 @@ impl Engine {
         (received.at_first_read && deadline::is_stale(notice, received.skew, now)).then_some(IgnoredBecause::Stale)
     }
 
-    /// A notice that stands already was heard again.
+    /// A notice that is active already was read again.
     fn on_known_notice(
         &mut self,
         notice: &Notice,
@@ -423,7 +423,7 @@ impl Engine {
         }
         let mut deadline = deadline::deadline(self.policy(), notice, received.skew, now);
         if let (Some(usual), NoticeOrigin::Reported) = (notice.usual_window, notice.origin) {
-            // The usual window runs from when the notice was first heard, not anew with each move.
+            // The usual window runs from when the notice was first detected, not anew with each move.
             deadline.at = deadline.at.min(active.deadline.heard.plus(usual).max(now.moment));
         }
         let earlier = active.deadline.at.since(deadline.at) >= SMALLEST_MOVE;

@@ -1,4 +1,4 @@
-//! What moves between the mind and the world: inputs, events, orders, and the turn that one decision makes of them.
+//! What moves between the engine and the world: inputs, events, commands, and the decision that has both.
 
 use super::run::{NextAttempt, Process, Run, RunResult};
 use super::{
@@ -92,7 +92,7 @@ pub enum Input {
         /// Messages and reports that are not delivered yet.
         deliveries: usize,
     },
-    /// A moment came that the mind wanted to be woken for. Spurious ones are harmless.
+    /// A moment came that the engine wanted to be woken for. Spurious ones are harmless.
     Woke,
 }
 
@@ -134,8 +134,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A past-tense fact, and the only thing that changes the mind. Those for which [`Event::is_journaled`] holds are on
-/// disk before their order is carried out; the others are rebuilt by listening again.
+/// A past-tense fact, and the only thing that changes the engine. Those for which [`Event::is_journaled`] holds are on
+/// disk before their command is executed; the others are rebuilt by listening again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Event {
@@ -181,7 +181,7 @@ pub enum Event {
         source: SourceName,
         /// What.
         probe: ProbeName,
-        /// The kind of notice that would not be heard.
+        /// The kind of notice that would not be detected.
         kind: NoticeKind,
         /// The newest reason.
         fault: Fault,
@@ -192,12 +192,12 @@ pub enum Event {
         source: SourceName,
         /// What.
         probe: ProbeName,
-        /// The kind of notice that would be heard again.
+        /// The kind of notice that would be detected again.
         kind: NoticeKind,
         /// How long it had not been read.
         after: Duration,
     },
-    /// A notice was heard and will not be acted on.
+    /// A notice was read and will not be acted on.
     NoticeIgnored {
         /// The notice.
         notice: Notice,
@@ -221,7 +221,7 @@ pub enum Event {
         /// Why.
         because: DeferralEnd,
     },
-    /// A notice that belonged to a closed episode no longer stands; should it come back, it is a new one.
+    /// A notice that belonged to a closed episode is no longer active; should it come back, it is a new one.
     NoticeForgotten {
         /// Which.
         key: NoticeKey,
@@ -274,7 +274,7 @@ pub enum Event {
         /// The probe that reported it, where one did.
         probe: Option<ProbeName>,
     },
-    /// Another probe reports a notice that stands already.
+    /// Another probe reports a notice that is active already.
     NoticeSeenToo {
         /// Which.
         key: NoticeKey,
@@ -288,7 +288,7 @@ pub enum Event {
         /// Its deadline on our clock.
         deadline: Deadline,
     },
-    /// A notice no longer stands.
+    /// A notice is no longer active.
     NoticeWithdrawn {
         /// Which.
         key: NoticeKey,
@@ -312,7 +312,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry: Option<NextAttempt>,
     },
-    /// A run was begun, or is about to be: if we crash now, it may have begun.
+    /// A run was started, or is about to be: if we crash now, it may have started.
     StepStarted {
         /// Which.
         run: Run,
@@ -355,7 +355,7 @@ pub enum Event {
         /// How.
         ending: RunResult,
     },
-    /// A step was not begun, and will not be.
+    /// A step was not started, and will not be.
     StepSkipped {
         /// Which.
         step: StepName,
@@ -370,12 +370,12 @@ pub enum Event {
         /// Which.
         step: StepName,
     },
-    /// Nothing new will be begun: the episode is coming to its end.
+    /// Nothing new will be started: the episode is coming to its end.
     EpisodeClosing {
         /// Why.
         closing: Closing,
     },
-    /// The reason to end the episode is gone: a withdrawn notice stands again.
+    /// The reason to end the episode is gone: a withdrawn notice is active again.
     EpisodeResumed,
     /// The daemon was started again inside an open episode.
     EpisodeRecovered {
@@ -470,7 +470,7 @@ pub enum IgnoredBecause {
     NothingToDo,
 }
 
-/// Why a step was not begun.
+/// Why a step was not started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SkippedBecause {
@@ -606,6 +606,6 @@ pub struct NoticeContext {
 pub struct Decision {
     /// The facts, in order.
     pub events: Vec<Event>,
-    /// What follows, in order; to be carried out after the facts were journaled.
+    /// What follows, in order; to be executed after the facts were journaled.
     pub commands: Vec<Command>,
 }

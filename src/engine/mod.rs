@@ -57,10 +57,10 @@ const LONGEST_SEGMENT: u32 = 2_000;
 /// fit into one record.
 const CARRIED_OVER: usize = 32;
 
-/// No turn has more consequences than this; the mind comes to rest long before.
+/// No turn has more consequences than this; the engine comes to rest long before.
 const MOST_CONSEQUENCES: usize = 10_000;
 
-/// The pure mind: what it knows, and what it decides.
+/// The pure core: what it knows, and what it decides.
 #[derive(Clone, Debug)]
 pub struct Engine {
     policy: Policy,
@@ -101,7 +101,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Whether we were told to stop at once, so that nothing more is begun.
+    /// Whether we were told to stop at once, so that nothing more is started.
     const fn is_at_once(self) -> bool {
         matches!(self, Self::AtOnce | Self::Pending { at_once: true, .. })
     }
@@ -123,7 +123,7 @@ pub struct Snapshot<'a> {
 }
 
 impl Engine {
-    /// A mind that has seen nothing yet.
+    /// An engine that has seen nothing yet.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -142,13 +142,13 @@ impl Engine {
     /// Takes in an event of an earlier run, as journaled, at the time that it was journaled with.
     ///
     /// # Errors
-    /// Where the event is not a legal move from here: the journal was not written by this mind. The state is as it
+    /// Where the event is not a legal move from here: the journal was not written by this engine. The state is as it
     /// was before.
     pub fn recover(&mut self, event: &Event, at: Now) -> Result<(), IllegalTransition> {
         self.apply(event, at)
     }
 
-    /// Takes up what an earlier run left, or nothing in place of what was taken up before; what was heard in this run
+    /// Takes up what an earlier run left, or nothing in place of what was taken up before; what was read in this run
     /// stays, but for notices that were handed in for a machine by its name. [`Input::Restarted`] has to follow, and what
     /// an earlier run was handed in.
     pub fn take_up(&mut self, left: Self) {
@@ -203,7 +203,7 @@ impl Engine {
         }
     }
 
-    /// When a decision may be due although nothing new was heard.
+    /// When a decision may be due although nothing new was read.
     pub fn next_wake(&self, now: Now) -> Option<Moment> {
         let mut first: Option<Moment> = None;
         self.wakes(now, |wake| first = Some(first.map_or(wake, |first| first.min(wake))));
@@ -220,7 +220,7 @@ impl Engine {
         &self.deferred
     }
 
-    /// What was heard in this run.
+    /// What is known of the sources in this run.
     pub fn health(&self) -> &SourceHealth {
         &self.health
     }
@@ -250,7 +250,7 @@ impl Engine {
         self.generation
     }
 
-    /// Whether a strong notice stands and is due, so that no new work should come here.
+    /// Whether a strong notice is active and due, so that no new work should come here.
     pub fn is_leaving(&self) -> bool {
         self.episode
             .as_ref()
@@ -264,7 +264,7 @@ impl Engine {
         Some(self.plan_with(episode, None, now, end))
     }
 
-    /// The plan that a notice of this kind with this window, heard now, would get.
+    /// The plan that a notice of this kind with this window, detected now, would get.
     pub fn plan_against(&self, kind: NoticeKind, window: Duration, now: Moment) -> Plan {
         let end = now.plus(window).minus(self.policy.reserve_of(window));
         let due: Vec<&Step> = self.policy.steps.iter().filter(|step| step.on.contains(&kind)).collect();
@@ -331,7 +331,7 @@ impl Engine {
     }
 }
 
-/// Of several orders about the notice file only the last counts, in the place of the first: whoever watches the file
+/// Of several commands about the notice file only the last counts, in the place of the first: whoever watches the file
 /// sees it come or go once, and before a step starts.
 fn say_once(commands: &mut Vec<Command>) {
     let is_about_the_file = |order: &Command| matches!(order, Command::PostNotice { .. } | Command::TakeDownNotice);
@@ -353,7 +353,7 @@ mod tests {
         MachineId, Notice, NoticeAction, NoticeKind, NoticeOrigin, Outcome, RunResult, SourceName, Stated, Work,
     };
 
-    /// A mind with one step that can be put back, while a notice that was handed in stands.
+    /// An engine with one step that can be put back, while a notice that was handed in is active.
     fn with_a_notice() -> (Engine, NoticeKey) {
         let mut engine = Engine::new(Policy::for_tests());
         engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
@@ -390,7 +390,7 @@ mod tests {
         engine.handle(Input::Ended { episode, run, ending }, now(2 + u64::from(attempt)));
     }
 
-    /// What its undo is told, where one is begun, once the notice is taken back.
+    /// What its undo is told, where one is started, once the notice is taken back.
     fn undone_with(mut engine: Engine, key: NoticeKey, at: Now) -> Option<Vec<serde_json::Value>> {
         let turn = engine.handle(Input::TakenBack { key }, at);
         turn.commands.iter().find_map(|order| match order {

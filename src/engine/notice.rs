@@ -133,7 +133,7 @@ impl fmt::Display for NoticeKey {
 pub enum Stated {
     /// The machine goes at this time.
     At(Timestamp),
-    /// The machine goes so long after we heard of it.
+    /// The machine goes so long after we read of it.
     In(Duration),
     /// No time.
     Unsaid,
@@ -155,9 +155,9 @@ impl Stated {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoticeOrigin {
-    /// It stands as long as its source reports it: three good reads without it withdraw it.
+    /// It is active as long as its source reports it: three good reads without it withdraw it.
     Reported,
-    /// It was handed in once, and stands until it is taken back.
+    /// It was handed in once, and is active until it is withdrawn.
     HandedIn,
 }
 
@@ -200,7 +200,7 @@ impl Notice {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HandledNotice {
-    /// The notice as last heard.
+    /// The notice as last read.
     pub notice: Notice,
     /// Its deadline by the wall clock; a time past this one is a new loss.
     pub until: Timestamp,

@@ -12,7 +12,7 @@
 //! A step that is not optional is always tried, with what is left. The caller adds `timeout`:
 //! stop-by(s) = min(start + timeout, latest end(s)).
 //!
-//! Three worked examples; each is a test below. All begin with a notice of 120 s heard 0 s after it was given, so
+//! Three worked examples; each is a test below. All begin with a notice of 120 s detected 0 s after it was given, so
 //! reserve = min(5 s, 10 %) = 5 s and A = 115 s.
 //!
 //! **Side by side.** `leave-load-balancer` (needs 3 s), `checkpoint` (needs 45 s, timeout 90 s), none after another.
@@ -23,7 +23,7 @@
 //! to 115 − 75 = 40 s, `checkpoint` to 115 − 30 = 85 s, `upload` to 115 s: the 20 s that nobody needs belong to
 //! whoever comes first.
 //!
-//! **Too little time.** The same chain, heard with 39 s left: reserve = 3.9 s, A = 35.1 s, P = 95 > 35.1. With `upload`
+//! **Too little time.** The same chain, detected with 39 s left: reserve = 3.9 s, A = 35.1 s, P = 95 > 35.1. With `upload`
 //! optional it is skipped; P = 65 still does not fit, so needs are scaled by 35.1 / 65 = 0.54: `drain` gets 10.8 s and
 //! `checkpoint` the remaining 24.3 s.
 

@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_secs(1);
 /// How long putting back may take.
 pub(super) const UNDO_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long putting back may go on once a notice stands again.
+/// How long putting back may go on once a notice is active again.
 const UNDO_LIMIT_IN_EPISODE: Duration = Duration::from_secs(2);
 
 /// How long messages and reports may hold up our end where no deadline is ahead, or where it is past.
@@ -117,7 +117,7 @@ impl Engine {
         })
     }
 
-    /// A notice of a closed episode that no longer stands may come anew.
+    /// A notice of a closed episode that is no longer active may come anew.
     fn forgetting(&self) -> Option<Event> {
         let key = self.handled.iter().find(|(key, handled)| self.health.is_absent(key, &handled.probes))?.0;
         Some(Event::NoticeForgotten { key: key.clone() })
@@ -161,7 +161,7 @@ impl Engine {
         }
     }
 
-    /// A notice that its probes no longer report does not stand.
+    /// A notice that its probes no longer report is withdrawn.
     fn withdrawal(&self) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         let (key, _) = episode.notices.iter().find(|(key, active)| {
@@ -187,7 +187,7 @@ impl Engine {
         }
     }
 
-    /// The deadline that is planned for: the earliest of the strongest notices that stand.
+    /// The deadline that is planned for: the earliest of the strongest active notices.
     ///
     /// A signal says that we go down and not when. Where somebody who knows has said it, a pre-stop hook for instance,
     /// our assumption does not count.
@@ -305,7 +305,7 @@ impl Engine {
         plan.slot(&step.name).is_some_and(|slot| !slot.skip && slot.latest_end.since(now.moment) >= step.needs)
     }
 
-    /// Whether a step that waits for this one, directly or not, has begun since.
+    /// Whether a step that waits for this one, directly or not, has started since.
     fn has_follower_begun(&self, episode: &Episode, name: &StepName) -> bool {
         let mut waiting_for = vec![name];
         let mut at = 0;
@@ -330,7 +330,7 @@ impl Engine {
         })
     }
 
-    /// When we were told to stop at once, nothing more is begun.
+    /// When we were told to stop at once, nothing more is started.
     fn stopping(&self) -> Option<Event> {
         if self.exit != Exit::AtOnce {
             return None;
@@ -345,7 +345,7 @@ impl Engine {
         Event::StepSkipped { step: name.clone(), because, optional }
     }
 
-    /// In an episode that comes to its end, what has not begun is dropped and what was left is put back.
+    /// In an episode that comes to its end, what has not started is dropped and what was left is put back.
     fn settling(&self, now: Now) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         let closing = episode.closing()?;

@@ -177,7 +177,7 @@ pub enum Outcome {
     Failed,
     /// It was stopped at its stop-by.
     TimedOut,
-    /// It was never begun.
+    /// It was never started.
     Skipped,
     /// We crashed while it ran and cannot know.
     Lost,

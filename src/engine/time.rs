@@ -1,4 +1,4 @@
-//! Time as the mind sees it: an argument, in whole milliseconds, never read from a clock here.
+//! Time as the engine sees it: an argument, in whole milliseconds, never read from a clock here.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ impl Moment {
     }
 }
 
-/// A span in whole milliseconds, the resolution of the mind.
+/// A span in whole milliseconds, the resolution of the engine.
 pub fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

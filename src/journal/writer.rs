@@ -298,7 +298,7 @@ impl Writer {
                 Next::TidyUp => self.tidy_up(),
             }
         }
-        // Old files are left to the next start: it may have begun already.
+        // Old files are left to the next start: it may have started already.
     }
 
     fn tidy_up(&mut self) {

@@ -54,7 +54,7 @@ pub struct Outfit {
     pub rehearsal: Rehearsal,
     /// Where the notice file is written.
     pub notice_file: std::path::PathBuf,
-    /// How hooks are begun.
+    /// How hooks are started.
     pub launcher: Launcher,
     /// The metadata service that credentials come from, where it is not the one that is listened to.
     pub credentials_from: Option<String>,
@@ -82,7 +82,7 @@ pub enum AssemblyError {
 }
 
 impl Daemon {
-    /// Builds everything, recovers the mind, and begins to serve and to listen.
+    /// Builds everything, recovers the engine, and begins to serve and to listen.
     ///
     /// # Errors
     /// Where a part is missing without which nothing would be heard.

@@ -1,7 +1,7 @@
-//! The executor: the task owner on the way out. It carries orders out, keeps every run inside its time, and reports
+//! The executor: the task owner on the way out. It executes commands, keeps every run inside its time, and reports
 //! how each ended, exactly once.
 //!
-//! Nothing here waits in the caller: each run is a task of its own. What an action does with its order is not known
+//! Nothing here waits in the caller: each run is a task of its own. What an action does with its command is not known
 //! here; that it ends at its stop-by is seen to here, so that no action can forget it.
 
 use super::notice_file::NoticeFile;
@@ -30,7 +30,7 @@ const LAST_WORD: Duration = Duration::from_millis(250);
 /// that hang it is no more, since those are waited for meanwhile.
 const LOOKING: Duration = Duration::from_millis(230);
 
-/// How long a broken warm-up rests before it is begun again.
+/// How long a broken warm-up rests before it is started again.
 const REST: Duration = Duration::from_secs(30);
 
 /// One step's action, and how far it reaches.
@@ -63,7 +63,7 @@ impl fmt::Debug for Executor {
 
 impl Executor {
     /// An executor of these steps, within a runtime. `inputs` gets each run's process and end; `clock` turns a moment
-    /// of the mind into one of the runtime. The notice file is the one that the surroundings name.
+    /// of the engine into one of the runtime. The notice file is the one that the surroundings name.
     pub fn new(
         hands: BTreeMap<StepName, Hand>,
         surroundings: Surroundings,
@@ -185,7 +185,7 @@ impl Executor {
         self.runs.spawn(care.see_through(job, posted, decided + LOOKING));
     }
 
-    /// What was there before the first attempt for the same reason, which its retries share. Where that was begun by a
+    /// What was there before the first attempt for the same reason, which its retries share. Where that was started by a
     /// daemon before us, nobody knows it any more.
     fn before(&self, run: &Run, since: Moment, proof_since: Now) -> Before {
         let known = self.newest.get(&run.step).filter(|newest| newest.proof_since == proof_since);
@@ -299,7 +299,7 @@ async fn work(
 }
 
 /// Takes up a run that a daemon before us began: its process is looked for where we crashed before it was written down, and
-/// is seen to its end also where the configuration no longer has what it was begun for.
+/// is seen to its end also where the configuration no longer has what it was started for.
 async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job: &Job) -> RunResult {
     let is_program = hand.as_ref().is_none_or(|hand| hand.action.runs_programs());
     let process = match process {

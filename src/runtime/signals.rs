@@ -1,5 +1,5 @@
 //! Signals to us, and what they mean: the host goes down, only our service is restarted, or everything stops at once.
-//! What follows from that is the mind's.
+//! What follows from that is the engine's.
 
 use crate::actions::dispositions;
 use crate::engine::{Input, Signal};

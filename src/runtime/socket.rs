@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `action`, `window` and `reason` may be left out. Only the daemon's own user and root are heard. Whether a notice is
-//! acted on is the mind's to say, in `/status`; the answer here says that it was heard, and that a crash of ours forgets
+//! acted on is the engine's to say, in `/status`; the answer here says that it was heard, and that a crash of ours forgets
 //! it only where the disk refuses the journal: it is given once the loop has carried the turn out.
 
 use crate::engine::{Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName, Stated};
