@@ -2,7 +2,6 @@
 
 use super::action_observer::ActionObserver;
 use super::executor::{Executor, Hand};
-use super::inputs::Inputs;
 use super::kept::{Beginning, Opened};
 use super::log::LogObserver;
 use super::log_sink::LogSink;
@@ -15,7 +14,7 @@ use super::state_dir::StateDir;
 use super::status_observer::{StatusObserver, StatusSources};
 use super::systemd_observer::SystemdObserver;
 use super::turn::{Health, Observer, Turn};
-use super::{Daemon, clock, context, kept, log, owner, protection, step_checks};
+use super::{Daemon, Inputs, clock, context, kept, log, owner, protection, step_checks};
 use crate::actions::kin::DaemonId;
 use crate::actions::launch::Launcher;
 use crate::actions::open_files::Shares;
