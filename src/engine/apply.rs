@@ -52,9 +52,6 @@ impl Engine {
                 }
                 self.boot = Some(boot.clone());
                 self.exit = Exit::No;
-                for deferred in self.deferred.values_mut() {
-                    deferred.in_boot(boot, now);
-                }
                 // The executor of an earlier daemon knew when runs have to end, ours does not.
                 self.forget_told();
             }

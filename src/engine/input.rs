@@ -358,6 +358,13 @@ impl Engine {
         for key in past {
             self.take(self.end_deferral(&key, DeferralEnd::Past), now, turn);
         }
+        // Moments of an earlier boot are read anew, by the deadline's wall time.
+        let boot = self.boot.clone().unwrap_or_else(|| BootId::new(""));
+        let moved: Vec<DeferredNotice> =
+            self.deferred.values().filter(|it| it.boot != boot).map(|it| it.in_boot(&boot, now)).collect();
+        for deferred in moved {
+            self.take(Event::NoticeDeferred { deferred: Box::new(deferred) }, now, turn);
+        }
         let is_kept = self.deferred.values().any(|deferred| deferred.notice.origin == NoticeOrigin::HandedIn);
         if is_kept && self.records.is_none() {
             self.take(self.segment(episode_id(now, self.generation)), now, turn);

@@ -229,15 +229,15 @@ pub struct DeferredNotice {
 
 impl DeferredNotice {
     /// The same, with its moments in this boot, by its deadline's wall time.
-    pub(super) fn in_boot(&mut self, boot: &BootId, now: Now) {
-        if self.boot == *boot {
-            return;
-        }
+    pub(super) fn in_boot(&self, boot: &BootId, now: Now) -> Self {
+        let at = now.moment_at(self.until);
         let ahead = self.deadline.at.since(self.opens);
-        self.deadline.at = now.moment_at(self.until);
-        self.deadline.heard = now.moment;
-        self.opens = self.deadline.at.minus(ahead);
-        self.boot = boot.clone();
+        Self {
+            deadline: Deadline { at, heard: now.moment, ..self.deadline },
+            opens: at.minus(ahead),
+            boot: boot.clone(),
+            ..self.clone()
+        }
     }
 }
 

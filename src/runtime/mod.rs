@@ -205,9 +205,10 @@ impl Daemon {
 
     /// The first turn, with what an earlier run left.
     async fn restart(&mut self) {
-        let boot = self.boot.clone();
+        let (boot, now) = (self.boot.clone(), clock::now());
         self.turn(Input::Restarted { boot }, None).await;
-        for deferred in self.engine.deferred().values() {
+        // Those of an earlier boot were read anew, and said with that.
+        for deferred in self.engine.deferred().values().filter(|it| it.deadline.heard < now.moment) {
             tracing::info!("{}", Event::NoticeDeferred { deferred: Box::new(deferred.clone()) }.sentence());
         }
         if self.engine.episode().is_none_or(|episode| episode.closing().is_some()) {
