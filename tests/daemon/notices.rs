@@ -131,6 +131,8 @@ fn the_notice_file_says_since_when_over_moves_and_restarts_and_a_stronger_notice
     let moved = || notice_file(&scene).filter(|(now, _)| now["deadline"] != first["deadline"]);
     let (now, kept) = wait_for("the earlier deadline", moved);
     assert_eq!((&now["since"], kept), (&first["since"], stamp));
+    // A run that a kill cuts off would be run again, and be the second attempt.
+    watch.says(&["save done"]);
     watch.signal(Signal::KILL);
     watch.ends();
     let mut watch = start();
