@@ -349,14 +349,22 @@ impl Engine {
     }
 
     /// What was handed in for later to an earlier run: what is for a time long past, before the machine was stopped for
-    /// instance, is no reason to leave now. What this run was handed in before it had a journal is written down.
+    /// instance, is no reason to leave now, and neither is a warning that no step is for any more. What this run was handed in before it had a journal is written down.
     fn start_deferrals(&mut self, now: Now, turn: &mut Decision) {
-        let is_past = |deferred: &&DeferredNotice| {
-            deferred.notice.origin == NoticeOrigin::HandedIn && now.wall.duration_since(deferred.until) > STALE_AFTER
+        let why = |deferred: &DeferredNotice| {
+            let DeferredNotice { notice, until, .. } = deferred;
+            if notice.origin == NoticeOrigin::HandedIn && now.wall.duration_since(*until) > STALE_AFTER {
+                Some(DeferralEnd::Past)
+            } else if notice.strength() == Strength::Weak && !self.is_somebodys(notice.kind()) {
+                Some(DeferralEnd::NothingToDo)
+            } else {
+                None
+            }
         };
-        let past: Vec<NoticeKey> = self.deferred.values().filter(is_past).map(|it| it.notice.key.clone()).collect();
-        for key in past {
-            self.take(self.end_deferral(&key, DeferralEnd::Past), now, turn);
+        let over: Vec<(NoticeKey, DeferralEnd)> =
+            self.deferred.iter().filter_map(|(key, deferred)| Some((key.clone(), why(deferred)?))).collect();
+        for (key, because) in over {
+            self.take(self.end_deferral(&key, because), now, turn);
         }
         // Moments of an earlier boot are read anew, by the deadline's wall time.
         let boot = self.boot.clone().unwrap_or_else(|| BootId::new(""));

@@ -456,6 +456,8 @@ pub enum DeferralEnd {
     Withdrawn,
     /// Its time was long past when the daemon started: the machine was stopped over it, for instance.
     Past,
+    /// It is a warning, and the daemon was started with a configuration in which no step is for it.
+    NothingToDo,
 }
 
 /// Why a notice is not acted on.

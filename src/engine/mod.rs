@@ -561,4 +561,41 @@ mod tests {
         let Some(Event::SegmentStarted { deferred, .. }) = segments.last() else { unreachable!("it is one") };
         assert_eq!(deferred.len(), 1);
     }
+
+    #[test]
+    fn a_deferred_warning_that_no_step_is_for_any_more_opens_no_episode() {
+        let mut policy = Policy::for_tests();
+        let any = policy.steps.pop();
+        let with = |kinds: &[NoticeKind]| Policy {
+            steps: any.iter().map(|step| Step { on: kinds.iter().copied().collect(), ..step.clone() }).collect(),
+            ..policy.clone()
+        };
+        let notice = Notice {
+            key: NoticeKey {
+                source: SourceName::new("hand"),
+                kind: NoticeKind::Maintenance,
+                machine: MachineId::new("i-0abc"),
+                event: String::new(),
+            },
+            action: NoticeAction::Unstated,
+            stated: Stated::In(Duration::from_secs(86_400)),
+            usual_window: None,
+            origin: NoticeOrigin::HandedIn,
+            detail: String::new(),
+        };
+        let mut before = Engine::new(with(&[NoticeKind::Maintenance]));
+        before.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
+        let journal = before.handle(Input::HandedIn { notice }, now(2)).events;
+        assert_eq!(before.deferred().len(), 1);
+        for (kinds, stays) in [(&[NoticeKind::Maintenance][..], 1), (&[NoticeKind::Interruption][..], 0)] {
+            let mut after = Engine::new(with(kinds));
+            for event in journal.iter().filter(|event| event.is_journaled()) {
+                assert!(after.recover(event, now(2)).is_ok());
+            }
+            after.handle(Input::Restarted { boot: BootId::new("boot") }, now(3));
+            assert_eq!(after.deferred().len(), stays, "{kinds:?}");
+            after.handle(Input::Woke, now(86_402));
+            assert_eq!(after.episode().is_some(), stays == 1, "{kinds:?}");
+        }
+    }
 }

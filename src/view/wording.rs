@@ -139,6 +139,9 @@ impl Event {
             Self::DeferralEnded { key, because: DeferralEnd::Past, .. } => {
                 format!("the notice {key} that was handed in for later is past: nothing is done for it")
             }
+            Self::DeferralEnded { key, because: DeferralEnd::NothingToDo, .. } => {
+                format!("the notice {key} that was handed in for later is not acted on: no step is for it any more")
+            }
             Self::DaemonStarted { .. } => "a run of the daemon began".to_owned(),
             Self::ScaleInWindowSet { window } => {
                 format!("a scale-in that names no time is planned with {} from now on", Spoken(*window))

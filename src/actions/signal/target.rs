@@ -147,7 +147,7 @@ impl Target {
 enum Unsure {
     /// There is none.
     Nobody(String),
-    /// There are several, for now.
+    /// More than one process is meant; that may be over at the next look.
     Several(String),
 }
 
