@@ -8,7 +8,8 @@ use spot_watchdog::emulators::aws::{
 use spot_watchdog::engine::{NoticeKind, ProbeName};
 use spot_watchdog::sources::aws::{Aws, ImdsV1, Settings};
 use spot_watchdog::sources::metadata::{Endpoint, Handshake, Heard, MOST_BODY, MetadataClient, Miss, Sign, Symptoms};
-use spot_watchdog::sources::{Answer, Identity, Memory, Source};
+use spot_watchdog::sources::{Answer, Memory, Source};
+use spot_watchdog::view::Machine;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -68,7 +69,7 @@ async fn a_notice_is_heard_through_one_session_and_a_404_is_an_answer() {
     emulator.interrupt(Action::Stop, StatedTime::At("2026-01-01T00:00:00Z".parse().unwrap()));
     let heard = client.ask(ACTION).await.unwrap();
     let probe = ProbeName::new("spot/instance-action");
-    let reading = source.read(&probe, &heard.answer, &Identity::default(), &Memory::new()).unwrap();
+    let reading = source.read(&probe, &heard.answer, &Machine::default(), &Memory::new()).unwrap();
     assert_eq!(reading.notices[0].kind(), NoticeKind::Interruption);
     assert_eq!(reading.notices[0].detail, "stop at 2026-01-01T00:00:00Z");
     assert_eq!(emulator.requests("PUT /latest/api/token"), 1);

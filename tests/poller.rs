@@ -7,9 +7,9 @@ use spot_watchdog::engine::{Importance, Input, Notice, NoticeAction, NoticeKind}
 use spot_watchdog::runtime::poller::{Forgetful, Look, Poller, Recall, look};
 use spot_watchdog::sources::aws::{Aws, Settings};
 use spot_watchdog::sources::metadata::MetadataClient;
-use spot_watchdog::sources::{Identity, Lifecycle, Memory, Source};
+use spot_watchdog::sources::{Memory, Source};
 use spot_watchdog::status::AnswerTimes;
-use spot_watchdog::view::Weight;
+use spot_watchdog::view::{Lifecycle, Machine, Weight};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ const ACTION_PATH: &str = "/latest/meta-data/spot/instance-action";
 struct Rig {
     emulator: Emulator,
     inputs: mpsc::Receiver<Input>,
-    identity: watch::Receiver<Identity>,
+    machine: watch::Receiver<Machine>,
     task: JoinHandle<()>,
 }
 
@@ -42,10 +42,10 @@ async fn emulate(script: Script) -> (Emulator, Arc<Aws>, Arc<MetadataClient>) {
 async fn start(script: Script, interval: Duration, recall: Box<dyn Recall>) -> Rig {
     let (emulator, source, client) = emulate(script).await;
     let (sender, inputs) = mpsc::channel(16);
-    let (told, identity) = watch::channel(Identity::default());
+    let (told, machine) = watch::channel(Machine::default());
     let poller =
-        Poller { source, client, interval, inputs: sender, identity: told, recall, answers: AnswerTimes::default() };
-    Rig { emulator, inputs, identity, task: tokio::spawn(poller.listen()) }
+        Poller { source, client, interval, inputs: sender, machine: told, recall, answers: AnswerTimes::default() };
+    Rig { emulator, inputs, machine, task: tokio::spawn(poller.listen()) }
 }
 
 async fn fast(script: Script) -> Rig {
@@ -87,12 +87,12 @@ async fn the_vital_probe_is_answered_first_and_every_probe_follows() {
         }
     }
     assert_eq!(seen[0], ACTION);
-    timeout(Duration::from_secs(5), rig.identity.wait_for(|machine| !machine.addresses.is_empty()))
+    timeout(Duration::from_secs(5), rig.machine.wait_for(|machine| !machine.addresses.is_empty()))
         .await
         .unwrap()
         .unwrap();
-    let machine = rig.identity.borrow().clone();
-    assert_eq!((machine.instance_id.as_str(), machine.lifecycle), ("i-0123456789abcdef0", Lifecycle::Spot));
+    let machine = rig.machine.borrow().clone();
+    assert_eq!((machine.id.as_str(), machine.lifecycle), ("i-0123456789abcdef0", Lifecycle::Spot));
     assert_eq!(rig.emulator.requests("PUT /latest/api/token"), 1);
     assert_eq!(rig.emulator.requests("GET /latest/meta-data/events/maintenance/scheduled"), 1, "once a minute");
 }
@@ -123,10 +123,7 @@ async fn a_notice_that_stands_at_the_start_has_its_name_at_once_and_keeps_its_ke
     let (_, nameless) = rig.notice().await;
     assert_eq!(nameless.key.machine.as_str(), "");
     rig.emulator.change(|script| script.troubles.clear());
-    timeout(Duration::from_secs(5), rig.identity.wait_for(|machine| !machine.instance_id.is_empty()))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(5), rig.machine.wait_for(|machine| !machine.id.is_empty())).await.unwrap().unwrap();
     assert_eq!(rig.notice().await.1.key, nameless.key);
 
     script.troubles.clear();

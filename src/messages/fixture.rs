@@ -8,7 +8,7 @@ use crate::engine::{
     NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, Policy, Run, RunResult, SourceName, Stated, Step, StepName,
     Strength, Work,
 };
-use crate::view::{Context, EpisodeView, Machine, Names, StepContext};
+use crate::view::{Context, EpisodeView, Lifecycle, Machine, Names, StepContext};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,11 +60,12 @@ pub(super) fn known() -> Context {
         machine: Machine {
             id: "i-0abc".to_owned(),
             machine_type: "g5.xlarge".to_owned(),
-            lifecycle: "spot".to_owned(),
+            lifecycle: Lifecycle::Spot,
             region: "us-east-1".to_owned(),
             zone: "us-east-1a".to_owned(),
+            addresses: vec![[10, 0, 0, 7].into()],
         },
-        names: Names { address: "10.0.0.7".to_owned(), host: "ip-10-0-0-7".to_owned(), node: "ip-10-0-0-7".to_owned() },
+        names: Names { host: "ip-10-0-0-7".to_owned(), node: "ip-10-0-0-7".to_owned() },
         ..Context::default()
     }
 }

@@ -105,10 +105,10 @@ pub(super) fn value(field: Field, message: &Message) -> String {
     let (machine, names) = (&message.context.machine, &message.context.names);
     match field {
         Field::InstanceId => message.machine_id().to_owned(),
-        Field::InstanceLifeCycle => machine.lifecycle.clone(),
+        Field::InstanceLifeCycle => machine.lifecycle.known().unwrap_or_default().to_owned(),
         Field::InstanceType => machine.machine_type.clone(),
         Field::LocalHostname => names.host.clone(),
-        Field::LocalIp => names.address.clone(),
+        Field::LocalIp => machine.addresses.first().map(ToString::to_string).unwrap_or_default(),
         Field::AvailabilityZone => machine.zone.clone(),
         Field::Region => machine.region.clone(),
         Field::EventId => event_id(message),

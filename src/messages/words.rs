@@ -163,7 +163,7 @@ fn machine(message: &Message) -> &str {
 
 fn about_the_machine(message: &Message) -> Option<String> {
     let (machine, names) = (&message.context.machine, &message.context.names);
-    let known = [machine.machine_type.as_str(), &machine.lifecycle, &machine.zone, &names.host];
+    let known = [&machine.machine_type, machine.lifecycle.known().unwrap_or_default(), &machine.zone, &names.host];
     let known: Vec<&str> = known.into_iter().filter(|it| !it.is_empty()).collect();
     (!known.is_empty()).then(|| format!("The machine: {}.", known.join(", ")))
 }

@@ -28,9 +28,10 @@ impl Report {
             machine: Machine {
                 id: clip(episode.machine_id(context), NAME),
                 machine_type: clip(machine_type, NAME),
-                lifecycle: clip(lifecycle, NAME),
+                lifecycle: *lifecycle,
                 region: clip(region, NAME),
                 zone: clip(zone, NAME),
+                addresses: Vec::new(),
             },
             // Our clock began with the boot, so the two clocks tell when that was.
             booted: episode.opened.wall.checked_sub(SignedDuration::from_millis(since_boot)).ok(),

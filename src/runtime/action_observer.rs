@@ -5,7 +5,7 @@ use super::status_url::status_url;
 use super::turn::{Observer, Turn};
 use crate::actions::{Alarm, Going, Place, watchable};
 use crate::engine::Engine;
-use crate::sources::Identity;
+use crate::view::Machine;
 use std::net::SocketAddr;
 use tokio::sync::watch;
 
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 pub(super) struct ActionObserver {
     pub(super) place: watchable::Place,
     pub(super) alarm: watchable::Alarm,
-    pub(super) identity: watch::Receiver<Identity>,
+    pub(super) machine: watch::Receiver<Machine>,
     /// The metadata service's base URL, for credentials.
     pub(super) metadata_endpoint: String,
     pub(super) listen: Vec<SocketAddr>,
@@ -25,12 +25,12 @@ pub(super) struct ActionObserver {
 impl ActionObserver {
     /// Tells where we run, as it is known now.
     pub(super) fn tell_place(&self) {
-        let identity = self.identity.borrow();
+        let machine = self.machine.borrow();
         let bound = self.bound.as_ref().map(|bound| bound.borrow().clone()).unwrap_or_default();
         self.place.set(Place {
-            instance_id: identity.instance_id.clone(),
-            addresses: identity.addresses.clone(),
-            region: identity.region.clone(),
+            instance_id: machine.id.clone(),
+            addresses: machine.addresses.clone(),
+            region: machine.region.clone(),
             metadata_endpoint: self.metadata_endpoint.clone(),
             status_url: status_url(&self.listen, &bound),
         });

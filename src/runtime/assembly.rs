@@ -21,12 +21,12 @@ use crate::actions::open_files::Shares;
 use crate::actions::{Rehearsal, Remainders, Surroundings, watchable};
 use crate::config::{Settings, SourceSetting};
 use crate::engine::{BootId, Input, MachineId};
+use crate::sources::Ear;
 use crate::sources::metadata::MetadataClient;
-use crate::sources::{Ear, Identity};
 use crate::status::StatusPublisher;
 use crate::status::http::{HttpServer, MostConnections, Serving};
 use crate::status::systemd::Systemd;
-use crate::view::{EpisodeView, Histogram};
+use crate::view::{EpisodeView, Histogram, Machine};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -89,9 +89,9 @@ impl Daemon {
         let Outfit { settings, keeping, rehearsal, notice_file, launcher, credentials_from, systemd, log } = outfit;
         let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
         let now = clock::now();
-        let (identity_in, identity) = watch::channel(Identity::default());
+        let (machine_in, machine) = watch::channel(Machine::default());
         let scale_in_window = watchable::Window::default();
-        let inputs = Inputs::new(identity.clone(), scale_in_window.follow(), settings.policy.assume.scale_in);
+        let inputs = Inputs::new(machine.clone(), scale_in_window.follow(), settings.policy.assume.scale_in);
 
         log::keeping(&keeping);
         let here = Owner::here(&boot);
@@ -119,7 +119,7 @@ impl Daemon {
         let mut actions = ActionObserver {
             place: place.clone(),
             alarm: alarm.clone(),
-            identity: identity.clone(),
+            machine: machine.clone(),
             metadata_endpoint,
             listen: settings.listen.clone(),
             bound: None,
@@ -160,7 +160,7 @@ impl Daemon {
         let measured = ledger.clone();
         let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in };
         let mut context = context::configured(&settings, rehearsal);
-        context::recall(&mut context, opened.machine(), &identity.borrow());
+        context::recall(&mut context, opened.machine(), &machine.borrow());
         let (kept, bookcase) = beginning.begin(opened, &engine, &context, now);
         let open = EpisodeView::open(&engine, &context, now);
         let health = Health { journal: &kept.journal, notifier: &kept.notifier, unprotected: None, lateness: None };
@@ -176,7 +176,7 @@ impl Daemon {
         };
         let status = StatusObserver::new(sources, &turn);
         let publisher = status.publisher();
-        start_pollers(&settings.sources, &boot, &keeping, &inputs.sender, &identity_in, &publisher, &mut tasks)?;
+        start_pollers(&settings.sources, &boot, &keeping, &inputs.sender, &machine_in, &publisher, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -193,8 +193,8 @@ impl Daemon {
         let (guarded, protection) = watch::channel(Protection::default());
         if let Keeping::Directory(directory) = &keeping {
             tasks.spawn(owner::keep(directory.path().to_owned(), written));
-            let (guard, machine) = (directory.guard(), identity.clone());
-            let machine = move || MachineId::new(&machine.borrow().instance_id);
+            let (guard, machine) = (directory.guard(), machine.clone());
+            let machine = move || MachineId::new(&machine.borrow().id);
             tasks.spawn(protection::keep(guard, daemon, inputs.hand_over.clone(), machine, guarded));
         }
         publisher.show(bookcase);
@@ -206,20 +206,7 @@ impl Daemon {
         ];
         let state = State { kept, beginning, doubt, here, owner, protection, made_again: 0, keeping };
         let slumber = clock::Slumber::watch();
-        Ok(Self {
-            engine,
-            executor,
-            context,
-            inputs,
-            identity,
-            state,
-            observers,
-            publisher,
-            slumber,
-            boot,
-            stop,
-            tasks,
-        })
+        Ok(Self { engine, executor, context, inputs, machine, state, observers, publisher, slumber, boot, stop, tasks })
     }
 }
 
@@ -243,7 +230,7 @@ fn start_pollers(
     boot: &BootId,
     keeping: &Keeping,
     inputs: &mpsc::Sender<Input>,
-    identity: &watch::Sender<Identity>,
+    machine: &watch::Sender<Machine>,
     publisher: &StatusPublisher,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AssemblyError> {
@@ -258,7 +245,7 @@ fn start_pollers(
             client: Arc::new(client),
             interval: setting.poll_interval,
             inputs: inputs.clone(),
-            identity: identity.clone(),
+            machine: machine.clone(),
             recall: Box::new(Remembered::of(&memories, name)),
             answers: publisher.answers(),
         };

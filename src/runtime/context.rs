@@ -3,7 +3,6 @@
 use super::executor::Executor;
 use crate::actions::Rehearsal;
 use crate::config::Settings;
-use crate::sources::{Identity, Lifecycle};
 use crate::view::{Context, Machine, Names, StepContext};
 
 /// What is known before the machine is: the steps as they are configured, and what the machine calls itself.
@@ -20,42 +19,27 @@ pub fn configured(settings: &Settings, rehearsal: Rehearsal) -> Context {
     Context {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         rehearsal: rehearsal != Rehearsal::No,
-        names: Names { host, node, ..Names::default() },
+        names: Names { host, node },
         steps: steps.collect(),
         ..Context::default()
     }
 }
 
 /// Takes in what is known of the machine by now. What an earlier run knew stays until the cloud has said it again.
-pub(super) fn identify(context: &mut Context, identity: &Identity) {
-    if !identity.instance_id.is_empty() || context.machine.id.is_empty() {
-        context.machine = machine(identity);
-        context.names.address = identity.addresses.first().map(ToString::to_string).unwrap_or_default();
+pub(super) fn identify(context: &mut Context, machine: &Machine) {
+    if !machine.id.is_empty() || context.machine.id.is_empty() {
+        context.machine = machine.clone();
     }
 }
 
 /// Takes in which machine an earlier run of the daemon knew.
-pub(super) fn recall(context: &mut Context, machine: Machine, identity: &Identity) {
-    context.machine = machine;
-    identify(context, identity);
+pub(super) fn recall(context: &mut Context, earlier: Machine, machine: &Machine) {
+    context.machine = earlier;
+    identify(context, machine);
 }
 
 /// Takes in what running steps have printed so far, and what was there before them.
 pub(super) fn take_runs(context: &mut Context, executor: &Executor) {
     context.printed = executor.outputs();
     context.proof_before = executor.proofs_before();
-}
-
-/// What a machine is, as its cloud tells it.
-pub(super) fn machine(identity: &Identity) -> Machine {
-    Machine {
-        id: identity.instance_id.clone(),
-        machine_type: identity.instance_type.clone(),
-        lifecycle: match identity.lifecycle {
-            Lifecycle::Unknown => String::new(),
-            Lifecycle::Spot | Lifecycle::OnDemand | Lifecycle::Other => identity.lifecycle.word().to_owned(),
-        },
-        region: identity.region.clone(),
-        zone: identity.zone.clone(),
-    }
 }

@@ -8,8 +8,8 @@ use crate::config::Settings;
 use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work};
 use crate::journal::Recovery;
 use crate::report::{Fit, Ledger};
-use crate::sources::{Ear, Lifecycle};
-use crate::view::{EpisodeView, Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
+use crate::sources::Ear;
+use crate::view::{EpisodeView, Lifecycle, Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -348,7 +348,7 @@ impl FirstLine {
     fn say(self, turn: &Turn<'_>) -> Option<Self> {
         let Turn { engine, context, .. } = turn;
         let Machine { id, machine_type, lifecycle, .. } = &context.machine;
-        let is_known = !lifecycle.is_empty() && !machine_type.is_empty();
+        let is_known = lifecycle.known().is_some() && !machine_type.is_empty();
         let fault = engine.health().probes.values().find_map(|probe| probe.fault.as_ref());
         if !is_known && fault.is_none() && self.began.elapsed() < PATIENCE {
             return Some(self);
@@ -358,7 +358,7 @@ impl FirstLine {
             (id, "") => id.to_owned(),
             (id, kind) => format!("{id} ({kind}, {lifecycle})"),
         };
-        let is_on_demand = lifecycle == Lifecycle::OnDemand.word();
+        let is_on_demand = *lifecycle == Lifecycle::OnDemand;
         let time = TimeFit::expected(engine.policy());
         let leaves = if is_on_demand { "on-demand: no Spot notice will ever come".to_owned() } else { time.sentence() };
         let line = format!("watching {machine} through {}; {}; {leaves}", self.watched, self.steps);

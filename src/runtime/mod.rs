@@ -38,9 +38,8 @@ pub use delivery::REHEARSALS;
 use crate::actions::process;
 use crate::engine::{BootId, Command, Decision, Engine, Event, Exit, Input, Now};
 use crate::report::Report;
-use crate::sources::Identity;
 use crate::status::StatusPublisher;
-use crate::view::{Context, EpisodeView, Spoken};
+use crate::view::{Context, EpisodeView, Machine, Spoken};
 use executor::Executor;
 use socket::Handed;
 use state::State;
@@ -78,7 +77,7 @@ pub struct Daemon {
     /// What no event has, kept current.
     context: Context,
     inputs: Inputs,
-    identity: watch::Receiver<Identity>,
+    machine: watch::Receiver<Machine>,
     state: State,
     /// Those who watch the loop, beside those of the state.
     observers: Vec<Box<dyn Observer>>,
@@ -160,9 +159,9 @@ impl Daemon {
         for command in commands {
             self.executor.carry_out(command, began);
         }
-        let identity = self.identity.borrow_and_update().clone();
-        self.state.mend(&identity);
-        context::identify(&mut self.context, &identity);
+        let machine = self.machine.borrow_and_update().clone();
+        self.state.mend(&machine);
+        context::identify(&mut self.context, &machine);
         if self.engine.episode().is_some() {
             context::take_runs(&mut self.context, &self.executor);
         }
@@ -219,14 +218,14 @@ impl Daemon {
 
     /// Takes up the state of earlier runs, or puts it out of the way, once it can be told whose it is.
     async fn settle(&mut self, input: &Input) {
-        let identity = self.identity.borrow().clone();
-        let Some(settled) = self.state.settle(input, &identity, &self.engine) else { return };
+        let machine = self.machine.borrow().clone();
+        let Some(settled) = self.state.settle(input, &machine, &self.engine) else { return };
         if settled.was_wrong {
             self.executor.stop_everything();
             self.executor.carry_out(Command::TakeDownNotice, Instant::now());
         }
         let (engine, context) = (&mut self.engine, &mut self.context);
-        if let Some(bookcase) = self.state.take_up(settled.whose, engine, context, &identity, clock::now()).await {
+        if let Some(bookcase) = self.state.take_up(settled.whose, engine, context, &machine, clock::now()).await {
             self.publisher.show(bookcase);
             self.restart().await;
         }
@@ -254,7 +253,7 @@ pub(super) struct Inputs {
     pub(super) hand_over: mpsc::Sender<Handed>,
     handed: mpsc::Receiver<Handed>,
     /// What the machine is: that it became known may be all that is waited for.
-    identity: watch::Receiver<Identity>,
+    machine: watch::Receiver<Machine>,
     /// How long a scale-in leaves, where an action has learned it.
     window: watch::Receiver<Option<Duration>>,
     /// The same where nobody has.
@@ -272,14 +271,14 @@ pub(super) struct Next {
 
 impl Inputs {
     pub(super) fn new(
-        identity: watch::Receiver<Identity>,
+        machine: watch::Receiver<Machine>,
         mut window: watch::Receiver<Option<Duration>>,
         window_assumed: Duration,
     ) -> Self {
         let (sender, received) = mpsc::channel(INPUTS);
         let (hand_over, handed) = mpsc::channel(HANDED);
         window.mark_changed();
-        Self { sender, received, hand_over, handed, identity, window, window_assumed }
+        Self { sender, received, hand_over, handed, machine, window, window_assumed }
     }
 
     /// The next input; at this moment at the latest, that time has passed.
@@ -289,7 +288,7 @@ impl Inputs {
             biased;
             Some(input) = self.received.recv() => of(input),
             Some(Handed { input, taken }) = self.handed.recv() => Next { taken: Some(taken), ..of(input) },
-            Ok(()) = self.identity.changed() => of(Input::Woke),
+            Ok(()) = self.machine.changed() => of(Input::Woke),
             Ok(()) = self.window.changed() => {
                 let window = self.window.borrow_and_update().unwrap_or(self.window_assumed);
                 of(Input::ScaleInWindow { window })

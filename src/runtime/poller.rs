@@ -7,9 +7,9 @@
 
 use crate::engine::{Fault, Importance, Input};
 use crate::sources::metadata::{Heard, LONGEST_WAIT, MetadataClient, Symptoms};
-use crate::sources::{Answer, Every, Identity, Lifecycle, Memory, Probe, Reading, Source};
+use crate::sources::{Answer, Every, Memory, Probe, Reading, Source};
 use crate::status::AnswerTimes;
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, Lifecycle, Machine, Weight};
 use jiff::SignedDuration;
 use std::collections::VecDeque;
 use std::fmt;
@@ -57,7 +57,7 @@ pub struct Poller {
     /// Where readings go. The poller waits while it is full, and ends when it is closed.
     pub inputs: mpsc::Sender<Input>,
     /// Where it is told what the machine is, whenever more of it becomes known.
-    pub identity: watch::Sender<Identity>,
+    pub machine: watch::Sender<Machine>,
     /// What it remembers in this boot.
     pub recall: Box<dyn Recall>,
     /// Where it notes how long good answers took.
@@ -180,21 +180,21 @@ impl Work<'_> {
         if reading.notices.is_empty() || self.known().called.is_some() {
             return Ok(reading);
         }
-        if self.poller.identity.borrow().instance_id.is_empty() {
+        if self.poller.machine.borrow().id.is_empty() {
             self.name_next();
             // Where the time runs out, the notice goes without a name.
             let _ = timeout(LONGEST_WAIT, self.learn_one()).await;
         }
-        let name = self.poller.identity.borrow().instance_id.clone();
+        let name = self.poller.machine.borrow().id.clone();
         self.known().called.get_or_insert(name);
         self.read_as_known(probe, answer)
     }
 
     fn read_as_known(&self, probe: &Probe, answer: &Answer) -> Result<Reading, Fault> {
-        let mut machine = self.poller.identity.borrow().clone();
+        let mut machine = self.poller.machine.borrow().clone();
         let known = self.known();
         if let Some(called) = &known.called {
-            machine.instance_id.clone_from(called);
+            machine.id.clone_from(called);
         }
         self.poller.source.read(&probe.name, answer, &machine, &known.memory)
     }
@@ -224,10 +224,10 @@ impl Work<'_> {
     /// Asks for the next thing that is not known of the machine. What failed goes to the end of the queue.
     async fn learn_one(&self) -> Learned {
         let Some(probe) = self.known().unasked.front().cloned() else { return Learned::Nothing };
-        let Poller { source, client, identity, .. } = self.poller;
+        let Poller { source, client, machine: known_machine, .. } = self.poller;
         let learned = match client.ask(&probe.path).await {
             Ok(heard) => {
-                let mut machine = identity.borrow().clone();
+                let mut machine = known_machine.borrow().clone();
                 source.identify(&probe.name, &heard.answer, &mut machine).map(|()| machine)
             }
             Err(symptoms) => Err(source.diagnose(&symptoms)),
@@ -237,7 +237,7 @@ impl Work<'_> {
         match learned {
             Ok(machine) => {
                 // The two lanes may learn at the same time: only a change is passed on.
-                identity.send_if_modified(|old| {
+                known_machine.send_if_modified(|old| {
                     let changed = *old != machine;
                     *old = machine;
                     changed
@@ -309,7 +309,7 @@ impl<'a> Timetable<'a> {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Look {
     /// What the machine is, as far as it was told.
-    pub identity: Identity,
+    pub machine: Machine,
     /// What was seen, in the order it was asked.
     pub findings: Vec<Finding>,
 }
@@ -319,14 +319,14 @@ pub struct Look {
 /// somebody is there and does not let us ask, an error.
 pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory) -> Look {
     let subject = format!("source {}", source.name());
-    let mut look = Look { identity: Identity::default(), findings: Vec::new() };
+    let mut look = Look { machine: Machine::default(), findings: Vec::new() };
     let mut find = |weight, sentence: String| look.findings.push(Finding::new(weight, subject.clone(), sentence));
     let mut skew = None;
     for probe in source.identity_probes() {
         match client.ask(&probe.path).await {
             Ok(heard) => {
                 skew = heard.skew.or(skew);
-                if let Err(fault) = source.identify(&probe.name, &heard.answer, &mut look.identity) {
+                if let Err(fault) = source.identify(&probe.name, &heard.answer, &mut look.machine) {
                     find(Weight::Warning, fault.sentence);
                 }
             }
@@ -338,10 +338,10 @@ pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory)
             Err(symptoms @ Symptoms::NoAnswer(_)) => find(Weight::Warning, source.diagnose(&symptoms).sentence),
         }
     }
-    find_identity(&look.identity, &mut find);
+    find_machine(&look.machine, &mut find);
     for probe in source.probes() {
         let read = match client.ask(&probe.path).await {
-            Ok(heard) => source.read(&probe.name, &heard.answer, &look.identity, memory),
+            Ok(heard) => source.read(&probe.name, &heard.answer, &look.machine, memory),
             Err(symptoms) => Err(source.diagnose(&symptoms)),
         };
         match (read, probe.rank) {
@@ -366,11 +366,11 @@ pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory)
     look
 }
 
-fn find_identity(identity: &Identity, find: &mut impl FnMut(Weight, String)) {
-    let Identity { instance_id, instance_type, lifecycle, zone, .. } = identity;
+fn find_machine(machine: &Machine, find: &mut impl FnMut(Weight, String)) {
+    let Machine { id, machine_type, lifecycle, zone, .. } = machine;
     let parts: Vec<&str> =
-        [instance_type.as_str(), lifecycle.word(), zone.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
-    let name = if instance_id.is_empty() { "of unknown name" } else { instance_id };
+        [machine_type.as_str(), lifecycle.word(), zone.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
+    let name = if id.is_empty() { "of unknown name" } else { id };
     find(Weight::Good, format!("this machine is {name} ({})", parts.join(", ")));
     match lifecycle {
         Lifecycle::Spot => {}

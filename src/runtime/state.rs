@@ -7,8 +7,7 @@ use super::protection::Protection;
 use super::{Keeping, context};
 use crate::engine::{Engine, Input, Now};
 use crate::report::Bookcase;
-use crate::sources::Identity;
-use crate::view::{Context, Spoken};
+use crate::view::{Context, Machine, Spoken};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,9 +41,9 @@ pub(super) struct Settled {
 
 impl State {
     /// Whose the state is, where that can be told before this input is taken in, and was not before.
-    pub(super) fn settle(&mut self, input: &Input, identity: &Identity, engine: &Engine) -> Option<Settled> {
+    pub(super) fn settle(&mut self, input: &Input, machine: &Machine, engine: &Engine) -> Option<Settled> {
         let doubt = self.doubt.as_mut()?;
-        let named = &identity.instance_id;
+        let named = &machine.id;
         let whose = doubt.settle(named, input, engine.policy(), Instant::now())?;
         let was_taken = std::mem::replace(&mut doubt.is_taken_for_ours, whose == Whose::Ours);
         if !named.is_empty() || whose != Whose::Ours {
@@ -62,7 +61,7 @@ impl State {
         whose: Whose,
         engine: &mut Engine,
         context: &mut Context,
-        identity: &Identity,
+        machine: &Machine,
         now: Now,
     ) -> Option<Bookcase> {
         let place = Place::of(&self.keeping).ok()?;
@@ -77,7 +76,7 @@ impl State {
             }
         };
         engine.take_up(opened.recovered(engine.policy().clone()));
-        context::recall(context, opened.machine(), identity);
+        context::recall(context, opened.machine(), machine);
         let (kept, bookcase) = self.beginning.begin(opened, engine, context, now);
         self.kept = kept;
         Some(bookcase)
@@ -85,15 +84,15 @@ impl State {
 
     /// Has it written down beside the state which machine this is, as far as that is known, and all of it anew where the
     /// state directory was removed under us.
-    pub(super) fn mend(&mut self, identity: &Identity) {
+    pub(super) fn mend(&mut self, machine: &Machine) {
         let made_again = self.protection.borrow().made_again;
         if std::mem::replace(&mut self.made_again, made_again) != made_again {
             self.kept.journal.write_anew();
             self.owner.send_modify(|_| {});
         }
-        let (None, Some(machine)) = (&self.doubt, &self.kept.machine) else { return };
-        let machine = if identity.instance_id.is_empty() { machine.clone() } else { context::machine(identity) };
-        let owner = Some(self.here.clone().with(machine));
+        let (None, Some(earlier)) = (&self.doubt, &self.kept.machine) else { return };
+        let machine = if machine.id.is_empty() { earlier } else { machine };
+        let owner = Some(self.here.clone().with(machine.clone()));
         self.owner.send_if_modified(|written| {
             let is_new = *written != owner;
             *written = owner;

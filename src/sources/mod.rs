@@ -12,6 +12,7 @@ pub mod metadata;
 mod time;
 
 use crate::engine::{Fault, Importance, Notice, NoticeKey, NoticeKind, ProbeName, SourceName};
+use crate::view::Machine;
 use metadata::{Endpoint, Handshake, Symptoms};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -39,7 +40,7 @@ pub trait Source: Debug + Send + Sync {
     ///
     /// # Errors
     /// A [`Fault`] where the answer is neither a notice nor a good "nothing".
-    fn read(&self, probe: &ProbeName, answer: &Answer, machine: &Identity, memory: &Memory) -> Result<Reading, Fault>;
+    fn read(&self, probe: &ProbeName, answer: &Answer, machine: &Machine, memory: &Memory) -> Result<Reading, Fault>;
 
     /// What to ask to learn what this machine is, the machine's own name first. Each is asked until it was answered.
     fn identity_probes(&self) -> &[Probe];
@@ -49,7 +50,7 @@ pub trait Source: Debug + Send + Sync {
     ///
     /// # Errors
     /// A [`Fault`] where the answer cannot be believed; `machine` is then unchanged.
-    fn identify(&self, probe: &ProbeName, answer: &Answer, machine: &mut Identity) -> Result<(), Fault>;
+    fn identify(&self, probe: &ProbeName, answer: &Answer, machine: &mut Machine) -> Result<(), Fault>;
 
     /// Says in words what is wrong and what to do about it, where nothing came back that could be read.
     fn diagnose(&self, symptoms: &Symptoms) -> Fault;
@@ -101,51 +102,6 @@ pub struct Reading {
 
 /// What a source was told to remember in this boot; it outlives a restart of the daemon, not of the machine.
 pub type Memory = BTreeSet<String>;
-
-/// What the machine is, as its cloud tells it. Empty fields are not known yet, or do not exist on this machine.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Identity {
-    /// The cloud's name of the machine.
-    pub instance_id: String,
-    /// Its type.
-    pub instance_type: String,
-    /// How it is paid for.
-    pub lifecycle: Lifecycle,
-    /// Its region.
-    pub region: String,
-    /// Its zone.
-    pub zone: String,
-    /// Its own addresses.
-    pub addresses: Vec<std::net::IpAddr>,
-}
-
-/// How a machine is paid for, as far as it matters to us.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Lifecycle {
-    /// Not known yet.
-    #[default]
-    Unknown,
-    /// It can be taken back.
-    Spot,
-    /// No Spot notice will ever come.
-    OnDemand,
-    /// Another, which its cloud names.
-    Other,
-}
-
-impl Lifecycle {
-    /// The word for it on screen and in logs.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Spot => "spot",
-            Self::OnDemand => "on-demand",
-            Self::Other => "other",
-        }
-    }
-}
 
 /// What a `[[source]]` of the configuration becomes.
 #[derive(Clone, Debug)]

@@ -65,13 +65,13 @@ impl Status {
 }
 
 fn machine(machine: &Machine) -> Machine {
-    let lifecycle = if machine.lifecycle.is_empty() { "unknown" } else { &machine.lifecycle };
     Machine {
         id: clip(&machine.id, NAME),
         machine_type: clip(&machine.machine_type, NAME),
-        lifecycle: lifecycle.to_owned(),
+        lifecycle: machine.lifecycle,
         region: clip(&machine.region, NAME),
         zone: clip(&machine.zone, NAME),
+        addresses: Vec::new(),
     }
 }
 

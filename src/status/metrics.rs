@@ -79,7 +79,7 @@ impl Scrape {
         let labels = [
             ("instance_id", machine.id.as_str()),
             ("instance_type", machine.machine_type.as_str()),
-            ("lifecycle", machine.lifecycle.as_str()),
+            ("lifecycle", machine.lifecycle.word()),
             ("region", machine.region.as_str()),
             ("zone", machine.zone.as_str()),
         ];

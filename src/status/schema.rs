@@ -71,16 +71,12 @@ fn tidy(schema: &mut Schema) {
 mod tests {
     use super::*;
     use crate::engine::Outcome;
-    use crate::sources::Lifecycle;
-    use crate::view::LIFECYCLES;
 
     #[test]
     fn the_words_are_those_that_are_shown() {
         for outcome in Outcome::ALL {
             assert!(PROGRESS.contains(&outcome.word()), "{outcome}");
         }
-        let lifecycles = [Lifecycle::Unknown, Lifecycle::Spot, Lifecycle::OnDemand, Lifecycle::Other];
-        assert_eq!(lifecycles.map(Lifecycle::word), LIFECYCLES);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct Context {
     pub rehearsal: bool,
     /// The machine, as its cloud tells it; empty where that is not known.
     pub machine: Machine,
-    /// The machine's own address, its host name, and the name of its Kubernetes node, where these are known.
+    /// The machine's host name, and the name of its Kubernetes node, where these are known.
     pub names: Names,
     /// The steps as they are configured now, in declared order.
     pub steps: Vec<StepContext>,
@@ -35,8 +35,6 @@ pub struct Context {
 /// What the machine is called beside its cloud's name of it; empty where that is not known.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Names {
-    /// Its own address.
-    pub address: String,
     /// Its host name.
     pub host: String,
     /// The name of its Kubernetes node where `NODE_NAME` tells one, else its host name.

@@ -18,7 +18,7 @@ pub use episode::{
 };
 pub use finding::{Finding, Weight};
 pub use histogram::Histogram;
-pub use machine::{LIFECYCLES, Machine};
+pub use machine::{Lifecycle, Machine};
 pub use seconds::Seconds;
 pub use span::Span;
 pub use spoken::Spoken;

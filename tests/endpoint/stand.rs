@@ -9,7 +9,7 @@ use spot_watchdog::engine::{
 };
 use spot_watchdog::status::http::{HttpServer, Serving};
 use spot_watchdog::status::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
-use spot_watchdog::view::{Context, EpisodeView, Machine, StepContext};
+use spot_watchdog::view::{Context, EpisodeView, Lifecycle, Machine, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -177,7 +177,7 @@ fn context() -> Context {
         machine: Machine {
             id: "i-0abc".to_owned(),
             machine_type: "g5.xlarge".to_owned(),
-            lifecycle: "spot".to_owned(),
+            lifecycle: Lifecycle::Spot,
             ..Machine::default()
         },
         steps: vec![step],

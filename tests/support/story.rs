@@ -13,7 +13,8 @@ use spot_watchdog::engine::{
     Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy, Signal, SourceName, Stated,
     StepName,
 };
-use spot_watchdog::sources::{self, Answer, Ear, Every, Identity, Memory, Source};
+use spot_watchdog::sources::{self, Answer, Ear, Every, Memory, Source};
+use spot_watchdog::view::Machine;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -234,7 +235,7 @@ fn configured(file: &Path) -> (Policy, Vec<Asked>) {
 /// What a source asks, and what it makes of the scripted answers.
 fn polls(source: &Arc<dyn Source>, interval: Duration, length: Duration, script: &Script) -> Vec<Poll> {
     let mut memory = Memory::new();
-    let machine = Identity { instance_id: MACHINE.to_owned(), ..Identity::default() };
+    let machine = Machine { id: MACHINE.to_owned(), ..Machine::default() };
     let mut polls = Vec::new();
     for probe in source.probes() {
         let interval = match probe.every {

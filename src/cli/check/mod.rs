@@ -14,8 +14,8 @@ use crate::messages::Sink;
 use crate::runtime::poller::{Look, look};
 use crate::runtime::step_checks;
 use crate::sources::metadata::MetadataClient;
-use crate::sources::{Ear, Identity, Memory};
-use crate::view::{Finding, Weight};
+use crate::sources::{Ear, Memory};
+use crate::view::{Finding, Machine, Weight};
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::Report;
@@ -90,7 +90,7 @@ fn configuration(settings: &Settings) -> Finding {
 async fn source_seen(setting: &SourceSetting) -> Look {
     let subject = format!("source {}", setting.kind);
     let only = |weight, sentence: String| Look {
-        identity: Identity::default(),
+        machine: Machine::default(),
         findings: vec![Finding::new(weight, subject.clone(), sentence)],
     };
     let source = match &setting.ear {
@@ -113,16 +113,16 @@ async fn source_seen(setting: &SourceSetting) -> Look {
 
 /// Where a daemon would know itself to be.
 fn place(settings: &Settings, looks: &[Look]) -> Place {
-    let known = looks.iter().map(|look| &look.identity).find(|identity| !identity.instance_id.is_empty());
-    let identity = known.cloned().unwrap_or_default();
+    let known = looks.iter().map(|look| &look.machine).find(|machine| !machine.id.is_empty());
+    let machine = known.cloned().unwrap_or_default();
     let endpoint = settings.sources.iter().find_map(|source| match &source.ear {
         Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
         Ear::Signals => None,
     });
     Place {
-        instance_id: identity.instance_id,
-        addresses: identity.addresses,
-        region: identity.region,
+        instance_id: machine.id,
+        addresses: machine.addresses,
+        region: machine.region,
         metadata_endpoint: endpoint.unwrap_or_default(),
         // Nothing is served while only checking.
         status_url: String::new(),

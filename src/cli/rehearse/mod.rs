@@ -27,11 +27,11 @@ use crate::runtime::poller::look;
 use crate::runtime::state_dir::{self, StateDir, User};
 use crate::runtime::{Daemon, Keeping, Outfit, REHEARSALS, context};
 use crate::sources::metadata::MetadataClient;
-use crate::sources::{self, Ear, Identity, Memory};
+use crate::sources::{self, Ear, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Status, StatusPublisher};
 use crate::store;
-use crate::view::{EpisodeView, Finding, Spoken, StepView, TimeFit, Weight};
+use crate::view::{EpisodeView, Finding, Machine, Spoken, StepView, TimeFit, Weight};
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use progress::Progress;
@@ -158,7 +158,7 @@ async fn play(
 ) -> anyhow::Result<Played> {
     let place = Place::make()?;
     let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve metadata on loopback")?;
-    let (own, own_endpoint) = own_identity(real).await;
+    let (own, own_endpoint) = own_machine(real).await;
     let mut script = Script::default();
     if let Some(own) = &own {
         wear(&mut script, own);
@@ -168,7 +168,7 @@ async fn play(
 
     let progress = Progress::begin(&settings, args.notice);
     progress.say(&match &own {
-        Some(own) => format!("rehearsing on {} ({}, {})", own.instance_id, own.instance_type, own.lifecycle.word()),
+        Some(own) => format!("rehearsing on {} ({}, {})", own.id, own.machine_type, own.lifecycle.word()),
         None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
     });
     if !args.live {
@@ -340,7 +340,7 @@ fn is_closed(status: &Status) -> bool {
 }
 
 /// What the machine really is, and where its credentials come from.
-async fn own_identity(real: &Settings) -> (Option<Identity>, Option<String>) {
+async fn own_machine(real: &Settings) -> (Option<Machine>, Option<String>) {
     for setting in &real.sources {
         let Ear::Asked(source) = &setting.ear else { continue };
         let endpoint = source.endpoint().as_str().to_owned();
@@ -349,17 +349,17 @@ async fn own_identity(real: &Settings) -> (Option<Identity>, Option<String>) {
             continue;
         };
         let seen = timeout(OWN_IDENTITY, look(source.as_ref(), &client, &Memory::new())).await;
-        let identity = seen.ok().map(|look| look.identity).filter(|identity| !identity.instance_id.is_empty());
-        return (identity, Some(endpoint));
+        let machine = seen.ok().map(|look| look.machine).filter(|machine| !machine.id.is_empty());
+        return (machine, Some(endpoint));
     }
     (None, None)
 }
 
 /// Makes the emulated machine look like the real one, but for its lifecycle: an interruption is rehearsed, so it is played
 /// as a machine that can be interrupted.
-fn wear(script: &mut Script, own: &Identity) {
-    script.set_item("instance-id", &own.instance_id);
-    script.set_item("instance-type", &own.instance_type);
+fn wear(script: &mut Script, own: &Machine) {
+    script.set_item("instance-id", &own.id);
+    script.set_item("instance-type", &own.machine_type);
     script.set_item("placement/region", &own.region);
     script.set_item("placement/availability-zone", &own.zone);
     if let Some(address) = own.addresses.first() {

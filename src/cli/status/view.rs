@@ -64,11 +64,8 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
         lines.push(Line::new("left", Tone::Going, &countdown(episode, deadline)));
     }
     let machine = &status.machine;
-    let facts: Vec<&str> = [&machine.id, &machine.machine_type, &machine.lifecycle, &machine.zone]
-        .into_iter()
-        .map(String::as_str)
-        .filter(|fact| !fact.is_empty())
-        .collect();
+    let facts = [&machine.id, &machine.machine_type, machine.lifecycle.word(), &machine.zone];
+    let facts: Vec<&str> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
     let is_known = !machine.id.is_empty() || !machine.machine_type.is_empty();
     lines.push(Line::new("machine", Tone::Plain, &if is_known { facts.join(", ") } else { "not known".to_owned() }));
     lines.extend(status.sources.iter().map(source));

@@ -93,7 +93,7 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
       "machine": {
         "id": "i-0abc",
         "type": "",
-        "lifecycle": "",
+        "lifecycle": "unknown",
         "region": "",
         "zone": ""
       },

@@ -3,8 +3,8 @@
 
 use super::{fault, status_fault};
 use crate::engine::{Fault, ProbeName};
-use crate::sources::{Answer, Identity, Lifecycle};
-use crate::view::clip;
+use crate::sources::Answer;
+use crate::view::{Lifecycle, Machine, clip};
 
 /// What is asked, the machine's own name first (EC2 User Guide, "Instance metadata categories").
 pub(super) const ITEMS: [&str; 6] = [
@@ -18,7 +18,7 @@ pub(super) const ITEMS: [&str; 6] = [
 
 /// Reads one item into what is known. A 404 is a good answer where the item may be missing: the address on a machine
 /// that has IPv6 only, and everything but the name on services that imitate EC2.
-pub(super) fn identify(probe: &ProbeName, answer: &Answer, machine: &mut Identity) -> Result<(), Fault> {
+pub(super) fn identify(probe: &ProbeName, answer: &Answer, machine: &mut Machine) -> Result<(), Fault> {
     match answer.status {
         200 => {}
         404 if probe.as_str() != ITEMS[0] => return Ok(()),
@@ -30,8 +30,8 @@ pub(super) fn identify(probe: &ProbeName, answer: &Answer, machine: &mut Identit
     };
     let text = word(&answer.body).ok_or_else(strange)?.to_owned();
     match probe.as_str() {
-        "instance-id" => machine.instance_id = text,
-        "instance-type" => machine.instance_type = text,
+        "instance-id" => machine.id = text,
+        "instance-type" => machine.machine_type = text,
         "instance-life-cycle" => {
             machine.lifecycle = match text.as_str() {
                 "spot" => Lifecycle::Spot,
@@ -59,19 +59,19 @@ fn word(body: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn ask(item: &str, status: u16, body: &[u8], machine: &mut Identity) -> Result<(), Fault> {
+    fn ask(item: &str, status: u16, body: &[u8], machine: &mut Machine) -> Result<(), Fault> {
         identify(&ProbeName::new(item), &Answer { status, body: body.to_vec() }, machine)
     }
 
     #[test]
     fn each_item_fills_its_field() {
-        let mut machine = Identity::default();
+        let mut machine = Machine::default();
         for (item, body) in ITEMS.iter().zip(["i-0abc", "g5.xlarge\n", "spot", "us-east-1", "us-east-1a", "10.0.0.7"]) {
             assert_eq!(ask(item, 200, body.as_bytes(), &mut machine), Ok(()));
         }
-        let expected = Identity {
-            instance_id: "i-0abc".to_owned(),
-            instance_type: "g5.xlarge".to_owned(),
+        let expected = Machine {
+            id: "i-0abc".to_owned(),
+            machine_type: "g5.xlarge".to_owned(),
             lifecycle: Lifecycle::Spot,
             region: "us-east-1".to_owned(),
             zone: "us-east-1a".to_owned(),
@@ -82,24 +82,24 @@ mod tests {
 
     #[test]
     fn a_missing_address_is_a_good_answer_and_a_missing_name_is_not() {
-        let mut machine = Identity::default();
+        let mut machine = Machine::default();
         assert_eq!(ask("local-ipv4", 404, b"<html>", &mut machine), Ok(()));
         assert!(ask("instance-id", 404, b"<html>", &mut machine).is_err());
         assert_eq!(
             ask("instance-id", 503, b"", &mut machine).map_err(|fault| fault.word),
             Err("server-error".to_owned())
         );
-        assert_eq!(machine, Identity::default());
+        assert_eq!(machine, Machine::default());
     }
 
     #[test]
     fn hostile_values_are_not_believed_and_change_nothing() {
-        let mut machine = Identity::default();
+        let mut machine = Machine::default();
         let long = [b'a'; 65];
         for body in [&b""[..], b"i-0abc\nX-Evil: 1", b"\xff\xfe", b"--flag", b"$(reboot)", b"<html>", &long] {
             assert!(ask("instance-id", 200, body, &mut machine).is_err(), "{body:?}");
         }
         assert!(ask("local-ipv4", 200, b"10.0.0.999", &mut machine).is_err());
-        assert_eq!(machine, Identity::default());
+        assert_eq!(machine, Machine::default());
     }
 }

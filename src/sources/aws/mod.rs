@@ -10,11 +10,9 @@ mod identity;
 mod read;
 
 use super::metadata::{Endpoint, Handshake, Symptoms, TokenHandshake, WithoutSession};
-use super::{
-    Aliases, Answer, BuildError, Ear, Environment, Every, Identity, Memory, Probe, Reading, Row, Source, settings,
-};
+use super::{Aliases, Answer, BuildError, Ear, Environment, Every, Memory, Probe, Reading, Row, Source, settings};
 use crate::engine::{Fault, Importance, NoticeKind, ProbeName, SourceName};
-use crate::view::Span;
+use crate::view::{Machine, Span};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,7 +173,7 @@ impl Source for Aws {
         &self.probes
     }
 
-    fn read(&self, probe: &ProbeName, answer: &Answer, machine: &Identity, memory: &Memory) -> Result<Reading, Fault> {
+    fn read(&self, probe: &ProbeName, answer: &Answer, machine: &Machine, memory: &Memory) -> Result<Reading, Fault> {
         read::read(&self.name, probe, answer, machine, memory)
     }
 
@@ -183,7 +181,7 @@ impl Source for Aws {
         &self.identity_probes
     }
 
-    fn identify(&self, probe: &ProbeName, answer: &Answer, machine: &mut Identity) -> Result<(), Fault> {
+    fn identify(&self, probe: &ProbeName, answer: &Answer, machine: &mut Machine) -> Result<(), Fault> {
         identity::identify(probe, answer, machine)
     }
 

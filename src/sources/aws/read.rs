@@ -6,8 +6,8 @@ use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE
 use crate::engine::{
     Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, ProbeName, SourceName, Stated,
 };
-use crate::sources::{Answer, Identity, Memory, Reading, time};
-use crate::view::clip;
+use crate::sources::{Answer, Memory, Reading, time};
+use crate::view::{Machine, clip};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) fn read(
     source: &SourceName,
     probe: &ProbeName,
     answer: &Answer,
-    machine: &Identity,
+    machine: &Machine,
     memory: &Memory,
 ) -> Result<Reading, Fault> {
     match answer.status {
@@ -52,7 +52,7 @@ pub(super) fn read(
 #[derive(Clone, Copy)]
 struct About<'a> {
     source: &'a SourceName,
-    machine: &'a Identity,
+    machine: &'a Machine,
 }
 
 impl About<'_> {
@@ -61,7 +61,7 @@ impl About<'_> {
             key: NoticeKey {
                 source: self.source.clone(),
                 kind,
-                machine: MachineId::new(&self.machine.instance_id),
+                machine: MachineId::new(&self.machine.id),
                 event: String::new(),
             },
             action,

@@ -11,7 +11,7 @@ fn source() -> Aws {
 }
 
 fn ask_with(memory: &[&str], probe: &str, status: u16, body: impl AsRef<[u8]>) -> Result<Reading, Fault> {
-    let machine = Identity { instance_id: "i-0abc".to_owned(), ..Identity::default() };
+    let machine = Machine { id: "i-0abc".to_owned(), ..Machine::default() };
     let memory = memory.iter().map(|word| (*word).to_owned()).collect();
     let answer = Answer { status, body: body.as_ref().to_vec() };
     source().read(&ProbeName::new(probe), &answer, &machine, &memory)

@@ -243,8 +243,9 @@ fn probes(probes: &[ProbeStatus], html: &mut Html) {
 pub(super) fn foot(status: &Status, html: &mut Html) {
     let machine = &status.machine;
     html.raw("<section class=\"foot\" aria-label=\"This machine\"><p>");
-    let facts = [&machine.id, &machine.machine_type, &machine.lifecycle, &machine.zone];
-    for (at, fact) in facts.into_iter().filter(|fact| !fact.is_empty() && *fact != "unknown").enumerate() {
+    let lifecycle = machine.lifecycle.known().unwrap_or_default();
+    let facts = [&machine.id, &machine.machine_type, lifecycle, &machine.zone];
+    for (at, fact) in facts.into_iter().filter(|fact| !fact.is_empty()).enumerate() {
         html.raw(if at > 0 { " · " } else { "" }).text(fact);
     }
     html.raw("</p><p>spot-watchdog ").text(&status.version).raw(", running for ");

@@ -4,7 +4,7 @@ use super::html::Html;
 use super::pieces;
 use crate::engine::{NoticeAction, NoticeKind, Strength};
 use crate::status::{EpisodeStatus, Reason, StageWord, Status, StepStatus};
-use crate::view::words;
+use crate::view::{Lifecycle, words};
 
 /// How things stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,7 +152,7 @@ impl Headline {
             }
             html.raw(". A notice from it would not be heard. ");
         }
-        if status.machine.lifecycle == "on-demand" {
+        if status.machine.lifecycle == Lifecycle::OnDemand {
             html.raw(" This machine is on-demand: no Spot notice will ever come.");
         }
         html.raw("</p>");

@@ -248,7 +248,7 @@ fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
     let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 9 });
     let status = status(&publisher, |it| {
         it["version"] = json!(text);
-        it["machine"] = json!({ "id": text, "type": text, "lifecycle": text, "region": text, "zone": text });
+        it["machine"] = json!({ "id": text, "type": text, "lifecycle": "spot", "region": text, "zone": text });
         it["sources"][0]["name"] = json!(text);
         it["sources"][0]["fault"] = fault.clone();
         it["sources"][0]["blind-since"] = at.clone();

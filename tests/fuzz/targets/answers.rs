@@ -2,7 +2,8 @@
 //! status, the rest is the body.
 
 use super::{Bytes, is_showable};
-use spot_watchdog::sources::{Answer, Ear, Identity, Memory, ROWS};
+use spot_watchdog::sources::{Answer, Ear, Memory, ROWS};
+use spot_watchdog::view::Machine;
 
 pub fn look(data: &[u8]) {
     let mut bytes = Bytes(data);
@@ -12,7 +13,7 @@ pub fn look(data: &[u8]) {
         let Ok(Ear::Asked(source)) = (row.build)(toml::Table::new(), &|_| None) else { continue };
         let probes = source.probes();
         let probe = &probes[which % probes.len()].name;
-        let machine = Identity { instance_id: "i-0abc".to_owned(), ..Identity::default() };
+        let machine = Machine { id: "i-0abc".to_owned(), ..Machine::default() };
         for memory in [Memory::new(), Memory::from(["in-service".to_owned()])] {
             let read = source.read(probe, &answer, &machine, &memory);
             assert_eq!(read, source.read(probe, &answer, &machine, &memory), "it is pure");
@@ -35,16 +36,16 @@ pub fn look(data: &[u8]) {
             }
         }
         let items = source.identity_probes();
-        let mut machine = Identity::default();
+        let mut machine = Machine::default();
         match source.identify(&items[which % items.len()].name, &answer, &mut machine) {
             Ok(()) => {
-                for text in [&machine.instance_id, &machine.instance_type, &machine.region, &machine.zone] {
+                for text in [&machine.id, &machine.machine_type, &machine.region, &machine.zone] {
                     is_showable(text, 64);
                 }
             }
             Err(fault) => {
                 is_showable(&fault.sentence, 400);
-                assert_eq!(machine, Identity::default());
+                assert_eq!(machine, Machine::default());
             }
         }
     }

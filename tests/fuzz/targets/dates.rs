@@ -5,7 +5,8 @@ use reqwest::header::HeaderValue;
 use spot_watchdog::config::parse_span;
 use spot_watchdog::engine::{Moment, Now, ProbeName};
 use spot_watchdog::sources::metadata::skew;
-use spot_watchdog::sources::{Answer, Ear, Identity, Memory, ROWS};
+use spot_watchdog::sources::{Answer, Ear, Memory, ROWS};
+use spot_watchdog::view::Machine;
 use std::time::Duration;
 
 pub fn look(data: &[u8]) {
@@ -55,7 +56,7 @@ fn read(probe: &str, body: String) -> Vec<Timestamp> {
     let mut times = Vec::new();
     for row in ROWS {
         let Ok(Ear::Asked(source)) = (row.build)(toml::Table::new(), &|_| None) else { continue };
-        let reading = source.read(&ProbeName::new(probe), &answer, &Identity::default(), &Memory::new());
+        let reading = source.read(&ProbeName::new(probe), &answer, &Machine::default(), &Memory::new());
         let notices = reading.into_iter().flat_map(|reading| reading.notices);
         times.extend(notices.filter_map(|notice| notice.stated.time()));
     }
