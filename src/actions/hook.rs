@@ -11,8 +11,8 @@ use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
 use super::process::{Exit, Leader, Manner, Stopped, signal_named, wait_to_end};
 use super::proof::Proof;
 use super::{
-    Action, BuildError, Defaults, Job, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook, environment,
-    read_keys,
+    Action, BuildError, Defaults, Job, PathKey, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook,
+    environment, read_keys,
 };
 use crate::engine::{Outcome, Process, RunResult, StepName, Undo, Work};
 use crate::view::Finding;
@@ -40,6 +40,14 @@ pub const ROW: Row = Row {
     undo: Undo::PutBack,
     build,
     schema: || schemars::schema_for!(Settings),
+    paths: &[
+        PathKey::Command("command"),
+        PathKey::Command("undo"),
+        PathKey::File("working-directory"),
+        PathKey::File("environment-file"),
+        PathKey::Pattern("proof.newer"),
+        PathKey::Pattern("proof.absent"),
+    ],
     defaults: Defaults { needs: Duration::from_secs(5), retries: 1, repeat: true },
 };
 

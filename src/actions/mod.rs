@@ -341,8 +341,30 @@ pub struct Row {
     pub build: fn(toml::Table) -> Result<Arc<dyn Action>, BuildError>,
     /// The JSON schema of its own keys.
     pub schema: fn() -> schemars::Schema,
+    /// Which of its own keys hold paths. A relative one is made absolute before it is built.
+    pub paths: &'static [PathKey],
     /// Defaults of the keys that all steps share.
     pub defaults: Defaults,
+}
+
+/// A key of a kind's own that holds a path, as a path of its keys: `proof.newer`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PathKey {
+    /// A file or a directory.
+    File(&'static str),
+    /// A pattern that matches files.
+    Pattern(&'static str),
+    /// A list of words, of which the first is a program: a path where it has a slash.
+    Command(&'static str),
+}
+
+impl PathKey {
+    /// The key.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::File(key) | Self::Pattern(key) | Self::Command(key) => key,
+        }
+    }
 }
 
 /// Defaults of a kind for the keys that all steps share.

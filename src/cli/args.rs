@@ -85,8 +85,8 @@ pub enum Command {
 /// What chooses the steps.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
 pub struct StepArgs {
-    /// A command to run on a notice: a path, or words in quotes. No shell is involved. May be given again: they run
-    /// side by side
+    /// A command to run on a notice, such as ./save.sh or "python3 save.py". No shell reads it: for && or $HOME write
+    /// "sh -c '...'". May be given again: the commands run side by side
     #[arg(long, value_name = "COMMAND")]
     pub hook: Vec<String>,
     /// The kinds of notice that --hook and --target-group are for [default: interruption and scale-in]

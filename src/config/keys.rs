@@ -15,6 +15,8 @@ pub(super) struct Key {
 pub(super) enum Shape {
     /// Any text.
     Text,
+    /// A file or a directory.
+    Path,
     /// A duration with its unit.
     Span,
     /// A whole number of at least this.
@@ -42,10 +44,10 @@ pub(super) const EXPOSE: Key = key("expose", Shape::Word(&["health", "all"]));
 pub(super) const ALLOWED_HOSTS: Key = key("allowed-hosts", Shape::Texts);
 pub(super) const POLL_INTERVAL: Key = key("poll-interval", Shape::Span);
 pub(super) const METADATA_ENDPOINT: Key = key("metadata-endpoint", Shape::Text);
-pub(super) const STATE_DIR: Key = key("state-dir", Shape::Text);
+pub(super) const STATE_DIR: Key = key("state-dir", Shape::Path);
 pub(super) const EPISODES_KEPT: Key = key("episodes-kept", Shape::Count(1));
-pub(super) const REPORT_TO: Key = key("report-to", Shape::Text);
-pub(super) const MEASURED_FROM: Key = key("measured-from", Shape::Text);
+pub(super) const REPORT_TO: Key = key("report-to", Shape::Path);
+pub(super) const MEASURED_FROM: Key = key("measured-from", Shape::Path);
 pub(super) const LOG_FORMAT: Key = key("log-format", Shape::Word(&["text", "json"]));
 pub(super) const RESERVE: Key = key("reserve", Shape::Span);
 pub(super) const LEAST_WINDOW: Key = key("least-window", Shape::Span);

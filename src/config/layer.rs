@@ -4,10 +4,12 @@
 //! whole, so that a mistake in the file is told even where a flag beats it; then the topmost value counts.
 
 use super::keys::Key;
+use super::value;
 use super::wrong::{Place, Wrongs, hint, shown, worded};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -34,6 +36,8 @@ pub(super) enum Written {
 #[derive(Debug)]
 pub(super) struct Layer<'i> {
     origin: Origin,
+    /// What relative paths are relative to.
+    directory: &'i Path,
     text: &'i str,
     table: DeTable<'i>,
 }
@@ -43,7 +47,7 @@ impl<'i> Layer<'i> {
     const SLIPS: usize = 5;
 
     /// The layer of a file. Where it is no TOML, that is all that is said of it: the rest would be guesses.
-    pub(super) fn of_file(name: &str, text: &'i str, wrongs: &mut Wrongs) -> Self {
+    pub(super) fn of_file(name: &str, directory: &'i Path, text: &'i str, wrongs: &mut Wrongs) -> Self {
         let name: Arc<str> = name.into();
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut table = table.into_inner();
@@ -59,11 +63,11 @@ impl<'i> Layer<'i> {
         if !errors.is_empty() {
             table.clear();
         }
-        Self { origin: Origin::File(name), text, table }
+        Self { origin: Origin::File(name), directory, text, table }
     }
 
     /// A layer of texts and lists of texts, as flags and variables give them.
-    pub(super) fn of_texts(origin: Origin, written: &'i BTreeMap<&'static str, Written>) -> Self {
+    pub(super) fn of_texts(origin: Origin, directory: &'i Path, written: &'i BTreeMap<&'static str, Written>) -> Self {
         let text = |text: &'i String| Spanned::new(0..0, DeValue::String(Cow::Borrowed(text)));
         let mut table = DeTable::new();
         for (key, written) in written {
@@ -75,7 +79,7 @@ impl<'i> Layer<'i> {
             };
             table.insert(Spanned::new(0..0, Cow::Borrowed(*key)), value);
         }
-        Self { origin, text: "", table }
+        Self { origin, directory, text: "", table }
     }
 
     /// Its top level.
@@ -210,6 +214,11 @@ impl<'l, 'i> Section<'l, 'i> {
         wrongs.add(self.place(path, span), self.sentence(&sentence));
     }
 
+    /// What relative paths are relative to.
+    pub(super) fn directory(&self) -> &'l Path {
+        self.layer.directory
+    }
+
     /// Where the section begins.
     pub(super) fn here(&self) -> Place {
         self.place("", self.span.clone())
@@ -258,6 +267,16 @@ pub(super) fn pick_if_any<'i, T>(
     for section in sections {
         let value = section.read(key.name, &read, wrongs);
         found = found.or(value);
+    }
+    found
+}
+
+/// [`pick_if_any`] for paths.
+pub(super) fn pick_path(sections: &[Section<'_, '_>], key: &Key, wrongs: &mut Wrongs) -> Option<PathBuf> {
+    let mut found = None;
+    for section in sections {
+        let path = section.read(key.name, |value| value::path(value, section.directory()), wrongs);
+        found = found.or(path);
     }
     found
 }

@@ -1,6 +1,7 @@
 //! Messages: the `[[message]]` tables. Like a step, each is read twice: here its name and on what it is sent, then the
 //! webhook builds itself from its own keys.
 
+use super::command;
 use super::keys;
 use super::layer::Section;
 use super::start::Start;
@@ -8,7 +9,7 @@ use super::value;
 use super::wrong::{Wrongs, hint, shown};
 use crate::actions::BuildError;
 use crate::engine::NoticeKind;
-use crate::messages::{KIND, MOST, Occasion, Settings, Sink};
+use crate::messages::{KIND, MOST, Occasion, PATHS, Settings, Sink};
 use std::collections::BTreeSet;
 
 /// The kinds of notice that people are told of unless they choose others: those that take the machine for good.
@@ -53,7 +54,10 @@ fn sink(name: &str, table: &Section<'_, '_>, start: &Start, wrongs: &mut Wrongs)
     table.only(&valid, wrongs);
     let (send, on) = (send.unwrap_or_else(|| Occasion::ALL.into()), on.unwrap_or_else(|| USUAL.into()));
     let variable = |name: &str| start.variable(name).map(str::to_owned);
-    match Sink::build(name, send, on, table.only_these(&own), &variable) {
+    let mut own = table.only_these(&own);
+    let built =
+        command::resolve(&mut own, PATHS, table.directory()).and_then(|()| Sink::build(name, send, on, own, &variable));
+    match built {
         Ok(sink) => Some(sink),
         Err(BuildError { key, message }) => {
             table.complain(&key, &message, wrongs);

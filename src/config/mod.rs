@@ -6,6 +6,7 @@
 //! it. Nothing starts, connects or
 //! changes anything.
 
+mod command;
 mod keys;
 mod layer;
 mod messages;
@@ -29,7 +30,7 @@ pub use wrong::{Blame, Place, Refused, Wrong};
 use crate::engine::{Assume, Policy, Undo};
 use crate::view::{Finding, Weight};
 use crate::{actions, sources as ears};
-use layer::{Layer, Origin, Section, Written, pick, pick_if_any};
+use layer::{Layer, Origin, Section, Written, pick, pick_if_any, pick_path};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -63,7 +64,7 @@ pub fn load(
     let mut wrongs = Wrongs::default();
     let origin = file_to_read(start, &typed, &set)?;
     let text = match &origin {
-        Some(path) => read_file(path).map_err(|(place, sentence)| {
+        Some(path) => read_file(path, &start.directory).map_err(|(place, sentence)| {
             let mut wrongs = Wrongs::default();
             wrongs.add(place, sentence);
             wrongs.verdict().err().unwrap_or_else(|| Refused::usage(""))
@@ -71,12 +72,13 @@ pub fn load(
         None => String::new(),
     };
 
-    let flags = Layer::of_texts(Origin::Flags, &typed);
-    let variables = Layer::of_texts(Origin::Variables, &set);
+    let flags = Layer::of_texts(Origin::Flags, &start.directory, &typed);
+    let variables = Layer::of_texts(Origin::Variables, &start.directory, &set);
     let name = origin.as_deref().map(Path::to_string_lossy).unwrap_or_default();
-    let file = Layer::of_file(&name, &text, &mut wrongs);
+    let directory = start.directory_of(origin.as_deref());
+    let file = Layer::of_file(&name, &directory, &text, &mut wrongs);
     wrongs = stop_at_once(wrongs)?;
-    let shipped = Layer::of_file("the built-in config/watchdog.toml", SHIPPED, &mut wrongs);
+    let shipped = Layer::of_file("the built-in config/watchdog.toml", &directory, SHIPPED, &mut wrongs);
     let typed = [flags.top(), variables.top()];
     let filed = [file.top(), shipped.top()];
     let layers = [flags.top(), variables.top(), file.top(), shipped.top()];
@@ -125,10 +127,10 @@ pub fn load(
             &mut wrongs,
         ),
         allowed_hosts: pick(&layers, &keys::ALLOWED_HOSTS, value::hosts, &mut wrongs),
-        state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut wrongs),
+        state_dir: pick_path(&layers, &keys::STATE_DIR, &mut wrongs),
         episodes_kept: pick(&layers, &keys::EPISODES_KEPT, value::count(1, MOST_EPISODES), &mut wrongs),
-        report_to: pick_if_any(&layers, &keys::REPORT_TO, value::absolute, &mut wrongs),
-        measured_from: pick_if_any(&layers, &keys::MEASURED_FROM, value::absolute, &mut wrongs),
+        report_to: pick_path(&layers, &keys::REPORT_TO, &mut wrongs),
+        measured_from: pick_path(&layers, &keys::MEASURED_FROM, &mut wrongs),
         log_format: pick(
             &layers,
             &keys::LOG_FORMAT,
@@ -159,15 +161,16 @@ pub fn whereabouts(start: &Start) -> Whereabouts {
     let (set, _) = start.set();
     let mut unheard = Wrongs::default();
     let origin = named(&typed, &set).unwrap_or_else(|| start.usual_file.clone());
-    let text = read_file(&origin).unwrap_or_default();
-    let flags = Layer::of_texts(Origin::Flags, &typed);
-    let variables = Layer::of_texts(Origin::Variables, &set);
-    let file = Layer::of_file("", &text, &mut unheard);
-    let shipped = Layer::of_file("", SHIPPED, &mut unheard);
+    let text = read_file(&origin, &start.directory).unwrap_or_default();
+    let directory = start.directory_of(Some(&origin));
+    let flags = Layer::of_texts(Origin::Flags, &start.directory, &typed);
+    let variables = Layer::of_texts(Origin::Variables, &start.directory, &set);
+    let file = Layer::of_file("", &directory, &text, &mut unheard);
+    let shipped = Layer::of_file("", &directory, SHIPPED, &mut unheard);
     let layers = [flags.top(), variables.top(), file.top(), shipped.top()];
     Whereabouts {
         listen: pick(&layers, &keys::LISTEN, value::listen, &mut unheard),
-        state_dir: pick_if_any(&layers, &keys::STATE_DIR, value::absolute, &mut unheard),
+        state_dir: pick_path(&layers, &keys::STATE_DIR, &mut unheard),
     }
 }
 
@@ -186,14 +189,16 @@ fn steps(
     let topmost = |key: &keys::Key| typed.iter().find(|section| section.has(key.name));
     if let Some(section) = topmost(&keys::HOOK) {
         for text in section.read(keys::HOOK.name, value::texts, wrongs).unwrap_or_default() {
-            if let Some(step) = steps::hook(section.here_of(keys::HOOK.name), &text, start, wrongs) {
-                steps.add(step, on.as_ref(), rows, wrongs);
+            match steps::hook(section.here_of(keys::HOOK.name), &text, start) {
+                Ok(step) => steps.add(step, &start.directory, on.as_ref(), rows, wrongs),
+                Err(why) => wrongs.add(section.here_of(keys::HOOK.name), why),
             }
         }
     }
     if let Some(section) = topmost(&keys::TARGET_GROUP) {
         for arn in section.read(keys::TARGET_GROUP.name, value::texts, wrongs).unwrap_or_default() {
-            steps.add(steps::target_group(section.here_of(keys::TARGET_GROUP.name), &arn), on.as_ref(), rows, wrongs);
+            let step = steps::target_group(section.here_of(keys::TARGET_GROUP.name), &arn);
+            steps.add(step, &start.directory, on.as_ref(), rows, wrongs);
         }
     }
     if let (Some(section), None, None) = (topmost(&keys::ON), topmost(&keys::HOOK), topmost(&keys::TARGET_GROUP)) {
@@ -251,12 +256,12 @@ fn named(typed: &BTreeMap<&'static str, Written>, set: &BTreeMap<&'static str, W
     }
 }
 
-/// Reads a configuration file, bounded.
-fn read_file(path: &Path) -> Result<String, (Place, String)> {
+/// Reads a configuration file, bounded; a relative path is seen from this directory.
+fn read_file(path: &Path, directory: &Path) -> Result<String, (Place, String)> {
     let name: std::sync::Arc<str> = path.to_string_lossy().into();
     let whole = || Place::File(std::sync::Arc::clone(&name));
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
+    std::fs::File::open(directory.join(path))
         .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| (whole(), format!("cannot be read: {error}")))?;
     if bytes.len() as u64 > MOST_BYTES {

@@ -94,7 +94,7 @@ fn closed(properties: Map<String, Value>, required: Vec<Value>) -> Value {
 fn of_key(key: &Key, table: &str, prose: &BTreeMap<(String, String), String>, defaults: Option<&Value>) -> Value {
     let text = || json!({ "type": "string" });
     let mut schema = match key.shape {
-        Shape::Text => text(),
+        Shape::Text | Shape::Path => text(),
         Shape::Span => json!({ "type": "string", "examples": ["250ms", "5s", "1m30s"] }),
         Shape::Count(least) => json!({ "type": "integer", "minimum": least }),
         Shape::Flag => json!({ "type": "boolean" }),

@@ -1,13 +1,13 @@
 //! What a start finds: the flags, the variables that concern us, and where it was called. The only file of the
 //! configuration that looks at the process; everything else gets it as an argument.
 
-use super::keys::{self, Shape};
+use super::keys;
 use super::layer::{PREFIX, Written, variable};
 use super::wrong::{nearest, shown};
 use crate::view::{Finding, Weight};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The variable that makes the log say more where it is `debug`. It is no key: it counts before anything is read.
 pub const LOG_VARIABLE: &str = "SPOT_WATCHDOG_LOG";
@@ -95,7 +95,7 @@ impl Start {
         ];
         for (key, text) in texts {
             if let Some(text) = text {
-                written.insert(key.name, Written::Text(self.grounded(key.name, text)));
+                written.insert(key.name, Written::Text(text.clone()));
             }
         }
         let lists = [
@@ -123,18 +123,7 @@ impl Start {
             let key = known.iter().find(|key| variable(key.name) == *name);
             match (key, self.variable(name)) {
                 (Some(key), Some(value)) => {
-                    let value = match key.shape {
-                        Shape::Text => self.grounded(key.name, value),
-                        Shape::Span
-                        | Shape::Count(_)
-                        | Shape::Flag
-                        | Shape::Word(_)
-                        | Shape::Words(_)
-                        | Shape::Texts
-                        | Shape::TextOrTexts
-                        | Shape::Kinds => value.to_owned(),
-                    };
-                    written.insert(key.name, Written::Text(value));
+                    written.insert(key.name, Written::Text(value.to_owned()));
                 }
                 (Some(_), None) => {}
                 (None, _) => {
@@ -150,13 +139,9 @@ impl Start {
         (written, warnings)
     }
 
-    /// A path from a flag or a variable is meant from where we were called.
-    fn grounded(&self, key: &str, text: &str) -> String {
-        let is_path = [keys::STATE_DIR, keys::REPORT_TO, keys::MEASURED_FROM].iter().any(|path| path.name == key);
-        if is_path && !text.is_empty() {
-            self.directory.join(text).to_string_lossy().into_owned()
-        } else {
-            text.to_owned()
-        }
+    /// The directory that a configuration file is in, where one is read.
+    pub(super) fn directory_of(&self, file: Option<&Path>) -> PathBuf {
+        let file = file.map(|file| self.directory.join(file));
+        file.as_deref().and_then(Path::parent).map_or_else(|| self.directory.clone(), Path::to_path_buf)
     }
 }

@@ -3,16 +3,20 @@
 //! A step is read twice: here its name, its kind and the keys that all steps have, then its kind's row builds the action
 //! from the others. What the row complains of is shown at the line of its key.
 
+use super::command;
 use super::keys;
 use super::layer::Section;
 use super::settings::StepSetting;
 use super::start::Start;
 use super::value;
 use super::wrong::{Place, Wrongs, hint, nearest, shown, worded};
-use crate::actions::{BuildError, Row};
+use crate::actions::launch::find_program;
+use crate::actions::{Action, BuildError, Row};
 use crate::engine::{NoticeKind, Rerun, Step, StepName, Undo};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most steps: each may be a process, all at once.
@@ -80,7 +84,7 @@ impl Steps {
             if settles && !follows(step, &leaving, shared.iter().map(|(step, ..)| step)) {
                 own.entry(SETTLE).or_insert_with(|| toml::Value::String("0s".to_owned()));
             }
-            match (row.build)(own) {
+            match build(row, own, table.directory()) {
                 Ok(action) => built.push((step.clone(), *row, action)),
                 Err(BuildError { key, message }) => table.complain(&key, &message, wrongs),
             }
@@ -101,6 +105,7 @@ impl Steps {
     pub(super) fn add(
         &mut self,
         typed: Typed,
+        directory: &Path,
         on: Option<&BTreeSet<NoticeKind>>,
         rows: &'static [Row],
         wrongs: &mut Wrongs,
@@ -119,13 +124,13 @@ impl Steps {
         if let Some(on) = on {
             step.on.clone_from(on);
         }
-        match (row.build)(own) {
+        match build(row, own, directory) {
             Ok(action) => self.push(step, row, action),
             Err(BuildError { key: _, message }) => wrongs.add(place, worded(&message)),
         }
     }
 
-    fn push(&mut self, step: Step, row: &Row, action: std::sync::Arc<dyn crate::actions::Action>) {
+    fn push(&mut self, step: Step, row: &Row, action: Arc<dyn Action>) {
         let undo = match step.undo {
             Undo::PutBack => action.puts_back(),
             Undo::Stay => Undo::Stay,
@@ -145,6 +150,12 @@ impl Steps {
     }
 }
 
+/// Builds a step's action from its own keys, whose paths are seen from a directory.
+fn build(row: &Row, mut own: toml::Table, directory: &Path) -> Result<Arc<dyn Action>, BuildError> {
+    command::resolve(&mut own, row.paths, directory)?;
+    (row.build)(own)
+}
+
 /// A step that a flag or a variable stands for.
 #[derive(Debug)]
 pub(super) struct Typed {
@@ -154,32 +165,25 @@ pub(super) struct Typed {
     pub(super) own: toml::Table,
 }
 
-/// The step of a `--hook`: a path, or a command that is split into words as a shell would split it.
-pub(super) fn hook(place: Place, text: &str, start: &Start, wrongs: &mut Wrongs) -> Option<Typed> {
-    let words = if start.directory.join(text).is_file() { Some(vec![text.to_owned()]) } else { shlex::split(text) };
-    let Some([program, arguments @ ..]) = words.as_deref() else {
-        let sentence = match words {
-            Some(_) => "it names no command".to_owned(),
-            None => format!("\"{}\" has a quote or a backslash without its counterpart", shown(text)),
-        };
-        wrongs.add(place, sentence);
-        return None;
-    };
-    // What is handed to the row is text, and a directory that is none cannot be named in it.
-    let Some(directory) = start.directory.to_str().map(str::to_owned) else {
-        wrongs.add(place, "the name of the current directory is not UTF-8; call it from another");
-        return None;
-    };
-    // A name without a slash is searched in PATH, unless it is a file right here.
-    let here = start.directory.join(program);
-    let absolute = if program.contains('/') || here.is_file() { tidy(&here) } else { program.clone() };
-    let command: Vec<toml::Value> =
-        std::iter::once(absolute).chain(arguments.iter().cloned()).map(toml::Value::String).collect();
-    let mut own = toml::Table::new();
-    own.insert("command".to_owned(), toml::Value::Array(command));
+/// The step of a `--hook`: the path of a file that is there, or a command that is split into words as a shell would.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn hook(place: Place, text: &str, start: &Start) -> Result<Typed, String> {
+    let is_file = text.contains('/') && start.directory.join(text).is_file();
+    let words = if is_file { vec![text.to_owned()] } else { command::split(text)? };
+    let program = words.first().map_or("", String::as_str);
+    let is_in_path = |name| find_program(name, None, start.variable("PATH").map(OsStr::new)).is_ok();
+    if !program.contains('/') && start.directory.join(program).is_file() && !is_in_path(program) {
+        return Err(format!("\"{}\" is not in PATH; the file that is here is ./{}", shown(program), shown(program)));
+    }
+    let name = name_of(program);
     // Relative arguments are meant from here too.
+    let directory = command::utf8(start.directory.clone())?;
+    let mut own = toml::Table::new();
+    own.insert("command".to_owned(), words.into());
     own.insert("working-directory".to_owned(), toml::Value::String(directory));
-    Some(Typed { place, name: name_of(program), kind: "hook", own })
+    Ok(Typed { place, name, kind: "hook", own })
 }
 
 /// The step of a `--target-group`.
@@ -187,11 +191,6 @@ pub(super) fn target_group(place: Place, arn: &str) -> Typed {
     let mut own = toml::Table::new();
     own.insert("target-groups".to_owned(), toml::Value::Array(vec![toml::Value::String(arn.to_owned())]));
     Typed { place, name: "leave-load-balancer".to_owned(), kind: "target-group", own }
-}
-
-/// The path without its `.` parts: `/job/./save.sh` is what was typed, `/job/save.sh` what is meant.
-fn tidy(path: &Path) -> String {
-    path.components().collect::<std::path::PathBuf>().to_string_lossy().into_owned()
 }
 
 /// A step's name from the program that it runs.

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
 
 use super::*;
-use crate::actions::{Action, BuildError, Defaults, Job, Place as Here, Reach, Row, Task};
+use crate::actions::{Action, BuildError, Defaults, Job, PathKey, Place as Here, Reach, Row, Task};
 use crate::engine::{NoticeKind, Process, Rerun, RunResult, Step};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+mod commands;
 
 /// A step that does nothing; it remembers what it was built from.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ static ROWS: &[Row] = &[
         undo: Undo::Stay,
         build,
         schema: hook_schema,
+        paths: &[PathKey::Command("command"), PathKey::File("working-directory"), PathKey::Pattern("proof.newer")],
         defaults: Defaults { needs: Duration::from_secs(5), retries: 1, repeat: true },
     },
     Row {
@@ -77,6 +80,7 @@ static ROWS: &[Row] = &[
         undo: Undo::PutBack,
         build,
         schema: group_schema,
+        paths: &[],
         defaults: Defaults { needs: Duration::from_secs(3), retries: 0, repeat: false },
     },
 ];
@@ -407,68 +411,6 @@ fn a_file_that_is_named_and_missing_is_told() {
 }
 
 #[test]
-fn with_a_hook_the_usual_file_is_not_read_and_a_named_one_is() {
-    let file = "[[step]]\nname = \"save_checkpoint\"\nkind = \"hook\"\ncommand = [\"/x\"]\n";
-    let names =
-        |scene: &Scene| scene.settings().steps.iter().map(|step| step.name.to_string()).collect::<Vec<_>>().join(" ");
-    let alone = scene(file).flags(hooks(&["./save_checkpoint.sh"]));
-    assert_eq!(names(&alone), "save_checkpoint");
-    assert_eq!(alone.settings().origin, None);
-    let mut both = hooks(&["./save_checkpoint.sh", "/b/save_checkpoint.py --now"]);
-    let named = scene(file);
-    both.config = Some(named.start.usual_file.display().to_string());
-    both.target_group = vec!["arn:one".to_owned(), "arn:two".to_owned()];
-    let named = named.flags(both);
-    assert_eq!(
-        names(&named),
-        "save_checkpoint save_checkpoint-2 save_checkpoint-3 leave-load-balancer leave-load-balancer-2"
-    );
-    assert_eq!(named.settings().origin.as_deref(), Some(named.start.usual_file.as_path()));
-}
-
-#[test]
-fn a_hook_is_a_path_or_words_as_a_shell_would_split_them() {
-    let own = |scene: &Scene| {
-        let described = scene.settings().steps[0].action.describe();
-        described.replace(&scene.folder.path().display().to_string(), "HERE")
-    };
-    let typed = |text| own(&scene("").flags(hooks(&[text])));
-    insta::assert_snapshot!(typed("./sub/../save.sh 'two words' \"three, \\\"four\\\"\""), @r#"
-    command = ["HERE/sub/../save.sh", "two words", 'three, "four"']
-    working-directory = "HERE"
-    "#);
-    insta::assert_snapshot!(typed("python3 save.py"), @r#"
-    command = ["python3", "save.py"]
-    working-directory = "HERE"
-    "#);
-    let spaced = scene("").flags(hooks(&["my save.sh"]));
-    std::fs::write(spaced.folder.path().join("my save.sh"), "").unwrap();
-    assert_eq!(spaced.settings().steps[0].name.as_str(), "my-save");
-    insta::assert_snapshot!(own(&spaced), @r#"
-    command = ["HERE/my save.sh"]
-    working-directory = "HERE"
-    "#);
-    let said = scene("").flags(hooks(&["./save.sh 'oops", "  "])).refused();
-    insta::assert_snapshot!(said, @r#"
-    --hook: "./save.sh 'oops" has a quote or a backslash without its counterpart
-    --hook: it names no command
-    "#);
-}
-
-#[test]
-fn the_kinds_of_notice_on_the_command_line_are_those_of_its_steps() {
-    let mut flags = hooks(&["/x"]);
-    flags.on = vec!["rebalance".to_owned(), "shutdown".to_owned()];
-    let settings = scene("").flags(flags).settings();
-    assert_eq!(settings.policy.steps[0].on, BTreeSet::from([NoticeKind::Rebalance, NoticeKind::Shutdown]));
-    let flags = Flags { on: vec!["rebalance".to_owned()], ..Flags::default() };
-    let said = scene("#\n").flags(flags).refused();
-    assert_eq!(said, "--on: it says when --hook and --target-group are due, and neither is given");
-    let said = scene("").set("SPOT_WATCHDOG_HOOK", "/x").set("SPOT_WATCHDOG_ON", "scale_in").refused();
-    assert_eq!(said, "SPOT_WATCHDOG_ON: unknown kind of notice \"scale_in\"; did you mean \"scale-in\"?");
-}
-
-#[test]
 fn a_step_is_read_with_its_kinds_defaults() {
     let file = "[[step]]\nname = \"out\"\nkind = \"target-group\"\ntarget-groups = [\"a\"]\n\
                 [[step]]\nname = \"save\"\nkind = \"hook\"\ncommand = [\"/x\"]\nafter = [\"out\"]\n\
@@ -498,7 +440,7 @@ undo-on-survival = true
 episodes-kept = 0
 allowed-hosts = ["good.example", "http://bad.example"]
 metadata-endpoint = "http://user:secret@10.0.0.1/"
-state-dir = "state"
+state-dir = "~/state"
 
 [assume]
 hibernation = "60s"
@@ -531,7 +473,7 @@ kind = "aws"
     watchdog.toml:11: episodes-kept: 0 is not what stands here; write a whole number from 1 to 10000
     watchdog.toml:12: allowed-hosts: "http://bad.example" is no host name; write it without scheme and port
     watchdog.toml:13: metadata-endpoint: not a usable address (write http://HOST or http://HOST:PORT): it must not hold a user or a password
-    watchdog.toml:14: state-dir: "state" is not absolute; write the whole path
+    watchdog.toml:14: state-dir: "~/state" is read by no shell, which would expand it; write the whole path
     watchdog.toml:17: [assume]: unknown key "hibernation"; did you mean "hibernate"?
     watchdog.toml:18: [assume]: shutdown: 25.5 has no unit; write "25.5s" if seconds are meant
     watchdog.toml:21: source 1: kind: unknown kind of source "awss"; did you mean "aws"?

@@ -1,12 +1,13 @@
 //! How one value is read: a text becomes its type here, and nowhere later.
 
+use super::command::absolute;
 use super::layer::Miss;
 use super::wrong::{hint, listed, shown};
 use crate::engine::NoticeKind;
 use crate::sources::metadata::Endpoint;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -212,13 +213,9 @@ pub(super) fn endpoint(value: &Value<'_>) -> Result<String, Miss> {
     }
 }
 
-/// A path that does not depend on where we were started.
-pub(super) fn absolute(value: &Value<'_>) -> Result<PathBuf, Miss> {
-    let path = PathBuf::from(text(value)?);
-    if path.is_absolute() {
-        return Ok(path);
-    }
-    Err(Miss::new(format!("\"{}\" is not absolute; write the whole path", shown(&path.to_string_lossy()))))
+/// A path, seen from this directory where it is relative.
+pub(super) fn path(value: &Value<'_>, directory: &Path) -> Result<PathBuf, Miss> {
+    absolute(&text(value)?, directory).map_err(Miss::new)
 }
 
 fn unlike(value: &Value<'_>, wanted: &str) -> Miss {

@@ -25,7 +25,7 @@ pub use queue::ReceiverState;
 pub use worker::PlanEnd;
 
 use crate::actions::http::{address, told};
-use crate::actions::{BuildError, read_keys};
+use crate::actions::{BuildError, PathKey, read_keys};
 use crate::engine::NoticeKind;
 use crate::view::{Context, EpisodeView, Finding};
 use body::Body;
@@ -46,6 +46,9 @@ use worker::{DeliveryLimits, DeliveryWorker};
 
 /// The one kind of message that there is.
 pub const KIND: &str = "webhook";
+
+/// Which keys of a `[[message]]` hold paths.
+pub const PATHS: &[PathKey] = &[PathKey::File("url-file")];
 
 /// The most receivers.
 pub const MOST: usize = 16;

@@ -15,7 +15,7 @@ mod metrics;
 mod wait;
 
 use super::http::certificates::CertificateFiles;
-use super::{Action, BuildError, Defaults, Reach, Row, Span, read_keys};
+use super::{Action, BuildError, Defaults, PathKey, Reach, Row, Span, read_keys};
 use crate::engine::Undo;
 use gauges::Server;
 use metrics::Address;
@@ -69,6 +69,12 @@ pub const ROW: Row = Row {
     undo: Undo::PutBack,
     build,
     schema: || schemars::schema_for!(Settings),
+    paths: &[
+        PathKey::File("ca-file"),
+        PathKey::File("certificate-file"),
+        PathKey::File("key-file"),
+        PathKey::File("drained"),
+    ],
     // The settling, and two looks. It waits for as long as it may; a second try would have no time left.
     defaults: Defaults { needs: Duration::from_secs(17), retries: 0, repeat: true },
 };

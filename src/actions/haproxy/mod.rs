@@ -66,6 +66,7 @@ pub const ROW: Row = Row {
     undo: Undo::PutBack,
     build,
     schema: || schemars::schema_for!(Settings),
+    paths: &[],
     // It tries again by itself where that may help.
     defaults: Defaults { needs: Duration::from_secs(3), retries: 0, repeat: false },
 };

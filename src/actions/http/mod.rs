@@ -8,7 +8,7 @@ pub(crate) mod exchange;
 mod send;
 pub(crate) mod template;
 
-use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
+use super::{Action, BuildError, Defaults, PathKey, Reach, Row, read_keys};
 use crate::engine::Undo;
 use certificates::CertificateFiles;
 use hyper::Method;
@@ -82,6 +82,7 @@ pub const ROW: Row = Row {
     undo: Undo::PutBack,
     build,
     schema: || schemars::schema_for!(Settings),
+    paths: &[PathKey::File("ca-file"), PathKey::File("certificate-file"), PathKey::File("key-file")],
     // What may be sent twice is tried again by itself.
     defaults: Defaults { needs: Duration::from_secs(3), retries: 0, repeat: false },
 };

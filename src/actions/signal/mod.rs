@@ -14,7 +14,7 @@ mod tree;
 
 use super::process::signal_named;
 use super::proof::Proof;
-use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
+use super::{Action, BuildError, Defaults, PathKey, Reach, Row, read_keys};
 use crate::engine::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -82,6 +82,12 @@ pub const ROW: Row = Row {
     undo: Undo::Stay,
     build,
     schema: || schemars::schema_for!(Settings),
+    paths: &[
+        PathKey::File("process.pid-file"),
+        PathKey::File("only-with"),
+        PathKey::Pattern("proof.newer"),
+        PathKey::Pattern("proof.absent"),
+    ],
     // A second signal is more than one said twice: servers that drain on the first give up on it.
     defaults: Defaults { needs: Duration::from_secs(5), retries: 0, repeat: true },
 };

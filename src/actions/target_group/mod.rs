@@ -73,6 +73,7 @@ pub const ROW: Row = Row {
     undo: Undo::PutBack,
     build,
     schema: || schemars::schema_for!(Settings),
+    paths: &[],
     // It tries again by itself for as long as its time lasts; what is left then would fail once more.
     defaults: Defaults { needs: Duration::from_secs(3), retries: 0, repeat: false },
 };
