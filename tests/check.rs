@@ -229,7 +229,7 @@ fn a_probe_ends_well_only_while_the_path_does() {
     let running = run(&stage, &url, None);
     assert_eq!(probe(&running.address, "livez"), (0, "the loop turns\n".to_owned()));
     wait_until("it leaves", || probe(&running.address, "/readyz").0 == 1);
-    assert!(probe(&running.address, "readyz").1.starts_with("leaving: interruption from aws, "));
+    assert!(probe(&running.address, "readyz").1.starts_with("draining: interruption from aws, "));
     assert_eq!(probe(&running.address, "livez").0, 0, "leaving is no reason to be restarted");
     let address = running.address.clone();
     drop(running);

@@ -449,7 +449,7 @@ async fn a_proof_waits_until_the_files_are_quiet() {
     let body = "echo 0 > part; (for i in 1 2 3 4 5; do sleep 0.1; echo $i >> part; done) >/dev/null 2>&1 &";
     let given = given(seconds(10.0));
     let began = Instant::now();
-    let ending = script(place.path(), body, "proof = { newer = 'part', quiet-for = '300ms' }").play(&given.job).await;
+    let ending = script(place.path(), body, "proof = { newer = 'part', stable-for = '300ms' }").play(&given.job).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(began.elapsed() > seconds(0.65), "{:?}", began.elapsed());
     assert_eq!(fs::read_to_string(place.path().join("part")).unwrap().lines().count(), 6);

@@ -37,7 +37,7 @@ LARGEST = 4 << 20
 
 def left_in(status):
     """What is left according to a status; None where nothing takes the machine, as after a withdrawal."""
-    if not isinstance(status, dict) or status.get("readiness") != "leaving":
+    if not isinstance(status, dict) or status.get("readiness") != "draining":
         return None
     deadline = (status.get("episode") or {}).get("deadline") or {}
     return deadline.get("seconds-left")

@@ -19,7 +19,7 @@ ask() { # LIMIT [QUERY]
 
 # The answer is one line of JSON. In its texts each quote is written \", so that none of these patterns is found in one.
 left() { # STATUS
-    case $1 in *'"readiness":"leaving"'*) ;; *) return 1 ;; esac
+    case $1 in *'"readiness":"draining"'*) ;; *) return 1 ;; esac
     printf '%s\n' "$1" |
         grep -o '"episode":{[^{}]*\({[^{}]*}[^{}]*\)*}' |
         sed -n 's/.*"deadline":{[^}]*"seconds-left":\(-\{0,1\}[0-9.]*\).*/\1/p' |

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Copies the report of this episode to S3, so that it outlives the machine: the last step, and an optional one.
 #
-#   REPORT_DIR  where reports are written: what report-to says
+#   REPORT_DIR  where reports are written: what report-dir says
 #   S3_URI      where to: s3://bucket/reports
 #
 # `aws s3 sync s3://bucket/reports reports && watchdog report reports` reads them. What the machine lives to write after
@@ -14,7 +14,7 @@ fail() {
 }
 
 command -v aws >/dev/null || fail "the aws command is not on PATH ($PATH)"
-[ -n "${REPORT_DIR:-}" ] || fail "REPORT_DIR is not set; it is the directory that report-to names"
+[ -n "${REPORT_DIR:-}" ] || fail "REPORT_DIR is not set; it is the directory that report-dir names"
 case ${S3_URI:-} in
 s3://?*) target=${S3_URI%/} ;;
 *) fail "S3_URI is '${S3_URI:-}', not s3://BUCKET/PREFIX" ;;
@@ -33,7 +33,7 @@ until grep -qs "\"name\":\"${SPOT_STEP:-}\"[^}]*\"began\"" "$report"; do
     waited=$((waited + 1))
     sleep 0.2
 done
-[ -e "$report" ] || fail "there is no $report; is REPORT_DIR what report-to says?"
+[ -e "$report" ] || fail "there is no $report; is REPORT_DIR what report-dir says?"
 
 left=$((${SPOT_SECONDS_LEFT:-60} - 5))
 [ "$left" -gt 0 ] || fail "the time is over"

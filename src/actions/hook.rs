@@ -485,7 +485,7 @@ mod tests {
         assert!(refusal("command = ['x']\ngrace = '2'").1.contains("\"3s\""));
         assert!(refusal("command = ['x']\ngrace = '-2s'").1.contains("negative"));
         assert_eq!(refusal("command = ['x']\nstop-signal = 'STOPP'").0, "stop-signal");
-        assert_eq!(refusal("command = ['x']\nproof = { quiet-for = '2s' }").0, "proof");
+        assert_eq!(refusal("command = ['x']\nproof = { stable-for = '2s' }").0, "proof");
         assert!(refusal("command = ['x']\nproofs = {}").1.contains("unknown field"));
         assert_eq!(refusal("command = ['x']\nenvironment = { 'A=B' = 'x' }").0, "environment");
     }

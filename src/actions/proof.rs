@@ -47,7 +47,7 @@ pub struct Proof {
     /// No path matches. Beside `newer`, one that was there before the step and is unchanged does not count.
     pub absent: Option<String>,
     /// No path that matches `newer` changes for so long.
-    pub quiet_for: Option<Span>,
+    pub stable_for: Option<Span>,
 }
 
 impl Proof {
@@ -59,8 +59,8 @@ impl Proof {
         if self.newer.is_none() && self.absent.is_none() {
             return Err(("proof", "a proof needs `newer` or `absent`: a pattern to look for".to_owned()));
         }
-        if self.quiet_for.is_some() && self.newer.is_none() {
-            return Err(("proof.quiet-for", "`quiet-for` watches the paths of `newer`: say which".to_owned()));
+        if self.stable_for.is_some() && self.newer.is_none() {
+            return Err(("proof.stable-for", "`stable-for` watches the paths of `newer`: say which".to_owned()));
         }
         for (key, pattern) in [("proof.newer", &self.newer), ("proof.absent", &self.absent)] {
             if let Some(pattern) = pattern {
@@ -136,7 +136,7 @@ impl Proof {
                     (false, None) => format!("nothing that matches {newer} was written since the step began{by}"),
                 });
             }
-            let seen = match self.quiet_for {
+            let seen = match self.stable_for {
                 Some(Span(quiet)) => self.keep_quiet(newer, seen, quiet, directory.clone(), stop_by).await?,
                 None => seen,
             };
@@ -404,9 +404,9 @@ mod tests {
     #[test]
     fn a_proof_of_nothing_is_refused() {
         assert_eq!(proof("").validate().unwrap_err().0, "proof");
-        assert_eq!(proof("absent = '/x'\nquiet-for = '1s'").validate().unwrap_err().0, "proof.quiet-for");
+        assert_eq!(proof("absent = '/x'\nstable-for = '1s'").validate().unwrap_err().0, "proof.stable-for");
         assert_eq!(proof("newer = '/x/***'").validate().unwrap_err().0, "proof.newer");
-        assert!(proof("newer = '/x/**/DONE'\nquiet-for = '1s'").validate().is_ok());
+        assert!(proof("newer = '/x/**/DONE'\nstable-for = '1s'").validate().is_ok());
     }
 
     /// What is there now, seen without haste.
@@ -595,7 +595,7 @@ mod tests {
     async fn what_never_is_quiet_does_not_hold_beyond_its_time() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("part");
-        let wanted = proof("newer = 'part'\nquiet-for = '10s'");
+        let wanted = proof("newer = 'part'\nstable-for = '10s'");
         let (began_at, before) = (SystemTime::now(), noted(&wanted, place.path()).await);
         std::fs::write(&file, "").unwrap();
         let began = Instant::now();

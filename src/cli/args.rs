@@ -125,10 +125,10 @@ pub struct RunArgs {
     pub state_dir: Option<PathBuf>,
     /// A directory that a report of each episode is written to as well, on a disk that outlives the machine
     #[arg(long, value_name = "DIR")]
-    pub report_to: Option<PathBuf>,
+    pub report_dir: Option<PathBuf>,
     /// What the steps took elsewhere, as `watchdog rehearse --json` writes it, where nothing was measured here yet
     #[arg(long, value_name = "FILE")]
-    pub measured_from: Option<PathBuf>,
+    pub timings_file: Option<PathBuf>,
 }
 
 impl StepArgs {
@@ -154,8 +154,8 @@ impl RunArgs {
             listen: self.listen.clone(),
             poll_interval: self.poll_interval.clone(),
             state_dir: text(&self.state_dir),
-            report_to: text(&self.report_to),
-            measured_from: text(&self.measured_from),
+            report_dir: text(&self.report_dir),
+            timings_file: text(&self.timings_file),
             ..self.steps.flags()
         }
     }
@@ -217,7 +217,7 @@ Examples:
 Files that are no reports, cut short or of another version are named and not counted. Rehearsals
 are counted apart.")]
 pub struct ReportArgs {
-    /// Files that `report-to` wrote, or folders of them
+    /// Files that `report-dir` wrote, or folders of them
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     /// The GPUs of one machine

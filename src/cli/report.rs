@@ -30,7 +30,7 @@ pub fn report(args: &ReportArgs) -> Exit {
     reading.bar.finish_and_clear();
     reading.say_what_was_left_out();
     if reading.counted == 0 {
-        complain("no report was found; they are what `report-to` writes, one file for each episode");
+        complain("no report was found; they are what `report-dir` writes, one file for each episode");
         return Exit::Wrong;
     }
     let terms = Terms {

@@ -46,12 +46,12 @@ pub(super) const POLL_INTERVAL: Key = key("poll-interval", Shape::Span);
 pub(super) const METADATA_ENDPOINT: Key = key("metadata-endpoint", Shape::Text);
 pub(super) const STATE_DIR: Key = key("state-dir", Shape::Path);
 pub(super) const EPISODES_KEPT: Key = key("episodes-kept", Shape::Count(1));
-pub(super) const REPORT_TO: Key = key("report-to", Shape::Path);
-pub(super) const MEASURED_FROM: Key = key("measured-from", Shape::Path);
+pub(super) const REPORT_DIR: Key = key("report-dir", Shape::Path);
+pub(super) const TIMINGS_FILE: Key = key("timings-file", Shape::Path);
 pub(super) const LOG_FORMAT: Key = key("log-format", Shape::Word(&["text", "json"]));
 pub(super) const RESERVE: Key = key("reserve", Shape::Span);
 pub(super) const LEAST_WINDOW: Key = key("least-window", Shape::Span);
-pub(super) const LEAD: Key = key("lead", Shape::Span);
+pub(super) const MAINTENANCE_LEAD: Key = key("maintenance-lead", Shape::Span);
 pub(super) const SURVIVED_AFTER: Key = key("survived-after", Shape::Span);
 pub(super) const UNDO_ON_SURVIVAL: Key = key("undo-on-survival", Shape::Word(&["put-back", "stay"]));
 
@@ -64,12 +64,12 @@ pub(super) const TOP: &[Key] = &[
     METADATA_ENDPOINT,
     STATE_DIR,
     EPISODES_KEPT,
-    REPORT_TO,
-    MEASURED_FROM,
+    REPORT_DIR,
+    TIMINGS_FILE,
     LOG_FORMAT,
     RESERVE,
     LEAST_WINDOW,
-    LEAD,
+    MAINTENANCE_LEAD,
     SURVIVED_AFTER,
     UNDO_ON_SURVIVAL,
 ];
@@ -85,7 +85,7 @@ pub(super) const MAINTENANCE: Key = key("maintenance", Shape::Span);
 pub(super) const ASSUME: &[Key] = &[INTERRUPTION, HIBERNATE, SCALE_IN, SHUTDOWN, REBALANCE, MAINTENANCE];
 
 /// Tables of the top level.
-pub(super) const TABLES: &[&str] = &["assume", "source", "step", "message"];
+pub(super) const TABLES: &[&str] = &["assume", "source", "step", "notification"];
 
 pub(super) const CONFIG: Key = key("config", Shape::Text);
 pub(super) const HOOK: Key = key("hook", Shape::TextOrTexts);
@@ -116,8 +116,8 @@ pub(super) const STEP: &[Key] =
 
 pub(super) const SEND: Key = key("send", Shape::Words(&["detection", "failure", "end"]));
 
-/// Keys that every `[[message]]` may have; the others are its kind's own.
-pub(super) const MESSAGE: &[Key] = &[NAME, KIND, SEND, ON];
+/// Keys that every `[[notification]]` may have; the others are its kind's own.
+pub(super) const NOTIFICATION: &[Key] = &[NAME, KIND, SEND, ON];
 
 /// The names of these keys.
 pub(super) fn names(keys: &[Key]) -> Vec<&'static str> {

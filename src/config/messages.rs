@@ -1,4 +1,4 @@
-//! Messages: the `[[message]]` tables. Like a step, each is read twice: here its name and on what it is sent, then the
+//! Messages: the `[[notification]]` tables. Like a step, each is read twice: here its name and on what it is sent, then the
 //! webhook builds itself from its own keys.
 
 use super::command;
@@ -17,23 +17,23 @@ const USUAL: [NoticeKind; 2] = [NoticeKind::Interruption, NoticeKind::ScaleIn];
 
 /// Reads the messages of a file.
 pub(super) fn read(start: &Start, file: &Section<'_, '_>, wrongs: &mut Wrongs) -> Vec<Sink> {
-    let tables = file.tables("message", wrongs).unwrap_or_default();
+    let tables = file.tables("notification", wrongs).unwrap_or_default();
     if let Some(one_too_many) = tables.get(MOST) {
-        wrongs.add(one_too_many.here(), format!("more than {MOST} messages"));
+        wrongs.add(one_too_many.here(), format!("more than {MOST} notifications"));
         return Vec::new();
     }
     let mut names = BTreeSet::new();
     let mut sinks = Vec::new();
     for (index, table) in tables.into_iter().enumerate() {
-        let table = table.called(format!("message {}", index + 1));
+        let table = table.called(format!("notification {}", index + 1));
         let name = table.read(keys::NAME.name, value::name, wrongs);
         if name.as_ref().is_some_and(|name| name.trim_matches('.').is_empty()) {
             table.complain(keys::NAME.name, "a name is more than dots", wrongs);
         }
         let name = name.unwrap_or_else(|| KIND.to_owned());
-        let table = table.called(format!("message \"{name}\""));
+        let table = table.called(format!("notification \"{name}\""));
         if !names.insert(name.clone()) {
-            table.complain(keys::NAME.name, "another message has this name", wrongs);
+            table.complain(keys::NAME.name, "another notification has this name", wrongs);
         }
         sinks.extend(sink(&name, &table, start, wrongs));
     }
@@ -44,13 +44,13 @@ fn sink(name: &str, table: &Section<'_, '_>, start: &Start, wrongs: &mut Wrongs)
     if let Some(kind) = table.require(keys::KIND.name, value::text, wrongs)
         && kind != KIND
     {
-        let sentence = format!("unknown kind of message \"{}\"{}", shown(&kind), hint(&kind, [KIND]));
+        let sentence = format!("unknown kind of notification \"{}\"{}", shown(&kind), hint(&kind, [KIND]));
         table.complain(keys::KIND.name, &sentence, wrongs);
     }
     let send = table.read(keys::SEND.name, value::words(&Occasion::ALL.map(|it| (it.word(), it))), wrongs);
     let on = table.read(keys::ON.name, value::kinds, wrongs);
     let own = own_keys();
-    let valid: Vec<&str> = keys::names(keys::MESSAGE).into_iter().chain(own.iter().map(String::as_str)).collect();
+    let valid: Vec<&str> = keys::names(keys::NOTIFICATION).into_iter().chain(own.iter().map(String::as_str)).collect();
     table.only(&valid, wrongs);
     let (send, on) = (send.unwrap_or_else(|| Occasion::ALL.into()), on.unwrap_or_else(|| USUAL.into()));
     let variable = |name: &str| start.variable(name).map(str::to_owned);

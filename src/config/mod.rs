@@ -108,7 +108,7 @@ pub fn load(
         assume: assume(&filed, &mut wrongs),
         reserve: span(&keys::RESERVE, &mut wrongs),
         least_window: pick(&layers, &keys::LEAST_WINDOW, value::span_from(Duration::from_secs(1)), &mut wrongs),
-        lead: span(&keys::LEAD, &mut wrongs),
+        maintenance_lead: span(&keys::MAINTENANCE_LEAD, &mut wrongs),
         survived_after: span(&keys::SURVIVED_AFTER, &mut wrongs),
         undo_on_survival: pick(&layers, &keys::UNDO_ON_SURVIVAL, value::word(&undo), &mut wrongs).0,
     };
@@ -118,7 +118,7 @@ pub fn load(
         policy,
         steps: steps.settings,
         sources,
-        messages,
+        notifications: messages,
         listen: pick(&layers, &keys::LISTEN, value::listen, &mut wrongs),
         expose: pick(
             &layers,
@@ -129,8 +129,8 @@ pub fn load(
         allowed_hosts: pick(&layers, &keys::ALLOWED_HOSTS, value::hosts, &mut wrongs),
         state_dir: pick_path(&layers, &keys::STATE_DIR, &mut wrongs),
         episodes_kept: pick(&layers, &keys::EPISODES_KEPT, value::count(1, MOST_EPISODES), &mut wrongs),
-        report_to: pick_path(&layers, &keys::REPORT_TO, &mut wrongs),
-        measured_from: pick_path(&layers, &keys::MEASURED_FROM, &mut wrongs),
+        report_dir: pick_path(&layers, &keys::REPORT_DIR, &mut wrongs),
+        timings_file: pick_path(&layers, &keys::TIMINGS_FILE, &mut wrongs),
         log_format: pick(
             &layers,
             &keys::LOG_FORMAT,

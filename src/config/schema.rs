@@ -50,11 +50,11 @@ pub fn schema(step_rows: &[actions::Row], source_rows: &[sources::Row]) -> Value
     properties.insert("assume".to_owned(), closed(table("assume", keys::ASSUME, defaults.get("assume")), Vec::new()));
     properties.insert("source".to_owned(), json!({ "type": "array", "items": { "oneOf": kinds } }));
     properties.insert("step".to_owned(), json!({ "type": "array", "items": { "oneOf": steps } }));
-    let mut message = table("message", keys::MESSAGE, None);
+    let mut message = table("notification", keys::NOTIFICATION, None);
     message.insert("kind".to_owned(), json!({ "const": messages::KIND }));
     let mut required = vec![json!("kind")];
     add_own(schemars::schema_for!(messages::Settings), &mut message, &mut required, &mut definitions);
-    properties.insert("message".to_owned(), json!({ "type": "array", "items": closed(message, required) }));
+    properties.insert("notification".to_owned(), json!({ "type": "array", "items": closed(message, required) }));
     let mut root = closed(properties, Vec::new());
     if let Some(root) = root.as_object_mut() {
         root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));

@@ -20,7 +20,7 @@ pub struct Settings {
     /// What is listened to.
     pub sources: Vec<SourceSetting>,
     /// Who is told.
-    pub messages: Vec<Sink>,
+    pub notifications: Vec<Sink>,
     /// Where the endpoint is served; empty where it is off.
     pub listen: Vec<SocketAddr>,
     /// What an address that is not loopback serves.
@@ -32,9 +32,9 @@ pub struct Settings {
     /// How many past episodes are kept, at least one.
     pub episodes_kept: u32,
     /// Where a report of each episode is written too, if that was named; absolute.
-    pub report_to: Option<PathBuf>,
+    pub report_dir: Option<PathBuf>,
     /// The file that says what steps took elsewhere, if one was named; absolute.
-    pub measured_from: Option<PathBuf>,
+    pub timings_file: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The metadata service that was named for all sources, without a slash at its end.

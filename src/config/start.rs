@@ -29,10 +29,10 @@ pub struct Flags {
     pub poll_interval: Option<String>,
     /// `--state-dir`
     pub state_dir: Option<String>,
-    /// `--report-to`
-    pub report_to: Option<String>,
-    /// `--measured-from`
-    pub measured_from: Option<String>,
+    /// `--report-dir`
+    pub report_dir: Option<String>,
+    /// `--timings-file`
+    pub timings_file: Option<String>,
     /// `--metadata-endpoint`
     pub metadata_endpoint: Option<String>,
     /// `--log-format`
@@ -88,8 +88,8 @@ impl Start {
             (keys::CONFIG, &flags.config),
             (keys::POLL_INTERVAL, &flags.poll_interval),
             (keys::STATE_DIR, &flags.state_dir),
-            (keys::REPORT_TO, &flags.report_to),
-            (keys::MEASURED_FROM, &flags.measured_from),
+            (keys::REPORT_DIR, &flags.report_dir),
+            (keys::TIMINGS_FILE, &flags.timings_file),
             (keys::METADATA_ENDPOINT, &flags.metadata_endpoint),
             (keys::LOG_FORMAT, &flags.log_format),
         ];

@@ -215,7 +215,8 @@ fn shared_keys(
     if let (Some(kind), None) = (&kind, row)
         && kind == crate::messages::KIND
     {
-        let sentence = "a message is no step, since nothing waits for it; write it as [[message]] with the same kind";
+        let sentence =
+            "a notification is no step, since nothing waits for it; write it as [[notification]] with the same kind";
         table.complain(keys::KIND.name, sentence, wrongs);
     } else if let (Some(kind), None) = (&kind, row) {
         let hint = hint(kind, rows.iter().map(|row| row.kind));

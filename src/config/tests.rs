@@ -178,7 +178,7 @@ fn the_shipped_file_is_a_configuration_with_and_without_its_examples() {
     assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
     let settings = scene(&shipped_whole()).real();
     assert_eq!(settings.steps.len(), REAL_ROWS.len() + 1, "one of each kind, and a second hook");
-    let told: Vec<&str> = settings.messages.iter().map(crate::messages::Sink::name).collect();
+    let told: Vec<&str> = settings.notifications.iter().map(crate::messages::Sink::name).collect();
     assert_eq!(told, ["ops", "channel", "pager"]);
     assert_eq!(settings.warnings, []);
 }
@@ -223,11 +223,11 @@ fn every_key_stands_in_the_shipped_file_with_its_reason_and_nothing_else_does() 
             assert!(prose.contains_key(&("step".to_owned(), key.clone())), "{}: {key} has no reason", row.kind);
         }
     }
-    let messages = whole["message"].as_array().unwrap();
-    let own = messages::own_keys().into_iter().chain(keys::MESSAGE.iter().map(|key| key.name.to_owned()));
+    let messages = whole["notification"].as_array().unwrap();
+    let own = messages::own_keys().into_iter().chain(keys::NOTIFICATION.iter().map(|key| key.name.to_owned()));
     for key in own {
         assert!(messages.iter().any(|message| message.get(&key).is_some()), "{key} does not stand in the shipped file");
-        assert!(prose.contains_key(&("message".to_owned(), key.clone())), "message: {key} has no reason");
+        assert!(prose.contains_key(&("notification".to_owned(), key.clone())), "message: {key} has no reason");
     }
     // That nothing else stands there is what loading it shows: unknown keys are refused.
 }
@@ -431,7 +431,7 @@ fn everything_wrong_is_told_at_once_with_line_key_and_the_nearest_name() {
 listn = "off"
 poll-interval = 5
 reserve = "five"
-lead = "-1s"
+maintenance-lead = "-1s"
 least-window = "10ms"
 survived-after = "9000h"
 expose = "al"
@@ -464,7 +464,7 @@ kind = "aws"
     watchdog.toml:2: unknown key "listn"; did you mean "listen"?
     watchdog.toml:3: poll-interval: 5 has no unit; write "5s" if seconds are meant
     watchdog.toml:4: reserve: "five" is no duration; write one as "250ms", "5s" or "1m30s"
-    watchdog.toml:5: lead: "-1s" is less than nothing
+    watchdog.toml:5: maintenance-lead: "-1s" is less than nothing
     watchdog.toml:6: least-window: "10ms" is too short; the least is "1s"
     watchdog.toml:7: survived-after: "9000h" is longer than a year
     watchdog.toml:8: expose: unknown "al"; did you mean "all"?
@@ -613,20 +613,20 @@ proptest::proptest! {
 #[test]
 fn a_message_that_cannot_be_is_refused_with_file_line_and_the_nearest_field() {
     let refused = refused(
-        "[[message]]\nkind = \"webhook\"\nurl = \"https://hooks.example/x\"\n\
+        "[[notification]]\nkind = \"webhook\"\nurl = \"https://hooks.example/x\"\n\
          body = '{\"text\": \"{{secnds-left}}\"}'\n\
-         [[message]]\nkind = \"mail\"\nname = \"a\"\nsend = [\"begin\"]\non = [\"fire\"]\nurl-fil = \"/x\"\n\
-         [[message]]\nname = \"a\"\nkind = \"webhook\"\nurl-variable = \"X\"\n\
+         [[notification]]\nkind = \"mail\"\nname = \"a\"\nsend = [\"begin\"]\non = [\"fire\"]\nurl-fil = \"/x\"\n\
+         [[notification]]\nname = \"a\"\nkind = \"webhook\"\nurl-variable = \"X\"\n\
          [[step]]\nname = \"tell\"\nkind = \"webhook\"\n",
     );
     for line in [
-        ":4: message \"webhook\": body: knows no field {{secnds-left}}; did you mean {{seconds-left}}?",
-        ":6: message \"a\": kind: unknown kind of message \"mail\"; there is only \"webhook\"",
-        ":8: message \"a\": send: unknown \"begin\"; it may be \"detection\", \"failure\" or \"end\"",
-        ":9: message \"a\": on: unknown kind of notice \"fire\"",
-        ":10: message \"a\": unknown key \"url-fil\"; did you mean \"url-file\"?",
-        ":12: message \"a\": name: another message has this name",
-        ":17: step \"tell\": kind: a message is no step, since nothing waits for it; write it as [[message]]",
+        ":4: notification \"webhook\": body: knows no field {{secnds-left}}; did you mean {{seconds-left}}?",
+        ":6: notification \"a\": kind: unknown kind of notification \"mail\"; there is only \"webhook\"",
+        ":8: notification \"a\": send: unknown \"begin\"; it may be \"detection\", \"failure\" or \"end\"",
+        ":9: notification \"a\": on: unknown kind of notice \"fire\"",
+        ":10: notification \"a\": unknown key \"url-fil\"; did you mean \"url-file\"?",
+        ":12: notification \"a\": name: another notification has this name",
+        ":17: step \"tell\": kind: a notification is no step, since nothing waits for it; write it as [[notification]]",
     ] {
         assert!(refused.contains(line), "{line}\nin\n{refused}");
     }

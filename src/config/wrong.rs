@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn what_serde_says_is_said_in_our_words() {
         assert_eq!(
-            worded("unknown field `newr`, expected one of `newer`, `absent`, `quiet-for`"),
+            worded("unknown field `newr`, expected one of `newer`, `absent`, `stable-for`"),
             "unknown key \"newr\"; did you mean \"newer\"?"
         );
         assert_eq!(

@@ -303,7 +303,7 @@ impl Engine {
     fn opens(&self, notice: &Notice, deadline: Deadline, now: Now) -> Moment {
         match notice.key.kind {
             NoticeKind::Maintenance => {
-                let lead = self.policy().lead.max(self.policy().least_window);
+                let lead = self.policy().maintenance_lead.max(self.policy().least_window);
                 deadline.at.minus(lead).max(now.moment)
             }
             NoticeKind::Interruption | NoticeKind::ScaleIn | NoticeKind::Shutdown | NoticeKind::Rebalance => now.moment,

@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn a_lead_below_the_least_window_gives_no_time_after_the_deadline() {
         let mut policy = Policy::for_tests();
-        policy.lead = Duration::from_secs(5);
+        policy.maintenance_lead = Duration::from_secs(5);
         policy.steps[0].on = [NoticeKind::Maintenance].into();
         let mut engine = Engine::new(policy);
         engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));

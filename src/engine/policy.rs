@@ -19,7 +19,7 @@ pub struct Policy {
     /// A notice that leaves less than this is planned as if it left this much.
     pub least_window: Duration,
     /// How long before its time maintenance becomes an episode.
-    pub lead: Duration,
+    pub maintenance_lead: Duration,
     /// How long after its deadline a machine that still runs counts as survived.
     pub survived_after: Duration,
     /// Whether what was left is put back on a machine that survived.
@@ -172,7 +172,7 @@ impl Policy {
             },
             reserve: Duration::from_secs(5),
             least_window: Duration::from_secs(10),
-            lead: Duration::from_secs(30),
+            maintenance_lead: Duration::from_secs(30),
             survived_after: Duration::from_secs(60),
             undo_on_survival: Undo::PutBack,
         }

@@ -101,11 +101,11 @@ impl Body {
 /// What can be filled into a body of one's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Field {
-    Message,
+    Notification,
     Text,
     Title,
     Occasion,
-    MessageId,
+    NotificationId,
     Episode,
     Source,
     NoticeKind,
@@ -117,7 +117,7 @@ pub(super) enum Field {
     Host,
     Deadline,
     SecondsLeft,
-    LastMessageBy,
+    LastNotificationBy,
     Detail,
     Step,
     Outcome,
@@ -128,11 +128,11 @@ pub(super) enum Field {
 
 impl Fields for Field {
     const ALL: &'static [(&'static str, Self)] = &[
-        ("message", Self::Message),
+        ("notification", Self::Notification),
         ("text", Self::Text),
         ("title", Self::Title),
         ("occasion", Self::Occasion),
-        ("message-id", Self::MessageId),
+        ("notification-id", Self::NotificationId),
         ("episode", Self::Episode),
         ("source", Self::Source),
         ("notice-kind", Self::NoticeKind),
@@ -144,7 +144,7 @@ impl Fields for Field {
         ("host", Self::Host),
         ("deadline", Self::Deadline),
         ("seconds-left", Self::SecondsLeft),
-        ("last-message-by", Self::LastMessageBy),
+        ("last-notification-by", Self::LastNotificationBy),
         ("detail", Self::Detail),
         ("step", Self::Step),
         ("outcome", Self::Outcome),
@@ -154,18 +154,18 @@ impl Fields for Field {
     ];
 
     fn is_json(self) -> bool {
-        self == Self::Message
+        self == Self::Notification
     }
 }
 
 fn value(field: Field, message: &Message) -> String {
     let (machine, notice) = (&message.context.machine, &message.notice);
     match field {
-        Field::Message => plain(message).to_string(),
+        Field::Notification => plain(message).to_string(),
         Field::Text => text(message),
         Field::Title => title(message),
         Field::Occasion => message.owed.occasion.word().to_owned(),
-        Field::MessageId => message.owed.id.clone(),
+        Field::NotificationId => message.owed.id.clone(),
         Field::Episode => message.episode.id.to_string(),
         Field::Source => notice.key.source.to_string(),
         Field::NoticeKind => notice.kind().word().to_owned(),
@@ -177,7 +177,7 @@ fn value(field: Field, message: &Message) -> String {
         Field::Host => message.context.names.host.clone(),
         Field::Deadline => clock(message.plan.deadline.wall),
         Field::SecondsLeft => message.left().span().as_secs().to_string(),
-        Field::LastMessageBy => message.last_by.map(clock).unwrap_or_default(),
+        Field::LastNotificationBy => message.last_by.map(clock).unwrap_or_default(),
         Field::Detail => message.step().map_or(&notice.detail, |step| &step.detail).clone(),
         Field::Step => message.step().map(|step| step.name.to_string()).unwrap_or_default(),
         Field::Outcome => message.step().map(outcome).unwrap_or_default().to_owned(),
@@ -200,7 +200,7 @@ fn plain(message: &Message) -> Value {
     let machine = &context.machine;
     let mut body = json!({
         "schema": SCHEMA,
-        "message-id": message.owed.id,
+        "notification-id": message.owed.id,
         "occasion": message.owed.occasion.word(),
         "written": clock(message.at),
         "rehearsal": context.rehearsal,
@@ -227,7 +227,7 @@ fn plain(message: &Message) -> Value {
         }
     };
     if let Some(by) = message.last_by {
-        add("last-message-by", json!(clock(by)));
+        add("last-notification-by", json!(clock(by)));
     }
     if let Some(step) = message.step() {
         add("step", json!(step.name));
@@ -376,7 +376,8 @@ mod tests {
 
     #[test]
     fn a_body_of_ones_own_is_filled_in_and_a_value_stays_in_its_place() {
-        let template = r#"{"id": "{{message-id}}", "why": "{{detail}}", "step": "{{ step }}", "all": {{message}}}"#;
+        let template =
+            r#"{"id": "{{notification-id}}", "why": "{{detail}}", "step": "{{ step }}", "all": {{notification}}}"#;
         let body = Body::of(Preset::Plain, Some(template)).unwrap();
         let filled = read(&body, &Scenario::ended(Outcome::Failed).messages()[1]);
         assert_eq!(filled["id"], "20260101T000007Z-1/failure/checkpoint/1");
@@ -396,7 +397,7 @@ mod tests {
         assert!(refused(Preset::Plain, "{{stepp}}").contains("did you mean {{step}}?"));
         assert!(refused(Preset::Plain, "{{ .EventID }}").contains("knows no field"));
         assert!(refused(Preset::Nth, "{{ .EventId }}").contains("did you mean {{.EventID}}?"));
-        assert!(refused(Preset::Nth, "{{message}}").contains("knows no field"));
+        assert!(refused(Preset::Nth, "{{notification}}").contains("knows no field"));
         let comma = refused(Preset::Plain, r#"{"text": "{{text}}",}"#);
         assert!(comma.contains("none once it is filled in"), "{comma}");
     }

@@ -100,7 +100,7 @@ pub(super) struct Owed {
 pub(super) struct Message {
     /// What it is.
     pub(super) owed: Owed,
-    /// When the last message comes at the latest, where the receiver gets one at the end.
+    /// When the last notification comes at the latest, where the receiver gets one at the end.
     pub(super) last_by: Option<Timestamp>,
     /// When this was so.
     pub(super) at: Timestamp,
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(over.messages_for(&wish).len(), 1);
         let wish = Subscription { send: [Occasion::Detection].into(), ..wish };
         let told = Scenario::ended(Outcome::Failed).messages_for(&wish);
-        // Who is not told of the end is not promised a last message.
+        // Who is not told of the end is not promised a last notification.
         assert_eq!((told.len(), told.first().and_then(|message| message.last_by)), (1, None));
     }
 

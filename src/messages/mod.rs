@@ -1,6 +1,6 @@
 //! What people are told: messages to webhooks, beside everything else.
 //!
-//! A message is no step. It takes no time from the plan and nothing waits for it: it goes out while steps run, is tried
+//! A notification is no step. It takes no time from the plan and nothing waits for it: it goes out while steps run, is tried
 //! again off the critical path, and has its last try in the reserve, after the last moment that steps may use. The first
 //! one says by when the last one must have come, so that its absence is an alarm.
 //!
@@ -47,13 +47,13 @@ use worker::{DeliveryLimits, DeliveryWorker};
 /// The one kind of message that there is.
 pub const KIND: &str = "webhook";
 
-/// Which keys of a `[[message]]` hold paths.
+/// Which keys of a `[[notification]]` hold paths.
 pub const PATHS: &[PathKey] = &[PathKey::File("url-file")];
 
 /// The most receivers.
 pub const MOST: usize = 16;
 
-/// The keys of a `[[message]]` that are a webhook's own.
+/// The keys of a `[[notification]]` that are a webhook's own.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {

@@ -1,6 +1,6 @@
 //! What waits for one receiver.
 //!
-//! The queue is bounded: where it is full the oldest failure goes, since the first and the last message say most.
+//! The queue is bounded: where it is full the oldest failure goes, since the first and the last notification say most.
 
 use super::message::{Message, Occasion};
 use jiff::Timestamp;
@@ -77,9 +77,9 @@ impl DeliveryQueue {
         state.known.push_back(message.owed.id.clone());
         if state.waiting.len() >= MOST {
             let failure = state.waiting.iter().position(|queued| queued.message.owed.occasion == Occasion::Failure);
-            // Where only first and last messages wait, the oldest tells of an episode that is long over.
+            // Where only first and last notifications wait, the oldest tells of an episode that is long over.
             if let Some(dropped) = state.waiting.remove(failure.unwrap_or(0)) {
-                tracing::warn!("message to {name} dropped, since {MOST} wait: {}", dropped.message.owed.id);
+                tracing::warn!("notification to {name} dropped, since {MOST} wait: {}", dropped.message.owed.id);
             }
         }
         state.waiting.push_back(Queued { message, since: Instant::now() });

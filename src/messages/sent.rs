@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// The folder in the state directory.
-const FOLDER: &str = "messages";
+const FOLDER: &str = "notifications";
 
 /// The most names that are kept, the newest: an episode has a handful.
 const MOST: usize = 100;
@@ -53,7 +53,7 @@ impl SentMessages {
         let kept = match timeout(PATIENCE, reading).await {
             Ok(Ok(Ok(kept))) => kept,
             Ok(Ok(Err(error))) => {
-                tracing::warn!("{}: {error}: a message that was sent may be sent again", place.display());
+                tracing::warn!("{}: {error}: a notification that was sent may be sent again", place.display());
                 Kept::default()
             }
             Ok(Err(_)) | Err(_) => Kept::default(),
@@ -94,7 +94,7 @@ impl SentMessages {
             }
         };
         if !std::mem::replace(&mut self.trouble_was_said, true) {
-            tracing::warn!("a message that was sent may be sent again after a restart: {trouble}");
+            tracing::warn!("a notification that was sent may be sent again after a restart: {trouble}");
         }
     }
 }

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The header that names a message: the same over all tries, so that who gets it twice can tell.
-const MESSAGE_ID: HeaderName = HeaderName::from_static("message-id");
+const NOTIFICATION_ID: HeaderName = HeaderName::from_static("notification-id");
 
 /// The most bytes of a file that holds an address.
 const LARGEST: u64 = 4 * 1024;
@@ -41,7 +41,7 @@ const SUBJECT: &str = "webhook";
 pub(super) enum Address {
     /// It stands in the configuration.
     Here(Box<Url>),
-    /// It stands in this file, which is read anew for each message: what rotates secrets replaces it.
+    /// It stands in this file, which is read anew for each notification: what rotates secrets replaces it.
     File(PathBuf),
     /// It stands in this variable of ours, which was read when we began.
     Variable(String, Option<String>),
@@ -141,7 +141,7 @@ impl Webhook {
         };
         let mut headers = self.headers.clone();
         if let Ok(id) = HeaderValue::from_str(&message.owed.id) {
-            headers.insert(MESSAGE_ID, id);
+            headers.insert(NOTIFICATION_ID, id);
         }
         let body = self.body(message);
         let answer = match self.roots.tls_for(&url).await {
@@ -165,7 +165,7 @@ impl Webhook {
             401 | 403 => " (it wants other credentials: see `headers` and the secret part of the URL)",
             404 | 410 => " (nothing is there: was the webhook removed?)",
             405 => " (it takes no POST: is this the webhook?)",
-            413 => " (the message is too large for it)",
+            413 => " (the notification is too large for it)",
             429 => " (it is asked too often)",
             _ => "",
         };

@@ -84,7 +84,7 @@ fn detection(message: &Message) -> Vec<String> {
     }
     if let Some(by) = message.last_by {
         lines.push(format!(
-            "The last message comes by {}, in {}, at the latest. If none has come by then, the plan did not come to its \
+            "The last notification comes by {}, in {}, at the latest. If none has come by then, the plan did not come to its \
              end: look after this machine's work.",
             clock(by),
             Seconds::from(by.duration_since(message.at)).spoken()
@@ -199,12 +199,12 @@ mod tests {
               The machine: g5.xlarge, spot, us-east-1a, ip-10-0-0-7.\n\
               The plan: leave-load-balancer leaves 1 target group, until 00:01:55Z at the latest; checkpoint runs \
               /opt/job/save_checkpoint.sh, until 00:01:55Z at the latest.\n\
-              The last message comes by 2026-01-01T00:02:00Z, in 113s, at the latest. If none has come by then, the plan \
+              The last notification comes by 2026-01-01T00:02:00Z, in 113s, at the latest. If none has come by then, the plan \
               did not come to its end: look after this machine's work."]
         );
         let no_end = Subscription { send: [Occasion::Detection].into(), on: NoticeKind::ALL.into() };
         let unpromised = text(&Scenario::running().messages_for(&no_end)[0]);
-        assert!(!unpromised.contains("last message"), "{unpromised}");
+        assert!(!unpromised.contains("last notification"), "{unpromised}");
     }
 
     #[test]

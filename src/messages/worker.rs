@@ -219,14 +219,14 @@ impl<D: Deliver> DeliveryWorker<D> {
                 (tries.backoff, tries.retry_after) = (None, None);
                 self.queue.remove(id);
                 self.trouble(why, NextTry::None);
-                tracing::error!("message to {} is not sent: {id}", self.name);
+                tracing::error!("notification to {} is not sent: {id}", self.name);
             }
             DeliveryResult::Failed { why, retry_after } => {
                 let now = Instant::now();
                 if now.duration_since(since) >= GIVE_UP_AFTER {
                     self.queue.remove(id);
                     self.trouble(why, NextTry::None);
-                    tracing::error!("message to {} is given up after {}: {id}", self.name, Spoken(GIVE_UP_AFTER));
+                    tracing::error!("notification to {} is given up after {}: {id}", self.name, Spoken(GIVE_UP_AFTER));
                     return;
                 }
                 let doubled = FIRST_BACKOFF.saturating_mul(1 << (count - 1).min(10));
@@ -271,13 +271,13 @@ impl<D: Deliver> DeliveryWorker<D> {
         let (name, occasion) = (&self.name, message.owed.occasion);
         let step = message.owed.step.as_ref().map(|step| format!(" of {step}")).unwrap_or_default();
         let tries = if count > 1 { format!(" at try {count}") } else { String::new() };
-        tracing::info!("message to {name} sent{tries}: {occasion}{step}");
+        tracing::info!("notification to {name} sent{tries}: {occasion}{step}");
         let mut state = self.queue.lock();
         state.last_sent = Some((Timestamp::now(), occasion));
         let is_news = remark.is_some() && state.trouble != remark;
         state.trouble = remark;
         if let Some(remark) = state.trouble.as_ref().filter(|_| is_news) {
-            tracing::warn!("message to {name}: {remark}");
+            tracing::warn!("notification to {name}: {remark}");
         }
     }
 
@@ -292,7 +292,7 @@ impl<D: Deliver> DeliveryWorker<D> {
             NextTry::After(rest) => format!("; it wants no try for {}, and is tried again then", Spoken(rest)),
             NextTry::None => String::new(),
         };
-        tracing::warn!("message to {}: {why}{next_try}", self.name);
+        tracing::warn!("notification to {}: {why}{next_try}", self.name);
         state.trouble = Some(why);
     }
 }

@@ -126,7 +126,7 @@ impl Daemon {
         };
         actions.tell_place();
         let secret_variables =
-            settings.messages.iter().filter_map(|sink| sink.secret_variable().map(Into::into)).collect();
+            settings.notifications.iter().filter_map(|sink| sink.secret_variable().map(Into::into)).collect();
         let daemon = match &keeping {
             Keeping::Directory(directory) => directory.daemon_id(),
             Keeping::Nowhere(_) => DaemonId::default(),

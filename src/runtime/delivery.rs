@@ -1,4 +1,4 @@
-//! Carries reports to where they are kept: into the state directory, and to where `report-to` says. Each
+//! Carries reports to where they are kept: into the state directory, and to where `report-dir` says. Each
 //! place has a task of its own, and nothing waits for either: a disk that hangs is said once, and the rest goes on.
 
 use crate::engine::{Engine, EpisodeId, Policy};
@@ -30,8 +30,8 @@ pub const REHEARSALS: usize = 10;
 pub(super) struct Destinations {
     /// The state directory, where there is one.
     pub(super) state_directory: Option<PathBuf>,
-    /// What `report-to` names.
-    pub(super) report_to: Option<PathBuf>,
+    /// What `report-dir` names.
+    pub(super) report_dir: Option<PathBuf>,
     /// How many of this machine stay there.
     pub(super) kept: usize,
 }
@@ -97,9 +97,9 @@ pub(super) fn begin(
             keep(reports, closed, shelf, "state-dir", stop).await;
         });
     }
-    if let Some(directory) = to.report_to {
+    if let Some(directory) = to.report_dir {
         let shelf = Shelf { directory, kept: to.kept, mode: 0o640 };
-        carriers.spawn(keep(reports.clone(), closed.clone(), shelf, "report-to", stop.clone()));
+        carriers.spawn(keep(reports.clone(), closed.clone(), shelf, "report-dir", stop.clone()));
     }
     (carriers, Bookcase::new(shelves, reports.clone()))
 }

@@ -129,10 +129,10 @@ impl Beginning {
         let mut workers = JoinSet::new();
         let place = state_directory.as_deref();
         let notifications = Notifications::begin(settings, *rehearsal, place, engine, context, now, &mut workers);
-        let measured = measuring::places(place, settings.measured_from.clone());
+        let measured = measuring::places(place, settings.timings_file.clone());
         let destinations = delivery::Destinations {
             state_directory,
-            report_to: settings.report_to.clone(),
+            report_dir: settings.report_dir.clone(),
             kept: settings.episodes_kept as usize,
         };
         let stop = CancellationToken::new();

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(60);
 pub(super) struct Places {
     /// The ledger, where there is a state directory.
     pub(super) own: Option<PathBuf>,
-    /// The file that `measured-from` names.
+    /// The file that `timings-file` names.
     pub(super) carried_in: Option<PathBuf>,
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn keep(
         let Ok((carried, found)) = looking.await else { return };
         match carried {
             Some(Ok(ledger)) => carried_in = ledger,
-            Some(Err(sentence)) => tracing::warn!("measured-from: {sentence}; the watch goes on without it"),
+            Some(Err(sentence)) => tracing::warn!("timings-file: {sentence}; the watch goes on without it"),
             None => {}
         }
         if let Some((own, stamp)) = found {

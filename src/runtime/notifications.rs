@@ -37,7 +37,7 @@ impl Notifications {
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let sinks = match rehearsal {
-            Rehearsal::No | Rehearsal::Live => settings.messages.as_slice(),
+            Rehearsal::No | Rehearsal::Live => settings.notifications.as_slice(),
             // Whoever gets it would take it for the notice.
             Rehearsal::CheckOutside => &[],
         };
@@ -85,8 +85,11 @@ impl Observer for Notifications {
     /// Says what was not sent.
     fn finish(&mut self, _: Instant) -> BoxFuture<'_, ()> {
         for receiver in self.notifier.receivers().iter().filter(|receiver| receiver.waiting > 0) {
-            let messages =
-                if receiver.waiting == 1 { "1 message is" } else { &format!("{} messages are", receiver.waiting) };
+            let messages = if receiver.waiting == 1 {
+                "1 notification is"
+            } else {
+                &format!("{} notifications are", receiver.waiting)
+            };
             tracing::warn!("{messages} not sent to {}; a restart in this episode tries again", receiver.name);
         }
         Box::pin(std::future::ready(()))

@@ -32,7 +32,8 @@ const IDENTITY_WITHIN: Duration = Duration::from_secs(30);
 const RESCUE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What in a state directory is about its machine, what is acted upon first.
-pub(super) const ENTRIES: [&str; 6] = ["episodes", "messages", "reports", "memory.json", "measured.json", "rehearsals"];
+pub(super) const ENTRIES: [&str; 6] =
+    ["episodes", "notifications", "reports", "memory.json", "measured.json", "rehearsals"];
 
 /// How many machines' entries stay set aside.
 const KEPT_ASIDE: usize = 5;
@@ -435,14 +436,14 @@ mod tests {
         for round in 0..KEPT_ASIDE + 3 {
             fs::create_dir(path.join("episodes")).unwrap();
             fs::write(path.join("episodes/a.jsonl"), round.to_string()).unwrap();
-            fs::create_dir(path.join("messages")).unwrap();
+            fs::create_dir(path.join("notifications")).unwrap();
             let said = set_aside(path, &others).unwrap();
             assert!(said.contains("it is of i-1") && said.contains("episodes.of-___i_1"), "{said}");
         }
         let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let episodes: Vec<_> = names.filter(|name| name.starts_with("episodes")).collect();
         assert_eq!(episodes.len(), KEPT_ASIDE, "{episodes:?}");
-        assert!(path.join("lock").exists() && !path.join("episodes").exists() && !path.join("messages").exists());
+        assert!(path.join("lock").exists() && !path.join("episodes").exists() && !path.join("notifications").exists());
         assert_eq!(Found::look(path), Found::default());
     }
 
@@ -490,7 +491,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_believed_names_nobody() {
         let place = tempfile::tempdir().unwrap();
-        fs::create_dir(place.path().join("messages")).unwrap();
+        fs::create_dir(place.path().join("notifications")).unwrap();
         for text in ["", "{", "[]", "{\"machine\":1}", "\u{0}"] {
             fs::write(place.path().join(NAME), text).unwrap();
             assert_eq!(Found::look(place.path()).owner, None, "{text}");

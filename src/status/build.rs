@@ -2,9 +2,9 @@
 //! changes none, reads no clock.
 
 use super::{
-    Ahead, Durability, EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState, NoticeStatus, OffsetSlot,
-    Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord, Status,
-    StatusInputs, StepReadiness, StepStatus,
+    Ahead, Durability, EpisodeStatus, KindStatus, LastRun, Mode, NoticeState, NoticeStatus, NotificationStatus,
+    OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord,
+    Status, StatusInputs, StepReadiness, StepStatus,
 };
 use crate::engine::{
     Engine, Exit, Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeHealth, ProbeName, SourceName,
@@ -43,7 +43,7 @@ impl Status {
                 Exit::No => Mode::Running,
                 Exit::WhenDone | Exit::AtOnce | Exit::Pending { .. } | Exit::Ordered => Mode::Ending,
             },
-            readiness: if engine.is_leaving() { Readiness::Leaving } else { Readiness::Ready },
+            readiness: if engine.is_leaving() { Readiness::Draining } else { Readiness::Ready },
             started: Past::new(inputs.started.moment, now),
             machine: machine(&context.machine),
             sources: sources(engine, now),
@@ -51,7 +51,7 @@ impl Status {
             episode: open.map(|episode| episode_status(episode, now)),
             steps: steps(open, context, inputs, now),
             plan: plan(engine, now),
-            messages: inputs.messages.iter().map(message).collect(),
+            notifications: inputs.messages.iter().map(message).collect(),
             last_episode: EpisodeView::last_closed(engine, context, now).map(|closed| EpisodeStatus {
                 closed: closed.closed().map(|at| Past::of(at, closed.boot, now)),
                 steps: steps(Some(&closed), context, inputs, now),
@@ -123,8 +123,8 @@ fn kinds(engine: &Engine, name: &SourceName, listening: Option<&Listening>) -> V
     all.map(|(probe, kind)| KindStatus { kind: *kind, blind: is_blind(probe) }).collect()
 }
 
-fn message(receiver: &ReceiverState) -> MessageStatus {
-    MessageStatus {
+fn message(receiver: &ReceiverState) -> NotificationStatus {
+    NotificationStatus {
         name: clip(&receiver.name, NAME),
         to: clip(&receiver.to, SENTENCE),
         waiting: u32::try_from(receiver.waiting).unwrap_or(u32::MAX),

@@ -144,7 +144,7 @@ impl Scrape {
             NoticeKind::ALL.into_iter().map(|kind| ([("kind", kind.word())], active(kind))),
         );
         page.counters(
-            "spot_watchdog_notices_heard",
+            "spot_watchdog_notices_detected",
             "Notices that joined or opened an episode, by kind.",
             NoticeKind::ALL
                 .into_iter()
@@ -152,9 +152,9 @@ impl Scrape {
         );
         let leaving = match self.status.readiness {
             Readiness::Ready => false,
-            Readiness::Leaving => true,
+            Readiness::Draining => true,
         };
-        page.gauge("spot_watchdog_leaving", "Whether a strong notice stands and is due.", flag(leaving));
+        page.gauge("spot_watchdog_draining", "Whether a strong notice stands and is due.", flag(leaving));
     }
 
     fn write_episode(&self, page: &mut Page) {
@@ -235,7 +235,7 @@ impl Scrape {
             counters.margin.iter().map(|(step, margin)| ([("step", step.as_str())], margin.as_f64())),
         );
         page.spans(
-            "spot_watchdog_fit_short",
+            "spot_watchdog_plan_shortfall",
             "By how much the step that is worst off would be stopped too early in a notice, by the last measured durations; 0 of no step where all fit.",
             self.status.fit.iter().map(|fit| {
                 let step = fit.step.as_deref().unwrap_or_default();
@@ -261,7 +261,7 @@ impl Scrape {
     fn write_journal_and_loop(&self, page: &mut Page) {
         let figures = &self.figures;
         page.gauge(
-            "spot_watchdog_journal_kept",
+            "spot_watchdog_journal_durable",
             "Whether what happens now would be remembered over a crash.",
             flag(self.status.durability == Durability::Kept),
         );
@@ -286,7 +286,7 @@ impl Scrape {
             [(NONE, figures.loop_lateness)],
         );
         page.span(
-            "spot_watchdog_loop_beat_age",
+            "spot_watchdog_loop_heartbeat_age",
             "Time since the loop last said that it turns.",
             self.beat_age.as_secs_f64(),
         );

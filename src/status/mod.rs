@@ -28,7 +28,7 @@ pub use inputs::{Durability, JournalHealth, StatusInputs, StepReadiness};
 pub use publisher::{BEAT_LATE, BEAT_LOST, StatusPublisher};
 pub use schema::schema;
 pub use shape::{
-    EpisodeStatus, KindStatus, LastRun, MessageStatus, Mode, NoticeState, NoticeStatus, OffsetSlot, PlanStatus,
+    EpisodeStatus, KindStatus, LastRun, Mode, NoticeState, NoticeStatus, NotificationStatus, OffsetSlot, PlanStatus,
     ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
 };
 
@@ -39,13 +39,13 @@ use jiff::Timestamp;
 pub const SCHEMA: u32 = 1;
 
 impl Status {
-    /// The reasons that `/readyz` gives for [`Readiness::Leaving`], in one sentence without its full stop.
-    pub fn leaving_sentence(&self) -> String {
+    /// The reasons that `/readyz` gives for [`Readiness::Draining`], in one sentence without its full stop.
+    pub fn draining_sentence(&self) -> String {
         let left = self.episode.as_ref().and_then(|episode| episode.deadline).map(|deadline| deadline.seconds_left);
         let left = left.map_or_else(String::new, |left| format!(", {} left", left.spoken()));
         match self.notices.iter().find(|notice| notice.leads) {
-            Some(notice) => format!("leaving: {} from {}{left}", notice.kind, notice.source),
-            None => format!("leaving{left}"),
+            Some(notice) => format!("draining: {} from {}{left}", notice.kind, notice.source),
+            None => format!("draining{left}"),
         }
     }
 

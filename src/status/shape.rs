@@ -46,7 +46,7 @@ pub struct Status {
     pub plan: PlanStatus,
     /// Who is told; empty where nobody is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub messages: Vec<MessageStatus>,
+    pub notifications: Vec<NotificationStatus>,
     /// The episode that closed last, as far as the journal knows one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_episode: Option<EpisodeStatus>,
@@ -62,7 +62,7 @@ pub struct Status {
 /// Someone who is told by messages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct MessageStatus {
+pub struct NotificationStatus {
     /// Its name.
     pub name: String,
     /// Where it is: scheme, host and port, since all else may be secret.
@@ -98,7 +98,7 @@ pub enum Readiness {
     /// It may. Starting, blind, a warning and far maintenance change nothing in that: they must not empty a fleet.
     Ready,
     /// A strong notice stands and is due.
-    Leaving,
+    Draining,
 }
 
 /// Someone who is listened to.

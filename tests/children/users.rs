@@ -113,7 +113,7 @@ fn a_hook_of_another_user_gets_a_new_environment_and_a_session_of_its_own() {
         [[step]]\nname = 'theirs'\nkind = 'hook'\nuser = 'nobody'\nenvironment = { ADDED = 'yes' }\n\
         command = ['sh', '-c', 'env; read -r pid _ _ _ group session _ < /proc/$$/stat; echo $pid $group $session']\n\
         [[step]]\nname = 'ours'\nkind = 'hook'\ncommand = ['env']\n\
-        [[message]]\nname = 'pager'\nkind = 'webhook'\nurl-variable = 'PAGER_URL'\n";
+        [[notification]]\nname = 'pager'\nkind = 'webhook'\nurl-variable = 'PAGER_URL'\n";
     let file = scene.write("watchdog.toml", text);
     let mut command = scene.watch(&cloud.url, &["--config", file.to_str().unwrap()]);
     let secret = ["AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"];

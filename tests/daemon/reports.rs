@@ -25,7 +25,7 @@ fn configured(scene: &Scene, cloud: &Cloud) -> Watch {
     let file = scene.write(
         "watchdog.toml",
         &format!(
-            "report-to = '{}'\n\
+            "report-dir = '{}'\n\
              [[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['{save}']\nproof = {{ newer = '{}' }}\n\
              [[step]]\nname = 'tell'\nkind = 'hook'\ncommand = ['{}']\nafter = ['save']\noptional = true\n\
              environment = {{ REPORT_DIR = '{}', S3_URI = 's3://bucket/reports/' }}\n",
@@ -125,7 +125,7 @@ fn a_place_for_reports_that_refuses_is_said_once_and_the_hook_runs() {
     let mut watch = configured(&scene, &cloud);
     watch.says(&["watching"]);
     cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
-    watch.says(&["report-to", "could not be written"]);
+    watch.says(&["report-dir", "could not be written"]);
     watch.says(&["save", "done"]);
     report(&scene.state().join("reports"), |report| report["steps"][0]["outcome"] == "done");
     watch.stop();
@@ -140,7 +140,7 @@ fn a_plan_that_no_longer_fits_is_said_everywhere_and_stops_nothing() {
         "verdict.json",
         r#"{"schema":1,"steps":[{"step":"save","took-seconds":200,"outcome":"done"},{"step":"x","took-seconds":1,"outcome":"done"}]}"#,
     );
-    let words = ["--hook", &hook, "--poll-interval", "1s", "--measured-from", elsewhere.to_str().unwrap()];
+    let words = ["--hook", &hook, "--poll-interval", "1s", "--timings-file", elsewhere.to_str().unwrap()];
     let mut watch = Watch::start(scene.watch(&cloud.url, &words));
     let line = watch.says(&["watching"]);
     assert!(line.ends_with("; but save took 3m20s where it was measured and would have 114s"), "{line}");

@@ -280,7 +280,7 @@ async fn check_names_those_in_a_group_whom_the_process_did_not_begin() {
         assert!(began.elapsed() < Duration::from_secs(60), "the process did not begin");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let keys = format!("process = {{ pid-file = '{}' }}\nto = 'group'", pid.display());
+    let keys = format!("process = {{ pid-file = '{}' }}\ntarget = 'group'", pid.display());
     let found = action("signal", &keys).check(&Place::default()).await;
     let said = &found[1].sentence;
     assert_eq!(found[1].weight, Weight::Warning, "{found:?}");
@@ -292,7 +292,7 @@ async fn check_names_those_in_a_group_whom_the_process_did_not_begin() {
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
     // Whoever began all of them is alone with his own.
     let alone = Trained::python("child = os.fork()\nif child: ready()");
-    let found = action("signal", &alone.keys("to = 'group'")).check(&Place::default()).await;
+    let found = action("signal", &alone.keys("target = 'group'")).check(&Place::default()).await;
     let group = Pid::from_raw(i32::try_from(alone.child.id()).unwrap()).unwrap();
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
     assert!(found.iter().all(|finding| finding.weight != Weight::Warning), "{found:?}");
@@ -305,7 +305,7 @@ async fn a_group_is_signalled_only_where_that_is_asked_for() {
                         reader, writer = os.pipe()\nchild = os.fork()\n\
                         if child: os.read(reader, 1); open('child', 'w').write(str(child)); ready()\n\
                         else: os.write(writer, b'x')";
-    for (keys, outlives) in [("", true), ("to = 'group'", false)] {
+    for (keys, outlives) in [("", true), ("target = 'group'", false)] {
         let pair = Trained::python(PAIR);
         let child: u32 = fs::read_to_string(pair.path("child")).unwrap().parse().unwrap();
         let ending = pair.signalled(keys, LONG).await;
@@ -322,7 +322,7 @@ async fn a_group_is_signalled_only_where_that_is_asked_for() {
         "signal.signal(signal.SIGUSR1, lambda *_: None)\nchild = os.fork()\nif not child: \
          signal.signal(signal.SIGUSR1, signal.SIG_DFL); ready()",
     );
-    let ending = pair.signalled("to = 'group'\nsignal = 'USR1'", LONG).await;
+    let ending = pair.signalled("target = 'group'\nsignal = 'USR1'", LONG).await;
     assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.detail);
     assert!(ending.detail.contains("in its group, which does not catch SIGUSR1"), "{}", ending.detail);
     let group = Pid::from_raw(i32::try_from(pair.child.id()).unwrap()).unwrap();

@@ -52,7 +52,7 @@ async fn the_status_tells_everything() {
     let shown = reply.json();
     assert_eq!(
         (&shown["schema"], &shown["mode"], &shown["readiness"]),
-        (&1.into(), &"running".into(), &"leaving".into())
+        (&1.into(), &"running".into(), &"draining".into())
     );
     assert_eq!((&shown["machine"]["type"], &shown["machine"]["lifecycle"]), (&"g5.xlarge".into(), &"spot".into()));
     assert_eq!(shown["sources"][0]["name"], "aws");
@@ -91,7 +91,7 @@ async fn a_long_poll_is_answered_at_a_change_and_not_at_a_poll() {
     daemon.answer(&[interruption(130)], 15);
     let reply = timeout(PATIENCE, waiting).await.unwrap().json();
     assert!(reply["revision"].as_u64().unwrap() > revision);
-    assert_eq!(reply["readiness"], "leaving");
+    assert_eq!(reply["readiness"], "draining");
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn events_begin_with_what_is_and_follow_each_change() {
     daemon.answer(&[], 10);
     daemon.answer(&[interruption(135)], 15);
     let (next, shown) = event(&mut lines).await;
-    assert_eq!((next, &shown["readiness"]), (first + 1, &"leaving".into()));
+    assert_eq!((next, &shown["readiness"]), (first + 1, &"draining".into()));
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn metrics_are_scraped_in_the_format_that_is_asked_for() {
         "spot_watchdog_source_blind{source=\"aws\"} 0",
         "spot_watchdog_notices{kind=\"interruption\"} 0",
         "spot_watchdog_step_outcomes_total{step=\"checkpoint\",outcome=\"done\"} 0",
-        "spot_watchdog_leaving 0",
+        "spot_watchdog_draining 0",
         "aws_instance_metadata_service_available{instance_id=\"i-0abc\"} 0",
     ] {
         for body in [&text.body, &open_metrics.body] {

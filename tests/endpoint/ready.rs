@@ -71,7 +71,7 @@ async fn not_ready_while_an_interruption_stands() {
     daemon.answer(&[interruption(125)], 5);
     let reply = readyz(&daemon).await;
     assert_eq!(reply.status, 503);
-    assert!(reply.body.starts_with("leaving: interruption from aws, "), "{}", reply.body);
+    assert!(reply.body.starts_with("draining: interruption from aws, "), "{}", reply.body);
 }
 
 #[tokio::test]

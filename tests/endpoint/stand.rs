@@ -157,7 +157,7 @@ fn policy() -> Policy {
         },
         reserve: secs(5),
         least_window: secs(10),
-        lead: secs(600),
+        maintenance_lead: secs(600),
         survived_after: secs(600),
         undo_on_survival: Undo::PutBack,
     }

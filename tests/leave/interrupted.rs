@@ -295,7 +295,7 @@ fn watch(scene: &Scene, cloud: &Cloud, farm: &Farm, leave: &str, settle: &str) -
          [[step]]\nname = \"drain\"\nkind = \"drain\"\nafter = [\"leave-load-balancer\"]\n\
          metrics = \"http://127.0.0.1:{port}/metrics\"\nsettle = \"{settle}\"\ndrained = {drained:?}\n\
          [[step]]\nname = \"stop-vllm\"\nkind = \"signal\"\nafter = [\"drain\"]\n\
-         process = {{ pid-file = {pid_file:?} }}\nonly-with = {drained:?}\n"
+         process = {{ pid-file = {pid_file:?} }}\nrequires-file = {drained:?}\n"
     );
     let file = scene.write("watchdog.toml", &configuration);
     let arguments = ["--config", file.to_str().unwrap(), "--poll-interval", "1s"];

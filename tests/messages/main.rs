@@ -35,10 +35,10 @@ fn notice(scene: &Scene, words: &[&str]) {
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 }
 
-/// A `[[message]]` to this receiver.
+/// A `[[notification]]` to this receiver.
 fn message(name: &str, receiver: &Receiver, keys: &str) -> String {
     let url = format!("{}/services/{CANARY}?token={CANARY}", receiver.origin);
-    format!("[[message]]\nname = {name:?}\nkind = \"webhook\"\nurl = {url:?}\n{keys}\n")
+    format!("[[notification]]\nname = {name:?}\nkind = \"webhook\"\nurl = {url:?}\n{keys}\n")
 }
 
 fn hook(name: &str, command: &str, keys: &str) -> String {
@@ -80,7 +80,9 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
         hook("upload", &scene.script("upload.sh", "echo no room >&2; exit 3"), "after = [\"save\"]\nretries = 0"),
         message("ops", &receiver, ""),
         message("archive", &archive, "preset = \"report\"\nsend = [\"detection\", \"end\"]"),
-        format!("[[message]]\nname = \"channel\"\nkind = \"webhook\"\npreset = \"slack\"\nurl-file = {secret:?}\n"),
+        format!(
+            "[[notification]]\nname = \"channel\"\nkind = \"webhook\"\npreset = \"slack\"\nurl-file = {secret:?}\n"
+        ),
     ];
     let file = scene.write("watchdog.toml", &file.concat());
     let watch = start(&scene, &cloud.url, &file);
@@ -94,8 +96,8 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     let [first, failure, end] = [0, 1, 2].map(|at| came[at].json());
     assert!(came[0].head.starts_with(&format!("POST /services/{CANARY}?token={CANARY} HTTP/1.1")), "{}", came[0].head);
     assert!(first["title"].as_str().unwrap().contains("i-0123456789abcdef0 is to be taken in 8"), "{first}");
-    assert_eq!(first["last-message-by"], first["deadline"]);
-    assert!(first["text"].as_str().unwrap().contains("The last message comes by "), "{first}");
+    assert_eq!(first["last-notification-by"], first["deadline"]);
+    assert!(first["text"].as_str().unwrap().contains("The last notification comes by "), "{first}");
     assert_eq!(first["steps"][0]["progress"], "running", "it is told while the hook runs: {first}");
     assert_eq!((&failure["step"], &failure["steps"][1]["outcome"]), (&"upload".into(), &"failed".into()));
     assert_eq!((&end["good"], &end["verdict"]), (&false.into(), &"work or requests may be lost: upload failed".into()));
@@ -108,10 +110,13 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
 
     let told = wait_for("the status to tell it", || {
         let told = status(&watch);
-        (told["messages"][0]["last-occasion"] == "end" && told["messages"][0]["waiting"] == 0).then_some(told)
+        (told["notifications"][0]["last-occasion"] == "end" && told["notifications"][0]["waiting"] == 0).then_some(told)
     });
-    assert_eq!(told["messages"][0]["to"], receiver.origin.as_str());
-    assert_eq!((&told["messages"][2]["name"], &told["messages"][2]["trouble"]), (&"channel".into(), &Value::Null));
+    assert_eq!(told["notifications"][0]["to"], receiver.origin.as_str());
+    assert_eq!(
+        (&told["notifications"][2]["name"], &told["notifications"][2]["trouble"]),
+        (&"channel".into(), &Value::Null)
+    );
 
     // The notice is taken back, and people learn that the machine stays.
     notice(&scene, &["--withdraw"]);
@@ -188,8 +193,8 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
     let file = scene.write("watchdog.toml", &[hook("save", &save, ""), message("ops", &receiver, "")].concat());
     let mut watch = start(&scene, &cloud.url, &file);
     notice(&scene, &["--window", "85s"]);
-    says(&watch, "message to ops sent: detection");
-    let remembered = scene.state().join("messages/ops.json");
+    says(&watch, "notification to ops sent: detection");
+    let remembered = scene.state().join("notifications/ops.json");
     wait_for("it to be remembered", || {
         fs::read_to_string(&remembered).is_ok_and(|it| it.contains("detection")).then_some(())
     });
@@ -201,7 +206,7 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
 
     receiver.answer(TAKEN);
     let mut watch = start(&scene, &cloud.url, &file);
-    says(&watch, "message to ops sent: end");
+    says(&watch, "notification to ops sent: end");
     let taken: Vec<String> = receiver.names().into_iter().filter(|name| name.starts_with("detection")).collect();
     assert_eq!(taken.len(), 1, "{:?}", receiver.names());
     // And over another crash, nothing is left to say.
@@ -219,7 +224,7 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
     receiver.answer(TAKEN);
     let before = receiver.came().len();
     let watch = start(&scene, &cloud.url, &file);
-    says(&watch, "message to ops sent: end");
+    says(&watch, "notification to ops sent: end");
     assert_eq!(receiver.names()[before..], ["closed"]);
     assert_eq!(receiver.came()[before].json()["closing"], "withdrawn");
     watch.is_sane();
@@ -301,8 +306,8 @@ fn each_kind_of_trouble_has_its_sentence_once_and_the_others_are_told_all_the_sa
         file += &message(name, receiver, "");
     }
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    file += &format!("[[message]]\nname = \"nobody\"\nkind = \"webhook\"\nurl = \"http://{closed}/{CANARY}\"\n");
-    file += "[[message]]\nname = \"unset\"\nkind = \"webhook\"\nurl-variable = \"NOT_SET_ANYWHERE\"\n";
+    file += &format!("[[notification]]\nname = \"nobody\"\nkind = \"webhook\"\nurl = \"http://{closed}/{CANARY}\"\n");
+    file += "[[notification]]\nname = \"unset\"\nkind = \"webhook\"\nurl-variable = \"NOT_SET_ANYWHERE\"\n";
     let file = scene.write("watchdog.toml", &file);
     let watch = start(&scene, &cloud.url, &file);
     notice(&scene, &["--window", "85s"]);
@@ -312,7 +317,8 @@ fn each_kind_of_trouble_has_its_sentence_once_and_the_others_are_told_all_the_sa
                 .log()
                 .lines()
                 .any(|line| {
-                    format!("{line}\n").contains(&format!("message to {name}: ")) && format!("{line}\n").contains(words)
+                    format!("{line}\n").contains(&format!("notification to {name}: "))
+                        && format!("{line}\n").contains(words)
                 })
                 .then_some(())
         });
@@ -322,17 +328,17 @@ fn each_kind_of_trouble_has_its_sentence_once_and_the_others_are_told_all_the_sa
     // What a body does after a 200 is no matter: each is taken, and once.
     for (name, receiver) in &floods {
         wait_for(&format!("{name} to be told twice"), || (receiver.came().len() >= 2).then_some(()));
-        says(&watch, &format!("message to {name} sent: end"));
+        says(&watch, &format!("notification to {name} sent: end"));
         assert_eq!(receiver.names(), ["detection/interruption", "end/interruption"], "{name}");
     }
     // It is tried again and again, and said once.
     wait_for("another try", || (receivers[0].came().len() >= 4).then_some(()));
-    assert_eq!(watch.log().matches("message to busy: ").count(), 1, "{}", watch.log());
+    assert_eq!(watch.log().matches("notification to busy: ").count(), 1, "{}", watch.log());
     assert!(watch.log().contains("save done"), "{}", watch.log());
     assert_eq!(receivers[1].came().len(), 2, "a redirect is not tried again");
     assert!(!watch.log().contains(CANARY) && !watch.log().contains("CANARY4711"), "{}", watch.log());
     let told = status(&watch);
-    let busy = told["messages"].as_array().unwrap().iter().find(|it| it["name"] == "busy").unwrap();
+    let busy = told["notifications"].as_array().unwrap().iter().find(|it| it["name"] == "busy").unwrap();
     assert!(busy["trouble"].as_str().unwrap().contains("answered 500"), "{busy}");
     assert_eq!((told["health"].as_array().unwrap().len(), &busy["waiting"]), (0, &2.into()));
     watch.is_sane();
@@ -356,7 +362,7 @@ fn a_rehearsal_tells_nobody_unless_it_is_live_and_then_says_what_it_is() {
         said
     };
     let said = rehearse(&[]);
-    assert!(said.contains("message ops, only checked: http://127.0.0.1"), "{said}");
+    assert!(said.contains("notification ops, only checked: http://127.0.0.1"), "{said}");
     assert_eq!(receiver.names(), Vec::<String>::new());
     rehearse(&["--live"]);
     let came = receiver.came();

@@ -36,7 +36,7 @@ impl Came {
 
     /// Its name in the header, without that of its episode.
     pub(crate) fn name(&self) -> String {
-        let line = self.head.lines().find_map(|line| line.strip_prefix("message-id: ")).unwrap();
+        let line = self.head.lines().find_map(|line| line.strip_prefix("notification-id: ")).unwrap();
         line.split_once('/').unwrap().1.to_owned()
     }
 }

@@ -90,7 +90,7 @@ impl Fleet {
     pub(crate) fn let_it_end(&self) -> String {
         self.busy().scene.write("go", "");
         self.until("the last step's end", self.busy(), "spot_watchdog_episode_margin_seconds");
-        self.until("what was measured", self.busy(), "spot_watchdog_fit_short_seconds")
+        self.until("what was measured", self.busy(), "spot_watchdog_plan_shortfall_seconds")
     }
 
     /// The machine is taken from under the daemon.

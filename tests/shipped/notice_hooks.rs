@@ -281,7 +281,7 @@ fn the_report_is_uploaded_and_what_hinders_that_is_said() {
         ("exit 1", report, 30, "exit status 1"),
         ("sleep 60", report, 6, "not done within 1 s"),
         ("exit 0", report, 4, "the time is over"),
-        ("exit 0", None, 30, "is REPORT_DIR what report-to says?"),
+        ("exit 0", None, 30, "is REPORT_DIR what report-dir says?"),
     ] {
         let (output, _) = upload_report(aws, report, seconds_left);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));

@@ -132,8 +132,8 @@ fn whoever_asks_a_stranger_learns_nothing_and_soon() {
         Some(""),
         Some("SSH-2.0-OpenSSH_9.2\r\n"),
         Some("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<html></h"),
-        Some("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"readiness\":\"leaving\""),
-        Some("HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n{\"readiness\":\"leaving\"}\r\n"),
+        Some("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"readiness\":\"draining\""),
+        Some("HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n{\"readiness\":\"draining\"}\r\n"),
         Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
         Some("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"),
     ];

@@ -232,8 +232,12 @@ impl Judge {
     /// An engine recovered from the journal has the state of the one that wrote it, also under another configuration:
     /// events say all that applying them needs.
     pub(super) fn replay_equals_live(&mut self, live: &Engine, journal: &[(Event, Now)], now: Now) {
-        let other =
-            Policy { steps: Vec::new(), reserve: Duration::ZERO, lead: Duration::ZERO, ..live.policy().clone() };
+        let other = Policy {
+            steps: Vec::new(),
+            reserve: Duration::ZERO,
+            maintenance_lead: Duration::ZERO,
+            ..live.policy().clone()
+        };
         for policy in [live.policy().clone(), other] {
             self.replay_equals_live_under(policy, live, journal, now);
         }

@@ -67,7 +67,7 @@ fn policy(rng: &mut Rng, interval: Duration) -> Policy {
         },
         reserve: secs(5),
         least_window: secs(10),
-        lead: secs(30),
+        maintenance_lead: secs(30),
         survived_after: secs(rng.within(10, 60)),
         undo_on_survival: if rng.one_in(4) { Undo::Stay } else { Undo::PutBack },
     }

@@ -171,7 +171,7 @@ fn a_frozen_place_for_reports_holds_nothing_up_and_gets_them_later() {
     let hook = scene.script("save.sh", r#"echo "$SPOT_STEP $SPOT_ATTEMPT" >> "$SCENE/ran""#);
     let reports = scene.path("reports");
     let start = || {
-        let words = ["--hook", &hook, "--report-to", reports.to_str().unwrap()];
+        let words = ["--hook", &hook, "--report-dir", reports.to_str().unwrap()];
         Watch::start(scene.watch(&cloud.url, &words))
     };
     // Written whole or not at all.

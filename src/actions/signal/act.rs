@@ -41,13 +41,13 @@ pub(super) struct Signal {
     pub(super) target: Target,
     pub(super) sent: Sent,
     pub(super) to: Reached,
-    pub(super) only_with: Option<PathBuf>,
+    pub(super) requires_file: Option<PathBuf>,
     pub(super) proof: Option<Proof>,
 }
 
 impl Signal {
     async fn signal(&self, job: &Job) -> RunResult {
-        if let Some(file) = &self.only_with
+        if let Some(file) = &self.requires_file
             && let Err(why) = is_there(file.clone()).await
         {
             return unsent(Outcome::Failed, format!("nobody is signalled: {} {why}", file.display()));

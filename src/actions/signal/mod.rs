@@ -35,9 +35,9 @@ pub struct Settings {
     pub signal: String,
     /// Whether the process alone gets it, or its process group.
     #[serde(default)]
-    pub to: Reached,
+    pub target: Reached,
     /// A file without which nobody is signalled.
-    pub only_with: Option<PathBuf>,
+    pub requires_file: Option<PathBuf>,
     /// What has to be seen on disk; with it, the process need not end.
     pub proof: Option<Proof>,
 }
@@ -84,7 +84,7 @@ pub const ROW: Row = Row {
     schema: || schemars::schema_for!(Settings),
     paths: &[
         PathKey::File("process.pid-file"),
-        PathKey::File("only-with"),
+        PathKey::File("requires-file"),
         PathKey::Pattern("proof.newer"),
         PathKey::Pattern("proof.absent"),
     ],
@@ -136,8 +136,8 @@ fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
     };
     let signal = signal_named(&settings.signal)
         .ok_or_else(|| wrong("signal", format!("there is no signal `{}` (TERM, INT, USR1 …)", settings.signal)))?;
-    if settings.only_with.as_ref().is_some_and(|file| !file.is_absolute()) {
-        return Err(wrong("only-with", "is no absolute path, as /run/spot-watchdog/drained is".to_owned()));
+    if settings.requires_file.as_ref().is_some_and(|file| !file.is_absolute()) {
+        return Err(wrong("requires-file", "is no absolute path, as /run/spot-watchdog/drained is".to_owned()));
     }
     if let Some(proof) = &settings.proof {
         proof.validate().map_err(|(key, message)| wrong(key, message))?;
@@ -152,7 +152,7 @@ fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
     }
     let name = settings.signal.strip_prefix("SIG").unwrap_or(&settings.signal).to_owned();
     let sent = reaction::Sent { signal, name };
-    Ok(act::Signal { target, sent, to: settings.to, only_with: settings.only_with, proof: settings.proof })
+    Ok(act::Signal { target, sent, to: settings.target, requires_file: settings.requires_file, proof: settings.proof })
 }
 
 #[cfg(test)]
@@ -180,7 +180,7 @@ mod tests {
             ),
             ("process = { container = 'vllm.slice' }", "sends SIGTERM to the main process of the container vllm.slice"),
             (
-                "process = { unit = 'vllm.service' }\nto = 'group'\nsignal = 'INT'",
+                "process = { unit = 'vllm.service' }\ntarget = 'group'\nsignal = 'INT'",
                 "sends SIGINT to the process group of the main process of vllm.service",
             ),
         ] {
@@ -203,9 +203,9 @@ mod tests {
             ("process = { command-line = 'abc', which = 'oldest' }", "process.which", "unknown variant `oldest`"),
             ("process = { command-line = ' x ' }", "process.command-line", "too short"),
             ("process = { unit = 'a' }\nsignal = 'FOO'", "signal", "there is no signal `FOO`"),
-            ("process = { unit = 'a' }\nto = 'cgroup'", "to", "unknown variant `cgroup`"),
+            ("process = { unit = 'a' }\ntarget = 'cgroup'", "target", "unknown variant `cgroup`"),
             ("process = { unit = 'a' }\nproof = { newer = 'x' }", "proof.newer", "is relative"),
-            ("process = { unit = 'a' }\nonly-with = 'drained'", "only-with", "is no absolute path"),
+            ("process = { unit = 'a' }\nrequires-file = 'drained'", "requires-file", "is no absolute path"),
             ("process = { unit = 'a' }\nproof = {}", "proof", "a proof needs"),
             ("process = { name = 'a' }", "process.name", "unknown field `name`"),
         ] {

@@ -186,7 +186,7 @@ impl TargetGroup {
                 "group": group.name(),
                 "region": self.api.region(group),
                 "registered": seen.sight.as_ref().map(|sight| shown(&sight.registered)),
-                "leaving": seen.sight.as_ref().map(|sight| shown(&sight.leaving)),
+                "draining": seen.sight.as_ref().map(|sight| shown(&sight.leaving)),
                 "read-at": seen.read_at,
                 "trouble": seen.trouble.map(|trouble| trouble.to_string()),
             })

@@ -23,17 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 const STATE: &str = "state directory";
 const NOTICE: &str = "notice file";
-const REPORTS: &str = "report-to";
+const REPORTS: &str = "report-dir";
 const ENDPOINT: &str = "endpoint";
 
 /// Looks at the state directory and the notice file, within `limit`.
 pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> {
-    let (named, report_to) = (settings.state_dir.clone(), settings.report_to.clone());
+    let (named, report_dir) = (settings.state_dir.clone(), settings.report_dir.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let place = state_dir::choose(named.as_deref(), state_dir::User::current(), |name| std::env::var_os(name));
         let mut found = vec![state(place.as_deref(), named.is_some())];
         found.extend(full(place.as_deref()));
-        found.extend(report_to.as_deref().map(reports));
+        found.extend(report_dir.as_deref().map(reports));
         found.push(notice(&notice_file::path(&place.unwrap_or_else(std::env::temp_dir))));
         found
     });
@@ -47,26 +47,26 @@ pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> 
 
 /// What the steps were measured to take, as a daemon would know it, and what is wrong with where that comes from.
 pub(super) async fn measured(settings: &Settings, limit: Duration) -> (Ledger, Vec<Finding>) {
-    let (named, carried_in) = (settings.state_dir.clone(), settings.measured_from.clone());
+    let (named, carried_in) = (settings.state_dir.clone(), settings.timings_file.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let place = state_dir::choose(named.as_deref(), state_dir::User::current(), |name| std::env::var_os(name));
         let own = place.map(|place| Ledger::read(&ledger::in_directory(&place))).unwrap_or_default();
         match carried_in.as_deref().map(Ledger::carried_in) {
             None => (own, Vec::new()),
             Some(Ok(carried_in)) => (own.or(&carried_in), Vec::new()),
-            Some(Err(sentence)) => (own, vec![Finding::new(Weight::Warning, "measured-from", sentence)]),
+            Some(Err(sentence)) => (own, vec![Finding::new(Weight::Warning, "timings-file", sentence)]),
         }
     });
     match tokio::time::timeout(limit, looking).await {
         Ok(Ok(found)) => found,
         Ok(Err(_)) | Err(_) => {
             let sentence = "what was measured could not be looked at in time (does its mount answer?)";
-            (Ledger::default(), vec![Finding::new(Weight::Warning, "measured-from", sentence)])
+            (Ledger::default(), vec![Finding::new(Weight::Warning, "timings-file", sentence)])
         }
     }
 }
 
-/// Whether reports can be written to where `report-to` says.
+/// Whether reports can be written to where `report-dir` says.
 fn reports(directory: &Path) -> Finding {
     let shown = directory.display();
     match usable(directory) {

@@ -60,7 +60,8 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     let steps =
         join_all(settings.steps.iter().map(|step| waiting.during(step.name.as_str(), step_checks::look(step, &place))))
             .await;
-    let messages = join_all(settings.messages.iter().map(|sink| waiting.during(sink.name(), message_seen(sink)))).await;
+    let messages =
+        join_all(settings.notifications.iter().map(|sink| waiting.during(sink.name(), message_seen(sink)))).await;
     waiting.end();
 
     let mut all = vec![configuration(settings)];
@@ -131,7 +132,7 @@ fn place(settings: &Settings, looks: &[Look]) -> Place {
 
 /// What a receiver of messages says of itself, under its name. Nothing is sent to it.
 async fn message_seen(sink: &Sink) -> Vec<Finding> {
-    let subject = format!("message {}", sink.name());
+    let subject = format!("notification {}", sink.name());
     match tokio::time::timeout(LIMIT, sink.check()).await {
         Ok(found) => found.into_iter().map(|found| Finding { subject: subject.clone(), ..found }).collect(),
         Err(_) => {

@@ -172,7 +172,7 @@ async fn play(
         None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
     });
     if !args.live {
-        only_check(&settings.messages, &progress).await;
+        only_check(&settings.notifications, &progress).await;
     }
     let policy = settings.policy.clone();
     let steps = settings.steps.iter().zip(&policy.steps);
@@ -240,7 +240,7 @@ async fn only_check(messages: &[Sink], progress: &Progress) {
             Err(_) => vec![Finding::new(Weight::Error, "", "it could not be looked at in time")],
         };
         for Finding { sentence, .. } in found.iter().filter(|found| found.weight != Weight::Note) {
-            progress.say(&format!("message {}, only checked: {sentence}", sink.name()));
+            progress.say(&format!("notification {}, only checked: {sentence}", sink.name()));
         }
     }
 }

@@ -208,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_is_well_with_200_alone() {
-        let ill = async || (StatusCode::SERVICE_UNAVAILABLE, "leaving\nmore\n");
+        let ill = async || (StatusCode::SERVICE_UNAVAILABLE, "draining\nmore\n");
         let asker = serving(Router::new().route("/livez", get("the loop turns\n")).route("/readyz", get(ill))).await;
         assert_eq!(probe(&asker, "/livez").await.unwrap(), Exit::Well);
         assert_eq!(probe(&asker, "livez").await.unwrap(), Exit::Well);

@@ -64,12 +64,12 @@ fn a_name_without_a_slash_is_searched_in_path_and_nowhere_else() {
 
 #[test]
 fn what_is_relative_in_a_file_is_so_to_the_file_and_elsewhere_to_the_caller() {
-    let file = "state-dir = 'state'\nreport-to = '/mnt/reports'\n\
+    let file = "state-dir = 'state'\nreport-dir = '/mnt/reports'\n\
                 [[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['bin/save.sh', 'out']\nworking-directory = '.'\n\
                 proof = { newer = 'ckpt/*/DONE' }\n";
     let scene = scene("").flags(Flags {
         config: Some("conf/watchdog.toml".to_owned()),
-        measured_from: Some("measured.json".to_owned()),
+        timings_file: Some("measured.json".to_owned()),
         ..Flags::default()
     });
     let here = scene.folder.path().to_owned();
@@ -77,8 +77,8 @@ fn what_is_relative_in_a_file_is_so_to_the_file_and_elsewhere_to_the_caller() {
     std::fs::write(here.join("conf/watchdog.toml"), file).unwrap();
     let settings = scene.settings();
     assert_eq!(settings.state_dir, Some(here.join("conf/state")));
-    assert_eq!(settings.report_to, Some(PathBuf::from("/mnt/reports")));
-    assert_eq!(settings.measured_from, Some(here.join("measured.json")));
+    assert_eq!(settings.report_dir, Some(PathBuf::from("/mnt/reports")));
+    assert_eq!(settings.timings_file, Some(here.join("measured.json")));
     assert_eq!(whereabouts(&scene.start).state_dir, settings.state_dir);
     let action = settings.steps[0].action.describe().replace(&here.display().to_string(), "HERE");
     insta::assert_snapshot!(action, @r#"

@@ -99,7 +99,7 @@ async fn readyz(State(publisher): State<StatusPublisher>) -> Response {
     let status = publisher.read();
     match status.readiness {
         Readiness::Ready => told(StatusCode::OK, "ready"),
-        Readiness::Leaving => told(StatusCode::SERVICE_UNAVAILABLE, status.leaving_sentence()),
+        Readiness::Draining => told(StatusCode::SERVICE_UNAVAILABLE, status.draining_sentence()),
     }
 }
 

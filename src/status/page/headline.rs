@@ -61,7 +61,7 @@ impl Headline {
             Self::Blind | Self::PartlyBlind => "blind",
             Self::Troubled => "troubled",
             Self::Warned => "warned",
-            Self::Leaving => "leaving",
+            Self::Leaving => "draining",
             Self::Finished => "finished",
             Self::Failed => "failed",
             Self::Settling => "settling",

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking")]
 use super::*;
-use crate::status::publisher::tests::{calm_publisher, leaving_publisher};
+use crate::status::publisher::tests::{calm_publisher, draining_publisher};
 use base64::Engine as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn run(outcome: &str, detail: &str) -> Value {
 
 /// An episode whose only step stands there.
 fn active(progress: &str, text: &str) -> Status {
-    status(&leaving_publisher(), |it| {
+    status(&draining_publisher(), |it| {
         let step = &mut it["steps"][0];
         step["progress"] = json!(progress);
         if progress != "running" {
@@ -99,11 +99,11 @@ async fn each_state_has_its_headline() {
     let blind = [Reason::new("blind", "aws could not be read for 20s")];
     let partly = [Reason::new("blind-scale-in", "a notice of scale-in would not be heard")];
     let broken = [Reason::new("journal-broken", "the disk is full")];
-    let settling = status(&leaving_publisher(), |it| {
+    let settling = status(&draining_publisher(), |it| {
         it["episode"]["stage"] = json!("settling");
         it["episode"]["closing"] = json!("withdrawn");
     });
-    let warned = status(&leaving_publisher(), |it| {
+    let warned = status(&draining_publisher(), |it| {
         it["episode"]["strength"] = json!("weak");
         it["notices"][0]["kind"] = json!("rebalance");
     });
@@ -121,8 +121,8 @@ async fn each_state_has_its_headline() {
         (calm(), &blind, "blind", "A source is blind."),
         (calm(), &partly, "blind", "Some notices would not be heard."),
         (calm(), &broken, "troubled", "Something is not as it should be."),
-        (active("running", ""), &[], "leaving", "This machine will be taken away."),
-        (active("due", ""), &blind, "leaving", "This machine will be taken away."),
+        (active("running", ""), &[], "draining", "This machine will be taken away."),
+        (active("due", ""), &blind, "draining", "This machine will be taken away."),
         (active("done", "exit status 0"), &[], "finished", "Everything is done."),
         (active("failed", "exit status 3"), &[], "failed", "checkpoint failed."),
         (active("timed-out", "stopped"), &[], "failed", "checkpoint ran out of time."),
@@ -161,7 +161,7 @@ async fn what_is_said_aloud_changes_with_events_and_not_with_seconds() {
         let html = fragment(status, &[], &[]);
         html.split("data-say=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
     };
-    let publisher = leaving_publisher();
+    let publisher = draining_publisher();
     let first = said(&publisher.read());
     tokio::time::advance(std::time::Duration::from_secs(7)).await;
     assert_eq!(said(&publisher.read()), first);
@@ -222,7 +222,7 @@ fn the_policy_knows_the_style_and_the_script_by_their_hashes() {
 async fn the_page_is_small_and_asks_nobody_else() {
     assert_eq!(TEMPLATE.matches(STATE).count(), 1);
     assert_eq!(TEMPLATE.matches(TITLE).count(), 1);
-    let full = status(&leaving_publisher(), |it| it["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
+    let full = status(&draining_publisher(), |it| it["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
     for status in [calm(), full] {
         let size = document(&status, &[], &[]).len();
         assert!(size < 60 * 1024, "{size} bytes");
@@ -243,7 +243,7 @@ async fn the_page_is_small_and_asks_nobody_else() {
 
 /// A status that has this text wherever a text from outside can be.
 fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
-    let publisher = if episode { leaving_publisher() } else { calm_publisher() };
+    let publisher = if episode { draining_publisher() } else { calm_publisher() };
     let fault = json!({ "word": text, "sentence": text });
     let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 9 });
     let status = status(&publisher, |it| {

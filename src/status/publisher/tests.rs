@@ -59,7 +59,7 @@ fn policy() -> Policy {
         },
         reserve: secs(5),
         least_window: secs(10),
-        lead: secs(600),
+        maintenance_lead: secs(600),
         survived_after: secs(600),
         undo_on_survival: Undo::PutBack,
     }
@@ -155,7 +155,7 @@ pub(in crate::status) fn calm_publisher() -> StatusPublisher {
 }
 
 /// A publisher on which an interruption stands that is heard with 120 s left.
-pub(in crate::status) fn leaving_publisher() -> StatusPublisher {
+pub(in crate::status) fn draining_publisher() -> StatusPublisher {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
     it.publisher
@@ -203,13 +203,13 @@ async fn seconds_left_run_on_between_postings() {
     tokio::time::advance(Duration::from_millis(4_500)).await;
     let read = it.publisher.read();
     assert_eq!(read.revision, revision);
-    assert_eq!(read.readiness, Readiness::Leaving);
+    assert_eq!(read.readiness, Readiness::Draining);
     let episode = read.episode.as_ref().unwrap();
     assert_eq!(episode.deadline.unwrap().seconds_left.as_f64(), 115.5);
     assert_eq!(episode.end.unwrap().seconds_left.as_f64(), 110.5);
     assert_eq!(read.steps[0].stop_by.unwrap().seconds_left.as_f64(), 85.5);
     assert_eq!(read.steps[0].since.unwrap().seconds_ago.as_f64(), 4.5);
-    assert_eq!(read.leaving_sentence(), "leaving: interruption from aws, 115s left");
+    assert_eq!(read.draining_sentence(), "draining: interruption from aws, 115s left");
     assert_eq!(read.now, now(5).wall + SignedDuration::from_millis(4_500));
     assert_eq!(it.answer(vec![interruption(now(125))], now(10)), revision, "time that passes is no change");
 }
@@ -276,7 +276,7 @@ async fn the_story_of_a_closed_episode_is_kept() {
         "spot_watchdog_episodes_closed_total{closing=\"survived\"} 1",
         "spot_watchdog_episode_window_seconds 120",
         "spot_watchdog_episode_margin_seconds 85",
-        "spot_watchdog_notices_heard_total{kind=\"interruption\"} 1",
+        "spot_watchdog_notices_detected_total{kind=\"interruption\"} 1",
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
     }

@@ -232,7 +232,7 @@ drained = "/run/spot-watchdog/drained"
 name = "stop-server"
 kind = "signal"
 process = { unit = "server.service" }
-only-with = "/run/spot-watchdog/drained"
+requires-file = "/run/spot-watchdog/drained"
 after = ["drain"]
 TOML
 server_is() { [ "$(systemctl is-active server)" = "$1" ]; }
