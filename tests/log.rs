@@ -14,7 +14,7 @@ use stand::{Cloud, Scene, Watch, wait_for};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The keys that a line may have, as the README names them.
+/// The keys that a line may have, as docs/endpoint.md names them.
 const KEYS: [&str; 18] = [
     "timestamp",
     "level",
@@ -115,7 +115,7 @@ fn a_log_for_machines_has_keys_that_stay() {
     let known: BTreeSet<&str> = KEYS.into();
     for line in &lines {
         let keys: BTreeSet<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
-        assert!(keys.is_subset(&known), "a key that the README does not name: {line}");
+        assert!(keys.is_subset(&known), "a key that docs/endpoint.md does not name: {line}");
         assert!(line["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{line}");
         assert!(["INFO", "WARN", "ERROR"].contains(&line["level"].as_str().unwrap()), "{line}");
         assert!(!line["message"].as_str().unwrap().is_empty(), "{line}");

@@ -111,7 +111,7 @@ fn hide(cgroup: Option<&Cgroup>) {
     if cgroup.is_some() {
         wait_for("its end", || (!is_alive(pid)).then_some(()));
     } else {
-        // That this is so is said in the README.
+        // That this is so is said in docs/reliability.md.
         assert!(is_alive(pid));
         kill(pid);
     }

@@ -51,6 +51,42 @@ fn every_metric_that_rules_and_panels_ask_for_is_there() {
     }
 }
 
+/// The names in a cell of a Markdown table, with the prefix that the table leaves out.
+fn described(row: &str) -> impl Iterator<Item = String> {
+    let cell = row.split('|').nth(1).unwrap();
+    cell.split('`').skip(1).step_by(2).map(|name| format!("spot_watchdog_{name}"))
+}
+
+#[test]
+fn every_metric_is_described_and_every_one_that_is_described_is_there() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/endpoint.md")).unwrap();
+    let table = page.split("\n\n").find(|part| part.starts_with("| metric (`spot_watchdog_…`)")).unwrap();
+    let described: BTreeSet<String> = table.lines().skip(2).flat_map(described).collect();
+    let scrapes = Fleet::played();
+    let there: BTreeSet<String> = scrapes
+        .iter()
+        .flat_map(|(_, text)| sampled(text))
+        .filter(|name| name.starts_with("spot_watchdog_"))
+        // A histogram has three samples.
+        .map(|name| ["_bucket", "_sum", "_count"].iter().fold(name, |name, end| name.trim_end_matches(end)).to_owned())
+        .collect();
+    assert_eq!(described, there);
+    for name in names(&page).iter().filter(|name| name.starts_with("aws_instance_")) {
+        assert!(scrapes.iter().any(|(_, text)| sampled(text).contains(name)), "{name} is not there");
+    }
+}
+
+#[test]
+fn every_alert_is_described_and_every_one_that_is_described_is_there() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/endpoint.md")).unwrap();
+    let rules = fs::read_to_string(shipped("prometheus/rules.yml")).unwrap();
+    let there: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let spans = page.split('`').skip(1).step_by(2);
+    let described: BTreeSet<&str> =
+        spans.filter(|span| span.starts_with("Spot") && span.chars().all(char::is_alphanumeric)).collect();
+    assert_eq!(described, there);
+}
+
 #[test]
 fn a_panel_has_a_title_a_sentence_and_a_place_of_its_own() {
     let panels = prometheus::panels();

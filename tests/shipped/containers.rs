@@ -1,6 +1,7 @@
 //! The image and the pod.
 
-use crate::watchdog_configuration::{is_taken, steps};
+use crate::configuration::is_taken;
+use crate::watchdog_configuration::steps;
 use crate::{read, root, text};
 use std::collections::BTreeSet;
 use std::fs;

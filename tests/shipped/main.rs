@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 #![expect(clippy::print_stderr, reason = "a test that is left out says why")]
 
+#[path = "../support/configuration.rs"]
+mod configuration;
 mod containers;
 #[expect(dead_code, reason = "other tests play longer stories with it")]
 #[path = "../support/daemon.rs"]

@@ -1,4 +1,4 @@
-//! What the README shows to those who ask how much time is left, in Python and in shell, against the real daemon: calm, at
+//! What docs/hooks.md shows to those who ask how much time is left, in Python and in shell, against the real daemon: calm, at
 //! a notice, after its withdrawal, and when nobody answers.
 
 use crate::daemon::{Cloud, Scene, Watch, wait_for};

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs as root inside the guest: the unit as the README installs it, on a real systemd.
+# Runs as root inside the guest: the unit as docs/configuration.md installs it, on a real systemd.
 set -uo pipefail
 export SYSTEMD_PAGER= SYSTEMD_COLORS=0
 here=/payload
@@ -57,7 +57,7 @@ HOOK
     : >/srv/job/DONE
     chown worker /srv/job/log /srv/job/DONE
     echo 2 >/srv/job/takes
-    # What the README says.
+    # What docs/configuration.md says.
     install -m 0755 $here/watchdog /usr/local/bin/
     install -d /etc/spot-watchdog
     install -m 0644 $here/spot-watchdog.service /etc/systemd/system/

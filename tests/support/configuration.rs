@@ -1,0 +1,25 @@
+//! Whether the watchdog itself takes a configuration.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// Holds that a configuration is taken; `name` says which where it is not. What `check` finds on this machine does not
+/// matter here.
+pub(crate) fn is_taken(name: &str, configuration: &str) {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("watchdog.toml");
+    fs::write(&file, configuration).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_watchdog"))
+        .args(["check", "--config"])
+        .arg(&file)
+        .env("STATE_DIRECTORY", directory.path().join("state"))
+        // Nothing listens there, so this machine is plainly not on EC2.
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+        .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{name}: {:?}\n{said}{wrong}", output.status);
+}
