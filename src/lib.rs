@@ -21,6 +21,7 @@
 //! | [`view`] | pure projection of an episode: everything that anyone is told of it, and its wording |
 //! | [`store`] | how files are written: whole, and through no link |
 //! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
+//! | [`process`] | child processes: launch, user, cgroup, output, signals, reaping |
 //! | [`sources`] | a trait, a table, one file a cloud |
 //! | [`actions`] | a trait, a table, one file a way to act |
 //! | [`journal`] | what a restart has to remember: one log in segments |
@@ -41,6 +42,7 @@ pub mod emulators;
 pub mod engine;
 pub mod journal;
 pub mod messages;
+pub mod process;
 pub mod report;
 pub mod runtime;
 pub mod sources;

@@ -1,14 +1,14 @@
 //! The binary `watchdog`: reads the command line, does one command, and ends with its exit code.
 
-use spot_watchdog::actions::launch;
 use spot_watchdog::cli::args::{Cli, Command};
 use spot_watchdog::cli::{self, Exit, check, emulate, generate, notice, rehearse, report, run, status};
 use spot_watchdog::config::{self, Flags, Settings, Start, whereabouts};
+use spot_watchdog::process;
 use spot_watchdog::{actions, sources};
 use std::process::{ExitCode, Termination};
 
 fn main() -> ExitCode {
-    if let Some(code) = launch::launch(std::env::args_os()) {
+    if let Some(code) = process::launch(std::env::args_os()) {
         return code;
     }
     match cli::parse(std::env::args_os()) {

@@ -13,18 +13,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("view", &["engine"]),
     ("transport", &[]),
     ("store", &[]),
+    ("process", &["engine", "view", "store"]),
     ("sources", &["engine", "view", "transport"]),
-    ("actions", &["engine", "view", "transport", "store"]),
+    ("actions", &["engine", "view", "transport", "store", "process"]),
     ("journal", &["engine", "view"]),
     ("report", &["engine", "view", "journal", "store"]),
     // Its requests go out as those of a step do, and a report may be what they carry.
     ("messages", &["engine", "view", "actions", "report", "store"]),
     ("emulators", &["engine", "view"]),
-    ("config", &["engine", "view", "sources", "actions", "messages"]),
+    ("config", &["engine", "view", "process", "sources", "actions", "messages"]),
     ("status", &["engine", "view", "sources", "actions", "journal", "report", "messages", "config"]),
     (
         "runtime",
-        &["engine", "view", "store", "sources", "actions", "journal", "report", "messages", "config", "status"],
+        &[
+            "engine", "view", "store", "process", "sources", "actions", "journal", "report", "messages", "config",
+            "status",
+        ],
     ),
     (
         "cli",
@@ -32,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine",
             "view",
             "store",
+            "process",
             "sources",
             "actions",
             "journal",
@@ -44,7 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // It hands the tables of kinds to the configuration, and the rest to a command.
-    ("main", &["sources", "actions", "config", "cli"]),
+    ("main", &["process", "sources", "actions", "config", "cli"]),
 ];
 
 /// Words that name a cloud or what only one cloud has.
@@ -64,7 +69,7 @@ const CLOUD_LINES: &[(&str, &str, &str)] = &[
     ("src/sources/mod.rs", "pub mod aws;", "its row stands in the table"),
     ("src/sources/mod.rs", "aws::ROW", "its row stands in the table"),
     ("src/actions/mod.rs", "aws", "the API's module is built with a feature"),
-    ("src/actions/check_hook.rs", "INSTANCE_STORE", "the kernel's name of a disk that is lost with the machine"),
+    ("src/actions/hook/check.rs", "INSTANCE_STORE", "the kernel's name of a disk that is lost with the machine"),
     ("src/cli/args.rs", "", "`watchdog emulate aws` is a command, and its help has to say what it plays"),
     ("src/cli/emulate.rs", "", "`watchdog emulate aws` is a command"),
     ("src/cli/rehearse/mod.rs", "use crate::emulators::aws", "a rehearsal is played on the machine that is emulated"),

@@ -11,8 +11,8 @@ mod stand;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
-use spot_watchdog::actions::dispositions;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::process;
 use stand::{Cloud, Scene, Watch, wait_for};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -110,7 +110,7 @@ struct Follower {
 impl Follower {
     fn start(scene: &Scene, address: SocketAddr, (columns, rows): (u16, u16), around: &[(&str, &str)]) -> Self {
         // A test that was started with `&` in a script ignores INT, and what it starts would inherit it.
-        dispositions::give_defaults().unwrap();
+        process::give_defaults().unwrap();
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();

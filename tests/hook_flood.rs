@@ -3,7 +3,7 @@
 
 use spot_watchdog::actions::hook::Hook;
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Job, Output, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, ActionContext, Output, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Outcome, Run, SourceName, StepName, Work,
 };
@@ -22,7 +22,7 @@ fn peak() -> u64 {
 #[tokio::test]
 async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_for_it() {
     let (_limit, moments) = watch::channel(Instant::now() + Duration::from_secs(60));
-    let job = Job {
+    let context = RunContext {
         run: Run { step: StepName::new("flood"), work: Work::Act, attempt: 1 },
         briefing: NoticeContext {
             episode: EpisodeId::new("e"),
@@ -41,7 +41,7 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
         stop_by: StopBy::new(moments),
         output: Output::default(),
         spawned: mpsc::channel(1).0,
-        surroundings: Arc::new(Surroundings::default()),
+        shared: Arc::new(ActionContext::default()),
     };
     let command =
         "command = ['sh', '-c', 'yes 0123456789012345678901234567890123456789 | head -c 200000000; echo; echo end']";
@@ -59,12 +59,12 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
             }
         }
     });
-    let ending = hook.act(&job).await;
+    let ending = hook.act(&context).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(!loop_turns.is_finished(), "the loop stood still for half a second");
     let grown = peak() - before;
     assert!(grown < 8 * 1024, "{grown} KiB more");
-    assert_eq!(job.output.tail().len(), Output::LINES);
-    assert_eq!(job.output.tail().last().unwrap(), "end");
+    assert_eq!(context.output.tail().len(), Output::LINES);
+    assert_eq!(context.output.tail().last().unwrap(), "end");
 }

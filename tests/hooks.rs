@@ -2,18 +2,17 @@
 #![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "tests may")]
 
-use spot_watchdog::actions::cgroup::Delegated;
 use spot_watchdog::actions::hook::{Hook, Settings};
-use spot_watchdog::actions::launch::Launcher;
-use spot_watchdog::actions::open_files::OpenFiles;
-use spot_watchdog::actions::process::Stat;
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Job, Output, Place, Reach, Rehearsal, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, ActionContext, HostInfo, Output, Reach, Rehearsal, RunContext, StopBy};
 use spot_watchdog::engine::{
     Command, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeContext, NoticeKind, Now, Outcome, Process,
     Retry, Run, RunResult, SourceName, StepName, Undo, Work,
 };
-use spot_watchdog::runtime::executor::{Executor, Hand};
+use spot_watchdog::process::DelegatedCgroup;
+use spot_watchdog::process::Launcher;
+use spot_watchdog::process::Stat;
+use spot_watchdog::runtime::executor::{Executor, StepAction};
 use spot_watchdog::view::{Finding, Weight};
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,24 +60,24 @@ fn script(place: &Path, body: &str, keys: &str) -> Hook {
 
 /// A job, and what keeps it.
 struct Given {
-    job: Job,
+    context: RunContext,
     limit: watch::Sender<Instant>,
     spawned: mpsc::Receiver<(Run, Process)>,
 }
 
 fn given(time: Duration) -> Given {
-    given_in(time, Surroundings { launcher: launcher(), ..Surroundings::default() })
+    given_in(time, ActionContext { launcher: launcher(), ..ActionContext::default() })
 }
 
-fn given_in(time: Duration, mut surroundings: Surroundings) -> Given {
+fn given_in(time: Duration, mut shared: ActionContext) -> Given {
     // All runs here have one name, and by this alone their processes are told apart.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    if surroundings.notice_file.as_os_str().is_empty() {
-        surroundings.notice_file = format!("/no/notice/{}", NUMBER.fetch_add(1, Ordering::Relaxed)).into();
+    if shared.notice_file.as_os_str().is_empty() {
+        shared.notice_file = format!("/no/notice/{}", NUMBER.fetch_add(1, Ordering::Relaxed)).into();
     }
     let (limit, moments) = watch::channel(Instant::now() + time);
     let (sender, spawned) = mpsc::channel(1);
-    let job = Job {
+    let context = RunContext {
         run: run(),
         briefing: briefing(),
         opened: jiff::Timestamp::now(),
@@ -88,20 +87,20 @@ fn given_in(time: Duration, mut surroundings: Surroundings) -> Given {
         stop_by: StopBy::new(moments),
         output: Output::default(),
         spawned: sender,
-        surroundings: Arc::new(surroundings),
+        shared: Arc::new(shared),
     };
-    Given { job, limit, spawned }
+    Given { context, limit, spawned }
 }
 
 /// As the executor runs it.
 trait Play {
-    async fn play(&self, job: &Job) -> RunResult;
+    async fn play(&self, context: &RunContext) -> RunResult;
 }
 
 impl Play for Hook {
-    async fn play(&self, job: &Job) -> RunResult {
-        self.look_beforehand(job, Instant::now() + seconds(1.0)).await;
-        self.act(job).await
+    async fn play(&self, context: &RunContext) -> RunResult {
+        self.look_beforehand(context, Instant::now() + seconds(1.0)).await;
+        self.act(context).await
     }
 }
 
@@ -119,7 +118,7 @@ fn pid_in(file: &Path) -> u32 {
 }
 
 fn is_alive(pid: u32) -> bool {
-    Stat::of(pid).is_some_and(|stat| stat.state != b'Z')
+    Stat::of(pid).is_some_and(|stat| !stat.is_zombie())
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -134,12 +133,12 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 async fn exit_status_0_is_done_and_another_is_not() {
     let place = tempfile::tempdir().unwrap();
     let given = given(seconds(5.0));
-    let ending = script(place.path(), "echo saved", "").play(&given.job).await;
+    let ending = script(place.path(), "echo saved", "").play(&given.context).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, no proof asked for"));
-    assert_eq!(given.job.output.tail(), ["saved"]);
-    let ending = script(place.path(), "exit 3", "").play(&given.job).await;
+    assert_eq!(given.context.output.tail(), ["saved"]);
+    let ending = script(place.path(), "exit 3", "").play(&given.context).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "exit status 3"));
-    let ending = script(place.path(), "kill -SEGV $$", "").play(&given.job).await;
+    let ending = script(place.path(), "kill -SEGV $$", "").play(&given.context).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Failed, "killed by SIGSEGV"));
 }
 
@@ -157,9 +156,9 @@ async fn a_hook_that_names_an_undo_is_put_back_by_it_and_its_proof_does_not_coun
     let hook = script(place.path(), &note("out"), &keys);
     assert_eq!((undo.puts_back(), hook.puts_back()), (Undo::Stay, Undo::PutBack));
     let mut given = given(seconds(20.0));
-    assert_eq!(hook.play(&given.job).await.outcome, Outcome::Failed, "its proof does not hold");
-    given.job.run.work = Work::Undo;
-    let ending = hook.undo(&given.job).await;
+    assert_eq!(hook.play(&given.context).await.outcome, Outcome::Failed, "its proof does not hold");
+    given.context.run.work = Work::Undo;
+    let ending = hook.undo(&given.context).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, no proof asked for"));
     assert_eq!(fs::read_to_string(place.path().join("ran")).unwrap(), "out save me\nback save me\n");
     assert_eq!(
@@ -167,8 +166,8 @@ async fn a_hook_that_names_an_undo_is_put_back_by_it_and_its_proof_does_not_coun
         2,
         "it is told of the notice too"
     );
-    assert_eq!(undo.undo(&given.job).await.outcome, Outcome::Failed);
-    let found = script(place.path(), "", "undo = ['/no/such/program']").check(&Place::default()).await;
+    assert_eq!(undo.undo(&given.context).await.outcome, Outcome::Failed);
+    let found = script(place.path(), "", "undo = ['/no/such/program']").check(&HostInfo::default()).await;
     let errors: Vec<_> = found.iter().filter(|finding| finding.weight == Weight::Error).collect();
     assert!(errors.len() == 1 && errors[0].sentence.contains("/no/such/program"), "{found:?}");
 }
@@ -182,14 +181,14 @@ async fn a_hook_is_told_everything_and_nothing_about_us() {
         place.path().join("env").display()
     );
     let hook = script(place.path(), "cat > in; env > out; ps -o pgid= -p $$ > group; echo $$ > pid", &keys);
-    let surroundings = Surroundings {
+    let shared = ActionContext {
         notice_file: PathBuf::from("/run/n.json"),
         rehearsal: Rehearsal::CheckOutside,
-        ..Surroundings::default()
+        ..ActionContext::default()
     };
-    surroundings.place.set(Place { status_url: "http://127.0.0.1:9189/status".to_owned(), ..Place::default() });
-    let given = given_in(seconds(10.5), surroundings);
-    assert_eq!(hook.play(&given.job).await.outcome, Outcome::Done);
+    shared.host.set(HostInfo { status_url: "http://127.0.0.1:9189/status".to_owned(), ..HostInfo::default() });
+    let given = given_in(seconds(10.5), shared);
+    assert_eq!(hook.play(&given.context).await.outcome, Outcome::Done);
     let read = |name: &str| fs::read_to_string(place.path().join(name)).unwrap();
     assert_eq!(serde_json::from_str::<NoticeContext>(&read("in")).unwrap(), briefing());
     assert!(read("in").ends_with("}\n"));
@@ -224,13 +223,13 @@ async fn a_hook_is_told_everything_and_nothing_about_us() {
 async fn a_hook_that_reads_nothing_and_a_long_notice_hold_nobody_up() {
     let place = tempfile::tempdir().unwrap();
     let mut given = given(seconds(5.0));
-    given.job.briefing.detail = "x".repeat(60_000);
+    given.context.briefing.detail = "x".repeat(60_000);
     let began = Instant::now();
-    assert_eq!(hook("command = ['/bin/true']").play(&given.job).await.outcome, Outcome::Done);
+    assert_eq!(hook("command = ['/bin/true']").play(&given.context).await.outcome, Outcome::Done);
     assert!(began.elapsed() < seconds(1.0));
-    let ending = script(place.path(), "wc -c", "").play(&given.job).await;
+    let ending = script(place.path(), "wc -c", "").play(&given.context).await;
     assert_eq!(ending.outcome, Outcome::Done);
-    assert!(given.job.output.tail()[0].trim().parse::<usize>().unwrap() > 60_000);
+    assert!(given.context.output.tail()[0].trim().parse::<usize>().unwrap() > 60_000);
 }
 
 #[tokio::test]
@@ -260,23 +259,25 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
             fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
             let hook = hook(&format!("command = ['{command}']\n{keys}"));
             let given = given(seconds(5.0));
-            let ending = hook.play(&given.job).await;
+            let ending = hook.play(&given.context).await;
             assert_eq!(ending.outcome, Outcome::Failed);
             assert!(ending.detail.contains(sentence), "{command} {keys}: {}", ending.detail);
             assert_eq!(ending.retry, Retry::Pointless, "{command} {keys}");
-            assert!(given.job.output.tail().is_empty(), "{:?}", given.job.output.tail());
+            assert!(given.context.output.tail().is_empty(), "{:?}", given.context.output.tail());
             let findings = hook.check(&Default::default()).await;
             assert!(findings.iter().any(|it| it.weight == Weight::Error), "{command} {keys}: {findings:?}");
         }
     }
-    let ending = hook("command = ['/bin/true']\nworking-directory = '/no/such'").play(&given(seconds(5.0)).job).await;
+    let ending =
+        hook("command = ['/bin/true']\nworking-directory = '/no/such'").play(&given(seconds(5.0)).context).await;
     assert!(ending.detail.contains("could not enter the working directory /no/such"), "{}", ending.detail);
-    let ending = hook("command = ['/bin/true']\nenvironment-file = '/no/such'").play(&given(seconds(5.0)).job).await;
+    let ending =
+        hook("command = ['/bin/true']\nenvironment-file = '/no/such'").play(&given(seconds(5.0)).context).await;
     assert!(ending.detail.contains("could not read environment-file /no/such"), "{}", ending.detail);
-    let ending = hook("command = ['/bin/true']\nuser = 'no-such-user'").play(&given(seconds(5.0)).job).await;
+    let ending = hook("command = ['/bin/true']\nuser = 'no-such-user'").play(&given(seconds(5.0)).context).await;
     assert!(ending.detail.contains("there is no user `no-such-user`"), "{}", ending.detail);
     assert_eq!(ending.retry, Retry::Pointless);
-    let ending = hook("command = ['/bin/false']").play(&given(seconds(5.0)).job).await;
+    let ending = hook("command = ['/bin/false']").play(&given(seconds(5.0)).context).await;
     assert_eq!((ending.outcome, ending.retry), (Outcome::Failed, Retry::Sensible));
 }
 
@@ -286,13 +287,13 @@ async fn long_lines_and_garbage_become_printable_and_bounded() {
     let body =
         "head -c 1048576 /dev/zero | tr '\\0' x; echo; printf '\\377\\033[31mred\\n'; head -c 300000 /dev/urandom";
     let given = given(seconds(10.0));
-    let ending = script(place.path(), body, "").play(&given.job).await;
+    let ending = script(place.path(), body, "").play(&given.context).await;
     assert_eq!(ending.outcome, Outcome::Done);
-    for line in given.job.output.tail() {
+    for line in given.context.output.tail() {
         assert!(line.len() < 40_000, "{} bytes", line.len());
         assert!(!line.chars().any(char::is_control), "{line:?}");
     }
-    let output = given.job.output.tail();
+    let output = given.context.output.tail();
     assert_eq!(output.len(), Output::LINES);
 }
 
@@ -303,11 +304,11 @@ async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
         script(place.path(), "trap 'echo asked' TERM; echo $$ > pid; while :; do sleep 0.05; done", "grace = '300ms'");
     let given = given(seconds(3.0));
     let began = Instant::now();
-    let ending = hook.play(&given.job).await;
+    let ending = hook.play(&given.context).await;
     let took = began.elapsed();
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::TimedOut, "killed when its time was up"));
     assert!((seconds(2.99)..seconds(5.0)).contains(&took), "{took:?}");
-    assert!(given.job.output.tail().contains(&"asked".to_owned()), "it was asked before");
+    assert!(given.context.output.tail().contains(&"asked".to_owned()), "it was asked before");
     until("the end", || !is_alive(pid_in(&place.path().join("pid")))).await;
 }
 
@@ -315,11 +316,11 @@ async fn a_hook_that_ignores_the_stop_signal_is_killed_at_its_stop_by() {
 async fn a_hook_that_is_stopped_is_done_only_with_a_proof() {
     let place = tempfile::tempdir().unwrap();
     let body = "trap 'echo 1 > DONE; exit 0' TERM; while :; do sleep 0.02; done";
-    let ending = script(place.path(), body, "grace = '1s'").play(&given(seconds(2.5)).job).await;
+    let ending = script(place.path(), body, "grace = '1s'").play(&given(seconds(2.5)).context).await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
     assert_eq!(ending.detail, "stopped when its time was up, exit status 0");
     let keys = "grace = '1s'\nproof = { newer = 'DONE' }";
-    let ending = script(place.path(), body, keys).play(&given(seconds(2.5)).job).await;
+    let ending = script(place.path(), body, keys).play(&given(seconds(2.5)).context).await;
     assert_eq!(
         (ending.outcome, ending.detail.as_str()),
         (Outcome::Done, "stopped when its time was up, exit status 0, proof holds")
@@ -331,7 +332,7 @@ async fn an_earlier_stop_by_holds_for_a_hook_that_runs() {
     let given = given(seconds(30.0));
     let hook = hook("command = ['sleep', '30']");
     let began = Instant::now();
-    let (ending, ()) = tokio::join!(hook.play(&given.job), async {
+    let (ending, ()) = tokio::join!(hook.play(&given.context), async {
         tokio::time::sleep(seconds(0.1)).await;
         given.limit.send(Instant::now()).unwrap();
     });
@@ -345,14 +346,14 @@ async fn exit_status_0_without_its_proof_has_failed() {
     fs::write(place.path().join("old"), "").unwrap();
     let past = SystemTime::now() - seconds(60.0);
     fs::File::open(place.path().join("old")).unwrap().set_modified(past).unwrap();
-    let ending = script(place.path(), "exit 0", "proof = { newer = 'old' }").play(&given(seconds(5.0)).job).await;
+    let ending = script(place.path(), "exit 0", "proof = { newer = 'old' }").play(&given(seconds(5.0)).context).await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert_eq!(
         ending.detail,
         "exit status 0, but its proof does not hold: nothing that matches old was written since the step began"
     );
     let ending = script(place.path(), "touch old", "proof = { newer = 'old', absent = '*.tmp' }")
-        .play(&given(seconds(5.0)).job)
+        .play(&given(seconds(5.0)).context)
         .await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "exit status 0, proof holds"));
 }
@@ -367,10 +368,10 @@ async fn a_proof_goes_by_what_was_there_before_and_not_by_times() {
     // Where what is there cannot be seen in time, on a busy machine, the inode's own time has to differ too.
     tokio::time::sleep(seconds(0.1)).await;
     let keys = "proof = { newer = '*/DONE' }";
-    let ending = script(place.path(), "exit 0", keys).play(&given(seconds(60.0)).job).await;
+    let ending = script(place.path(), "exit 0", keys).play(&given(seconds(60.0)).context).await;
     assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.detail);
     let body = "mkdir b; echo 1 > b/DONE; touch -d '-3 minutes' b/DONE";
-    let ending = script(place.path(), body, keys).play(&given(seconds(60.0)).job).await;
+    let ending = script(place.path(), body, keys).play(&given(seconds(60.0)).context).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
 }
 
@@ -432,7 +433,7 @@ async fn a_mount_that_hangs_under_a_proof_does_not_keep_its_hook_from_beginning(
     let given = given(seconds(8.0));
     let begun = place.path().join("begun");
     let began = Instant::now();
-    let (ending, took) = tokio::join!(hook.play(&given.job), async {
+    let (ending, took) = tokio::join!(hook.play(&given.context), async {
         until("its beginning", || begun.exists()).await;
         began.elapsed()
     });
@@ -449,7 +450,8 @@ async fn a_proof_waits_until_the_files_are_quiet() {
     let body = "echo 0 > part; (for i in 1 2 3 4 5; do sleep 0.1; echo $i >> part; done) >/dev/null 2>&1 &";
     let given = given(seconds(10.0));
     let began = Instant::now();
-    let ending = script(place.path(), body, "proof = { newer = 'part', stable-for = '300ms' }").play(&given.job).await;
+    let ending =
+        script(place.path(), body, "proof = { newer = 'part', stable-for = '300ms' }").play(&given.context).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(began.elapsed() > seconds(0.65), "{:?}", began.elapsed());
     assert_eq!(fs::read_to_string(place.path().join("part")).unwrap().lines().count(), 6);
@@ -460,16 +462,16 @@ async fn what_a_hook_leaves_is_counted_may_go_on_and_ends_at_its_stop_by() {
     let place = tempfile::tempdir().unwrap();
     let body = "(trap '' TERM; while :; do echo tick; sleep 0.05; done) & echo $! > child\necho bye";
     let given = given(seconds(4.0));
-    let remainders = given.job.surroundings.remainders.clone();
+    let remainders = given.context.shared.leftovers.clone();
     let began = Instant::now();
-    let ending = script(place.path(), body, "grace = '200ms'").play(&given.job).await;
+    let ending = script(place.path(), body, "grace = '200ms'").play(&given.context).await;
     assert_eq!(ending.outcome, Outcome::Done);
     assert!(ending.left_over >= 1, "{ending:?}");
     assert!(began.elapsed() < seconds(3.0), "a held pipe does not hold the step: {:?}", began.elapsed());
     let child = pid_in(&place.path().join("child"));
     assert_eq!(remainders.count(), 1);
     assert!(is_alive(child), "it may go on");
-    let ticks = || given.job.output.tail().iter().filter(|line| *line == "tick").count();
+    let ticks = || given.context.output.tail().iter().filter(|line| *line == "tick").count();
     until("more of its output", || ticks() > 3).await;
     until("its end", || !is_alive(child)).await;
     assert!(began.elapsed() >= seconds(3.8), "it has its step's time: {:?}", began.elapsed());
@@ -481,9 +483,9 @@ async fn a_child_that_ends_in_time_is_let_end() {
     let place = tempfile::tempdir().unwrap();
     let body = "(sleep 0.4; echo uploaded > upload) &";
     let given = given(seconds(20.0));
-    let remainders = given.job.surroundings.remainders.clone();
+    let remainders = given.context.shared.leftovers.clone();
     // The subshell, and its `sleep` where it has begun that already.
-    assert!((1..=2).contains(&script(place.path(), body, "").play(&given.job).await.left_over));
+    assert!((1..=2).contains(&script(place.path(), body, "").play(&given.context).await.left_over));
     until("the upload", || place.path().join("upload").exists()).await;
     until("the remainder's end", || remainders.count() == 0).await;
 }
@@ -493,7 +495,7 @@ async fn a_hook_that_closes_its_output_is_waited_for() {
     let place = tempfile::tempdir().unwrap();
     let given = given(seconds(5.0));
     let began = Instant::now();
-    let ending = script(place.path(), "exec >&- 2>&-; sleep 0.3; exit 4", "").play(&given.job).await;
+    let ending = script(place.path(), "exec >&- 2>&-; sleep 0.3; exit 4", "").play(&given.context).await;
     assert_eq!(ending.detail, "exit status 4");
     assert!(began.elapsed() > seconds(0.3));
 }
@@ -505,7 +507,7 @@ async fn dropping_a_run_kills_all_that_it_started() {
     let given = given(seconds(60.0));
     let (pid, child) = (place.path().join("pid"), place.path().join("child"));
     tokio::select! {
-        _ = hook.play(&given.job) => panic!("it does not end"),
+        _ = hook.play(&given.context) => panic!("it does not end"),
         () = until("its start", || pid.exists()) => {}
     }
     until("the end of both", || !is_alive(pid_in(&pid)) && !is_alive(pid_in(&child))).await;
@@ -522,12 +524,12 @@ async fn a_survivor_is_adopted_read_on_and_judged_by_its_proof() {
         // The daemon before us is another process, which ends without a word, as one that is killed.
         let (process, mut former) = begun_by_a_former_daemon(place.path()).await;
         let given = given(seconds(5.0));
-        let ending = hook.adopt(&given.job, Some(process)).await;
+        let ending = hook.adopt(&given.context, Some(process)).await;
         assert_eq!(ending.outcome, outcome, "{}", ending.detail);
         assert!(!is_alive(process.pid));
         let _ = former.wait();
         // Its number is gone, or another's by now: the same verdict, at once.
-        let again = hook.adopt(&given.job, Some(process)).await;
+        let again = hook.adopt(&given.context, Some(process)).await;
         assert_eq!(again.outcome, outcome);
     }
 }
@@ -552,7 +554,7 @@ async fn the_output_of_a_survivor_is_read_on_and_does_not_kill_it() {
         "echo $$ > pid.new; mv pid.new pid; for i in 1 2 3 4 5 6; do sleep 0.1; echo line $i; done; echo 1 > DONE";
     let hook = script(place.path(), body, "proof = { newer = 'DONE' }");
     let path = place.path().join("hook.sh");
-    let (ours, theirs) = spot_watchdog::actions::output::pipe_for_a_stream().unwrap();
+    let (ours, theirs) = spot_watchdog::process::output_pipe().unwrap();
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new(&path);
     let mut former = command.current_dir(place.path()).process_group(0).stdout(theirs).spawn().unwrap();
@@ -564,21 +566,21 @@ async fn the_output_of_a_survivor_is_read_on_and_does_not_kill_it() {
     tokio::time::sleep(seconds(0.25)).await;
     let given = given(seconds(5.0));
     let process = Process { pid, start_ticks: Stat::of(pid).unwrap().start_ticks };
-    let ending = hook.adopt(&given.job, Some(process)).await;
+    let ending = hook.adopt(&given.context, Some(process)).await;
     let _ = former.wait();
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-    assert_eq!(given.job.output.tail(), ["line 1", "line 2", "line 3", "line 4", "line 5", "line 6"]);
+    assert_eq!(given.context.output.tail(), ["line 1", "line 2", "line 3", "line 4", "line 5", "line 6"]);
 }
 
 #[tokio::test]
 async fn a_pipe_that_a_hook_made_itself_is_not_read_and_one_for_both_streams_is_read_once() {
     let take = |program: &str| {
-        let (_ours, theirs) = spot_watchdog::actions::output::pipe_for_a_stream().unwrap();
+        let (_ours, theirs) = spot_watchdog::process::output_pipe().unwrap();
         let mut command = std::process::Command::new("sh");
         command.args(["-c", program]).stdout(theirs).stderr(std::process::Stdio::null());
         let mut child = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(200));
-        let taken = spot_watchdog::actions::output::take_over(child.id()).len();
+        let taken = spot_watchdog::process::adopt_streams(child.id()).len();
         child.kill().unwrap();
         child.wait().unwrap();
         taken
@@ -586,7 +588,7 @@ async fn a_pipe_that_a_hook_made_itself_is_not_read_and_one_for_both_streams_is_
     assert_eq!(take("exec 2>&1; exec sleep 5"), 1);
     assert_eq!(take("exec > /dev/null; exec sleep 5"), 0);
     let mut own = std::process::Command::new("sleep").arg("5").stdout(std::process::Stdio::piped()).spawn().unwrap();
-    assert!(spot_watchdog::actions::output::take_over(own.id()).is_empty());
+    assert!(spot_watchdog::process::adopt_streams(own.id()).is_empty());
     own.kill().unwrap();
     own.wait().unwrap();
 }
@@ -601,7 +603,7 @@ async fn an_adopted_hook_ends_at_its_stop_by_too() {
     );
     let (process, mut former) = begun_by_a_former_daemon(place.path()).await;
     let began = Instant::now();
-    let ending = hook.adopt(&given(seconds(0.5)).job, Some(process)).await;
+    let ending = hook.adopt(&given(seconds(0.5)).context, Some(process)).await;
     assert_eq!(ending.outcome, Outcome::TimedOut, "{}", ending.detail);
     assert!(began.elapsed() < seconds(3.0));
     assert!(!former.wait().unwrap().success());
@@ -612,7 +614,7 @@ async fn another_process_with_the_same_number_is_left_alone() {
     let mut stranger = std::process::Command::new("sleep").arg("30").spawn().unwrap();
     let start_ticks = Stat::of(stranger.id()).unwrap().start_ticks;
     let ours = Process { pid: stranger.id(), start_ticks: start_ticks - 1 };
-    let ending = hook("command = ['/bin/true']").adopt(&given(seconds(0.3)).job, Some(ours)).await;
+    let ending = hook("command = ['/bin/true']").adopt(&given(seconds(0.3)).context, Some(ours)).await;
     assert_eq!(ending.outcome, Outcome::Lost);
     tokio::time::sleep(seconds(0.5)).await;
     assert!(is_alive(stranger.id()));
@@ -627,18 +629,16 @@ async fn a_hook_becomes_its_user_with_home_groups_and_its_own_streams() {
     }
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let body = "id -un; id -G; id -g; echo $HOME $USER $LOGNAME; echo by name > /dev/stderr; cat /dev/stdin | wc -l; ulimit -n; exit 3";
+    let body =
+        "id -un; id -G; id -g; echo $HOME $USER $LOGNAME; echo by name > /dev/stderr; cat /dev/stdin | wc -l; exit 3";
     let hook = script(place.path(), body, "user = 'nobody'");
-    let surroundings = Surroundings {
-        launcher: Launcher { open_files: Some(OpenFiles::of(333)), ..launcher() },
-        ..Surroundings::default()
-    };
-    let mut given = given_in(seconds(5.0), surroundings);
-    let ending = hook.play(&given.job).await;
-    assert_eq!(ending.detail, "exit status 3", "{:?}", given.job.output.tail());
-    let mut lines = given.job.output.tail();
+    let shared = ActionContext { launcher: launcher(), ..ActionContext::default() };
+    let mut given = given_in(seconds(5.0), shared);
+    let ending = hook.play(&given.context).await;
+    assert_eq!(ending.detail, "exit status 3", "{:?}", given.context.output.tail());
+    let mut lines = given.context.output.tail();
     lines.sort();
-    let mut wanted = ["nobody", "65534", "65534", "/nonexistent nobody nobody", "by name", "1", "333"];
+    let mut wanted = ["nobody", "65534", "65534", "/nonexistent nobody nobody", "by name", "1"];
     wanted.sort_unstable();
     assert_eq!(lines, wanted);
     assert!(given.spawned.try_recv().is_ok());
@@ -650,7 +650,7 @@ async fn without_root_another_user_is_refused_in_words() {
         return;
     }
     let hook = hook("command = ['/bin/true']\nuser = 'root'");
-    let ending = hook.play(&given(seconds(5.0)).job).await;
+    let ending = hook.play(&given(seconds(5.0)).context).await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert!(ending.detail.starts_with("could not become user root: only root may"), "{}", ending.detail);
     let findings = hook.check(&Default::default()).await;
@@ -663,14 +663,14 @@ async fn root_as_the_user_of_root_is_started_directly() {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    let surroundings = Surroundings {
+    let shared = ActionContext {
         launcher: Launcher { program: PathBuf::from("/no/launcher"), ..Launcher::default() },
-        ..Surroundings::default()
+        ..ActionContext::default()
     };
-    let given = given_in(seconds(5.0), surroundings);
-    let ending = script(place.path(), "echo $HOME $USER", "user = '0'").play(&given.job).await;
+    let given = given_in(seconds(5.0), shared);
+    let ending = script(place.path(), "echo $HOME $USER", "user = '0'").play(&given.context).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-    assert_eq!(given.job.output.tail(), ["/root root"]);
+    assert_eq!(given.context.output.tail(), ["/root root"]);
 }
 
 #[tokio::test]
@@ -681,9 +681,9 @@ async fn exit_status_126_of_the_hook_itself_is_not_taken_for_ours() {
     let place = tempfile::tempdir().unwrap();
     fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let given = given(seconds(5.0));
-    let ending = script(place.path(), "echo 0123: forged >&2; exit 126", "user = 'nobody'").play(&given.job).await;
+    let ending = script(place.path(), "echo 0123: forged >&2; exit 126", "user = 'nobody'").play(&given.context).await;
     assert!(ending.detail.starts_with("exit status 126"), "{}", ending.detail);
-    assert_eq!(given.job.output.tail(), ["0123: forged"]);
+    assert_eq!(given.context.output.tail(), ["0123: forged"]);
 }
 
 #[tokio::test]
@@ -710,12 +710,12 @@ async fn check_says_good_of_a_hook_that_works_and_warns_of_what_may_cost_work() 
 /// An executor with one hook, and what it reports.
 fn executor(hook: Hook, notice_file: PathBuf) -> (Executor, mpsc::Receiver<Input>) {
     let (inputs, reports) = mpsc::channel(16);
-    let hand = Hand { action: Arc::new(hook), reach: Reach::Machine };
+    let hand = StepAction { action: Arc::new(hook), reach: Reach::Machine };
     let hands = BTreeMap::from([(StepName::new("save"), hand)]);
-    let surroundings = Surroundings { notice_file, launcher: launcher(), ..Surroundings::default() };
+    let shared = ActionContext { notice_file, launcher: launcher(), ..ActionContext::default() };
     let origin = Instant::now();
     let clock = move |moment: Moment| origin + Duration::from_millis(moment.as_millis());
-    (Executor::new(hands, surroundings, inputs, clock), reports)
+    (Executor::new(hands, shared, inputs, clock), reports)
 }
 
 async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, RunResult) {
@@ -791,7 +791,7 @@ async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
     executor.stop_everything();
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
     assert!(began.elapsed() < seconds(3.0));
-    assert_eq!(executor.children_left(), 0);
+    assert_eq!(executor.leftovers().count(), 0);
 }
 
 #[tokio::test]
@@ -852,17 +852,18 @@ async fn from_order_to_the_hooks_first_instruction() {
         for _ in 0..200 {
             let given = given(seconds(5.0));
             let began = now();
-            let ending = hook.play(&given.job).await;
+            let ending = hook.play(&given.context).await;
             assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-            took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
+            took.push(given.context.output.tail()[0].parse::<i64>().unwrap() - began);
         }
         show(who, took);
     }
     let mount = "/sys/fs/cgroup/unified";
     let mount = Path::new(if Path::new(mount).exists() { mount } else { "/sys/fs/cgroup" });
     let directory = mount.join(format!("spot-measure-{}", std::process::id()));
-    let Ok(delegated) =
-        fs::create_dir(&directory).map_err(|error| error.to_string()).and_then(|()| Delegated::take(directory.clone()))
+    let Ok(delegated) = fs::create_dir(&directory)
+        .map_err(|error| error.to_string())
+        .and_then(|()| DelegatedCgroup::take(directory.clone()))
     else {
         return;
     };
@@ -871,11 +872,12 @@ async fn from_order_to_the_hooks_first_instruction() {
         let launcher = Launcher { delegated: Some(delegated.clone()), ..launcher() };
         let mut took = Vec::new();
         for _ in 0..100 {
-            let given = given_in(seconds(5.0), Surroundings { launcher: launcher.clone(), ..Surroundings::default() });
+            let given =
+                given_in(seconds(5.0), ActionContext { launcher: launcher.clone(), ..ActionContext::default() });
             let began = now();
-            let ending = hook.play(&given.job).await;
+            let ending = hook.play(&given.context).await;
             assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
-            took.push(given.job.output.tail()[0].parse::<i64>().unwrap() - began);
+            took.push(given.context.output.tail()[0].parse::<i64>().unwrap() - began);
         }
         show(who, took);
     }

@@ -70,11 +70,11 @@ fn a_session_answer_that_a_router_drops_is_told_as_the_hop_limit_until_it_is_rai
     let endpoint = format!("http://{}", cloud.address);
 
     let began = Instant::now();
-    let mut watch = net.within(Place::Machine, || {
+    let mut watch = net.within(HostInfo::Machine, || {
         Watch::start(scene.watch(&endpoint, &["--hook", &hook, "--poll-interval", "200ms"]))
     });
     let address = wait_for("the address", || watch.address_said());
-    let ask = |path: &'static str| net.within(Place::Machine, || get(address, path)).unwrap();
+    let ask = |path: &'static str| net.within(HostInfo::Machine, || get(address, path)).unwrap();
 
     let health = wait_for("blindness", || Some(ask("/healthz")).filter(|(status, _)| *status == 503));
     eprintln!("/healthz after {:?}: {}", began.elapsed(), health.1.trim());
@@ -84,10 +84,10 @@ fn a_session_answer_that_a_router_drops_is_told_as_the_hop_limit_until_it_is_rai
 
     // `check` says the same on the same machine, and finds nothing wrong one hop nearer.
     let check = || check(&scene, &endpoint, &hook);
-    let far = net.within(Place::Machine, check);
+    let far = net.within(HostInfo::Machine, check);
     let told = said(&far);
     assert!(told.contains(SENTENCE) && far.status.code() != Some(0), "{told}");
-    let near = net.within(Place::Router, check);
+    let near = net.within(HostInfo::Router, check);
     let told = said(&near);
     assert!(!told.contains("hop limit") && told.contains("i-0123456789abcdef0"), "{told}");
     assert!(began.elapsed() < RAISED, "this machine is too slow for the story");
@@ -117,8 +117,8 @@ struct Cloud {
 
 impl Cloud {
     fn listen(net: &Net, scene: &Scene, story: &str) -> Self {
-        let mut child = net.within(Place::Cloud, || {
-            let listen = format!("{}:0", Place::Cloud.address());
+        let mut child = net.within(HostInfo::Cloud, || {
+            let listen = format!("{}:0", HostInfo::Cloud.address());
             let mut command = scene.command(&["emulate", "aws", "--listen", &listen, "--script", story]);
             command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
         });
@@ -143,13 +143,13 @@ struct Net {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum HostInfo {
     Cloud,
     Router,
     Machine,
 }
 
-impl Place {
+impl HostInfo {
     const ALL: [Self; 3] = [Self::Cloud, Self::Router, Self::Machine];
 
     const fn address(self) -> &'static str {
@@ -185,14 +185,14 @@ impl Net {
             ip(&["-n", end, "route", "add", "default", "via", far.split('/').next().unwrap_or_default()])?;
         }
         // A namespace has settings of its own, which a process in it sees at the usual place.
-        net.within(Place::Router, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
+        net.within(HostInfo::Router, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
             .map_err(|error| format!("nothing is forwarded: {error}"))?;
         Ok(net)
     }
 
     /// Does something in a namespace; sockets that are made and processes that are begun there stay there.
-    fn within<T: Send>(&self, place: Place, act: impl FnOnce() -> T + Send) -> T {
-        let at = Place::ALL.iter().position(|it| *it == place).unwrap();
+    fn within<T: Send>(&self, place: HostInfo, act: impl FnOnce() -> T + Send) -> T {
+        let at = HostInfo::ALL.iter().position(|it| *it == place).unwrap();
         let name = &self.names[at];
         thread::scope(|scope| {
             let there = scope.spawn(move || {

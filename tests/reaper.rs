@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use spot_watchdog::runtime::reaper;
+use spot_watchdog::process::{inherit_orphans, reap_orphans};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::time::{sleep, timeout};
 
 #[tokio::test]
 async fn an_orphan_is_reaped_and_a_run_that_the_executor_waits_for_is_not() {
-    reaper::inherit_orphans().unwrap();
+    inherit_orphans().unwrap();
     let mut known = Command::new("true").spawn().unwrap();
     let pid = known.id();
-    let reaping = tokio::spawn(reaper::reap(move |other| other == pid));
+    let reaping = tokio::spawn(reap_orphans(move |other| other == pid));
     let shell = Command::new("sh").args(["-c", "sleep 0.2 >&2 & echo $!"]).stdin(Stdio::null()).output().unwrap();
     let orphan = String::from_utf8(shell.stdout).unwrap();
     let orphan = format!("/proc/{}", orphan.trim());

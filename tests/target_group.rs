@@ -9,6 +9,8 @@ mod auto_scaling;
 mod boots;
 #[path = "target_group/comes_back.rs"]
 mod comes_back;
+#[path = "support/job.rs"]
+mod context;
 #[path = "target_group/credentials.rs"]
 mod credentials;
 #[expect(clippy::disallowed_methods, dead_code, reason = "one story is told with the real binary")]
@@ -16,17 +18,15 @@ mod credentials;
 mod daemon;
 #[path = "support/fake_aws.rs"]
 mod fake_aws;
-#[path = "support/job.rs"]
-mod job;
 #[path = "target_group/live.rs"]
 mod live;
 #[path = "support/moto.rs"]
 mod moto;
 
+use context::{SOON, act, context, place};
 use fake_aws::{FakeAws, Reply};
-use job::{SOON, act, job, place};
 use moto::Moto;
-use spot_watchdog::actions::{Action, Place, ROWS, Surroundings};
+use spot_watchdog::actions::{Action, ActionContext, HostInfo, ROWS};
 use spot_watchdog::engine::{Outcome, StepName, Work};
 use spot_watchdog::view::Weight;
 use std::sync::Arc;
@@ -50,11 +50,11 @@ fn action(endpoint: &str, groups: &[&str]) -> Arc<dyn Action> {
 }
 
 /// Runs the warm-up until it knows what is registered.
-async fn warm_up(action: &Arc<dyn Action>, place: &Place) {
-    let (step, surroundings) = (StepName::new("leave"), Surroundings::default());
-    surroundings.place.set(place.clone());
+async fn warm_up(action: &Arc<dyn Action>, place: &HostInfo) {
+    let (step, shared) = (StepName::new("leave"), ActionContext::default());
+    shared.host.set(place.clone());
     tokio::select! {
-        () = action.keep_warm(&step, &surroundings) => panic!("the warm-up ended"),
+        () = action.keep_warm(&step, &shared) => panic!("the warm-up ended"),
         () = async {
             for _ in 0..200 {
                 let groups = action.warmth()["groups"].as_array().cloned().unwrap();
@@ -91,15 +91,15 @@ async fn an_instance_leaves_and_returns_with_the_very_same_port() {
     assert_eq!(moto.registered(REGION, &group).await, format!("{other}:8000"));
 
     // An action that remembers nothing, as after a restart, puts back what the journaled ending tells.
-    let mut undo = job(Work::Undo, SOON, &here);
+    let mut undo = context(Work::Undo, SOON, &here);
     undo.undo_with = vec![ending.undo_with.unwrap()];
     let back = action(&moto.url, &[&group]).undo(&undo).await;
     assert_eq!((back.outcome, back.detail), (Outcome::Done, format!("registered {mine}:8001 in llm again (1 group)")));
     assert_eq!(moto.registered(REGION, &group).await, format!("{other}:8000 {mine}:8001"));
 
-    let back = leave.undo(&job(Work::Undo, SOON, &here)).await;
+    let back = leave.undo(&context(Work::Undo, SOON, &here)).await;
     assert_eq!(back.outcome, Outcome::Done, "{}", back.detail);
-    let again = leave.undo(&job(Work::Undo, SOON, &here)).await;
+    let again = leave.undo(&context(Work::Undo, SOON, &here)).await;
     assert_eq!(again.detail, "nothing to put back: nothing was removed");
 }
 
@@ -128,7 +128,7 @@ async fn addresses_several_groups_and_regions_are_left_cold_and_each_is_told() {
     let told = |weight, part: &str| findings.iter().any(|one| one.weight == weight && one.sentence.contains(part));
     assert!(told(Weight::Error, "there is no such target group"), "{findings:?}");
     assert!(told(Weight::Warning, "this machine is not registered"), "{findings:?}");
-    let here = Place { region: "eu-west-1".to_owned(), ..place(&mine, &["10.0.0.7"], &fake.url) };
+    let here = HostInfo { region: "eu-west-1".to_owned(), ..place(&mine, &["10.0.0.7"], &fake.url) };
     let findings = leave.check(&here).await;
     let elsewhere = "it is a group of us-east-1, and this machine is in eu-west-1";
     assert!(findings.iter().any(|one| one.sentence.contains(elsewhere)), "{findings:?}");
@@ -185,7 +185,7 @@ async fn undo_names_every_port_that_was_removed() {
     let (leave, here) = (action(&fake.url, &[LLM]), place("i-0abc", &[], &fake.url));
     act(&leave, &here, SOON).await;
     fake.requests();
-    let back = leave.undo(&job(Work::Undo, SOON, &here)).await;
+    let back = leave.undo(&context(Work::Undo, SOON, &here)).await;
     assert_eq!(back.detail, "registered i-0abc:8000 and i-0abc:8001 in llm again (1 group)");
     let requests = fake.requests();
     assert_eq!(requests.len(), 1);
@@ -217,7 +217,7 @@ async fn what_a_run_took_away_whose_end_nobody_saw_is_found_by_its_draining_and_
         ),
     ] {
         let fake = FakeAws::start(&[], Reply::Well(targets)).await;
-        let mut undo = job(Work::Undo, SOON, &place("i-0abc", &["10.0.0.7"], &fake.url));
+        let mut undo = context(Work::Undo, SOON, &place("i-0abc", &["10.0.0.7"], &fake.url));
         undo.undo_with = vec![serde_json::Value::Null];
         let back = action(&fake.url, &[LLM]).undo(&undo).await;
         assert_eq!((back.outcome, back.detail.as_str()), (outcome, words));
@@ -231,7 +231,7 @@ async fn what_a_run_took_away_whose_end_nobody_saw_is_found_by_its_draining_and_
     let here = place("i-0abc", &["10.0.0.7"], &fake.url);
     let (ending, _) = act(&action(&fake.url, &[LLM]), &here, SOON).await;
     fake.requests();
-    let mut undo = job(Work::Undo, SOON, &here);
+    let mut undo = context(Work::Undo, SOON, &here);
     undo.undo_with = vec![serde_json::Value::Null, ending.undo_with.unwrap()];
     let back = action(&fake.url, &[LLM]).undo(&undo).await;
     assert_eq!(back.detail, "registered i-0abc:8000 and i-0abc:8001 in llm again (1 group)");
@@ -239,7 +239,7 @@ async fn what_a_run_took_away_whose_end_nobody_saw_is_found_by_its_draining_and_
 
     // A look that fails does not pass for a good end.
     let fake = FakeAws::start(&[], Reply::Error(403, "AccessDenied")).await;
-    let mut undo = job(Work::Undo, SOON, &place("i-0abc", &["10.0.0.7"], &fake.url));
+    let mut undo = context(Work::Undo, SOON, &place("i-0abc", &["10.0.0.7"], &fake.url));
     undo.undo_with = vec![serde_json::Value::Null];
     let back = action(&fake.url, &[LLM]).undo(&undo).await;
     assert_eq!(back.outcome, Outcome::Failed);
@@ -431,15 +431,15 @@ async fn a_machine_that_nobody_named_is_not_guessed_at() {
 async fn a_notice_that_comes_before_the_machine_is_known_waits_for_its_name_and_its_addresses() {
     let fake = FakeAws::start(&[], Reply::Well(vec![("10.0.0.7", 8000, "healthy")])).await;
     let leave = action(&fake.url, &[LLM]);
-    let job = job(Work::Act, SOON, &place("", &[], &fake.url));
+    let context = context(Work::Act, SOON, &place("", &[], &fake.url));
     let naming = async {
         for addresses in [&[][..], &["10.0.0.7"][..]] {
             tokio::time::sleep(Duration::from_millis(100)).await;
             assert_eq!(fake.requests().len(), 0);
-            job.surroundings.place.set(place("i-0abc", addresses, &fake.url));
+            context.shared.host.set(place("i-0abc", addresses, &fake.url));
         }
     };
-    let (ending, ()) = tokio::join!(leave.act(&job), naming);
+    let (ending, ()) = tokio::join!(leave.act(&context), naming);
     assert_eq!(
         (ending.outcome, ending.detail.as_str()),
         (Outcome::Done, "deregistered 10.0.0.7:8000 from llm (1 group)")
@@ -450,9 +450,9 @@ async fn a_notice_that_comes_before_the_machine_is_known_waits_for_its_name_and_
 async fn the_warm_up_waits_for_the_machine_to_be_known() {
     let fake = FakeAws::start(&[], Reply::Well(BOTH_PORTS.to_vec())).await;
     let leave = action(&fake.url, &[LLM]);
-    let surroundings = Surroundings::default();
-    let (step, live) = (StepName::new("leave"), &surroundings.place);
-    let warming = leave.keep_warm(&step, &surroundings);
+    let shared = ActionContext::default();
+    let (step, live) = (StepName::new("leave"), &shared.host);
+    let warming = leave.keep_warm(&step, &shared);
     let naming = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!((fake.requests().len(), fake.keys_given()), (0, 0));

@@ -8,29 +8,19 @@
 pub mod auto_scaling;
 #[cfg(feature = "aws")]
 pub mod aws;
-pub mod cgroup;
-pub mod check_hook;
-pub mod dispositions;
 pub mod drain;
-pub mod environment;
 pub mod haproxy;
 pub mod hook;
 pub mod http;
-pub mod kin;
-pub mod launch;
-pub mod open_files;
-pub mod output;
-pub mod process;
 pub mod proof;
 pub mod signal;
 pub mod target_group;
 
-pub use output::Output;
-pub use process::Remainders;
-
+pub use crate::process::{Output, StopBy};
 pub use crate::view::Span;
 
 use crate::engine::{NoticeContext, NoticeKind, Process, Run, RunResult, StepName, Strength, Undo};
+use crate::process::{DaemonId, Launcher, LeftoverProcesses};
 use crate::view::Finding;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -52,13 +42,13 @@ pub trait Action: Debug + Send + Sync {
 
     /// Looks at what can only be seen before the step begins, until this moment at most. The executor calls it before each
     /// [`Action::act`]; most have nothing to look at.
-    fn look_beforehand<'a>(&'a self, job: &'a Job, until: Instant) -> Task<'a, ()> {
-        let _ = (job, until);
+    fn look_beforehand<'a>(&'a self, context: &'a RunContext, until: Instant) -> Task<'a, ()> {
+        let _ = (context, until);
         Box::pin(std::future::ready(()))
     }
 
     /// Does the step. `RunResult::outcome` is `Done` or `Failed`, or `TimedOut` where it saw its stop-by itself.
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult>;
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult>;
 
     /// Whether there is anything to put back, as this step is configured. It is asked of kinds that can ([`Row::undo`]).
     fn puts_back(&self) -> Undo {
@@ -66,11 +56,11 @@ pub trait Action: Debug + Send + Sync {
     }
 
     /// Puts back what [`Action::act`] did.
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult>;
+    fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult>;
 
     /// Takes a run back into care that was begun before a crash of ours: waits for its process until that is gone, and
     /// judges what can still be judged. Without a process, none was begun or it left no trace.
-    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, RunResult>;
+    fn adopt<'a>(&'a self, context: &'a RunContext, process: Option<Process>) -> Task<'a, RunResult>;
 
     /// Whether its runs are programs, which may outlive a crash of ours.
     fn runs_programs(&self) -> bool {
@@ -78,10 +68,10 @@ pub trait Action: Debug + Send + Sync {
     }
 
     /// Prepares whatever must be ready when a notice comes, and keeps it so, for this step; most have nothing to prepare.
-    /// It runs beside the daemon as long as that lives, or returns early. The place in the surroundings is kept current:
+    /// It runs beside the daemon as long as that lives, or returns early. The place in the shared is kept current:
     /// the machine's name may come later.
-    fn keep_warm<'a>(&'a self, step: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
-        let _ = (step, surroundings);
+    fn keep_warm<'a>(&'a self, step: &'a StepName, shared: &'a ActionContext) -> Task<'a, ()> {
+        let _ = (step, shared);
         Box::pin(std::future::ready(()))
     }
 
@@ -97,7 +87,7 @@ pub trait Action: Debug + Send + Sync {
     }
 
     /// Looks whether it would work here, without changing anything.
-    fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>>;
+    fn check<'a>(&'a self, host: &'a HostInfo) -> Task<'a, Vec<Finding>>;
 }
 
 /// Whether an action reaches beyond what is ours to try.
@@ -112,7 +102,7 @@ pub enum Reach {
 
 /// Where we run, as far as actions need to know.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Place {
+pub struct HostInfo {
     /// The machine, once a source has told it; empty before.
     pub instance_id: String,
     /// The machine's own addresses, as its source tells them.
@@ -127,7 +117,7 @@ pub struct Place {
 
 /// One run, as its action sees it.
 #[derive(Debug)]
-pub struct Job {
+pub struct RunContext {
     /// Which run.
     pub run: Run,
     /// What it is told.
@@ -145,13 +135,13 @@ pub struct Job {
     /// Told once its process exists.
     pub spawned: mpsc::Sender<(Run, Process)>,
     /// In an undo: what the ended runs of this step left for it ([`RunResult::undo_with`]), oldest first; null for a run
-    /// that we lost sight of. Read it with [`Job::notes`].
+    /// that we lost sight of. Read it with [`RunContext::notes`].
     pub undo_with: Vec<serde_json::Value>,
     /// What every run of this daemon shares.
-    pub surroundings: Arc<Surroundings>,
+    pub shared: Arc<ActionContext>,
 }
 
-impl Job {
+impl RunContext {
     /// In an undo: what this step's runs noted for it.
     pub fn notes<T: serde::de::DeserializeOwned>(&self) -> Notes<T> {
         let mut notes = Notes { told: Vec::new(), lost_sight: false };
@@ -181,23 +171,23 @@ pub struct Notes<T> {
 
 /// What every run of one daemon shares.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct ActionContext {
     /// Which daemon this is, of several on one machine.
-    pub daemon: kin::DaemonId,
+    pub daemon: DaemonId,
     /// Where the notice file is.
     pub notice_file: PathBuf,
     /// Whether this is a rehearsal.
     pub rehearsal: Rehearsal,
     /// Where we run, kept current.
-    pub place: watchable::Place,
+    pub host: Watchable<HostInfo>,
     /// What stands now, kept current.
-    pub alarm: watchable::Alarm,
+    pub episode: Watchable<EpisodeSignal>,
     /// How long a scale-in leaves, where an action has learned it: it is planned with where the notice names no time.
-    pub scale_in_window: watchable::Window,
+    pub scale_in_window: Watchable<Option<Duration>>,
     /// How a process is begun that something must happen to before its program.
-    pub launcher: launch::Launcher,
+    pub launcher: Launcher,
     /// What hooks left behind, which may go on until their stop-by.
-    pub remainders: Remainders,
+    pub leftovers: LeftoverProcesses,
 }
 
 /// Whether this is a rehearsal, and how far it goes.
@@ -224,14 +214,14 @@ impl Rehearsal {
 
 /// What stands now, for those who prepare for it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Alarm {
+pub struct EpisodeSignal {
     /// The kinds of the notices that stand in the open episode.
     pub kinds: BTreeSet<NoticeKind>,
     /// Whether there is something left to do in it.
     pub going: Going,
 }
 
-impl Alarm {
+impl EpisodeSignal {
     /// Whether a warning stands, and nothing worse yet.
     pub fn is_warning(&self) -> bool {
         self.kinds.iter().map(|kind| kind.strength()).max() == Some(Strength::Weak)
@@ -248,81 +238,28 @@ pub enum Going {
     Over,
 }
 
-/// Values that one side keeps current.
-pub mod watchable {
-    use std::sync::Arc;
-    use std::time::Duration;
-    use tokio::sync::watch;
+/// A value that one side keeps current and others follow.
+#[derive(Clone, Debug, Default)]
+pub struct Watchable<T>(Arc<watch::Sender<T>>);
 
-    /// A value that one side keeps current and others follow.
-    #[derive(Clone, Debug, Default)]
-    pub struct Watchable<T>(Arc<watch::Sender<T>>);
-
-    /// The newest [`super::Place`].
-    pub type Place = Watchable<super::Place>;
-
-    /// The newest [`super::Alarm`].
-    pub type Alarm = Watchable<super::Alarm>;
-
-    /// The newest span of time, where one is known.
-    pub type Window = Watchable<Option<Duration>>;
-
-    impl<T: Clone + PartialEq> Watchable<T> {
-        /// The newest.
-        pub fn get(&self) -> T {
-            self.0.borrow().clone()
-        }
-
-        /// Replaces it; those who follow are told only where it differs.
-        pub fn set(&self, new: T) {
-            self.0.send_if_modified(|current| {
-                let differs = *current != new;
-                *current = new;
-                differs
-            });
-        }
-
-        /// Follows it; `changed` on the receiver returns after each change.
-        pub fn follow(&self) -> watch::Receiver<T> {
-            self.0.subscribe()
-        }
-    }
-}
-
-/// When a run has to have ended. The executor moves it; the action waits for it.
-#[derive(Clone, Debug)]
-pub struct StopBy(watch::Receiver<Instant>);
-
-impl StopBy {
-    /// Follows the moments that come through this channel.
-    pub fn new(moments: watch::Receiver<Instant>) -> Self {
-        Self(moments)
+impl<T: Clone + PartialEq> Watchable<T> {
+    /// The newest.
+    pub fn get(&self) -> T {
+        self.0.borrow().clone()
     }
 
-    /// The newest stop-by.
-    pub fn now(&self) -> Instant {
-        *self.0.borrow()
+    /// Replaces it; those who follow are told only where it differs.
+    pub fn set(&self, new: T) {
+        self.0.send_if_modified(|current| {
+            let differs = *current != new;
+            *current = new;
+            differs
+        });
     }
 
-    /// Returns `grace` before the newest stop-by, however often that moves.
-    pub async fn reached(&self, grace: Duration) {
-        self.moved(|at| at.checked_sub(grace).unwrap_or(at)).await;
-    }
-
-    /// Returns `beyond` after the newest stop-by, however often that moves.
-    pub async fn passed(&self, beyond: Duration) {
-        self.moved(|at| at + beyond).await;
-    }
-
-    async fn moved(&self, shift: impl Fn(Instant) -> Instant) {
-        let mut moments = self.0.clone();
-        loop {
-            let at = shift(*moments.borrow_and_update());
-            tokio::select! {
-                () = tokio::time::sleep_until(at) => return,
-                changed = moments.changed() => if changed.is_err() { tokio::time::sleep_until(at).await; return },
-            }
-        }
+    /// Follows it; `changed` on the receiver returns after each change.
+    pub fn follow(&self) -> watch::Receiver<T> {
+        self.0.subscribe()
     }
 }
 

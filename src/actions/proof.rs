@@ -6,7 +6,7 @@
 //! was taken over from a daemon that ended, or the mount was slow) a path counts if its inode changed after the step
 //! began, by the clock of its file system.
 
-use super::{Job, Span, StopBy};
+use super::{RunContext, Span, StopBy};
 use crate::view::Spoken;
 use glob::Pattern;
 use jiff::Timestamp;
@@ -74,20 +74,20 @@ impl Proof {
     }
 
     /// Notes what is there before the step of this run, unless an earlier attempt has: until this moment at most.
-    pub async fn look_beforehand(&self, directory: Option<&Path>, job: &Job, until: Instant) {
-        if job.before.is_noted() {
+    pub async fn look_beforehand(&self, directory: Option<&Path>, context: &RunContext, until: Instant) {
+        if context.before.is_noted() {
             return;
         }
-        let seen = self.note(directory, job.opened, until).await;
+        let seen = self.note(directory, context.opened, until).await;
         if seen.is_none() {
-            let step = &job.run.step;
+            let step = &context.run.step;
             tracing::warn!(
                 %step,
                 "{step}: what its proof looks for could not be looked at before it began (is its mount slow?), so the \
                  proof goes by the clock of the file system"
             );
         }
-        job.before.note(seen);
+        context.before.note(seen);
     }
 
     async fn note(&self, directory: Option<&Path>, opened: Timestamp, until: Instant) -> Option<Noted> {

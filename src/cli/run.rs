@@ -3,15 +3,12 @@
 use super::log::start_log;
 use super::{Exit, complain, end};
 use crate::actions::Rehearsal;
-use crate::actions::cgroup::Delegated;
-use crate::actions::dispositions;
-use crate::actions::launch::Launcher;
-use crate::actions::open_files::OpenFiles;
 use crate::config::Settings;
+use crate::process::{self, DelegatedCgroup, Launcher};
 use crate::runtime::log_sink::{self, LogSink};
 use crate::runtime::signals::{Around, Signals};
 use crate::runtime::state_dir::{self, StateDir, StateDirError, User};
-use crate::runtime::{Daemon, Keeping, Outfit, notice_file};
+use crate::runtime::{Daemon, DaemonOptions, Persistence, notice_file};
 use crate::status::systemd::Systemd;
 use crate::view::{Spoken, Weight};
 use anyhow::Context;
@@ -35,7 +32,7 @@ const STAYS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Watches until it is asked to end.
 pub fn run(settings: Settings) -> Exit {
-    let dispositions = dispositions::give_defaults();
+    let defaults = process::give_defaults();
     let log = match start_log(settings.log_format) {
         Ok(log) => Some(log),
         Err(error) => {
@@ -43,14 +40,14 @@ pub fn run(settings: Settings) -> Exit {
             None
         }
     };
-    if let Err(error) = dispositions {
+    if let Err(error) = defaults {
         tracing::warn!("hooks inherit the signals that we were started to ignore: /proc/self/status: {error}");
     }
     for warning in settings.warnings.iter().filter(|warning| warning.weight >= Weight::Warning) {
         tracing::warn!("{}: {}", warning.subject, warning.sentence);
     }
-    let exit = match keeping(settings.state_dir.as_deref()) {
-        Ok(keeping) => end(watch(settings, keeping, log.clone())),
+    let exit = match persistence(settings.state_dir.as_deref()) {
+        Ok(persistence) => end(watch(settings, persistence, log.clone())),
         Err(taken) => {
             tracing::error!("{taken}");
             Exit::Wrong
@@ -62,17 +59,17 @@ pub fn run(settings: Settings) -> Exit {
     exit
 }
 
-fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::Result<()> {
+fn watch(settings: Settings, persistence: Persistence, log: Option<LogSink>) -> anyhow::Result<()> {
     let runtime = runtime()?;
     // The first of the threads that stay.
     runtime.spawn_blocking(|| {});
     let outcome = runtime.block_on(async {
         let signals = Signals::listen(Around::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
-        let notice_file = notice_file::path(&place_of(&keeping));
+        let notice_file = notice_file::path(&place_of(&persistence));
         let systemd = Systemd::from_environment();
-        let outfit = Outfit {
+        let options = DaemonOptions {
             settings,
-            keeping,
+            persistence,
             rehearsal: Rehearsal::No,
             notice_file,
             launcher: launcher(),
@@ -80,7 +77,7 @@ fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::
             systemd,
             log,
         };
-        let mut daemon = Daemon::assemble(outfit)?;
+        let mut daemon = Daemon::assemble(options)?;
         daemon.heed_signals(signals);
         daemon.reap_orphans();
         daemon.run().await;
@@ -90,14 +87,13 @@ fn watch(settings: Settings, keeping: Keeping, log: Option<LogSink>) -> anyhow::
     outcome
 }
 
-/// How hooks are begun here: each in a cgroup of its own where we may make some, and with the limit of open files that
-/// we were started with, since ours is raised.
+/// How hooks are started here: each in a cgroup of its own where we may make some.
 fn launcher() -> Launcher {
-    let delegated = Delegated::find().inspect_err(|why| tracing::debug!("hooks get no cgroups: {why}")).ok();
+    let delegated = DelegatedCgroup::find().inspect_err(|why| tracing::debug!("hooks get no cgroups: {why}")).ok();
     if let Some(delegated) = &delegated {
         delegated.sweep();
     }
-    Launcher { open_files: OpenFiles::raise(), delegated, ..Launcher::default() }
+    Launcher { delegated, ..Launcher::default() }
 }
 
 /// The runtime of a daemon: one thread that decides, others only for what may block.
@@ -112,11 +108,11 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Where the state is kept; an error only where another daemon has it.
-fn keeping(explicit: Option<&Path>) -> Result<Keeping, StateDirError> {
+fn persistence(explicit: Option<&Path>) -> Result<Persistence, StateDirError> {
     let Some(path) = state_dir::choose(explicit, User::current(), |name| std::env::var_os(name)) else {
         let reason = "there is no place for a state directory: neither $STATE_DIRECTORY, $XDG_STATE_HOME nor $HOME \
                       is set; name one with --state-dir";
-        return Ok(Keeping::Nowhere(reason.to_owned()));
+        return Ok(Persistence::Nowhere(reason.to_owned()));
     };
     // A disk that hangs must not keep us from watching.
     let (answer, answered) = sync_channel(1);
@@ -130,17 +126,17 @@ fn keeping(explicit: Option<&Path>) -> Result<Keeping, StateDirError> {
         Err(_) => StateDir::take(&path),
     };
     match taken {
-        Ok(directory) => Ok(Keeping::Directory(directory)),
+        Ok(directory) => Ok(Persistence::Directory(directory)),
         Err(taken @ StateDirError::Taken { .. }) => Err(taken),
         Err(unusable @ (StateDirError::Unwritable { .. } | StateDirError::Refused { .. })) => {
-            Ok(Keeping::Nowhere(unusable.to_string()))
+            Ok(Persistence::Nowhere(unusable.to_string()))
         }
     }
 }
 
-fn place_of(keeping: &Keeping) -> PathBuf {
-    match keeping {
-        Keeping::Directory(directory) => directory.path().to_path_buf(),
-        Keeping::Nowhere(_) => std::env::temp_dir(),
+fn place_of(persistence: &Persistence) -> PathBuf {
+    match persistence {
+        Persistence::Directory(directory) => directory.path().to_path_buf(),
+        Persistence::Nowhere(_) => std::env::temp_dir(),
     }
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
 
 use super::*;
-use crate::actions::{Action, BuildError, Defaults, Job, PathKey, Place as Here, Reach, Row, Task};
+use crate::actions::{Action, BuildError, Defaults, HostInfo as Here, PathKey, Reach, Row, RunContext, Task};
 use crate::engine::{NoticeKind, Process, Rerun, RunResult, Step};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ impl Action for Idle {
     fn describe(&self) -> String {
         self.0.to_string().trim().to_owned()
     }
-    fn act<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
+    fn act<'a>(&'a self, _: &'a RunContext) -> Task<'a, RunResult> {
         unreachable!("configuration runs nothing")
     }
-    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
+    fn undo<'a>(&'a self, _: &'a RunContext) -> Task<'a, RunResult> {
         unreachable!("configuration runs nothing")
     }
-    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
+    fn adopt<'a>(&'a self, _: &'a RunContext, _: Option<Process>) -> Task<'a, RunResult> {
         unreachable!("configuration runs nothing")
     }
     fn check<'a>(&'a self, _: &'a Here) -> Task<'a, Vec<Finding>> {

@@ -40,7 +40,7 @@ impl fmt::Display for Run {
 }
 
 /// A process that a run is carried out by, named so that no other can be taken for it after a restart of ours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Process {
     /// Its process id, which is also its process group's.

@@ -9,8 +9,8 @@ use super::message::Message;
 use crate::actions::Task;
 use crate::actions::http::address;
 use crate::actions::http::exchange::{Answer, Roots, Trouble, agree, connect, exchange};
-use crate::actions::launch::said;
-use crate::actions::output::in_one_line;
+use crate::view::error_text;
+use crate::view::in_one_line;
 use crate::view::{Finding, Weight};
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -295,7 +295,7 @@ async fn read(path: &Path) -> Result<Url, String> {
     let shown = path.display();
     match tokio::time::timeout(READING, reading).await {
         Ok(Ok(Ok(text))) => address(text.trim()).map_err(|why| format!("the URL in {shown} {why}")),
-        Ok(Ok(Err(error))) => Err(format!("{shown}, which holds its URL, cannot be read: {}", said(&error))),
+        Ok(Ok(Err(error))) => Err(format!("{shown}, which holds its URL, cannot be read: {}", error_text(&error))),
         Ok(Err(_)) | Err(_) => Err(format!("{shown}, which holds its URL, could not be read in time")),
     }
 }

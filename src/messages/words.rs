@@ -2,8 +2,8 @@
 //! of how an episode ended are the sentences of the view.
 
 use super::message::{Message, Occasion};
-use crate::actions::output::in_one_line;
 use crate::engine::{DeadlineBasis, NoticeAction, NoticeKind, Strength};
+use crate::view::in_one_line;
 use crate::view::{Seconds, StepStage, StepView, words};
 use jiff::Timestamp;
 

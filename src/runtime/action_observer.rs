@@ -3,7 +3,7 @@
 use super::Bound;
 use super::status_url::status_url;
 use super::turn::{Observer, Turn};
-use crate::actions::{Alarm, Going, Place, watchable};
+use crate::actions::{EpisodeSignal, Going, HostInfo, Watchable};
 use crate::engine::Engine;
 use crate::view::Machine;
 use std::net::SocketAddr;
@@ -12,8 +12,8 @@ use tokio::sync::watch;
 /// Keeps current what actions are told.
 #[derive(Debug)]
 pub(super) struct ActionObserver {
-    pub(super) place: watchable::Place,
-    pub(super) alarm: watchable::Alarm,
+    pub(super) host: Watchable<HostInfo>,
+    pub(super) episode: Watchable<EpisodeSignal>,
     pub(super) machine: watch::Receiver<Machine>,
     /// The metadata service's base URL, for credentials.
     pub(super) metadata_endpoint: String,
@@ -24,10 +24,10 @@ pub(super) struct ActionObserver {
 
 impl ActionObserver {
     /// Tells where we run, as it is known now.
-    pub(super) fn tell_place(&self) {
+    pub(super) fn tell_host(&self) {
         let machine = self.machine.borrow();
         let bound = self.bound.as_ref().map(|bound| bound.borrow().clone()).unwrap_or_default();
-        self.place.set(Place {
+        self.host.set(HostInfo {
             instance_id: machine.id.clone(),
             addresses: machine.addresses.clone(),
             region: machine.region.clone(),
@@ -39,15 +39,15 @@ impl ActionObserver {
 
 impl Observer for ActionObserver {
     fn observe(&mut self, turn: &Turn<'_>) {
-        self.tell_place();
-        self.alarm.set(alarm_of(turn.engine));
+        self.tell_host();
+        self.episode.set(signal_of(turn.engine));
     }
 }
 
-fn alarm_of(engine: &Engine) -> Alarm {
-    let Some(episode) = engine.episode() else { return Alarm::default() };
+fn signal_of(engine: &Engine) -> EpisodeSignal {
+    let Some(episode) = engine.episode() else { return EpisodeSignal::default() };
     let goes_on = episode.steps.iter().any(|step| step.phase.is_ahead());
-    Alarm {
+    EpisodeSignal {
         kinds: episode.active().map(|active| active.notice.kind()).collect(),
         going: if goes_on { Going::On } else { Going::Over },
     }

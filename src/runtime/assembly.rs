@@ -1,7 +1,7 @@
 //! Builds everything around the engine.
 
 use super::action_observer::ActionObserver;
-use super::executor::{Executor, Hand};
+use super::executor::{Executor, StepAction};
 use super::kept::{Beginning, Opened};
 use super::log::LogObserver;
 use super::log_sink::LogSink;
@@ -15,27 +15,34 @@ use super::status_observer::{StatusObserver, StatusSources};
 use super::systemd_observer::SystemdObserver;
 use super::turn::{Health, Observer, Turn};
 use super::{Daemon, Inputs, clock, context, kept, log, owner, protection, step_checks};
-use crate::actions::kin::DaemonId;
-use crate::actions::launch::Launcher;
-use crate::actions::open_files::Shares;
-use crate::actions::{Rehearsal, Remainders, Surroundings, watchable};
+use crate::actions::{ActionContext, Rehearsal, Watchable};
 use crate::config::{Settings, SourceSetting};
 use crate::engine::{BootId, Input, MachineId};
+use crate::process::{DaemonId, Launcher, LeftoverProcesses};
 use crate::sources::Ear;
 use crate::sources::metadata::MetadataClient;
 use crate::status::StatusPublisher;
 use crate::status::http::{HttpServer, MostConnections, Serving};
 use crate::status::systemd::Systemd;
 use crate::view::{EpisodeView, Histogram, Machine};
+use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// Files that the watch itself has open, with some for what comes and goes: the journal, reports, questions, messages, the
+/// unix socket's connections. About 40 were seen.
+const FILES: usize = 64;
+
+/// Files that a step may have open while it is started or runs: pipes, its process, connections.
+const FILES_OF_A_STEP: usize = 8;
+
 /// Where the state is kept.
 #[derive(Debug)]
-pub enum Keeping {
+pub enum Persistence {
     /// In this directory, which is ours alone.
     Directory(StateDir),
     /// Nowhere, for this reason.
@@ -44,11 +51,11 @@ pub enum Keeping {
 
 /// What a daemon is made of.
 #[derive(Debug)]
-pub struct Outfit {
+pub struct DaemonOptions {
     /// What was configured.
     pub settings: Settings,
     /// Where the state is kept.
-    pub keeping: Keeping,
+    pub persistence: Persistence,
     /// Whether this is a rehearsal.
     pub rehearsal: Rehearsal,
     /// Where the notice file is written.
@@ -85,19 +92,20 @@ impl Daemon {
     ///
     /// # Errors
     /// Where a part is missing without which nothing would be heard.
-    pub fn assemble(outfit: Outfit) -> Result<Self, AssemblyError> {
-        let Outfit { settings, keeping, rehearsal, notice_file, launcher, credentials_from, systemd, log } = outfit;
+    pub fn assemble(options: DaemonOptions) -> Result<Self, AssemblyError> {
+        let DaemonOptions { settings, persistence, rehearsal, notice_file, launcher, credentials_from, systemd, log } =
+            options;
         let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
         let now = clock::now();
         let (machine_in, machine) = watch::channel(Machine::default());
-        let scale_in_window = watchable::Window::default();
+        let scale_in_window = Watchable::<Option<Duration>>::default();
         let inputs = Inputs::new(machine.clone(), scale_in_window.follow(), settings.policy.assume.scale_in);
 
-        log::keeping(&keeping);
+        log::persistence(&persistence);
         let here = Owner::here(&boot);
         let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
-        let (opened, doubt) = match (&keeping, kept::Place::of(&keeping)) {
-            (Keeping::Directory(directory), Ok(place)) => {
+        let (opened, doubt) = match (&persistence, kept::Place::of(&persistence)) {
+            (Persistence::Directory(directory), Ok(place)) => {
                 match owner::at_start(directory.found(), &here, is_cloud_asked) {
                     Ok(whose) => (Opened::open(&place, &whose, settings.episodes_kept as usize), None),
                     Err(doubt) => (Opened::nothing_yet(), Some(doubt)),
@@ -115,47 +123,48 @@ impl Daemon {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
 
-        let (place, alarm) = (watchable::Place::default(), watchable::Alarm::default());
+        let (host, episode) = (Watchable::default(), Watchable::default());
         let mut actions = ActionObserver {
-            place: place.clone(),
-            alarm: alarm.clone(),
+            host: host.clone(),
+            episode: episode.clone(),
             machine: machine.clone(),
             metadata_endpoint,
             listen: settings.listen.clone(),
             bound: None,
         };
-        actions.tell_place();
+        actions.tell_host();
         let secret_variables =
             settings.notifications.iter().filter_map(|sink| sink.secret_variable().map(Into::into)).collect();
-        let daemon = match &keeping {
-            Keeping::Directory(directory) => directory.daemon_id(),
-            Keeping::Nowhere(_) => DaemonId::default(),
+        let daemon = match &persistence {
+            Persistence::Directory(directory) => directory.daemon_id(),
+            Persistence::Nowhere(_) => DaemonId::default(),
         };
-        let surroundings = Surroundings {
+        let shared = ActionContext {
             daemon: daemon.clone(),
             notice_file,
             rehearsal,
-            place: place.clone(),
-            alarm: alarm.clone(),
+            host: host.clone(),
+            episode: episode.clone(),
             scale_in_window,
             launcher: Launcher { secret_variables, ..launcher },
-            remainders: Remainders::default(),
+            leftovers: LeftoverProcesses::default(),
         };
-        let hands: BTreeMap<_, _> = settings
+        let step_actions: BTreeMap<_, _> = settings
             .steps
             .iter()
-            .map(|step| (step.name.clone(), Hand { action: Arc::clone(&step.action), reach: step.reach }))
+            .map(|step| (step.name.clone(), StepAction { action: Arc::clone(&step.action), reach: step.reach }))
             .collect();
-        let mut executor =
-            Executor::new(hands, surroundings, inputs.sender.clone(), |moment| clock::instant_of(moment, clock::now()));
-        executor.keep_warm();
-        let leftovers = executor.remainders();
+        let mut executor = Executor::new(step_actions, shared, inputs.sender.clone(), |moment| {
+            clock::instant_of(moment, clock::now())
+        });
+        executor.prepare();
+        let leftovers = executor.leftovers();
 
         let (ledger_in, ledger) = watch::channel(Arc::default());
         let (troubles_in, troubles) = watch::channel(Arc::default());
         // A rehearsal sees at once what works.
         if rehearsal == Rehearsal::No {
-            tasks.spawn(step_checks::keep(settings.steps.clone(), place, alarm, troubles_in));
+            tasks.spawn(step_checks::keep(settings.steps.clone(), host, episode, troubles_in));
         }
         let measured = ledger.clone();
         let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in };
@@ -168,7 +177,7 @@ impl Daemon {
             Turn { now, events: &[], engine: &engine, context: &context, open: open.as_ref(), closed: None, health };
         let sources = StatusSources {
             started: now,
-            steps: executor.hands().clone(),
+            steps: executor.actions().clone(),
             ledger,
             troubles,
             log,
@@ -176,7 +185,7 @@ impl Daemon {
         };
         let status = StatusObserver::new(sources, &turn);
         let publisher = status.publisher();
-        start_pollers(&settings.sources, &boot, &keeping, &inputs.sender, &machine_in, &publisher, &mut tasks)?;
+        start_pollers(&settings.sources, &boot, &persistence, &inputs.sender, &machine_in, &publisher, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -191,7 +200,7 @@ impl Daemon {
         }
         let (owner, written) = watch::channel(None);
         let (guarded, protection) = watch::channel(Protection::default());
-        if let Keeping::Directory(directory) = &keeping {
+        if let Persistence::Directory(directory) = &persistence {
             tasks.spawn(owner::keep(directory.path().to_owned(), written));
             let (guard, machine) = (directory.guard(), machine.clone());
             let machine = move || MachineId::new(&machine.borrow().id);
@@ -204,37 +213,36 @@ impl Daemon {
             Box::new(SystemdObserver::new(systemd, publisher.clone())),
             Box::new(actions),
         ];
-        let state = State { kept, beginning, doubt, here, owner, protection, made_again: 0, keeping };
-        let slumber = clock::Slumber::watch();
-        Ok(Self { engine, executor, context, inputs, machine, state, observers, publisher, slumber, boot, stop, tasks })
+        let state = State { kept, beginning, doubt, here, owner, protection, made_again: 0, persistence };
+        let suspend = clock::SuspendDetector::watch();
+        Ok(Self { engine, executor, context, inputs, machine, state, observers, publisher, suspend, boot, stop, tasks })
     }
 }
 
 /// As many connections to the endpoint as leave enough open files for the watch and its steps.
 fn most_connections(steps: usize) -> MostConnections {
-    let files = Shares::now(steps);
-    if files.left() == 0 {
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let kept = FILES + FILES_OF_A_STEP.saturating_mul(steps);
+    if limit <= kept {
         tracing::warn!(
-            "at most {} files may be open, and the watch and its steps may need {}: raise the limit (`ulimit -n`, \
-             LimitNOFILE= of the unit)",
-            files.limit,
-            files.kept
+            "at most {limit} files may be open, and the watch and its steps may need {kept}: raise the limit (`ulimit -n`, \
+             LimitNOFILE= of the unit)"
         );
     }
-    MostConnections::within(files.left())
+    MostConnections::within(limit.saturating_sub(kept))
 }
 
 /// Starts a poller for each source that is asked.
 fn start_pollers(
     sources: &[SourceSetting],
     boot: &BootId,
-    keeping: &Keeping,
+    persistence: &Persistence,
     inputs: &mpsc::Sender<Input>,
     machine: &watch::Sender<Machine>,
     publisher: &StatusPublisher,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AssemblyError> {
-    let memories = Memories::recalled(boot, keeping);
+    let memories = Memories::recalled(boot, persistence);
     for setting in sources {
         let Ear::Asked(source) = &setting.ear else { continue };
         let name = source.name();

@@ -38,7 +38,7 @@ pub fn boot_id() -> io::Result<BootId> {
 
 /// When a timer has to ring for a moment; now, where that is past.
 ///
-/// Timers run on `CLOCK_MONOTONIC`, which stands still while the machine sleeps: after [`Slumber::look`] tells of a
+/// Timers run on `CLOCK_MONOTONIC`, which stands still while the machine sleeps: after [`SuspendDetector::look`] tells of a
 /// resume, timers have to be set anew.
 pub fn instant_of(moment: Moment, now: Now) -> Instant {
     let instant = Instant::now();
@@ -55,12 +55,12 @@ pub struct Resumed {
 
 /// Tells sleep by `CLOCK_BOOTTIME`, which goes on, leaving `CLOCK_MONOTONIC`, which does not.
 #[derive(Clone, Copy, Debug)]
-pub struct Slumber {
+pub struct SuspendDetector {
     /// How far apart the clocks were when last looked at.
     apart: Duration,
 }
 
-impl Slumber {
+impl SuspendDetector {
     /// The least sleep that is told of: shorter ones are the distance between the two readings on a busy machine.
     pub const LEAST: Duration = Duration::from_secs(2);
 
@@ -118,17 +118,17 @@ mod tests {
 
     #[test]
     fn sleep_is_told_once_and_in_full() {
-        let mut slumber = Slumber::from(secs(100), secs(90));
-        assert_eq!(slumber.sample(secs(160), secs(150)), None);
-        assert_eq!(slumber.sample(secs(1_160), secs(151)), Some(Resumed { asleep: secs(999) }));
-        assert_eq!(slumber.sample(secs(1_161), secs(152)), None);
+        let mut suspend = SuspendDetector::from(secs(100), secs(90));
+        assert_eq!(suspend.sample(secs(160), secs(150)), None);
+        assert_eq!(suspend.sample(secs(1_160), secs(151)), Some(Resumed { asleep: secs(999) }));
+        assert_eq!(suspend.sample(secs(1_161), secs(152)), None);
     }
 
     #[test]
     fn naps_add_up_until_they_matter() {
-        let mut slumber = Slumber::from(secs(10), secs(10));
-        assert_eq!(slumber.sample(secs(12), secs(10)), None);
-        assert_eq!(slumber.sample(secs(14), secs(11)), Some(Resumed { asleep: secs(3) }));
+        let mut suspend = SuspendDetector::from(secs(10), secs(10));
+        assert_eq!(suspend.sample(secs(12), secs(10)), None);
+        assert_eq!(suspend.sample(secs(14), secs(11)), Some(Resumed { asleep: secs(3) }));
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
         assert!(first.moment > Moment::from_millis(0));
         assert!(now().moment >= first.moment);
         assert_eq!(first.wall.as_nanosecond() % 1_000_000, 0);
-        assert_eq!(Slumber::watch().look(), None);
+        assert_eq!(SuspendDetector::watch().look(), None);
         assert_eq!(boot_id().unwrap().as_str().len(), 36);
     }
 

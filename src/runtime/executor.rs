@@ -1,4 +1,4 @@
-//! The executor: the task owner on the way out. It executes commands, keeps every run inside its time, and reports
+//! The executor: it executes commands, keeps every run inside its time, and reports
 //! how each ended, exactly once.
 //!
 //! Nothing here waits in the caller: each run is a task of its own. What an action does with its command is not known
@@ -6,11 +6,10 @@
 
 use super::notice_file::NoticeFile;
 use crate::actions::hook::Hook;
-use crate::actions::kin::Signs;
-use crate::actions::process::survivor;
 use crate::actions::proof::Before;
-use crate::actions::{Action, Job, Output, Reach, Rehearsal, Remainders, StopBy, Surroundings};
+use crate::actions::{Action, ActionContext, Output, Reach, Rehearsal, RunContext, StopBy};
 use crate::engine::{Command, Input, Moment, NoticeContext, Now, Outcome, Process, Run, RunResult, StepName, Work};
+use crate::process::{LeftoverProcesses, RunMarker};
 use crate::view::{Spoken, Weight, clip};
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -30,67 +29,70 @@ const LAST_WORD: Duration = Duration::from_millis(250);
 /// that hang it is no more, since those are waited for meanwhile.
 const LOOKING: Duration = Duration::from_millis(230);
 
-/// How long a broken warm-up rests before it is started again.
+/// How long the preparation of an action that broke rests before it is started again.
 const REST: Duration = Duration::from_secs(30);
 
 /// One step's action, and how far it reaches.
 #[derive(Clone, Debug)]
-pub struct Hand {
+pub struct StepAction {
     /// The action.
     pub action: Arc<dyn Action>,
     /// Whether it reaches beyond this machine, by its row.
     pub reach: Reach,
 }
 
-/// Carries orders out.
+/// Executes commands.
 pub struct Executor {
-    hands: BTreeMap<StepName, Hand>,
-    surroundings: Arc<Surroundings>,
+    actions: BTreeMap<StepName, StepAction>,
+    shared: Arc<ActionContext>,
     inputs: mpsc::Sender<Input>,
     clock: Box<dyn Fn(Moment) -> Instant + Send>,
     notice_file: NoticeFile,
     runs: JoinSet<()>,
     limits: BTreeMap<Run, watch::Sender<Instant>>,
     newest: BTreeMap<StepName, NewestRun>,
-    warm_ups: JoinSet<()>,
+    preparations: JoinSet<()>,
 }
 
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Executor").field("hands", &self.hands).field("running", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Executor")
+            .field("actions", &self.actions)
+            .field("running", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
 impl Executor {
     /// An executor of these steps, within a runtime. `inputs` gets each run's process and end; `clock` turns a moment
-    /// of the engine into one of the runtime. The notice file is the one that the surroundings name.
+    /// of the engine into one of the runtime. The notice file is the one that the shared name.
     pub fn new(
-        hands: BTreeMap<StepName, Hand>,
-        surroundings: Surroundings,
+        actions: BTreeMap<StepName, StepAction>,
+        shared: ActionContext,
         inputs: mpsc::Sender<Input>,
         clock: impl Fn(Moment) -> Instant + Send + 'static,
     ) -> Self {
-        let notice_file = NoticeFile::new(surroundings.notice_file.clone(), surroundings.daemon.clone());
+        let notice_file = NoticeFile::new(shared.notice_file.clone(), shared.daemon.clone());
         Self {
-            hands,
-            surroundings: Arc::new(surroundings),
+            actions,
+            shared: Arc::new(shared),
             inputs,
             clock: Box::new(clock),
             notice_file,
             runs: JoinSet::new(),
             limits: BTreeMap::new(),
             newest: BTreeMap::new(),
-            warm_ups: JoinSet::new(),
+            preparations: JoinSet::new(),
         }
     }
 
     /// Keeps every action ready for a notice, as long as this lives.
-    pub fn keep_warm(&mut self) {
-        for (step, hand) in &self.hands {
-            let (step, hand, surroundings) = (step.clone(), hand.clone(), Arc::clone(&self.surroundings));
-            self.warm_ups.spawn(async move {
-                while AssertUnwindSafe(hand.action.keep_warm(&step, &surroundings)).catch_unwind().await.is_err() {
-                    tracing::warn!(%step, "the warm-up of {step} broke, and begins again in {}", Spoken(REST));
+    pub fn prepare(&mut self) {
+        for (step, step_action) in &self.actions {
+            let (step, step_action, shared) = (step.clone(), step_action.clone(), Arc::clone(&self.shared));
+            self.preparations.spawn(async move {
+                while AssertUnwindSafe(step_action.action.keep_warm(&step, &shared)).catch_unwind().await.is_err() {
+                    tracing::warn!(%step, "the preparation of {step} broke, and begins again in {}", Spoken(REST));
                     tokio::time::sleep(REST).await;
                 }
             });
@@ -105,13 +107,13 @@ impl Executor {
             Command::Start { run, briefing, stop_by, since, proof_since, opened, undo_with } => {
                 let before = self.before(&run, since, proof_since);
                 let order = Order { run, briefing: *briefing, stop_by, proof_since, before, opened, undo_with };
-                self.begin(order, Task::Begin, decided);
+                self.begin(order, RunTask::Begin, decided);
             }
             Command::Adopt { run, briefing, process, since, proof_since, stop_by } => {
                 let (before, opened) = (Before::unknown(), proof_since.wall);
                 let undo_with = Vec::new();
                 let order = Order { run, briefing: *briefing, stop_by, proof_since, before, opened, undo_with };
-                self.begin(order, Task::Adopt { process, since }, decided);
+                self.begin(order, RunTask::Adopt { process, since }, decided);
             }
             Command::Limit { run, stop_by } => {
                 if let Some(limit) = self.limits.get(&run) {
@@ -120,7 +122,7 @@ impl Executor {
             }
             Command::PostNotice { briefing, since } => self.notice_file.post(&briefing, since),
             Command::TakeDownNotice => self.notice_file.take_down(),
-            Command::EndLeftovers => self.surroundings.remainders.end_all(),
+            Command::EndLeftovers => self.shared.leftovers.end_all(),
             Command::Exit => {}
         }
     }
@@ -135,19 +137,14 @@ impl Executor {
         self.newest.iter().filter_map(|(step, newest)| Some((step.clone(), newest.before.newest()?))).collect()
     }
 
-    /// The actions, for `check` and for what their warm-up tells.
-    pub const fn hands(&self) -> &BTreeMap<StepName, Hand> {
-        &self.hands
-    }
-
-    /// How many runs left processes behind that still go on.
-    pub fn children_left(&self) -> usize {
-        self.surroundings.remainders.count()
+    /// The actions, for `check` and for what their preparation tells.
+    pub const fn actions(&self) -> &BTreeMap<StepName, StepAction> {
+        &self.actions
     }
 
     /// The groups that runs left behind, to wait for or to end when the executor is busy elsewhere.
-    pub fn remainders(&self) -> Remainders {
-        self.surroundings.remainders.clone()
+    pub fn leftovers(&self) -> LeftoverProcesses {
+        self.shared.leftovers.clone()
     }
 
     /// Stops everything at once: what runs is killed and reported within a quarter of a second, what was left behind
@@ -156,17 +153,17 @@ impl Executor {
         for limit in self.limits.values() {
             let _ = limit.send(Instant::now());
         }
-        self.surroundings.remainders.end_all();
+        self.shared.leftovers.end_all();
     }
 
-    fn begin(&mut self, order: Order, task: Task, decided: Instant) {
+    fn begin(&mut self, order: Order, task: RunTask, decided: Instant) {
         let Order { run, briefing, stop_by, proof_since, before, opened, undo_with } = order;
         let (limit, moments) = watch::channel((self.clock)(stop_by));
         let output = Output::default();
         let newest = NewestRun { proof_since, before: before.clone(), output: output.clone() };
         self.newest.insert(run.step.clone(), newest);
         let (spawned, processes) = mpsc::channel(1);
-        let job = Job {
+        let context = RunContext {
             run: run.clone(),
             briefing,
             opened,
@@ -176,13 +173,18 @@ impl Executor {
             stop_by: StopBy::new(moments),
             output,
             spawned,
-            surroundings: Arc::clone(&self.surroundings),
+            shared: Arc::clone(&self.shared),
         };
-        let care = Care { hand: self.hands.get(&run.step).cloned(), task, processes, inputs: self.inputs.clone() };
+        let supervisor = RunSupervisor {
+            step_action: self.actions.get(&run.step).cloned(),
+            task,
+            processes,
+            inputs: self.inputs.clone(),
+        };
         self.limits.insert(run, limit);
         // Whatever a step starts can rely on the notice file.
         let posted = self.notice_file.settled();
-        self.runs.spawn(care.see_through(job, posted, decided + LOOKING));
+        self.runs.spawn(supervisor.see_through(context, posted, decided + LOOKING));
     }
 
     /// What was there before the first attempt for the same reason, which its retries share. Where that was started by a
@@ -218,28 +220,28 @@ struct Order {
 
 /// What a run is to do.
 #[derive(Clone, Copy, Debug)]
-enum Task {
+enum RunTask {
     Begin,
     Adopt { process: Option<Process>, since: Moment },
 }
 
-/// The care for one run.
-struct Care {
-    hand: Option<Hand>,
-    task: Task,
+/// Keeps one run inside its time, and reports how it ended.
+struct RunSupervisor {
+    step_action: Option<StepAction>,
+    task: RunTask,
     processes: mpsc::Receiver<(Run, Process)>,
     inputs: mpsc::Sender<Input>,
 }
 
-impl Care {
-    async fn see_through(self, job: Job, posted: impl Future<Output = ()>, look_until: Instant) {
-        let Self { hand, task, mut processes, inputs } = self;
-        let (run, stop_by) = (job.run.clone(), job.stop_by.clone());
-        let episode = job.briefing.episode.clone();
+impl RunSupervisor {
+    async fn see_through(self, context: RunContext, posted: impl Future<Output = ()>, look_until: Instant) {
+        let Self { step_action, task, mut processes, inputs } = self;
+        let (run, stop_by) = (context.run.clone(), context.stop_by.clone());
+        let episode = context.briefing.episode.clone();
         let spawned = |process| Input::Spawned { episode: episode.clone(), run: run.clone(), process };
         let mut untold = None;
         let mut ending = {
-            let work = AssertUnwindSafe(work(hand, task, &job, posted, look_until)).catch_unwind();
+            let work = AssertUnwindSafe(work(step_action, task, &context, posted, look_until)).catch_unwind();
             let mut work = std::pin::pin!(work);
             let mut seen = false;
             loop {
@@ -247,7 +249,7 @@ impl Care {
                     biased;
                     Some((_, process)) = processes.recv(), if !seen => {
                         seen = true;
-                        // A loop that is held up must not hold up the care for this run.
+                        // A loop that is held up must not hold up this run.
                         untold = inputs.try_send(spawned(process)).err();
                     }
                     ended = &mut work => break ended.unwrap_or_else(|_| {
@@ -259,8 +261,8 @@ impl Care {
                 }
             }
         };
-        ending.proof_before = job.before.newest();
-        keep_output(&mut ending, &job.output);
+        ending.proof_before = context.before.newest();
+        keep_output(&mut ending, &context.output);
         if let Ok((_, process)) = processes.try_recv() {
             untold = Some(mpsc::error::TrySendError::Full(spawned(process)));
         }
@@ -272,54 +274,61 @@ impl Care {
 }
 
 async fn work(
-    hand: Option<Hand>,
-    task: Task,
-    job: &Job,
+    step_action: Option<StepAction>,
+    task: RunTask,
+    context: &RunContext,
     posted: impl Future<Output = ()>,
     look_until: Instant,
 ) -> RunResult {
-    if let Task::Adopt { process, since, .. } = task {
+    if let RunTask::Adopt { process, since, .. } = task {
         posted.await;
-        return adopt(hand, process, since, job).await;
+        return adopt(step_action, process, since, context).await;
     }
-    let Some(Hand { action, reach }) = hand else {
+    let Some(StepAction { action, reach }) = step_action else {
         return RunResult::without_effect(Outcome::Failed, "the configuration has no such step");
     };
-    let is_act = job.run.work == Work::Act;
+    let is_act = context.run.work == Work::Act;
     tokio::join!(posted, async {
         if is_act {
-            action.look_beforehand(job, look_until).await;
+            action.look_beforehand(context, look_until).await;
         }
     });
-    match (reach, job.surroundings.rehearsal, job.run.work) {
-        (Reach::Outside, Rehearsal::CheckOutside, _) => only_check(action.as_ref(), job).await,
-        (Reach::Machine | Reach::Outside, _, Work::Act) => action.act(job).await,
-        (Reach::Machine | Reach::Outside, _, Work::Undo) => action.undo(job).await,
+    match (reach, context.shared.rehearsal, context.run.work) {
+        (Reach::Outside, Rehearsal::CheckOutside, _) => only_check(action.as_ref(), context).await,
+        (Reach::Machine | Reach::Outside, _, Work::Act) => action.act(context).await,
+        (Reach::Machine | Reach::Outside, _, Work::Undo) => action.undo(context).await,
     }
 }
 
 /// Takes up a run that a daemon before us began: its process is looked for where we crashed before it was written down, and
 /// is seen to its end also where the configuration no longer has what it was started for.
-async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job: &Job) -> RunResult {
-    let is_program = hand.as_ref().is_none_or(|hand| hand.action.runs_programs());
+async fn adopt(
+    step_action: Option<StepAction>,
+    process: Option<Process>,
+    since: Moment,
+    context: &RunContext,
+) -> RunResult {
+    let is_program = step_action.as_ref().is_none_or(|step_action| step_action.action.runs_programs());
     let process = match process {
         Some(process) => Some(process),
         None => {
-            let Surroundings { launcher, daemon, .. } = &*job.surroundings;
-            let signs = Signs::of(launcher.delegated.clone(), daemon, &job.briefing.episode, &job.run);
-            let found = survivor(signs, since, is_program).await;
+            let ActionContext { launcher, daemon, .. } = &*context.shared;
+            let marker = RunMarker::of(launcher.delegated.clone(), daemon, &context.briefing.episode, &context.run);
+            let found = marker.survivor(since, is_program).await;
             if let Some(process) = found {
-                let _ = job.spawned.try_send((job.run.clone(), process));
+                let _ = context.spawned.try_send((context.run.clone(), process));
             }
             found
         }
     };
-    match (hand, process) {
-        (Some(Hand { action, .. }), process) if is_program || process.is_none() => action.adopt(job, process).await,
+    match (step_action, process) {
+        (Some(StepAction { action, .. }), process) if is_program || process.is_none() => {
+            action.adopt(context, process).await
+        }
         (_, Some(process)) => {
-            let (step, pid) = (&job.run.step, process.pid);
+            let (step, pid) = (&context.run.step, process.pid);
             tracing::warn!(%step, "process {pid} is of {step} as it was configured before; it may go on until its stop-by");
-            Hook::take_back_unconfigured(job, process).await
+            Hook::take_back_unconfigured(context, process).await
         }
         (_, None) => {
             ending(Outcome::Lost, "the configuration has no such step any more, and nothing is left of its run")
@@ -327,8 +336,8 @@ async fn adopt(hand: Option<Hand>, process: Option<Process>, since: Moment, job:
     }
 }
 
-async fn only_check(action: &dyn Action, job: &Job) -> RunResult {
-    let findings = action.check(&job.surroundings.place.get()).await;
+async fn only_check(action: &dyn Action, context: &RunContext) -> RunResult {
+    let findings = action.check(&context.shared.host.get()).await;
     let result = match findings.iter().find(|finding| finding.weight == Weight::Error) {
         Some(finding) => {
             let detail = format!("only checked, and it would not work: {}", finding.sentence);
@@ -357,7 +366,7 @@ fn ending(outcome: Outcome, detail: &str) -> RunResult {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
     use super::*;
-    use crate::actions::{Place, Task as Doing};
+    use crate::actions::{HostInfo, Task as Doing};
     use crate::engine::{Effect, EpisodeId, MachineId, NoticeAction, NoticeKind, SourceName};
     use crate::journal::{LONGEST_LINE, Record, encode};
     use crate::view::Finding;
@@ -369,8 +378,8 @@ mod tests {
         does: Does,
         /// What each run was told to be newer than.
         references: Mutex<Vec<SystemTime>>,
-        /// Where each warm-up was for.
-        warmed: Mutex<Vec<String>>,
+        /// Where each preparation was for.
+        prepared: Mutex<Vec<String>>,
     }
 
     #[derive(Clone, Copy, PartialEq, Debug)]
@@ -386,10 +395,10 @@ mod tests {
             "plays".to_owned()
         }
 
-        fn act<'a>(&'a self, job: &'a Job) -> Doing<'a, RunResult> {
-            self.references.lock().unwrap().push(job.started);
+        fn act<'a>(&'a self, context: &'a RunContext) -> Doing<'a, RunResult> {
+            self.references.lock().unwrap().push(context.started);
             let process = Process { pid: 1, start_ticks: 2 };
-            job.spawned.try_send((job.run.clone(), process)).unwrap();
+            context.spawned.try_send((context.run.clone(), process)).unwrap();
             Box::pin(async {
                 match self.does {
                     Does::Well => ending(Outcome::Done, "well"),
@@ -400,16 +409,16 @@ mod tests {
             })
         }
 
-        fn undo<'a>(&'a self, _: &'a Job) -> Doing<'a, RunResult> {
+        fn undo<'a>(&'a self, _: &'a RunContext) -> Doing<'a, RunResult> {
             Box::pin(async { ending(Outcome::Done, "undone") })
         }
 
-        fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Doing<'a, RunResult> {
+        fn adopt<'a>(&'a self, _: &'a RunContext, _: Option<Process>) -> Doing<'a, RunResult> {
             Box::pin(async { ending(Outcome::Lost, "adopted") })
         }
 
-        fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Doing<'a, ()> {
-            self.warmed.lock().unwrap().push(surroundings.place.get().instance_id);
+        fn keep_warm<'a>(&'a self, _: &'a StepName, shared: &'a ActionContext) -> Doing<'a, ()> {
+            self.prepared.lock().unwrap().push(shared.host.get().instance_id);
             Box::pin(async {
                 if self.does == Does::Panics {
                     panic!("played");
@@ -417,7 +426,7 @@ mod tests {
             })
         }
 
-        fn check<'a>(&'a self, _: &'a Place) -> Doing<'a, Vec<Finding>> {
+        fn check<'a>(&'a self, _: &'a HostInfo) -> Doing<'a, Vec<Finding>> {
             Box::pin(async { vec![Finding::new(Weight::Error, "step", "no credentials")] })
         }
     }
@@ -430,14 +439,14 @@ mod tests {
     }
 
     fn given(does: Does, rehearsal: Rehearsal) -> Given {
-        let played = Arc::new(Played { does, references: Mutex::default(), warmed: Mutex::default() });
-        let hand = Hand { action: Arc::clone(&played) as Arc<dyn Action>, reach: Reach::Outside };
+        let played = Arc::new(Played { does, references: Mutex::default(), prepared: Mutex::default() });
+        let step_action = StepAction { action: Arc::clone(&played) as Arc<dyn Action>, reach: Reach::Outside };
         let (sender, inputs) = mpsc::channel(4);
         let origin = Instant::now();
-        let surroundings = Surroundings { rehearsal, ..Surroundings::default() };
+        let shared = ActionContext { rehearsal, ..ActionContext::default() };
         let clock = move |moment: Moment| origin + Duration::from_millis(moment.as_millis());
-        let hands = BTreeMap::from([(StepName::new("step"), hand)]);
-        Given { executor: Executor::new(hands, surroundings, sender, clock), inputs, played, origin }
+        let actions = BTreeMap::from([(StepName::new("step"), step_action)]);
+        Given { executor: Executor::new(actions, shared, sender, clock), inputs, played, origin }
     }
 
     fn start(work: Work, attempt: u32) -> Command {
@@ -567,15 +576,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_warm_up_begins_anew_after_it_broke_and_sees_the_newest_place() {
+    async fn a_preparation_begins_anew_after_it_broke_and_sees_the_newest_host() {
         for (does, wanted) in [(Does::Well, vec![""]), (Does::Panics, vec!["", "i-1", "i-1"])] {
             let mut given = given(does, Rehearsal::No);
-            let place = given.executor.surroundings.place.clone();
-            given.executor.keep_warm();
+            let place = given.executor.shared.host.clone();
+            given.executor.prepare();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            place.set(Place { instance_id: "i-1".to_owned(), ..Place::default() });
+            place.set(HostInfo { instance_id: "i-1".to_owned(), ..HostInfo::default() });
             tokio::time::sleep(Duration::from_secs(60)).await;
-            assert_eq!(*given.played.warmed.lock().unwrap(), wanted);
+            assert_eq!(*given.played.prepared.lock().unwrap(), wanted);
         }
     }
 }

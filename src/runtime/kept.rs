@@ -5,7 +5,7 @@ use super::notifications::Notifications;
 use super::owner::{self, Whose};
 use super::report_observer::ReportObserver;
 use super::turn::Observer;
-use super::{Keeping, delivery, log, measuring};
+use super::{Persistence, delivery, log, measuring};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -63,8 +63,8 @@ impl Opened {
     }
 
     /// Opens the journal, after another machine's state was put out of the way. It waits for the disk.
-    pub(super) fn open(keeping: &Place, whose: &Whose, episodes_kept: usize) -> Self {
-        let Place { directory, machine } = keeping;
+    pub(super) fn open(persistence: &Place, whose: &Whose, episodes_kept: usize) -> Self {
+        let Place { directory, machine } = persistence;
         let machine = match whose {
             Whose::Ours => machine.clone(),
             Whose::Others(others) => match owner::set_aside(directory, others) {
@@ -108,12 +108,12 @@ pub(super) struct Place {
 
 impl Place {
     /// Where the state is kept, if it is.
-    pub(super) fn of(keeping: &Keeping) -> Result<Self, &str> {
-        match keeping {
-            Keeping::Directory(directory) => {
+    pub(super) fn of(persistence: &Persistence) -> Result<Self, &str> {
+        match persistence {
+            Persistence::Directory(directory) => {
                 Ok(Self { directory: directory.path().to_owned(), machine: directory.found().machine() })
             }
-            Keeping::Nowhere(reason) => Err(reason),
+            Persistence::Nowhere(reason) => Err(reason),
         }
     }
 }

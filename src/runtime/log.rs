@@ -2,11 +2,11 @@
 
 use super::blindness_log::BlindnessLog;
 use super::turn::{Observer, Turn};
-use super::{Bound, Keeping};
-use crate::actions::Remainders;
+use super::{Bound, Persistence};
 use crate::config::Settings;
 use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work};
 use crate::journal::Recovery;
+use crate::process::LeftoverProcesses;
 use crate::report::{Fit, Ledger};
 use crate::sources::Ear;
 use crate::view::{EpisodeView, Lifecycle, Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
@@ -32,7 +32,7 @@ pub struct LogObserver {
     /// The steps whose runs are programs.
     programs: BTreeSet<StepName>,
     /// What steps left behind.
-    leftovers: Remainders,
+    leftovers: LeftoverProcesses,
     /// Runs of these whose start is not said yet: it is said with their process.
     starting: BTreeSet<Run>,
 }
@@ -55,7 +55,7 @@ impl LogObserver {
         settings: &Settings,
         ledger: watch::Receiver<Arc<Ledger>>,
         bound: Bound,
-        leftovers: Remainders,
+        leftovers: LeftoverProcesses,
     ) -> Self {
         let programs = settings.steps.iter().filter(|step| step.action.runs_programs());
         let programs = programs.map(|step| step.name.clone()).collect();
@@ -71,7 +71,7 @@ impl LogObserver {
             hourly: Hourly::default(),
             first_line: None,
             programs,
-            leftovers: Remainders::default(),
+            leftovers: LeftoverProcesses::default(),
             starting: BTreeSet::new(),
         }
     }
@@ -391,14 +391,14 @@ fn counted(settings: &Settings) -> String {
 }
 
 /// Says what is wrong with where the state is kept.
-pub(super) fn keeping(keeping: &Keeping) {
-    match keeping {
-        Keeping::Directory(directory) => {
+pub(super) fn persistence(persistence: &Persistence) {
+    match persistence {
+        Persistence::Directory(directory) => {
             if let Some(trouble) = directory.trouble() {
                 tracing::error!("{trouble}");
             }
         }
-        Keeping::Nowhere(reason) => {
+        Persistence::Nowhere(reason) => {
             tracing::error!("nothing is kept on disk, so a crash of ours would forget what was done: {reason}");
         }
     }

@@ -19,7 +19,6 @@ mod notifications;
 mod owner;
 pub mod poller;
 mod protection;
-pub mod reaper;
 mod remembered;
 mod report_observer;
 pub mod signals;
@@ -32,11 +31,11 @@ pub mod step_checks;
 mod systemd_observer;
 mod turn;
 
-pub use assembly::{AssemblyError, Keeping, Outfit};
+pub use assembly::{AssemblyError, DaemonOptions, Persistence};
 pub use delivery::REHEARSALS;
 
-use crate::actions::process;
 use crate::engine::{BootId, Command, Decision, Engine, Event, Exit, Input, Now};
+use crate::process;
 use crate::report::Report;
 use crate::status::StatusPublisher;
 use crate::view::{Context, EpisodeView, Machine, Spoken};
@@ -82,7 +81,7 @@ pub struct Daemon {
     /// Those who watch the loop, beside those of the state.
     observers: Vec<Box<dyn Observer>>,
     publisher: StatusPublisher,
-    slumber: clock::Slumber,
+    suspend: clock::SuspendDetector,
     boot: BootId,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -118,11 +117,11 @@ impl Daemon {
 
     /// Reaps what hooks leave behind, as only the process's one daemon may.
     pub fn reap_orphans(&mut self) {
-        if let Err(error) = reaper::inherit_orphans() {
+        if let Err(error) = process::inherit_orphans() {
             tracing::debug!("orphans of hooks will not become ours: {error}");
         }
         self.tasks.spawn(async {
-            if let Err(error) = reaper::reap(process::is_waited_for).await {
+            if let Err(error) = process::reap_orphans(process::is_waited_for).await {
                 tracing::warn!("ended orphans of hooks will stay as zombies: {error}");
             }
         });
@@ -133,7 +132,7 @@ impl Daemon {
         self.restart().await;
         while self.engine.exit() != Exit::Ordered {
             let Next { input, taken, lateness } = self.inputs.next(self.due()).await;
-            if let Some(resumed) = self.slumber.look() {
+            if let Some(resumed) = self.suspend.look() {
                 tracing::warn!("the machine slept for {}", Spoken(resumed.asleep));
                 self.turn(Input::Resumed, None).await;
             }
@@ -199,7 +198,7 @@ impl Daemon {
     /// What would be cut off if we ended now.
     fn remaining(&self) -> Input {
         let deliveries = usize::from(!self.state.kept.notifier.is_settled());
-        Input::Remaining { processes: self.executor.remainders().count(), deliveries }
+        Input::Remaining { processes: self.executor.leftovers().count(), deliveries }
     }
 
     /// The first turn, with what an earlier run left.

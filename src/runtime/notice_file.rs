@@ -6,9 +6,9 @@
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
-use crate::actions::kin::DaemonId;
-use crate::actions::process::Stat;
 use crate::engine::NoticeContext;
+use crate::process::DaemonId;
+use crate::process::Stat;
 use crate::store::{self, Draft, Mode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -3,8 +3,8 @@
 
 use super::socket::{self, Handed, Socket};
 use super::state_dir::{Guard, LOOK_EVERY, Look};
-use crate::actions::kin::DaemonId;
 use crate::engine::MachineId;
+use crate::process::DaemonId;
 use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;

@@ -1,6 +1,6 @@
 //! What sources remember of this boot, in one file that nobody waits for.
 
-use super::Keeping;
+use super::Persistence;
 use super::poller::Recall;
 use super::state_dir::SourceMemory;
 use crate::engine::{BootId, SourceName};
@@ -19,10 +19,10 @@ pub(super) struct Memories {
 
 impl Memories {
     /// What was remembered before.
-    pub(super) fn recalled(boot: &BootId, keeping: &Keeping) -> Self {
-        let (kept, place) = match keeping {
-            Keeping::Directory(directory) => (directory.recall(boot), Some(directory.memory())),
-            Keeping::Nowhere(_) => (SourceMemory { boot: boot.clone(), entries: BTreeMap::new() }, None),
+    pub(super) fn recalled(boot: &BootId, persistence: &Persistence) -> Self {
+        let (kept, place) = match persistence {
+            Persistence::Directory(directory) => (directory.recall(boot), Some(directory.memory())),
+            Persistence::Nowhere(_) => (SourceMemory { boot: boot.clone(), entries: BTreeMap::new() }, None),
         };
         Self { kept: Arc::new(Mutex::new(kept)), place }
     }

@@ -1,8 +1,8 @@
 //! Signals to us, and what they mean: the host goes down, only our service is restarted, or everything stops at once.
 //! What follows from that is the engine's.
 
-use crate::actions::dispositions;
 use crate::engine::{Input, Signal};
+use crate::process;
 use futures_util::StreamExt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
 use signal_hook::low_level::signal_name;
@@ -65,7 +65,7 @@ impl Signals {
     /// Where no handler can be set.
     pub fn listen(around: Around) -> io::Result<Self> {
         let heard = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-        for signal in dispositions::meaningless() {
+        for signal in process::meaningless() {
             // The C library keeps some for itself; those cannot end us either.
             let _ = heard.handle().add_signal(signal);
         }
@@ -277,7 +277,7 @@ mod tests {
         let telling = tokio::spawn(Signals::listen(Around::Nothing).unwrap().tell(sender));
         let send = |signal| kill_process(getpid(), signal).unwrap();
         for meaningless in ["HUP", "USR1", "USR2", "ALRM", "XFSZ"] {
-            send(crate::actions::process::signal_named(meaningless).unwrap());
+            send(crate::process::signal_named(meaningless).unwrap());
         }
         send(rustix::process::Signal::TERM);
         assert_eq!(inputs.recv().await, Some(Input::Signalled { signal: Signal::ShutDown }));

@@ -4,7 +4,7 @@
 use super::kept::{Beginning, Kept, Opened, Place};
 use super::owner::{Doubt, Owner, Whose};
 use super::protection::Protection;
-use super::{Keeping, context};
+use super::{Persistence, context};
 use crate::engine::{Engine, Input, Now};
 use crate::report::Bookcase;
 use crate::view::{Context, Machine, Spoken};
@@ -28,7 +28,7 @@ pub(super) struct State {
     /// How often the state directory was made again, as far as it was mended.
     pub(super) made_again: u32,
     /// Kept to the end: the lock, and the socket's file.
-    pub(super) keeping: Keeping,
+    pub(super) persistence: Persistence,
 }
 
 /// Whose the state turned out to be, and what was done for it before.
@@ -64,7 +64,7 @@ impl State {
         machine: &Machine,
         now: Now,
     ) -> Option<Bookcase> {
-        let place = Place::of(&self.keeping).ok()?;
+        let place = Place::of(&self.persistence).ok()?;
         let episodes_kept = self.beginning.settings.episodes_kept as usize;
         let opening = tokio::task::spawn_blocking(move || Opened::open(&place, &whose, episodes_kept));
         let opened = match tokio::time::timeout(OPENING, opening).await {

@@ -4,8 +4,8 @@
 //! episodes (`owner.rs` lists it) are others'.
 
 use super::owner::{self, Found};
-use crate::actions::kin::DaemonId;
 use crate::engine::{BootId, SourceName};
+use crate::process::DaemonId;
 use crate::store::{self, Lasts, Mode};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;

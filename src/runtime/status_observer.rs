@@ -1,6 +1,6 @@
 //! Watches the loop for those who read the status: `/status`, the page, metrics.
 
-use super::executor::Hand;
+use super::executor::StepAction;
 use super::log_sink::{LINES_WAITING, LogSink, Reader};
 use super::step_checks::Troubles;
 use super::turn::{Health, Observer, Turn};
@@ -25,7 +25,7 @@ pub(super) struct StatusObserver {
 #[derive(Debug)]
 pub(super) struct StatusSources {
     pub(super) started: Now,
-    pub(super) steps: BTreeMap<StepName, Hand>,
+    pub(super) steps: BTreeMap<StepName, StepAction>,
     pub(super) ledger: watch::Receiver<Arc<Ledger>>,
     pub(super) troubles: watch::Receiver<Arc<Troubles>>,
     pub(super) log: Option<LogSink>,
@@ -89,7 +89,7 @@ impl StatusSources {
 
     fn steps(&self) -> BTreeMap<StepName, StepReadiness> {
         let troubles = self.troubles.borrow().clone();
-        let readiness = |(name, hand): (&StepName, &Hand)| {
+        let readiness = |(name, hand): (&StepName, &StepAction)| {
             let trouble = hand.action.watched().or_else(|| troubles.get(name).cloned()).unwrap_or_default();
             (name.clone(), StepReadiness { warmth: hand.action.warmth(), trouble })
         };

@@ -5,7 +5,7 @@
 //! ended is not looked at again. While a notice stands nothing is looked at. Steps whose warm-up looks all the time
 //! ([`Action::watched`](crate::actions::Action::watched)) are left to that.
 
-use crate::actions::{Place, watchable};
+use crate::actions::{EpisodeSignal, HostInfo, Watchable};
 use crate::config::StepSetting;
 use crate::engine::StepName;
 use crate::view::{Finding, Weight};
@@ -35,9 +35,9 @@ const IDENTITY: Duration = Duration::from_secs(5);
 pub(super) type Troubles = BTreeMap<StepName, String>;
 
 /// What an action says of itself, under the name of its step. Ends within its time limit.
-pub async fn look(step: &StepSetting, place: &Place) -> Vec<Finding> {
+pub async fn look(step: &StepSetting, host: &HostInfo) -> Vec<Finding> {
     let subject = format!("step {}", step.name);
-    match timeout(LIMIT, step.action.check(place)).await {
+    match timeout(LIMIT, step.action.check(host)).await {
         Ok(found) => found
             .into_iter()
             .map(|Finding { weight, subject: part, sentence }| {
@@ -56,8 +56,8 @@ fn too_slow() -> String {
 /// Looks again and again, tells the log of what is new, and keeps current what is known.
 pub(super) async fn keep(
     steps: Vec<StepSetting>,
-    place: watchable::Place,
-    alarm: watchable::Alarm,
+    host: Watchable<HostInfo>,
+    episode: Watchable<EpisodeSignal>,
     known: watch::Sender<Arc<Troubles>>,
 ) {
     let watched = |step: &StepSetting| step.action.watched().is_some();
@@ -65,13 +65,13 @@ pub(super) async fn keep(
     if checks.is_empty() {
         return;
     }
-    let mut places = place.follow();
+    let mut hosts = host.follow();
     // Where no source is asked, nobody will say it.
-    drop(timeout(IDENTITY, places.wait_for(|place| !place.instance_id.is_empty())).await);
+    drop(timeout(IDENTITY, hosts.wait_for(|host| !host.instance_id.is_empty())).await);
     loop {
         for check in &mut checks {
-            if alarm.get().kinds.is_empty() {
-                check.look(place.get()).await;
+            if episode.get().kinds.is_empty() {
+                check.look(host.get()).await;
             }
         }
         let troubles: Troubles = checks.iter().filter_map(Check::trouble).collect();
@@ -105,8 +105,8 @@ impl Check {
         (!self.wrong.is_empty()).then(|| (self.step.name.clone(), self.wrong.join("; ")))
     }
 
-    async fn look(&mut self, place: Place) {
-        let wrong = self.wrong_now(place).await;
+    async fn look(&mut self, host: HostInfo) {
+        let wrong = self.wrong_now(host).await;
         let name = &self.step.name;
         for sentence in news(&self.wrong, &wrong) {
             tracing::warn!(step = %name, "step {name} is not ready for a notice: {sentence}");
@@ -117,7 +117,7 @@ impl Check {
         self.wrong = wrong;
     }
 
-    async fn wrong_now(&mut self, place: Place) -> Vec<String> {
+    async fn wrong_now(&mut self, host: HostInfo) -> Vec<String> {
         if self.looking.as_ref().is_some_and(|looking| !looking.is_finished()) {
             return vec![too_slow()];
         }
@@ -126,7 +126,7 @@ impl Check {
         let looking = thread::Builder::new().name("check".to_owned()).spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             // Whoever asked may have given up.
-            let _ = answer.send(runtime.block_on(look(&step, &place)));
+            let _ = answer.send(runtime.block_on(look(&step, &host)));
             // Here the runtime waits for whatever of the look still hangs, and so keeps the next one away.
         });
         match looking {
@@ -150,7 +150,7 @@ impl Check {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
     use super::*;
-    use crate::actions::{Action, Job, Reach, Task};
+    use crate::actions::{Action, Reach, RunContext, Task};
     use crate::engine::{Process, RunResult};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -166,16 +166,16 @@ mod tests {
         fn describe(&self) -> String {
             "is slow".to_owned()
         }
-        fn act<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
+        fn act<'a>(&'a self, _: &'a RunContext) -> Task<'a, RunResult> {
             Box::pin(std::future::pending())
         }
-        fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
+        fn undo<'a>(&'a self, _: &'a RunContext) -> Task<'a, RunResult> {
             Box::pin(std::future::pending())
         }
-        fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
+        fn adopt<'a>(&'a self, _: &'a RunContext, _: Option<Process>) -> Task<'a, RunResult> {
             Box::pin(std::future::pending())
         }
-        fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
+        fn check<'a>(&'a self, _: &'a HostInfo) -> Task<'a, Vec<Finding>> {
             self.asked.lock().unwrap().send(()).unwrap();
             let found = self.finds.lock().unwrap().recv().unwrap();
             Box::pin(std::future::ready(found))
@@ -190,7 +190,7 @@ mod tests {
         let step = StepSetting { name: name.clone(), kind: "hook", reach: Reach::Machine, action };
         let mut check = Check::new(step);
         for _ in 0..3 {
-            check.look(Place::default()).await;
+            check.look(HostInfo::default()).await;
             assert_eq!(check.trouble(), Some((name.clone(), too_slow())));
         }
         was_asked.recv().unwrap();
@@ -208,14 +208,14 @@ mod tests {
             wrong(Weight::Error, "there is no user trainer"),
         ];
         find.send(found.to_vec()).unwrap();
-        check.look(Place::default()).await;
+        check.look(HostInfo::default()).await;
         let both = "/job/save.sh is not executable; there is no user trainer".to_owned();
         assert_eq!(check.trouble(), Some((name, both)), "warnings are for `watchdog check`");
         find.send(vec![wrong(Weight::Good, "/job/save.sh can be run")]).unwrap();
         while !check.looking.as_ref().unwrap().is_finished() {
             tokio::task::yield_now().await;
         }
-        check.look(Place::default()).await;
+        check.look(HostInfo::default()).await;
         assert_eq!(check.trouble(), None);
     }
 

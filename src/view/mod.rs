@@ -22,6 +22,8 @@ pub use machine::{Lifecycle, Machine};
 pub use seconds::Seconds;
 pub use span::Span;
 pub use spoken::Spoken;
-pub use text::{clip, is_printable, printable, printable_json, printable_lines};
+pub use text::{
+    clip, error_text, in_one_line, is_printable, printable, printable_bytes, printable_json, printable_lines,
+};
 pub use time_fit::TimeFit;
 pub use wording::Loudness;

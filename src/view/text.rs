@@ -1,6 +1,8 @@
 //! Texts from outside, made fit to be shown. This is the one place that says which characters may reach a terminal, a log
 //! or a page: everything that was not written here goes through it.
 
+use std::io;
+
 /// Whether a character shows itself and does nothing else. Controls move the cursor or end the line, those of C1 too
 /// (ECMA-48); separators end the line; marks and embeddings turn the direction of what stands beside them (Unicode
 /// Standard Annex 9), and so make a line say what was never written.
@@ -53,6 +55,67 @@ pub fn clip(text: &str, most: usize) -> String {
     printable(&clipped)
 }
 
+/// Makes bytes fit to be shown: terminal sequences are dropped, control characters are written out, and what is not
+/// UTF-8 becomes the replacement character.
+pub fn printable_bytes(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\u{1b}' => skip_sequence(&mut letters),
+            '\t' => shown.push(' '),
+            letter if !is_printable(letter) => shown.extend(letter.escape_default()),
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Somebody else's words on one line, printable, at most so many characters.
+pub fn in_one_line(words: &str, most: usize) -> String {
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    clip(&printable_bytes(line.as_bytes()), most)
+}
+
+fn skip_sequence(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match letters.peek() {
+        // A control sequence runs to its final character (ECMA-48, 5.4).
+        Some('[') => {
+            letters.next();
+            for letter in letters.by_ref() {
+                if matches!(letter, '\u{40}'..='\u{7e}') {
+                    break;
+                }
+            }
+        }
+        // A title or a link runs to BEL or to the string terminator.
+        Some(']') => {
+            while let Some(letter) = letters.next() {
+                if letter == '\u{7}' {
+                    break;
+                }
+                if letter == '\u{1b}' {
+                    letters.next_if_eq(&'\\');
+                    break;
+                }
+            }
+        }
+        Some('\u{20}'..='\u{7e}') => {
+            letters.next();
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// A system error in lowercase words, without its number.
+pub fn error_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -80,5 +143,16 @@ mod tests {
         assert_eq!(printable_lines("a\tb\r\nc\u{9b}2J"), "a\tb\u{fffd}\nc\u{fffd}2J");
         let kept = "日本 ü € \u{1f600} {\"a\": 1}";
         assert_eq!((printable(kept), printable_json(kept)), (kept.to_owned(), kept.to_owned()));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_or_dropped() {
+        assert_eq!(printable_bytes(b"\x1b[31mred\x1b[0m\tand \x07"), "red and \\u{7}");
+        assert_eq!(printable_bytes(b"\x1b]0;title\x07after"), "after");
+        assert_eq!(printable_bytes(b"\xff\xfe ok"), "\u{fffd}\u{fffd} ok");
+        assert_eq!(printable_bytes("a\u{202e}b".as_bytes()), "a\\u{202e}b");
+        assert_eq!(printable_bytes(b"\x1b["), "");
+        assert_eq!(in_one_line(" a\r\n\tb \x1b[31mc\u{7}", 20), "a b c\\u{7}");
+        assert_eq!(in_one_line(&"é ".repeat(50), 5), "é é …");
     }
 }

@@ -3,7 +3,7 @@
 use super::stand::{Scene, Watch, wait_for};
 use super::{cloud, is_alive, parent, zombies_of};
 use rustix::process::{Pid, Signal, kill_process};
-use spot_watchdog::actions::process::Stat;
+use spot_watchdog::process::Stat;
 use std::process::{Command, Stdio};
 
 /// Orphans that end by themselves: some at once, and of some who began them is gone already.

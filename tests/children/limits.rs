@@ -142,7 +142,7 @@ fn no_file_is_to_be_had() {
 }
 
 #[test]
-fn a_hook_gets_the_limit_of_files_back_that_we_have_raised() {
+fn a_hook_has_the_limit_of_files_that_we_were_started_with() {
     for cgroup in [None, Cgroup::delegated()] {
         let (scene, cloud) = (Scene::new(), cloud());
         let hook = scene.script("hook.sh", "ulimit -S -n > \"$SCENE/files\"; touch \"$SCENE/ran\"");
@@ -153,8 +153,6 @@ fn a_hook_gets_the_limit_of_files_back_that_we_have_raised() {
         command.env_clear().envs(inner.get_envs().map(|(name, value)| (name, value.unwrap()))).stdin(Stdio::null());
         let mut watch = Watch::start(command);
         watch.says(&["watching"]);
-        let [ours, _] = Limit::Files.of(watch.pid());
-        assert!(ours > Some(300), "{ours:?}");
         scene.notice(&["interruption", "--window", "30s"]);
         wait_for("the hook", || scene.path("ran").exists().then_some(()));
         assert_eq!(scene.read("files").trim(), "300");

@@ -14,8 +14,8 @@ mod stand;
 mod tricks;
 mod users;
 
-use spot_watchdog::actions::process::Stat;
 use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::process::Stat;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use std::path::Path;
 use std::process::Stdio;

@@ -1,7 +1,7 @@
 //! Cgroups for a test: one that is delegated to a daemon, as systemd would, and one that limits processes.
 
 use super::{names, wait_for};
-use spot_watchdog::actions::cgroup::Delegated;
+use spot_watchdog::process::DelegatedCgroup;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ impl Cgroup {
         let cgroup = Self::below(&mounted("cgroup2", "")?, "version 2")?;
         // As systemd marks it; elsewhere nobody asks for the mark.
         let _ = rustix::fs::setxattr(&cgroup.0, "user.delegate", b"1", rustix::fs::XattrFlags::empty());
-        match Delegated::take(cgroup.0.clone()) {
+        match DelegatedCgroup::take(cgroup.0.clone()) {
             Ok(_) => Some(cgroup),
             Err(why) => {
                 eprintln!("skipped: {why}");

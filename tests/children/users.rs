@@ -65,21 +65,25 @@ fn no_process_of_a_hooks_user_can_kill_or_stop_the_daemon() {
 }
 
 #[test]
-fn numbers_that_cannot_be_read_begin_no_program_as_ourselves() {
-    for numbers in [
-        ["--user-id", "x", "--group-id", "y"],
-        ["--user-id", "1,2", "--group-id", "1"],
-        ["--user-id", "1", "--group-id", ""],
-        ["--user-id", "99999999999", "--group-id", "1"],
-        ["--groups", "1,x", "--group-id", "1"],
-    ] {
+fn settings_that_cannot_be_read_start_no_program_as_ourselves() {
+    let start = |user: &str| {
+        let settings = format!(r#"{{"refusal_prefix":"m:","step":"save","user":{user}}}"#);
         let mut launcher = Command::new(env!("CARGO_BIN_EXE_watchdog"));
-        let begun =
-            launcher.args(["launch-step", "--mark", "m"]).args(numbers).args(["--", "echo", "begun"]).output().unwrap();
-        let said = String::from_utf8_lossy(&begun.stderr);
-        assert!(begun.status.code() == Some(126) && said.contains("is not what it takes"), "{numbers:?}: {begun:?}");
-        assert!(begun.stdout.is_empty(), "{numbers:?}: {begun:?}");
+        launcher.args(["launch-step", &settings, "echo", "started"]).output().unwrap()
+    };
+    for user in [
+        r#"{"user":"x","group":1,"groups":[]}"#,
+        r#"{"user":[1,2],"group":1,"groups":[]}"#,
+        r#"{"user":1,"groups":[1]}"#,
+        r#"{"user":99999999999,"group":1,"groups":[]}"#,
+        r#"{"user":1,"group":1,"groups":["x"]}"#,
+    ] {
+        let output = start(user);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(127) && said.contains("never without its settings"), "{user}: {output:?}");
+        assert!(output.stdout.is_empty(), "{user}: {output:?}");
     }
+    assert_eq!(start("null").stdout, b"started\n");
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod vllm;
 mod waiting;
 
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Job, Output, ROWS, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, ActionContext, Output, ROWS, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, SourceName, StepName, Work,
 };
@@ -33,11 +33,11 @@ fn action(kind: &str, keys: &str) -> Arc<dyn Action> {
 }
 
 /// A run that has so long.
-fn job(work: Work, left: Duration) -> Job {
+fn context(work: Work, left: Duration) -> RunContext {
     let (moments, stop_by) = watch::channel(tokio::time::Instant::now() + left);
     // A stop-by that nobody can move any more still counts.
     drop(moments);
-    Job {
+    RunContext {
         opened: jiff::Timestamp::now(),
         started: SystemTime::now(),
         before: Before::default(),
@@ -56,11 +56,11 @@ fn job(work: Work, left: Duration) -> Job {
         output: Output::default(),
         spawned: mpsc::channel(1).0,
         undo_with: Vec::new(),
-        surroundings: Arc::new(Surroundings::default()),
+        shared: Arc::new(ActionContext::default()),
     }
 }
 
 /// Whether a process runs, by its number.
 fn runs(pid: u32) -> bool {
-    spot_watchdog::actions::process::Stat::of(pid).is_some_and(|stat| stat.is_alive())
+    spot_watchdog::process::Stat::of(pid).is_some_and(|stat| stat.is_alive())
 }

@@ -1,10 +1,11 @@
 //! The `signal` action against processes that catch, ignore, block or know nothing of a signal.
 
 use crate::vllm::Vllm;
-use crate::{action, job, runs};
+use crate::{action, context, runs};
 use rustix::process::{Pid, Signal, kill_process};
-use spot_watchdog::actions::{Place, dispositions};
+use spot_watchdog::actions::HostInfo;
 use spot_watchdog::engine::{Outcome, Process, RunResult, Work};
+use spot_watchdog::process;
 use spot_watchdog::view::Weight;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -25,7 +26,7 @@ impl Trained {
     /// Runs Python that says `ready()` once it is what the test wants.
     fn python(script: &str) -> Self {
         // A test that was started with `&` in a script ignores INT, and Python would inherit it.
-        dispositions::give_defaults().unwrap();
+        process::give_defaults().unwrap();
         let place = TempDir::new().unwrap();
         let ready = "import os, signal, time\ndef ready():\n    open('ready', 'w').close()\n";
         let mut command = Command::new("python3");
@@ -51,11 +52,11 @@ impl Trained {
     }
 
     async fn signalled(&self, others: &str, left: Duration) -> RunResult {
-        action("signal", &self.keys(others)).act(&job(Work::Act, left)).await
+        action("signal", &self.keys(others)).act(&context(Work::Act, left)).await
     }
 
     async fn checked(&self, others: &str) -> (Weight, String) {
-        let found = action("signal", &self.keys(others)).check(&Place::default()).await;
+        let found = action("signal", &self.keys(others)).check(&HostInfo::default()).await;
         (found[0].weight, found[0].sentence.clone())
     }
 }
@@ -72,15 +73,15 @@ async fn a_server_is_asked_to_end_and_waited_for() {
     let place = TempDir::new().unwrap();
     let mut vllm = Vllm::start(place.path(), 0);
     let signal = action("signal", &format!("process = {{ pid-file = '{}' }}", vllm.pid_file.display()));
-    let found = signal.check(&Place::default()).await;
+    let found = signal.check(&HostInfo::default()).await;
     assert_eq!(found[0].weight, Weight::Good, "{found:?}");
     assert!(found[0].sentence.ends_with("which catches it"), "{found:?}");
-    let ending = signal.act(&job(Work::Act, LONG)).await;
+    let ending = signal.act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(ending.detail.ends_with("after SIGTERM"), "{}", ending.detail);
     assert!(vllm.has_ended());
     // Said again, there is nobody left, and that is what was wanted.
-    let ending = signal.act(&job(Work::Act, LONG)).await;
+    let ending = signal.act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(ending.detail.starts_with("nobody to signal: process"), "{}", ending.detail);
 }
@@ -152,22 +153,22 @@ async fn one_that_does_not_end_is_told_and_not_killed() {
 async fn after_a_crash_it_is_waited_for_and_not_signalled_again() {
     let mut slow = Trained::python("signal.signal(signal.SIGTERM, lambda *_: open('told', 'a').write('x')); ready()");
     let signal = action("signal", &slow.keys(""));
-    let mut run = job(Work::Act, Duration::from_secs(2));
+    let mut run = context(Work::Act, Duration::from_secs(2));
     let (spawned, mut processes) = tokio::sync::mpsc::channel(1);
     run.spawned = spawned;
     assert_eq!(signal.act(&run).await.outcome, Outcome::TimedOut);
     let (_, process): (_, Process) = processes.try_recv().unwrap();
     assert_eq!(process.pid, slow.child.id(), "whom it was for is noted");
 
-    let adopted = job(Work::Act, LONG);
+    let adopted = context(Work::Act, LONG);
     let (ending, ()) = tokio::join!(signal.adopt(&adopted, Some(process)), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         slow.child.kill().unwrap();
     });
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert_eq!(fs::read_to_string(slow.path("told")).unwrap(), "x");
-    assert_eq!(signal.adopt(&job(Work::Act, LONG), None).await.outcome, Outcome::Lost);
-    assert_eq!(signal.undo(&job(Work::Undo, LONG)).await.outcome, Outcome::Failed);
+    assert_eq!(signal.adopt(&context(Work::Act, LONG), None).await.outcome, Outcome::Lost);
+    assert_eq!(signal.undo(&context(Work::Undo, LONG)).await.outcome, Outcome::Failed);
 }
 
 #[tokio::test]
@@ -184,7 +185,7 @@ async fn a_command_line_that_two_processes_have_is_refused() {
         Ended(child)
     };
     let signal = action("signal", &format!("process = {{ command-line = 'done {mark}' }}"));
-    let act = async || signal.act(&job(Work::Act, LONG)).await;
+    let act = async || signal.act(&context(Work::Act, LONG)).await;
     let none = act().await;
     assert_eq!(none.outcome, Outcome::Failed);
     assert!(none.detail.starts_with("no process that we see has"), "{}", none.detail);
@@ -215,13 +216,13 @@ async fn of_processes_that_began_each_other_one_is_named() {
     }
     let inner: u32 = fs::read_to_string(inner).unwrap().trim().parse().unwrap();
     let signal = |which: &str| action("signal", &format!("process = {{ command-line = '{mark}'{which} }}"));
-    let ending = signal("").act(&job(Work::Act, LONG)).await;
+    let ending = signal("").act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Failed, "{}", ending.detail);
     assert!(ending.detail.contains("which = \"outermost\""), "{}", ending.detail);
-    let ending = signal(", which = 'innermost'").act(&job(Work::Act, LONG)).await;
+    let ending = signal(", which = 'innermost'").act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(!runs(inner) && runs(outer.0.id()), "{}", ending.detail);
-    let ending = signal(", which = 'outermost'").act(&job(Work::Act, LONG)).await;
+    let ending = signal(", which = 'outermost'").act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(outer.0.wait().unwrap().code().is_none(), "it died of the signal");
 }
@@ -255,14 +256,14 @@ async fn a_container_is_known_by_its_cgroup() {
     let later = Ended(Command::new("sleep").arg("300").spawn().unwrap());
     fs::write(cgroup.0.join("cgroup.procs"), later.0.id().to_string()).unwrap();
     let signal = |name: &str| action("signal", &format!("process = {{ container = '{name}' }}"));
-    let unknown = signal("0123456789ab").check(&Place::default()).await;
+    let unknown = signal("0123456789ab").check(&HostInfo::default()).await;
     assert_eq!(unknown[0].weight, Weight::Error, "{unknown:?}");
     assert!(unknown[0].sentence.starts_with("no process that we see is in a container 0123456789ab"), "{unknown:?}");
     for name in [id.as_str(), &id[..60], &format!("docker-{id}.scope")] {
-        let found = signal(name).check(&Place::default()).await;
+        let found = signal(name).check(&HostInfo::default()).await;
         assert!(found[0].sentence.contains(&format!("(pid {})", main.child.id())), "{name}: {found:?}");
     }
-    let ending = signal(&id).act(&job(Work::Act, LONG)).await;
+    let ending = signal(&id).act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(!runs(main.child.id()) && runs(later.0.id()), "{}", ending.detail);
     drop(later);
@@ -281,7 +282,7 @@ async fn check_names_those_in_a_group_whom_the_process_did_not_begin() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let keys = format!("process = {{ pid-file = '{}' }}\ntarget = 'group'", pid.display());
-    let found = action("signal", &keys).check(&Place::default()).await;
+    let found = action("signal", &keys).check(&HostInfo::default()).await;
     let said = &found[1].sentence;
     assert_eq!(found[1].weight, Weight::Warning, "{found:?}");
     assert!(
@@ -292,7 +293,7 @@ async fn check_names_those_in_a_group_whom_the_process_did_not_begin() {
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
     // Whoever began all of them is alone with his own.
     let alone = Trained::python("child = os.fork()\nif child: ready()");
-    let found = action("signal", &alone.keys("target = 'group'")).check(&Place::default()).await;
+    let found = action("signal", &alone.keys("target = 'group'")).check(&HostInfo::default()).await;
     let group = Pid::from_raw(i32::try_from(alone.child.id()).unwrap()).unwrap();
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
     assert!(found.iter().all(|finding| finding.weight != Weight::Warning), "{found:?}");
@@ -352,16 +353,16 @@ async fn a_pid_file_of_another_user_names_his_own_processes_alone() {
     }
     let signal = |name: &str| action("signal", &format!("process = {{ pid-file = '{}' }}", at(name).display()));
     for name in ["theirs/of-root", "theirs/link"] {
-        let found = signal(name).check(&Place::default()).await;
+        let found = signal(name).check(&HostInfo::default()).await;
         assert_eq!(found[0].weight, Weight::Error, "{found:?}");
-        let ending = signal(name).act(&job(Work::Act, LONG)).await;
+        let ending = signal(name).act(&context(Work::Act, LONG)).await;
         assert_eq!(ending.outcome, Outcome::Failed, "{name}: {}", ending.detail);
         assert!(ending.detail.contains("to user 65534") && ending.detail.contains("nobody is signalled"), "{ending:?}");
     }
     assert!(runs(roots.0.id()));
     // His own process he may name, and root any.
     for (name, child) in [("theirs/own", &theirs), ("roots", &roots)] {
-        let ending = signal(name).act(&job(Work::Act, LONG)).await;
+        let ending = signal(name).act(&context(Work::Act, LONG)).await;
         assert_eq!(ending.outcome, Outcome::Done, "{name}: {}", ending.detail);
         assert!(!runs(child.0.id()));
     }

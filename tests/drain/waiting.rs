@@ -1,9 +1,9 @@
 //! The `drain` action against the stand-in for vLLM, well and in every trouble.
 
 use crate::vllm::{Answer, Vllm};
-use crate::{action, job, tls};
+use crate::{action, context, tls};
 use futures_util::future::join_all;
-use spot_watchdog::actions::Place;
+use spot_watchdog::actions::HostInfo;
 use spot_watchdog::engine::{Outcome, Work};
 use spot_watchdog::view::Weight;
 use std::fs;
@@ -23,7 +23,7 @@ async fn what_is_in_flight_is_let_finish_and_then_the_file_is_there() {
     let drain = action("drain", &keys);
     let requests: Vec<_> = (0..5).map(|_| vllm.ask(Duration::from_secs(3))).collect();
     vllm.has(5);
-    let run = job(Work::Act, LONG);
+    let run = context(Work::Act, LONG);
     let (ending, seen) = tokio::join!(drain.act(&run), async {
         let began = Instant::now();
         loop {
@@ -46,7 +46,7 @@ async fn what_is_in_flight_is_let_finish_and_then_the_file_is_there() {
     let line: serde_json::Value = serde_json::from_slice(&fs::read(&drained).unwrap()).unwrap();
     assert_eq!(line["episode"], "e");
 
-    let undone = drain.undo(&job(Work::Undo, LONG)).await;
+    let undone = drain.undo(&context(Work::Undo, LONG)).await;
     assert_eq!((undone.outcome, drained.exists()), (Outcome::Done, false), "{}", undone.detail);
 }
 
@@ -60,12 +60,12 @@ async fn links_where_others_may_write_are_not_followed() {
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let drain = action("drain", &format!("connections = [{port}]\nsettle = '0s'\ndrained = '{}'", drained.display()));
-    let ending = drain.act(&job(Work::Act, LONG)).await;
+    let ending = drain.act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert_eq!(fs::read_to_string(&secret).unwrap(), "of root alone");
     assert!(fs::symlink_metadata(&drained).unwrap().is_file());
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 5, "and nothing else is left");
-    assert_eq!(drain.undo(&job(Work::Undo, LONG)).await.outcome, Outcome::Done);
+    assert_eq!(drain.undo(&context(Work::Undo, LONG)).await.outcome, Outcome::Done);
     assert!(secret.exists() && fs::symlink_metadata(&drained).is_err());
 }
 
@@ -75,7 +75,7 @@ async fn a_zero_is_not_believed_before_the_load_balancer_had_its_time() {
     let vllm = Vllm::start(place.path(), 0);
     let drain = action("drain", &format!("metrics = '{}'\nsettle = '4s'", vllm.metrics()));
     let began = Instant::now();
-    let run = job(Work::Act, LONG);
+    let run = context(Work::Act, LONG);
     let (ending, late) = tokio::join!(drain.act(&run), async {
         // What a load balancer sends that has not heard yet: more than two looks saw nothing by now.
         tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -87,7 +87,7 @@ async fn a_zero_is_not_believed_before_the_load_balancer_had_its_time() {
     assert_eq!(run.output.tail()[0], "nothing in flight; load balancers may still send");
 
     // A run that is taken back after a crash settles from when it began, not anew.
-    let mut run = job(Work::Act, LONG);
+    let mut run = context(Work::Act, LONG);
     run.started -= Duration::from_secs(4);
     let began = Instant::now();
     assert_eq!(drain.adopt(&run, None).await.outcome, Outcome::Done);
@@ -126,7 +126,7 @@ async fn a_zero_that_comes_late_is_not_believed_while_a_client_is_served() {
     vllm.play("late");
     let request = vllm.ask(Duration::from_secs(8));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let run = job(Work::Act, LONG);
+    let run = context(Work::Act, LONG);
     let ending = drain.act(&run).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(ending.detail.ends_with("nothing is in flight any more"), "{}", ending.detail);
@@ -145,9 +145,9 @@ async fn gauges_that_never_change_are_not_waited_for_where_nobody_is_connected()
         vllm.play("stuck");
     }
     let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", alone.metrics(), drained.display());
-    let (drain, run) = (action("drain", &keys), job(Work::Act, LONG));
+    let (drain, run) = (action("drain", &keys), context(Work::Act, LONG));
     let other = action("drain", &format!("metrics = '{}'\nsettle = '0s'", asked.metrics()));
-    let (request, other_run) = (asked.ask(Duration::from_secs(30)), job(Work::Act, Duration::from_secs(16)));
+    let (request, other_run) = (asked.ask(Duration::from_secs(30)), context(Work::Act, Duration::from_secs(16)));
     let (ending, still_asked) = tokio::join!(drain.act(&run), other.act(&other_run));
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     let said = "nobody is connected, and the metrics have shown 3 in flight without any change for 1";
@@ -162,12 +162,12 @@ async fn is_no_zero(trick: &str, said: &str, place: &TempDir, vllm: &Vllm) {
     let keys = format!("metrics = '{}'\nsettle = '0s'\ndrained = '{}'", vllm.metrics(), drained.display());
     let drain = action("drain", &keys);
     let (began, left) = (Instant::now(), Duration::from_secs(4));
-    let ending = drain.act(&job(Work::Act, left)).await;
+    let ending = drain.act(&context(Work::Act, left)).await;
     assert!(began.elapsed() < left + Duration::from_secs(3), "{trick}: it took {:?}", began.elapsed());
     assert_eq!(ending.outcome, Outcome::TimedOut, "{trick}: {}", ending.detail);
     assert!(ending.detail.ends_with(said), "{trick}: {}", ending.detail);
     assert!(!drained.exists(), "{trick}");
-    let found = drain.check(&Place::default()).await;
+    let found = drain.check(&HostInfo::default()).await;
     match trick {
         "stuck" => assert_eq!(found[0].sentence, "it sees 3 requests in flight now (vllm)"),
         _ => {
@@ -186,10 +186,10 @@ async fn metrics_are_read_by_tls_with_our_certificate() {
     let drain = action("drain", &format!("{url}{}", tls::keys("ca.pem", true)));
     let request = vllm.ask(Duration::from_secs(2));
     vllm.has(1);
-    let ending = drain.act(&job(Work::Act, LONG)).await;
+    let ending = drain.act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert_eq!(request.join().unwrap(), Answer::Whole);
-    let found = drain.check(&Place::default()).await;
+    let found = drain.check(&HostInfo::default()).await;
     assert_eq!((found[0].weight, found[0].sentence.as_str()), (Weight::Good, "it sees nothing in flight now (vllm)"));
     for (keys, words) in [
         (tls::keys("other-ca.pem", true), "cannot be asked by TLS: invalid peer certificate: UnknownIssuer"),
@@ -198,9 +198,9 @@ async fn metrics_are_read_by_tls_with_our_certificate() {
         (tls::keys("missing.pem", true), "missing.pem cannot be read: no such file or directory"),
     ] {
         let drain = action("drain", &format!("{url}{keys}"));
-        let ending = drain.act(&job(Work::Act, Duration::from_secs(2))).await;
+        let ending = drain.act(&context(Work::Act, Duration::from_secs(2))).await;
         assert!(ending.outcome == Outcome::TimedOut && ending.detail.contains(words), "{}", ending.detail);
-        let found = drain.check(&Place::default()).await;
+        let found = drain.check(&HostInfo::default()).await;
         assert!(found[0].weight == Weight::Error && found[0].sentence.contains(words), "{found:?}");
     }
 }
@@ -213,12 +213,12 @@ async fn a_server_that_is_gone_is_drained_and_one_that_only_listens_no_more_is_n
     let request = vllm.ask(Duration::from_secs(3));
     vllm.has(1);
     vllm.play("deaf");
-    let ending = drain.act(&job(Work::Act, LONG)).await;
+    let ending = drain.act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(ending.detail.ends_with("the server is gone, and so is what it had"), "{}", ending.detail);
     assert!(request.is_finished(), "it ended before the answer did");
     assert_eq!(request.join().unwrap(), Answer::Whole);
-    let found = drain.check(&Place::default()).await;
+    let found = drain.check(&HostInfo::default()).await;
     assert_eq!(found[0].weight, Weight::Warning);
     assert!(found[0].sentence.starts_with("nobody listens at http://127.0.0.1:"), "{found:?}");
 }
@@ -231,10 +231,10 @@ async fn connections_are_counted_where_there_are_no_gauges() {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
 
-    let ending = drain.act(&job(Work::Act, Duration::from_millis(1200))).await;
+    let ending = drain.act(&context(Work::Act, Duration::from_millis(1200))).await;
     assert_eq!(ending.outcome, Outcome::TimedOut);
     assert_eq!(ending.detail, "1 connection cut: still in flight when time was up");
-    let found = drain.check(&Place::default()).await;
+    let found = drain.check(&HostInfo::default()).await;
     assert_eq!(found[0].sentence, "it sees 1 connection in flight now");
     assert!(
         found.iter().any(|it| it.weight == Weight::Note && it.sentence.contains("keep idle ones open")),
@@ -242,9 +242,9 @@ async fn connections_are_counted_where_there_are_no_gauges() {
     );
 
     drop((client, server));
-    let ending = drain.act(&job(Work::Act, LONG)).await;
+    let ending = drain.act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     drop(listener);
-    let found = drain.check(&Place::default()).await;
+    let found = drain.check(&HostInfo::default()).await;
     assert!(found.iter().any(|it| it.sentence.starts_with(&format!("nobody listens on port {port}"))), "{found:?}");
 }

@@ -2,9 +2,9 @@
 
 use crate::proxy::Proxy;
 use crate::stand::wait_for;
-use crate::{LONG, action, job, undo_after_a_lost_run_and, undo_of};
+use crate::{LONG, action, context, undo_after_a_lost_run_and, undo_of};
 use rustix::process::{Signal, kill_process};
-use spot_watchdog::actions::{Action, Place};
+use spot_watchdog::actions::{Action, HostInfo};
 use spot_watchdog::engine::{Outcome, RunResult, Work};
 use spot_watchdog::view::Weight;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ fn leave(proxy: &Proxy, keys: &str) -> Arc<dyn Action> {
 }
 
 async fn act(action: &Arc<dyn Action>, left: Duration) -> RunResult {
-    action.act(&job(Work::Act, left)).await
+    action.act(&context(Work::Act, left)).await
 }
 
 fn is(ending: &RunResult, outcome: Outcome, words: &str) {
@@ -96,13 +96,13 @@ async fn what_an_operator_had_taken_out_stays_as_it_was() {
     // A second attempt finds what the first did, and that is put back.
     proxy.tell("set server llm/gpu1 state drain");
     let leave = leave(&proxy, "server = 'llm/gpu1'");
-    let mut again = job(Work::Act, LONG);
+    let mut again = context(Work::Act, LONG);
     again.run.attempt = 2;
     let ending = leave.act(&again).await;
     is(&leave.undo(&undo_of(&ending)).await, Outcome::Done, "ready again");
     // And so it is where we were killed in the middle, and nothing was noted.
     proxy.tell("set server llm/gpu1 state drain");
-    is(&leave.undo(&job(Work::Undo, LONG)).await, Outcome::Done, "ready again");
+    is(&leave.undo(&context(Work::Undo, LONG)).await, Outcome::Done, "ready again");
     assert_eq!(proxy.state("llm", "gpu1"), 0);
     // What the next run did not do says nothing of what the killed one did.
     let missing = action("haproxy", "socket = '/nowhere/haproxy.sock'\nserver = 'llm/gpu1'");
@@ -127,7 +127,7 @@ async fn what_haproxy_refuses_is_said_in_plain_words_and_not_asked_twice() {
         is(&ending, Outcome::Failed, words);
         assert!(ending.detail.starts_with("still in the load balancer: l"), "{ending:?}");
         is(&leave.undo(&undo_of(&ending)).await, Outcome::Done, "nothing to put back");
-        let found = leave.check(&Place::default()).await;
+        let found = leave.check(&HostInfo::default()).await;
         assert!(found[0].weight == Weight::Error && found[0].sentence.contains(words), "{found:?}");
     }
     assert_eq!(proxy.who_answers().len(), 2);
@@ -137,12 +137,12 @@ async fn what_haproxy_refuses_is_said_in_plain_words_and_not_asked_twice() {
 async fn check_changes_nothing_and_says_what_would_be_done() {
     let Some(proxy) = Proxy::start() else { return };
     let leave = leave(&proxy, "server = 'llm/gpu1'");
-    let found = leave.check(&Place::default()).await;
+    let found = leave.check(&HostInfo::default()).await;
     assert!(found.len() == 1 && found[0].weight == Weight::Good, "{found:?}");
     assert!(found[0].sentence.contains("knows llm/gpu1 (ready now)"), "{found:?}");
     assert_eq!(proxy.state("llm", "gpu1"), 0);
     proxy.tell("set server llm/gpu1 state maint");
-    let found = leave.check(&Place::default()).await;
+    let found = leave.check(&HostInfo::default()).await;
     assert!(found[0].weight == Weight::Warning && found[0].sentence.contains("in maintenance already"), "{found:?}");
 }
 

@@ -1,7 +1,7 @@
 //! The `haproxy` action against an API that fails in every way it knows.
 
 use crate::played::{Asked, PlayedSocket, Says, play_socket};
-use crate::{LONG, action, job, undo_of};
+use crate::{LONG, action, context, undo_of};
 use spot_watchdog::actions::Action;
 use spot_watchdog::engine::{Outcome, Work};
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ async fn every_error_text_has_its_own_sentence_and_none_is_taken_for_success() {
         ("Cannot change it now.\n\n", "HAProxy refuses: Cannot change it now."),
     ] {
         let played = answering(text);
-        let ending = leave(&played.path()).act(&job(Work::Act, LONG)).await;
+        let ending = leave(&played.path()).act(&context(Work::Act, LONG)).await;
         assert!(ending.outcome == Outcome::Failed && ending.detail.contains(word), "{text}: {ending:?}");
         assert!(ending.detail.starts_with("still in the load balancer: llm/gpu1: "), "{ending:?}");
         assert_eq!(played.asked.count("set server llm/gpu1 state drain\n"), 1, "it is not asked twice");
@@ -46,7 +46,7 @@ async fn every_error_text_has_its_own_sentence_and_none_is_taken_for_success() {
     }
     assert_eq!(sentences.len(), 7);
     let well = answering("\n");
-    let ending = leave(&well.path()).act(&job(Work::Act, LONG)).await;
+    let ending = leave(&well.path()).act(&context(Work::Act, LONG)).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "llm/gpu1 is draining"));
 }
 
@@ -57,7 +57,7 @@ async fn an_order_whose_answer_is_lost_counts_as_carried_out_for_the_undo() {
         let played = PlayedSocket::start(move |command| {
             if command.ends_with("drain\n") { said.clone() } else { Says::Bytes(READY.to_owned()) }
         });
-        let ending = leave(&played.path()).act(&job(Work::Act, Duration::from_millis(2500))).await;
+        let ending = leave(&played.path()).act(&context(Work::Act, Duration::from_millis(2500))).await;
         assert_eq!(ending.outcome, Outcome::TimedOut, "{says:?}: {ending:?}");
         assert!(ending.detail.starts_with("still in the load balancer as far as we know: "), "{ending:?}");
         let well = answering("\n");
@@ -82,7 +82,7 @@ async fn a_socket_that_is_missing_or_no_haproxy_is_named() {
         (&silent.path(), "without an answer"),
     ] {
         let left = if socket == flooding.path() { LONG } else { Duration::from_millis(1500) };
-        let ending = leave(socket).act(&job(Work::Act, left)).await;
+        let ending = leave(socket).act(&context(Work::Act, left)).await;
         assert!(ending.detail.contains(word), "{}: {ending:?}", socket.display());
         assert!(ending.detail.starts_with("still in the load balancer: "), "{ending:?}");
         assert!(matches!(ending.outcome, Outcome::TimedOut | Outcome::Failed), "{ending:?}");
@@ -99,7 +99,7 @@ async fn a_socket_that_a_reload_replaces_is_waited_for() {
     let socket = place.path().join("admin.sock");
     let going = tokio::spawn({
         let leave = leave(&socket);
-        async move { leave.act(&job(Work::Act, LONG)).await }
+        async move { leave.act(&context(Work::Act, LONG)).await }
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     let (asked, tries) = (Asked::default(), AtomicUsize::new(0));
@@ -115,7 +115,7 @@ async fn a_socket_that_a_reload_replaces_is_waited_for() {
 async fn an_haproxy_that_does_not_run_keeps_nobody_waiting_for_long() {
     let place = tempfile::tempdir().unwrap();
     let began = tokio::time::Instant::now();
-    let ending = leave(&place.path().join("none")).act(&job(Work::Act, Duration::from_secs(110))).await;
+    let ending = leave(&place.path().join("none")).act(&context(Work::Act, Duration::from_secs(110))).await;
     assert_eq!(ending.outcome, Outcome::Failed, "{ending:?}");
     let took = began.elapsed();
     assert!((Duration::from_secs(10)..Duration::from_secs(11)).contains(&took), "{took:?}");

@@ -2,7 +2,7 @@
 
 use crate::played::{PlayedServer, Says, reply};
 use crate::tls;
-use crate::{LONG, action, job, undo_after_a_lost_run_and, undo_of};
+use crate::{LONG, action, context, undo_after_a_lost_run_and, undo_of};
 use spot_watchdog::actions::Action;
 use spot_watchdog::engine::{Outcome, RunResult, Undo, Work};
 use spot_watchdog::view::Weight;
@@ -15,7 +15,7 @@ fn is(ending: &RunResult, outcome: Outcome, words: &str) {
 }
 
 async fn act(action: &Arc<dyn Action>, left: Duration) -> RunResult {
-    action.act(&job(Work::Act, left)).await
+    action.act(&context(Work::Act, left)).await
 }
 
 /// The head of a request without its first line, in lower case and sorted, and its body.
@@ -133,10 +133,10 @@ async fn what_was_refused_has_nothing_to_undo_and_what_may_have_been_taken_has()
     // Where we were killed in the middle, nobody knows.
     let server = PlayedServer::start(|_| reply("200 OK", "")).await;
     let leave = action("http", &format!("url = '{0}/leave'\nundo = {{ url = '{0}/back' }}", server.url));
-    is(&leave.undo(&job(Work::Undo, LONG)).await, Outcome::Done, ": 200");
+    is(&leave.undo(&context(Work::Undo, LONG)).await, Outcome::Done, ": 200");
     let none = action("http", &format!("url = '{}/leave'", server.url));
     assert_eq!(none.puts_back(), Undo::Stay);
-    is(&none.undo(&job(Work::Undo, LONG)).await, Outcome::Failed, "names no `undo`");
+    is(&none.undo(&context(Work::Undo, LONG)).await, Outcome::Failed, "names no `undo`");
 }
 
 #[tokio::test]

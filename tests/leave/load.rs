@@ -2,7 +2,7 @@
 //! it, and without for comparison.
 
 use crate::proxy::Proxy;
-use crate::{LONG, action, job, undo_of};
+use crate::{LONG, action, context, undo_of};
 use spot_watchdog::engine::{Outcome, Work};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,7 +40,7 @@ async fn no_request_is_lost_where_the_server_ends_after_it_is_idle() {
     let times = std::env::var("SPOT_LEAVES").map_or(TIMES, |times| times.parse().unwrap());
     for _ in 0..times {
         some_more().await;
-        let ending = leave.act(&job(Work::Act, LONG)).await;
+        let ending = leave.act(&context(Work::Act, LONG)).await;
         assert_eq!(ending.outcome, Outcome::Done, "{ending:?}");
         proxy.end_server("gpu1");
         some_more().await;

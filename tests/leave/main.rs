@@ -26,7 +26,7 @@ mod tls;
 mod vllm;
 
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Job, Output, ROWS, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, ActionContext, Output, ROWS, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, SourceName, StepName, Work,
 };
@@ -44,11 +44,11 @@ pub(crate) fn action(kind: &str, keys: &str) -> Arc<dyn Action> {
 }
 
 /// A run that has so much time left.
-pub(crate) fn job(work: Work, left: Duration) -> Job {
+pub(crate) fn context(work: Work, left: Duration) -> RunContext {
     let (moments, stop_by) = watch::channel(tokio::time::Instant::now() + left);
     // The executor would keep it: a stop-by that nobody can move any more still counts.
     drop(moments);
-    Job {
+    RunContext {
         run: Run { step: StepName::new("leave"), work, attempt: 1 },
         briefing: NoticeContext {
             episode: EpisodeId::new("20260101T000000Z-1"),
@@ -67,17 +67,17 @@ pub(crate) fn job(work: Work, left: Duration) -> Job {
         output: Output::default(),
         spawned: mpsc::channel(1).0,
         undo_with: Vec::new(),
-        surroundings: Arc::new(Surroundings::default()),
+        shared: Arc::new(ActionContext::default()),
     }
 }
 
 /// The undo of what this ending tells.
-pub(crate) fn undo_of(ending: &spot_watchdog::engine::RunResult) -> Job {
-    Job { undo_with: ending.undo_with.iter().cloned().collect(), ..job(Work::Undo, LONG) }
+pub(crate) fn undo_of(ending: &spot_watchdog::engine::RunResult) -> RunContext {
+    RunContext { undo_with: ending.undo_with.iter().cloned().collect(), ..context(Work::Undo, LONG) }
 }
 
 /// The undo after a run that we lost sight of and one that ended so.
-pub(crate) fn undo_after_a_lost_run_and(ending: &spot_watchdog::engine::RunResult) -> Job {
+pub(crate) fn undo_after_a_lost_run_and(ending: &spot_watchdog::engine::RunResult) -> RunContext {
     let mut undo = undo_of(ending);
     undo.undo_with.insert(0, serde_json::Value::Null);
     undo

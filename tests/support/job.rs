@@ -1,7 +1,7 @@
 //! One run of an action, as the executor would order it.
 
 use spot_watchdog::actions::proof::Before;
-use spot_watchdog::actions::{Action, Job, Output, Place, StopBy, Surroundings};
+use spot_watchdog::actions::{Action, ActionContext, HostInfo, Output, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, RunResult, SourceName, StepName, Work,
 };
@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, watch};
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A run that ends after `left`, on the machine that `place` tells.
-pub(crate) fn job(work: Work, left: Duration, place: &Place) -> Job {
+pub(crate) fn context(work: Work, left: Duration, place: &HostInfo) -> RunContext {
     let (moments, stop_by) = watch::channel(tokio::time::Instant::now() + left);
     // The executor would keep it: a stop-by that nobody can move any more still counts.
     drop(moments);
-    let surroundings = Surroundings::default();
-    surroundings.place.set(place.clone());
-    Job {
+    let shared = ActionContext::default();
+    shared.host.set(place.clone());
+    RunContext {
         opened: jiff::Timestamp::now(),
         started: std::time::SystemTime::now(),
         before: Before::default(),
@@ -38,23 +38,23 @@ pub(crate) fn job(work: Work, left: Duration, place: &Place) -> Job {
         output: Output::default(),
         spawned: mpsc::channel(1).0,
         undo_with: Vec::new(),
-        surroundings: Arc::new(surroundings),
+        shared: Arc::new(shared),
     }
 }
 
-pub(crate) fn place(instance: &str, addresses: &[&str], metadata: &str) -> Place {
-    Place {
+pub(crate) fn place(instance: &str, addresses: &[&str], metadata: &str) -> HostInfo {
+    HostInfo {
         instance_id: instance.into(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         metadata_endpoint: metadata.into(),
-        ..Place::default()
+        ..HostInfo::default()
     }
 }
 
 /// Acts with `left` to go, and holds that it ended in time.
-pub(crate) async fn act(action: &Arc<dyn Action>, place: &Place, left: Duration) -> (RunResult, Duration) {
+pub(crate) async fn act(action: &Arc<dyn Action>, place: &HostInfo, left: Duration) -> (RunResult, Duration) {
     let began = Instant::now();
-    let ending = action.act(&job(Work::Act, left, place)).await;
+    let ending = action.act(&context(Work::Act, left, place)).await;
     let took = began.elapsed();
     assert!(took < left, "{took:?} of {left:?}: {}", ending.detail);
     (ending, took)

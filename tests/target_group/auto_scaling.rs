@@ -1,9 +1,9 @@
 //! `target-groups = ["auto"]` and the `auto-scaling` action, against moto and against an API that says what AWS says.
 
+use crate::context::{SOON, act, context, place};
 use crate::fake_aws::{FakeAws, Fleet, Reply};
-use crate::job::{SOON, act, job, place};
 use crate::moto::Moto;
-use spot_watchdog::actions::{Action, Alarm, Going, Place, ROWS, Rehearsal, Surroundings};
+use spot_watchdog::actions::{Action, ActionContext, EpisodeSignal, Going, HostInfo, ROWS, Rehearsal};
 use spot_watchdog::engine::{NoticeKind, Outcome, RunResult, StepName, Work};
 use spot_watchdog::view::{Finding, Weight};
 use std::collections::BTreeSet;
@@ -30,22 +30,22 @@ fn leave(endpoint: &str, more: &str) -> Arc<dyn Action> {
     action("target-group", endpoint, &format!("target-groups = ['auto']\n{more}"))
 }
 
-fn here(instance: &str, addresses: &[&str], metadata: &str) -> Place {
-    Place { region: REGION.into(), ..place(instance, addresses, metadata) }
+fn here(instance: &str, addresses: &[&str], metadata: &str) -> HostInfo {
+    HostInfo { region: REGION.into(), ..place(instance, addresses, metadata) }
 }
 
-fn surrounded(place: &Place) -> Surroundings {
-    let surroundings = Surroundings::default();
-    surroundings.place.set(place.clone());
-    surroundings
+fn surrounded(place: &HostInfo) -> ActionContext {
+    let shared = ActionContext::default();
+    shared.host.set(place.clone());
+    shared
 }
 
 /// Runs the warm-up until `seen` says so.
-async fn warm_until(action: &Arc<dyn Action>, surroundings: &Surroundings, what: &str, mut seen: impl FnMut() -> bool) {
+async fn warm_until(action: &Arc<dyn Action>, shared: &ActionContext, what: &str, mut seen: impl FnMut() -> bool) {
     let step = StepName::new("step");
     let until = Instant::now() + SOON;
     tokio::select! {
-        () = action.keep_warm(&step, surroundings) => panic!("the warm-up ended"),
+        () = action.keep_warm(&step, shared) => panic!("the warm-up ended"),
         () = async {
             while !seen() {
                 assert!(Instant::now() < until, "waited in vain for {what}: {}", action.warmth());
@@ -56,9 +56,9 @@ async fn warm_until(action: &Arc<dyn Action>, surroundings: &Surroundings, what:
 }
 
 /// Runs the warm-up until all has been read.
-async fn warm_up(action: &Arc<dyn Action>, place: &Place) {
-    let surroundings = surrounded(place);
-    warm_until(action, &surroundings, "all to be read", || {
+async fn warm_up(action: &Arc<dyn Action>, place: &HostInfo) {
+    let shared = surrounded(place);
+    warm_until(action, &shared, "all to be read", || {
         let warmth = action.warmth();
         let groups = warmth["groups"].as_array();
         match groups {
@@ -74,8 +74,8 @@ fn told(findings: &[Finding], weight: Weight, part: &str) {
     assert!(is_there, "no {weight:?} with {part:?} in {findings:#?}");
 }
 
-async fn undo(action: &Arc<dyn Action>, ending: &RunResult, place: &Place) -> RunResult {
-    let mut undo = job(Work::Undo, SOON, place);
+async fn undo(action: &Arc<dyn Action>, ending: &RunResult, place: &HostInfo) -> RunResult {
+    let mut undo = context(Work::Undo, SOON, place);
     undo.undo_with = ending.undo_with.iter().cloned().collect();
     action.undo(&undo).await
 }
@@ -225,9 +225,9 @@ async fn a_drain_is_waited_for_until_it_is_seen_or_time_is_over() {
 async fn a_warning_warms_the_connections_at_once() {
     let fake = FakeAws::start(&[], Reply::Well(vec![("i-0abc", 8000, "healthy")])).await;
     fake.fleet(Fleet { name: Some("fleet"), target_groups: vec![LLM], health_check: "EC2", ..Fleet::default() });
-    let (leave, surroundings) = (leave(&fake.url, ""), surrounded(&here("i-0abc", &[], &fake.url)));
+    let (leave, shared) = (leave(&fake.url, ""), surrounded(&here("i-0abc", &[], &fake.url)));
     let (mut warned, mut quiet) = (false, 0);
-    warm_until(&leave, &surroundings, "another look after the warning", || {
+    warm_until(&leave, &shared, "another look after the warning", || {
         if warned {
             return fake.requests().iter().any(|request| request.contains("Action=DescribeTargetHealth&"));
         }
@@ -235,14 +235,14 @@ async fn a_warning_warms_the_connections_at_once() {
         quiet = if fake.requests().is_empty() { quiet + 1 } else { 0 };
         if quiet > 20 && leave.warmth()["found"].is_string() {
             warned = true;
-            surroundings.alarm.set(Alarm { kinds: [NoticeKind::Rebalance].into(), going: Going::Over });
+            shared.episode.set(EpisodeSignal { kinds: [NoticeKind::Rebalance].into(), going: Going::Over });
         }
         false
     })
     .await;
 }
 
-fn scaled(fake: &FakeAws, keys: &str) -> (Arc<dyn Action>, Place) {
+fn scaled(fake: &FakeAws, keys: &str) -> (Arc<dyn Action>, HostInfo) {
     fake.fleet(Fleet { name: Some("fleet"), health_check: "EC2", hooks: HOOKS.to_vec(), ..Fleet::default() });
     (action("auto-scaling", &fake.url, keys), here("i-0abc", &[], &fake.url))
 }
@@ -361,25 +361,25 @@ async fn a_wrong_clock_is_learned_from_the_refusal() {
 async fn heartbeats_hold_the_machine_while_steps_run_and_no_longer() {
     let fake = FakeAws::start(&[], Reply::Well(Vec::new())).await;
     let (done, place) = scaled(&fake, "");
-    let surroundings = surrounded(&place);
+    let shared = surrounded(&place);
     let beats = || {
         let requests = fake.requests();
         requests.into_iter().filter(|request| request.contains("RecordLifecycleActionHeartbeat")).collect::<Vec<_>>()
     };
-    warm_until(&done, &surroundings, "the hooks", || done.warmth()["read-at"].is_string()).await;
-    assert_eq!(surroundings.scale_in_window.get(), Some(Duration::from_secs(300)));
+    warm_until(&done, &shared, "the hooks", || done.warmth()["read-at"].is_string()).await;
+    assert_eq!(shared.scale_in_window.get(), Some(Duration::from_secs(300)));
     assert!(beats().is_empty());
-    let going = |kind, going| surroundings.alarm.set(Alarm { kinds: [kind].into(), going });
+    let going = |kind, going| shared.episode.set(EpisodeSignal { kinds: [kind].into(), going });
 
     // An interruption is held up by no hook.
     going(NoticeKind::Interruption, Going::On);
     let from = Instant::now();
-    warm_until(&done, &surroundings, "time to pass", || from.elapsed() > Duration::from_millis(300)).await;
+    warm_until(&done, &shared, "time to pass", || from.elapsed() > Duration::from_millis(300)).await;
     assert!(beats().is_empty());
 
     going(NoticeKind::ScaleIn, Going::On);
     let mut seen = Vec::new();
-    warm_until(&done, &surroundings, "heartbeats", || {
+    warm_until(&done, &shared, "heartbeats", || {
         seen.extend(beats());
         seen.len() >= 2
     })
@@ -396,18 +396,18 @@ async fn heartbeats_hold_the_machine_while_steps_run_and_no_longer() {
     // Neither once it was completed, nor once no step runs any more, nor in a rehearsal that only checks.
     act(&done, &place, SOON).await;
     beats();
-    let quiet = |surroundings: Surroundings, action: Arc<dyn Action>| async move {
+    let quiet = |shared: ActionContext, action: Arc<dyn Action>| async move {
         let from = Instant::now();
-        warm_until(&action, &surroundings, "time to pass", || from.elapsed() > Duration::from_millis(300)).await;
+        warm_until(&action, &shared, "time to pass", || from.elapsed() > Duration::from_millis(300)).await;
     };
-    quiet(surroundings.clone(), Arc::clone(&done)).await;
+    quiet(shared.clone(), Arc::clone(&done)).await;
     assert!(beats().is_empty(), "after the completion");
     let (fresh, _) = scaled(&fake, "");
     going(NoticeKind::ScaleIn, Going::Over);
-    quiet(surroundings.clone(), Arc::clone(&fresh)).await;
+    quiet(shared.clone(), Arc::clone(&fresh)).await;
     assert!(beats().is_empty(), "after the last step");
     going(NoticeKind::ScaleIn, Going::On);
-    quiet(Surroundings { rehearsal: Rehearsal::CheckOutside, ..surroundings.clone() }, fresh).await;
+    quiet(ActionContext { rehearsal: Rehearsal::CheckOutside, ..shared.clone() }, fresh).await;
     assert!(beats().is_empty(), "in a rehearsal");
 }
 
@@ -456,9 +456,9 @@ async fn the_policy_that_is_shipped_allows_exactly_the_calls_that_are_made() {
     leave(&fake.url, "").check(&place).await;
     let all = action("auto-scaling", &fake.url, "detach = true\nset-unhealthy = true");
     all.check(&place).await;
-    let surroundings = surrounded(&place);
-    surroundings.alarm.set(Alarm { kinds: [NoticeKind::ScaleIn].into(), going: Going::On });
-    warm_until(&all, &surroundings, "a heartbeat", || all.warmth()["heartbeat-at"].is_string()).await;
+    let shared = surrounded(&place);
+    shared.episode.set(EpisodeSignal { kinds: [NoticeKind::ScaleIn].into(), going: Going::On });
+    warm_until(&all, &shared, "a heartbeat", || all.warmth()["heartbeat-at"].is_string()).await;
     let (ending, _) = act(&all, &place, SOON).await;
     undo(&all, &ending, &place).await;
 

@@ -4,7 +4,7 @@ use super::Settings;
 use super::calls::{AutoScaling, Deed, Hook};
 use super::warm::{Known, Where};
 use crate::actions::aws::{KeptCredentials, Kind, Noted, Remedy, Trouble, Until};
-use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
 use crate::view::Finding;
 use futures_util::future::join_all;
@@ -68,12 +68,12 @@ impl Leaver {
         Self { settings, api, known: Mutex::default(), unready: Mutex::default() }
     }
 
-    async fn leave(&self, job: &Job) -> RunResult {
+    async fn leave(&self, context: &RunContext) -> RunResult {
         let (noted, report) = (Noted::default(), Mutex::new(Report::default()));
         tokio::select! {
             biased;
-            () = self.do_all(job, &noted, &report) => {}
-            () = job.stop_by.reached(LAST_WORD) => change(&report, |report| {
+            () = self.do_all(context, &noted, &report) => {}
+            () = context.stop_by.reached(LAST_WORD) => change(&report, |report| {
                 let doing = std::mem::take(&mut report.doing);
                 report.failed.push((doing, out_of_time(&noted)));
             }),
@@ -81,17 +81,17 @@ impl Leaver {
         ending(report.into_inner().unwrap_or_default())
     }
 
-    async fn do_all(&self, job: &Job, noted: &Noted, report: &Mutex<Report>) {
+    async fn do_all(&self, context: &RunContext, noted: &Noted, report: &Mutex<Report>) {
         change(report, |report| report.doing = "the Auto Scaling group of this machine is not known".to_owned());
-        let (place, instance) = told_who(job, noted).await;
-        let (fleet, hooks) = match self.where_we_are(&place, &instance, job, noted).await {
+        let (host, instance) = told_who(context, noted).await;
+        let (fleet, hooks) = match self.where_we_are(&host, &instance, context, noted).await {
             Ok(Some(found)) => found,
             Ok(None) => return change(report, |report| report.done.push(NOWHERE.to_owned())),
             Err(because) => {
                 return change(report, |report| report.failed.push((std::mem::take(&mut report.doing), because)));
             }
         };
-        let trial = Trial { leaver: self, job, place: &place, instance: &instance, fleet: &fleet, noted, report };
+        let trial = Trial { leaver: self, context, host: &host, instance: &instance, fleet: &fleet, noted, report };
         if self.settings.set_unhealthy {
             let told = format!("told {fleet} that this machine is unhealthy");
             trial.attempt(&Deed::SetHealth("Unhealthy"), Some(Trace::Unhealthy), told, "is not called unhealthy").await;
@@ -117,17 +117,17 @@ impl Leaver {
     /// The group, and the hooks that are completed: what was read ahead, or what can be read now.
     async fn where_we_are(
         &self,
-        place: &Place,
+        host: &HostInfo,
         instance: &str,
-        job: &Job,
+        context: &RunContext,
         noted: &Noted,
     ) -> Result<Option<(String, Vec<Hook>)>, Trouble> {
         let mut known = self.known();
         if !known.is_warm() {
             let now = Instant::now();
-            let end = now + (job.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
+            let end = now + (context.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
             let read = crate::actions::aws::insist(self.api.credentials(), Until::Moment(end), noted, || {
-                self.read(place, instance)
+                self.read(host, instance)
             });
             match tokio::time::timeout_at(end, read).await {
                 Ok(read) => read?,
@@ -135,17 +135,17 @@ impl Leaver {
             }
             known = self.known();
         }
-        match known.place {
+        match known.host {
             Where::In(fleet) => Ok(Some((fleet.name, known.hooks))),
             Where::Nowhere | Where::Unread => Ok(None),
         }
     }
 
-    async fn come_back(&self, job: &Job) -> RunResult {
+    async fn come_back(&self, context: &RunContext) -> RunResult {
         let mut report = Report::default();
-        let place = job.surroundings.place.get();
+        let host = context.shared.host.get();
         let noted = Noted::default();
-        for taken in job.notes::<Taken>().told {
+        for taken in context.notes::<Taken>().told {
             if taken.traces.contains(&Trace::Detached) {
                 let orphan = format!(
                     "{} was detached from {}, which may have started another: attach it again (aws autoscaling \
@@ -159,8 +159,8 @@ impl Leaver {
                 let answer = tokio::select! {
                     biased;
                     answer = self.api.insist(
-                        &place, (group, instance), &healthy, Until::StopBy(&job.stop_by), &noted) => answer,
-                    () = job.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
+                        &host, (group, instance), &healthy, Until::StopBy(&context.stop_by), &noted) => answer,
+                    () = context.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
                 };
                 match answer {
                     Ok(()) => report.done.push(format!("told {group} that {instance} is healthy")),
@@ -180,8 +180,8 @@ const NOWHERE: &str = "this machine is in no Auto Scaling group";
 /// One run's deeds.
 struct Trial<'a> {
     leaver: &'a Leaver,
-    job: &'a Job,
-    place: &'a Place,
+    context: &'a RunContext,
+    host: &'a HostInfo,
     instance: &'a str,
     fleet: &'a str,
     noted: &'a Noted,
@@ -196,9 +196,9 @@ impl Trial<'_> {
             // Whatever is on its way when we are cut off may arrive.
             report.leaves(trace, self);
         });
-        let until = Until::StopBy(&self.job.stop_by);
+        let until = Until::StopBy(&self.context.stop_by);
         let api = &self.leaver.api;
-        let answer = api.insist(self.place, (self.fleet, self.instance), deed, until, self.noted).await;
+        let answer = api.insist(self.host, (self.fleet, self.instance), deed, until, self.noted).await;
         change(self.report, |report| match answer {
             Ok(()) => report.done.push(told),
             Err(because) if because.kind == Kind::NoLifecycleAction => {
@@ -256,20 +256,20 @@ fn ending(report: Report) -> RunResult {
 }
 
 /// Who we are, once it is known: a notice that comes right after our start comes before that.
-async fn told_who(job: &Job, noted: &Noted) -> (Place, String) {
-    let mut changes = job.surroundings.place.follow();
+async fn told_who(context: &RunContext, noted: &Noted) -> (HostInfo, String) {
+    let mut changes = context.shared.host.follow();
     loop {
-        let place = changes.borrow_and_update().clone();
-        let told = job.briefing.instance_id.as_str();
-        let instance = if place.instance_id.is_empty() { told } else { &place.instance_id }.to_owned();
+        let host = changes.borrow_and_update().clone();
+        let told = context.briefing.instance_id.as_str();
+        let instance = if host.instance_id.is_empty() { told } else { &host.instance_id }.to_owned();
         if !instance.is_empty() {
-            return (place, instance);
+            return (host, instance);
         }
         if let Ok(mut noted) = noted.lock() {
             *noted = Some(Trouble::new(Kind::Refused, "this machine's instance id is not known"));
         }
         if changes.changed().await.is_err() {
-            return (place, instance);
+            return (host, instance);
         }
     }
 }
@@ -289,23 +289,23 @@ impl Action for Leaver {
         parts.iter().filter_map(|(is_on, part)| is_on.then_some(*part)).collect::<Vec<_>>().join(", ")
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.leave(job))
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.leave(context))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.come_back(job))
+    fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.come_back(context))
     }
 
-    fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, RunResult> {
+    fn adopt<'a>(&'a self, _job: &'a RunContext, _process: Option<Process>) -> Task<'a, RunResult> {
         Box::pin(std::future::ready(RunResult::new(
             Outcome::Lost,
             "we ended while it ran; asking a second time does no harm",
         )))
     }
 
-    fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
-        Box::pin(self.stay_warm(surroundings))
+    fn keep_warm<'a>(&'a self, _: &'a StepName, shared: &'a ActionContext) -> Task<'a, ()> {
+        Box::pin(self.stay_warm(shared))
     }
 
     fn warmth(&self) -> serde_json::Value {
@@ -317,7 +317,7 @@ impl Action for Leaver {
         Some(unready.map_or_else(String::new, |trouble| trouble.to_string()))
     }
 
-    fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>> {
-        Box::pin(self.look(place))
+    fn check<'a>(&'a self, host: &'a HostInfo) -> Task<'a, Vec<Finding>> {
+        Box::pin(self.look(host))
     }
 }

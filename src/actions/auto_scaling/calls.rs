@@ -1,6 +1,6 @@
 //! The calls to EC2 Auto Scaling: which group has this machine, what its termination hooks are, and what is done there.
 
-use crate::actions::Place;
+use crate::actions::HostInfo;
 use crate::actions::aws::query::{Api, Query, Reply, descend, text};
 use crate::actions::aws::{self, CALL, KeptCredentials, Kind, Noted, Trouble, USABLE, Until, printable};
 use aws_smithy_xml::decode::{ScopedDecoder, XmlDecodeError};
@@ -127,8 +127,8 @@ impl AutoScaling {
     ///
     /// # Errors
     /// Where it is not known.
-    pub(in crate::actions) fn region<'a>(&'a self, place: &'a Place) -> Result<&'a str, Trouble> {
-        match self.region.as_deref().unwrap_or(&place.region) {
+    pub(in crate::actions) fn region<'a>(&'a self, host: &'a HostInfo) -> Result<&'a str, Trouble> {
+        match self.region.as_deref().unwrap_or(&host.region) {
             "" => Err(Trouble::new(Kind::Refused, "the region is not known here: name it with the key `region`")),
             known => Ok(known),
         }
@@ -140,12 +140,12 @@ impl AutoScaling {
     /// Why it could not be asked.
     pub(in crate::actions) async fn membership(
         &self,
-        place: &Place,
+        host: &HostInfo,
         instance: &str,
     ) -> Result<Option<String>, Trouble> {
         let parameters = pairs([("InstanceIds.member.1", instance)]);
         let reply = self
-            .call(place, "DescribeAutoScalingInstances", "autoscaling:DescribeAutoScalingInstances", &parameters)
+            .call(host, "DescribeAutoScalingInstances", "autoscaling:DescribeAutoScalingInstances", &parameters)
             .await?;
         let mut name = None;
         let path = ["DescribeAutoScalingInstancesResult", "AutoScalingInstances", "member"];
@@ -171,10 +171,10 @@ impl AutoScaling {
     ///
     /// # Errors
     /// As [`AutoScaling::membership`].
-    pub(in crate::actions) async fn fleet(&self, place: &Place, name: &str) -> Result<Option<Fleet>, Trouble> {
+    pub(in crate::actions) async fn fleet(&self, host: &HostInfo, name: &str) -> Result<Option<Fleet>, Trouble> {
         let parameters = pairs([("AutoScalingGroupNames.member.1", name)]);
         let reply =
-            self.call(place, "DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingGroups", &parameters).await?;
+            self.call(host, "DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingGroups", &parameters).await?;
         let mut fleet = None;
         let path = ["DescribeAutoScalingGroupsResult", "AutoScalingGroups", "member"];
         let read = reply.visit(&path, &mut |member| {
@@ -192,10 +192,10 @@ impl AutoScaling {
     ///
     /// # Errors
     /// As [`AutoScaling::membership`].
-    pub(in crate::actions) async fn hooks(&self, place: &Place, fleet: &str) -> Result<Vec<Hook>, Trouble> {
+    pub(in crate::actions) async fn hooks(&self, host: &HostInfo, fleet: &str) -> Result<Vec<Hook>, Trouble> {
         let parameters = pairs([("AutoScalingGroupName", fleet)]);
         let reply =
-            self.call(place, "DescribeLifecycleHooks", "autoscaling:DescribeLifecycleHooks", &parameters).await?;
+            self.call(host, "DescribeLifecycleHooks", "autoscaling:DescribeLifecycleHooks", &parameters).await?;
         let mut hooks = Vec::new();
         let path = ["DescribeLifecycleHooksResult", "LifecycleHooks", "member"];
         let read = reply.visit(&path, &mut |member| {
@@ -225,13 +225,13 @@ impl AutoScaling {
     /// The failure after which trying again could not help, or the last one in time.
     pub(in crate::actions) async fn insist(
         &self,
-        place: &Place,
+        host: &HostInfo,
         (fleet, instance): (&str, &str),
         deed: &Deed,
         until: Until<'_>,
         noted: &Noted,
     ) -> Result<(), Trouble> {
-        aws::insist(&self.credentials, until, noted, || self.once(place, (fleet, instance), deed)).await
+        aws::insist(&self.credentials, until, noted, || self.once(host, (fleet, instance), deed)).await
     }
 
     /// Does something to a machine in its group, with one call.
@@ -240,23 +240,23 @@ impl AutoScaling {
     /// What went wrong.
     pub(in crate::actions) async fn once(
         &self,
-        place: &Place,
+        host: &HostInfo,
         (fleet, instance): (&str, &str),
         deed: &Deed,
     ) -> Result<(), Trouble> {
         let (action, permission) = deed.call();
-        self.call(place, action, permission, &deed.parameters(fleet, instance)).await.map(|_| ())
+        self.call(host, action, permission, &deed.parameters(fleet, instance)).await.map(|_| ())
     }
 
     async fn call(
         &self,
-        place: &Place,
+        host: &HostInfo,
         action: &str,
         permission: &str,
         parameters: &[(String, String)],
     ) -> Result<Reply, Trouble> {
-        let region = self.region(place)?;
-        self.credentials.keep(place, region, USABLE).await?;
+        let region = self.region(host)?;
+        self.credentials.keep(host, region, USABLE).await?;
         let client = self.client(region).await?;
         match tokio::time::timeout(CALL, client.call(action, parameters)).await {
             Ok(answer) => answer.map_err(|error| Trouble::of(&error, permission)),

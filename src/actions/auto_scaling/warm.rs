@@ -4,7 +4,7 @@
 use super::act::Leaver;
 use super::calls::{Deed, Fleet, Hook};
 use crate::actions::aws::{self, Kind, LASTING, LOOK, REREAD, Remedy, TOUCH, Trouble};
-use crate::actions::{Alarm, Going, Place, Rehearsal, Surroundings};
+use crate::actions::{ActionContext, EpisodeSignal, Going, HostInfo, Rehearsal};
 use crate::engine::NoticeKind;
 use crate::view::{Finding, Spoken, Weight};
 use futures_util::future::join_all;
@@ -20,7 +20,7 @@ const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// Where it is.
-    pub(super) place: Where,
+    pub(super) host: Where,
     /// The hooks that this step completes.
     pub(super) hooks: Vec<Hook>,
     /// When that was read.
@@ -48,7 +48,7 @@ pub(super) enum Where {
 impl Known {
     /// Whether a notice finds what it needs.
     pub(super) const fn is_warm(&self) -> bool {
-        !matches!(self.place, Where::Unread)
+        !matches!(self.host, Where::Unread)
     }
 }
 
@@ -73,11 +73,11 @@ impl Leaver {
     ///
     /// # Errors
     /// Why it could not be read.
-    pub(super) async fn read(&self, place: &Place, instance: &str) -> Result<(), Trouble> {
-        let read = self.look_up(place, instance).await;
+    pub(super) async fn read(&self, host: &HostInfo, instance: &str) -> Result<(), Trouble> {
+        let read = self.look_up(host, instance).await;
         self.change(|known| match &read {
             Ok((at, hooks)) => {
-                known.place = at.clone();
+                known.host = at.clone();
                 known.hooks.clone_from(hooks);
                 known.read_at = Some(Timestamp::now());
                 known.trouble = None;
@@ -87,14 +87,14 @@ impl Leaver {
         read.map(|_| ())
     }
 
-    async fn look_up(&self, place: &Place, instance: &str) -> Result<(Where, Vec<Hook>), Trouble> {
+    async fn look_up(&self, host: &HostInfo, instance: &str) -> Result<(Where, Vec<Hook>), Trouble> {
         let name = match &self.settings.group {
             Some(named) => Some(named.clone()),
-            None => self.api.membership(place, instance).await?,
+            None => self.api.membership(host, instance).await?,
         };
         let Some(name) = name else { return Ok((Where::Nowhere, Vec::new())) };
         let hooks = if self.settings.complete_lifecycle_action {
-            match (self.api.hooks(place, &name).await, &self.settings.lifecycle_hook) {
+            match (self.api.hooks(host, &name).await, &self.settings.lifecycle_hook) {
                 (Ok(all), None) => all,
                 (Ok(all), Some(one)) => all.into_iter().filter(|hook| hook.name == *one).collect(),
                 // Its name is enough to complete it; only its time stays unknown.
@@ -110,15 +110,15 @@ impl Leaver {
     }
 
     /// Keeps everything warm, and the machine held while steps run, for as long as it is polled.
-    pub(super) async fn stay_warm(&self, surroundings: &Surroundings) {
-        let (mut places, mut alarms) = (surroundings.place.follow(), surroundings.alarm.follow());
+    pub(super) async fn stay_warm(&self, shared: &ActionContext) {
+        let (mut hosts, mut episodes) = (shared.host.follow(), shared.episode.follow());
         let (mut reread, mut told, mut pauses) = (Instant::now(), String::new(), aws::pauses());
         let mut beat_from = Instant::now();
         loop {
-            let here = places.borrow_and_update().clone();
-            let alarm = alarms.borrow_and_update().clone();
+            let here = hosts.borrow_and_update().clone();
+            let episode = episodes.borrow_and_update().clone();
             if here.instance_id.is_empty() {
-                if places.changed().await.is_err() {
+                if hosts.changed().await.is_err() {
                     return;
                 }
                 continue;
@@ -127,7 +127,7 @@ impl Leaver {
             if let Ok(mut unready) = self.unready.lock() {
                 unready.clone_from(&trouble);
             }
-            surroundings.scale_in_window.set(self.window());
+            shared.scale_in_window.set(self.window());
             let state = trouble.as_ref().map_or_else(|| self.state(), ToString::to_string);
             if state != told {
                 match &trouble {
@@ -143,24 +143,24 @@ impl Leaver {
                     reread.min(Instant::now() + LOOK)
                 }
             };
-            if self.holds(&alarm, surroundings.rehearsal) {
+            if self.holds(&episode, shared.rehearsal) {
                 if beat_from <= Instant::now() {
                     self.beat(&here).await;
                     beat_from = Instant::now() + self.rhythm();
                 }
                 next = next.min(beat_from);
-            } else if alarm.is_warning() {
+            } else if episode.is_warning() {
                 next = next.min(Instant::now() + TOUCH);
             }
             tokio::select! {
-                () = tokio::time::sleep_until(next) => if alarm.is_warning() { reread = Instant::now(); },
-                _ = places.changed() => reread = Instant::now(),
-                _ = alarms.changed() => if !alarm.is_warning() && alarms.borrow().is_warning() { reread = Instant::now(); },
+                () = tokio::time::sleep_until(next) => if episode.is_warning() { reread = Instant::now(); },
+                _ = hosts.changed() => reread = Instant::now(),
+                _ = episodes.changed() => if !episode.is_warning() && episodes.borrow().is_warning() { reread = Instant::now(); },
             }
         }
     }
 
-    async fn warm_up(&self, here: &Place, reread: &mut Instant) -> Option<Trouble> {
+    async fn warm_up(&self, here: &HostInfo, reread: &mut Instant) -> Option<Trouble> {
         let region = match self.api.region(here) {
             Ok(region) => region,
             Err(unknown) => return Some(unknown),
@@ -181,21 +181,21 @@ impl Leaver {
     }
 
     /// Whether the machine has to be held now.
-    fn holds(&self, alarm: &Alarm, rehearsal: Rehearsal) -> bool {
-        if !alarm.kinds.contains(&NoticeKind::ScaleIn) {
+    fn holds(&self, episode: &EpisodeSignal, rehearsal: Rehearsal) -> bool {
+        if !episode.kinds.contains(&NoticeKind::ScaleIn) {
             self.change(|known| known.released_at = None);
             return false;
         }
         let is_played = rehearsal == Rehearsal::CheckOutside;
         self.settings.complete_lifecycle_action
-            && alarm.going == Going::On
+            && episode.going == Going::On
             && !is_played
             && self.known().released_at.is_none()
     }
 
-    async fn beat(&self, here: &Place) {
+    async fn beat(&self, here: &HostInfo) {
         let known = self.known();
-        let Where::In(fleet) = &known.place else { return };
+        let Where::In(fleet) = &known.host else { return };
         let beats = known.hooks.iter().map(|hook| async move {
             let deed = Deed::Heartbeat(hook.name.clone());
             (hook, self.api.once(here, (fleet.name.as_str(), here.instance_id.as_str()), &deed).await)
@@ -221,7 +221,7 @@ impl Leaver {
 
     fn state(&self) -> String {
         let known = self.known();
-        match &known.place {
+        match &known.host {
             Where::Unread => "not looked up yet".to_owned(),
             Where::Nowhere => "in no Auto Scaling group".to_owned(),
             Where::In(fleet) => {
@@ -239,7 +239,7 @@ impl Leaver {
     pub(super) fn show_warmth(&self) -> serde_json::Value {
         let known = self.known();
         json!({
-            "group": match &known.place {
+            "group": match &known.host {
                 Where::Unread | Where::Nowhere => None,
                 Where::In(fleet) => Some(&fleet.name),
             },
@@ -252,27 +252,27 @@ impl Leaver {
     }
 
     /// For `watchdog check`: only reads.
-    pub(super) async fn look(&self, place: &Place) -> Vec<Finding> {
-        let region = match self.api.region(place) {
+    pub(super) async fn look(&self, host: &HostInfo) -> Vec<Finding> {
+        let region = match self.api.region(host) {
             Ok(region) => region,
             Err(unknown) => return vec![Finding::new(Weight::Error, "Auto Scaling", unknown.to_string())],
         };
-        let credentials = self.api.credentials().look(place, region).await;
+        let credentials = self.api.credentials().look(host, region).await;
         let mut findings = vec![credentials];
         if findings.iter().any(|finding| finding.weight == Weight::Error) {
             return findings;
         }
         let mut find = |weight, sentence: String| findings.push(Finding::new(weight, "Auto Scaling", sentence));
-        if place.instance_id.is_empty() && self.settings.group.is_none() {
+        if host.instance_id.is_empty() && self.settings.group.is_none() {
             find(Weight::Warning, "which group has this machine is not known here".to_owned());
             return findings;
         }
-        if let Err(trouble) = self.read(place, &place.instance_id).await {
+        if let Err(trouble) = self.read(host, &host.instance_id).await {
             find(Weight::Error, trouble.to_string());
             return findings;
         }
         let known = self.known();
-        match &known.place {
+        match &known.host {
             Where::Unread | Where::Nowhere => {
                 find(
                     Weight::Warning,

@@ -4,7 +4,7 @@
 //! here is ever logged but the moment at which they end.
 
 use super::{Kind, LASTING, Trouble, http_client, printable};
-use crate::actions::Place;
+use crate::actions::HostInfo;
 use crate::view::{Finding, Weight};
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -51,7 +51,7 @@ impl GoodUntil {
 #[derive(Default)]
 pub struct KeptCredentials {
     kept: Mutex<Option<Credentials>>,
-    chain: tokio::sync::Mutex<Option<(Place, DefaultCredentialsChain)>>,
+    chain: tokio::sync::Mutex<Option<(HostInfo, DefaultCredentialsChain)>>,
 }
 
 impl KeptCredentials {
@@ -60,7 +60,7 @@ impl KeptCredentials {
     /// # Errors
     /// [`Kind::NoCredentials`] where there are none, or [`Kind::CredentialsUnread`] where they could not be read now. What was kept before
     /// stays kept.
-    pub async fn keep(&self, place: &Place, region: &str, at_least: Duration) -> Result<(), Trouble> {
+    pub async fn keep(&self, host: &HostInfo, region: &str, at_least: Duration) -> Result<(), Trouble> {
         if self.good_for(at_least) {
             return Ok(());
         }
@@ -69,10 +69,10 @@ impl KeptCredentials {
         if self.good_for(at_least) {
             return Ok(());
         }
-        let current = chain.take().filter(|(built_for, _)| built_for.metadata_endpoint == place.metadata_endpoint);
+        let current = chain.take().filter(|(built_for, _)| built_for.metadata_endpoint == host.metadata_endpoint);
         let (_, resolver) = match current {
             Some(current) => chain.insert(current),
-            None => chain.insert((place.clone(), build_chain(place, region).await?)),
+            None => chain.insert((host.clone(), build_chain(host, region).await?)),
         };
         match tokio::time::timeout(RESOLVE, resolver.provide_credentials()).await {
             Ok(Ok(credentials)) => {
@@ -86,8 +86,8 @@ impl KeptCredentials {
     }
 
     /// For `watchdog check`: whether there are any, and how long they last.
-    pub async fn look(&self, place: &Place, region: &str) -> Finding {
-        if let Err(trouble) = self.keep(place, region, LASTING).await {
+    pub async fn look(&self, host: &HostInfo, region: &str) -> Finding {
+        if let Err(trouble) = self.keep(host, region, LASTING).await {
             return Finding::new(Weight::Error, "AWS credentials", trouble.to_string());
         }
         let sentence = match self.good_until() {
@@ -131,14 +131,14 @@ impl KeptCredentials {
     }
 }
 
-async fn build_chain(place: &Place, region: &str) -> Result<DefaultCredentialsChain, Trouble> {
+async fn build_chain(host: &HostInfo, region: &str) -> Result<DefaultCredentialsChain, Trouble> {
     let region = Region::new(region.to_owned());
     let settings = ProviderConfig::without_region().with_http_client(http_client()).with_region(Some(region.clone()));
     let mut chain = DefaultCredentialsChain::builder().configure(settings.clone()).region(region);
-    if !place.metadata_endpoint.is_empty() {
+    if !host.metadata_endpoint.is_empty() {
         let client = imds::Client::builder()
             .configure(&settings)
-            .endpoint(&place.metadata_endpoint)
+            .endpoint(&host.metadata_endpoint)
             .map_err(|error| unread(&format!("the metadata endpoint is not a URL: {error}")))?
             .build();
         chain = chain.imds_client(client);

@@ -9,10 +9,10 @@ use super::metrics::{Address, Asker, Sight};
 use super::{ROW, Settings};
 use crate::actions::http::certificates::CertificateFiles;
 use crate::actions::http::exchange::Roots;
-use crate::actions::output::printable;
-use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
 use crate::store::{self, Lasts, Mode};
+use crate::view::printable_bytes;
 use crate::view::{Finding, Spoken, Weight};
 use serde_json::json;
 use std::io;
@@ -47,9 +47,9 @@ impl Drain {
         Self { settings, roots: Roots::of(files), seen: Mutex::new(None) }
     }
 
-    async fn wait(&self, job: &Job) -> RunResult {
+    async fn wait(&self, context: &RunContext) -> RunResult {
         let began = Instant::now();
-        let already = SystemTime::now().duration_since(job.started).unwrap_or_default();
+        let already = SystemTime::now().duration_since(context.started).unwrap_or_default();
         let settled = began + self.settings.settle.0.saturating_sub(already);
         if let Err(why) = self.with_file(remove).await {
             // What was written for an earlier notice would be believed now.
@@ -59,14 +59,14 @@ impl Drain {
         let (mut told, mut looks, mut newest) = (Told::default(), Looks::default(), None);
         let drained = loop {
             let at = Instant::now();
-            let ours = job.surroundings.place.get().addresses;
+            let ours = context.shared.host.get().addresses;
             let look = tokio::select! {
                 biased;
                 look = self.look(asker.as_ref(), &ours) => look,
-                () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
+                () = context.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
             };
             let drained = looks.take(&look, at, settled);
-            told.tell(job, &look, settled);
+            told.tell(context, &look, settled);
             self.show(&look);
             newest = Some(look);
             if let Some(drained) = drained {
@@ -74,10 +74,10 @@ impl Drain {
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = job.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
+                () = context.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
             }
         };
-        let episode = job.briefing.episode.to_string();
+        let episode = context.briefing.episode.to_string();
         let line = json!({ "episode": episode, "drained": jiff::Timestamp::now() });
         if let Err(why) = self.with_file(move |file| write(file, &line.to_string())).await {
             let detail = format!("nothing is in flight, but {why}");
@@ -196,7 +196,7 @@ impl Drain {
         }
     }
 
-    async fn findings(&self, place: &Place) -> Vec<Finding> {
+    async fn findings(&self, place: &HostInfo) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
         let metrics = self.settings.metrics.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -307,7 +307,7 @@ struct Told {
 }
 
 impl Told {
-    fn tell(&mut self, job: &Job, look: &Look, settled: Instant) {
+    fn tell(&mut self, context: &RunContext, look: &Look, settled: Instant) {
         let words = match look {
             Look::Saw(seen) if seen.is_nothing() && Instant::now() < settled => {
                 "nothing in flight; load balancers may still send".to_owned()
@@ -318,8 +318,8 @@ impl Told {
         if words == self.words || self.at.is_some_and(|at| at.elapsed() < SAY) {
             return;
         }
-        tracing::info!(step = %job.run.step, "{}: {words}", job.run.step);
-        job.output.keep(words.clone());
+        tracing::info!(step = %context.run.step, "{}: {words}", context.run.step);
+        context.output.keep(words.clone());
         *self = Self { words, at: Some(Instant::now()) };
     }
 }
@@ -330,7 +330,7 @@ const fn whole_seconds(span: Duration) -> Duration {
 
 /// An ending of one that only looked.
 fn ending(outcome: Outcome, detail: impl Into<String>) -> RunResult {
-    let detail = printable(detail.into().as_bytes());
+    let detail = printable_bytes(detail.into().as_bytes());
     RunResult::without_effect(outcome, detail)
 }
 
@@ -349,11 +349,11 @@ impl Action for Drain {
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.wait(job))
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.wait(context))
     }
 
-    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
+    fn undo<'a>(&'a self, _: &'a RunContext) -> Task<'a, RunResult> {
         Box::pin(async {
             match (&self.settings.drained, self.with_file(remove).await) {
                 (None, _) => ending(Outcome::Done, "it changed nothing, so there is nothing to put back"),
@@ -364,11 +364,11 @@ impl Action for Drain {
     }
 
     /// It only looked, so it looks on; the settling counts from when it began.
-    fn adopt<'a>(&'a self, job: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
-        self.act(job)
+    fn adopt<'a>(&'a self, context: &'a RunContext, _: Option<Process>) -> Task<'a, RunResult> {
+        self.act(context)
     }
 
-    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
+    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a ActionContext) -> Task<'a, ()> {
         Box::pin(async {
             // Certificates are read now, and kept for when they cannot be read in the notice.
             if let (Some(address), Some(Err(why))) = (&self.settings.metrics, self.asker().await) {
@@ -392,7 +392,7 @@ impl Action for Drain {
         }
     }
 
-    fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>> {
+    fn check<'a>(&'a self, place: &'a HostInfo) -> Task<'a, Vec<Finding>> {
         Box::pin(self.findings(place))
     }
 }

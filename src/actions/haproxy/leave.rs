@@ -3,7 +3,7 @@
 use super::replies::{Refusal, Stands, obeyed, sessions, stands};
 use super::talk::{Trouble, ask};
 use super::{Server, Socket, State, Until};
-use crate::actions::{Action, Job, Place, Task};
+use crate::actions::{Action, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult};
 use crate::view::{Finding, Weight};
 use serde::{Deserialize, Serialize};
@@ -84,9 +84,9 @@ enum Earlier {
 }
 
 impl Haproxy {
-    async fn leave(&self, job: &Job) -> RunResult {
+    async fn leave(&self, context: &RunContext) -> RunResult {
         let way = Mutex::new(Way::default());
-        let earlier = if job.run.attempt > 1 { Earlier::Ours } else { Earlier::None };
+        let earlier = if context.run.attempt > 1 { Earlier::Ours } else { Earlier::None };
         let going = async {
             let end = self.take_out(earlier, &way).await;
             if end.is_ok() && self.until == Until::Idle {
@@ -97,7 +97,7 @@ impl Haproxy {
         let ended = tokio::select! {
             biased;
             end = going => Some(end),
-            () = job.stop_by.reached(LAST_WORD) => None,
+            () = context.stop_by.reached(LAST_WORD) => None,
         };
         let way = way.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.verdict(&way, ended)
@@ -246,9 +246,9 @@ impl Haproxy {
         }
     }
 
-    async fn put_back(&self, job: &Job) -> RunResult {
+    async fn put_back(&self, context: &RunContext) -> RunResult {
         let server = &self.server;
-        let notes = job.notes::<Taken>();
+        let notes = context.notes::<Taken>();
         let state = match notes.told.iter().find_map(|taken| taken.put_back) {
             Some(state) => state,
             // A run of which we lost sight told nothing, and may have taken it out.
@@ -259,7 +259,7 @@ impl Haproxy {
         let end = tokio::select! {
             biased;
             end = self.insist(Goal::Back(state), &way) => Some(end),
-            () = job.stop_by.reached(LAST_WORD) => None,
+            () = context.stop_by.reached(LAST_WORD) => None,
         };
         if end == Some(Ok(())) {
             return ending(Outcome::Done, format!("{server} is {state} again"));
@@ -343,20 +343,20 @@ impl Action for Haproxy {
         format!("{what} {} in HAProxy{until}", self.server)
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.leave(job))
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.leave(context))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.put_back(job))
+    fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.put_back(context))
     }
 
-    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
+    fn adopt<'a>(&'a self, _: &'a RunContext, _: Option<Process>) -> Task<'a, RunResult> {
         let detail = "we ended while it ran; asking a second time does no harm".to_owned();
         Box::pin(std::future::ready(ending(Outcome::Lost, detail)))
     }
 
-    fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
+    fn check<'a>(&'a self, _: &'a HostInfo) -> Task<'a, Vec<Finding>> {
         Box::pin(self.look_around())
     }
 }

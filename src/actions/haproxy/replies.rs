@@ -191,7 +191,7 @@ impl<'a> Rows<'a> {
 /// HAProxy's words, as one short line.
 fn shown(words: &str) -> String {
     let line = words.lines().next().unwrap_or_default();
-    crate::actions::output::printable(line.as_bytes()).chars().take(200).collect()
+    crate::view::printable_bytes(line.as_bytes()).chars().take(200).collect()
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ async fn connected<S>(connecting: impl Future<Output = io::Result<S>>) -> Result
         // A unix socket whose queue is full says so at once.
         Trouble::Unconnected
     } else {
-        Trouble::Unreachable(crate::actions::launch::said(&error))
+        Trouble::Unreachable(crate::view::error_text(&error))
     })
 }
 

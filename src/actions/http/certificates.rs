@@ -5,7 +5,7 @@
 
 use super::exchange::{Tls, Trouble};
 use crate::actions::BuildError;
-use crate::actions::launch::said;
+use crate::view::error_text;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -148,7 +148,7 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
         }
     };
     let opened = OpenOptions::new().read(true).custom_flags(not_blocking).open(path);
-    opened.and_then(read).map_err(|error| format!("{} cannot be read: {}", path.display(), said(&error)))
+    opened.and_then(read).map_err(|error| format!("{} cannot be read: {}", path.display(), error_text(&error)))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! answer may come when the other side has finished, and the caller knows how long there is.
 
 use super::certificates::CertificateFiles;
-use crate::actions::launch::said;
 use crate::transport::{Connection, NoAnswer};
+use crate::view::error_text;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
@@ -187,13 +187,14 @@ pub(crate) async fn connect(url: &Url) -> Result<TcpStream, Trouble> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or_default();
     let connecting = async {
-        let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| Trouble::Unknown(said(&error)))?;
+        let addresses =
+            tokio::net::lookup_host((host, port)).await.map_err(|error| Trouble::Unknown(error_text(&error)))?;
         let mut trouble = Trouble::Unknown("it has no address".to_owned());
         for address in addresses.take(8) {
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => trouble = Trouble::Refused,
-                Err(error) => trouble = Trouble::Unreachable(said(&error)),
+                Err(error) => trouble = Trouble::Unreachable(error_text(&error)),
             }
         }
         Err(trouble)
@@ -254,7 +255,7 @@ pub(crate) async fn agree_and_listen(url: &Url, stream: TcpStream, tls: Tls) -> 
 
 /// Why, with what to do about it.
 fn not_agreed(error: &io::Error) -> String {
-    hinted(said(error))
+    hinted(error_text(error))
 }
 
 fn hinted(words: String) -> String {
@@ -340,7 +341,7 @@ pub(crate) fn broken(error: hyper::Error) -> Trouble {
         refused |= is_refusal_of_ours(cause);
     }
     let words = cause.to_string();
-    let words = crate::actions::output::printable(words.as_bytes()).chars().take(120).collect();
+    let words = crate::view::printable_bytes(words.as_bytes()).chars().take(120).collect();
     if refused { Trouble::Tls(hinted(words)) } else { Trouble::Broken(words) }
 }
 

@@ -4,9 +4,9 @@ use super::certificates::CertificateFiles;
 use super::exchange::{Answer, Roots, Trouble, agree_and_listen, connect, exchange};
 use super::template::Field;
 use super::{Request, address};
-use crate::actions::output::in_one_line;
-use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName, Undo};
+use crate::view::in_one_line;
 use crate::view::{Finding, Weight};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -68,12 +68,12 @@ impl Http {
     }
 
     /// The request, until it worked, cannot work, or time is up.
-    async fn send(&self, request: &Request, job: &Job) -> (Outcome, String, Way) {
+    async fn send(&self, request: &Request, context: &RunContext) -> (Outcome, String, Way) {
         let way = Mutex::new(Way::default());
         let ended = tokio::select! {
             biased;
-            ended = self.insist(request, job, &way) => Some(ended),
-            () = job.stop_by.reached(LAST_WORD) => None,
+            ended = self.insist(request, context, &way) => Some(ended),
+            () = context.stop_by.reached(LAST_WORD) => None,
         };
         let way = way.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (outcome, detail) = match (ended, &way.last) {
@@ -87,10 +87,10 @@ impl Http {
         (outcome, detail, way)
     }
 
-    async fn insist(&self, request: &Request, job: &Job, way: &Mutex<Way>) -> Result<u16, ()> {
+    async fn insist(&self, request: &Request, context: &RunContext, way: &Mutex<Way>) -> Result<u16, ()> {
         let until = Instant::now() + INSISTING;
         loop {
-            let miss = match self.send_once(request, job, way).await {
+            let miss = match self.send_once(request, context, way).await {
                 Ok(answer) if request.expects(answer.status) => {
                     note(way, |way| way.may_have_worked = true);
                     return Ok(answer.status);
@@ -118,13 +118,13 @@ impl Http {
                 return Err(());
             }
             // None before the other side wants one, but one more in any case.
-            let last = until.min(job.stop_by.now()).checked_sub(LAST_WORD + REST).unwrap_or(until);
+            let last = until.min(context.stop_by.now()).checked_sub(LAST_WORD + REST).unwrap_or(until);
             sleep(asked.min(last.saturating_duration_since(Instant::now())).max(REST)).await;
         }
     }
 
-    async fn send_once(&self, request: &Request, job: &Job, way: &Mutex<Way>) -> Result<Answer, Trouble> {
-        let value = |field| value(field, job);
+    async fn send_once(&self, request: &Request, context: &RunContext, way: &Mutex<Way>) -> Result<Answer, Trouble> {
+        let value = |field| value(field, context);
         let url = address(&request.url.filled(value)).map_err(|why| Trouble::Unknown(format!("its URL {why}")))?;
         let body = request.body.as_ref().map(|body| body.filled(value)).unwrap_or_default();
         let tls = self.roots.tls_for(&url).await?;
@@ -136,25 +136,25 @@ impl Http {
         answer
     }
 
-    async fn go(&self, job: &Job) -> RunResult {
-        let (outcome, detail, way) = self.send(&self.there, job).await;
+    async fn go(&self, context: &RunContext) -> RunResult {
+        let (outcome, detail, way) = self.send(&self.there, context).await;
         let sent = Sent { may_have_worked: way.may_have_worked };
         let undo_with = self.back.as_ref().and_then(|_| serde_json::to_value(sent).ok());
         let effect = if way.may_have_worked { Effect::Possible } else { Effect::None };
         RunResult { undo_with, effect, ..RunResult::new(outcome, detail) }
     }
 
-    async fn come_back(&self, job: &Job) -> RunResult {
+    async fn come_back(&self, context: &RunContext) -> RunResult {
         let Some(back) = &self.back else {
             return ending(Outcome::Failed, "its configuration names no `undo` (any more)".to_owned());
         };
-        let notes = job.notes::<Sent>();
+        let notes = context.notes::<Sent>();
         // A run of which we lost sight told nothing, and may have done it.
         let unknown = notes.lost_sight || notes.told.is_empty();
         if !unknown && notes.told.iter().all(|sent| !sent.may_have_worked) {
             return ending(Outcome::Done, format!("nothing to put back: no {} was taken", self.there));
         }
-        let (outcome, detail, _) = self.send(back, job).await;
+        let (outcome, detail, _) = self.send(back, context).await;
         let detail = if outcome == Outcome::Done { detail } else { format!("not put back: {detail}") };
         ending(outcome, detail)
     }
@@ -211,8 +211,8 @@ fn is_near(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn value(field: Field, job: &Job) -> String {
-    let briefing = &job.briefing;
+fn value(field: Field, context: &RunContext) -> String {
+    let briefing = &context.briefing;
     match field {
         Field::Notice => serde_json::to_string(briefing).unwrap_or_default(),
         Field::Episode => briefing.episode.to_string(),
@@ -221,10 +221,10 @@ fn value(field: Field, job: &Job) -> String {
         Field::Action => briefing.action.to_string(),
         Field::InstanceId => briefing.instance_id.to_string(),
         Field::Deadline => briefing.deadline.to_string(),
-        Field::SecondsLeft => job.stop_by.now().saturating_duration_since(Instant::now()).as_secs().to_string(),
+        Field::SecondsLeft => context.stop_by.now().saturating_duration_since(Instant::now()).as_secs().to_string(),
         Field::Detail => briefing.detail.clone(),
-        Field::Step => job.run.step.to_string(),
-        Field::Attempt => job.run.attempt.to_string(),
+        Field::Step => context.run.step.to_string(),
+        Field::Attempt => context.run.attempt.to_string(),
     }
 }
 
@@ -279,20 +279,20 @@ impl Action for Http {
         if self.back.is_some() { Undo::PutBack } else { Undo::Stay }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.go(job))
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.go(context))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.come_back(job))
+    fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.come_back(context))
     }
 
-    fn adopt<'a>(&'a self, _: &'a Job, _: Option<Process>) -> Task<'a, RunResult> {
+    fn adopt<'a>(&'a self, _: &'a RunContext, _: Option<Process>) -> Task<'a, RunResult> {
         let detail = "we ended while it ran, and cannot know whether the request was taken".to_owned();
         Box::pin(std::future::ready(ending(Outcome::Lost, detail)))
     }
 
-    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a Surroundings) -> Task<'a, ()> {
+    fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a ActionContext) -> Task<'a, ()> {
         Box::pin(async {
             // Root certificates are read now, and not in the notice.
             for request in std::iter::once(&self.there).chain(&self.back) {
@@ -305,7 +305,7 @@ impl Action for Http {
         })
     }
 
-    fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
+    fn check<'a>(&'a self, _: &'a HostInfo) -> Task<'a, Vec<Finding>> {
         Box::pin(self.look())
     }
 }

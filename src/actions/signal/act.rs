@@ -7,11 +7,11 @@ use super::reaction::{self, Reaction, Sent};
 use super::target::{self, Found, Target, called};
 use super::tree::Parents;
 use super::{ROW, Reached};
-use crate::actions::output::printable;
-use crate::actions::process::Stat;
 use crate::actions::proof::Proof;
-use crate::actions::{Action, Job, Place, Task};
+use crate::actions::{Action, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult};
+use crate::process::Stat;
+use crate::view::printable_bytes;
 use crate::view::{Finding, Spoken, Weight};
 use rustix::io::Errno;
 use rustix::process::{
@@ -46,7 +46,7 @@ pub(super) struct Signal {
 }
 
 impl Signal {
-    async fn signal(&self, job: &Job) -> RunResult {
+    async fn signal(&self, context: &RunContext) -> RunResult {
         if let Some(file) = &self.requires_file
             && let Err(why) = is_there(file.clone()).await
         {
@@ -55,40 +55,40 @@ impl Signal {
         let found = tokio::select! {
             biased;
             found = self.target.find() => found,
-            () = job.stop_by.reached(Duration::ZERO) => {
+            () = context.stop_by.reached(Duration::ZERO) => {
                 return unsent(Outcome::TimedOut, format!("time was up before {} was found", self.target));
             }
         };
         let process = match found {
             Ok(Found::Running(process)) => process,
-            Ok(Found::NotRunning(why)) => return self.needless(job, why).await,
+            Ok(Found::NotRunning(why)) => return self.needless(context, why).await,
             Err(why) => return unsent(Outcome::Failed, why),
         };
         let name = called(process);
         let refused = match self.may_go_out(process) {
             Ok(()) => {
                 // Before the signal: who comes after a crash of ours has to know that it may have gone out.
-                let _ = job.spawned.try_send((job.run.clone(), process));
+                let _ = context.spawned.try_send((context.run.clone(), process));
                 self.send(process)
             }
             Err(why) => Err(why),
         };
         match refused {
             Ok(()) => {}
-            Err(Refused::Gone) => return self.needless(job, format!("{name} ended by itself")).await,
+            Err(Refused::Gone) => return self.needless(context, format!("{name} ended by itself")).await,
             Err(Refused::Because(why)) => return unsent(Outcome::Failed, format!("{name} {why}")),
         }
-        tracing::info!(step = %job.run.step, pid = process.pid, "{}: sent {} to {name}", job.run.step, self.sent);
-        job.output.keep(format!("sent {} to {name}", self.sent));
-        self.wait(job, process, &name).await
+        tracing::info!(step = %context.run.step, pid = process.pid, "{}: sent {} to {name}", context.run.step, self.sent);
+        context.output.keep(format!("sent {} to {name}", self.sent));
+        self.wait(context, process, &name).await
     }
 
     /// How it ends where there is nobody to signal.
-    async fn needless(&self, job: &Job, why: String) -> RunResult {
+    async fn needless(&self, context: &RunContext, why: String) -> RunResult {
         let Some(proof) = &self.proof else {
             return unsent(Outcome::Done, format!("nobody to signal: {why}"));
         };
-        match proof.hold(job.started, &job.before, None, &job.stop_by).await {
+        match proof.hold(context.started, &context.before, None, &context.stop_by).await {
             Ok(proof_after) => {
                 RunResult { proof_after, ..unsent(Outcome::Done, format!("nobody to signal: {why}; its proof holds")) }
             }
@@ -96,7 +96,7 @@ impl Signal {
         }
     }
 
-    async fn wait(&self, job: &Job, process: Process, name: &str) -> RunResult {
+    async fn wait(&self, context: &RunContext, process: Process, name: &str) -> RunResult {
         let began = Instant::now();
         let took =
             || Spoken(Duration::from_millis(u64::try_from(began.elapsed().as_millis() / 100 * 100).unwrap_or(0)));
@@ -109,7 +109,7 @@ impl Signal {
                 if has_ended || due {
                     proof_looked_for = Some(Instant::now());
                     let ended = if has_ended { "ended, and " } else { "" };
-                    match proof.hold(job.started, &job.before, None, &job.stop_by).await {
+                    match proof.hold(context.started, &context.before, None, &context.stop_by).await {
                         Ok(proof_after) => {
                             let detail = format!("{name}: {ended}its proof holds after {}", took());
                             return RunResult { proof_after, ..ending(Outcome::Done, detail) };
@@ -126,7 +126,7 @@ impl Signal {
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = job.stop_by.reached(Duration::ZERO) => {
+                () = context.stop_by.reached(Duration::ZERO) => {
                     let detail = format!("{name} still runs {} after {}{unproven}", took(), self.sent);
                     return ending(Outcome::TimedOut, detail);
                 }
@@ -315,7 +315,7 @@ fn members_with(process: Process) -> Result<Vec<Process>, Refused> {
 }
 
 fn ending(outcome: Outcome, detail: String) -> RunResult {
-    RunResult::new(outcome, printable(detail.as_bytes()))
+    RunResult::new(outcome, printable_bytes(detail.as_bytes()))
 }
 
 /// An ending before which no signal went out.
@@ -331,31 +331,31 @@ impl Action for Signal {
         }
     }
 
-    fn look_beforehand<'a>(&'a self, job: &'a Job, until: Instant) -> Task<'a, ()> {
+    fn look_beforehand<'a>(&'a self, context: &'a RunContext, until: Instant) -> Task<'a, ()> {
         match &self.proof {
-            Some(proof) => Box::pin(proof.look_beforehand(None, job, until)),
+            Some(proof) => Box::pin(proof.look_beforehand(None, context, until)),
             None => Box::pin(std::future::ready(())),
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.signal(job))
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.signal(context))
     }
 
-    fn undo<'a>(&'a self, _: &'a Job) -> Task<'a, RunResult> {
+    fn undo<'a>(&'a self, _: &'a RunContext) -> Task<'a, RunResult> {
         Box::pin(async { ending(Outcome::Failed, "a signal cannot be taken back".to_owned()) })
     }
 
-    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, RunResult> {
+    fn adopt<'a>(&'a self, context: &'a RunContext, process: Option<Process>) -> Task<'a, RunResult> {
         Box::pin(async move {
             match process {
-                Some(process) => self.wait(job, process, &called(process)).await,
+                Some(process) => self.wait(context, process, &called(process)).await,
                 None => ending(Outcome::Lost, "we ended before it was noted that anybody was signalled".to_owned()),
             }
         })
     }
 
-    fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
+    fn check<'a>(&'a self, _: &'a HostInfo) -> Task<'a, Vec<Finding>> {
         Box::pin(self.findings())
     }
 }

@@ -4,8 +4,8 @@
 //! `cri-containerd-ID.scope`, `libpod-ID.scope`, `/docker/ID`. No runtime is asked, so that none can hang.
 
 use super::tree::Parents;
-use crate::actions::process::Stat;
 use crate::engine::Process;
+use crate::process::Stat;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;

@@ -12,10 +12,10 @@ mod reaction;
 mod target;
 mod tree;
 
-use super::process::signal_named;
 use super::proof::Proof;
 use super::{Action, BuildError, Defaults, PathKey, Reach, Row, read_keys};
 use crate::engine::Undo;
+use crate::process::signal_named;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;

@@ -4,8 +4,8 @@
 //! user that the process belongs to. The same holds for every directory and link on the way to the file, since who owns
 //! one of these decides which file is found.
 
-use crate::actions::process::Stat;
 use crate::engine::Process;
+use crate::process::Stat;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat as Node, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};

@@ -5,9 +5,9 @@
 use super::container;
 use super::pid_file::PidFile;
 use super::tree::{Parents, Which};
-use crate::actions::output::printable;
-use crate::actions::process::Stat;
 use crate::engine::Process;
+use crate::process::Stat;
+use crate::view::printable_bytes;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -154,7 +154,7 @@ enum Unsure {
 /// A process with its name, for people: `vllm (pid 812)`.
 pub(super) fn called(process: Process) -> String {
     let name = std::fs::read(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
-    let name = printable(name.trim_ascii());
+    let name = printable_bytes(name.trim_ascii());
     if name.is_empty() { format!("process {}", process.pid) } else { format!("{name} (pid {})", process.pid) }
 }
 
@@ -289,15 +289,15 @@ impl Unit {
             "loaded" => {}
             "" => return Err(format!("systemd says nothing of {name} (is this machine run by it?)")),
             "not-found" => return Err(format!("systemd has no unit {name}")),
-            state => return Err(format!("systemd could not load {name}: it is {}", printable(state.as_bytes()))),
+            state => return Err(format!("systemd could not load {name}: it is {}", printable_bytes(state.as_bytes()))),
         }
         let pid = value("MainPID").parse::<u32>().ok().filter(|pid| *pid > 1);
         let process = pid.and_then(|pid| {
             let stat = Stat::of(pid).filter(Stat::is_alive)?;
             Some(Process { pid, start_ticks: stat.start_ticks })
         });
-        let state = printable(value("ActiveState").as_bytes());
-        Ok(Self { name: name.to_owned(), process, state, restart: printable(value("Restart").as_bytes()) })
+        let state = printable_bytes(value("ActiveState").as_bytes());
+        Ok(Self { name: name.to_owned(), process, state, restart: printable_bytes(value("Restart").as_bytes()) })
     }
 }
 
@@ -321,7 +321,7 @@ pub(super) async fn told_of(unit: &str) -> Result<Unit, String> {
     };
     match tokio::time::timeout(LIMIT, asking).await {
         Ok(Ok((said, complained))) if said.is_empty() && !complained.is_empty() => {
-            let words: String = printable(complained.trim_ascii()).chars().take(200).collect();
+            let words: String = printable_bytes(complained.trim_ascii()).chars().take(200).collect();
             Err(format!("systemd could not be asked for {unit}: {words}"))
         }
         Ok(Ok((said, _))) => Unit::parse(unit, &String::from_utf8_lossy(&said)),

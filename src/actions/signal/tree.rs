@@ -1,7 +1,7 @@
 //! Chooses one of several processes that fit: by who began whom, as `/proc` has it at one moment.
 
-use crate::actions::process::Stat;
 use crate::engine::Process;
+use crate::process::Stat;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 
 use super::target::{Me, Sight, Target};
 use super::{GroupArn, Settings};
-use crate::actions::Place;
+use crate::actions::HostInfo;
 use crate::actions::aws::{self, CALL, Genuine, KeptCredentials, Noted, Trouble, USABLE, Until};
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::TargetTypeEnum;
@@ -77,21 +77,21 @@ impl Groups {
     /// The failure after which trying again could not help, or the last one in time.
     pub(super) async fn insist(
         &self,
-        place: &Place,
+        host: &HostInfo,
         group: &GroupArn,
         call: &Call,
         until: Until<'_>,
         noted: &Noted,
     ) -> Result<Sight, Trouble> {
-        aws::insist(&self.credentials, until, noted, || self.once(place, group, call)).await
+        aws::insist(&self.credentials, until, noted, || self.once(host, group, call)).await
     }
 
     /// Makes the call once. `Sight` is empty for calls that tell nothing.
     ///
     /// # Errors
     /// What went wrong; for all but [`Kind::Silent`] and [`Kind::Unreachable`] it is certain that nothing was changed.
-    pub(super) async fn once(&self, place: &Place, group: &GroupArn, call: &Call) -> Result<Sight, Trouble> {
-        self.credentials.keep(place, self.region(group), USABLE).await?;
+    pub(super) async fn once(&self, host: &HostInfo, group: &GroupArn, call: &Call) -> Result<Sight, Trouble> {
+        self.credentials.keep(host, self.region(group), USABLE).await?;
         let client = self.client(self.region(group)).await;
         let _turn = self.gate.acquire().await;
         let arn = group.as_str();
@@ -124,11 +124,11 @@ impl Groups {
     /// As [`Groups::once`].
     pub(super) async fn page(
         &self,
-        place: &Place,
+        host: &HostInfo,
         region: &str,
         marker: Option<&str>,
     ) -> Result<(Vec<GroupArn>, Option<String>), Trouble> {
-        self.credentials.keep(place, region, USABLE).await?;
+        self.credentials.keep(host, region, USABLE).await?;
         let client = self.client(region).await;
         let answer = client.describe_target_groups().page_size(PAGE).set_marker(marker.map(str::to_owned)).send();
         let answer = tokio::time::timeout(CALL, answer).await.map_err(|_| Trouble::silent(CALL))?;

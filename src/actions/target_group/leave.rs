@@ -8,7 +8,7 @@ use super::warm::Seen;
 use super::{Choice, Goal, GroupArn, Settings};
 use crate::actions::auto_scaling::calls::AutoScaling;
 use crate::actions::aws::{Kind, Noted, Trouble, Until};
-use crate::actions::{Action, Job, Place, Surroundings, Task};
+use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Outcome, Process, RunResult, StepName};
 use crate::view::Finding;
 use futures_util::future::join_all;
@@ -75,10 +75,10 @@ impl TargetGroup {
         }
     }
 
-    async fn leave_all(&self, job: &Job) -> RunResult {
+    async fn leave_all(&self, context: &RunContext) -> RunResult {
         let groups = match self.groups() {
             Some(groups) => groups,
-            None => match self.find_cold(job).await {
+            None => match self.find_cold(context).await {
                 Ok(groups) => groups,
                 Err(because) => return verdict::of_not_finding(&because),
             },
@@ -86,11 +86,11 @@ impl TargetGroup {
         if groups.is_empty() {
             return verdict::of_no_groups();
         }
-        let ends = groups.iter().map(|group| self.leave_in_time(group, job));
+        let ends = groups.iter().map(|group| self.leave_in_time(group, context));
         let ends: Vec<(&GroupArn, Left)> = groups.iter().zip(join_all(ends).await).collect();
         let mut taken = Taken::default();
         for (group, left) in &ends {
-            taken.note(group, left, job.run.attempt);
+            taken.note(group, left, context.run.attempt);
         }
         if let Ok(mut all) = self.taken.lock() {
             all.join(taken.clone());
@@ -99,45 +99,50 @@ impl TargetGroup {
     }
 
     /// A notice that comes before the first search has ended: better late than not at all.
-    async fn find_cold(&self, job: &Job) -> Result<Vec<GroupArn>, Trouble> {
+    async fn find_cold(&self, context: &RunContext) -> Result<Vec<GroupArn>, Trouble> {
         let noted = Noted::default();
         let search = async {
-            let (place, me) = told_who(job, &noted).await;
+            let (host, me) = told_who(context, &noted).await;
             let now = Instant::now();
-            let end = now + (job.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
-            self.search(&place, &me, Haste::Until(end), &noted).await.map(|found| found.groups)
+            let end = now + (context.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
+            self.search(&host, &me, Haste::Until(end), &noted).await.map(|found| found.groups)
         };
         tokio::select! {
             biased;
             found = search => found,
-            () = job.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
+            () = context.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
         }
     }
 
-    async fn leave_in_time(&self, group: &GroupArn, job: &Job) -> Left {
+    async fn leave_in_time(&self, group: &GroupArn, context: &RunContext) -> Left {
         let noted = Noted::default();
         let asked = Mutex::new(Vec::new());
         tokio::select! {
             biased;
-            left = self.leave(group, job, (&noted, &asked)) => left,
-            () = job.stop_by.reached(LAST_WORD) => Left::Still {
+            left = self.leave(group, context, (&noted, &asked)) => left,
+            () = context.stop_by.reached(LAST_WORD) => Left::Still {
                 asked: asked.lock().map(|asked| asked.clone()).unwrap_or_default(),
                 because: out_of_time(&noted),
             },
         }
     }
 
-    async fn leave(&self, group: &GroupArn, job: &Job, (noted, asked): (&Noted, &Mutex<Vec<Target>>)) -> Left {
+    async fn leave(
+        &self,
+        group: &GroupArn,
+        context: &RunContext,
+        (noted, asked): (&Noted, &Mutex<Vec<Target>>),
+    ) -> Left {
         let known = self.known(group);
         let warm = !known.is_empty();
-        let (place, me) = if warm { who(job) } else { told_who(job, noted).await };
-        let (place, me) = (&place, &me);
+        let (host, me) = if warm { who(context) } else { told_who(context, noted).await };
+        let (host, me) = (&host, &me);
         if !warm && me.is_nobody() {
             return Left::Still { asked: Vec::new(), because: nobody() };
         }
         let (mut targets, mut unread) = (known, None);
         if !warm {
-            match self.read_cold(group, place, me, job, noted).await {
+            match self.read_cold(group, host, me, context, noted).await {
                 Ok(sight) if !sight.registered.is_empty() => targets = sight.registered,
                 Ok(sight) if !sight.leaving.is_empty() => return Left::Leaving(sight.leaving),
                 Ok(_) => return Left::NotRegistered,
@@ -148,13 +153,13 @@ impl TargetGroup {
                 }
             }
         }
-        let mut answer = self.deregister(group, place, job, &targets, (noted, asked)).await;
+        let mut answer = self.deregister(group, host, context, &targets, (noted, asked)).await;
         if warm && answer.as_ref().is_err_and(|trouble| trouble.kind == Kind::InvalidTarget) {
             // What we knew is no longer so: look again, once.
-            match self.read_cold(group, place, me, job, noted).await {
+            match self.read_cold(group, host, me, context, noted).await {
                 Ok(sight) if !sight.registered.is_empty() => {
                     targets = sight.registered;
-                    answer = self.deregister(group, place, job, &targets, (noted, asked)).await;
+                    answer = self.deregister(group, host, context, &targets, (noted, asked)).await;
                 }
                 Ok(sight) if !sight.leaving.is_empty() => return Left::Leaving(sight.leaving),
                 Ok(_) => return Left::NotRegistered,
@@ -166,7 +171,7 @@ impl TargetGroup {
                 self.saw(group, Ok(Sight::default()));
                 match self.goal {
                     Goal::Requested => Left::Removed(targets),
-                    Goal::Draining | Goal::Unused => self.watch_leave(group, place, me, job, targets).await,
+                    Goal::Draining | Goal::Unused => self.watch_leave(group, host, me, context, targets).await,
                 }
             }
             (Ok(_), Some(because)) => Left::Unsure { asked: targets, because },
@@ -175,12 +180,19 @@ impl TargetGroup {
     }
 
     /// Looks until leaving has come as far as it is to come.
-    async fn watch_leave(&self, group: &GroupArn, place: &Place, me: &Me, job: &Job, removed: Vec<Target>) -> Left {
+    async fn watch_leave(
+        &self,
+        group: &GroupArn,
+        host: &HostInfo,
+        me: &Me,
+        context: &RunContext,
+        removed: Vec<Target>,
+    ) -> Left {
         let noted = Noted::default();
         let call = Call::Describe(me.clone());
         let come_so_far = async {
             loop {
-                match self.api.insist(place, group, &call, Until::StopBy(&job.stop_by), &noted).await {
+                match self.api.insist(host, group, &call, Until::StopBy(&context.stop_by), &noted).await {
                     Ok(sight) => {
                         let is_there = match self.goal {
                             Goal::Requested | Goal::Draining => sight.registered.is_empty(),
@@ -201,7 +213,7 @@ impl TargetGroup {
         let seen = tokio::select! {
             biased;
             seen = come_so_far => seen.map_err(Some),
-            () = job.stop_by.reached(LAST_WORD * 2) => Err(noted.lock().ok().and_then(|noted| noted.clone())),
+            () = context.stop_by.reached(LAST_WORD * 2) => Err(noted.lock().ok().and_then(|noted| noted.clone())),
         };
         match seen {
             Ok(()) => Left::Seen(removed, self.goal),
@@ -212,15 +224,15 @@ impl TargetGroup {
     async fn read_cold(
         &self,
         group: &GroupArn,
-        place: &Place,
+        host: &HostInfo,
         me: &Me,
-        job: &Job,
+        context: &RunContext,
         noted: &Noted,
     ) -> Result<Sight, Trouble> {
         let now = Instant::now();
-        let end = now + (job.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
+        let end = now + (context.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
         let call = Call::Describe(me.clone());
-        let read = self.api.insist(place, group, &call, Until::Moment(end), noted);
+        let read = self.api.insist(host, group, &call, Until::Moment(end), noted);
         let sight = tokio::time::timeout_at(end, read).await.unwrap_or_else(|_| Err(out_of_time(noted)));
         self.saw(group, sight.clone());
         sight
@@ -229,8 +241,8 @@ impl TargetGroup {
     async fn deregister(
         &self,
         group: &GroupArn,
-        place: &Place,
-        job: &Job,
+        host: &HostInfo,
+        context: &RunContext,
         targets: &[Target],
         (noted, asked): (&Noted, &Mutex<Vec<Target>>),
     ) -> Result<Sight, Trouble> {
@@ -238,22 +250,22 @@ impl TargetGroup {
             *asked = targets.to_vec();
         }
         let call = Call::Deregister(targets.to_vec());
-        self.api.insist(place, group, &call, Until::StopBy(&job.stop_by), noted).await
+        self.api.insist(host, group, &call, Until::StopBy(&context.stop_by), noted).await
     }
 
-    async fn return_all(&self, job: &Job) -> RunResult {
-        let place = job.surroundings.place.get();
+    async fn return_all(&self, context: &RunContext) -> RunResult {
+        let host = context.shared.host.get();
         let mut taken = self.taken.lock().map(|taken| taken.clone()).unwrap_or_default();
-        let notes = job.notes::<Taken>();
+        let notes = context.notes::<Taken>();
         notes.told.into_iter().for_each(|told| taken.join(told));
         // A run of which we lost sight told nothing; what drains now is what it took away.
-        let others = if notes.lost_sight { self.look_what_left(job, &mut taken).await } else { Ok(Vec::new()) };
+        let others = if notes.lost_sight { self.look_what_left(context, &mut taken).await } else { Ok(Vec::new()) };
         let groups: Vec<(GroupArn, Vec<Target>)> = taken
             .removed
             .into_iter()
             .filter_map(|(arn, targets)| Some((GroupArn::try_from(arn).ok()?, targets.into_iter().collect())))
             .collect();
-        let ends = groups.iter().map(|(group, targets)| self.return_in_time(group, targets, &place, job));
+        let ends = groups.iter().map(|(group, targets)| self.return_in_time(group, targets, &host, context));
         let mut ends: Vec<(&GroupArn, Returned)> =
             groups.iter().map(|(group, _)| group).zip(join_all(ends).await).collect();
         match &others {
@@ -265,32 +277,36 @@ impl TargetGroup {
     }
 
     /// Adds to `taken` what drains of us in groups of which no run told anything, and returns what became of the others.
-    async fn look_what_left(&self, job: &Job, taken: &mut Taken) -> Result<Vec<(GroupArn, Returned)>, Trouble> {
+    async fn look_what_left(
+        &self,
+        context: &RunContext,
+        taken: &mut Taken,
+    ) -> Result<Vec<(GroupArn, Returned)>, Trouble> {
         let groups = match self.groups() {
             Some(groups) => groups,
-            None => self.find_cold(job).await?,
+            None => self.find_cold(context).await?,
         };
         let untold: Vec<GroupArn> =
             groups.into_iter().filter(|group| !taken.removed.contains_key(group.as_str())).collect();
         let noted = Noted::default();
-        let (place, me) = tokio::select! {
+        let (host, me) = tokio::select! {
             biased;
-            told = told_who(job, &noted) => told,
-            () = job.stop_by.reached(LAST_WORD) => return Err(out_of_time(&noted)),
+            told = told_who(context, &noted) => told,
+            () = context.stop_by.reached(LAST_WORD) => return Err(out_of_time(&noted)),
         };
         let looks = untold.iter().map(async |group| {
             let noted = Noted::default();
             tokio::select! {
                 biased;
-                sight = self.read_cold(group, &place, &me, job, &noted) => sight,
-                () = job.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
+                sight = self.read_cold(group, &host, &me, context, &noted) => sight,
+                () = context.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
             }
         });
         let mut others = Vec::new();
         for (group, sight) in untold.iter().zip(join_all(looks).await) {
             let end = match sight {
                 Ok(sight) if !sight.leaving.is_empty() => {
-                    taken.note(group, &Left::Removed(sight.leaving), job.run.attempt);
+                    taken.note(group, &Left::Removed(sight.leaving), context.run.attempt);
                     continue;
                 }
                 Ok(sight) if !sight.registered.is_empty() => Returned::There(sight.registered),
@@ -302,13 +318,19 @@ impl TargetGroup {
         Ok(others)
     }
 
-    async fn return_in_time(&self, group: &GroupArn, targets: &[Target], place: &Place, job: &Job) -> Returned {
+    async fn return_in_time(
+        &self,
+        group: &GroupArn,
+        targets: &[Target],
+        host: &HostInfo,
+        context: &RunContext,
+    ) -> Returned {
         let noted = Noted::default();
         let call = Call::Register(targets.to_vec());
         let answer = tokio::select! {
             biased;
-            answer = self.api.insist(place, group, &call, Until::StopBy(&job.stop_by), &noted) => answer,
-            () = job.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
+            answer = self.api.insist(host, group, &call, Until::StopBy(&context.stop_by), &noted) => answer,
+            () = context.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
         };
         match answer {
             Ok(_) => {
@@ -324,33 +346,33 @@ impl TargetGroup {
 }
 
 /// Who we are, as far as it is known.
-fn who(job: &Job) -> (Place, Me) {
-    let place = job.surroundings.place.get();
-    let me = Me::at(&place, job.briefing.instance_id.as_str());
-    (place, me)
+fn who(context: &RunContext) -> (HostInfo, Me) {
+    let host = context.shared.host.get();
+    let me = Me::at(&host, context.briefing.instance_id.as_str());
+    (host, me)
 }
 
 /// Who we are, once it is known: a notice that comes right after our start comes before what the machine is. Without any
 /// name there is nothing to ask for; where only the addresses are missing they are waited for a little, since in a group
 /// of addresses a machine without them does not seem to be registered.
-async fn told_who(job: &Job, noted: &Noted) -> (Place, Me) {
-    let mut changes = job.surroundings.place.follow();
+async fn told_who(context: &RunContext, noted: &Noted) -> (HostInfo, Me) {
+    let mut changes = context.shared.host.follow();
     let until = Instant::now() + ADDRESSES;
     loop {
         changes.borrow_and_update();
-        let (place, me) = who(job);
+        let (host, me) = who(context);
         if let Ok(mut noted) = noted.lock() {
             *noted = me.is_nobody().then(nobody);
         }
         let missed = if me.is_nobody() {
             changes.changed().await.is_err()
-        } else if place.addresses.is_empty() {
+        } else if host.addresses.is_empty() {
             tokio::time::timeout_at(until, changes.changed()).await.is_err()
         } else {
             true
         };
         if missed {
-            return (place, me);
+            return (host, me);
         }
     }
 }
@@ -376,23 +398,23 @@ impl Action for TargetGroup {
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.leave_all(job))
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.leave_all(context))
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.return_all(job))
+    fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.return_all(context))
     }
 
-    fn adopt<'a>(&'a self, _job: &'a Job, _process: Option<Process>) -> Task<'a, RunResult> {
+    fn adopt<'a>(&'a self, _job: &'a RunContext, _process: Option<Process>) -> Task<'a, RunResult> {
         Box::pin(std::future::ready(RunResult::new(
             Outcome::Lost,
             "we ended while it ran; asking a second time does no harm",
         )))
     }
 
-    fn keep_warm<'a>(&'a self, _: &'a StepName, surroundings: &'a Surroundings) -> Task<'a, ()> {
-        Box::pin(self.stay_warm(surroundings))
+    fn keep_warm<'a>(&'a self, _: &'a StepName, shared: &'a ActionContext) -> Task<'a, ()> {
+        Box::pin(self.stay_warm(shared))
     }
 
     fn warmth(&self) -> serde_json::Value {
@@ -404,7 +426,7 @@ impl Action for TargetGroup {
         Some(unready.map_or_else(String::new, |trouble| trouble.to_string()))
     }
 
-    fn check<'a>(&'a self, place: &'a Place) -> Task<'a, Vec<Finding>> {
-        Box::pin(self.look(place))
+    fn check<'a>(&'a self, host: &'a HostInfo) -> Task<'a, Vec<Finding>> {
+        Box::pin(self.look(host))
     }
 }

@@ -6,7 +6,7 @@ use super::GroupArn;
 use super::groups::Call;
 use super::leave::TargetGroup;
 use super::target::Me;
-use crate::actions::Place;
+use crate::actions::HostInfo;
 use crate::actions::auto_scaling::calls::{Fleet, JudgedBy};
 use crate::actions::aws::{self, Kind, Noted, Trouble, Until};
 use crate::view::{Finding, Weight};
@@ -81,12 +81,12 @@ impl TargetGroup {
     ///
     /// # Errors
     /// Why they could not be found. What was found before stays.
-    pub(super) async fn search(&self, place: &Place, me: &Me, haste: Haste, noted: &Noted) -> Result<Found, Trouble> {
+    pub(super) async fn search(&self, host: &HostInfo, me: &Me, haste: Haste, noted: &Noted) -> Result<Found, Trouble> {
         let end = match haste {
             Haste::None => Instant::now() + PATIENCE,
             Haste::Until(end) => end,
         };
-        let found = tokio::time::timeout_at(end, self.look_for(place, me, (haste, end), noted));
+        let found = tokio::time::timeout_at(end, self.look_for(host, me, (haste, end), noted));
         let found = found.await.unwrap_or_else(|_| Err(super::leave::out_of_time(noted)))?;
         if let Ok(mut kept) = self.found.lock() {
             *kept = Some(found.clone());
@@ -99,7 +99,7 @@ impl TargetGroup {
 
     async fn look_for(
         &self,
-        place: &Place,
+        host: &HostInfo,
         me: &Me,
         (haste, end): (Haste, Instant),
         noted: &Noted,
@@ -107,7 +107,7 @@ impl TargetGroup {
         let mut unasked = None;
         if !me.instance.is_empty() {
             let asked =
-                aws::insist(self.api.credentials(), Until::Moment(end), noted, || self.fleet_of(place, &me.instance));
+                aws::insist(self.api.credentials(), Until::Moment(end), noted, || self.fleet_of(host, &me.instance));
             match asked.await {
                 Ok(Some(fleet)) if !fleet.target_groups.is_empty() => {
                     let groups: Vec<GroupArn> =
@@ -121,9 +121,9 @@ impl TargetGroup {
                 Err(trouble) => return Err(trouble),
             }
         }
-        let all = self.list(place, (haste, end), noted).await?;
+        let all = self.list(host, (haste, end), noted).await?;
         let count = all.len();
-        let groups = self.ours_among(all, place, me, (haste, end), noted).await?;
+        let groups = self.ours_among(all, host, me, (haste, end), noted).await?;
         Ok(Found { groups, through: Through::All(count), unasked })
     }
 
@@ -131,24 +131,24 @@ impl TargetGroup {
     ///
     /// # Errors
     /// Why it could not be asked.
-    pub(super) async fn fleet_of(&self, place: &Place, instance: &str) -> Result<Option<Fleet>, Trouble> {
-        match self.fleets.membership(place, instance).await? {
-            Some(name) => self.fleets.fleet(place, &name).await,
+    pub(super) async fn fleet_of(&self, host: &HostInfo, instance: &str) -> Result<Option<Fleet>, Trouble> {
+        match self.fleets.membership(host, instance).await? {
+            Some(name) => self.fleets.fleet(host, &name).await,
             None => Ok(None),
         }
     }
 
     async fn list(
         &self,
-        place: &Place,
+        host: &HostInfo,
         (haste, end): (Haste, Instant),
         noted: &Noted,
     ) -> Result<Vec<GroupArn>, Trouble> {
-        let region = self.fleets.region(place)?;
+        let region = self.fleets.region(host)?;
         let (mut all, mut marker) = (Vec::new(), None);
         loop {
             let asked = aws::insist(self.api.credentials(), Until::Moment(end), noted, || {
-                self.api.page(place, region, marker.as_deref())
+                self.api.page(host, region, marker.as_deref())
             });
             let (some, next) = asked.await?;
             all.extend(some);
@@ -164,14 +164,13 @@ impl TargetGroup {
     async fn ours_among(
         &self,
         all: Vec<GroupArn>,
-        place: &Place,
+        host: &HostInfo,
         me: &Me,
         (haste, end): (Haste, Instant),
         noted: &Noted,
     ) -> Result<Vec<GroupArn>, Trouble> {
         let call = Call::Describe(me.clone());
-        let look = async |group: GroupArn| match self.api.insist(place, &group, &call, Until::Moment(end), noted).await
-        {
+        let look = async |group: GroupArn| match self.api.insist(host, &group, &call, Until::Moment(end), noted).await {
             Ok(sight) if sight.registered.is_empty() && sight.leaving.is_empty() => Ok(None),
             Ok(sight) => {
                 self.saw(&group, Ok(sight));
@@ -199,7 +198,7 @@ impl TargetGroup {
     }
 
     /// For `watchdog check`: where the groups are from, and whether the Auto Scaling group ends machines that leave.
-    pub(super) async fn look_at_fleet(&self, place: &Place, me: &Me, findings: &mut Vec<Finding>) {
+    pub(super) async fn look_at_fleet(&self, host: &HostInfo, me: &Me, findings: &mut Vec<Finding>) {
         let fleet = match (&self.named, self.found()) {
             (None, Some(found)) => {
                 if let Some(why) = &found.unasked {
@@ -219,8 +218,8 @@ impl TargetGroup {
                 }
             }
             (None, None) => None,
-            (Some(_), _) if me.instance.is_empty() || self.fleets.region(place).is_err() => None,
-            (Some(_), _) => match self.fleet_of(place, &me.instance).await {
+            (Some(_), _) if me.instance.is_empty() || self.fleets.region(host).is_err() => None,
+            (Some(_), _) => match self.fleet_of(host, &me.instance).await {
                 Ok(fleet) => fleet,
                 Err(why) => {
                     let sentence =

@@ -1,6 +1,6 @@
 //! A machine's place in a target group: the very words that it was registered with, and who we are there.
 
-use crate::actions::Place;
+use crate::actions::HostInfo;
 use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetHealthDescription, TargetHealthStateEnum};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -69,9 +69,9 @@ pub(super) struct Me {
 
 impl Me {
     /// Who we are here; `told` is the instance id of the notice, for where nobody else has told.
-    pub(super) fn at(place: &Place, told: &str) -> Self {
-        let known = if place.instance_id.is_empty() { told } else { &place.instance_id };
-        Self { instance: known.to_owned(), addresses: place.addresses.clone() }
+    pub(super) fn at(host: &HostInfo, told: &str) -> Self {
+        let known = if host.instance_id.is_empty() { told } else { &host.instance_id };
+        Self { instance: known.to_owned(), addresses: host.addresses.clone() }
     }
 
     /// Whether nothing is known that a target could go by.
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn our_registrations_are_known_by_instance_id_or_address_and_others_are_left_alone() {
-        let place = Place {
+        let host = HostInfo {
             instance_id: "i-0abc".into(),
             addresses: vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7])],
-            ..Place::default()
+            ..HostInfo::default()
         };
         let all = [
             described("i-0abc", 8001, TargetHealthStateEnum::Unhealthy),
@@ -137,7 +137,7 @@ mod tests {
             described("i-0abc", 9000, TargetHealthStateEnum::Draining),
             TargetHealthDescription::builder().build(),
         ];
-        let sight = Me::at(&place, "").among(&all);
+        let sight = Me::at(&host, "").among(&all);
         let shown = |targets: &[Target]| targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         assert_eq!(shown(&sight.registered), "10.0.0.7:80 [fd00:0::0:7]:80 i-0abc:8000 i-0abc:8001");
         assert_eq!(shown(&sight.leaving), "i-0abc:9000");
@@ -145,9 +145,9 @@ mod tests {
 
     #[test]
     fn an_unknown_machine_is_nobody_and_owns_no_target() {
-        let nobody = Me::at(&Place::default(), "");
+        let nobody = Me::at(&HostInfo::default(), "");
         assert!(nobody.is_nobody());
         assert_eq!(nobody.among(&[described("", 80, TargetHealthStateEnum::Healthy)]), Sight::default());
-        assert!(!Me::at(&Place::default(), "i-0abc").is_nobody());
+        assert!(!Me::at(&HostInfo::default(), "i-0abc").is_nobody());
     }
 }

@@ -7,7 +7,7 @@ use super::target::{Me, Sight, Target};
 use super::verdict::listed;
 use super::{Goal, GroupArn};
 use crate::actions::aws::{self, Kind, LASTING, LOOK, Noted, REREAD, Remedy, TOUCH, Trouble};
-use crate::actions::{Place, Surroundings};
+use crate::actions::{ActionContext, HostInfo};
 use crate::view::{Finding, Spoken, Weight};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -54,14 +54,14 @@ impl TargetGroup {
     ///
     /// While a warning stands it looks again and again, so that the name is resolved and the connection made when the
     /// notice comes.
-    pub(super) async fn stay_warm(&self, surroundings: &Surroundings) {
-        let (mut changes, mut alarms) = (surroundings.place.follow(), surroundings.alarm.follow());
+    pub(super) async fn stay_warm(&self, shared: &ActionContext) {
+        let (mut changes, mut episodes) = (shared.host.follow(), shared.episode.follow());
         let mut told = String::new();
         let mut pauses = aws::pauses();
         let mut reread = Instant::now();
         loop {
             let here = changes.borrow_and_update().clone();
-            let is_warned = alarms.borrow_and_update().is_warning();
+            let is_warned = episodes.borrow_and_update().is_warning();
             let me = Me::at(&here, "");
             if me.is_nobody() {
                 if changes.changed().await.is_err() {
@@ -92,12 +92,12 @@ impl TargetGroup {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => if is_warned && trouble.is_none() { self.touch(&here, &me).await },
                 _ = changes.changed() => reread = Instant::now(),
-                _ = alarms.changed() => if !is_warned && alarms.borrow().is_warning() { reread = Instant::now() },
+                _ = episodes.changed() => if !is_warned && episodes.borrow().is_warning() { reread = Instant::now() },
             }
         }
     }
 
-    async fn warm_up(&self, here: &Place, me: &Me, reread: &mut Instant) -> Option<Trouble> {
+    async fn warm_up(&self, here: &HostInfo, me: &Me, reread: &mut Instant) -> Option<Trouble> {
         let region = match self.home(here) {
             Ok(region) => region,
             Err(unknown) => return Some(unknown),
@@ -133,7 +133,7 @@ impl TargetGroup {
     }
 
     /// The region whose credentials are kept.
-    fn home(&self, here: &Place) -> Result<String, Trouble> {
+    fn home(&self, here: &HostInfo) -> Result<String, Trouble> {
         match self.named.as_ref().and_then(|named| named.first()) {
             Some(group) => Ok(self.api.region(group).to_owned()),
             None => self.fleets.region(here).map(str::to_owned),
@@ -141,19 +141,19 @@ impl TargetGroup {
     }
 
     /// Uses the connections, one group in each region.
-    async fn touch(&self, here: &Place, me: &Me) {
+    async fn touch(&self, here: &HostInfo, me: &Me) {
         let mut groups = self.groups().unwrap_or_default();
         groups.sort_by(|one, other| self.api.region(one).cmp(self.api.region(other)));
         groups.dedup_by(|one, other| self.api.region(one) == self.api.region(other));
         self.read_some(&groups, here, me).await;
     }
 
-    async fn read_all(&self, here: &Place, me: &Me) -> Vec<Result<Sight, Trouble>> {
+    async fn read_all(&self, here: &HostInfo, me: &Me) -> Vec<Result<Sight, Trouble>> {
         self.read_some(&self.groups().unwrap_or_default(), here, me).await
     }
 
     /// Reads groups at once, keeps what they tell, and returns it in their order.
-    async fn read_some(&self, groups: &[GroupArn], here: &Place, me: &Me) -> Vec<Result<Sight, Trouble>> {
+    async fn read_some(&self, groups: &[GroupArn], here: &HostInfo, me: &Me) -> Vec<Result<Sight, Trouble>> {
         let call = Call::Describe(me.clone());
         let reads = groups.iter().map(|group| async {
             let read = self.api.once(here, group, &call).await;
@@ -205,36 +205,36 @@ impl TargetGroup {
     }
 
     /// For `watchdog check`: only reads.
-    pub(super) async fn look(&self, place: &Place) -> Vec<Finding> {
-        let region = match self.home(place) {
+    pub(super) async fn look(&self, host: &HostInfo) -> Vec<Finding> {
+        let region = match self.home(host) {
             Ok(region) => region,
             Err(unknown) => return vec![Finding::new(Weight::Error, "target groups", unknown.to_string())],
         };
-        let mut findings = vec![self.api.credentials().look(place, &region).await];
+        let mut findings = vec![self.api.credentials().look(host, &region).await];
         if findings.iter().any(|finding| finding.weight == Weight::Error) {
             return findings;
         }
-        let me = Me::at(place, "");
+        let me = Me::at(host, "");
         if self.named.is_none() {
             if me.is_nobody() {
                 let sentence = "which target groups have this machine is not known here";
                 findings.push(Finding::new(Weight::Warning, "target groups", sentence));
                 return findings;
             }
-            if let Err(why) = self.search(place, &me, Haste::Until(Instant::now() + SEARCH), &Noted::default()).await {
+            if let Err(why) = self.search(host, &me, Haste::Until(Instant::now() + SEARCH), &Noted::default()).await {
                 findings.push(Finding::new(Weight::Error, "target groups", format!("could not be found: {why}")));
                 return findings;
             }
         }
-        self.look_at_fleet(place, &me, &mut findings).await;
+        self.look_at_fleet(host, &me, &mut findings).await;
         let groups = self.groups().unwrap_or_default();
-        let reads = self.read_all(place, &me).await;
-        let looks = groups.iter().zip(reads).map(|(group, read)| self.look_at(group, place, &me, read));
+        let reads = self.read_all(host, &me).await;
+        let looks = groups.iter().zip(reads).map(|(group, read)| self.look_at(group, host, &me, read));
         findings.extend(join_all(looks).await.into_iter().flatten());
         findings
     }
 
-    async fn look_at(&self, group: &GroupArn, place: &Place, me: &Me, read: Result<Sight, Trouble>) -> Vec<Finding> {
+    async fn look_at(&self, group: &GroupArn, host: &HostInfo, me: &Me, read: Result<Sight, Trouble>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let subject = format!("target group {}", group.name());
         let mut find = |weight, sentence: String| findings.push(Finding::new(weight, subject.clone(), sentence));
@@ -251,7 +251,7 @@ impl TargetGroup {
             }
             Ok(sight) if sight.registered.is_empty() && sight.leaving.is_empty() => {
                 let region = self.api.region(group);
-                let elsewhere = match place.region.as_str() {
+                let elsewhere = match host.region.as_str() {
                     "" => String::new(),
                     here if here == region => String::new(),
                     here => {

@@ -8,7 +8,7 @@ mod time;
 
 use super::args::CheckArgs;
 use super::{Exit, complain, run};
-use crate::actions::Place;
+use crate::actions::HostInfo;
 use crate::config::{Settings, SourceSetting};
 use crate::messages::Sink;
 use crate::runtime::poller::{Look, look};
@@ -113,14 +113,14 @@ async fn source_seen(setting: &SourceSetting) -> Look {
 }
 
 /// Where a daemon would know itself to be.
-fn place(settings: &Settings, looks: &[Look]) -> Place {
+fn place(settings: &Settings, looks: &[Look]) -> HostInfo {
     let known = looks.iter().map(|look| &look.machine).find(|machine| !machine.id.is_empty());
     let machine = known.cloned().unwrap_or_default();
     let endpoint = settings.sources.iter().find_map(|source| match &source.ear {
         Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
         Ear::Signals => None,
     });
-    Place {
+    HostInfo {
         instance_id: machine.id,
         addresses: machine.addresses,
         region: machine.region,

@@ -14,18 +14,18 @@ mod verdict;
 use super::args::RehearseArgs;
 use super::run::runtime;
 use super::{Exit, complain, print};
-use crate::actions::launch::Launcher;
-use crate::actions::{self, Reach, Rehearsal, dispositions};
+use crate::actions::{self, Reach, Rehearsal};
 use crate::config::{self, Flags, Settings, Start};
 use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
 use crate::engine::{Event, Input, NoticeKind, Signal, StepName, Undo};
 use crate::journal::{Journal, Record, replay};
 use crate::messages::Sink;
+use crate::process::{self, Launcher};
 use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::runtime::clock;
 use crate::runtime::poller::look;
 use crate::runtime::state_dir::{self, StateDir, User};
-use crate::runtime::{Daemon, Keeping, Outfit, REHEARSALS, context};
+use crate::runtime::{Daemon, DaemonOptions, Persistence, REHEARSALS, context};
 use crate::sources::metadata::MetadataClient;
 use crate::sources::{self, Ear, Memory};
 use crate::status::systemd::Systemd;
@@ -60,7 +60,7 @@ const COME_BACK: Duration = Duration::from_secs(150);
 /// Rehearses, and tells what came of it.
 pub fn rehearse(args: &RehearseArgs) -> Exit {
     // Where it is not known what we were started with, hooks are no worse off than we are.
-    let _ = dispositions::give_defaults();
+    let _ = process::give_defaults();
     let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -180,9 +180,9 @@ async fn play(
     let lasting: Vec<StepName> = lasting.map(|(_, step)| step.name.clone()).collect();
     let rehearsal = if args.live { Rehearsal::Live } else { Rehearsal::CheckOutside };
     let context = context::configured(&settings, rehearsal);
-    let outfit = Outfit {
+    let options = DaemonOptions {
         settings: Settings { listen: vec![free_address()?], ..settings },
-        keeping: Keeping::Directory(StateDir::take(place.path())?),
+        persistence: Persistence::Directory(StateDir::take(place.path())?),
         rehearsal,
         notice_file: place.path().join("notice.json"),
         launcher: Launcher::default(),
@@ -190,7 +190,7 @@ async fn play(
         systemd: Systemd::absent(),
         log: None,
     };
-    let daemon = Daemon::assemble(outfit)?;
+    let daemon = Daemon::assemble(options)?;
     let (publisher, inputs) = (daemon.publisher(), daemon.inputs());
     let quiet = emulator.answered_quiet();
     let mut watch = tokio::spawn(daemon.run());

@@ -13,7 +13,6 @@ pub mod gauges;
 pub mod haproxy;
 pub mod inputs;
 pub mod journal;
-pub mod process_stat;
 pub mod requests;
 pub mod scripts;
 pub mod worlds;
@@ -36,7 +35,6 @@ pub const ALL: &[(&str, Look)] = &[
     ("haproxy", haproxy::look),
     ("inputs", inputs::look),
     ("journal", journal::look),
-    ("process_stat", process_stat::look),
     ("requests", requests::look),
     ("scripts", scripts::look),
     ("worlds", worlds::look),

@@ -5,31 +5,29 @@
 //! `Done` only if the step's proof holds. A hook that we asked to end is `TimedOut`, unless it then exits 0 and has a
 //! proof that holds: it has saved its work, and just in time.
 
-use super::kin::Signs;
-use super::launch::{Begun, Launcher, NotStarted, Start, could_not_begin, find_user, hand_over, retry_after};
-use super::output::{Reading, Stream, pipe_for_a_stream, take_over};
-use super::process::{Exit, Leader, Manner, Stopped, signal_named, wait_to_end};
+mod check;
+mod environment;
+
 use super::proof::Proof;
 use super::{
-    Action, BuildError, Defaults, Job, PathKey, Place, Reach, Row, Span, StopBy, Surroundings, Task, check_hook,
-    environment, read_keys,
+    Action, ActionContext, BuildError, Defaults, HostInfo, PathKey, Reach, Row, RunContext, Span, StopBy, Task,
+    read_keys,
 };
-use crate::engine::{Outcome, Process, RunResult, StepName, Undo, Work};
+use crate::engine::{Outcome, Process, RunResult, Undo, Work};
+use crate::process::{
+    Adopted, ExitState, Launcher, Leader, OutputReader, Program, RunMarker, StartError, Started, StopSignal, Stopped,
+    User, find_user, retry_after, signal_named,
+};
 use crate::view::Finding;
 use jiff::Timestamp;
-use nix::unistd::User;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 /// The row of this kind.
@@ -53,9 +51,6 @@ pub const ROW: Row = Row {
 
 /// How long output that was written before the leader's end may still take to be read.
 const CATCH_UP: Duration = Duration::from_millis(200);
-
-/// What a pipe surely takes without a reader: a page, to which the kernel shrinks pipes of users that have many.
-const PIPE_TAKES: usize = 4096;
 
 /// A hook's own keys.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -166,75 +161,98 @@ impl Hook {
         self.settings.command.first().map_or("", String::as_str)
     }
 
-    async fn run(&self, job: &Job) -> RunResult {
-        let manner = self.manner(&job.stop_by);
-        let (hook, told) = (self.clone(), environment::told(job, Timestamp::now()));
-        let (launcher, briefing) = (job.surroundings.launcher.clone(), briefing_line(job));
-        let step = job.run.step.clone();
+    async fn run(&self, context: &RunContext) -> RunResult {
+        let stop = self.stop_signal_of(&context.stop_by);
+        let (hook, told) = (self.clone(), environment::told(context, Timestamp::now()));
+        let (launcher, marker, input) = (context.shared.launcher.clone(), marker(context), briefing_line(context));
         // Starting reads files and waits for exec, either of which hangs as long as a dead network mount does.
-        let beginning = tokio::task::spawn_blocking(move || {
-            let ready = hook.prepare(&launcher.secret_variables, told, &briefing)?;
-            hook.begin(&launcher, &step, &ready).map(|begun| (begun, ready.streams))
-        });
-        let begun = tokio::select! {
+        let starting = tokio::task::spawn_blocking(move || hook.start(&launcher, told, &input, marker));
+        let started = tokio::select! {
             biased;
-            begun = beginning => begun,
-            () = job.stop_by.reached(Duration::ZERO) => {
-                let detail = format!("{} was not begun in time (does its mount answer?)", self.program());
+            started = starting => started,
+            () = context.stop_by.reached(Duration::ZERO) => {
+                let detail = format!("{} was not started in time (does its mount answer?)", self.program());
                 return ending(Outcome::TimedOut, detail);
             }
         };
-        let (Begun { spawned: leader, mark }, streams) = match begun {
-            Ok(Ok(begun)) => begun,
+        let Started { leader, streams, refusal_prefix } = match started {
+            Ok(Ok(started)) => started,
             Ok(Err(why)) => return why.into(),
             Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
         };
-        let leader = leader.known_by(signs(job));
-        let _ = job.spawned.try_send((job.run.clone(), leader.process()));
-        let (step, attempt) = (job.run.step.as_str(), job.run.attempt);
-        let reading = Reading::begin(streams, &job.output, step, attempt, mark.as_deref());
-        self.see_to_its_end(job, leader, reading, manner).await
+        let _ = context.spawned.try_send((context.run.clone(), leader.process()));
+        let (step, attempt) = (context.run.step.as_str(), context.run.attempt);
+        let reader = OutputReader::start(streams, &context.output, step, attempt, refusal_prefix.as_deref());
+        self.see_to_its_end(context, leader, reader, stop).await
+    }
+
+    /// All that waits for files.
+    fn start(
+        &self,
+        launcher: &Launcher,
+        told: Vec<(&'static str, String)>,
+        input: &[u8],
+        marker: RunMarker,
+    ) -> Result<Started, StartError> {
+        let user = self.settings.user.as_deref().map(find_user).transpose()?;
+        let environment = self.environment(std::env::vars_os(), &launcher.secret_variables, user.as_ref(), told)?;
+        launcher.start(&Program {
+            command: self.program(),
+            arguments: self.settings.command.get(1..).unwrap_or_default(),
+            user: user.as_ref(),
+            directory: self.settings.working_directory.as_deref(),
+            environment: &environment,
+            input,
+            marker,
+        })
     }
 
     /// Waits for the end of a program that was begun by a step which the configuration no longer has, and sees to it.
-    pub async fn take_back_unconfigured(job: &Job, process: Process) -> RunResult {
+    pub async fn take_back_unconfigured(context: &RunContext, process: Process) -> RunResult {
         let program = toml::Table::from_iter([("command".to_owned(), vec![UNCONFIGURED].into())]);
         match read_keys(program).and_then(Self::new) {
-            Ok(hook) => hook.take_back(job, Some(process)).await,
+            Ok(hook) => hook.take_back(context, Some(process)).await,
             Err(error) => ending(Outcome::Failed, error.message),
         }
     }
 
-    async fn take_back(&self, job: &Job, process: Option<Process>) -> RunResult {
-        let manner = self.manner(&job.stop_by);
-        let Some(process) = process else {
-            return self.verdict(job, Exit::Unknown, Stopped::No).await;
+    async fn take_back(&self, context: &RunContext, process: Option<Process>) -> RunResult {
+        let stop = self.stop_signal_of(&context.stop_by);
+        let adopted = match process {
+            Some(process) => Leader::adopt(process, marker(context)).await,
+            None => Adopted::Gone,
         };
-        let Some(leader) = Leader::adopt(process, signs(job)) else {
-            let mut left_over = 0;
-            if let Some((left, count)) = Leader::of_what_is_left(process, signs(job)).await {
-                left_over = count;
-                let step = job.run.step.to_string();
-                job.surroundings.remainders.take(left, None, job.stop_by.clone(), manner, step);
+        let left_over = match adopted {
+            Adopted::Running(leader, streams) => {
+                let (step, attempt) = (context.run.step.as_str(), context.run.attempt);
+                let reader = OutputReader::start(streams, &context.output, step, attempt, None);
+                return self.see_to_its_end(context, leader, reader, stop).await;
             }
-            return RunResult { left_over, ..self.verdict(job, Exit::Unknown, Stopped::No).await };
+            Adopted::Leftovers(leader, count) => {
+                leave_running(context, leader, None, stop);
+                count
+            }
+            Adopted::Gone => 0,
         };
-        let streams = take_over(process.pid);
-        let reading = Reading::begin(streams, &job.output, job.run.step.as_str(), job.run.attempt, None);
-        self.see_to_its_end(job, leader, reading, manner).await
+        RunResult { left_over, ..self.verdict(context, ExitState::Unknown, Stopped::No).await }
     }
 
-    async fn see_to_its_end(&self, job: &Job, leader: Leader, mut reading: Reading, manner: Manner) -> RunResult {
-        let stopped = wait_to_end(&leader, &job.stop_by, manner).await;
+    async fn see_to_its_end(
+        &self,
+        context: &RunContext,
+        leader: Leader,
+        mut reader: OutputReader,
+        stop: StopSignal,
+    ) -> RunResult {
+        let stopped = leader.run_until(&context.stop_by, stop).await;
         let exit = leader.exit();
         let ((refusal, left_over), verdict) = tokio::join!(
-            async { tokio::join!(reading.catch_up(CATCH_UP), leader.count_members()) },
-            self.verdict(job, exit, stopped),
+            async { tokio::join!(reader.catch_up(CATCH_UP), leader.count_members()) },
+            self.verdict(context, exit, stopped),
         );
         // Where it could not be seen whether anyone is left, it is looked again.
         if left_over != Some(0) {
-            let step = job.run.step.to_string();
-            job.surroundings.remainders.take(leader, Some(reading), job.stop_by.clone(), manner, step);
+            leave_running(context, leader, Some(reader), stop);
         } else {
             match stopped {
                 Stopped::No | Stopped::Asked | Stopped::Killed => leader.let_go(),
@@ -248,13 +266,13 @@ impl Hook {
             Stopped::Killed | Stopped::InVain => 0,
         };
         match refusal {
-            // What was begun could not become the program, which so never ran.
-            Some(why) => RunResult { left_over, ..NotStarted { why, retry: retry_after(exit) }.into() },
+            // What was started could not become the program, which so never ran.
+            Some(why) => RunResult { left_over, ..StartError { why, retry: retry_after(exit) }.into() },
             None => RunResult { left_over, ..verdict },
         }
     }
 
-    async fn verdict(&self, job: &Job, exit: Exit, stopped: Stopped) -> RunResult {
+    async fn verdict(&self, context: &RunContext, exit: ExitState, stopped: Stopped) -> RunResult {
         let stop = match stopped {
             Stopped::No => "",
             Stopped::Asked => "stopped when its time was up, ",
@@ -266,81 +284,39 @@ impl Hook {
         };
         let otherwise = match (stopped, exit) {
             (Stopped::Asked | Stopped::Killed | Stopped::InVain, _) => Outcome::TimedOut,
-            (Stopped::No, Exit::Unknown) => Outcome::Lost,
-            (Stopped::No, Exit::Status(_) | Exit::Signal(_)) => Outcome::Failed,
+            (Stopped::No, ExitState::Unknown) => Outcome::Lost,
+            (Stopped::No, ExitState::Status(_) | ExitState::Signal(_)) => Outcome::Failed,
         };
         match exit {
-            Exit::Status(0) | Exit::Unknown => {}
-            Exit::Status(_) => return ending(otherwise, format!("{stop}{exit}")),
-            Exit::Signal(9) if stopped == Stopped::No => {
+            ExitState::Status(0) | ExitState::Unknown => {}
+            ExitState::Status(_) => return ending(otherwise, format!("{stop}{exit}")),
+            ExitState::Signal(9) if stopped == Stopped::No => {
                 return ending(otherwise, format!("{exit}, not by us (out of memory? the kernel's log tells)"));
             }
-            Exit::Signal(_) if stopped == Stopped::Killed => {
+            ExitState::Signal(_) if stopped == Stopped::Killed => {
                 return ending(otherwise, "killed when its time was up".to_owned());
             }
-            Exit::Signal(_) => return ending(otherwise, format!("{stop}{exit}")),
+            ExitState::Signal(_) => return ending(otherwise, format!("{stop}{exit}")),
         }
         let Some(proof) = &self.settings.proof else {
             return match (stopped, exit) {
-                (Stopped::No, Exit::Status(_)) => ending(Outcome::Done, format!("{exit}, no proof asked for")),
+                (Stopped::No, ExitState::Status(_)) => ending(Outcome::Done, format!("{exit}, no proof asked for")),
                 _ => ending(otherwise, format!("{stop}{exit}")),
             };
         };
-        match proof.hold(job.started, &job.before, self.settings.working_directory.as_deref(), &job.stop_by).await {
+        match proof
+            .hold(context.started, &context.before, self.settings.working_directory.as_deref(), &context.stop_by)
+            .await
+        {
             Ok(proof_after) => RunResult { proof_after, ..ending(Outcome::Done, format!("{stop}{exit}, proof holds")) },
             Err(why) => ending(otherwise, format!("{stop}{exit}, but its proof does not hold: {why}")),
         }
     }
 
     /// How it is stopped: it is not asked to end before half of its time is over.
-    fn manner(&self, stop_by: &StopBy) -> Manner {
+    fn stop_signal_of(&self, stop_by: &StopBy) -> StopSignal {
         let half = stop_by.now().saturating_duration_since(tokio::time::Instant::now()) / 2;
-        Manner { signal: self.stop_signal, grace: self.settings.grace.0.min(half) }
-    }
-
-    /// All that a program needs, short of beginning it.
-    fn prepare(
-        &self,
-        secret: &[OsString],
-        told: Vec<(&'static str, String)>,
-        briefing: &[u8],
-    ) -> Result<Ready, NotStarted> {
-        let user = self.settings.user.as_deref().map(find_user).transpose()?;
-        let environment = self.environment(std::env::vars_os(), secret, user.as_ref(), told)?;
-        let no_pipe = |error: io::Error| could_not_begin(self.program(), &error);
-        let (stdout, its_stdout) = pipe_for_a_stream().map_err(no_pipe)?;
-        let (stderr, its_stderr) = pipe_for_a_stream().map_err(no_pipe)?;
-        let its_stdin = standing_input(briefing).map_err(no_pipe)?;
-        if let Some(user) = &user {
-            for pipe in [&its_stdin, &its_stdout, &its_stderr] {
-                hand_over(pipe, user);
-            }
-        }
-        let streams = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
-        Ok(Ready { user, environment, its_stdin, its_stdout, its_stderr, streams })
-    }
-
-    fn start<'a>(&'a self, step: &'a StepName, ready: &'a Ready) -> Start<'a> {
-        Start {
-            program: self.program(),
-            arguments: self.settings.command.get(1..).unwrap_or_default(),
-            user: ready.user.as_ref(),
-            directory: self.settings.working_directory.as_deref(),
-            path: ready.environment.get(OsStr::new("PATH")).map(OsString::as_os_str),
-            step: step.as_str(),
-        }
-    }
-
-    fn begin(&self, launcher: &Launcher, step: &StepName, ready: &Ready) -> Result<Begun<Leader>, NotStarted> {
-        launcher.begin(&self.start(step, ready), |command| {
-            let stream = |pipe: &OwnedFd| pipe.try_clone().map(Stdio::from);
-            command
-                .stdin(stream(&ready.its_stdin)?)
-                .stdout(stream(&ready.its_stdout)?)
-                .stderr(stream(&ready.its_stderr)?);
-            command.env_clear().envs(&ready.environment);
-            launcher.give_back_files(|| Leader::spawn(command))
-        })
+        StopSignal { signal: self.stop_signal, grace: self.settings.grace.0.min(half) }
     }
 
     /// Later ones win: what we inherited or its user has instead, the file, the settings, what we tell. `secret` names
@@ -371,51 +347,40 @@ impl Hook {
     }
 }
 
-/// What a program is begun with.
-struct Ready {
-    user: Option<User>,
-    environment: BTreeMap<OsString, OsString>,
-    its_stdin: OwnedFd,
-    its_stdout: OwnedFd,
-    its_stderr: OwnedFd,
-    streams: Streams,
-}
-
-/// What we read of a program.
-type Streams = Vec<(Stream, pipe::Receiver)>;
-
 impl Action for Hook {
     fn describe(&self) -> String {
         format!("runs {}", self.program())
     }
 
-    fn look_beforehand<'a>(&'a self, job: &'a Job, until: Instant) -> Task<'a, ()> {
+    fn look_beforehand<'a>(&'a self, context: &'a RunContext, until: Instant) -> Task<'a, ()> {
         match &self.settings.proof {
-            Some(proof) => Box::pin(proof.look_beforehand(self.settings.working_directory.as_deref(), job, until)),
+            Some(proof) => Box::pin(proof.look_beforehand(self.settings.working_directory.as_deref(), context, until)),
             None => Box::pin(std::future::ready(())),
         }
     }
 
-    fn act<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
-        Box::pin(self.run(job))
+    fn act<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
+        Box::pin(self.run(context))
     }
 
     fn puts_back(&self) -> Undo {
         if self.back.is_some() { Undo::PutBack } else { Undo::Stay }
     }
 
-    fn undo<'a>(&'a self, job: &'a Job) -> Task<'a, RunResult> {
+    fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
         match &self.back {
-            Some(back) => Box::pin(back.run(job)),
+            Some(back) => Box::pin(back.run(context)),
             None => Box::pin(std::future::ready(nothing_to_undo_with())),
         }
     }
 
-    fn adopt<'a>(&'a self, job: &'a Job, process: Option<Process>) -> Task<'a, RunResult> {
-        match (job.run.work, &self.back) {
-            (Work::Act, _) => Box::pin(self.take_back(job, process)),
-            (Work::Undo, Some(back)) => Box::pin(back.take_back(job, process)),
-            (Work::Undo, None) if let Some(process) = process => Box::pin(Self::take_back_unconfigured(job, process)),
+    fn adopt<'a>(&'a self, context: &'a RunContext, process: Option<Process>) -> Task<'a, RunResult> {
+        match (context.run.work, &self.back) {
+            (Work::Act, _) => Box::pin(self.take_back(context, process)),
+            (Work::Undo, Some(back)) => Box::pin(back.take_back(context, process)),
+            (Work::Undo, None) if let Some(process) = process => {
+                Box::pin(Self::take_back_unconfigured(context, process))
+            }
             (Work::Undo, None) => Box::pin(std::future::ready(nothing_to_undo_with())),
         }
     }
@@ -424,15 +389,21 @@ impl Action for Hook {
         true
     }
 
-    fn check<'a>(&'a self, _: &'a Place) -> Task<'a, Vec<Finding>> {
-        Box::pin(check_hook::look(self.clone()))
+    fn check<'a>(&'a self, _: &'a HostInfo) -> Task<'a, Vec<Finding>> {
+        Box::pin(check::look(self.clone()))
     }
 }
 
 /// What the processes of this run are known by.
-fn signs(job: &Job) -> Signs {
-    let Surroundings { launcher, daemon, .. } = &*job.surroundings;
-    Signs::of(launcher.delegated.clone(), daemon, &job.briefing.episode, &job.run)
+fn marker(context: &RunContext) -> RunMarker {
+    let ActionContext { launcher, daemon, .. } = &*context.shared;
+    RunMarker::of(launcher.delegated.clone(), daemon, &context.briefing.episode, &context.run)
+}
+
+/// Leaves it to others to end what a run left behind.
+fn leave_running(context: &RunContext, leader: Leader, reader: Option<OutputReader>, stop: StopSignal) {
+    let step = context.run.step.to_string();
+    context.shared.leftovers.take(leader, reader, context.stop_by.clone(), stop, step);
 }
 
 /// Where the configuration has changed since the step was begun.
@@ -444,24 +415,10 @@ fn ending(outcome: Outcome, detail: String) -> RunResult {
     RunResult::new(outcome, detail)
 }
 
-fn briefing_line(job: &Job) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&job.briefing).unwrap_or_default();
+fn briefing_line(context: &RunContext) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&context.briefing).unwrap_or_default();
     line.push(b'\n');
     line
-}
-
-/// A standard input that holds all of this already, so that nobody waits for a hook that does not read.
-fn standing_input(content: &[u8]) -> io::Result<OwnedFd> {
-    if content.len() <= PIPE_TAKES {
-        let (theirs, mut ours) = io::pipe()?;
-        ours.write_all(content)?;
-        return Ok(theirs.into());
-    }
-    let memory = rustix::fs::memfd_create("notice", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = std::fs::File::from(memory);
-    file.write_all(content)?;
-    io::Seek::rewind(&mut file)?;
-    Ok(file.into())
 }
 
 #[cfg(test)]

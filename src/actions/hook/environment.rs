@@ -2,11 +2,11 @@
 //!
 //! Values may be secret: nothing here shows one, in an error neither.
 
-use super::Job;
-use super::launch::USUAL_PATH;
+use crate::actions::RunContext;
 use crate::engine::Now;
+use crate::process::{USUAL_PATH, User};
+use crate::view::error_text;
 use jiff::Timestamp;
-use nix::unistd::User;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -25,7 +25,7 @@ fn is_about_us(name: &OsStr) -> bool {
 }
 
 /// What we inherited, as far as it is for hooks of our own user: without the variables that hold our own secrets.
-pub fn inherited(
+pub(super) fn inherited(
     ours: impl Iterator<Item = (OsString, OsString)>,
     secret: &[OsString],
 ) -> BTreeMap<OsString, OsString> {
@@ -34,7 +34,7 @@ pub fn inherited(
 
 /// What a hook begins with whose step names a user: of ours only where programs are found and the language, since
 /// anything else may be secret or lead to what is ours alone.
-pub fn of_user(ours: impl Iterator<Item = (OsString, OsString)>, user: &User) -> BTreeMap<OsString, OsString> {
+pub(super) fn of_user(ours: impl Iterator<Item = (OsString, OsString)>, user: &User) -> BTreeMap<OsString, OsString> {
     let mut environment: BTreeMap<_, _> = ours.filter(|(name, _)| name == "PATH" || name == "LANG").collect();
     environment.entry("PATH".into()).or_insert_with(|| USUAL_PATH.into());
     environment.insert("HOME".into(), user.dir.clone().into());
@@ -45,23 +45,23 @@ pub fn of_user(ours: impl Iterator<Item = (OsString, OsString)>, user: &User) ->
 }
 
 /// What a run is told, by name.
-pub fn told(job: &Job, now: Timestamp) -> Vec<(&'static str, String)> {
-    let briefing = &job.briefing;
-    let left = job.stop_by.now().saturating_duration_since(Instant::now());
+pub(super) fn told(context: &RunContext, now: Timestamp) -> Vec<(&'static str, String)> {
+    let briefing = &context.briefing;
+    let left = context.stop_by.now().saturating_duration_since(Instant::now());
     let now = Now { moment: crate::engine::Moment::default(), wall: now };
     let stop_by = now.wall_at(crate::engine::Moment::default().plus(left));
     vec![
-        ("SPOT_DAEMON", job.surroundings.daemon.to_string()),
+        ("SPOT_DAEMON", context.shared.daemon.to_string()),
         ("SPOT_EPISODE", briefing.episode.to_string()),
         ("SPOT_SOURCE", briefing.source.to_string()),
         ("SPOT_NOTICE_KIND", briefing.notice_kind.to_string()),
         ("SPOT_ACTION", briefing.action.to_string()),
         ("SPOT_INSTANCE_ID", briefing.instance_id.to_string()),
-        ("SPOT_STEP", job.run.step.to_string()),
-        ("SPOT_ATTEMPT", job.run.attempt.to_string()),
-        ("SPOT_REHEARSAL", job.surroundings.rehearsal.flag().to_owned()),
-        ("SPOT_STATUS_URL", job.surroundings.place.get().status_url),
-        ("SPOT_NOTICE_FILE", job.surroundings.notice_file.to_string_lossy().into_owned()),
+        ("SPOT_STEP", context.run.step.to_string()),
+        ("SPOT_ATTEMPT", context.run.attempt.to_string()),
+        ("SPOT_REHEARSAL", context.shared.rehearsal.flag().to_owned()),
+        ("SPOT_STATUS_URL", context.shared.host.get().status_url),
+        ("SPOT_NOTICE_FILE", context.shared.notice_file.to_string_lossy().into_owned()),
         ("SPOT_DEADLINE", briefing.deadline.to_string()),
         ("SPOT_STOP_BY", stop_by.to_string()),
         ("SPOT_SECONDS_LEFT", left.as_secs().to_string()),
@@ -72,11 +72,11 @@ pub fn told(job: &Job, now: Timestamp) -> Vec<(&'static str, String)> {
 ///
 /// # Errors
 /// A sentence that names the file and, where one is wrong, the line.
-pub fn read_file(path: &Path) -> Result<Vec<(String, String)>, String> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<(String, String)>, String> {
     let failed = |what: &str| format!("could not read environment-file {}: {what}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| failed(&super::launch::said(&error)))?;
+    let file = std::fs::File::open(path).map_err(|error| failed(&error_text(&error)))?;
     let mut text = String::new();
-    file.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| failed(&super::launch::said(&error)))?;
+    file.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| failed(&error_text(&error)))?;
     if text.len() as u64 > LONGEST {
         return Err(failed("it is longer than 1 MiB"));
     }
@@ -85,11 +85,11 @@ pub fn read_file(path: &Path) -> Result<Vec<(String, String)>, String> {
 
 /// What is wrong with an environment file.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Wrong {
+pub(super) struct Wrong {
     /// The line, from 1.
-    pub line: usize,
+    pub(super) line: usize,
     /// What is wrong with it, without its content.
-    pub what: &'static str,
+    pub(super) what: &'static str,
 }
 
 /// Reads `KEY=VALUE` lines as systemd does (systemd.exec(5), `EnvironmentFile=`): blank lines and lines that begin with
@@ -97,28 +97,28 @@ pub struct Wrong {
 ///
 /// # Errors
 /// The first line that is none of these.
-pub fn parse(text: &str) -> Result<Vec<(String, String)>, Wrong> {
+pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Wrong> {
     let mut found = Vec::new();
-    let mut letters = Letters { rest: text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable(), line: 1 };
+    let mut parser = FileParser { rest: text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable(), line: 1 };
     loop {
-        while letters.rest.next_if(|letter| letter.is_ascii_whitespace() && *letter != '\n').is_some() {}
-        let Some(first) = letters.rest.peek().copied() else { return Ok(found) };
+        while parser.rest.next_if(|letter| letter.is_ascii_whitespace() && *letter != '\n').is_some() {}
+        let Some(first) = parser.rest.peek().copied() else { return Ok(found) };
         match first {
             '\n' => {
-                letters.next();
+                parser.next();
             }
-            '#' | ';' => letters.skip_comment(),
-            _ => found.push(letters.assignment()?),
+            '#' | ';' => parser.skip_comment(),
+            _ => found.push(parser.assignment()?),
         }
     }
 }
 
-struct Letters<'a> {
+struct FileParser<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     line: usize,
 }
 
-impl Letters<'_> {
+impl FileParser<'_> {
     fn next(&mut self) -> Option<char> {
         let letter = self.rest.next();
         if letter == Some('\n') {
@@ -154,7 +154,7 @@ impl Letters<'_> {
         let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
             && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
         if !is_name {
-            return Err(Wrong { line, what: "its key is not a name of letters, digits and underscores" });
+            return Err(Wrong { line, what: "its key is not a name of parser, digits and underscores" });
         }
         let value = self.value(line)?;
         if value.contains('\0') {

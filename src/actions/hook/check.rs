@@ -3,13 +3,12 @@
 //! Nothing is changed and nothing is run. All of it happens on a thread of its own under a limit, since paths may lie
 //! on mounts that hang.
 
-use super::hook::Hook;
-use super::launch::{
-    bad_interpreter, cannot_become, find_program, find_user, groups_of, has_no_format, is_us, may, said,
+use super::Hook;
+use crate::actions::proof::anchored;
+use crate::process::{
+    User, bad_interpreter, cannot_become, find_program, find_user, groups_of, has_no_format, is_us, may,
 };
-use super::proof::anchored;
-use crate::view::{Finding, Weight};
-use nix::unistd::User;
+use crate::view::{Finding, Weight, error_text};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +59,7 @@ fn findings(hook: &Hook) -> Vec<Finding> {
             Ok(it) if it.is_dir() => {}
             Ok(_) => say(Weight::Error, format!("its working directory {} is a file", directory.display())),
             Err(error) => {
-                say(Weight::Error, format!("its working directory {}: {}", directory.display(), said(&error)));
+                say(Weight::Error, format!("its working directory {}: {}", directory.display(), error_text(&error)));
             }
         }
     }
@@ -121,7 +120,7 @@ fn wrong_with_program(file: &Path, user: Option<&User>) -> Option<String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Some("does not exist (check the path and that the file exists)".to_owned());
         }
-        Err(error) => return Some(format!("cannot be looked at: {}", said(&error))),
+        Err(error) => return Some(format!("cannot be looked at: {}", error_text(&error))),
     };
     if it.is_dir() {
         return Some("is a directory".to_owned());

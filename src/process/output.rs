@@ -1,15 +1,15 @@
-//! What a process prints: read as fast as it comes, said line by line in the log, and the last of it kept.
+//! What a process prints: read as fast as it comes, logged line by line, and the last of it kept.
 //!
 //! Memory stays the same for output of any size: one buffer for each stream, lines cut at [`LINE`] bytes, a bounded
 //! number of log lines a second. Nothing here waits for a process; the caller says when its leader has ended.
 
-use crate::view::{clip, is_printable};
+use crate::view::printable_bytes;
+use procfs::process::{FDInfo, FDPermissions, FDTarget};
 use rustix::fs::{Mode, OFlags};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes of a line that are kept; the rest of it is counted only.
-pub const LINE: usize = 4096;
+const LINE: usize = 4096;
 
 /// Log lines of one stream in one second; the others are counted only.
-pub const LINES_PER_SECOND: u32 = 200;
+const LINES_PER_SECOND: u32 = 200;
 
 /// Bytes read at once: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
@@ -74,7 +74,7 @@ impl Stream {
         }
     }
 
-    const fn number(self) -> u32 {
+    const fn number(self) -> i32 {
         match self {
             Self::Stdout => 1,
             Self::Stderr => 2,
@@ -85,11 +85,11 @@ impl Stream {
 /// A pipe for one stream of a process: our end, and the end that becomes its stream.
 ///
 /// The process gets its end open for reading as well: should we crash, it may go on printing into the pipe, where an
-/// ordinary one would kill it by `SIGPIPE`, and whoever comes after us reads on (see [`take_over`]).
+/// ordinary one would kill it by `SIGPIPE`, and whoever comes after us reads on (see [`adopt_streams`]).
 ///
 /// # Errors
 /// The system's, where no pipe is to be had.
-pub fn pipe_for_a_stream() -> io::Result<(pipe::Receiver, OwnedFd)> {
+pub fn output_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
     let (ours, theirs) = io::pipe()?;
     let theirs = open_both_ways(&theirs).unwrap_or_else(|_| theirs.into());
     Ok((pipe::Receiver::from_owned_fd(ours.into())?, theirs))
@@ -100,93 +100,84 @@ fn open_both_ways(end: &PipeWriter) -> io::Result<OwnedFd> {
     File::options().read(true).write(true).open(path).map(OwnedFd::from)
 }
 
-/// The streams of a process that a daemon before us began, where they still are the pipes that it was given.
+/// Our ends of the pipes that are a process's streams.
+pub type OutputStreams = Vec<(Stream, pipe::Receiver)>;
+
+/// The streams of a process that a daemon before us started, where they still are the pipes that it was given. Reads
+/// `/proc`: not for the runtime's thread, but within the runtime.
 ///
 /// A pipe that the process made itself, to a `tee` for instance, is open for writing only: that one is left alone,
 /// since reading from it would take what belongs to another. Where both streams lead into one pipe, it is read once.
-pub fn take_over(pid: u32) -> Vec<(Stream, pipe::Receiver)> {
-    let mut taken: Vec<PathBuf> = Vec::new();
+pub fn adopt_streams(pid: u32) -> OutputStreams {
+    let mut pipes: Vec<u64> = Vec::new();
     let mut streams = Vec::new();
     for stream in [Stream::Stdout, Stream::Stderr] {
-        if let Some((pipe, end)) = take_over_one(pid, stream)
-            && !taken.contains(&pipe)
+        if let Some((pipe, end)) = adopt_stream(pid, stream)
+            && !pipes.contains(&pipe)
         {
-            taken.push(pipe);
+            pipes.push(pipe);
             streams.push((stream, end));
         }
     }
     streams
 }
 
-fn take_over_one(pid: u32, stream: Stream) -> Option<(PathBuf, pipe::Receiver)> {
+fn adopt_stream(pid: u32, stream: Stream) -> Option<(u64, pipe::Receiver)> {
     let number = stream.number();
-    let told = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
-    let flags = told.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    let is_open_both_ways = u32::from_str_radix(flags.trim(), 8).ok()? & 0o3 == 0o2;
-    let path = format!("/proc/{pid}/fd/{number}");
-    // The link names the pipe: `pipe:[4711]`.
-    let pipe = std::fs::read_link(&path).ok()?;
-    if !(is_open_both_ways && pipe.to_str()?.starts_with("pipe:")) {
+    let theirs = FDInfo::from_raw_fd(pid.try_into().ok()?, number).ok()?;
+    let FDTarget::Pipe(pipe) = theirs.target else { return None };
+    if !theirs.mode().contains(FDPermissions::READ | FDPermissions::WRITE) {
         return None;
     }
     let ways = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let end = rustix::fs::open(path, ways, Mode::empty()).ok()?;
+    let end = rustix::fs::open(format!("/proc/{pid}/fd/{number}"), ways, Mode::empty()).ok()?;
     Some((pipe, pipe::Receiver::from_owned_fd(end).ok()?))
 }
 
 /// Both streams of a process, being read. Reading ends with the pipes, or when this is dropped.
 #[derive(Debug)]
-pub struct Reading {
+pub struct OutputReader {
     leader_ended: watch::Sender<bool>,
     emptied: Vec<oneshot::Receiver<Option<String>>>,
     tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-impl Reading {
-    /// Begins to read these streams. A first line that begins with `mark` is not output: it is handed back by
-    /// [`Reading::catch_up`].
-    pub fn begin(
-        streams: Vec<(Stream, pipe::Receiver)>,
+impl OutputReader {
+    /// Begins to read these streams. A first line that begins with `refusal_prefix` is not output: it is handed back by
+    /// [`OutputReader::catch_up`].
+    pub fn start(
+        streams: OutputStreams,
         output: &Output,
         step: &str,
         attempt: u32,
-        mark: Option<&str>,
+        refusal_prefix: Option<&str>,
     ) -> Self {
         let (leader_ended, ended) = watch::channel(false);
-        let mut reading = Self { leader_ended, emptied: Vec::new(), tasks: Vec::new() };
+        let mut reader = Self { leader_ended, emptied: Vec::new(), tasks: Vec::new() };
         for (stream, pipe) in streams {
             let (emptied, told) = oneshot::channel();
-            let lines = Lines {
-                step: step.to_owned(),
-                attempt,
-                stream,
-                output: output.clone(),
-                mark: mark.filter(|_| stream == Stream::Stderr).map(str::to_owned),
-                marked: None,
-                partial: Vec::new(),
-                cut: 0,
-                flood: Flood { since: Instant::now(), said: 0, unsaid: 0 },
-            };
-            reading.tasks.push(AbortOnDropHandle::new(tokio::spawn(read(pipe, lines, ended.clone(), emptied))));
-            reading.emptied.push(told);
+            let prefix = refusal_prefix.filter(|_| stream == Stream::Stderr).map(str::to_owned);
+            let lines = LineLogger::new(step, attempt, stream, output.clone(), prefix);
+            reader.tasks.push(AbortOnDropHandle::new(tokio::spawn(read(pipe, lines, ended.clone(), emptied))));
+            reader.emptied.push(told);
         }
-        reading
+        reader
     }
 
     /// Returns when everything that the leader wrote before it ended has been read, or after `limit`. Reading goes on
-    /// for what others still write. What a marked first line said is returned.
+    /// for what others still write. What a first line with the prefix said is returned.
     pub async fn catch_up(&mut self, limit: Duration) -> Option<String> {
         let _ = self.leader_ended.send(true);
         let emptied = std::mem::take(&mut self.emptied);
         let all = futures_util::future::join_all(emptied);
-        let marked = tokio::time::timeout(limit, all).await.ok()?;
-        marked.into_iter().find_map(|told| told.ok().flatten())
+        let refusals = tokio::time::timeout(limit, all).await.ok()?;
+        refusals.into_iter().find_map(|told| told.ok().flatten())
     }
 }
 
 async fn read(
     mut pipe: pipe::Receiver,
-    mut lines: Lines,
+    mut lines: LineLogger,
     mut ended: watch::Receiver<bool>,
     emptied: oneshot::Sender<Option<String>>,
 ) {
@@ -208,7 +199,7 @@ async fn read(
                 }
                 lines.end();
                 if let Some(emptied) = emptied.take() {
-                    let _ = emptied.send(lines.marked.take());
+                    let _ = emptied.send(lines.refusal.take());
                 }
                 continue;
             }
@@ -226,34 +217,49 @@ async fn read(
     }
     lines.end();
     if let Some(emptied) = emptied {
-        let _ = emptied.send(lines.marked.take());
+        let _ = emptied.send(lines.refusal.take());
     }
 }
 
-/// Bytes on their way to be lines.
-struct Lines {
+/// Makes lines of bytes, and logs a bounded number of them a second.
+struct LineLogger {
     step: String,
     attempt: u32,
     stream: Stream,
     output: Output,
-    mark: Option<String>,
-    marked: Option<String>,
+    refusal_prefix: Option<String>,
+    refusal: Option<String>,
     /// What came of a line that has not ended.
     partial: Vec<u8>,
     /// How many bytes of it were not kept.
     cut: usize,
-    flood: Flood,
+    /// When the second began in which lines are counted.
+    second: Instant,
+    /// How many lines were logged in it.
+    logged: u32,
+    /// How many were not, and are to be told of.
+    suppressed: u64,
 }
 
-struct Flood {
-    since: Instant,
-    said: u32,
-    unsaid: u64,
-}
+impl LineLogger {
+    fn new(step: &str, attempt: u32, stream: Stream, output: Output, refusal_prefix: Option<String>) -> Self {
+        Self {
+            step: step.to_owned(),
+            attempt,
+            stream,
+            output,
+            refusal_prefix,
+            refusal: None,
+            partial: Vec::new(),
+            cut: 0,
+            second: Instant::now(),
+            logged: 0,
+            suppressed: 0,
+        }
+    }
 
-impl Lines {
     fn take(&mut self, chunk: &[u8]) {
-        self.breathe();
+        self.start_second();
         let mut ends = chunk.iter().filter(|byte| **byte == b'\n').count();
         let mut rest = chunk;
         while ends > 0 {
@@ -261,9 +267,9 @@ impl Lines {
             let (line, after) = rest.split_at(at + 1);
             let line = &line[..at];
             rest = after;
-            // Lines that would neither be said nor stay in the tail are only counted: a flood costs a count.
-            if self.flood.said >= LINES_PER_SECOND && ends > Output::LINES {
-                self.flood.unsaid += 1;
+            // Lines that would neither be logged nor stay in the tail are only counted: a flood costs a count.
+            if self.logged >= LINES_PER_SECOND && ends > Output::LINES {
+                self.suppressed += 1;
                 self.partial.clear();
                 self.cut = 0;
             } else {
@@ -304,23 +310,23 @@ impl Lines {
 
     fn end_line(&mut self) {
         let bytes = self.partial.strip_suffix(b"\r").unwrap_or(&self.partial);
-        let mut line = printable(bytes);
+        let mut line = printable_bytes(bytes);
         if self.cut > 0 {
             line.push_str(&format!(" … [{} more bytes]", self.cut));
         }
         self.partial.clear();
         self.cut = 0;
-        if let Some(mark) = self.mark.take()
-            && let Some(told) = line.strip_prefix(&mark)
+        if let Some(prefix) = self.refusal_prefix.take()
+            && let Some(told) = line.strip_prefix(&prefix)
         {
-            self.marked = Some(told.trim().to_owned());
+            self.refusal = Some(told.trim().to_owned());
             return;
         }
-        if self.flood.said < LINES_PER_SECOND {
-            self.flood.said += 1;
+        if self.logged < LINES_PER_SECOND {
+            self.logged += 1;
             tracing::info!(step = %self.step, stream = self.stream.word(), attempt = self.attempt, "{line}");
         } else {
-            self.flood.unsaid += 1;
+            self.suppressed += 1;
         }
         self.output.keep(line);
     }
@@ -330,80 +336,27 @@ impl Lines {
         if !self.partial.is_empty() {
             self.end_line();
         }
-        self.tell_unsaid();
+        self.tell_suppressed();
     }
 
-    fn breathe(&mut self) {
-        if self.flood.since.elapsed() >= Duration::from_secs(1) {
-            self.tell_unsaid();
-            self.flood.since = Instant::now();
-            self.flood.said = 0;
+    fn start_second(&mut self) {
+        if self.second.elapsed() >= Duration::from_secs(1) {
+            self.tell_suppressed();
+            self.second = Instant::now();
+            self.logged = 0;
         }
     }
 
-    fn tell_unsaid(&mut self) {
-        let unsaid = std::mem::take(&mut self.flood.unsaid);
-        if unsaid > 0 {
+    fn tell_suppressed(&mut self) {
+        let suppressed = std::mem::take(&mut self.suppressed);
+        if suppressed > 0 {
             tracing::info!(
                 step = %self.step,
                 stream = self.stream.word(),
                 attempt = self.attempt,
-                "… {unsaid} lines not logged: more than {LINES_PER_SECOND} a second came"
+                "… {suppressed} lines not logged: more than {LINES_PER_SECOND} a second came"
             );
         }
-    }
-}
-
-/// Makes bytes fit to be shown: terminal sequences are dropped, control characters are written out, and what is not
-/// UTF-8 becomes the replacement character.
-pub fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut shown = String::with_capacity(text.len());
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\u{1b}' => skip_sequence(&mut letters),
-            '\t' => shown.push(' '),
-            letter if !is_printable(letter) => shown.extend(letter.escape_default()),
-            letter => shown.push(letter),
-        }
-    }
-    shown
-}
-
-/// Somebody else's words on one line, printable, at most so many characters.
-pub fn in_one_line(words: &str, most: usize) -> String {
-    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    clip(&printable(line.as_bytes()), most)
-}
-
-fn skip_sequence(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    match letters.peek() {
-        // A control sequence runs to its final character (ECMA-48, 5.4).
-        Some('[') => {
-            letters.next();
-            for letter in letters.by_ref() {
-                if matches!(letter, '\u{40}'..='\u{7e}') {
-                    break;
-                }
-            }
-        }
-        // A title or a link runs to BEL or to the string terminator.
-        Some(']') => {
-            while let Some(letter) = letters.next() {
-                if letter == '\u{7}' {
-                    break;
-                }
-                if letter == '\u{1b}' {
-                    letters.next_if_eq(&'\\');
-                    break;
-                }
-            }
-        }
-        Some('\u{20}'..='\u{7e}') => {
-            letters.next();
-        }
-        Some(_) | None => {}
     }
 }
 
@@ -411,29 +364,8 @@ fn skip_sequence(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
 mod tests {
     use super::*;
 
-    fn lines() -> Lines {
-        Lines {
-            step: "save".to_owned(),
-            attempt: 1,
-            stream: Stream::Stdout,
-            output: Output::default(),
-            mark: None,
-            marked: None,
-            partial: Vec::new(),
-            cut: 0,
-            flood: Flood { since: Instant::now(), said: 0, unsaid: 0 },
-        }
-    }
-
-    #[test]
-    fn what_a_terminal_would_obey_is_shown_or_dropped() {
-        assert_eq!(printable(b"\x1b[31mred\x1b[0m\tand \x07"), "red and \\u{7}");
-        assert_eq!(printable(b"\x1b]0;title\x07after"), "after");
-        assert_eq!(printable(b"\xff\xfe ok"), "\u{fffd}\u{fffd} ok");
-        assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\u{202e}b");
-        assert_eq!(printable(b"\x1b["), "");
-        assert_eq!(in_one_line(" a\r\n\tb \x1b[31mc\u{7}", 20), "a b c\\u{7}");
-        assert_eq!(in_one_line(&"é ".repeat(50), 5), "é é …");
+    fn lines() -> LineLogger {
+        LineLogger::new("save", 1, Stream::Stdout, Output::default(), None)
     }
 
     #[test]
@@ -469,8 +401,8 @@ mod tests {
         for chunk in text.as_bytes().chunks(7000) {
             lines.take(chunk);
         }
-        assert_eq!(lines.flood.said, LINES_PER_SECOND);
-        assert_eq!(lines.flood.unsaid, 10_000 - u64::from(LINES_PER_SECOND));
+        assert_eq!(lines.logged, LINES_PER_SECOND);
+        assert_eq!(lines.suppressed, 10_000 - u64::from(LINES_PER_SECOND));
         let last: Vec<String> = (9_980..10_000).map(|number| number.to_string()).collect();
         assert_eq!(lines.output.tail(), last);
     }

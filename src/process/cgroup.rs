@@ -3,21 +3,23 @@
 //!
 //! Needed is the hierarchy alone: no controller is switched on anywhere, so the rule that a cgroup which distributes
 //! controllers has no processes of its own (cgroups(7), "no internal processes") does not touch us, and we stay where
-//! we were put. Nothing here knows of hooks, or remembers anything: the file system is the state.
+//! we were put. Nothing here remembers anything: the file system is the state.
 
-use super::process::Stat;
+use super::stat::Stat;
 use crate::engine::{Moment, Process};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Cgroups below a run's own that are looked into: a hook of root may make some, and may not keep us busy with it.
 const MOST_BELOW: usize = 256;
 
 /// Milliseconds in a clock tick of `/proc` (`USER_HZ`, 100 a second wherever this is built).
 const MILLIS_A_TICK: u64 = 10;
+
+/// Where the hierarchy is mounted: alone, or beside those of version 1 (systemd's `CGROUP_DELEGATION.md`).
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// Where a service manager shows itself, whose cgroups are not ours to divide unless it says so.
 const SYSTEMD: &str = "/run/systemd/system";
@@ -27,25 +29,24 @@ const MARKS_OF_DELEGATION: [&str; 2] = ["user.delegate", "trusted.delegate"];
 
 /// Our own cgroup, below which we may make others.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Delegated {
+pub struct DelegatedCgroup {
     directory: PathBuf,
 }
 
-impl Delegated {
+impl DelegatedCgroup {
     /// Looks whether our own cgroup was left to us: it is ours to write to, it is not the machine's root, and where
     /// systemd runs, systemd has said so.
     ///
     /// # Errors
     /// Why not, in words.
     pub fn find() -> Result<Self, String> {
-        let read = |path: &str| fs::read(path).map_err(|error| format!("{path}: {error}"));
-        let ours = path_of_unified(&read("/proc/self/cgroup")?).ok_or("this kernel has no cgroup v2")?;
-        let mounts = read("/proc/self/mountinfo")?;
-        let directory = place_in(&mounts, &ours).ok_or("no cgroup v2 that we are in is mounted here")?;
-        // The root alone has no such file.
-        if !directory.join("cgroup.events").exists() {
-            return Err("we are in the root of all cgroups, which is nobody's".to_owned());
-        }
+        let cgroups =
+            procfs::process::Process::myself().and_then(|us| us.cgroups()).map_err(|error| error.to_string())?;
+        // The hierarchy of version 2 has the number 0 (cgroups(7)).
+        let ours = cgroups.into_iter().find(|cgroup| cgroup.hierarchy == 0).ok_or("this kernel has no cgroup v2")?;
+        let directory = directory_of(&ours.pathname).ok_or_else(|| {
+            format!("the cgroup {} that we are in is not mounted here, or is the root", ours.pathname)
+        })?;
         if Path::new(SYSTEMD).exists() && !is_marked(&directory) {
             return Err(format!("systemd did not delegate {} (Delegate=yes)", directory.display()));
         }
@@ -68,27 +69,27 @@ impl Delegated {
     }
 
     /// Where it is.
-    pub fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// The cgroup of the run of this step that this process leads, whether or not it is there.
     ///
     /// It is named after the step and the process, so that it is found after a crash without a record of its name.
-    pub fn held(&self, step: &str, leader: Process) -> Held {
-        Held { directory: self.directory.join(name(step, leader)) }
+    pub(super) fn of_run(&self, step: &str, leader: Process) -> RunCgroup {
+        RunCgroup { directory: self.directory.join(name(step, leader)) }
     }
 
     /// The process that leads or led a run of this step, by the cgroup that it entered, which is not empty: the first of
     /// those that began at this moment or later.
-    pub fn led_since(&self, step: &str, since: Moment) -> Option<Process> {
+    pub(super) fn leader_since(&self, step: &str, since: Moment) -> Option<Process> {
         // A process begins within the tick that is told of it.
         let since = (since.as_millis() / MILLIS_A_TICK).saturating_sub(1);
         let entries = fs::read_dir(&self.directory).ok()?;
         let leaders = entries.flatten().filter_map(|entry| {
             let leader = leader_of(&entry.file_name())?;
             let is_it = leader.start_ticks >= since && entry.file_name() == OsStr::new(&name(step, leader));
-            (is_it && Held { directory: entry.path() }.is_populated()).then_some(leader)
+            (is_it && RunCgroup { directory: entry.path() }.is_populated()).then_some(leader)
         });
         leaders.min_by_key(|leader| leader.start_ticks)
     }
@@ -99,9 +100,9 @@ impl Delegated {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for entry in entries.flatten() {
             if let Some(leader) = leader_of(&entry.file_name())
-                && Stat::of(leader.pid).is_none_or(|stat| stat.start_ticks != leader.start_ticks)
+                && Stat::of_process(leader).is_none()
             {
-                Held { directory: entry.path() }.remove();
+                RunCgroup { directory: entry.path() }.remove();
             }
         }
     }
@@ -109,17 +110,17 @@ impl Delegated {
 
 /// The cgroup of one run.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Held {
+pub(super) struct RunCgroup {
     directory: PathBuf,
 }
 
-impl Held {
+impl RunCgroup {
     /// Makes the cgroup of a run and moves this process into it, before it becomes the run's program. Some
     /// milliseconds: the kernel waits until nobody is forking (7 ms were measured).
     ///
     /// # Errors
     /// The system's. Nothing is left behind then.
-    pub fn enter(delegated: &Path, step: &str, us: Process) -> io::Result<()> {
+    pub(super) fn enter(delegated: &Path, step: &str, us: Process) -> io::Result<()> {
         let directory = delegated.join(name(step, us));
         fs::create_dir(&directory)?;
         fs::write(directory.join("cgroup.procs"), "0").inspect_err(|_| {
@@ -128,12 +129,12 @@ impl Held {
     }
 
     /// Whether it is there: its run entered it, and it has not been removed yet.
-    pub fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.directory.is_dir()
     }
 
     /// The processes in it and below it. Zombies are in no cgroup.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(super) fn pids(&self) -> Vec<u32> {
         let mut pids = Vec::new();
         for directory in self.all() {
             let listed = fs::read(directory.join("cgroup.procs")).unwrap_or_default();
@@ -144,12 +145,12 @@ impl Held {
 
     /// Kills everything in it at once, what is forking right now too (`cgroup.kill`, Linux 5.14). Returns whether the
     /// kernel can.
-    pub fn kill(&self) -> bool {
+    pub(super) fn kill(&self) -> bool {
         fs::write(self.directory.join("cgroup.kill"), "1").is_ok()
     }
 
     /// Removes it if it is empty.
-    pub fn remove(&self) {
+    pub(super) fn remove(&self) {
         if self.is_populated() {
             return;
         }
@@ -159,7 +160,7 @@ impl Held {
     }
 
     /// Whether anyone is in it or below it.
-    pub fn is_populated(&self) -> bool {
+    pub(super) fn is_populated(&self) -> bool {
         fs::read(self.directory.join("cgroup.events")).is_ok_and(|events| parse_populated(&events))
     }
 
@@ -196,41 +197,13 @@ fn leader_of(name: &OsStr) -> Option<Process> {
     (step.chars().all(is_plain) && parts.next().is_none()).then_some(leader)
 }
 
-/// Our path in the hierarchy of version 2: the line of `/proc/self/cgroup` that begins with `0::` (cgroups(7)).
-fn path_of_unified(content: &[u8]) -> Option<PathBuf> {
-    let line = content.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
-    // What was removed while we were in it can hold no other.
-    (line.starts_with(b"/") && !line.ends_with(b" (deleted)")).then(|| PathBuf::from(OsStr::from_bytes(line)))
-}
-
-/// Where a path of the hierarchy is seen, by `/proc/self/mountinfo` (proc_pid_mountinfo(5)): its fields are numbers,
-/// the root of what is mounted, the place, options, a lone dash, and the type.
-fn place_in(mounts: &[u8], path: &Path) -> Option<PathBuf> {
-    mounts.split(|byte| *byte == b'\n').find_map(|line| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let root = unescaped(fields.nth(3)?);
-        let place = unescaped(fields.next()?);
-        fields.find(|field| *field == b"-")?;
-        if fields.next()? != b"cgroup2" {
-            return None;
-        }
-        let below = path.strip_prefix(&root).ok()?;
-        let is_inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        is_inside.then(|| if below.as_os_str().is_empty() { place.clone() } else { place.join(below) })
-    })
-}
-
-/// Undoes the octal escapes of blanks and backslashes.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.first_chunk::<3>().filter(|_| *first == b'\\');
-        let escaped = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(escaped.unwrap_or(*first));
-        rest = tail.get(if escaped.is_some() { 3 } else { 0 }..).unwrap_or_default();
-    }
-    PathBuf::from(OsString::from_vec(plain))
+/// Where a cgroup is seen, unless it is the root, which alone has no such file.
+fn directory_of(cgroup: &str) -> Option<PathBuf> {
+    let below = Path::new(cgroup.strip_prefix('/')?);
+    // A path above the root of our namespace begins with two dots.
+    let is_inside = below.components().all(|part| matches!(part, Component::Normal(_)));
+    let mut seen = MOUNTS.iter().map(|mount| Path::new(mount).join(below));
+    seen.find(|directory| is_inside && directory.join("cgroup.events").exists())
 }
 
 fn parse_pids(listed: &[u8]) -> impl Iterator<Item = u32> {
@@ -256,38 +229,10 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may")]
     use super::*;
 
-    fn place(mounts: &str, path: &str) -> Option<String> {
-        place_in(mounts.as_bytes(), Path::new(path)).map(|place| place.to_str().unwrap().to_owned())
-    }
-
     #[test]
-    fn our_path_is_that_of_version_2_alone() {
-        let path = |text: &str| path_of_unified(text.as_bytes()).map(|path| path.to_str().unwrap().to_owned());
-        assert_eq!(path("0::/system.slice/w.service\n").unwrap(), "/system.slice/w.service");
-        assert_eq!(path("9:name=systemd:/x\n1:cpu:/0::/y\n0::/\n").unwrap(), "/");
-        assert_eq!(path("4:memory:/x\n"), None);
-        assert_eq!(path("0::/gone (deleted)\n"), None);
-        assert_eq!(path(""), None);
-    }
-
-    #[test]
-    fn a_path_is_found_where_its_hierarchy_is_mounted() {
-        let debian = "25 30 0:23 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n\
-                      34 25 0:29 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(place(debian, "/system.slice/w.service").unwrap(), "/sys/fs/cgroup/system.slice/w.service");
-        assert_eq!(place(debian, "/").unwrap(), "/sys/fs/cgroup");
-        // Both versions side by side, with optional fields of any number.
-        let hybrid = "40 31 0:37 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
-                      41 31 0:38 / /sys/fs/cgroup/unified rw shared:1 master:2 - cgroup2 cgroup2 rw\n";
-        assert_eq!(place(hybrid, "/a").unwrap(), "/sys/fs/cgroup/unified/a");
-        // A container that sees a part of it, under a name with a blank.
-        let part = "41 31 0:38 /docker/abc /my\\040cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(place(part, "/docker/abc/d").unwrap(), "/my cgroup/d");
-        assert_eq!(place(part, "/docker/other"), None);
-        // One outside of our namespace's root.
-        assert_eq!(place(debian, "/../outside"), None);
-        for cut in 0..debian.len() {
-            let _ = place(&debian[..cut], "/");
+    fn the_root_and_what_is_outside_of_our_namespace_are_nobodys() {
+        for cgroup in ["/", "/../outside", "relative", "/no/such (deleted)"] {
+            assert_eq!(directory_of(cgroup), None, "{cgroup}");
         }
     }
 
@@ -315,12 +260,13 @@ mod tests {
             fs::write(place.path().join(name).join("cgroup.events"), format!("populated {populated}\nfrozen 0\n"))
                 .unwrap();
         }
-        let delegated = Delegated { directory: place.path().to_owned() };
-        let led = |step: &str, since| delegated.led_since(step, Moment::from_millis(since)).map(|leader| leader.pid);
-        assert_eq!(led("save", 10_010), Some(12), "the eldest since then");
-        assert_eq!(led("save", 10_019), Some(12), "within the tick");
-        assert_eq!(led("save", 4_000), Some(10));
-        assert_eq!((led("save", 20_000), led("other", 0)), (None, None));
+        let delegated = DelegatedCgroup { directory: place.path().to_owned() };
+        let leader =
+            |step: &str, since| delegated.leader_since(step, Moment::from_millis(since)).map(|leader| leader.pid);
+        assert_eq!(leader("save", 10_010), Some(12), "the eldest since then");
+        assert_eq!(leader("save", 10_019), Some(12), "within the tick");
+        assert_eq!(leader("save", 4_000), Some(10));
+        assert_eq!((leader("save", 20_000), leader("other", 0)), (None, None));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What the programs that we start find of signals: the default for each, and an empty mask, however we were started.
+//! Signals by name, and what the programs that we start find of them: the default for each, and an empty mask, however we
+//! were started.
 //!
 //! A shell starts `COMMAND &` in a script with INT and QUIT ignored, `nohup` ignores HUP, and both are handed on to
 //! every child (signal(7)). A signal that has a handler becomes the default in a program that is started, so each that we
@@ -6,12 +7,20 @@
 //! us, and would end us, get one too.
 
 use nix::sys::signal::SigSet;
+use rustix::process::Signal;
 use signal_hook::consts::{
     FORBIDDEN, SIGALRM, SIGIO, SIGPIPE, SIGPROF, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
 };
 use std::ffi::c_int;
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
+
+/// The signal of this name, with `SIG` before it or without.
+pub fn signal_named(name: &str) -> Option<Signal> {
+    let name = format!("SIG{}", name.strip_prefix("SIG").unwrap_or(name));
+    Signal::from_named_raw(nix::sys::signal::Signal::from_str(&name).ok()? as c_int)
+}
 
 /// Failure of the power (signal(7)); it has no name in the crate for signals. The number is that of every machine but
 /// MIPS.
@@ -37,6 +46,7 @@ pub fn meaningless() -> impl Iterator<Item = c_int> {
 /// Where it is not known what we were started with, so that programs may inherit it.
 pub fn give_defaults() -> io::Result<()> {
     SigSet::empty().thread_set_mask()?;
+    // Of this file procfs wants every line, and kernels of sandboxes leave some out.
     let status = std::fs::read_to_string("/proc/self/status");
     let inherited = status.as_deref().map(ignored).unwrap_or_default();
     for signal in meaningless().chain(inherited) {
@@ -68,6 +78,12 @@ mod tests {
         assert_eq!(ignored("SigIgn:\t8000000000300000\n"), [64], "what a terminal stops stays as it is");
         assert_eq!(ignored("SigIgn:\tno number\n"), Vec::<c_int>::new());
         assert_eq!(ignored(""), Vec::<c_int>::new());
+    }
+
+    #[test]
+    fn signals_are_known_by_name() {
+        assert_eq!(signal_named("SIGUSR1"), Some(Signal::USR1));
+        assert_eq!(signal_named("usr1"), None);
     }
 
     #[test]
