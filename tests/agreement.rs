@@ -16,7 +16,7 @@ use simulator::{World, random, watch};
 use spot_watchdog::cli::Exit;
 use spot_watchdog::cli::rehearse::Verdict;
 use spot_watchdog::cli::status::lines;
-use spot_watchdog::engine::{Engine, Event, NoticeKind, Now, Outcome, Policy, Work};
+use spot_watchdog::engine::{Engine, Event, Moment, NoticeKind, Now, Outcome, Policy, Work};
 use spot_watchdog::messages::{Occasion, Sink};
 use spot_watchdog::report::Report;
 use spot_watchdog::runtime::log::{Facts, LogObserver};
@@ -176,17 +176,15 @@ impl<'a> Readers<'a> {
         self.metrics(open, closed, events, &at);
         log(&said, open, closed, events, &at, tally);
         for episode in closed.into_iter().chain(open) {
-            report(&serde_json::to_value(Report::of(episode, self.context, now.wall)).unwrap(), episode, &at);
+            let kept = serde_json::to_value(Report::of(episode, self.context, now.wall)).unwrap();
+            whole(&kept["episode"], episode, &at, "report");
             rehearsal(episode, &at);
             self.messages(episode, now, &at, tally);
         }
         if let Some(episode) = open {
             tally.open += 1;
             let json = serde_json::to_value(&status).unwrap();
-            let told = &json["episode"];
-            standing(told, episode, &at, "status");
-            assert_eq!(told["verdict"], episode.verdict, "status: {at}");
-            status_steps(&json["steps"], episode, &at);
+            whole(&json["episode"], episode, &at, "status");
             page_of_open(&page::fragment(&status, &[], &[]), episode, &at);
             let shown = lines(&status);
             let line = shown.iter().find(|line| line.starts_with("episode ")).unwrap();
@@ -199,10 +197,7 @@ impl<'a> Readers<'a> {
             tally.closed += 1;
             *(if episode.good { &mut tally.good } else { &mut tally.bad }) += 1;
             let json = serde_json::to_value(&status).unwrap();
-            let told = &json["last-episode"];
-            standing(told, episode, &at, "status");
-            assert_eq!(told["verdict"], episode.verdict, "status: {at}");
-            status_steps(&told["steps"], episode, &at);
+            whole(&json["last-episode"], episode, &at, "status");
             let kept = Report::of(episode, self.context, now.wall);
             page_of_closed(&page::fragment(&status, &[], &[kept]), episode, &at);
             if open.is_none() {
@@ -229,14 +224,11 @@ impl<'a> Readers<'a> {
         assert_eq!(plain.len(), slack.len(), "{at}");
         for (plain, slack) in plain.iter().zip(&slack) {
             let told: Value = serde_json::from_str(plain).unwrap();
-            steps(&told["steps"], ["name", "outcome", "took", "margin"], "", &episode.steps, at, "message");
-            progress(&told["steps"], episode, at, "message");
+            whole(&told["episode"], episode, at, "message");
             let text = told["text"].as_str().unwrap();
             match told["occasion"].as_str().unwrap() {
                 "end" => {
                     tally.ends_told += 1;
-                    assert_eq!(told["good"], episode.good, "message: {at}");
-                    assert_eq!(told["verdict"], episode.verdict, "message: {at}");
                     assert!(text.contains(&episode.verdict), "message: {text}: {at}");
                     let slack: Value = serde_json::from_str(slack).unwrap();
                     assert!(slack.to_string().contains(&episode.verdict), "message: {slack}: {at}");
@@ -257,7 +249,8 @@ impl<'a> Readers<'a> {
             }
         }
         for body in bodies(&self.report) {
-            report(&serde_json::from_str(&body).unwrap(), episode, at);
+            let report: Value = serde_json::from_str(&body).unwrap();
+            whole(&report["episode"], episode, at, "message");
         }
     }
 
@@ -276,7 +269,7 @@ impl<'a> Readers<'a> {
         let margin = now.get("spot_watchdog_episode_margin_seconds").copied();
         assert_eq!(margin, newest.margin.map(Seconds::as_f64), "metrics: {at}");
         for step in &newest.steps {
-            let measured = [("duration", step.took.map(Seconds::from)), ("margin", step.margin)];
+            let measured = [("duration", step.took), ("margin", step.margin)];
             for (of, value) in measured.into_iter().filter_map(|(of, value)| Some((of, value?))) {
                 let name = format!("spot_watchdog_step_{of}_seconds{{step=\"{}\"}}", step.name);
                 assert_eq!(now.get(&name).copied(), Some(value.as_f64()), "metrics: {name}: {at}");
@@ -341,70 +334,39 @@ fn ends(event: &Event) -> Option<&str> {
     (run.work == Work::Act).then_some(run.step.as_str())
 }
 
-/// Whether it has ended, well, and with how much to spare.
-fn standing(told: &Value, episode: &EpisodeView, at: &At<'_>, reader: &str) {
+/// The whole episode, as it is written for others.
+fn whole(told: &Value, episode: &EpisodeView, at: &At<'_>, reader: &str) {
     assert_eq!(told["complete"], episode.complete, "{reader}: {at}");
     assert_eq!(told["good"], episode.good, "{reader}: {at}");
     assert_eq!(told["margin"], json!(episode.margin), "{reader}: {at}");
+    assert_eq!(told["verdict"], episode.verdict, "{reader}: {at}");
+    steps(&told["steps"], ["name", "outcome", "took", "margin"], &episode.steps, at, reader);
+    for (told, step) in told["steps"].as_array().unwrap().iter().zip(&episode.steps) {
+        assert_eq!(told["progress"], step.stage.word(), "{reader}: {}: {at}", step.name);
+        assert_eq!(told["good"], json!(step.good), "{reader}: {}: {at}", step.name);
+        assert_eq!(told["attempts"], step.attempts, "{reader}: {}: {at}", step.name);
+        let failure = (step.good == Some(false)).then(|| words::failed(step));
+        assert_eq!(told.get("failure").cloned(), failure.map(Value::from), "{reader}: {}: {at}", step.name);
+        let sentence = step.outcome.map(|_| words::how_it_ended(step));
+        assert_eq!(told.get("sentence").cloned(), sentence.map(Value::from), "{reader}: {}: {at}", step.name);
+    }
+    let read: EpisodeView = serde_json::from_value(told.clone()).unwrap();
+    assert_eq!(read, *episode, "{reader}: it is read back as it was written: {at}");
 }
 
-/// How each step ended, under these keys: its name, outcome, what it took, and its margin; the last three below `place`.
-fn steps<'a>(
-    told: &Value,
-    keys: [&str; 4],
-    place: &str,
-    steps: impl IntoIterator<Item = &'a StepView>,
-    at: &At<'_>,
-    reader: &str,
-) {
-    let [name, outcome, took, margin] = keys;
-    let fact = |step: &Value, key: &str| step.pointer(&format!("{place}/{key}")).cloned().unwrap_or_default();
-    let said: Vec<[Value; 4]> = told
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| [step[name].clone(), fact(step, outcome), fact(step, took), fact(step, margin)])
-        .collect();
+/// How each step ended, under these keys: its name, outcome, what it took, and its margin.
+fn steps<'a>(told: &Value, keys: [&str; 4], steps: impl IntoIterator<Item = &'a StepView>, at: &At<'_>, reader: &str) {
+    let said: Vec<[Value; 4]> = told.as_array().unwrap().iter().map(|step| keys.map(|key| step[key].clone())).collect();
     let seen: Vec<[Value; 4]> = steps
         .into_iter()
-        .map(|step| {
-            let took = step.took.map(Seconds::from);
-            [json!(step.name), json!(step.outcome), json!(took), json!(step.margin)]
-        })
+        .map(|step| [json!(step.name), json!(step.outcome), json!(step.took), json!(step.margin)])
         .collect();
     assert_eq!(said, seen, "{reader}: {at}");
 }
 
-fn progress(told: &Value, episode: &EpisodeView, at: &At<'_>, reader: &str) {
-    for (told, step) in told.as_array().unwrap().iter().zip(&episode.steps) {
-        assert_eq!(told["progress"], step.stage.word(), "{reader}: {}: {at}", step.name);
-    }
-}
-
-fn status_steps(told: &Value, episode: &EpisodeView, at: &At<'_>) {
-    steps(told, ["name", "outcome", "took", "margin"], "/last", &episode.steps, at, "status");
-    progress(told, episode, at, "status");
-    for (told, step) in told.as_array().unwrap().iter().zip(&episode.steps) {
-        let failure = (step.good == Some(false)).then(|| words::failed(step));
-        assert_eq!(told.get("failure").cloned(), failure.map(Value::from), "status: {}: {at}", step.name);
-        let sentence = told.pointer("/last/sentence").cloned();
-        let expected = step.outcome.map(|_| Value::from(words::how_it_ended(step)));
-        assert_eq!(sentence, expected, "status: {}: {at}", step.name);
-    }
-}
-
-fn report(told: &Value, episode: &EpisodeView, at: &At<'_>) {
-    standing(told, episode, at, "report");
-    assert_eq!(told["verdict"], words::sentence(&episode.verdict), "report: {at}");
-    steps(&told["steps"], ["name", "outcome", "took", "margin"], "", &episode.steps, at, "report");
-    for (told, step) in told["steps"].as_array().unwrap().iter().zip(&episode.steps) {
-        assert_eq!(told["good"], json!(step.good), "report: {}: {at}", step.name);
-        assert_eq!(told["attempts"], step.attempts, "report: {}: {at}", step.name);
-    }
-}
-
 fn rehearsal(episode: &EpisodeView, at: &At<'_>) {
-    let verdict = Verdict::of(Some(episode), episode.opened, Duration::from_secs(120));
+    let given = Now { moment: Moment::default(), wall: episode.opened };
+    let verdict = Verdict::of(Some(episode), given, Duration::from_secs(120));
     assert_eq!(verdict.exit() == Exit::Well, episode.good, "rehearsal: {at}");
     let told = serde_json::to_value(&verdict).unwrap();
     assert_eq!(told["good"], episode.good, "rehearsal: {at}");
@@ -412,7 +374,7 @@ fn rehearsal(episode: &EpisodeView, at: &At<'_>) {
     let clause = if episode.good { episode.verdict.clone() } else { words::sentence(&episode.verdict) };
     assert!(sentence.contains(&clause), "rehearsal: {sentence}: {at}");
     let keys = ["step", "outcome", "took-seconds", "margin-seconds"];
-    steps(&told["steps"], keys, "", episode.concerned(), at, "rehearsal");
+    steps(&told["steps"], keys, episode.concerned(), at, "rehearsal");
 }
 
 /// What is to be read of each step that has ended, where nothing of it goes on.

@@ -94,8 +94,8 @@ fn what_fits_is_timed_and_called_good() {
     let kept: Vec<_> = fs::read_dir(desk.path("state/rehearsals")).unwrap().collect();
     assert_eq!(kept.len(), 1);
     let report = read(kept.into_iter().next().unwrap().unwrap().path());
-    assert_eq!((&report["rehearsal"], &report["good"]), (&true.into(), &true.into()), "{report}");
-    assert_eq!(report["steps"][0]["output"][0], "saving");
+    assert_eq!((&report["rehearsal"], &report["episode"]["good"]), (&true.into(), &true.into()), "{report}");
+    assert_eq!(report["episode"]["steps"][0]["output"][0], "saving");
     assert!(!desk.path("state/lock").exists(), "a daemon that runs there keeps its lock");
 }
 

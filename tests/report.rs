@@ -13,12 +13,17 @@ fn written(number: u32) -> Value {
     let (day, hour) = (1 + number / 20 % 28, number % 20);
     let at = |minute: u32, second: u32| format!("2026-03-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
     json!({
-        "schema": 1, "complete": true, "good": true, "written": at(31, 10), "machine": { "id": format!("i-{number}") },
-        "booted": "2026-02-01T00:00:00Z", "episode": format!("{}-1", at(30, 0)), "opened": at(30, 0),
-        "last-report-by": at(32, 0), "margin": 50, "a-key-of-later": [1, 2],
-        "notices": [{ "kind": "interruption", "source": "aws", "action": "terminate", "deadline": at(32, 0),
-            "footing": "stated", "heard": at(30, 0), "detection-delay": 4 }],
-        "steps": [{ "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60, "proof-before": at(0, 0) }],
+        "schema": 1, "written": at(31, 10), "machine": { "id": format!("i-{number}") }, "last-report-by": at(32, 0),
+        "a-key-of-later": [1, 2],
+        "episode": {
+            "id": format!("{}-1", at(30, 0)), "opened": at(30, 0), "booted": "2026-02-01T00:00:00Z", "complete": true,
+            "good": true, "margin": 50, "a-key-of-later": [1, 2],
+            "notices": [{ "kind": "interruption", "announced": "interruption", "source": "aws", "action": "terminate",
+                "deadline": { "at": at(32, 0), "seconds-left": 50 }, "footing": "stated", "heard": at(30, 0),
+                "detection-delay": 4 }],
+            "steps": [{ "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60,
+                "proof-before": at(0, 0) }],
+        },
     })
 }
 
@@ -100,9 +105,11 @@ fn what_others_wrote_into_a_report_moves_no_cursor() {
     const ATTACK: &str = "x\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\r\nall was done     in 9 of 9";
     let place = TempDir::new().unwrap();
     let mut hostile = written(1);
-    (hostile["complete"], hostile["good"]) = (false.into(), false.into());
-    (hostile["machine"]["id"], hostile["steps"][0]["name"]) = (ATTACK.into(), ATTACK.into());
-    (hostile["steps"][0]["outcome"], hostile["steps"][0]["good"]) = ("failed".into(), false.into());
+    let episode = &mut hostile["episode"];
+    (episode["complete"], episode["good"]) = (false.into(), false.into());
+    let step = &mut episode["steps"][0];
+    (step["name"], step["outcome"], step["good"]) = (ATTACK.into(), "failed".into(), false.into());
+    hostile["machine"]["id"] = ATTACK.into();
     fs::write(place.path().join("one.json"), hostile.to_string()).unwrap();
     let unknown = written(2).to_string().replace("\"interruption\"", &json!(ATTACK).to_string());
     fs::write(place.path().join("two.json"), unknown).unwrap();

@@ -80,7 +80,7 @@ def main():
             line = "no watchdog answers"
         else:
             left = left_in(status)
-            steps = [f"{step['name']} {step['progress']}" for step in status["steps"]]
+            steps = [f"{step['name']} {step.get('progress', 'idle')}" for step in (status.get("episode") or status)["steps"]]
             line = "; ".join(["calm" if left is None else f"{left:.0f} s left", *steps])
         if line != said:
             print(line, flush=True)

@@ -21,8 +21,7 @@ ask() { # LIMIT [QUERY]
 left() { # STATUS
     case $1 in *'"readiness":"draining"'*) ;; *) return 1 ;; esac
     printf '%s\n' "$1" |
-        grep -o '"episode":{[^{}]*\({[^{}]*}[^{}]*\)*}' |
-        sed -n 's/.*"deadline":{[^}]*"seconds-left":\(-\{0,1\}[0-9.]*\).*/\1/p' |
+        sed -n 's/.*"episode":{[^{}]*"deadline":{[^{}]*"seconds-left":\(-\{0,1\}[0-9.]*\).*/\1/p' |
         grep .
 }
 

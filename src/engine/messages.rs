@@ -473,7 +473,7 @@ pub enum IgnoredBecause {
 }
 
 /// Why a step was not started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SkippedBecause {
     /// It is optional, and the others need the time.

@@ -6,7 +6,7 @@ use super::nth;
 use super::words::{clock, sentences, steps, text, title};
 use crate::actions::http::template::{Fields, Manner, Template};
 use crate::report::Report;
-use crate::view::{Seconds, StepView};
+use crate::view::StepView;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -167,15 +167,15 @@ fn value(field: Field, message: &Message) -> String {
         Field::Occasion => message.owed.occasion.word().to_owned(),
         Field::NotificationId => message.owed.id.clone(),
         Field::Episode => message.episode.id.to_string(),
-        Field::Source => notice.key.source.to_string(),
-        Field::NoticeKind => notice.kind().word().to_owned(),
+        Field::Source => notice.source.to_string(),
+        Field::NoticeKind => notice.kind.word().to_owned(),
         Field::Action => notice.action.word().to_owned(),
         Field::InstanceId => message.machine_id().to_owned(),
         Field::InstanceType => machine.machine_type.clone(),
         Field::Region => machine.region.clone(),
         Field::Zone => machine.zone.clone(),
         Field::Host => message.context.names.host.clone(),
-        Field::Deadline => clock(message.plan.deadline.wall),
+        Field::Deadline => clock(message.plan.deadline.at),
         Field::SecondsLeft => message.left().span().as_secs().to_string(),
         Field::LastNotificationBy => message.last_by.map(clock).unwrap_or_default(),
         Field::Detail => message.step().map_or(&notice.detail, |step| &step.detail).clone(),
@@ -194,70 +194,22 @@ fn outcome(step: &StepView) -> &'static str {
     step.outcome.map_or(step.stage.word(), |outcome| outcome.word())
 }
 
-/// Our own shape.
+/// Our own shape: the report of the episode, and what the message itself is.
 fn plain(message: &Message) -> Value {
-    let (episode, context, notice, plan) = (&*message.episode, &*message.context, &message.notice, &message.plan);
-    let machine = &context.machine;
-    let mut body = json!({
+    let told = json!({
         "schema": SCHEMA,
         "notification-id": message.owed.id,
         "occasion": message.owed.occasion.word(),
-        "written": clock(message.at),
-        "rehearsal": context.rehearsal,
+        "step": message.owed.step,
         "title": title(message),
         "text": text(message),
-        "version": context.version,
-        "machine": {
-            "id": message.machine_id(), "type": machine.machine_type, "lifecycle": machine.lifecycle,
-            "region": machine.region, "zone": machine.zone, "host": context.names.host,
-        },
-        "episode": episode.id,
-        "notice": {
-            "kind": notice.kind(), "source": notice.key.source, "action": notice.action, "detail": notice.detail,
-        },
-        "deadline": clock(plan.deadline.wall),
-        "footing": plan.basis,
-        "seconds-left": message.left(),
-        "end": clock(plan.end.wall),
-        "steps": episode.steps.iter().map(plain_step).collect::<Vec<_>>(),
+        "host": message.context.names.host,
+        "last-notification-by": message.last_by.map(clock),
     });
-    let mut add = |place: &str, value: Value| {
-        if let Some(body) = body.as_object_mut() {
-            body.insert(place.to_owned(), value);
-        }
-    };
-    if let Some(by) = message.last_by {
-        add("last-notification-by", json!(clock(by)));
-    }
-    if let Some(step) = message.step() {
-        add("step", json!(step.name));
-    }
-    if message.owed.occasion == Occasion::End {
-        add("good", json!(episode.good));
-        add("verdict", json!(episode.verdict));
-    }
-    if let Some(closing) = episode.closing {
-        add("closing", json!(closing));
-    }
-    body
-}
-
-fn plain_step(step: &StepView) -> Value {
-    let mut told = json!({
-        "name": step.name, "kind": step.kind, "describe": step.describe, "optional": step.optional,
-        "progress": step.stage.word(), "attempt": step.attempt,
-    });
-    let mut add = |place: &str, value: Option<Value>| {
-        if let (Some(told), Some(value)) = (told.as_object_mut(), value) {
-            told.insert(place.to_owned(), value);
-        }
-    };
-    add("stop-by", step.end_by().map(|by| json!(clock(by.wall))));
-    add("outcome", step.outcome.map(|outcome| json!(outcome)));
-    add("detail", (!step.detail.is_empty()).then(|| json!(step.detail)));
-    add("took", step.took.map(|took| json!(Seconds::from(took))));
-    add("margin", step.margin.map(|margin| json!(margin)));
-    told
+    let report = json!(Report::of(&message.episode, &message.context, message.at));
+    let parts =
+        [report, told].into_iter().filter_map(|part| if let Value::Object(part) = part { Some(part) } else { None });
+    parts.flatten().filter(|(key, value)| key != "last-report-by" && !value.is_null()).collect()
 }
 
 /// Slack's shape: `text` for notifications, blocks for the channel (docs.slack.dev, "Block Kit": header of at most 150

@@ -3,8 +3,8 @@
 //! What is owed follows from how the episode stands, not from what just happened: so a restart owes what was not sent, and
 //! what was sent is told apart by its name alone. A name says all that a message is about, and is the same over restarts.
 
-use crate::engine::{Notice, NoticeKind, Outcome, StepName};
-use crate::view::{Context, EpisodeView, Phase, PlanView, Seconds, StepStage, StepView};
+use crate::engine::{NoticeKind, Outcome, StepName};
+use crate::view::{Context, EpisodeView, NoticeView, Phase, PlanView, Seconds, StepStage, StepView};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -61,22 +61,15 @@ pub(super) fn owed(episode: &EpisodeView, kind: NoticeKind) -> Vec<Owed> {
         add(Occasion::Detection, None, format!("{id}/detection/{kind}"));
     }
     for step in &episode.steps {
-        let work = match step.stage {
-            StepStage::Ended(outcome) if is_failure(outcome) => "failure",
-            StepStage::Undone(outcome) if is_failure(outcome) => "failure/undo",
-            StepStage::Idle
-            | StepStage::Due
-            | StepStage::Running
-            | StepStage::Ended(_)
-            | StepStage::Dropped
-            | StepStage::UndoDue
-            | StepStage::Undoing
-            | StepStage::Undone(_) => continue,
+        let work = match (step.stage, step.not_undone()) {
+            (StepStage::Ended(outcome), _) if is_failure(outcome) => "failure",
+            (_, Some(outcome)) if is_failure(outcome) => "failure/undo",
+            (_, _) => continue,
         };
         add(Occasion::Failure, Some(step.name.clone()), format!("{id}/{work}/{}/{}", step.name, step.attempt));
     }
     match episode.phase {
-        Phase::Closed(_) => add(Occasion::End, None, format!("{id}/closed")),
+        Phase::Closed => add(Occasion::End, None, format!("{id}/closed")),
         Phase::Open if episode.complete => add(Occasion::End, None, format!("{id}/end/{kind}")),
         Phase::Open | Phase::Closing => {}
     }
@@ -107,7 +100,7 @@ pub(super) struct Message {
     /// The episode.
     pub(super) episode: Arc<EpisodeView>,
     /// The notice that counts.
-    pub(super) notice: Notice,
+    pub(super) notice: NoticeView,
     /// The deadline that is planned for.
     pub(super) plan: PlanView,
     /// The machine, and what else no event has.
@@ -122,12 +115,12 @@ impl Message {
 
     /// Whether it tells how an episode ended with the machine still there.
     pub(super) fn is_closing(&self) -> bool {
-        self.owed.occasion == Occasion::End && self.episode.closed().is_some()
+        self.owed.occasion == Occasion::End && self.episode.closed.is_some()
     }
 
     /// How long until the deadline.
     pub(super) fn left(&self) -> Seconds {
-        self.plan.deadline.wall.duration_since(self.at).into()
+        self.plan.deadline.at.duration_since(self.at).into()
     }
 
     /// The cloud's name of the machine; empty where that is not known.
@@ -156,10 +149,10 @@ impl Subscription {
     /// were told of it, whichever of its notices was active last; who was not told is sorted out where that is known.
     pub(super) fn messages(&self, episode: &Arc<EpisodeView>, context: &Arc<Context>, at: Timestamp) -> Vec<Message> {
         let (Some(notice), Some(plan)) = (episode.primary(), episode.plan) else { return Vec::new() };
-        let is_closed = episode.closed().is_some();
-        let concerns = |occasion| self.on.contains(&notice.kind()) || (is_closed && occasion == Occasion::End);
-        let last_by = self.send.contains(&Occasion::End).then_some(plan.deadline.wall);
-        owed(episode, notice.kind())
+        let is_closed = episode.closed.is_some();
+        let concerns = |occasion| self.on.contains(&notice.kind) || (is_closed && occasion == Occasion::End);
+        let last_by = self.send.contains(&Occasion::End).then_some(plan.deadline.at);
+        owed(episode, notice.kind)
             .into_iter()
             .filter(|owed| self.send.contains(&owed.occasion) && concerns(owed.occasion))
             .map(|owed| Message {
@@ -167,7 +160,7 @@ impl Subscription {
                 last_by,
                 at,
                 episode: Arc::clone(episode),
-                notice: notice.notice.clone(),
+                notice: notice.clone(),
                 plan,
                 context: Arc::clone(context),
             })

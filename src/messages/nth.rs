@@ -116,7 +116,7 @@ pub(super) fn value(field: Field, message: &Message) -> String {
         Field::Monitor => format!("{}_MONITOR", kind(message)),
         Field::Description => description(message),
         // It is the state of a scheduled event.
-        Field::State => if message.notice.key.kind == NoticeKind::Maintenance { "active" } else { "" }.to_owned(),
+        Field::State => if message.notice.announced == NoticeKind::Maintenance { "active" } else { "" }.to_owned(),
         Field::NodeName => names.node.clone(),
         Field::StartTime => time(stated(message)),
         Field::EndTime => NO_TIME.to_owned(),
@@ -133,11 +133,11 @@ pub(super) fn value(field: Field, message: &Message) -> String {
 
 /// The time that its notice states, or the deadline.
 fn stated(message: &Message) -> Timestamp {
-    message.notice.stated.time().unwrap_or(message.plan.deadline.wall)
+    message.notice.stated.unwrap_or(message.plan.deadline.at)
 }
 
 const fn kind(message: &Message) -> &'static str {
-    match message.notice.key.kind {
+    match message.notice.announced {
         NoticeKind::Interruption => "SPOT_ITN",
         NoticeKind::ScaleIn => "ASG_LIFECYCLE",
         NoticeKind::Shutdown => "STATE_CHANGE",
@@ -148,11 +148,11 @@ const fn kind(message: &Message) -> &'static str {
 
 /// Its own ones are made with a hash of the notice where the cloud gives no name; ours with the episode's name.
 fn event_id(message: &Message) -> String {
-    let key = &message.notice.key;
-    if !key.event.is_empty() {
-        return key.event.clone();
+    let notice = &message.notice;
+    if !notice.event.is_empty() {
+        return notice.event.clone();
     }
-    let prefix = match key.kind {
+    let prefix = match notice.announced {
         NoticeKind::Interruption => "spot-itn",
         NoticeKind::ScaleIn => "target-lifecycle-state-terminated",
         NoticeKind::Shutdown => "state-change-event",
@@ -165,7 +165,7 @@ fn event_id(message: &Message) -> String {
 /// Its own words for a notice, and ours for what it has no words for.
 fn description(message: &Message) -> String {
     let at = clock(stated(message));
-    match (message.owed.occasion, message.notice.key.kind) {
+    match (message.owed.occasion, message.notice.announced) {
         (Occasion::Detection, NoticeKind::Interruption) if !message.context.rehearsal => {
             format!("Spot ITN received. Instance will be interrupted at {at} \n")
         }

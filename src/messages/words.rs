@@ -62,7 +62,7 @@ pub(super) fn text(message: &Message) -> String {
 }
 
 fn detection(message: &Message) -> Vec<String> {
-    let assumed = match message.plan.basis {
+    let assumed = match message.plan.footing {
         DeadlineBasis::Stated => "",
         DeadlineBasis::Assumed => " (the notice names no time; this one is assumed)",
     };
@@ -70,9 +70,9 @@ fn detection(message: &Message) -> Vec<String> {
     let detail = if notice.detail.is_empty() { String::new() } else { format!(" It says: {}.", clip(&notice.detail)) };
     let mut lines = vec![format!(
         "The notice is of kind {}, from {}; the deadline is {}, in {}{assumed}.{detail}",
-        notice.kind(),
-        notice.key.source,
-        clock(message.plan.deadline.wall),
+        notice.kind,
+        notice.source,
+        clock(message.plan.deadline.at),
         message.left().spoken()
     )];
     lines.extend(about_the_machine(message));
@@ -94,7 +94,7 @@ fn detection(message: &Message) -> Vec<String> {
 }
 
 fn failure(message: &Message) -> Vec<String> {
-    let deadline = clock(message.plan.deadline.wall);
+    let deadline = clock(message.plan.deadline.at);
     let left = message.left();
     let when = if left.is_past() {
         format!("The deadline was {deadline}.")
@@ -112,7 +112,7 @@ fn end(message: &Message) -> Vec<String> {
     } else if is_warning(message) {
         lines.push("It was a warning: the machine may be taken at any time, or never.".to_owned());
     } else {
-        lines.push(format!("The deadline is {}.", clock(message.plan.deadline.wall)));
+        lines.push(format!("The deadline is {}.", clock(message.plan.deadline.at)));
     }
     lines.extend(about_the_machine(message));
     lines
@@ -122,7 +122,7 @@ fn end(message: &Message) -> Vec<String> {
 fn planned(step: &StepView) -> String {
     let how = match (step.stage, step.end_by()) {
         (StepStage::Ended(outcome), _) => format!(", {}", words::outcome(outcome)),
-        (_, Some(by)) => format!(", until {} at the latest", by.wall.strftime("%H:%M:%SZ")),
+        (_, Some(by)) => format!(", until {} at the latest", by.at.strftime("%H:%M:%SZ")),
         (_, None) => String::new(),
     };
     let describe = if step.describe.is_empty() { String::new() } else { format!(" {}", clip(&step.describe)) };
@@ -136,7 +136,7 @@ fn ended(step: &StepView) -> String {
 
 /// What becomes of the machine.
 const fn fate(message: &Message) -> &'static str {
-    match (message.notice.kind(), message.notice.action) {
+    match (message.notice.kind, message.notice.action) {
         (NoticeKind::Rebalance, _) => "may be taken soon",
         (_, NoticeAction::Terminate) => "is to be terminated",
         (_, NoticeAction::Stop) => "is to be stopped",
@@ -150,7 +150,7 @@ const fn fate(message: &Message) -> &'static str {
 }
 
 fn is_warning(message: &Message) -> bool {
-    message.notice.strength() == Strength::Weak
+    message.notice.kind.strength() == Strength::Weak
 }
 
 fn machine(message: &Message) -> &str {
@@ -248,6 +248,6 @@ mod tests {
         let mut hostile = notice(NoticeKind::Interruption);
         hostile.detail = format!("taken\n\u{1b}[31mred {}", "x".repeat(1000));
         let text = &told(&Scenario::of(hostile, &[(CHECKPOINT, "hook", "runs a script")]))[0];
-        assert!(text.contains("It says: taken red xxx") && text.len() < 1500, "{text}");
+        assert!(text.contains("It says: taken \u{fffd}[31mred xxx") && text.len() < 1500, "{text}");
     }
 }

@@ -51,10 +51,10 @@ impl Bookcase {
         let mut found = tokio::time::timeout(PATIENCE, look).await.ok().flatten().ok_or(Hangs)?;
         if let Some(newest) = newest {
             // The file may be behind what is known here.
-            found.retain(|report| report.rehearsal || report.episode != newest.episode);
+            found.retain(|report| report.rehearsal || report.episode.id != newest.episode.id);
             found.push(Report::clone(&newest));
         }
-        found.sort_by_key(|report| std::cmp::Reverse((report.opened, report.generation)));
+        found.sort_by_key(|report| std::cmp::Reverse((report.episode.opened, report.episode.generation)));
         found.truncate(MOST);
         Ok(found)
     }

@@ -1,10 +1,10 @@
 //! Many reports, of one machine or of a fleet, told as one. Pure: it is handed reports one after the other and keeps a few
 //! numbers of each.
 
+use super::Report;
 use super::interval::{FEWEST, Interval, Observed, Until};
-use super::{Report, StepReport};
 use crate::engine::{Closing, NoticeKind, Outcome, Strength};
-use crate::view::{Seconds, Spoken, printable};
+use crate::view::{Seconds, Spoken, StepView, printable};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,7 @@ struct Work {
 impl Fleet {
     /// Takes a report in.
     pub fn take_in(&mut self, report: &Report) {
-        let key = (report.machine.id.clone(), report.episode.to_string());
+        let key = (report.machine.id.clone(), report.episode.id.to_string());
         let brief = Brief::of(report);
         let has_room = self.briefs.len() < MOST;
         match self.briefs.get_mut(&key) {
@@ -200,12 +200,13 @@ fn why_no_interval(interval: Option<&Interval>, interruptions: u64, checkpoint: 
 
 impl Brief {
     fn of(report: &Report) -> Self {
-        let heard = report.notices.first().map_or(report.opened, |notice| notice.heard);
-        let strong = report.notices.iter().filter(|notice| notice.kind.strength() == Strength::Strong);
+        let episode = &report.episode;
+        let heard = episode.notices.first().map_or(episode.opened, |notice| notice.heard);
+        let strong = episode.notices.iter().filter(|notice| notice.kind.strength() == Strength::Strong);
         let stood = strong.clone().filter(|notice| notice.withdrawn.is_none()).map(|notice| notice.kind);
         // A machine that is interrupted is shut down too.
         let stood = stood.clone().find(|kind| *kind != NoticeKind::Shutdown).or_else(|| stood.clone().next());
-        let kind = match (report.rehearsal, stood, report.closing) {
+        let kind = match (report.rehearsal, stood, episode.closing) {
             (true, _, _) => Kind::Rehearsed,
             (false, Some(_), Some(Closing::Survived | Closing::Withdrawn | Closing::Restarted)) => Kind::Spared,
             (false, Some(NoticeKind::Shutdown), _) => Kind::ShutDown,
@@ -213,24 +214,24 @@ impl Brief {
             (false, None, _) if strong.count() > 0 => Kind::Spared,
             (false, None, _) => Kind::Warned,
         };
-        let proven = || report.steps.iter().filter(|step| is_proven(step));
-        let gap = |step: &StepReport| step.proof_before.and_then(|before| between(before, heard));
-        let is_done = |step: &&StepReport| step.outcome == Some(Outcome::Done);
+        let proven = || episode.steps.iter().filter(|step| is_proven(step));
+        let gap = |step: &StepView| step.proof_before.and_then(|before| between(before, heard));
+        let is_done = |step: &&StepView| step.outcome == Some(Outcome::Done);
         Self {
             written: report.written,
-            opened: report.opened,
-            booted: report.booted,
+            opened: episode.opened,
+            booted: episode.booted,
             kind,
-            complete: report.complete,
-            good: report.good,
-            delay: report.notices.iter().find_map(|notice| notice.detection_delay),
-            margin: report.margin,
-            failed: report
+            complete: episode.complete,
+            good: episode.good,
+            delay: episode.notices.iter().find_map(|notice| notice.detection_delay),
+            margin: episode.margin,
+            failed: episode
                 .steps
                 .iter()
                 .filter(|step| step.good == Some(false))
                 .take(16)
-                .map(|step| (step.name.clone(), failure(step)))
+                .map(|step| (step.name.to_string(), failure(step)))
                 .collect(),
             work: Work {
                 saved: proven().filter(is_done).filter_map(gap).max(),
@@ -242,7 +243,7 @@ impl Brief {
 }
 
 /// How a step failed, in a word.
-const fn failure(step: &StepReport) -> &'static str {
+const fn failure(step: &StepView) -> &'static str {
     match step.outcome {
         Some(Outcome::Done) => "not-undone",
         Some(outcome) => outcome.word(),
@@ -251,7 +252,7 @@ const fn failure(step: &StepReport) -> &'static str {
 }
 
 /// Whether it makes what a proof looks for: a checkpoint.
-const fn is_proven(step: &StepReport) -> bool {
+const fn is_proven(step: &StepView) -> bool {
     step.proof_before.is_some() || step.proof_after.is_some()
 }
 

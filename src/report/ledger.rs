@@ -87,9 +87,9 @@ impl Ledger {
     /// is more than is known.
     pub fn take_in(&mut self, report: &Report) {
         let from = if report.rehearsal { Origin::Rehearsal } else { Origin::Episode };
-        for step in report.steps.iter().filter(|step| !step.only_checked) {
+        for step in report.episode.steps.iter().filter(|step| !step.only_checked) {
             if let (Some(took), Some(outcome), Some(at)) = (step.took, step.outcome, step.ended) {
-                self.enter(&step.name, Measured { took, at, from }, outcome);
+                self.enter(step.name.as_str(), Measured { took, at, from }, outcome);
             }
         }
     }
@@ -122,7 +122,7 @@ impl Ledger {
         let value: Value = serde_json::from_str(&text).map_err(|error| format!("{shown} is no JSON: {error}"))?;
         let at = super::shelf::stamp(path).unwrap_or(Timestamp::UNIX_EPOCH);
         let mut ledger = Self { schema: SCHEMA, ..Self::default() };
-        match value.get("steps") {
+        match value.get("steps").or_else(|| value.pointer("/episode/steps")) {
             Some(Value::Object(steps)) => {
                 for (name, measured) in steps {
                     let Ok(measured) = serde_json::from_value::<Measured>(measured.clone()) else { continue };
@@ -214,7 +214,7 @@ mod tests {
         let path = place.path().join("file.json");
         for text in [
             r#"{"schema":1,"steps":[{"step":"save","took-seconds":59.1,"outcome":"done"},{"step":"x","took-seconds":1,"outcome":"failed"},{"step":"y","took-seconds":0.014,"outcome":"done","only-checked":true}]}"#,
-            r#"{"schema":1,"steps":[{"name":"save","took":59.1,"outcome":"done"},{"name":"later"},{"name":"y","took":0.014,"outcome":"done","only-checked":true}],"episode":"e"}"#,
+            r#"{"schema":1,"episode":{"id":"e","steps":[{"name":"save","took":59.1,"outcome":"done"},{"name":"later"},{"name":"y","took":0.014,"outcome":"done","only-checked":true}]}}"#,
             r#"{"schema":1,"steps":{"save":{"took":59.1,"at":"2026-01-01T00:00:00Z","from":"rehearsal"}}}"#,
         ] {
             fs::write(&path, text).unwrap();

@@ -25,7 +25,7 @@ pub fn rehearsals_in(state_directory: &Path) -> PathBuf {
 
 /// The name of a report's file: `i-0abc-2026-01-01T00:00:00Z-3.json`. What belongs into no file's name becomes `_`.
 pub fn file_name(report: &Report) -> String {
-    format!("{}{}.json", prefix(report), safe(report.episode.as_str()))
+    format!("{}{}.json", prefix(report), safe(report.episode.id.as_str()))
 }
 
 /// A directory of reports.
@@ -69,7 +69,7 @@ impl Shelf {
             .collect();
         files.sort_by_key(|(path, written)| std::cmp::Reverse((*written, path.clone())));
         let mut reports: Vec<Report> = files.iter().filter_map(|(path, _)| read(path).ok()).take(most).collect();
-        reports.sort_by_key(|report| std::cmp::Reverse((report.opened, report.generation)));
+        reports.sort_by_key(|report| std::cmp::Reverse((report.episode.opened, report.episode.generation)));
         reports
     }
 
@@ -180,8 +180,8 @@ mod tests {
     fn report(machine: &str, minute: u32) -> Report {
         let opened = format!("2026-01-01T00:{minute:02}:00Z");
         let text = format!(
-            r#"{{"schema":1,"complete":true,"written":"{opened}","machine":{{"id":"{machine}"}},"episode":"{opened}-1",
-                "opened":"{opened}","last-report-by":"{opened}"}}"#
+            r#"{{"schema":1,"written":"{opened}","machine":{{"id":"{machine}"}},"last-report-by":"{opened}",
+                "episode":{{"id":"{opened}-1","opened":"{opened}","complete":true}}}}"#
         );
         parse(text.as_bytes()).unwrap()
     }
@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn no_name_leaves_the_directory_and_a_link_is_not_written_through() {
-        let hostile = Report { episode: EpisodeId::new("/../x\n"), ..report("../../etc", 1) };
+        let mut hostile = report("../../etc", 1);
+        hostile.episode.id = EpisodeId::new("/../x\n");
         assert_eq!(file_name(&hostile), "______etc-____x_.json");
         let place = tempfile::tempdir().unwrap();
         let shelf = Shelf { directory: place.path().to_owned(), kept: 2, mode: 0o640 };

@@ -151,10 +151,11 @@ async fn keep(
 
 /// When a report is to be written after an older one; at once where nothing is named.
 fn due(last: &Report, report: &Report, wrote_at: Instant) -> Option<Instant> {
-    let is_news = last.episode != report.episode
-        || (report.complete && !last.complete)
-        || last.closed != report.closed
-        || (report.complete && last.steps != report.steps);
+    let (last, episode) = (&last.episode, &report.episode);
+    let is_news = last.id != episode.id
+        || (episode.complete && !last.complete)
+        || last.closed != episode.closed
+        || (episode.complete && last.steps != episode.steps);
     let due = wrote_at + PACE;
     (!is_news && due > Instant::now()).then_some(due)
 }
@@ -205,15 +206,16 @@ mod tests {
 
     fn report(complete: bool, verdict: &str) -> Arc<Report> {
         let text = format!(
-            r#"{{"schema":1,"complete":{complete},"written":"2026-01-01T00:00:00Z","episode":"2026-01-01T00:00:00Z-1",
-                "opened":"2026-01-01T00:00:00Z","last-report-by":"2026-01-01T00:02:00Z","verdict":"{verdict}"}}"#
+            r#"{{"schema":1,"written":"2026-01-01T00:00:00Z","last-report-by":"2026-01-01T00:02:00Z",
+                "episode":{{"id":"2026-01-01T00:00:00Z-1","opened":"2026-01-01T00:00:00Z","complete":{complete},
+                "verdict":"{verdict}"}}}}"#
         );
         Arc::new(serde_json::from_str(&text).unwrap())
     }
 
     async fn until(shelf: &Shelf, verdict: &str) {
         let began = std::time::Instant::now();
-        while shelf.newest(1).first().is_none_or(|report| report.verdict != verdict) {
+        while shelf.newest(1).first().is_none_or(|report| report.episode.verdict != verdict) {
             assert!(began.elapsed() < Duration::from_secs(30), "{verdict} was never written");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -237,7 +239,7 @@ mod tests {
         stop.cancel();
         kept.await.unwrap();
         assert_eq!(shelf.newest(5).len(), 1);
-        assert_eq!(shelf.newest(5)[0].verdict, "later");
+        assert_eq!(shelf.newest(5)[0].episode.verdict, "later");
     }
 
     #[tokio::test]
@@ -248,13 +250,14 @@ mod tests {
         let (ends, closed) = watch::channel(None);
         let stop = CancellationToken::new();
         ends.send_replace(Some(report(true, "the last of the first")));
-        let next = EpisodeId::new("2026-01-01T00:05:00Z-2");
-        offer.send_replace(Some(Arc::new(Report { episode: next, ..Report::clone(&report(false, "the second")) })));
+        let mut second = Report::clone(&report(false, "the second"));
+        second.episode.id = EpisodeId::new("2026-01-01T00:05:00Z-2");
+        offer.send_replace(Some(Arc::new(second)));
         let kept = tokio::spawn(keep(reports, closed, shelf.clone(), "a test", stop.clone()));
         until(&shelf, "the second").await;
         stop.cancel();
         kept.await.unwrap();
-        let verdicts: Vec<String> = shelf.newest(5).into_iter().map(|report| report.verdict).collect();
+        let verdicts: Vec<String> = shelf.newest(5).into_iter().map(|report| report.episode.verdict).collect();
         assert_eq!(verdicts, ["the second", "the last of the first"]);
     }
 

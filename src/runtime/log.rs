@@ -124,9 +124,9 @@ impl LogObserver {
                 self.starting.insert(run.clone());
                 line.quiet()
             }
-            Event::StepStarted { run, .. } => line.saying(words::started(run, step(&run.step), facts.now)),
+            Event::StepStarted { run, .. } => line.saying(words::started(run, step(&run.step))),
             Event::StepSpawned { run, .. } if self.starting.remove(run) => {
-                Line { word: Some("step-started"), ..line.saying(words::started(run, step(&run.step), facts.now)) }
+                Line { word: Some("step-started"), ..line.saying(words::started(run, step(&run.step))) }
             }
             Event::StepEnded { run, .. } => {
                 self.starting.remove(run);
@@ -171,7 +171,7 @@ impl LogObserver {
         }
         self.hourly.heard(facts.now);
         let episode = facts.open.or(facts.closed);
-        let left = facts.open.and_then(|episode| episode.plan).map(|plan| plan.deadline.moment.since(facts.now.moment));
+        let left = facts.open.and_then(|episode| episode.plan).map(|plan| plan.deadline.seconds_left.span());
         let fields = line.event.and_then(|event| serde_json::to_value(event).ok()).unwrap_or_default();
         let first = |places: &[&str]| places.iter().find_map(|place| fields.pointer(place));
         let word = |places: &[&str]| first(places).and_then(Value::as_str);

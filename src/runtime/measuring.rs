@@ -41,7 +41,7 @@ pub(super) async fn keep(
                 if changed.is_err() {
                     return;
                 }
-                let Some(report) = reports.borrow_and_update().clone().filter(|report| report.complete) else { continue };
+                let Some(report) = reports.borrow_and_update().clone().filter(|report| report.episode.complete) else { continue };
                 Some(report)
             }
             _ = looks.tick() => None,

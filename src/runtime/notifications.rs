@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::engine::{Engine, Event, Now};
 use crate::messages::{Notifier, PlanEnd};
 use crate::sources::Ear;
-use crate::view::{Context, EpisodeView};
+use crate::view::{Context, Countdown, EpisodeView};
 use futures_util::future::BoxFuture;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,10 +44,10 @@ impl Notifications {
         let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
         let notifier = Notifier::start(sinks, state_directory, context, is_cloud_asked, tasks);
         if let Some(closed) = EpisodeView::last_closed(engine, context, now)
-            && let Some(at) = closed.closed()
-            && now.wall.duration_since(at.wall).unsigned_abs() < NEWS
+            && let Some(at) = closed.closed
+            && now.wall.duration_since(at).unsigned_abs() < NEWS
         {
-            notifier.notify(&closed, at.wall);
+            notifier.notify(&closed, at);
         }
         Self { notifier: Arc::new(notifier) }
     }
@@ -73,10 +73,11 @@ impl Observer for Notifications {
                 self.notifier.exit_by(clock::instant_of(*until, now));
             }
         }
-        self.notifier.plan_until(open.and_then(|episode| episode.plan).map(|plan| PlanEnd {
-            end: clock::instant_of(plan.end.moment, now),
-            deadline: clock::instant_of(plan.deadline.moment, now),
-        }));
+        let instant = |at: Countdown| clock::instant_of(now.moment.plus(at.seconds_left.span()), now);
+        self.notifier.plan_until(
+            open.and_then(|episode| episode.plan)
+                .map(|plan| PlanEnd { end: instant(plan.end), deadline: instant(plan.deadline) }),
+        );
         for episode in closed.into_iter().chain(open) {
             self.notifier.notify(episode, now.wall);
         }

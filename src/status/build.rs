@@ -2,17 +2,15 @@
 //! changes none, reads no clock.
 
 use super::{
-    Ahead, Durability, EpisodeStatus, KindStatus, LastRun, Mode, NoticeState, NoticeStatus, NotificationStatus,
-    OffsetSlot, Past, PlanStatus, ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SlotStatus, SourceStatus, StageWord,
-    Status, StatusInputs, StepReadiness, StepStatus,
+    Durability, ExpectedPlan, ExpectedShare, KindStatus, Mode, NoticeState, NoticeStatus, NotificationStatus, Past,
+    ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SourceStatus, Status, StatusInputs, StepReadiness, StepStatus,
 };
 use crate::engine::{
-    Engine, Exit, Fault, Importance, Listening, Moment, Notice, NoticeKey, Now, ProbeHealth, ProbeName, SourceName,
-    Stated,
+    Engine, Exit, Fault, Importance, Listening, Moment, NoticeKey, Now, ProbeHealth, ProbeName, SourceName, Stated,
 };
 use crate::messages::ReceiverState;
 use crate::report::Fit;
-use crate::view::{Boot, Context, EpisodeView, Machine, NoticeView, Phase, StepView, TimeFit, clip, words};
+use crate::view::{Context, Countdown, EpisodeView, Machine, NoticeView, StepContext, TimeFit, clip, to_the_second};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -20,10 +18,6 @@ use std::time::Duration;
 const NAME: usize = 128;
 /// The most characters of a sentence or of a cloud's words.
 const SENTENCE: usize = 512;
-/// The most characters of a line of output.
-const LINE: usize = 400;
-/// The most lines of output, the newest ones.
-const LINES: usize = crate::actions::Output::LINES;
 /// The most notices: what stands comes first.
 const NOTICES: usize = 64;
 /// The most reasons.
@@ -48,15 +42,11 @@ impl Status {
             machine: machine(&context.machine),
             sources: sources(engine, now),
             notices: notices(engine, open, now),
-            episode: open.map(|episode| episode_status(episode, now)),
-            steps: steps(open, context, inputs, now),
-            plan: plan(engine, now),
+            episode: open.cloned(),
+            steps: steps(context, inputs),
+            plan: plan(engine),
             notifications: inputs.messages.iter().map(message).collect(),
-            last_episode: EpisodeView::last_closed(engine, context, now).map(|closed| EpisodeStatus {
-                closed: closed.closed().map(|at| Past::of(at, closed.boot, now)),
-                steps: steps(Some(&closed), context, inputs, now),
-                ..episode_status(&closed, now)
-            }),
+            last_episode: EpisodeView::last_closed(engine, context, now),
             fit: fit(engine, inputs),
             health: health(engine, inputs, now),
             durability: inputs.journal.durability,
@@ -128,7 +118,7 @@ fn message(receiver: &ReceiverState) -> NotificationStatus {
         name: clip(&receiver.name, NAME),
         to: clip(&receiver.to, SENTENCE),
         waiting: u32::try_from(receiver.waiting).unwrap_or(u32::MAX),
-        last_sent: receiver.last_sent.map(|(at, _)| super::date::shown(at)),
+        last_sent: receiver.last_sent.map(|(at, _)| to_the_second(at)),
         last_occasion: receiver.last_sent.map(|(_, occasion)| occasion),
         trouble: receiver.trouble.as_ref().map(|trouble| clip(trouble, SENTENCE)).unwrap_or_default(),
     }
@@ -146,25 +136,35 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
     let mut all = Vec::new();
     if let Some(episode) = open {
         let is_active = |notice: &NoticeView| notice.withdrawn.is_none();
-        let leads = |notice: &NoticeView| notice.is_primary && is_active(notice);
+        let leads = |notice: &NoticeView| notice.leads && is_active(notice);
         let mut joined: Vec<&NoticeView> = episode.notices.iter().collect();
         // What leads comes first, then what stands.
         joined.sort_by_key(|notice| (!leads(notice), !is_active(notice)));
-        all.extend(joined.into_iter().map(|notice| {
-            let deadline = Now { moment: notice.deadline.at, wall: notice.deadline_wall };
-            NoticeStatus {
-                state: if is_active(notice) { NoticeState::Standing } else { NoticeState::Withdrawn },
-                leads: leads(notice),
-                deadline: Some(Ahead::of(deadline, episode.boot, now)),
-                footing: Some(notice.deadline.footing),
-                ..told(&notice.notice)
-            }
+        all.extend(joined.into_iter().map(|notice| NoticeStatus {
+            kind: notice.kind,
+            strength: notice.kind.strength(),
+            source: notice.source.clone(),
+            event: notice.event.clone(),
+            state: if is_active(notice) { NoticeState::Standing } else { NoticeState::Withdrawn },
+            leads: leads(notice),
+            because: None,
+            action: Some(notice.action),
+            stated: notice.stated,
+            deadline: Some(notice.deadline),
+            footing: Some(notice.footing),
+            opens: None,
+            detail: notice.detail.clone(),
         }));
     }
     all.extend(engine.deferred().values().map(|deferred| NoticeStatus {
         state: NoticeState::Waiting,
-        opens: Some(Ahead::new(deferred.opens, now)),
-        ..told(&deferred.notice)
+        opens: Some(Countdown::new(deferred.opens, now)),
+        kind: deferred.notice.kind(),
+        strength: deferred.notice.strength(),
+        action: Some(deferred.notice.action),
+        stated: deferred.notice.stated.time(),
+        detail: clip(&deferred.notice.detail, SENTENCE),
+        ..remembered(&deferred.notice.key)
     }));
     all.extend(health.ignored.iter().map(|(key, ignored)| NoticeStatus {
         because: Some(ignored.because),
@@ -179,24 +179,12 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
     all
 }
 
-/// A notice of which all is known.
-fn told(notice: &Notice) -> NoticeStatus {
-    NoticeStatus {
-        kind: notice.kind(),
-        strength: notice.strength(),
-        action: Some(notice.action),
-        stated: notice.stated.time(),
-        detail: clip(&notice.detail, SENTENCE),
-        ..remembered(&notice.key)
-    }
-}
-
 /// A notice of which only the key is known.
 fn remembered(key: &NoticeKey) -> NoticeStatus {
     NoticeStatus {
         kind: key.kind,
         strength: key.kind.strength(),
-        source: clip(key.source.as_str(), NAME),
+        source: key.source.clone(),
         event: clip(&key.event, NAME),
         state: NoticeState::Ignored,
         leads: false,
@@ -210,118 +198,46 @@ fn remembered(key: &NoticeKey) -> NoticeStatus {
     }
 }
 
-fn episode_status(episode: &EpisodeView, now: Now) -> EpisodeStatus {
-    let ahead = |at| Ahead::of(at, episode.boot, now);
-    EpisodeStatus {
-        id: episode.id.clone(),
-        generation: episode.generation,
-        opened: Past::of(episode.opened, episode.boot, now),
-        stage: match episode.phase {
-            Phase::Open => StageWord::Open,
-            Phase::Closing => StageWord::Settling,
-            Phase::Closed(_) => StageWord::Closed,
-        },
-        closing: episode.closing,
-        strength: episode.strength,
-        deadline: episode.plan.map(|plan| ahead(plan.deadline)),
-        end: episode.plan.map(|plan| ahead(plan.end)),
-        footing: episode.plan.map(|plan| plan.basis),
-        complete: episode.complete,
-        good: episode.good,
-        margin: episode.margin,
-        verdict: clip(&episode.verdict, SENTENCE),
-        closed: None,
-        steps: Vec::new(),
-    }
-}
-
-fn steps(open: Option<&EpisodeView>, context: &Context, inputs: &StatusInputs, now: Now) -> Vec<StepStatus> {
-    match open {
-        Some(episode) => episode.steps.iter().map(|step| step_status(step, episode.boot, inputs, now)).collect(),
-        None => {
-            let idle = context.steps.iter().map(|step| StepView::idle(step, context));
-            idle.map(|step| step_status(&step, Boot::This, inputs, now)).collect()
-        }
-    }
-}
-
-fn step_status(step: &StepView, boot: Boot, inputs: &StatusInputs, now: Now) -> StepStatus {
+fn steps(context: &Context, inputs: &StatusInputs) -> Vec<StepStatus> {
     let unknown = StepReadiness::default();
-    let action = inputs.steps.get(&step.name).unwrap_or(&unknown);
-    let newest = step.output.len().saturating_sub(LINES);
-    StepStatus {
-        name: clip(step.name.as_str(), NAME),
-        kind: clip(&step.kind, NAME),
-        describe: clip(&step.describe, SENTENCE),
-        progress: step.stage.word().to_owned(),
-        failure: failure(step),
-        attempt: step.attempt,
-        since: step.running.map(|running| Past::of(running.started, boot, now)),
-        stop_by: step.running.map(|running| Ahead::of(running.stop_by, boot, now)),
-        last: last_run(step, boot, now),
-        measured: inputs.ledger.of(&step.name).copied(),
-        to_put_back: step.to_undo,
-        output: step.output[newest..].iter().map(|line| clip(line, LINE)).collect(),
-        warmth: bounded_json(&action.warmth),
-        trouble: clip(&action.trouble, SENTENCE),
-    }
+    let status = |step: &StepContext| {
+        let action = inputs.steps.get(&step.name).unwrap_or(&unknown);
+        StepStatus {
+            name: step.name.clone(),
+            kind: clip(&step.kind, NAME),
+            describe: clip(&step.describe, SENTENCE),
+            measured: inputs.ledger.of(&step.name).copied(),
+            warmth: bounded_json(&action.warmth),
+            trouble: clip(&action.trouble, SENTENCE),
+        }
+    };
+    context.steps.iter().map(status).collect()
 }
 
-/// What went wrong with a step, where that is known.
-fn failure(step: &StepView) -> String {
-    step.good.filter(|good| !good).map(|_| clip(&words::failed(step), SENTENCE)).unwrap_or_default()
-}
-
-fn last_run(step: &StepView, boot: Boot, now: Now) -> Option<LastRun> {
-    Some(LastRun {
-        attempt: step.attempts,
-        outcome: step.outcome?,
-        detail: clip(&step.detail, SENTENCE),
-        sentence: clip(&words::how_it_ended(step), SENTENCE),
-        ended: Past::of(step.ended?, boot, now),
-        took: step.took.map(Seconds::from),
-        margin: step.margin,
-        left_over: step.left_over,
-    })
-}
-
-fn plan(engine: &Engine, now: Now) -> PlanStatus {
-    if let Some(plan) = engine.plan(now.moment) {
-        return PlanStatus::Episode {
-            slots: plan
-                .slots
-                .iter()
-                .map(|slot| SlotStatus {
-                    step: clip(slot.step.as_str(), NAME),
-                    skip: slot.skip,
-                    start_by: Ahead::new(slot.start_by, now),
-                    latest_end: Ahead::new(slot.latest_end, now),
-                })
-                .collect(),
-        };
+/// What the notice that has to be expected would get; nothing in an episode.
+fn plan(engine: &Engine) -> Option<ExpectedPlan> {
+    if engine.episode().is_some() {
+        return None;
     }
     // From a fixed moment, so that it stays the same while nothing changes.
     let given = Moment::from_millis(u64::from(u32::MAX));
     let time = TimeFit::expected(engine.policy());
     let plan = engine.plan_against(time.kind, time.left, given.plus(time.undetected));
     let after = |moment| Seconds::between(given, moment);
-    PlanStatus::NoticeNow {
+    let shares = plan.slots.into_iter().map(|slot| ExpectedShare {
+        start_by: after(slot.start_by),
+        latest_end: after(slot.latest_end),
+        skip: slot.skip,
+        step: slot.step,
+    });
+    Some(ExpectedPlan {
         kind: time.kind,
         sentence: time.sentence(),
         window: time.window.into(),
         undetected: time.undetected.into(),
         usable: time.usable.into(),
-        slots: plan
-            .slots
-            .iter()
-            .map(|slot| OffsetSlot {
-                step: clip(slot.step.as_str(), NAME),
-                skip: slot.skip,
-                start_by: after(slot.start_by),
-                latest_end: after(slot.latest_end),
-            })
-            .collect(),
-    }
+        slots: shares.collect(),
+    })
 }
 
 /// Whether the notice that has to be expected would leave enough.

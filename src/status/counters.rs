@@ -2,7 +2,7 @@
 //! belong to. Every map is bounded by what the configuration names, and by [`MOST`] beyond that.
 
 use crate::engine::{Closing, Event, NoticeKind, Outcome, Work};
-use crate::view::{EpisodeView, Seconds, StepStage};
+use crate::view::{EpisodeView, Seconds};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Counters {
     fn stands(&mut self, events: &[Event], episode: Option<&EpisodeView>) {
         let Some(episode) = episode.filter(|_| !events.is_empty()) else { return };
         for step in &episode.steps {
-            put(&mut self.took, step.name.as_str(), step.took.map(Seconds::from));
+            put(&mut self.took, step.name.as_str(), step.took);
             put(&mut self.margin, step.name.as_str(), step.margin);
         }
         self.episode_margin = episode.margin;
@@ -111,17 +111,7 @@ fn is_end(event: &Event) -> bool {
 /// not be undone counts with the outcome of undoing it.
 fn outcome(episode: &EpisodeView) -> Outcome {
     let bad = episode.steps.iter().filter(|step| step.good == Some(false));
-    let outcomes = bad.filter_map(|step| match step.stage {
-        StepStage::Undone(outcome) if outcome != Outcome::Done => Some(outcome),
-        StepStage::Idle
-        | StepStage::Due
-        | StepStage::Running
-        | StepStage::Ended(_)
-        | StepStage::Dropped
-        | StepStage::UndoDue
-        | StepStage::Undoing
-        | StepStage::Undone(_) => step.outcome,
-    });
+    let outcomes = bad.filter_map(|step| step.not_undone().or(step.outcome));
     outcomes.max_by_key(|outcome| badness(*outcome)).unwrap_or(Outcome::Done)
 }
 

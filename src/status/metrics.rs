@@ -16,9 +16,9 @@ pub use page::Format;
 
 use super::counters::Counters;
 use super::{Durability, NoticeState, NoticeStatus, Readiness, Reason, Seconds, SourceStatus, Status};
-use crate::engine::{Closing, IgnoredBecause, Importance, NoticeKind, Outcome, SourceName};
+use crate::engine::{Closing, IgnoredBecause, Importance, NoticeKind, Outcome, SourceName, StepName};
 use crate::sources::{Aliases, ROWS};
-use crate::view::Histogram;
+use crate::view::{Histogram, StepStage};
 use page::{NONE, Page};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -161,11 +161,11 @@ impl Scrape {
         let counters = &self.counters;
         let episode = self.status.episode.as_ref();
         page.gauge("spot_watchdog_episode_open", "Whether an episode is open.", flag(episode.is_some()));
-        let left = self.status.steps.iter().filter(|step| matches!(step.progress.as_str(), "due" | "running"));
+        let left = episode.iter().flat_map(|episode| &episode.steps).filter(|step| step.stage.is_ahead());
         page.gauge(
             "spot_watchdog_episode_steps_left",
             "Steps of the open episode that are due or running.",
-            if episode.is_some() { count(left.count()) } else { 0.0 },
+            count(left.count()),
         );
         page.counter("spot_watchdog_episodes", "Episodes that opened.", counters.episodes);
         page.counters(
@@ -192,8 +192,9 @@ impl Scrape {
             "The least that was left to the end of the plan when a step of the newest episode was done; negative where it was late.",
             counters.episode_margin.map(Seconds::as_f64),
         );
-        let deadline = episode.and_then(|episode| episode.deadline).map(|it| it.seconds_left.as_f64());
-        let end = episode.and_then(|episode| episode.end).map(|it| it.seconds_left.as_f64());
+        let plan = episode.and_then(|episode| episode.plan);
+        let deadline = plan.map(|plan| plan.deadline.seconds_left.as_f64());
+        let end = plan.map(|plan| plan.end.seconds_left.as_f64());
         page.span("spot_watchdog_deadline_left", "Time left to the deadline; negative after it.", deadline);
         page.span("spot_watchdog_end_left", "Time left that steps may use; negative after it.", end);
     }
@@ -214,10 +215,14 @@ impl Scrape {
                 })
             }),
         );
+        let is_running = |name: &StepName| {
+            let step = self.status.episode.as_ref().and_then(|episode| episode.step(name));
+            step.is_some_and(|step| step.stage == StepStage::Running)
+        };
         page.gauges(
             "spot_watchdog_step_running",
             "Whether the step runs.",
-            steps.iter().map(|step| ([("step", step.name.as_str())], flag(step.progress == "running"))),
+            steps.iter().map(|step| ([("step", step.name.as_str())], flag(is_running(&step.name)))),
         );
         page.gauges(
             "spot_watchdog_step_ready",
@@ -338,7 +343,7 @@ fn announces(notice: &NoticeStatus, source: &str) -> bool {
         (NoticeState::Withdrawn, _)
         | (NoticeState::Ignored, Some(IgnoredBecause::Stale | IgnoredBecause::Handled) | None) => false,
     };
-    holds && notice.kind == NoticeKind::Interruption && notice.source == source
+    holds && notice.kind == NoticeKind::Interruption && notice.source.as_str() == source
 }
 
 const fn flag(holds: bool) -> f64 {

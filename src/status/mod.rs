@@ -23,16 +23,16 @@ pub mod systemd;
 
 pub use crate::view::Seconds;
 pub use answer_times::AnswerTimes;
-pub use date::{Ahead, Past};
+pub use date::Past;
 pub use inputs::{Durability, JournalHealth, StatusInputs, StepReadiness};
 pub use publisher::{BEAT_LATE, BEAT_LOST, StatusPublisher};
 pub use schema::schema;
 pub use shape::{
-    EpisodeStatus, KindStatus, LastRun, Mode, NoticeState, NoticeStatus, NotificationStatus, OffsetSlot, PlanStatus,
-    ProbeStatus, Readiness, Reason, SlotStatus, SourceStatus, StageWord, Status, StepStatus,
+    ExpectedPlan, ExpectedShare, KindStatus, Mode, NoticeState, NoticeStatus, NotificationStatus, ProbeStatus,
+    Readiness, Reason, SourceStatus, Status, StepStatus,
 };
 
-use date::Dated;
+use crate::view::{EpisodeView, Phase};
 use jiff::Timestamp;
 
 /// The version of this shape; it grows when a field changes its meaning or goes away.
@@ -41,12 +41,16 @@ pub const SCHEMA: u32 = 1;
 impl Status {
     /// The reasons that `/readyz` gives for [`Readiness::Draining`], in one sentence without its full stop.
     pub fn draining_sentence(&self) -> String {
-        let left = self.episode.as_ref().and_then(|episode| episode.deadline).map(|deadline| deadline.seconds_left);
-        let left = left.map_or_else(String::new, |left| format!(", {} left", left.spoken()));
+        let left = self.left().map_or_else(String::new, |left| format!(", {} left", left.spoken()));
         match self.notices.iter().find(|notice| notice.leads) {
             Some(notice) => format!("draining: {} from {}{left}", notice.kind, notice.source),
             None => format!("draining{left}"),
         }
+    }
+
+    /// What is left to the deadline of the open episode.
+    fn left(&self) -> Option<Seconds> {
+        self.episode.as_ref()?.plan.map(|plan| plan.deadline.seconds_left)
     }
 
     /// The steps that would not work in a notice now, and why: worth knowing though all is well.
@@ -72,18 +76,12 @@ impl Status {
             }
             Some(episode) => {
                 let kind = self.notices.iter().find(|notice| notice.leads).map_or("episode", |it| it.kind.word());
-                let left =
-                    episode.deadline.map_or_else(String::new, |at| format!(": {} left", at.seconds_left.spoken()));
-                parts.push(match episode.stage {
-                    StageWord::Open => format!("{kind}{left}"),
-                    StageWord::Settling | StageWord::Closed => format!("{kind}: coming to its end"),
+                let left = self.left().map_or_else(String::new, |left| format!(": {} left", left.spoken()));
+                parts.push(match episode.phase {
+                    Phase::Open => format!("{kind}{left}"),
+                    Phase::Closing | Phase::Closed => format!("{kind}: coming to its end"),
                 });
-                parts.extend(
-                    self.steps
-                        .iter()
-                        .filter(|step| step.progress != "idle")
-                        .map(|step| format!("{} {}", step.name, step.progress)),
-                );
+                parts.extend(episode.concerned().map(|step| format!("{} {}", step.name, step.stage.word())));
             }
         }
         if self.mode == Mode::Ending {
@@ -96,7 +94,21 @@ impl Status {
     /// Makes it what it is at this moment: the same facts, more time passed.
     fn age(&mut self, now: crate::engine::Now) {
         self.now = now.wall;
-        self.each_date(&mut |date| date.seen(now));
+        self.started.count_from(now);
+        for source in &mut self.sources {
+            let probes = source.probes.iter_mut().flat_map(|probe| &mut probe.last_good_read);
+            source
+                .last_good_read
+                .iter_mut()
+                .chain(&mut source.blind_since)
+                .chain(probes)
+                .for_each(|it| it.count_from(now));
+        }
+        for notice in &mut self.notices {
+            notice.deadline.iter_mut().chain(&mut notice.opens).for_each(|it| it.count_from(now));
+        }
+        let episodes = self.episode.iter_mut().chain(&mut self.last_episode);
+        episodes.for_each(|episode: &mut EpisodeView| episode.count_from(now));
     }
 
     /// What two statuses have to share to be of one revision: all but what merely passes with time.
@@ -104,7 +116,6 @@ impl Status {
         let mut kept = self.clone();
         kept.revision = 0;
         kept.now = Timestamp::UNIX_EPOCH;
-        kept.each_date(&mut |date| date.forget_clocks());
         for source in &mut kept.sources {
             if let Some(read) = &mut source.last_good_read {
                 read.forget();
@@ -127,44 +138,5 @@ impl Status {
             reason.sentence.clear();
         }
         kept
-    }
-
-    fn each_date(&mut self, visit: &mut dyn FnMut(&mut dyn Dated)) {
-        fn each<'a, D: Dated + 'a>(dates: impl IntoIterator<Item = &'a mut D>, visit: &mut dyn FnMut(&mut dyn Dated)) {
-            for date in dates {
-                visit(date);
-            }
-        }
-        visit(&mut self.started);
-        for source in &mut self.sources {
-            each(&mut source.last_good_read, visit);
-            each(&mut source.blind_since, visit);
-            each(source.probes.iter_mut().filter_map(|probe| probe.last_good_read.as_mut()), visit);
-        }
-        for notice in &mut self.notices {
-            each(&mut notice.deadline, visit);
-            each(&mut notice.opens, visit);
-        }
-        for episode in self.episode.iter_mut().chain(&mut self.last_episode) {
-            visit(&mut episode.opened);
-            each(&mut episode.deadline, visit);
-            each(&mut episode.end, visit);
-            each(&mut episode.closed, visit);
-            each(episode.steps.iter_mut().filter_map(|step| step.last.as_mut()).map(|last| &mut last.ended), visit);
-        }
-        for step in &mut self.steps {
-            each(&mut step.since, visit);
-            each(&mut step.stop_by, visit);
-            each(step.last.as_mut().map(|last| &mut last.ended), visit);
-        }
-        match &mut self.plan {
-            PlanStatus::Episode { slots } => {
-                for slot in slots {
-                    visit(&mut slot.start_by);
-                    visit(&mut slot.latest_end);
-                }
-            }
-            PlanStatus::NoticeNow { .. } => {}
-        }
     }
 }

@@ -2,26 +2,10 @@
 //! comments, so it cannot tell another story than the code.
 
 use super::Status;
+use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
-use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
-
-/// The words of a step's progress.
-pub(super) const PROGRESS: [&str; 12] = [
-    "idle",
-    "due",
-    "running",
-    "done",
-    "failed",
-    "timed-out",
-    "skipped",
-    "lost",
-    "dropped",
-    "undo-due",
-    "undoing",
-    "undone",
-];
 
 /// The schema of what this version answers at `/status`, and of the data of each event of `/events`.
 ///
@@ -32,11 +16,6 @@ pub fn schema() -> Value {
     let mut root = settings.into_generator().into_root_schema_for::<Status>();
     root.insert("title".to_owned(), json!("spot-watchdog status"));
     root.to_value()
-}
-
-/// A time as it is shown.
-pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "format": "date-time" })
 }
 
 /// What is the same for all parts: no other keys, nothing is ever null, comments in one line, no formats that only Rust
@@ -70,14 +49,6 @@ fn tidy(schema: &mut Schema) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Outcome;
-
-    #[test]
-    fn the_words_are_those_that_are_shown() {
-        for outcome in Outcome::ALL {
-            assert!(PROGRESS.contains(&outcome.word()), "{outcome}");
-        }
-    }
 
     #[test]
     fn every_key_is_described_and_no_other_is_allowed() {

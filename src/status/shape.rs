@@ -1,12 +1,12 @@
 //! The shape of what is shown: plain data, written as JSON with kebab-case keys, and read back by our own client.
 
-use super::{Ahead, Durability, Past, Seconds, schema};
+use super::{Durability, Past, Seconds};
 use crate::engine::{
-    Closing, DeadlineBasis, EpisodeId, IgnoredBecause, Importance, NoticeAction, NoticeKind, Outcome, Strength,
+    DeadlineBasis, IgnoredBecause, Importance, NoticeAction, NoticeKind, SourceName, StepName, Strength,
 };
 use crate::messages::Occasion;
 use crate::report::{Fit, Measured};
-use crate::view::Machine;
+use crate::view::{Countdown, EpisodeView, Machine, Time};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub struct Status {
     /// Grows with each change, from 1 in each run of the daemon.
     pub revision: u64,
     /// When this was true, by our wall clock.
-    #[schemars(schema_with = "schema::time")]
+    #[schemars(with = "Time")]
     pub now: Timestamp,
     /// The version of the daemon.
     pub version: String,
@@ -39,17 +39,18 @@ pub struct Status {
     pub notices: Vec<NoticeStatus>,
     /// The open episode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub episode: Option<EpisodeStatus>,
-    /// Every step, in declared order; idle while all is calm.
+    pub episode: Option<EpisodeView>,
+    /// Every step that is configured, in declared order.
     pub steps: Vec<StepStatus>,
-    /// Who gets how much of the time.
-    pub plan: PlanStatus,
+    /// Who would get how much of the time of a notice; absent in an episode, whose steps say what they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<ExpectedPlan>,
     /// Who is told; empty where nobody is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notifications: Vec<NotificationStatus>,
     /// The episode that closed last, as far as the journal knows one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_episode: Option<EpisodeStatus>,
+    pub last_episode: Option<EpisodeView>,
     /// Whether what the steps were measured to take fits into a notice; absent where nothing was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
@@ -71,7 +72,7 @@ pub struct NotificationStatus {
     pub waiting: u32,
     /// When it last took one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::time")]
+    #[schemars(with = "Time")]
     pub last_sent: Option<Timestamp>,
     /// On which occasion that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,7 +184,7 @@ pub struct NoticeStatus {
     /// Whether it warns or takes the machine.
     pub strength: Strength,
     /// Who said it.
-    pub source: String,
+    pub source: SourceName,
     /// The cloud's own event id; empty where it has none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub event: String,
@@ -199,17 +200,17 @@ pub struct NoticeStatus {
     pub action: Option<NoticeAction>,
     /// The time that it states, on its cloud's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::time")]
+    #[schemars(with = "Time")]
     pub stated: Option<Timestamp>,
     /// Its deadline on our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<Ahead>,
+    pub deadline: Option<Countdown>,
     /// Whether the cloud named that deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footing: Option<DeadlineBasis>,
     /// When it opens an episode, where it waits for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opens: Option<Ahead>,
+    pub opens: Option<Countdown>,
     /// The cloud's words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -229,98 +230,19 @@ pub enum NoticeState {
     Ignored,
 }
 
-/// The open episode.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct EpisodeStatus {
-    /// Its name.
-    pub id: EpisodeId,
-    /// One more than the episode before.
-    pub generation: u64,
-    /// When it opened.
-    pub opened: Past,
-    /// Whether it goes on.
-    pub stage: StageWord,
-    /// Why it comes to its end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub closing: Option<Closing>,
-    /// How strong the notices that stand are; absent where none stands.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strength: Option<Strength>,
-    /// The deadline that is planned for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<Ahead>,
-    /// The last moment that any step may use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end: Option<Ahead>,
-    /// Whether the cloud named the deadline.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub footing: Option<DeadlineBasis>,
-    /// Whether every step that was due has ended.
-    pub complete: bool,
-    /// Whether nothing was lost: every step that was due was done, or skipped as the policy allows.
-    pub good: bool,
-    /// The least that was left to the end of the plan when a step was done; negative where it was late.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub margin: Option<Seconds>,
-    /// How it stands or how it ended, for people, without a full stop.
-    pub verdict: String,
-    /// When it closed; absent while it is open.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub closed: Option<Past>,
-    /// Where each step stood when it closed; those of an open episode are the status' own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<StepStatus>,
-}
-
-/// Whether an episode goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum StageWord {
-    /// Steps are begun as they become due.
-    Open,
-    /// Nothing new is begun; what was left is put back.
-    Settling,
-    /// It is over.
-    Closed,
-}
-
-/// One step.
+/// One step, as it is configured and prepared.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct StepStatus {
     /// Its name.
-    pub name: String,
-    /// The kind of its action; empty for one that the configuration no longer has.
+    pub name: StepName,
+    /// The kind of its action.
     pub kind: String,
     /// What it does, in a few words.
     pub describe: String,
-    /// Where it stands: `idle`, `due`, `running`, an outcome, `dropped`, `undo-due`, `undoing`, `undone`.
-    #[schemars(extend("enum" = schema::PROGRESS))]
-    pub progress: String,
-    /// What went wrong with it, for people, without a full stop; absent where nothing did.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub failure: String,
-    /// The number of its last run in this episode; 0 before the first.
-    pub attempt: u32,
-    /// Since when it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Past>,
-    /// When its run has to have ended, as things stand.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop_by: Option<Ahead>,
-    /// How the step itself ended, where it has since it last became due.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<LastRun>,
     /// What it last took, where that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
-    /// Whether it may have changed something in this episode that is put back when the notice is gone.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub to_put_back: bool,
-    /// The last lines that it printed, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub output: Vec<String>,
     /// What its warm-up knows; absent where there is nothing to tell.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub warmth: serde_json::Value,
@@ -329,77 +251,31 @@ pub struct StepStatus {
     pub trouble: String,
 }
 
-/// How a step ended.
+/// What the notice that has to be expected would get, were it given now: an interruption, or a shutdown where no source is
+/// asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct LastRun {
-    /// How often the step itself was started.
-    pub attempt: u32,
-    /// The verdict.
-    pub outcome: Outcome,
-    /// What its action says of it.
-    pub detail: String,
-    /// All of it for people, without the step's name and a full stop.
+pub struct ExpectedPlan {
+    /// Its kind.
+    pub kind: NoticeKind,
+    /// What its window leaves, for people, without a full stop.
     pub sentence: String,
-    /// When it ended, or was skipped.
-    pub ended: Past,
-    /// How long it took, from its first start to its end, retries included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub took: Option<Seconds>,
-    /// What was left to the end of the plan; negative where it ended later, absent where the machine has booted since.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub margin: Option<Seconds>,
-    /// Processes that it left behind.
-    pub left_over: u32,
-}
-
-/// Who gets how much of the time.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "of", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum PlanStatus {
-    /// What is left to do in the open episode.
-    Episode {
-        /// The steps that have not ended.
-        slots: Vec<SlotStatus>,
-    },
-    /// What the notice that has to be expected would get, were it given now: an interruption, or a shutdown where no source
-    /// is asked.
-    NoticeNow {
-        /// Its kind.
-        kind: NoticeKind,
-        /// What its window leaves, for people, without a full stop.
-        sentence: String,
-        /// Its window.
-        window: Seconds,
-        /// The most of it that passes before the notice is detected.
-        undetected: Seconds,
-        /// The part of it that steps may use.
-        usable: Seconds,
-        /// The steps for it.
-        slots: Vec<OffsetSlot>,
-    },
-}
-
-/// A step's share of the time.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct SlotStatus {
-    /// Which step.
-    pub step: String,
-    /// Whether there is no time for it.
-    pub skip: bool,
-    /// When it starts at the latest.
-    pub start_by: Ahead,
-    /// When it has to end.
-    pub latest_end: Ahead,
+    /// Its window.
+    pub window: Seconds,
+    /// The most of it that passes before the notice is detected.
+    pub undetected: Seconds,
+    /// The part of it that steps may use.
+    pub usable: Seconds,
+    /// The steps for it.
+    pub slots: Vec<ExpectedShare>,
 }
 
 /// A step's share of the time of a notice that has not come: seconds after it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct OffsetSlot {
+pub struct ExpectedShare {
     /// Which step.
-    pub step: String,
+    pub step: StepName,
     /// Whether there is no time for it.
     pub skip: bool,
     /// When it starts at the latest.

@@ -1,5 +1,6 @@
 //! What people are told, and in which words.
 
+mod countdown;
 mod episode;
 mod finding;
 mod histogram;
@@ -12,14 +13,15 @@ mod time_fit;
 mod wording;
 pub mod words;
 
+pub use countdown::{Countdown, to_the_second};
 pub use episode::{
-    Boot, Context, EpisodeView, Names, NoticeView, Phase, PlanView, RunningView, Share, StepContext, StepStage,
+    Boot, Context, EpisodeView, Names, NoticeView, Phase, PlanView, RunningView, StepContext, StepShare, StepStage,
     StepView,
 };
 pub use finding::{Finding, Weight};
 pub use histogram::Histogram;
 pub use machine::{Lifecycle, Machine};
-pub use seconds::Seconds;
+pub use seconds::{Seconds, Time};
 pub use span::Span;
 pub use spoken::Spoken;
 pub use text::{

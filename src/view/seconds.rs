@@ -1,4 +1,4 @@
-//! Spans of time as they are written for others: a number of seconds.
+//! Times and spans as they are written for others: RFC 3339, and a number of seconds.
 
 use super::Spoken;
 use crate::engine::{Moment, millis};
@@ -94,6 +94,24 @@ impl JsonSchema for Seconds {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "number", "description": "A span in seconds, to the millisecond; negative where it is past." })
+    }
+}
+
+/// The JSON schema of a [`Timestamp`].
+#[derive(Debug)]
+pub struct Time;
+
+impl JsonSchema for Time {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::episode::{EpisodeView, Phase, StepStage, StepView};
 use super::{Seconds, Spoken, wording};
-use crate::engine::{Closing, NextAttempt, NoticeKind, Now, Outcome, Run, SkippedBecause, StepName};
+use crate::engine::{Closing, NextAttempt, NoticeKind, Outcome, Run, SkippedBecause, StepName};
 
 /// How an episode stands or how it ended, in one clause without a full stop: `all 2 steps done, 109s to spare`.
 pub fn verdict(episode: &EpisodeView) -> String {
@@ -15,7 +15,7 @@ pub fn verdict(episode: &EpisodeView) -> String {
             .collect();
         return match (ahead.is_empty(), episode.phase) {
             (true, _) => "not planned yet".to_owned(),
-            (false, Phase::Closed(_)) => format!("closed before its end: {}", ahead.join(", ")),
+            (false, Phase::Closed) => format!("closed before its end: {}", ahead.join(", ")),
             (false, Phase::Open | Phase::Closing) => format!("in progress: {}", ahead.join(", ")),
         };
     }
@@ -69,16 +69,9 @@ pub fn margin(margin: Seconds) -> String {
 
 /// What went wrong with a step, in few words: `checkpoint failed`.
 pub fn failed(step: &StepView) -> String {
-    match step.stage {
-        StepStage::Undone(outcome) if outcome != Outcome::Done => format!("{} not undone", step.name),
-        StepStage::Idle
-        | StepStage::Due
-        | StepStage::Running
-        | StepStage::Ended(_)
-        | StepStage::Dropped
-        | StepStage::UndoDue
-        | StepStage::Undoing
-        | StepStage::Undone(_) => format!("{} {}", step.name, step.outcome.map_or("never started", outcome)),
+    match step.not_undone() {
+        Some(_) => format!("{} not undone", step.name),
+        None => format!("{} {}", step.name, step.outcome.map_or("never started", outcome)),
     }
 }
 
@@ -86,7 +79,7 @@ pub fn failed(step: &StepView) -> String {
 pub fn waits(step: &StepView) -> String {
     let name = &step.name;
     match (step.waits_for.as_slice(), step.held_until_left) {
-        ([], Some(left)) => format!("{name} waits until {} are left for steps", Spoken(left)),
+        ([], Some(left)) => format!("{name} waits until {} are left for steps", Spoken(left.span())),
         ([], None) => format!("{name} is due"),
         (others, _) => {
             let others: Vec<&str> = others.iter().map(StepName::as_str).collect();
@@ -96,12 +89,11 @@ pub fn waits(step: &StepView) -> String {
 }
 
 /// A run that has started: `checkpoint started: process 1234, to end within 88s`.
-pub fn started(run: &Run, step: Option<&StepView>, now: Now) -> String {
+pub fn started(run: &Run, step: Option<&StepView>) -> String {
     let running = step.and_then(|step| step.running);
-    let process = running.and_then(|running| running.process);
     let details = [
-        process.map(|process| format!("process {}", process.pid)),
-        running.map(|running| format!("to end within {}", Spoken(running.stop_by.moment.since(now.moment)))),
+        running.and_then(|running| running.pid).map(|pid| format!("process {pid}")),
+        running.map(|running| format!("to end within {}", Spoken(running.stop_by.seconds_left.span()))),
     ];
     let details: Vec<String> = details.into_iter().flatten().collect();
     let details = if details.is_empty() { String::new() } else { format!(": {}", details.join(", ")) };
@@ -119,9 +111,9 @@ pub fn waited_for(episode: &EpisodeView) -> Option<String> {
         let undoing = match step.stage {
             StepStage::Due | StepStage::Running => "",
             StepStage::UndoDue | StepStage::Undoing => "undoing ",
-            StepStage::Idle | StepStage::Ended(_) | StepStage::Dropped | StepStage::Undone(_) => return None,
+            StepStage::Idle | StepStage::Ended(_) | StepStage::Dropped | StepStage::Undone => return None,
         };
-        let until = step.running.map(|it| format!(" (until {})", it.stop_by.wall.strftime("%H:%M:%SZ")));
+        let until = step.running.map(|it| format!(" (until {})", it.stop_by.at.strftime("%H:%M:%SZ")));
         Some(format!("{undoing}{}{}", step.name, until.unwrap_or_default()))
     });
     let steps: Vec<String> = steps.collect();
@@ -149,8 +141,8 @@ pub fn how_it_ended(step: &StepView) -> String {
     let attempts = if step.attempts > 1 { format!(" (attempt {})", step.attempts) } else { String::new() };
     let undone = match step.stage {
         StepStage::UndoDue | StepStage::Undoing => ", being undone",
-        StepStage::Undone(Outcome::Done) => ", undone",
-        StepStage::Undone(_) => &format!(", NOT undone ({})", step.undo_detail),
+        StepStage::Undone if step.not_undone().is_none() => ", undone",
+        StepStage::Undone => &format!(", NOT undone ({})", step.undo_detail),
         StepStage::Idle | StepStage::Due | StepStage::Running | StepStage::Ended(_) | StepStage::Dropped => "",
     };
     let how = match (step.stage, step.outcome) {
@@ -158,7 +150,7 @@ pub fn how_it_ended(step: &StepView) -> String {
         (_, Some(it)) => outcome(it).to_owned(),
         (stage, None) => stage.word().to_owned(),
     };
-    let took = step.took.map(|took| format!(" in {}", Spoken(took))).unwrap_or_default();
+    let took = step.took.map(|took| format!(" in {}", Spoken(took.span()))).unwrap_or_default();
     let spare = step.margin.filter(|_| step.took.is_some()).map(|it| format!(", {}", margin(it))).unwrap_or_default();
     let detail = if step.detail.is_empty() { String::new() } else { format!(": {}", step.detail) };
     format!("{how}{attempts}{took}{undone}{spare}{detail}{}", left_behind(step.left_over))

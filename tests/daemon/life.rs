@@ -36,11 +36,11 @@ fn a_notice_runs_the_hook_once_with_all_it_needs_and_the_daemon_serves_on_until_
     wait_for("the hook to note everything", || scene.path("ran").exists().then_some(()));
     let status = watch.status();
     assert_eq!(status["episode"]["strength"], "strong", "{status}");
-    assert_eq!(status["steps"][0]["progress"], "running", "{status}");
+    assert_eq!(status["episode"]["steps"][0]["progress"], "running", "{status}");
     scene.write("go", "");
     watch.says(&["save_checkpoint", "done", "exit status 0"]);
     watch.wait_until_all_are("done");
-    assert!(watch.status()["steps"][0]["output"].to_string().contains("saved"));
+    assert!(watch.status()["episode"]["steps"][0]["output"].to_string().contains("saved"));
 
     let address = watch.address();
     for (name, value) in [

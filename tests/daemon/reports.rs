@@ -70,30 +70,30 @@ fn a_report_is_there_from_the_first_moment_and_outlives_the_daemon() {
     assert_eq!(episodes(&mut watch), Vec::<Value>::new());
 
     cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
-    let first = report(&scene.path("reports"), |report| report["steps"][0]["proof-before"].is_string());
-    assert_eq!((&first["complete"], &first["good"]), (&false.into(), &false.into()), "{first}");
+    let first = report(&scene.path("reports"), |report| report["episode"]["steps"][0]["proof-before"].is_string());
+    assert_eq!((&first["episode"]["complete"], &first["episode"]["good"]), (&false.into(), &false.into()), "{first}");
     assert_eq!(first["machine"]["id"], "i-0123456789abcdef0");
-    assert_eq!(first["last-report-by"], first["deadline"]);
-    let proof: jiff::Timestamp = first["steps"][0]["proof-before"].as_str().unwrap().parse().unwrap();
+    assert_eq!(first["last-report-by"], first["episode"]["deadline"]["at"]);
+    let proof: jiff::Timestamp = first["episode"]["steps"][0]["proof-before"].as_str().unwrap().parse().unwrap();
     assert_eq!(proof, jiff::Timestamp::try_from(older).unwrap());
     let open = episodes(&mut watch);
-    assert_eq!((open.len(), &open[0]["complete"]), (1, &false.into()));
+    assert_eq!((open.len(), &open[0]["episode"]["complete"]), (1, &false.into()));
 
     scene.write("go", "");
     let last = report(&scene.path("reports"), |report| {
-        report["complete"] == true && !report["steps"][0]["proof-after"].is_null()
+        report["episode"]["complete"] == true && !report["episode"]["steps"][0]["proof-after"].is_null()
     });
-    assert_eq!(last["good"], true, "{last}");
-    assert_eq!(last["steps"][0]["output"][0], "saved");
-    assert!(last["notices"][0]["detection-delay"].as_f64().unwrap() < 60.0);
-    let name = format!("i-0123456789abcdef0-{}.json", last["episode"].as_str().unwrap());
+    assert_eq!(last["episode"]["good"], true, "{last}");
+    assert_eq!(last["episode"]["steps"][0]["output"][0], "saved");
+    assert!(last["episode"]["notices"][0]["detection-delay"].as_f64().unwrap() < 60.0);
+    let name = format!("i-0123456789abcdef0-{}.json", last["episode"]["id"].as_str().unwrap());
     assert_eq!(fs::metadata(scene.path("reports").join(&name)).unwrap().permissions().mode() & 0o137, 0);
 
     // What the hook took away tells how the checkpoint ended.
     assert_eq!(scene.read("uploaded"), format!("s3://bucket/reports/{name}\n"));
     let uploaded: Value = serde_json::from_str(&scene.read("in-s3.json")).unwrap();
-    assert_eq!(uploaded["steps"][0]["outcome"], "done", "{uploaded}");
-    assert!(uploaded["steps"][1]["began"].is_string(), "{uploaded}");
+    assert_eq!(uploaded["episode"]["steps"][0]["outcome"], "done", "{uploaded}");
+    assert!(uploaded["episode"]["steps"][1]["began"].is_string(), "{uploaded}");
 
     // What it took is known from now on.
     let measured = wait_for("what was measured", || {
@@ -103,16 +103,19 @@ fn a_report_is_there_from_the_first_moment_and_outlives_the_daemon() {
     assert_eq!(measured["steps"][0]["measured"]["from"], "episode");
     assert_eq!(measured["fit"]["fits"], true, "{measured}");
     report(&scene.state().join("reports"), |report| {
-        report["complete"] == true && !report["steps"][0]["proof-after"].is_null()
+        report["episode"]["complete"] == true && !report["episode"]["steps"][0]["proof-after"].is_null()
     });
     watch.stop();
 
     let mut again = configured(&scene, &cloud);
     again.says(&["watching"]);
     let told = wait_for("the report of the episode before", || {
-        episodes(&mut again).into_iter().find(|report| report["episode"] == last["episode"])
+        episodes(&mut again).into_iter().find(|report| report["episode"]["id"] == last["episode"]["id"])
     });
-    assert_eq!(told["steps"][0]["output"], last["steps"][0]["output"], "the journal does not know what it printed");
+    assert_eq!(
+        told["episode"]["steps"][0]["output"], last["episode"]["steps"][0]["output"],
+        "the journal does not know what it printed"
+    );
     assert_eq!(again.status()["steps"][0]["measured"]["from"], "episode");
     again.stop();
 }
@@ -127,7 +130,7 @@ fn a_place_for_reports_that_refuses_is_said_once_and_the_hook_runs() {
     cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
     watch.says(&["report-dir", "could not be written"]);
     watch.says(&["save", "done"]);
-    report(&scene.state().join("reports"), |report| report["steps"][0]["outcome"] == "done");
+    report(&scene.state().join("reports"), |report| report["episode"]["steps"][0]["outcome"] == "done");
     watch.stop();
     assert_eq!(watch.log().matches("could not be written").count(), 1, "{}", watch.log());
 }

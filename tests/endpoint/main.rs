@@ -62,14 +62,14 @@ async fn the_status_tells_everything() {
     assert_eq!(shown["episode"]["footing"], "stated");
     let left = shown["episode"]["deadline"]["seconds-left"].as_f64().unwrap();
     assert!((100.0..=120.0).contains(&left), "{left}");
-    let step = &shown["steps"][0];
+    let step = &shown["episode"]["steps"][0];
     assert_eq!(
         (&step["name"], &step["kind"], &step["progress"]),
         (&"checkpoint".into(), &"hook".into(), &"running".into())
     );
-    assert_eq!(step["stop-by"]["at"], "2026-01-01T00:01:35Z");
+    assert_eq!(step["running"]["stop-by"]["at"], "2026-01-01T00:01:35Z");
     assert_eq!(step["output"][0], "saving\u{fffd}[2J <b>step 4200</b>");
-    assert_eq!(shown["plan"]["slots"][0]["latest-end"]["at"], "2026-01-01T00:02:00Z");
+    assert_eq!(shown["episode"]["end"]["at"], "2026-01-01T00:02:00Z");
     assert_eq!(shown["durability"], "kept");
     let read: Status = serde_json::from_str(&reply.body).unwrap();
     assert!(read.revision >= 2);

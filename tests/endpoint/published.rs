@@ -17,7 +17,7 @@ fn full() -> Value {
         daemon.miss(second);
     }
     let status = serde_json::to_value(daemon.publisher.read()).unwrap();
-    for part in ["/episode/deadline", "/steps/0/last/margin", "/sources/0/blind-since", "/sources/0/probes/0/fault"] {
+    for part in ["/episode/deadline", "/episode/steps/0/had", "/sources/0/blind-since", "/sources/0/probes/0/fault"] {
         assert!(status.pointer(part).is_some(), "{part}: {status:#}");
     }
     status
@@ -78,9 +78,9 @@ fn a_word_that_is_not_published_is_refused() {
         ("/readiness", "perhaps"),
         ("/now", "yesterday"),
         ("/notices/0/kind", "earthquake"),
-        ("/steps/0/progress", "somewhere"),
+        ("/episode/steps/0/progress", "somewhere"),
         ("/machine/lifecycle", "eternal"),
-        ("/plan/of", "attack"),
+        ("/episode/phase", "attack"),
         ("/durability", "etched"),
     ] {
         let mut wrong = full();

@@ -2,9 +2,10 @@
 
 use crate::stand::{Daemon, Endpoint, Reply, at, interruption, notice, secs};
 use spot_watchdog::engine::{
-    BootId, Closing, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Signal, SourceName,
-    Stated,
+    BootId, Closing, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Outcome, Signal,
+    SourceName, Stated,
 };
+use spot_watchdog::view::StepStage;
 
 async fn readyz(daemon: &Daemon) -> Reply {
     Endpoint::usual(&daemon.publisher).await.get("/readyz").await
@@ -93,7 +94,7 @@ async fn ready_in_another_boot_after_a_crash() {
     assert_eq!(readyz(&after).await.status, 200);
     let story = after.publisher.read().last_episode.unwrap();
     assert_eq!(story.closing, Some(Closing::Rebooted));
-    assert_eq!(story.steps[0].progress, "lost", "it ran when the machine went down");
+    assert_eq!(story.steps[0].stage, StepStage::Ended(Outcome::Lost), "it ran when the machine went down");
 }
 
 #[tokio::test]

@@ -96,15 +96,17 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     let [first, failure, end] = [0, 1, 2].map(|at| came[at].json());
     assert!(came[0].head.starts_with(&format!("POST /services/{CANARY}?token={CANARY} HTTP/1.1")), "{}", came[0].head);
     assert!(first["title"].as_str().unwrap().contains("i-0123456789abcdef0 is to be taken in 8"), "{first}");
-    assert_eq!(first["last-notification-by"], first["deadline"]);
+    assert_eq!(first["last-notification-by"], first["episode"]["deadline"]["at"]);
     assert!(first["text"].as_str().unwrap().contains("The last notification comes by "), "{first}");
-    assert_eq!(first["steps"][0]["progress"], "running", "it is told while the hook runs: {first}");
-    assert_eq!((&failure["step"], &failure["steps"][1]["outcome"]), (&"upload".into(), &"failed".into()));
-    assert_eq!((&end["good"], &end["verdict"]), (&false.into(), &"work or requests may be lost: upload failed".into()));
+    assert_eq!(first["episode"]["steps"][0]["progress"], "running", "it is told while the hook runs: {first}");
+    assert_eq!((&failure["step"], &failure["episode"]["steps"][1]["outcome"]), (&"upload".into(), &"failed".into()));
+    let verdict = "work or requests may be lost: upload failed";
+    assert_eq!((&end["episode"]["good"], &end["episode"]["verdict"]), (&false.into(), &verdict.into()));
     wait_for("two reports", || (archive.came().len() >= 2).then_some(()));
     let reports: Vec<Report> = archive.came().iter().map(|came| serde_json::from_str(&came.body).unwrap()).collect();
-    assert_eq!((reports[0].complete, reports[1].complete, reports[1].good), (false, true, false));
-    assert_eq!(reports[1].steps[1].outcome, Some(Outcome::Failed));
+    let (first, last) = (&reports[0].episode, &reports[1].episode);
+    assert_eq!((first.complete, last.complete, last.good), (false, true, false));
+    assert_eq!(last.steps[1].outcome, Some(Outcome::Failed));
     let blocks = slack.came()[2].json();
     assert!(blocks["blocks"][1]["text"]["text"].as_str().unwrap().contains("upload: failed"), "{blocks}");
 
@@ -122,7 +124,7 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     notice(&scene, &["--withdraw"]);
     wait_for("the message that it is over", || (receiver.came().len() >= 4).then_some(()));
     let closed = receiver.came()[3].clone();
-    assert_eq!((closed.name().as_str(), &closed.json()["closing"]), ("closed", &"withdrawn".into()));
+    assert_eq!((closed.name().as_str(), &closed.json()["episode"]["closing"]), ("closed", &"withdrawn".into()));
 
     let checked = scene.command(&["check", "--config", file.to_str().unwrap(), "--metadata-endpoint", &cloud.url]);
     let checked = { checked }.output().unwrap();
@@ -226,7 +228,7 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
     let watch = start(&scene, &cloud.url, &file);
     says(&watch, "notification to ops sent: end");
     assert_eq!(receiver.names()[before..], ["closed"]);
-    assert_eq!(receiver.came()[before].json()["closing"], "withdrawn");
+    assert_eq!(receiver.came()[before].json()["episode"]["closing"], "withdrawn");
     watch.is_sane();
 }
 

@@ -5,6 +5,7 @@ an open page when the daemon is restarted, the browser sleeps, or another versio
     drive.py WATCHDOG PICTURES          the binary, and where the pictures go
 """
 
+import datetime
 import http.server
 import json
 import os
@@ -425,7 +426,7 @@ def sleeps(page):
     """A page that slept says nothing old once it is awake."""
     page.cdp("Page.setWebLifecycleState", state="frozen")
     page.world.let("checkpoint", 0)
-    until("the step to end", lambda: any(it["progress"] == "running" and it["name"] == "upload" for it in page.world.status()["steps"]))
+    until("the step to end", lambda: any(it["progress"] == "running" and it["name"] == "upload" for it in page.world.status()["episode"]["steps"]))
     time.sleep(2)
     page.cdp("Page.setWebLifecycleState", state="active")
     # To freeze a page, the browser hides it; so it is shown again, as it is when a lid is opened.
@@ -459,15 +460,22 @@ def finished(page):
     page.is_clean()
 
 
+def ran_for(status, step):
+    """How many seconds a step has been running."""
+    started = step.get("running", {}).get("started")
+    at = datetime.datetime.fromisoformat
+    return (at(status["now"]) - at(started)).total_seconds() if started else 0
+
+
 def failed(page):
     page.world.kill()
     page.world.let("upload", 0)
     # A notice of its own: what the scenes before took is not taken from this one.
     page.world.play("--notice-after", "0s", "--time", "110s")
     page.world.watch(fresh=True)
-    until("the checkpoint to run", lambda: any(it["name"] == "checkpoint" and it["progress"] == "running" for it in page.world.status()["steps"]))
+    until("the checkpoint to run", lambda: any(it["name"] == "checkpoint" and it["progress"] == "running" for it in page.world.status()["episode"]["steps"]))
     # Long enough to be seen in the picture.
-    until("it to have run for a while", lambda: any(it.get("since", {}).get("seconds-ago", 0) > 6 for it in page.world.status()["steps"]))
+    until("it to have run for a while", lambda: any(ran_for(page.world.status(), it) > 6 for it in page.world.status()["episode"]["steps"]))
     page.world.let("checkpoint", 3)
     page.is_headed("checkpoint failed.")
     page.waits_for("exit status 3", "failed")

@@ -232,7 +232,8 @@ impl Watch {
             .and_then(|address| get(address, "/status").ok())
             .map_or(String::new(), |(_, body)| body);
         let Ok(status) = serde_json::from_str::<serde_json::Value>(&body) else { return false };
-        status["steps"].as_array().unwrap().iter().all(|step| step["progress"] == progress)
+        let steps = status["episode"]["steps"].as_array();
+        steps.is_some_and(|steps| steps.iter().all(|step| step["progress"] == progress))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -201,7 +201,9 @@ async fn play(
 
     let until = Instant::now() + args.notice + GIVE_UP;
     let mut stopped = follow(&publisher, &inputs, &progress, until, is_over).await;
-    if stopped != Followed::Interrupted && publisher.read().steps.iter().any(|step| step.to_put_back) {
+    if stopped != Followed::Interrupted
+        && publisher.read().episode.is_some_and(|it| it.steps.iter().any(|step| step.to_undo))
+    {
         emulator.withdraw();
         progress.say("the notice is withdrawn; in some 20 s that counts, and what the steps changed is undone");
         stopped = follow(&publisher, &inputs, &progress, Instant::now() + COME_BACK, is_closed).await;
@@ -252,7 +254,7 @@ fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
     let Some(mut report) = played.newest(1).pop() else { return };
     if notice != TimeFit::interruption(&real.policy).window {
         // The delay was counted from the usual window, and this one is another.
-        report.notices.iter_mut().for_each(|notice| notice.detection_delay = None);
+        report.episode.notices.iter_mut().for_each(|notice| notice.detection_delay = None);
     }
     let named = real.state_dir.as_deref();
     let Some(state) = state_dir::choose(named, User::current(), |name| std::env::var_os(name)) else { return };
@@ -330,8 +332,7 @@ async fn follow(
 
 /// Every step has ended.
 fn is_over(status: &Status) -> bool {
-    status.episode.as_ref().is_some_and(|episode| episode.deadline.is_some())
-        && status.steps.iter().all(|step| !matches!(step.progress.as_str(), "due" | "running"))
+    status.episode.as_ref().is_some_and(|episode| episode.complete)
 }
 
 /// Nothing is left to be undone.

@@ -5,7 +5,7 @@ use crate::cli::complain;
 use crate::cli::log::Said;
 use crate::config::Settings;
 use crate::status::Status;
-use crate::view::{Spoken, printable};
+use crate::view::{Seconds, Spoken, StepStage, printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,18 +57,21 @@ impl Progress {
     /// Lets time be seen to pass.
     pub(super) fn tick(&self, status: &Status) {
         let Some(bars) = &self.bars else { return };
-        if let Some(deadline) = status.episode.as_ref().and_then(|episode| episode.deadline.as_ref()) {
-            let left = Duration::from_secs_f64(deadline.seconds_left.as_f64().max(0.0));
+        let Some(episode) = &status.episode else { return };
+        if let Some(plan) = &episode.plan {
+            let left = plan.deadline.seconds_left.span();
             bars.countdown.set_position(crate::engine::millis(bars.window.saturating_sub(left)));
             bars.countdown.set_message(format!("{} left", Spoken(left)));
         }
-        for step in &status.steps {
-            let Some(bar) = bars.steps.get(&step.name) else { continue };
-            let took = step.since.as_ref().map(|since| since.seconds_ago.spoken().to_string());
+        for step in &episode.steps {
+            let Some(bar) = bars.steps.get(step.name.as_str()) else { continue };
             let last = step.output.last().map(String::as_str).unwrap_or_default();
-            bar.set_message(match step.progress.as_str() {
-                "running" => format!("running for {}  {}", took.unwrap_or_default(), printable(last)),
-                progress => progress.to_owned(),
+            bar.set_message(match step.running.filter(|_| step.stage == StepStage::Running) {
+                Some(running) => {
+                    let ran = Seconds::between_times(running.started, status.now);
+                    format!("running for {}  {}", ran.spoken(), printable(last))
+                }
+                None => step.stage.word().to_owned(),
             });
             bar.tick();
         }

@@ -3,6 +3,7 @@
 use super::Exit;
 use crate::engine::{Now, Outcome, millis};
 use crate::view::{EpisodeView, Seconds, Spoken, StepView, printable, words};
+use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -55,12 +56,13 @@ struct Row {
 impl Verdict {
     /// The verdict on a notice with this window that was given at `given` and led to this episode, if to any.
     pub fn of(episode: Option<&EpisodeView>, given: Now, notice: Duration) -> Self {
-        let after = |at: Now| Seconds::between(given.moment, at.moment);
+        let after = |at: Timestamp| Seconds::between_times(given.wall, at);
+        let end = episode.and_then(|episode| episode.plan).and_then(|plan| plan.end.moment());
         Self {
             schema: SCHEMA,
             notice_seconds: notice.into(),
             heard_after_seconds: episode.map(|episode| after(episode.opened)),
-            end_after_seconds: episode.and_then(|episode| episode.plan).map(|plan| after(plan.end)),
+            end_after_seconds: end.map(|end| Seconds::between(given.moment, end)),
             steps: episode
                 .into_iter()
                 .flat_map(EpisodeView::concerned)
@@ -88,12 +90,12 @@ impl Row {
             attempts: step.attempts,
             only_checked: step.only_checked,
             began_seconds: began,
-            took_seconds: step.took.map(Seconds::from),
-            had_seconds: step.had.map(Seconds::from),
+            took_seconds: step.took,
+            had_seconds: step.had,
             margin_seconds: step.margin,
             outcome: step.outcome,
             detail: step.detail.clone(),
-            needs: step.took.filter(|_| step.outcome == Some(Outcome::Done)).map(needs),
+            needs: step.took.filter(|_| step.outcome == Some(Outcome::Done)).map(|took| needs(took.span())),
         }
     }
 }

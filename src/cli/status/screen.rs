@@ -108,7 +108,7 @@ fn at(status: &Status) -> String {
 /// What two lines have to share to say the same: all but the time that passes.
 fn timeless(status: &Status) -> String {
     let mut bare = status.clone();
-    let deadline = bare.episode.as_mut().and_then(|episode| episode.deadline.take()).map(|deadline| deadline.at);
+    let deadline = bare.episode.as_mut().and_then(|episode| episode.plan.take()).map(|plan| plan.deadline.at);
     for reason in &mut bare.health {
         reason.sentence.clone_from(&reason.word);
     }

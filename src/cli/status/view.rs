@@ -2,12 +2,9 @@
 //! how they come onto a screen is another file's.
 
 use crate::engine::{Closing, Outcome};
-use crate::status::{
-    Ahead, EpisodeStatus, Mode, NoticeState, NoticeStatus, Past, PlanStatus, Seconds, SourceStatus, StageWord, Status,
-    StepStatus,
-};
-use crate::view::{Spoken, printable, words};
-use std::time::Duration;
+use crate::status::{Mode, NoticeState, NoticeStatus, Past, Seconds, SourceStatus, Status};
+use crate::view::{Countdown, EpisodeView, Phase, PlanView, Spoken, StepStage, StepView, printable, words};
+use jiff::Timestamp;
 
 /// Cells of a bar.
 const CELLS: usize = 20;
@@ -59,9 +56,9 @@ impl Line {
 pub(super) fn view(status: &Status) -> Vec<Line> {
     let mut lines = Vec::new();
     if let Some(episode) = &status.episode
-        && let Some(deadline) = &episode.deadline
+        && let Some(plan) = &episode.plan
     {
-        lines.push(Line::new("left", Tone::Going, &countdown(episode, deadline)));
+        lines.push(Line::new("left", Tone::Going, &countdown(episode, plan, status.now)));
     }
     let machine = &status.machine;
     let facts = [&machine.id, &machine.machine_type, machine.lifecycle.word(), &machine.zone];
@@ -75,13 +72,18 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
     }
     if let Some(episode) = &status.episode {
         let tone = if !episode.complete { Tone::Plain } else { ended(episode.good) };
-        lines.push(Line::new("episode", tone, &format!("{}, {}: {}", episode.id, stage(episode), episode.verdict)));
+        lines.push(Line::new("episode", tone, &format!("{}, {}: {}", episode.id, phase(episode), episode.verdict)));
     } else if let Some(closed) = &status.last_episode {
-        lines.push(Line::new("last", ended(closed.good), &last(closed)));
+        lines.push(Line::new("last", ended(closed.good), &last(closed, status.now)));
     }
-    for step in &status.steps {
-        lines.push(self::step(step, &status.plan));
-        lines.extend(output(step));
+    match &status.episode {
+        Some(episode) => {
+            for step in &episode.steps {
+                lines.push(self::step(step, status.now));
+                lines.extend(output(step));
+            }
+        }
+        None => lines.extend(status.steps.iter().map(|step| idle(step.name.as_str(), &step.describe))),
     }
     let reasons = status.health.iter().cloned().chain(status.unready());
     lines.extend(reasons.map(|reason| Line::new("trouble", Tone::Wrong, &reason.sentence)));
@@ -96,23 +98,23 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
 }
 
 /// `87s, until 21:32:05Z; steps have 82s [#####---------------]`: how much of all the time is gone.
-fn countdown(episode: &EpisodeStatus, deadline: &Ahead) -> String {
+fn countdown(episode: &EpisodeView, plan: &PlanView, now: Timestamp) -> String {
+    let PlanView { deadline, end, .. } = plan;
     let at = deadline.at.strftime("%H:%M:%SZ");
-    let steps = episode.end.map_or_else(String::new, |end| format!("; steps have {}", end.seconds_left.spoken()));
-    let bar = bar(episode.opened.seconds_ago, deadline.seconds_left);
+    let bar = bar(Seconds::between_times(episode.opened, now), deadline.seconds_left);
     if deadline.seconds_left.as_f64() > 0.0 {
-        format!("{}, until {at}{steps} {bar}", deadline.seconds_left.spoken())
+        format!("{}, until {at}; steps have {} {bar}", deadline.seconds_left.spoken(), end.seconds_left.spoken())
     } else {
         format!("nothing since {at}; this machine may end at any moment {bar}")
     }
 }
 
-fn stage(episode: &EpisodeStatus) -> String {
-    match (episode.stage, episode.closing) {
-        (StageWord::Open, _) => "open".to_owned(),
-        (StageWord::Settling, Some(closing)) => format!("coming to its end ({})", words::closing(closing)),
-        (StageWord::Settling, None) => "coming to its end".to_owned(),
-        (StageWord::Closed, _) => "closed".to_owned(),
+fn phase(episode: &EpisodeView) -> String {
+    match (episode.phase, episode.closing) {
+        (Phase::Open, _) => "open".to_owned(),
+        (Phase::Closing, Some(closing)) => format!("coming to its end ({})", words::closing(closing)),
+        (Phase::Closing, None) => "coming to its end".to_owned(),
+        (Phase::Closed, _) => "closed".to_owned(),
     }
 }
 
@@ -151,59 +153,62 @@ fn notice(notice: &NoticeStatus) -> Line {
     Line::new("notice", tone, &words)
 }
 
-fn step(step: &StepStatus, plan: &PlanStatus) -> Line {
-    let StepStatus { name, progress, .. } = step;
-    if let (Some(since), Some(stop_by)) = (&step.since, &step.stop_by) {
-        let bar = bar(since.seconds_ago, stop_by.seconds_left);
-        let words = format!("{name}: {progress} for {}{} {bar}", since.seconds_ago.spoken(), left(Some(stop_by)));
+fn step(step: &StepView, now: Timestamp) -> Line {
+    let (name, stage) = (&step.name, step.stage.word());
+    if let Some(running) = &step.running {
+        let ran = Seconds::between_times(running.started, now);
+        let bar = bar(ran, running.stop_by.seconds_left);
+        let words = format!("{name}: {stage} for {}{} {bar}", ran.spoken(), left(Some(&running.stop_by)));
         return Line::new("step", Tone::Going, &words);
     }
-    match &step.last {
-        Some(last) => {
-            let tone = match last.outcome {
+    match (step.outcome, &step.share) {
+        (Some(outcome), _) => {
+            let tone = match outcome {
                 _ if !step.failure.is_empty() => Tone::Wrong,
                 Outcome::Skipped => Tone::Plain,
                 Outcome::Done | Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Tone::Well,
             };
-            Line::new("step", tone, &format!("{name}: {}", last.sentence))
+            Line::new("step", tone, &format!("{name}: {}", step.sentence))
         }
-        None if progress == "idle" && !step.describe.is_empty() => {
-            Line::new("step", Tone::Plain, &format!("{name}: {progress}; {}", step.describe))
+        (None, Some(share)) if share.skip => {
+            Line::new("step", Tone::Plain, &format!("{name}: {stage}, with no time kept for it"))
         }
-        None => Line::new("step", Tone::Plain, &format!("{name}: {progress}{}", ahead(step, plan))),
+        (None, Some(share)) => {
+            let within = share.start_by.seconds_left.spoken();
+            Line::new("step", Tone::Plain, &format!("{name}: {stage}, begins within {within}"))
+        }
+        (None, None) if step.stage == StepStage::Idle => idle(name.as_str(), &step.describe),
+        (None, None) => Line::new("step", Tone::Plain, &format!("{name}: {stage}")),
     }
 }
 
-/// What the plan has for a step that is due.
-fn ahead(step: &StepStatus, plan: &PlanStatus) -> String {
-    let PlanStatus::Episode { slots } = plan else { return String::new() };
-    match slots.iter().find(|slot| slot.step == step.name && step.progress == "due") {
-        Some(slot) if slot.skip => ", with no time kept for it".to_owned(),
-        Some(slot) => format!(", begins within {}", slot.start_by.seconds_left.spoken()),
-        None => String::new(),
-    }
+/// A step that is for no notice now.
+fn idle(name: &str, describe: &str) -> Line {
+    let describe = if describe.is_empty() { String::new() } else { format!("; {describe}") };
+    Line::new("step", Tone::Plain, &format!("{name}: {}{describe}", StepStage::Idle.word()))
 }
 
 /// The last lines that a step printed, where they tell how it does or why it did not.
-fn output(step: &StepStatus) -> impl Iterator<Item = Line> {
-    let tells = if step.since.is_some() || !step.failure.is_empty() { OUTPUT } else { 0 };
+fn output(step: &StepView) -> impl Iterator<Item = Line> {
+    let tells = if step.running.is_some() || !step.failure.is_empty() { OUTPUT } else { 0 };
     let newest = step.output.len().saturating_sub(tells);
     step.output[newest..].iter().map(|line| Line::new("", Tone::Aside, &format!("| {line}")))
 }
 
-fn last(closed: &EpisodeStatus) -> String {
+fn last(closed: &EpisodeView, now: Timestamp) -> String {
     let why = closed.closing.map_or("closed", Closing::word);
-    let ago = closed.closed.as_ref().map_or_else(String::new, |at| format!(" {} ago", ago(at)));
+    let ago = closed.closed.map(|at| format!(" {} ago", Spoken(Seconds::between_times(at, now).span())));
+    let ago = ago.unwrap_or_default();
     format!("{}, {why}{ago}: {}", closed.id, closed.verdict)
 }
 
 /// How long ago something was.
 fn ago(past: &Past) -> Spoken {
-    Spoken(Duration::try_from_secs_f64(past.seconds_ago.as_f64()).unwrap_or_default())
+    Spoken(past.seconds_ago.span())
 }
 
 /// The time that is left, where it says so.
-fn left(ahead: Option<&Ahead>) -> String {
+fn left(ahead: Option<&Countdown>) -> String {
     match ahead.map(|ahead| ahead.seconds_left) {
         Some(left) if left.as_f64() > 0.0 => format!(", {} left", left.spoken()),
         Some(_) => ", no time left".to_owned(),
@@ -244,7 +249,7 @@ pub(super) mod tests {
             "schema": crate::status::SCHEMA, "revision": revision, "now": "2026-01-02T03:04:05Z", "version": "0.1.0",
             "mode": "running", "readiness": "ready", "started": at(60.0),
             "machine": { "id": "", "type": "", "lifecycle": "unknown", "region": "", "zone": "" },
-            "sources": [], "notices": [], "steps": [], "plan": { "of": "episode", "slots": [] }, "health": [],
+            "sources": [], "notices": [], "steps": [], "health": [],
             "durability": "kept", "a-key-of-a-later-version": true,
         })
     }
@@ -269,20 +274,20 @@ pub(super) mod tests {
                 "action": "terminate", "deadline": left(93.7),
             }],
             "episode": {
-                "id": "20260102T030405Z-1", "generation": 1, "opened": ago(20.0), "stage": "open", "deadline": left(93.7),
-                "end": left(88.7), "complete": false, "good": false, "verdict": "in progress: save is running, tell is due",
+                "id": "20260102T030405Z-1", "generation": 1, "opened": "2026-01-02T03:03:45Z", "phase": "open",
+                "deadline": left(93.7), "end": left(88.7), "footing": "stated", "complete": false, "good": false,
+                "verdict": "in progress: save is running, tell is due",
+                "steps": [
+                    { "name": "leave", "kind": "target-group", "progress": "done", "attempts": 1, "outcome": "done",
+                      "detail": "deregistered", "ended": "2026-01-02T03:03:56Z", "took": 1.2, "margin": 100,
+                      "sentence": "done in 1.2s, 100s to spare: deregistered" },
+                    { "name": "save", "kind": "hook", "describe": "runs /job/save.sh", "progress": "running",
+                      "running": { "started": "2026-01-02T03:03:45Z", "stop-by": left(60.0) },
+                      "output": ["one", "two", "three", "\u{1b}[31mfour\u{202e}"] },
+                    { "name": "tell", "kind": "hook", "describe": "runs /job/tell.sh", "progress": "due" },
+                    { "name": "move", "kind": "hook", "describe": "runs /job/move.sh", "progress": "idle" },
+                ],
             },
-            "steps": [
-                { "name": "leave", "kind": "target-group", "describe": "", "progress": "done", "attempt": 1,
-                  "last": { "attempt": 1, "outcome": "done", "detail": "deregistered", "ended": ago(9.0), "took": 1.2,
-                            "margin": 100, "left-over": 0,
-                            "sentence": "done in 1.2s, 100s to spare: deregistered" } },
-                { "name": "save", "kind": "hook", "describe": "runs /job/save.sh", "progress": "running", "attempt": 1,
-                  "since": ago(20.0), "stop-by": left(60.0),
-                  "output": ["one", "two", "three", "\u{1b}[31mfour\u{202e}"] },
-                { "name": "tell", "kind": "hook", "describe": "runs /job/tell.sh", "progress": "due", "attempt": 0 },
-                { "name": "move", "kind": "hook", "describe": "runs /job/move.sh", "progress": "idle", "attempt": 0 },
-            ],
             "health": [{ "word": "blind", "sentence": "aws was not read for three polls" }],
         });
         for (key, value) in filled.as_object().unwrap() {
@@ -313,10 +318,9 @@ pub(super) mod tests {
     fn a_calm_status_tells_of_the_last_episode() {
         let mut status = calm(9);
         status["last-episode"] = json!({
-            "id": "20260102T030405Z-1", "generation": 1, "stage": "closed", "closing": "withdrawn", "steps": [],
+            "id": "20260102T030405Z-1", "generation": 1, "phase": "closed", "closing": "withdrawn", "steps": [],
             "complete": true, "good": true, "verdict": "the notice was withdrawn",
-            "opened": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 400 },
-            "closed": { "at": "2026-01-02T03:04:05Z", "seconds-ago": 300 },
+            "opened": "2026-01-02T02:57:25Z", "closed": "2026-01-02T02:59:05Z",
         });
         insta::assert_snapshot!(shown(&serde_json::from_value(status).unwrap()), @r#"
     machine  not known

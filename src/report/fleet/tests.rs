@@ -15,16 +15,20 @@ fn report(number: i64, hours: i64, change: impl FnOnce(&mut Value)) -> Report {
     let opened = first + jiff::SignedDuration::from_hours(7 * number);
     let at = |seconds: i64| (opened + jiff::SignedDuration::from_secs(seconds)).to_string();
     let mut value = json!({
-        "schema": 1, "complete": true, "good": true, "written": at(70), "machine": { "id": format!("i-{number:03}") },
-        "booted": at(-3_600 * hours), "episode": format!("{opened}-1"), "opened": at(0), "last-report-by": at(120),
-        "margin": 40 + number,
-        "notices": [{ "kind": "interruption", "source": "aws", "action": "terminate", "deadline": at(120),
-            "footing": "stated", "heard": at(0), "detection-delay": 3 + number % 3 }],
-        "steps": [
-            { "name": "leave", "attempts": 1, "outcome": "done", "good": true, "took": 1 },
-            { "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60, "proof-before": at(-1_800), "proof-after": at(60) },
-            { "name": "upload" },
-        ],
+        "schema": 1, "written": at(70), "machine": { "id": format!("i-{number:03}") }, "last-report-by": at(120),
+        "episode": {
+            "id": format!("{opened}-1"), "opened": at(0), "booted": at(-3_600 * hours), "complete": true, "good": true,
+            "margin": 40 + number,
+            "notices": [{ "kind": "interruption", "announced": "interruption", "source": "aws", "action": "terminate",
+                "deadline": { "at": at(120), "seconds-left": 50 }, "footing": "stated", "heard": at(0),
+                "detection-delay": 3 + number % 3 }],
+            "steps": [
+                { "name": "leave", "attempts": 1, "outcome": "done", "good": true, "took": 1 },
+                { "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60, "proof-before": at(-1_800),
+                    "proof-after": at(60) },
+                { "name": "upload" },
+            ],
+        },
     });
     change(&mut value);
     serde_json::from_value(value).unwrap()
@@ -40,21 +44,21 @@ fn told(reports: &[Report], terms: &Terms) -> Summary {
 fn a_fleet_is_told_with_what_it_lost_and_how_often_to_save() {
     let mut reports: Vec<Report> = (0..18).map(|number| report(number, 20 + number, |_| {})).collect();
     reports[3] = report(3, 23, |it| {
-        it["good"] = json!(false);
-        it["steps"][1]["outcome"] = json!("timed-out");
-        it["steps"][1]["good"] = json!(false);
-        it["steps"][2] = json!({ "name": "upload", "outcome": "skipped", "good": false });
+        it["episode"]["good"] = json!(false);
+        it["episode"]["steps"][1]["outcome"] = json!("timed-out");
+        it["episode"]["steps"][1]["good"] = json!(false);
+        it["episode"]["steps"][2] = json!({ "name": "upload", "outcome": "skipped", "good": false });
     });
     reports[4] = report(4, 24, |it| {
-        it["complete"] = json!(false);
-        it["good"] = json!(false);
-        it["steps"][1] = json!({ "name": "save", "attempts": 1, "proof-before": "2026-03-02T03:00:00Z" });
+        it["episode"]["complete"] = json!(false);
+        it["episode"]["good"] = json!(false);
+        it["episode"]["steps"][1] = json!({ "name": "save", "attempts": 1, "proof-before": "2026-03-02T03:00:00Z" });
     });
-    reports[5] = report(5, 25, |it| it["notices"][0]["kind"] = json!("scale-in"));
-    reports[6] = report(6, 26, |it| it["notices"][0]["withdrawn"] = json!("2026-03-02T18:00:20Z"));
-    reports[7] = report(7, 27, |it| it["closing"] = json!("survived"));
+    reports[5] = report(5, 25, |it| it["episode"]["notices"][0]["kind"] = json!("scale-in"));
+    reports[6] = report(6, 26, |it| it["episode"]["notices"][0]["withdrawn"] = json!("2026-03-02T18:00:20Z"));
+    reports[7] = report(7, 27, |it| it["episode"]["closing"] = json!("survived"));
     reports[8] = report(8, 28, |it| it["rehearsal"] = json!(true));
-    reports[9] = report(9, 29, |it| it["notices"][0]["kind"] = json!("rebalance"));
+    reports[9] = report(9, 29, |it| it["episode"]["notices"][0]["kind"] = json!("rebalance"));
     insta::assert_snapshot!(told(&reports, &terms()).to_string(), @r#"
     interruptions    14 (13 by interruption, 1 by scale-in) of 14 machines
                      from 2026-03-01 to 2026-03-05
@@ -80,7 +84,8 @@ fn a_fleet_is_told_with_what_it_lost_and_how_often_to_save() {
 
 #[test]
 fn a_step_that_was_skipped_as_the_policy_allows_is_no_failure() {
-    let allowed = report(1, 5, |it| it["steps"][2] = json!({ "name": "upload", "outcome": "skipped", "good": true }));
+    let allowed =
+        report(1, 5, |it| it["episode"]["steps"][2] = json!({ "name": "upload", "outcome": "skipped", "good": true }));
     let summary = told(&[allowed], &terms());
     assert_eq!((summary.good, summary.failed.len()), (1, 0));
 }
@@ -89,7 +94,7 @@ fn a_step_that_was_skipped_as_the_policy_allows_is_no_failure() {
 fn one_that_was_written_twice_counts_once_as_it_was_at_the_end() {
     let whole = report(1, 5, |_| {});
     let early = report(1, 5, |it| {
-        it["complete"] = json!(false);
+        it["episode"]["complete"] = json!(false);
         it["written"] = json!("2030-01-01T00:00:00Z");
     });
     for order in [[whole.clone(), early.clone()], [early, whole]] {
@@ -125,7 +130,7 @@ fn little_is_known_of_few_and_nothing_of_none() {
     "#);
     let summary = told(&(0..9).map(|number| report(number, 5, |_| {})).collect::<Vec<_>>(), &terms());
     assert!(summary.why_no_interval.unwrap().contains("9 interruptions are known, and below 10"));
-    let without = |it: &mut Value| it["steps"] = json!([]);
+    let without = |it: &mut Value| it["episode"]["steps"] = json!([]);
     let unproven = (0..12).map(|number| report(number, 5, without)).collect::<Vec<_>>();
     assert!(told(&unproven, &terms()).why_no_interval.unwrap().contains("--checkpoint"));
     assert!(told(&unproven, &Terms { checkpoint: Some(Duration::from_secs(60)), ..terms() }).interval.is_some());
@@ -135,8 +140,8 @@ fn little_is_known_of_few_and_nothing_of_none() {
 #[test]
 fn a_clock_that_was_set_makes_no_years_of_work() {
     let odd = report(1, 5, |it| {
-        it["steps"][1]["proof-before"] = json!("1970-01-01T00:00:00Z");
-        it["booted"] = json!("1970-01-01T00:00:00Z");
+        it["episode"]["steps"][1]["proof-before"] = json!("1970-01-01T00:00:00Z");
+        it["episode"]["booted"] = json!("1970-01-01T00:00:00Z");
     });
     let summary = told(&[odd], &terms());
     assert_eq!((summary.saved.times, summary.work_unknown), (0, 1));

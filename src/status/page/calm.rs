@@ -2,9 +2,10 @@
 
 use super::html::Html;
 use super::pieces::{self, Bar, Look};
-use crate::engine::{DeadlineBasis, IgnoredBecause, Importance};
+use crate::engine::{DeadlineBasis, IgnoredBecause, Importance, Outcome};
 use crate::status::{
-    Durability, NoticeState, NoticeStatus, OffsetSlot, PlanStatus, ProbeStatus, Reason, Seconds, SourceStatus, Status,
+    Durability, ExpectedPlan, ExpectedShare, NoticeState, NoticeStatus, ProbeStatus, Reason, Seconds, SourceStatus,
+    Status,
 };
 use crate::view::words;
 
@@ -24,12 +25,12 @@ pub(super) fn reasons(reasons: &[Reason], html: &mut Html) {
 
 /// What the notice that has to be expected would get.
 pub(super) fn plan(status: &Status, html: &mut Html) {
-    let PlanStatus::NoticeNow { sentence, window, undetected, usable, slots, .. } = &status.plan else { return };
+    let Some(ExpectedPlan { sentence, window, undetected, usable, slots, .. }) = &status.plan else { return };
     let steps_have = (undetected.as_f64(), undetected.as_f64() + usable.as_f64());
     html.raw("<section aria-labelledby=\"plan\"><h2 id=\"plan\">If a notice came now</h2>");
     html.tag("<p>", words::sentence(sentence), "</p>");
     if let Some(fit) = &status.fit {
-        let look = if fit.fits { Look::of("done") } else { Look::TROUBLE };
+        let look = if fit.fits { Look::of_outcome(Outcome::Done) } else { Look::TROUBLE };
         html.raw("<p").attr("class", if fit.fits { "who good" } else { "who bad" }).raw(">");
         pieces::mark(html, look);
         html.tag("<span class=\"state\">", if fit.fits { "It fits" } else { "It does not fit" }, "</span> ");
@@ -55,7 +56,7 @@ pub(super) fn plan(status: &Status, html: &mut Html) {
     ));
 }
 
-fn share(status: &Status, slot: &OffsetSlot, window: Seconds, steps_have: (f64, f64), html: &mut Html) {
+fn share(status: &Status, slot: &ExpectedShare, window: Seconds, steps_have: (f64, f64), html: &mut Html) {
     let step = status.steps.iter().find(|step| step.name == slot.step);
     let (from, to) = (slot.start_by.as_f64(), slot.latest_end.as_f64());
     html.raw("<li").attr("data-key", format_args!("share {}", slot.step)).raw("><p class=\"who\"><b>");

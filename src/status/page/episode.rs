@@ -1,35 +1,41 @@
 //! An open episode: each step on the time line from the notice to the deadline.
 
-use super::headline::concerned;
 use super::html::Html;
 use super::pieces::{self, Bar, Look};
-use crate::status::{EpisodeStatus, PlanStatus, SlotStatus, Status, StepStatus};
+use crate::status::Seconds;
+use crate::view::{EpisodeView, StepStage, StepView};
+use jiff::Timestamp;
 
 /// The time from the opening of the episode to its deadline, in seconds after the opening.
 struct Line {
     bar: Bar,
+    opened: Timestamp,
     now: f64,
     end: f64,
 }
 
 impl Line {
-    fn of(episode: &EpisodeStatus) -> Option<Self> {
-        let now = episode.opened.seconds_ago.as_f64();
-        let total = now + episode.deadline?.seconds_left.as_f64();
-        let end = now + episode.end?.seconds_left.as_f64();
-        Some(Self { bar: Bar::over(total)?, now, end })
+    fn of(episode: &EpisodeView, now: Timestamp) -> Option<Self> {
+        let (opened, plan) = (episode.opened, episode.plan?);
+        let now = Seconds::between_times(opened, now).as_f64();
+        let end = now + plan.end.seconds_left.as_f64();
+        Some(Self { bar: Bar::over(now + plan.deadline.seconds_left.as_f64())?, opened, now, end })
+    }
+
+    fn second_of(&self, at: Timestamp) -> f64 {
+        Seconds::between_times(self.opened, at).as_f64()
     }
 }
 
 /// The steps of the episode.
-pub(super) fn steps(status: &Status, episode: &EpisodeStatus, html: &mut Html) {
-    let line = Line::of(episode);
+pub(super) fn steps(episode: &EpisodeView, now: Timestamp, html: &mut Html) {
+    let line = Line::of(episode, now);
     html.raw("<section aria-labelledby=\"steps\"><h2 id=\"steps\">The steps</h2>");
-    if let (Some(_), Some(deadline)) = (&line, &episode.deadline) {
+    if let (Some(_), Some(plan)) = (&line, &episode.plan) {
         html.raw("<p class=\"axis\"><span>heard ");
-        pieces::clock(html, episode.opened.at);
+        pieces::clock(html, episode.opened);
         html.raw("</span><span>deadline ");
-        pieces::clock(html, deadline.at);
+        pieces::clock(html, plan.deadline.at);
         html.raw("</span></p>");
     }
     html.raw("<ol class=\"steps\"");
@@ -37,11 +43,11 @@ pub(super) fn steps(status: &Status, episode: &EpisodeStatus, html: &mut Html) {
         html.attr("data-now", line.now).attr("data-total", line.bar.total());
     }
     html.raw(">");
-    for step in concerned(status) {
-        one(status, step, line.as_ref(), html);
+    for step in episode.concerned() {
+        one(step, line.as_ref(), now, html);
     }
     html.raw("</ol>");
-    if concerned(status).next().is_none() {
+    if episode.concerned().next().is_none() {
         html.raw("<p>No step is for this notice.</p>");
     } else if line.is_some() {
         html.raw(concat!(
@@ -56,113 +62,91 @@ pub(super) fn steps(status: &Status, episode: &EpisodeStatus, html: &mut Html) {
     html.raw("</section>");
 }
 
-fn one(status: &Status, step: &StepStatus, line: Option<&Line>, html: &mut Html) {
-    let look = Look::of_step(&step.progress, &step.failure);
-    let slot = slot(status, step);
+fn one(step: &StepView, line: Option<&Line>, now: Timestamp, html: &mut Html) {
+    let look = Look::of_step(step);
     html.raw("<li").attr("data-key", format_args!("step {}", step.name)).attr("class", look.class).raw(">");
     html.raw("<p class=\"who\">");
     pieces::mark(html, look);
     html.tag("<b>", &step.name, "</b> ");
-    if step.last.is_none() || step.since.is_some() {
+    if step.outcome.is_none() || step.running.is_some() {
         html.tag("<span class=\"state\">", look.word, "</span>");
     }
-    if step.attempt > 1 && step.since.is_some() {
+    if step.attempt > 1 && step.running.is_some() {
         html.raw(" <span class=\"quiet\">attempt ").text(step.attempt).raw("</span>");
     }
     html.raw("</p>");
     if let Some(line) = line {
-        draw(step, slot, line, html);
+        draw(step, line, html);
     }
     html.raw("<p class=\"figures\">");
-    figures(step, slot, html);
+    figures(step, now, html);
     html.raw("</p>");
     output(step, html);
     html.raw("</li>");
 }
 
-fn slot<'a>(status: &'a Status, step: &StepStatus) -> Option<&'a SlotStatus> {
-    match &status.plan {
-        PlanStatus::Episode { slots } => slots.iter().find(|slot| slot.step == step.name),
-        PlanStatus::NoticeNow { .. } => None,
-    }
-}
-
-fn draw(step: &StepStatus, slot: Option<&SlotStatus>, line: &Line, html: &mut Html) {
+fn draw(step: &StepView, line: &Line, html: &mut Html) {
     let (bar, now) = (&line.bar, line.now);
-    bar.open(html, &format!("{}: {}", step.name, Look::of(&step.progress).word));
+    bar.open(html, &format!("{}: {}", step.name, Look::of(step.stage).word));
     bar.part(html, "reserve", line.end, bar.total());
-    if let Some(last) = &step.last {
-        let ended = now - last.ended.seconds_ago.as_f64();
+    if let Some(ended) = step.ended.filter(|_| step.outcome.is_some()) {
+        let ended = line.second_of(ended);
         let (ran, stop) = if step.failure.is_empty() { ("ran", "stop") } else { ("ran wrong", "stop wrong") };
-        if let Some(took) = last.took {
+        if let Some(took) = step.took {
             bar.part(html, ran, ended - took.as_f64(), ended);
         }
         bar.line(html, stop, ended);
     }
-    match (&step.since, &step.stop_by) {
-        (Some(since), Some(stop_by)) => {
-            let (began, stop) = (now - since.seconds_ago.as_f64(), now + stop_by.seconds_left.as_f64());
-            bar.part(html, "may", began, stop);
-            bar.part(html, "ran growing", began, now);
-            bar.line(html, "stop", stop);
-        }
-        (Some(_) | None, None) | (None, Some(_)) => {
-            if let Some(slot) = slot.filter(|slot| step.progress == "due" && !slot.skip) {
-                let stop = now + slot.latest_end.seconds_left.as_f64();
-                bar.part(html, "may", now + slot.start_by.seconds_left.as_f64(), stop);
-                bar.line(html, "stop", stop);
-            }
-        }
+    if let Some(running) = step.running {
+        let (started, stop) = (line.second_of(running.started), now + running.stop_by.seconds_left.as_f64());
+        bar.part(html, "may", started, stop);
+        bar.part(html, "ran growing", started, now);
+        bar.line(html, "stop", stop);
+    } else if let Some(share) = step.share.filter(|share| !share.skip) {
+        let stop = now + share.latest_end.seconds_left.as_f64();
+        bar.part(html, "may", now + share.start_by.seconds_left.as_f64(), stop);
+        bar.line(html, "stop", stop);
     }
     bar.line(html, "now", now);
     bar.close(html);
 }
 
-fn figures(step: &StepStatus, slot: Option<&SlotStatus>, html: &mut Html) {
-    match step.progress.as_str() {
-        "running" | "undoing" => {
-            if let Some(since) = &step.since {
-                html.raw("began ");
-                pieces::ago(html, since);
-                html.raw(" ago");
-            }
-            if let Some(stop_by) = &step.stop_by {
-                html.raw("; is stopped in <b>");
-                pieces::left(html, stop_by);
-                html.raw("</b>, at ");
-                pieces::clock(html, stop_by.at);
-            }
+fn figures(step: &StepView, now: Timestamp, html: &mut Html) {
+    match (step.running, step.share) {
+        (Some(running), _) => {
+            html.raw("began ");
+            pieces::since(html, running.started, now);
+            html.raw(" ago; is stopped in <b>");
+            pieces::left(html, &running.stop_by);
+            html.raw("</b>, at ");
+            pieces::clock(html, running.stop_by.at);
         }
-        "due" => match slot {
-            Some(slot) if slot.skip => {
-                html.raw("no time is kept for it");
-            }
-            Some(slot) => {
-                html.raw("begins in ");
-                pieces::left(html, &slot.start_by);
-                html.raw(" at the latest, and has to end by ");
-                pieces::clock(html, slot.latest_end.at);
-            }
-            None => {
-                html.raw("has not begun");
-            }
-        },
-        _ => {
-            if let Some(last) = &step.last {
-                html.text(&last.sentence);
-            }
+        (None, Some(share)) if share.skip => {
+            html.raw("no time is kept for it");
+        }
+        (None, Some(share)) => {
+            html.raw("begins in ");
+            pieces::left(html, &share.start_by);
+            html.raw(" at the latest, and has to end by ");
+            pieces::clock(html, share.latest_end.at);
+        }
+        (None, None) if step.stage == StepStage::Due => {
+            html.raw("has not begun");
+        }
+        (None, None) => {
+            html.text(&step.sentence);
         }
     }
 }
 
 /// The last lines that a step printed; open where somebody may look for a reason.
-fn output(step: &StepStatus, html: &mut Html) {
+fn output(step: &StepView, html: &mut Html) {
     if step.output.is_empty() {
         return;
     }
     let wrong = !step.failure.is_empty();
     // Another key is another element: so a failure opens what its reader may have closed before.
     html.raw("<details").attr("data-key", if wrong { "wrong" } else { "output" });
-    html.raw(if wrong || step.progress == "running" { " open" } else { "" });
+    html.raw(if wrong || step.stage == StepStage::Running { " open" } else { "" });
     html.raw("><summary>Last lines of output</summary><pre>").text(step.output.join("\n")).raw("</pre></details>");
 }

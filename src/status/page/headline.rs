@@ -3,8 +3,8 @@
 use super::html::Html;
 use super::pieces;
 use crate::engine::{NoticeAction, NoticeKind, Strength};
-use crate::status::{EpisodeStatus, Reason, StageWord, Status, StepStatus};
-use crate::view::{Lifecycle, words};
+use crate::status::{Reason, Status};
+use crate::view::{EpisodeView, Lifecycle, Phase, PlanView, StepStage, StepView, words};
 
 /// How things stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +42,7 @@ impl Headline {
         if failures(status).next().is_some() {
             return Self::Failed;
         }
-        if episode.stage == StageWord::Settling {
+        if episode.phase == Phase::Closing {
             return Self::Settling;
         }
         if episode.complete && episode.good && concerned(status).next().is_some() {
@@ -114,7 +114,7 @@ impl Headline {
         let mut said = self.headline(status);
         for step in concerned(status) {
             if step.failure.is_empty() {
-                said.push_str(&format!(" {} {}.", step.name, pieces::Look::of(&step.progress).word));
+                said.push_str(&format!(" {} {}.", step.name, pieces::Look::of(step.stage).word));
             } else {
                 said.push_str(&format!(" {}.", step.failure));
             }
@@ -158,8 +158,8 @@ impl Headline {
         html.raw("</p>");
     }
 
-    fn going(self, status: &Status, episode: &EpisodeStatus, html: &mut Html) {
-        if let Some(deadline) = episode.deadline.as_ref().filter(|_| self != Self::Settling) {
+    fn going(self, status: &Status, episode: &EpisodeView, html: &mut Html) {
+        if let Some(PlanView { deadline, .. }) = episode.plan.as_ref().filter(|_| self != Self::Settling) {
             html.raw("<p class=\"clock\">");
             pieces::countdown(html, deadline);
             html.raw(" <span class=\"until\">");
@@ -193,7 +193,7 @@ impl Headline {
             | Self::Warned
             | Self::Leaving
             | Self::Failed => {
-                remaining(status, episode, html);
+                remaining(episode, html);
             }
         }
         html.raw("</p>");
@@ -201,11 +201,11 @@ impl Headline {
 }
 
 /// What still happens, and until when.
-fn remaining(status: &Status, episode: &EpisodeStatus, html: &mut Html) {
-    let names = |word: &str| -> Vec<&str> {
-        concerned(status).filter(|step| step.progress == word).map(|step| step.name.as_str()).collect()
+fn remaining(episode: &EpisodeView, html: &mut Html) {
+    let names = |stage: StepStage| -> Vec<&str> {
+        episode.steps.iter().filter(|step| step.stage == stage).map(|step| step.name.as_str()).collect()
     };
-    let (running, due) = (names("running"), names("due"));
+    let (running, due) = (names(StepStage::Running), names(StepStage::Due));
     if running.is_empty() && due.is_empty() {
         html.raw("Nothing is running, and nothing is left to begin.");
         return;
@@ -216,7 +216,7 @@ fn remaining(status: &Status, episode: &EpisodeStatus, html: &mut Html) {
     if !due.is_empty() {
         html.text(list(&due)).raw(if due.len() == 1 { " is still to come. " } else { " are still to come. " });
     }
-    if let Some(end) = episode.end.filter(|end| end.seconds_left.as_f64() > 0.0) {
+    if let Some(end) = episode.plan.map(|plan| plan.end).filter(|end| end.seconds_left.as_f64() > 0.0) {
         html.raw("Every step has to have ended in ");
         pieces::left(html, &end);
         html.raw(".");
@@ -240,13 +240,13 @@ fn leading(status: &Status) -> Option<NoticeKind> {
 }
 
 /// The steps that the episode is about.
-pub(super) fn concerned(status: &Status) -> impl Iterator<Item = &StepStatus> {
-    status.steps.iter().filter(|step| step.progress != "idle")
+fn concerned(status: &Status) -> impl Iterator<Item = &StepView> {
+    status.episode.iter().flat_map(EpisodeView::concerned)
 }
 
 /// What went wrong with them.
 fn failures(status: &Status) -> impl Iterator<Item = &str> {
-    status.steps.iter().map(|step| step.failure.as_str()).filter(|failure| !failure.is_empty())
+    concerned(status).map(|step| step.failure.as_str()).filter(|failure| !failure.is_empty())
 }
 
 /// `a`, `a and b`, `a, b and c`.

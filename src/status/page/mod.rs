@@ -59,7 +59,7 @@ pub fn fragment(status: &Status, reasons: &[Reason], past: &[Report]) -> String 
     calm::reasons(&[reasons, &unready].concat(), &mut html);
     match &status.episode {
         Some(open) => {
-            episode::steps(status, open, &mut html);
+            episode::steps(open, status.now, &mut html);
             calm::notices(status, &mut html);
         }
         None => {

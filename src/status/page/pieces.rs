@@ -1,7 +1,9 @@
 //! Small things that the page is made of: spans that go on counting, times of day, marks, and bars.
 
 use super::html::Html;
-use crate::status::{Ahead, Past, Seconds};
+use crate::engine::Outcome;
+use crate::status::{Past, Seconds};
+use crate::view::{Countdown, StepStage, StepView};
 use jiff::Timestamp;
 
 /// A time of day, `21:40:05`; the whole date is in its attribute.
@@ -16,18 +18,27 @@ pub(super) fn date(html: &mut Html, at: Timestamp) {
 
 /// How long ago something was; it goes on counting.
 pub(super) fn ago(html: &mut Html, past: &Past) {
-    html.raw("<time").attr("datetime", past.at).attr("data-ago", past.seconds_ago.as_f64());
-    html.tag(">", past.seconds_ago.spoken(), "</time>");
+    counting(html, past.at, past.seconds_ago);
+}
+
+/// How long a time before this one was; it goes on counting.
+pub(super) fn since(html: &mut Html, at: Timestamp, now: Timestamp) {
+    counting(html, at, Seconds::between_times(at, now));
+}
+
+fn counting(html: &mut Html, at: Timestamp, seconds_ago: Seconds) {
+    html.raw("<time").attr("datetime", at).attr("data-ago", seconds_ago.as_f64());
+    html.tag(">", seconds_ago.spoken(), "</time>");
 }
 
 /// How long until something will be; it goes on counting.
-pub(super) fn left(html: &mut Html, ahead: &Ahead) {
+pub(super) fn left(html: &mut Html, ahead: &Countdown) {
     html.raw("<time").attr("datetime", ahead.at).attr("data-left", ahead.seconds_left.as_f64());
     html.tag(">", ahead.seconds_left.spoken(), "</time>");
 }
 
 /// A large countdown, `1:27`. It is no live region: whoever listens to the page is told of events, not of seconds.
-pub(super) fn countdown(html: &mut Html, ahead: &Ahead) {
+pub(super) fn countdown(html: &mut Html, ahead: &Countdown) {
     let seconds = whole(ahead.seconds_left);
     html.raw("<span class=\"countdown\" role=\"timer\" aria-live=\"off\"")
         .attr("data-clock", ahead.seconds_left.as_f64())
@@ -66,28 +77,34 @@ impl Look {
         Self { shape, class, word }
     }
 
-    /// How a step looks that stands where this word says, and may have gone wrong.
-    pub(super) fn of_step(progress: &str, failure: &str) -> Self {
-        let look = Self::of(progress);
-        if failure.is_empty() { look } else { Self { class: "bad", ..look } }
+    /// How a step looks, which may have gone wrong.
+    pub(super) fn of_step(step: &StepView) -> Self {
+        let look = Self::of(step.stage);
+        if step.failure.is_empty() { look } else { Self { class: "bad", ..look } }
     }
 
-    /// How a step looks that stands where this word says.
-    pub(super) fn of(progress: &str) -> Self {
-        match progress {
-            "idle" => Self::new("#m-due", "quiet", "not due"),
-            "due" => Self::new("#m-due", "quiet", "waits for its time"),
-            "running" => Self::new("#m-running", "good", "running"),
-            "done" => Self::new("#m-done", "good", "done"),
-            "failed" => Self::new("#m-failed", "bad", "failed"),
-            "timed-out" => Self::new("#m-late", "bad", "ran out of time"),
-            "skipped" => Self::new("#m-skipped", "quiet", "skipped"),
-            "lost" => Self::new("#m-lost", "bad", "lost in a crash"),
-            "dropped" => Self::new("#m-skipped", "quiet", "dropped"),
-            "undo-due" => Self::new("#m-undo", "quiet", "to be put back"),
-            "undoing" => Self::new("#m-running", "good", "being put back"),
-            "undone" => Self::new("#m-undo", "good", "put back"),
-            _ => Self::new("#m-lost", "quiet", "unknown"),
+    /// How a step looks that stands there.
+    pub(super) const fn of(stage: StepStage) -> Self {
+        match stage {
+            StepStage::Idle => Self::new("#m-due", "quiet", "not due"),
+            StepStage::Due => Self::new("#m-due", "quiet", "waits for its time"),
+            StepStage::Running => Self::new("#m-running", "good", "running"),
+            StepStage::Dropped => Self::new("#m-skipped", "quiet", "dropped"),
+            StepStage::UndoDue => Self::new("#m-undo", "quiet", "to be put back"),
+            StepStage::Undoing => Self::new("#m-running", "good", "being put back"),
+            StepStage::Undone => Self::new("#m-undo", "good", "put back"),
+            StepStage::Ended(outcome) => Self::of_outcome(outcome),
+        }
+    }
+
+    /// How a step looks that ended so.
+    pub(super) const fn of_outcome(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::new("#m-done", "good", "done"),
+            Outcome::Failed => Self::new("#m-failed", "bad", "failed"),
+            Outcome::TimedOut => Self::new("#m-late", "bad", "ran out of time"),
+            Outcome::Skipped => Self::new("#m-skipped", "quiet", "skipped"),
+            Outcome::Lost => Self::new("#m-lost", "bad", "lost in a crash"),
         }
     }
 

@@ -14,23 +14,24 @@ fn status(publisher: &crate::status::StatusPublisher, change: impl FnOnce(&mut V
     serde_json::from_value(value).unwrap()
 }
 
-fn run(outcome: &str, detail: &str) -> Value {
-    let ended = json!({ "at": "2026-01-01T00:00:35Z", "seconds-ago": 5 });
+/// How a step ended, written over what it was before.
+fn end(step: &mut Value, outcome: &str, detail: &str) {
     let sentence = format!("{outcome} in 25s, 80s to spare: {detail}");
-    json!({ "attempt": 1, "outcome": outcome, "detail": detail, "sentence": sentence, "ended": ended, "took": 25,
-            "margin": 80, "left-over": 0 })
+    let end = json!({ "attempts": 1, "outcome": outcome, "detail": detail, "sentence": sentence,
+        "ended": "2026-01-01T00:00:30Z", "took": 25, "margin": 80, "left-over": 0 });
+    step.as_object_mut().unwrap().extend(end.as_object().unwrap().clone());
 }
 
 /// An episode whose only step stands there.
 fn active(progress: &str, text: &str) -> Status {
     status(&draining_publisher(), |it| {
-        let step = &mut it["steps"][0];
+        let step = &mut it["episode"]["steps"][0];
         step["progress"] = json!(progress);
         if progress != "running" {
-            step.as_object_mut().unwrap().retain(|key, _| key != "since" && key != "stop-by");
+            step.as_object_mut().unwrap().retain(|key, _| key != "running");
         }
         if ["done", "failed", "timed-out", "skipped", "lost"].contains(&progress) {
-            step["last"] = run(progress, text);
+            end(step, progress, text);
         }
         step["output"] = json!([text]);
         let failure = match progress {
@@ -100,7 +101,7 @@ async fn each_state_has_its_headline() {
     let partly = [Reason::new("blind-scale-in", "a notice of scale-in would not be heard")];
     let broken = [Reason::new("journal-broken", "the disk is full")];
     let settling = status(&draining_publisher(), |it| {
-        it["episode"]["stage"] = json!("settling");
+        it["episode"]["phase"] = json!("closing");
         it["episode"]["closing"] = json!("withdrawn");
     });
     let warned = status(&draining_publisher(), |it| {
@@ -111,7 +112,7 @@ async fn each_state_has_its_headline() {
         let mut value =
             serde_json::to_value(active("skipped", "it is optional, and the others need the time")).unwrap();
         value["episode"]["good"] = json!(good);
-        value["steps"][0]["failure"] = json!(failure);
+        value["episode"]["steps"][0]["failure"] = json!(failure);
         serde_json::from_value::<Status>(value).unwrap()
     };
     for (status, reasons, class, headline) in [
@@ -172,14 +173,14 @@ async fn what_is_said_aloud_changes_with_events_and_not_with_seconds() {
 #[tokio::test(start_paused = true)]
 async fn the_story_of_the_last_episode_is_told() {
     let told = status(&calm_publisher(), |it| {
-        let at = json!({ "at": "2026-01-01T00:00:00Z", "seconds-ago": 900 });
+        let at = json!("2026-01-01T00:00:00Z");
         it["last-episode"] = json!({
-            "id": "e-1", "generation": 1, "opened": at, "closed": at, "stage": "closed",
+            "id": "e-1", "generation": 1, "opened": at, "closed": at, "phase": "closed",
             "closing": "survived",
             "complete": true, "good": true, "verdict": "its only step done, 80s to spare",
-            "steps": [{ "name": "checkpoint", "kind": "hook", "describe": "", "attempt": 1, "progress": "done",
-                        "last": run("done", "exit status 0") }],
+            "steps": [{ "name": "checkpoint", "kind": "hook", "describe": "", "attempt": 1, "progress": "done" }],
         });
+        end(&mut it["last-episode"]["steps"][0], "done", "exit status 0");
     });
     let words = words(&fragment(&told, &[], &[]));
     assert!(words.contains("it closed because the machine still runs long after its deadline"), "{words}");
@@ -188,11 +189,12 @@ async fn the_story_of_the_last_episode_is_told() {
 
 /// A report whose texts are this one.
 fn report(text: &str) -> Report {
-    let step = json!({ "name": text, "kind": text, "outcome": "failed", "detail": text, "sentence": text, "took": 31, "output": [text] });
+    let step = json!({ "name": text, "kind": text, "progress": "failed", "outcome": "failed", "detail": text, "sentence": text,
+        "took": 31, "output": [text] });
     let at = "2026-01-01T00:00:00Z";
     serde_json::from_value(json!({
-        "schema": 1, "complete": true, "written": at, "episode": text, "opened": at, "last-report-by": at,
-        "rehearsal": true, "verdict": text, "steps": [step],
+        "schema": 1, "rehearsal": true, "written": at, "last-report-by": at,
+        "episode": { "id": text, "opened": at, "complete": true, "verdict": text, "steps": [step] },
     }))
     .unwrap()
 }
@@ -200,7 +202,7 @@ fn report(text: &str) -> Report {
 #[tokio::test(start_paused = true)]
 async fn past_episodes_and_rehearsals_are_told_with_their_verdict() {
     let words = words(&fragment(&calm(), &[], &[report("1 step failed")]));
-    assert!(words.contains("2026-01-01 00:00:00 UTC rehearsal 1 step failed Its steps"), "{words}");
+    assert!(words.contains("2026-01-01 00:00:00 UTC rehearsal 1 step failed. Its steps"), "{words}");
     assert!(words.contains("Its steps 1 step failed 1 step failed"), "{words}");
 }
 
@@ -222,7 +224,8 @@ fn the_policy_knows_the_style_and_the_script_by_their_hashes() {
 async fn the_page_is_small_and_asks_nobody_else() {
     assert_eq!(TEMPLATE.matches(STATE).count(), 1);
     assert_eq!(TEMPLATE.matches(TITLE).count(), 1);
-    let full = status(&draining_publisher(), |it| it["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
+    let full =
+        status(&draining_publisher(), |it| it["episode"]["steps"][0]["output"] = json!(vec!["o".repeat(400); 20]));
     for status in [calm(), full] {
         let size = document(&status, &[], &[]).len();
         assert!(size < 60 * 1024, "{size} bytes");
@@ -257,18 +260,24 @@ fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
         for key in ["kind", "describe", "name"] {
             step[key] = json!(text);
         }
-        step["output"] = json!([text, text]);
         step["warmth"] = json!({ text: [text] });
-        step["last"] = run("failed", text);
-        step["failure"] = json!(text);
-        it["plan"]["slots"][0]["step"] = json!(text);
+        step["trouble"] = json!(text);
         it["last-episode"] = json!({
-            "id": text, "generation": 1, "opened": at, "closed": at, "stage": "closed",
+            "id": text, "generation": 1, "opened": at["at"], "closed": at["at"], "phase": "closed",
             "complete": true, "good": false, "verdict": text,
-            "steps": [{ "name": text, "kind": text, "describe": text, "attempt": 1, "progress": text,
-                        "last": run("done", text) }],
+            "steps": [{ "name": text, "kind": text, "describe": text, "attempt": 1, "progress": "done" }],
         });
-        if episode {
+        end(&mut it["last-episode"]["steps"][0], "done", text);
+        if !episode {
+            it["plan"]["slots"][0]["step"] = json!(text);
+        } else {
+            let step = &mut it["episode"]["steps"][0];
+            for key in ["kind", "describe", "name"] {
+                step[key] = json!(text);
+            }
+            step["output"] = json!([text, text]);
+            end(step, "failed", text);
+            step["failure"] = json!(text);
             it["episode"]["verdict"] = json!(text);
             it["notices"][0]["detail"] = json!(text);
             it["notices"][0]["source"] = json!(text);

@@ -7,8 +7,8 @@ use crate::engine::{
     Assume, BootId, Closing, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
     NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Rerun, RunResult, SourceName, Stated, Step, StepName, Undo,
 };
-use crate::status::{Durability, JournalHealth, NoticeState, PlanStatus, Readiness, StatusInputs};
-use crate::view::{Context, EpisodeView, StepContext};
+use crate::status::{Durability, ExpectedPlan, JournalHealth, NoticeState, Readiness, StatusInputs};
+use crate::view::{Context, EpisodeView, StepContext, StepStage};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn secs(secs: u64) -> Duration {
@@ -205,10 +205,11 @@ async fn seconds_left_run_on_between_postings() {
     assert_eq!(read.revision, revision);
     assert_eq!(read.readiness, Readiness::Draining);
     let episode = read.episode.as_ref().unwrap();
-    assert_eq!(episode.deadline.unwrap().seconds_left.as_f64(), 115.5);
-    assert_eq!(episode.end.unwrap().seconds_left.as_f64(), 110.5);
-    assert_eq!(read.steps[0].stop_by.unwrap().seconds_left.as_f64(), 85.5);
-    assert_eq!(read.steps[0].since.unwrap().seconds_ago.as_f64(), 4.5);
+    let (plan, running) = (episode.plan.unwrap(), episode.steps[0].running.unwrap());
+    assert_eq!(plan.deadline.seconds_left.as_f64(), 115.5);
+    assert_eq!(plan.end.seconds_left.as_f64(), 110.5);
+    assert_eq!(running.stop_by.seconds_left.as_f64(), 85.5);
+    assert_eq!(running.started, now(5).wall);
     assert_eq!(read.draining_sentence(), "draining: interruption from aws, 115s left");
     assert_eq!(read.now, now(5).wall + SignedDuration::from_millis(4_500));
     assert_eq!(it.answer(vec![interruption(now(125))], now(10)), revision, "time that passes is no change");
@@ -230,9 +231,7 @@ async fn a_change_of_the_surroundings_is_a_change_too() {
 async fn while_all_is_calm_the_plan_is_that_of_a_notice_now() {
     let mut it = Loop::new();
     it.answer(vec![], now(5));
-    let PlanStatus::NoticeNow { window, undetected, usable, slots, .. } = it.publisher.read().plan else {
-        unreachable!()
-    };
+    let ExpectedPlan { window, undetected, usable, slots, .. } = it.publisher.read().plan.unwrap();
     assert_eq!((window.as_f64(), undetected.as_f64(), usable.as_f64()), (120.0, 5.0, 110.0));
     assert_eq!((slots[0].start_by.as_f64(), slots[0].latest_end.as_f64()), (70.0, 115.0));
 }
@@ -249,8 +248,8 @@ async fn the_story_of_a_closed_episode_is_kept() {
     it.hear(Input::Woke, now(125 + 601));
     let closed = it.publisher.read().last_episode.unwrap();
     assert_eq!(closed.closing, Some(Closing::Survived));
-    assert_eq!(closed.steps[0].progress, "done");
-    let last = closed.steps[0].last.as_ref().unwrap();
+    let last = &closed.steps[0];
+    assert_eq!(last.stage, StepStage::Ended(Outcome::Done));
     let spans = [last.took, last.margin].map(|span| span.unwrap().as_f64());
     assert_eq!((spans, last.left_over), ([30.0, 85.0], 1));
     assert_eq!(last.sentence, "done in 30s, 85s to spare: exit status 0; it left 1 process behind");
@@ -394,9 +393,9 @@ async fn an_optional_step_that_is_skipped_is_no_failure_and_says_why() {
     let read = it.publisher.read();
     let open = read.episode.unwrap();
     assert_eq!((open.complete, open.good), (true, true));
-    let upload = &read.steps[1];
-    assert_eq!((upload.progress.as_str(), upload.failure.as_str()), ("skipped", ""));
-    assert_eq!(upload.last.as_ref().unwrap().sentence, "skipped: it is optional, and the others need the time");
+    let upload = &open.steps[1];
+    assert_eq!((upload.stage, upload.failure.as_str()), (StepStage::Ended(Outcome::Skipped), ""));
+    assert_eq!(upload.sentence, "skipped: it is optional, and the others need the time");
     let metrics = it.publisher.metrics(Format::Text);
     for line in [
         "spot_watchdog_episode_outcomes_total{outcome=\"done\"} 1",

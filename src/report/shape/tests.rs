@@ -86,7 +86,6 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&told(&story())).unwrap(), @r#"
     {
       "schema": 1,
-      "complete": true,
       "rehearsal": false,
       "version": "0.1.0",
       "written": "2026-01-01T00:17:30.5Z",
@@ -97,78 +96,106 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
         "region": "",
         "zone": ""
       },
-      "booted": "2026-01-01T00:00:00Z",
-      "episode": "2026-01-01T00:16:40Z-3",
-      "generation": 3,
-      "opened": "2026-01-01T00:16:40Z",
-      "notices": [
-        {
-          "kind": "interruption",
-          "source": "aws",
-          "action": "terminate",
-          "stated": "2026-01-01T00:18:36Z",
-          "deadline": "2026-01-01T00:18:36Z",
-          "footing": "stated",
-          "heard": "2026-01-01T00:16:40Z",
-          "detection-delay": 4
-        }
-      ],
-      "deadline": "2026-01-01T00:18:36Z",
-      "end": "2026-01-01T00:18:31Z",
       "last-report-by": "2026-01-01T00:18:36Z",
-      "steps": [
-        {
-          "name": "leave",
-          "kind": "hook",
-          "describe": "runs leave",
-          "attempts": 1,
-          "began": "2026-01-01T00:16:40Z",
-          "ended": "2026-01-01T00:16:42Z",
-          "took": 2,
-          "had": 111,
-          "margin": 109,
-          "outcome": "done",
-          "detail": "out",
-          "sentence": "done in 2s, 109s to spare: out",
-          "left-over": 0,
-          "good": true,
-          "needs": 3
+      "episode": {
+        "id": "2026-01-01T00:16:40Z-3",
+        "generation": 3,
+        "opened": "2026-01-01T00:16:40Z",
+        "booted": "2026-01-01T00:00:00Z",
+        "phase": "open",
+        "strength": "strong",
+        "deadline": {
+          "at": "2026-01-01T00:18:36Z",
+          "seconds-left": 65.5
         },
-        {
-          "name": "save",
-          "kind": "hook",
-          "describe": "runs save",
-          "attempts": 2,
-          "began": "2026-01-01T00:16:40Z",
-          "ended": "2026-01-01T00:17:30.5Z",
-          "took": 50.5,
-          "had": 90,
-          "margin": 60.5,
-          "outcome": "done",
-          "detail": "exit status 0, proof holds",
-          "sentence": "done (attempt 2) in 50s, 60s to spare: exit status 0, proof holds; it left 1 process behind",
-          "left-over": 1,
-          "good": true,
-          "needs": 45,
-          "proof-before": "2026-01-01T00:10:00Z",
-          "proof-after": "2026-01-01T00:17:30Z",
-          "output": [
-            "saved"
-          ]
+        "end": {
+          "at": "2026-01-01T00:18:31Z",
+          "seconds-left": 60.5
         },
-        {
-          "name": "never",
-          "kind": "hook",
-          "describe": "runs never",
-          "attempts": 0,
-          "detail": "",
-          "left-over": 0,
-          "needs": 5
-        }
-      ],
-      "margin": 60.5,
-      "good": true,
-      "verdict": "All 2 steps done, 60s to spare."
+        "footing": "stated",
+        "complete": true,
+        "good": true,
+        "margin": 60.5,
+        "verdict": "all 2 steps done, 60s to spare",
+        "notices": [
+          {
+            "kind": "interruption",
+            "announced": "interruption",
+            "source": "aws",
+            "machine": "i-0abc",
+            "leads": true,
+            "action": "terminate",
+            "stated": "2026-01-01T00:18:36Z",
+            "deadline": {
+              "at": "2026-01-01T00:18:36Z",
+              "seconds-left": 65.5
+            },
+            "footing": "stated",
+            "heard": "2026-01-01T00:16:40Z",
+            "detection-delay": 4
+          }
+        ],
+        "steps": [
+          {
+            "name": "leave",
+            "kind": "hook",
+            "describe": "runs leave",
+            "needs": 3,
+            "optional": false,
+            "progress": "done",
+            "attempt": 1,
+            "attempts": 1,
+            "began": "2026-01-01T00:16:40Z",
+            "ended": "2026-01-01T00:16:42Z",
+            "took": 2,
+            "had": 111,
+            "margin": 109,
+            "outcome": "done",
+            "detail": "out",
+            "sentence": "done in 2s, 109s to spare: out",
+            "left-over": 0,
+            "may-have-changed": true,
+            "good": true
+          },
+          {
+            "name": "save",
+            "kind": "hook",
+            "describe": "runs save",
+            "needs": 45,
+            "optional": false,
+            "progress": "done",
+            "attempt": 2,
+            "attempts": 2,
+            "began": "2026-01-01T00:16:40Z",
+            "ended": "2026-01-01T00:17:30.5Z",
+            "took": 50.5,
+            "had": 90,
+            "margin": 60.5,
+            "outcome": "done",
+            "detail": "exit status 0, proof holds",
+            "sentence": "done (attempt 2) in 50s, 60s to spare: exit status 0, proof holds; it left 1 process behind",
+            "left-over": 1,
+            "may-have-changed": true,
+            "good": true,
+            "proof-before": "2026-01-01T00:10:00Z",
+            "proof-after": "2026-01-01T00:17:30Z",
+            "output": [
+              "saved"
+            ]
+          },
+          {
+            "name": "never",
+            "kind": "hook",
+            "describe": "runs never",
+            "needs": 5,
+            "optional": false,
+            "progress": "idle",
+            "attempt": 0,
+            "attempts": 0,
+            "left-over": 0
+          }
+        ]
+      }
     }
     "#);
 }
@@ -176,15 +203,15 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
 #[test]
 fn until_the_last_outcome_the_end_is_not_known() {
     let told = |upto: usize| {
-        let report = told(&story()[..upto]);
-        (report.complete, report.good, report.verdict)
+        let episode = told(&story()[..upto]).episode;
+        (episode.complete, episode.good, episode.verdict)
     };
     let lines: Vec<_> = [1, 5, 8, 9, 12].map(told).into_iter().map(|it| format!("{it:?}")).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    (false, false, "Not planned yet.")
-    (false, false, "In progress: leave is due, save is due.")
-    (false, false, "In progress: save is running.")
-    (true, false, "Work or requests may be lost: save failed.")
-    (true, true, "All 2 steps done, 60s to spare.")
+    (false, false, "not planned yet")
+    (false, false, "in progress: leave is due, save is due")
+    (false, false, "in progress: save is running")
+    (true, false, "work or requests may be lost: save failed")
+    (true, true, "all 2 steps done, 60s to spare")
     "#);
 }
