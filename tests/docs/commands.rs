@@ -137,6 +137,7 @@ impl Reader {
             let (command, expected) = part.split_once('\n').unwrap_or((part, ""));
             let output = self.shell(command).output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
+            let said = said.replace(self.home.path().to_str().unwrap(), "/home/you");
             assert!(output.status.success(), "{place}: {command}: {}\n{said}", output.status);
             if !expected.trim().is_empty() {
                 assert_eq!(shape(&said), shape(expected), "{place}: {command} says\n{said}");

@@ -113,14 +113,13 @@ impl Page {
 fn targets(line: &str) -> impl Iterator<Item = String> {
     // What is in backquotes is no link.
     let outside: String = line.split('`').step_by(2).collect::<Vec<_>>().join("`");
-    let mut targets = Vec::new();
-    let mut rest = outside.as_str();
-    while let Some((_, after)) = rest.split_once("](") {
-        let (target, after) = after.split_once(')').unwrap_or_else(|| panic!("a link is not closed: {line}"));
-        targets.push(target.to_owned());
-        rest = after;
-    }
-    targets.into_iter()
+    let links = outside.split("](").skip(1).map(|rest| (rest, ')'));
+    let images = outside.split(" src=\"").skip(1).map(|rest| (rest, '"'));
+    let targets = links.chain(images).map(|(rest, end)| {
+        let (target, _) = rest.split_once(end).unwrap_or_else(|| panic!("a link is not closed: {line}"));
+        target.to_owned()
+    });
+    targets.collect::<Vec<_>>().into_iter()
 }
 
 /// The anchor that GitHub makes of a heading.
