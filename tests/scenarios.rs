@@ -5,6 +5,7 @@
 //! read by the real source. Time is virtual: the world begins at 2026-01-01T00:00:00Z, and nobody waits.
 //!
 //! `SPOT_UPDATE=1 cargo test --test scenarios` writes the timelines anew; read each difference before you keep it.
+//! `SPOT_SCENARIO=NAME cargo test --test scenarios -- --nocapture` plays one alone and prints its timeline.
 //!
 //! The columns of a timeline: time since the world began; time left to the end of what is planned; an event, a command
 //! (`>`) or a thing that happens to the machine or to the daemon (`*`).
@@ -12,6 +13,7 @@
 // A load balancer is left in some of the stories.
 #![cfg(feature = "aws")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
+#![expect(clippy::print_stdout, reason = "one scenario alone is shown to who asked for it")]
 
 #[expect(dead_code, reason = "shared with tests of random worlds")]
 mod simulator;
@@ -24,12 +26,20 @@ use std::fmt::Write as _;
 
 #[test]
 fn every_scenario_is_told_as_written_and_breaks_no_promise() {
-    let mut wrong = String::new();
+    let only = std::env::var("SPOT_SCENARIO").ok();
+    let (mut wrong, mut played) = (String::new(), 0);
     for folder in story::folders() {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        played += 1;
         let (story, world) = story::read(&folder);
         let timeline = run(&world, Detail::Everything);
         let told = format!("{story}\n{timeline}");
+        if only.is_some() {
+            println!("{told}");
+        }
         let golden = folder.join("timeline.txt");
         if std::env::var_os("SPOT_UPDATE").is_some() {
             std::fs::write(&golden, &told).unwrap();
@@ -42,6 +52,7 @@ fn every_scenario_is_told_as_written_and_breaks_no_promise() {
             writeln!(wrong, "{name}: a broken promise: {fault}").unwrap();
         }
     }
+    assert!(played > 0, "there is no scenario {only:?}");
     assert!(wrong.is_empty(), "{wrong}\nSPOT_UPDATE=1 writes the timelines anew");
 }
 
