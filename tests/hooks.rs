@@ -62,7 +62,7 @@ fn script(place: &Path, body: &str, keys: &str) -> Hook {
 struct Given {
     context: RunContext,
     limit: watch::Sender<Instant>,
-    spawned: mpsc::Receiver<(Run, Process)>,
+    spawned: mpsc::Receiver<Process>,
 }
 
 fn given(time: Duration) -> Given {
@@ -386,7 +386,7 @@ async fn what_the_first_attempt_wrote_is_a_proof_for_the_second_and_not_for_the_
         if attempt == 3 {
             first = now();
         }
-        executor.carry_out(begin_since(attempt, 60_000, first), Instant::now());
+        executor.execute(begin_since(attempt, 60_000, first), Instant::now());
         let (_, ending) = reports(&mut inputs).await;
         assert_eq!(ending.outcome, outcome, "{attempt}: {}", ending.detail);
     }
@@ -763,16 +763,14 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
     let notice = place.path().join("run/notice.json");
     let hook = script(place.path(), "cat \"$SPOT_NOTICE_FILE\"", "");
     let (mut executor, mut inputs) = executor(hook, notice.clone());
-    executor.carry_out(
-        Command::PostNotice { briefing: Box::new(briefing()), since: jiff::Timestamp::now() },
-        Instant::now(),
-    );
-    executor.carry_out(start(5_000), Instant::now());
+    executor
+        .execute(Command::PostNotice { briefing: Box::new(briefing()), since: jiff::Timestamp::now() }, Instant::now());
+    executor.execute(start(5_000), Instant::now());
     let (process, ending) = reports(&mut inputs).await;
     assert!(process.is_some_and(|process| process.start_ticks > 0));
     assert_eq!(ending.outcome, Outcome::Done);
     assert!(ending.output[0].contains("i-0abc"), "the notice stood before the hook began");
-    executor.carry_out(Command::TakeDownNotice, Instant::now());
+    executor.execute(Command::TakeDownNotice, Instant::now());
     until("the notice's end", || !notice.exists()).await;
     assert!(inputs.try_recv().is_err());
 }
@@ -781,11 +779,11 @@ async fn an_order_is_carried_out_after_the_notice_stands_and_reported_once() {
 async fn a_limit_reaches_a_run_and_stopping_everything_ends_it_at_once() {
     let place = tempfile::tempdir().unwrap();
     let (mut executor, mut inputs) = executor(hook("command = ['sleep', '60']"), place.path().join("n"));
-    executor.carry_out(start(60_000), Instant::now());
+    executor.execute(start(60_000), Instant::now());
     tokio::time::sleep(seconds(0.1)).await;
-    executor.carry_out(Command::Limit { run: run(), stop_by: Moment::from_millis(0) }, Instant::now());
+    executor.execute(Command::Limit { run: run(), stop_by: Moment::from_millis(0) }, Instant::now());
     assert_eq!(reports(&mut inputs).await.1.outcome, Outcome::TimedOut);
-    executor.carry_out(begin(2, 60_000), Instant::now());
+    executor.execute(begin(2, 60_000), Instant::now());
     tokio::time::sleep(seconds(0.1)).await;
     let began = Instant::now();
     executor.stop_everything();
@@ -799,7 +797,7 @@ async fn a_step_that_nobody_has_is_reported_and_not_waited_for() {
     let place = tempfile::tempdir().unwrap();
     let (mut executor, mut inputs) = executor(hook("command = ['/bin/true']"), place.path().join("n"));
     let unknown = Run { step: StepName::new("gone"), ..run() };
-    executor.carry_out(
+    executor.execute(
         Command::Start {
             run: unknown,
             briefing: Box::new(briefing()),

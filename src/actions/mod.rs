@@ -133,7 +133,7 @@ pub struct RunContext {
     /// Where its output goes.
     pub output: Output,
     /// Told once its process exists.
-    pub spawned: mpsc::Sender<(Run, Process)>,
+    pub spawned: mpsc::Sender<Process>,
     /// In an undo: what the ended runs of this step left for it ([`RunResult::undo_with`]), oldest first; null for a run
     /// that we lost sight of. Read it with [`RunContext::notes`].
     pub undo_with: Vec<serde_json::Value>,

@@ -6,7 +6,7 @@ use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::process::{self, DelegatedCgroup, Launcher};
 use crate::runtime::log_sink::{self, LogSink};
-use crate::runtime::signals::{Around, Signals};
+use crate::runtime::signals::{Signals, Supervisor};
 use crate::runtime::state_dir::{self, StateDir, StateDirError, User};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, notice_file};
 use crate::status::systemd::Systemd;
@@ -64,7 +64,8 @@ fn watch(settings: Settings, persistence: Persistence, log: Option<LogSink>) -> 
     // The first of the threads that stay.
     runtime.spawn_blocking(|| {});
     let outcome = runtime.block_on(async {
-        let signals = Signals::listen(Around::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
+        let signals =
+            Signals::listen(Supervisor::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
         let notice_file = notice_file::path(&place_of(&persistence));
         let systemd = Systemd::from_environment();
         let options = DaemonOptions {

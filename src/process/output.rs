@@ -30,15 +30,36 @@ const CHUNK: usize = 64 * 1024;
 /// Bytes still read once the leader has ended: more than a pipe can hold was written by somebody else.
 const AFTERWARDS: usize = 1024 * 1024;
 
+/// How long output may be held back.
+const HOLD: Duration = Duration::from_millis(100);
+
 /// Where a run's output goes: each line to the log, the last of them kept for the status.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
     tail: Arc<Mutex<VecDeque<String>>>,
+    is_held: Arc<watch::Sender<bool>>,
 }
 
 impl Output {
     /// How many lines are kept.
     pub const LINES: usize = 20;
+
+    /// One of which nothing is read until it is released, or a moment has passed: what a program prints in its first
+    /// milliseconds comes after the line that says that it was started.
+    pub fn held_back() -> Self {
+        Self { is_held: Arc::new(watch::Sender::new(true)), ..Self::default() }
+    }
+
+    /// Lets it be read.
+    pub fn release(&self) {
+        self.is_held.send_replace(false);
+    }
+
+    async fn released(&self) {
+        let mut is_held = self.is_held.subscribe();
+        // Where that takes longer, the order does not matter.
+        let _ = tokio::time::timeout(HOLD, is_held.wait_for(|is_held| !is_held)).await;
+    }
 
     /// Keeps one line, printable and bounded already.
     pub fn keep(&self, line: String) {
@@ -181,6 +202,7 @@ async fn read(
     mut ended: watch::Receiver<bool>,
     emptied: oneshot::Sender<Option<String>>,
 ) {
+    lines.output.released().await;
     let mut buffer = vec![0; CHUNK];
     let mut emptied = Some(emptied);
     let mut since_yield = 0;

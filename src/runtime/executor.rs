@@ -1,8 +1,7 @@
-//! The executor: it executes commands, keeps every run inside its time, and reports
-//! how each ended, exactly once.
+//! The executor: it executes commands, keeps every run inside its time, and reports how each ended, exactly once.
 //!
-//! Nothing here waits in the caller: each run is a task of its own. What an action does with its command is not known
-//! here; that it ends at its stop-by is seen to here, so that no action can forget it.
+//! Nothing here waits in the caller: each run is a task of its own. What an action does is not known here; that it ends at its
+//! stop-by is seen to here, so that no action can forget it.
 
 use super::notice_file::NoticeFile;
 use crate::actions::hook::Hook;
@@ -65,7 +64,7 @@ impl fmt::Debug for Executor {
 
 impl Executor {
     /// An executor of these steps, within a runtime. `inputs` gets each run's process and end; `clock` turns a moment
-    /// of the engine into one of the runtime. The notice file is the one that the shared name.
+    /// of the engine into one of the runtime. The notice file is the one that the context names.
     pub fn new(
         actions: BTreeMap<StepName, StepAction>,
         shared: ActionContext,
@@ -99,21 +98,18 @@ impl Executor {
         }
     }
 
-    /// Carries an order out that was decided at this moment, and returns at once. `Command::Exit` is not for us.
-    pub fn carry_out(&mut self, order: Command, decided: Instant) {
+    /// Executes a command that was decided at this moment, and returns at once. `Command::Exit` is not for us.
+    pub fn execute(&mut self, command: Command, decided: Instant) {
         while self.runs.try_join_next().is_some() {}
         self.limits.retain(|_, limit| !limit.is_closed());
-        match order {
+        match command {
             Command::Start { run, briefing, stop_by, since, proof_since, opened, undo_with } => {
                 let before = self.before(&run, since, proof_since);
-                let order = Order { run, briefing: *briefing, stop_by, proof_since, before, opened, undo_with };
-                self.begin(order, RunTask::Begin, decided);
+                let task = RunTask::Start { before, opened, undo_with };
+                self.supervise(run, *briefing, stop_by, proof_since, task, decided);
             }
             Command::Adopt { run, briefing, process, since, proof_since, stop_by } => {
-                let (before, opened) = (Before::unknown(), proof_since.wall);
-                let undo_with = Vec::new();
-                let order = Order { run, briefing: *briefing, stop_by, proof_since, before, opened, undo_with };
-                self.begin(order, RunTask::Adopt { process, since }, decided);
+                self.supervise(run, *briefing, stop_by, proof_since, RunTask::Adopt { process, since }, decided);
             }
             Command::Limit { run, stop_by } => {
                 if let Some(limit) = self.limits.get(&run) {
@@ -156,15 +152,41 @@ impl Executor {
         self.shared.leftovers.end_all();
     }
 
-    fn begin(&mut self, order: Order, task: RunTask, decided: Instant) {
-        let Order { run, briefing, stop_by, proof_since, before, opened, undo_with } = order;
-        let (limit, moments) = watch::channel((self.clock)(stop_by));
-        let output = Output::default();
+    /// The start of a run was told: what it prints may follow.
+    pub fn release_output(&self, run: &Run) {
+        if let Some(newest) = self.newest.get(&run.step) {
+            newest.output.release();
+        }
+    }
+
+    fn supervise(
+        &mut self,
+        run: Run,
+        briefing: NoticeContext,
+        stop_by: Moment,
+        proof_since: Now,
+        task: RunTask,
+        decided: Instant,
+    ) {
+        let (before, opened, undo_with, output, adopted) = match task {
+            RunTask::Start { before, opened, undo_with } => (before, opened, undo_with, Output::held_back(), None),
+            RunTask::Adopt { process, since } => {
+                (Before::unknown(), proof_since.wall, Vec::new(), Output::default(), Some((process, since)))
+            }
+        };
         let newest = NewestRun { proof_since, before: before.clone(), output: output.clone() };
         self.newest.insert(run.step.clone(), newest);
+        let (limit, moments) = watch::channel((self.clock)(stop_by));
+        self.limits.insert(run.clone(), limit);
         let (spawned, processes) = mpsc::channel(1);
+        let supervisor = RunSupervisor {
+            action: self.actions.get(&run.step).cloned(),
+            adopted,
+            processes,
+            inputs: self.inputs.clone(),
+        };
         let context = RunContext {
-            run: run.clone(),
+            run,
             briefing,
             opened,
             started: SystemTime::try_from(proof_since.wall).unwrap_or(SystemTime::UNIX_EPOCH),
@@ -175,16 +197,9 @@ impl Executor {
             spawned,
             shared: Arc::clone(&self.shared),
         };
-        let supervisor = RunSupervisor {
-            step_action: self.actions.get(&run.step).cloned(),
-            task,
-            processes,
-            inputs: self.inputs.clone(),
-        };
-        self.limits.insert(run, limit);
         // Whatever a step starts can rely on the notice file.
         let posted = self.notice_file.settled();
-        self.runs.spawn(supervisor.see_through(context, posted, decided + LOOKING));
+        self.runs.spawn(supervisor.supervise(context, posted, decided + LOOKING));
     }
 
     /// What was there before the first attempt for the same reason, which its retries share. Where that was started by a
@@ -207,51 +222,40 @@ struct NewestRun {
     output: Output,
 }
 
-/// A run as it was ordered.
-struct Order {
-    run: Run,
-    briefing: NoticeContext,
-    stop_by: Moment,
-    proof_since: Now,
-    before: Before,
-    opened: Timestamp,
-    undo_with: Vec<serde_json::Value>,
-}
-
 /// What a run is to do.
-#[derive(Clone, Copy, Debug)]
 enum RunTask {
-    Begin,
+    Start { before: Before, opened: Timestamp, undo_with: Vec<serde_json::Value> },
     Adopt { process: Option<Process>, since: Moment },
 }
 
-/// Keeps one run inside its time, and reports how it ended.
+/// Keeps one run inside its time, and reports its process and its end.
 struct RunSupervisor {
-    step_action: Option<StepAction>,
-    task: RunTask,
-    processes: mpsc::Receiver<(Run, Process)>,
+    /// Nothing where the configuration has no such step any more.
+    action: Option<StepAction>,
+    /// Its process, where that is known, and since when it may be there, of a run that a daemon before us started.
+    adopted: Option<(Option<Process>, Moment)>,
+    processes: mpsc::Receiver<Process>,
     inputs: mpsc::Sender<Input>,
 }
 
 impl RunSupervisor {
-    async fn see_through(self, context: RunContext, posted: impl Future<Output = ()>, look_until: Instant) {
-        let Self { step_action, task, mut processes, inputs } = self;
-        let (run, stop_by) = (context.run.clone(), context.stop_by.clone());
-        let episode = context.briefing.episode.clone();
-        let spawned = |process| Input::Spawned { episode: episode.clone(), run: run.clone(), process };
-        let mut untold = None;
-        let mut ending = {
-            let work = AssertUnwindSafe(work(step_action, task, &context, posted, look_until)).catch_unwind();
+    async fn supervise(self, context: RunContext, posted: impl Future<Output = ()>, look_until: Instant) {
+        let Self { action, adopted, mut processes, inputs } = self;
+        let (episode, run, stop_by) = (context.briefing.episode.clone(), context.run.clone(), context.stop_by.clone());
+        // A loop that is held up must not hold up the run.
+        let mut reporting = std::pin::pin!(async {
+            if let Some(process) = processes.recv().await {
+                let _ = inputs.send(Input::Spawned { episode: episode.clone(), run: run.clone(), process }).await;
+            }
+        });
+        let mut is_reported = false;
+        let mut result = {
+            let work = AssertUnwindSafe(work(action, adopted, &context, posted, look_until)).catch_unwind();
             let mut work = std::pin::pin!(work);
-            let mut seen = false;
             loop {
                 tokio::select! {
                     biased;
-                    Some((_, process)) = processes.recv(), if !seen => {
-                        seen = true;
-                        // A loop that is held up must not hold up this run.
-                        untold = inputs.try_send(spawned(process)).err();
-                    }
+                    () = &mut reporting, if !is_reported => is_reported = true,
                     ended = &mut work => break ended.unwrap_or_else(|_| {
                         ending(Outcome::Failed, "the action broke down, which is an error in the watchdog: please report it")
                     }),
@@ -261,35 +265,33 @@ impl RunSupervisor {
                 }
             }
         };
-        ending.proof_before = context.before.newest();
-        keep_output(&mut ending, &context.output);
-        if let Ok((_, process)) = processes.try_recv() {
-            untold = Some(mpsc::error::TrySendError::Full(spawned(process)));
+        result.proof_before = context.before.newest();
+        keep_output(&mut result, &context.output);
+        // No process comes any more.
+        drop(context);
+        if !is_reported {
+            reporting.await;
         }
-        if let Some(mpsc::error::TrySendError::Full(spawned)) = untold {
-            let _ = inputs.send(spawned).await;
-        }
-        let _ = inputs.send(Input::Ended { episode, run, ending }).await;
+        let _ = inputs.send(Input::Ended { episode: episode.clone(), run: run.clone(), ending: result }).await;
     }
 }
 
 async fn work(
-    step_action: Option<StepAction>,
-    task: RunTask,
+    action: Option<StepAction>,
+    adopted: Option<(Option<Process>, Moment)>,
     context: &RunContext,
     posted: impl Future<Output = ()>,
     look_until: Instant,
 ) -> RunResult {
-    if let RunTask::Adopt { process, since, .. } = task {
+    if let Some((process, since)) = adopted {
         posted.await;
-        return adopt(step_action, process, since, context).await;
+        return adopt(action, process, since, context).await;
     }
-    let Some(StepAction { action, reach }) = step_action else {
+    let Some(StepAction { action, reach }) = action else {
         return RunResult::without_effect(Outcome::Failed, "the configuration has no such step");
     };
-    let is_act = context.run.work == Work::Act;
     tokio::join!(posted, async {
-        if is_act {
+        if context.run.work == Work::Act {
             action.look_beforehand(context, look_until).await;
         }
     });
@@ -300,31 +302,26 @@ async fn work(
     }
 }
 
-/// Takes up a run that a daemon before us began: its process is looked for where we crashed before it was written down, and
-/// is seen to its end also where the configuration no longer has what it was started for.
+/// Takes up a run that a daemon before us started: its process is looked for where we crashed before it was written down,
+/// and is seen to its end also where the configuration no longer has what it was started for.
 async fn adopt(
-    step_action: Option<StepAction>,
-    process: Option<Process>,
+    action: Option<StepAction>,
+    mut process: Option<Process>,
     since: Moment,
     context: &RunContext,
 ) -> RunResult {
-    let is_program = step_action.as_ref().is_none_or(|step_action| step_action.action.runs_programs());
-    let process = match process {
-        Some(process) => Some(process),
-        None => {
-            let ActionContext { launcher, daemon, .. } = &*context.shared;
-            let marker = RunMarker::of(launcher.delegated.clone(), daemon, &context.briefing.episode, &context.run);
-            let found = marker.survivor(since, is_program).await;
-            if let Some(process) = found {
-                let _ = context.spawned.try_send((context.run.clone(), process));
-            }
-            found
+    let action = action.map(|step_action| step_action.action);
+    let is_program = action.as_ref().is_none_or(|action| action.runs_programs());
+    if process.is_none() {
+        let ActionContext { launcher, daemon, .. } = &*context.shared;
+        let marker = RunMarker::of(launcher.delegated.clone(), daemon, &context.briefing.episode, &context.run);
+        process = marker.survivor(since, is_program).await;
+        if let Some(process) = process {
+            let _ = context.spawned.try_send(process);
         }
-    };
-    match (step_action, process) {
-        (Some(StepAction { action, .. }), process) if is_program || process.is_none() => {
-            action.adopt(context, process).await
-        }
+    }
+    match (action, process) {
+        (Some(action), process) if is_program || process.is_none() => action.adopt(context, process).await,
         (_, Some(process)) => {
             let (step, pid) = (&context.run.step, process.pid);
             tracing::warn!(%step, "process {pid} is of {step} as it was configured before; it may go on until its stop-by");
@@ -398,7 +395,7 @@ mod tests {
         fn act<'a>(&'a self, context: &'a RunContext) -> Doing<'a, RunResult> {
             self.references.lock().unwrap().push(context.started);
             let process = Process { pid: 1, start_ticks: 2 };
-            context.spawned.try_send((context.run.clone(), process)).unwrap();
+            context.spawned.try_send(process).unwrap();
             Box::pin(async {
                 match self.does {
                     Does::Well => ending(Outcome::Done, "well"),
@@ -490,7 +487,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_action_that_forgets_its_stop_by_is_dropped_just_after_it() {
         let mut given = given(Does::Hangs, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1), Instant::now());
+        given.executor.execute(start(Work::Act, 1), Instant::now());
         assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
         let took = given.origin.elapsed();
         assert!((Duration::from_millis(10_250)..Duration::from_millis(10_300)).contains(&took), "{took:?}");
@@ -500,10 +497,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_limit_moves_the_end_of_a_run() {
         let mut given = given(Does::Hangs, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1), Instant::now());
+        given.executor.execute(start(Work::Act, 1), Instant::now());
         tokio::time::sleep(Duration::from_secs(1)).await;
         let run = Run { step: StepName::new("step"), work: Work::Act, attempt: 1 };
-        given.executor.carry_out(Command::Limit { run, stop_by: Moment::from_millis(2_000) }, Instant::now());
+        given.executor.execute(Command::Limit { run, stop_by: Moment::from_millis(2_000) }, Instant::now());
         assert_eq!(end(&mut given).await.outcome, Outcome::TimedOut);
         assert!(given.origin.elapsed() < Duration::from_millis(2_300));
     }
@@ -511,16 +508,16 @@ mod tests {
     #[tokio::test]
     async fn an_action_that_panics_has_failed_and_the_next_one_runs() {
         let mut given = given(Does::Panics, Rehearsal::No);
-        given.executor.carry_out(start(Work::Act, 1), Instant::now());
+        given.executor.execute(start(Work::Act, 1), Instant::now());
         assert_eq!(end(&mut given).await.outcome, Outcome::Failed);
-        given.executor.carry_out(start(Work::Undo, 1), Instant::now());
+        given.executor.execute(start(Work::Undo, 1), Instant::now());
         assert_eq!(end(&mut given).await.detail, "undone");
     }
 
     #[tokio::test]
     async fn a_rehearsal_only_checks_what_reaches_outside() {
         let mut checked = given(Does::Well, Rehearsal::CheckOutside);
-        checked.executor.carry_out(start(Work::Act, 1), Instant::now());
+        checked.executor.execute(start(Work::Act, 1), Instant::now());
         let ending = end(&mut checked).await;
         assert_eq!(ending.outcome, Outcome::Failed);
         assert!(ending.detail.contains("no credentials"));
@@ -528,7 +525,7 @@ mod tests {
         assert!(ending.only_checked, "what that took says nothing of the step");
         assert!(checked.played.references.lock().unwrap().is_empty(), "it was not done");
         let mut live = given(Does::Well, Rehearsal::Live);
-        live.executor.carry_out(start(Work::Act, 1), Instant::now());
+        live.executor.execute(start(Work::Act, 1), Instant::now());
         assert_eq!(end(&mut live).await.detail, "well");
     }
 
@@ -552,7 +549,7 @@ mod tests {
         assert!(!first.is_noted() && !next.is_noted(), "it is still to be seen");
         assert!(before(4, 2).is_noted(), "what was there before an earlier daemon began is not known");
         for (attempt, first) in [(1, 1), (2, 1), (3, 3)] {
-            given.executor.carry_out(start_since(Work::Act, attempt, at(first)), Instant::now());
+            given.executor.execute(start_since(Work::Act, attempt, at(first)), Instant::now());
             end(&mut given).await;
         }
         let references = given.played.references.lock().unwrap().clone();

@@ -141,7 +141,7 @@ impl LogObserver {
             Event::ExitAsked { signal: Signal::ShutDown | Signal::Restart } => {
                 match facts.open.and_then(words::waited_for) {
                     Some(steps) => {
-                        let sentence = format!("{}: waiting for {steps}; again to stop at once", line.sentence);
+                        let sentence = format!("{}: waiting for {steps}; SIGINT (Ctrl-C) stops at once", line.sentence);
                         line.saying(sentence)
                     }
                     None => line,
@@ -149,7 +149,9 @@ impl LogObserver {
             }
             Event::ExitPending { .. } if self.leftovers.count() > 0 => Line {
                 loudness: Loudness::Told,
-                ..line.saying("waiting for processes that hooks left behind; asked again, they end at once".to_owned())
+                ..line.saying(
+                    "waiting for processes that hooks left behind; SIGINT (Ctrl-C) ends them at once".to_owned(),
+                )
             },
             Event::EpisodeClosed { .. } => match facts.closed.filter(|episode| !episode.good) {
                 Some(episode) => {

@@ -156,7 +156,7 @@ impl Daemon {
         // Where that fails, the journal says so once, the status shows it, and the rescue goes on.
         let _ = self.state.kept.journal.append(now, &events).await;
         for command in commands {
-            self.executor.carry_out(command, began);
+            self.executor.execute(command, began);
         }
         let machine = self.machine.borrow_and_update().clone();
         self.state.mend(&machine);
@@ -185,6 +185,11 @@ impl Daemon {
         for observer in kept.observers.iter_mut().chain(observers) {
             observer.observe(&turn);
         }
+        for event in events {
+            if let Event::StepSpawned { run, .. } = event {
+                self.executor.release_output(run);
+            }
+        }
     }
 
     /// When the loop turns at the latest.
@@ -211,7 +216,7 @@ impl Daemon {
         }
         if self.engine.episode().is_none_or(|episode| episode.closing().is_some()) {
             // One that a run before us had no time to remove.
-            self.executor.carry_out(Command::TakeDownNotice, Instant::now());
+            self.executor.execute(Command::TakeDownNotice, Instant::now());
         }
     }
 
@@ -221,7 +226,7 @@ impl Daemon {
         let Some(settled) = self.state.settle(input, &machine, &self.engine) else { return };
         if settled.was_wrong {
             self.executor.stop_everything();
-            self.executor.carry_out(Command::TakeDownNotice, Instant::now());
+            self.executor.execute(Command::TakeDownNotice, Instant::now());
         }
         let (engine, context) = (&mut self.engine, &mut self.context);
         if let Some(bookcase) = self.state.take_up(settled.whose, engine, context, &machine, clock::now()).await {

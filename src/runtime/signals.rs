@@ -1,5 +1,8 @@
 //! Signals to us, and what they mean: the host goes down, only our service is restarted, or everything stops at once.
 //! What follows from that is the engine's.
+//!
+//! Once we were asked to end, SIGINT stops everything at once, as a person at a terminal means it. Another SIGTERM does
+//! not: container runtimes and supervisors send several.
 
 use crate::engine::{Input, Signal};
 use crate::process;
@@ -22,21 +25,21 @@ use tokio::time::{Instant, timeout};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Signals closer together than this are one: `timeout(1)` and some supervisors signal a process and then its group.
-pub const ONE_ASKING: Duration = Duration::from_millis(500);
+const ONE_REQUEST: Duration = Duration::from_millis(500);
 
 /// How long the same signal is not said again to be ignored: whoever sends one without end does not fill the log.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// Who started us, as far as it tells what a signal means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Around {
+pub enum Supervisor {
     /// A systemd service: it may be restarted while the host stays, and systemd knows.
     Systemd,
     /// A terminal, a container, another supervisor: when we are to end, what we protect ends.
-    Nothing,
+    Other,
 }
 
-impl Around {
+impl Supervisor {
     /// Told by what systemd sets for its services (`systemd.exec(5)`). PID 1 of a container has none of it.
     ///
     /// `SYSTEMD_EXEC_PID` (systemd 248) names the process that was started, so a shell that a service started, which
@@ -47,15 +50,15 @@ impl Around {
             Some(pid) => pid == *std::process::id().to_string(),
             None => set("INVOCATION_ID").is_some() || set("NOTIFY_SOCKET").is_some(),
         };
-        if ours { Self::Systemd } else { Self::Nothing }
+        if ours { Self::Systemd } else { Self::Other }
     }
 }
 
-/// Hears SIGTERM, SIGINT and SIGHUP from the moment it is made; before, they end the process. What means nothing is heard
-/// too, so that it can be said that it was ignored.
+/// Receives SIGTERM, SIGINT and SIGHUP from the moment it is made; before, they end the process. What means nothing is
+/// received too, so that it can be said that it was ignored.
 pub struct Signals {
-    heard: signal_hook_tokio::Signals,
-    around: Around,
+    received: signal_hook_tokio::Signals,
+    supervisor: Supervisor,
 }
 
 impl Signals {
@@ -63,18 +66,18 @@ impl Signals {
     ///
     /// # Errors
     /// Where no handler can be set.
-    pub fn listen(around: Around) -> io::Result<Self> {
-        let heard = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    pub fn listen(supervisor: Supervisor) -> io::Result<Self> {
+        let received = signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         for signal in process::meaningless() {
             // The C library keeps some for itself; those cannot end us either.
-            let _ = heard.handle().add_signal(signal);
+            let _ = received.handle().add_signal(signal);
         }
-        Ok(Self { heard, around })
+        Ok(Self { received, supervisor })
     }
 
     /// Tells the loop of every signal, by its meaning, as long as the loop listens.
     pub async fn tell(mut self, inputs: mpsc::Sender<Input>) {
-        let (mut asked, mut ignored) = (Asked::default(), Ignored::default());
+        let (mut request, mut ignored) = (EndRequest::default(), Ignored::default());
         let mut question = None;
         loop {
             let answered = async {
@@ -84,26 +87,25 @@ impl Signals {
                 }
             };
             let signal = tokio::select! {
-                number = self.heard.next() => match number {
-                    None => return,
-                    Some(number) if number != SIGTERM && number != SIGINT => {
-                        if ignored.is_to_be_said(number, Instant::now()) {
-                            tracing::info!("{}", ignored_sentence(number));
+                number = self.received.next() => {
+                    let Some(number) = number else { return };
+                    let is_request = matches!(number, SIGTERM | SIGINT);
+                    match (is_request.then(|| request.repeated(Instant::now())), self.supervisor) {
+                        (Some(Repeated::No), Supervisor::Systemd) => {
+                            question = Some(ask_systemd());
+                            continue;
                         }
-                        continue;
-                    }
-                    Some(_) => match asked.again(Instant::now()) {
-                        Asking::First => match self.around {
-                            Around::Systemd => {
-                                question = Some(ask_systemd());
-                                continue;
+                        (Some(Repeated::No), Supervisor::Other) => Signal::ShutDown,
+                        (Some(Repeated::AtOnce), _) => continue,
+                        (Some(Repeated::Later), _) if number == SIGINT => Signal::StopNow,
+                        (Some(Repeated::Later) | None, _) => {
+                            if ignored.is_to_be_said(number, Instant::now()) {
+                                tracing::info!("{}", ignored_sentence(number));
                             }
-                            Around::Nothing => Signal::ShutDown,
-                        },
-                        Asking::Same => continue,
-                        Asking::Again => Signal::StopNow,
-                    },
-                },
+                            continue;
+                        }
+                    }
+                }
                 signal = answered => signal,
             };
             // What systemd has not answered by now does not matter any more.
@@ -117,32 +119,34 @@ impl Signals {
 
 impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signals").field("around", &self.around).finish_non_exhaustive()
+        f.debug_struct("Signals").field("supervisor", &self.supervisor).finish_non_exhaustive()
     }
 }
 
-/// How often we were asked to end.
+/// When we were first asked to end.
 #[derive(Debug, Default)]
-struct Asked {
+struct EndRequest {
     first: Option<Instant>,
 }
 
+/// Whether we were asked before.
 #[derive(PartialEq, Eq, Debug)]
-enum Asking {
-    First,
-    Same,
-    Again,
+enum Repeated {
+    No,
+    /// So soon that it is the same request.
+    AtOnce,
+    Later,
 }
 
-impl Asked {
-    fn again(&mut self, now: Instant) -> Asking {
+impl EndRequest {
+    fn repeated(&mut self, now: Instant) -> Repeated {
         match self.first {
             None => {
                 self.first = Some(now);
-                Asking::First
+                Repeated::No
             }
-            Some(first) if now.duration_since(first) < ONE_ASKING => Asking::Same,
-            Some(_) => Asking::Again,
+            Some(first) if now.duration_since(first) < ONE_REQUEST => Repeated::AtOnce,
+            Some(_) => Repeated::Later,
         }
     }
 }
@@ -164,6 +168,9 @@ impl Ignored {
 fn ignored_sentence(number: c_int) -> String {
     let name = signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned);
     let why = match number {
+        SIGTERM => {
+            return "SIGTERM again is ignored: what runs is finished; SIGINT (Ctrl-C) stops it at once".to_owned();
+        }
         SIGHUP => "a changed configuration needs a restart",
         SIGXCPU => "it says that the processor time that `ulimit -t` allows is used up",
         SIGXFSZ => "it says that a file of ours has the size that `ulimit -f` allows",
@@ -196,14 +203,15 @@ fn ask_systemd() -> Question {
 /// The first bytes that a command prints; `None` where it says nothing in time. It is killed where it goes on.
 async fn first_words(mut command: Command, limit: Duration) -> Option<String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().ok()?;
-    let mut words = String::new();
-    let mut output = child.stdout.take()?.take(64);
-    let read = timeout(limit, output.read_to_string(&mut words)).await;
-    // Its exit status says no more than the word does, and is not zero for most words.
-    let _ = child.start_kill();
-    read.ok()?.ok()?;
-    (!words.is_empty()).then_some(words)
+    let words = async {
+        // Its file may lie on a disk that hangs.
+        let mut child = tokio::task::spawn_blocking(move || command.spawn()).await.ok()?.ok()?;
+        let mut words = String::new();
+        child.stdout.take()?.take(64).read_to_string(&mut words).await.ok()?;
+        // Its exit status says no more than the word does, and is not zero for most words.
+        Some(words)
+    };
+    timeout(limit, words).await.ok()?.filter(|words| !words.is_empty())
 }
 
 #[cfg(test)]
@@ -239,24 +247,24 @@ mod tests {
 
     #[test]
     fn a_container_has_no_systemd_around_us() {
-        let with = |set: &'static str| Around::of(move |name| (name == set).then(|| OsString::from("x")));
-        assert_eq!(with("INVOCATION_ID"), Around::Systemd);
-        assert_eq!(with("NOTIFY_SOCKET"), Around::Systemd);
-        assert_eq!(with("HOME"), Around::Nothing);
-        assert_eq!(Around::of(|_| Some(OsString::new())), Around::Nothing);
+        let with = |set: &'static str| Supervisor::of(move |name| (name == set).then(|| OsString::from("x")));
+        assert_eq!(with("INVOCATION_ID"), Supervisor::Systemd);
+        assert_eq!(with("NOTIFY_SOCKET"), Supervisor::Systemd);
+        assert_eq!(with("HOME"), Supervisor::Other);
+        assert_eq!(Supervisor::of(|_| Some(OsString::new())), Supervisor::Other);
         // A shell hands all of it on to what it starts; only the one that systemd started is named.
-        let named = |pid: u32| Around::of(move |_| Some(OsString::from(pid.to_string())));
-        assert_eq!(named(std::process::id()), Around::Systemd);
-        assert_eq!(named(1), Around::Nothing);
+        let named = |pid: u32| Supervisor::of(move |_| Some(OsString::from(pid.to_string())));
+        assert_eq!(named(std::process::id()), Supervisor::Systemd);
+        assert_eq!(named(1), Supervisor::Other);
     }
 
     #[test]
-    fn two_signals_at_once_are_one_asking() {
+    fn two_signals_at_once_are_one_request() {
         let start = Instant::now();
-        let mut asked = Asked::default();
-        assert_eq!(asked.again(start), Asking::First);
-        assert_eq!(asked.again(start + ONE_ASKING / 2), Asking::Same);
-        assert_eq!(asked.again(start + ONE_ASKING), Asking::Again);
+        let mut request = EndRequest::default();
+        assert_eq!(request.repeated(start), Repeated::No);
+        assert_eq!(request.repeated(start + ONE_REQUEST / 2), Repeated::AtOnce);
+        assert_eq!(request.repeated(start + ONE_REQUEST), Repeated::Later);
     }
 
     #[test]
@@ -272,16 +280,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn signals_arrive_by_their_meaning_and_a_hang_up_does_not_matter() {
+    async fn signals_arrive_by_their_meaning_and_only_sigint_stops_at_once() {
         let (sender, mut inputs) = mpsc::channel(4);
-        let telling = tokio::spawn(Signals::listen(Around::Nothing).unwrap().tell(sender));
+        let telling = tokio::spawn(Signals::listen(Supervisor::Other).unwrap().tell(sender));
         let send = |signal| kill_process(getpid(), signal).unwrap();
         for meaningless in ["HUP", "USR1", "USR2", "ALRM", "XFSZ"] {
             send(crate::process::signal_named(meaningless).unwrap());
         }
         send(rustix::process::Signal::TERM);
         assert_eq!(inputs.recv().await, Some(Input::Signalled { signal: Signal::ShutDown }));
-        tokio::time::sleep(ONE_ASKING).await;
+        tokio::time::sleep(ONE_REQUEST).await;
+        send(rustix::process::Signal::TERM);
+        let nothing = timeout(ONE_REQUEST, inputs.recv()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
         send(rustix::process::Signal::INT);
         assert_eq!(inputs.recv().await, Some(Input::Signalled { signal: Signal::StopNow }));
         telling.abort();

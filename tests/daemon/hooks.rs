@@ -85,3 +85,21 @@ fn a_hook_of_words_gets_them_as_a_shell_would_split_them() {
     assert_eq!(scene.read("words"), "two words|$HOME|", "no shell has read it");
     watch.stop();
 }
+
+#[test]
+fn what_a_hook_prints_at_once_is_logged_after_its_start() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let hooks: Vec<String> =
+        (1..=4).map(|hook| scene.script(&format!("hook{hook}.sh"), &format!("echo printed by {hook}"))).collect();
+    let arguments: Vec<&str> = hooks.iter().flat_map(|hook| ["--hook", hook]).collect();
+    let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
+    watch.says(&["watching"]);
+    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    watch.says(&["all 4 steps done"]);
+    let log = watch.log();
+    for hook in 1..=4 {
+        let line = |words: &str| log.lines().position(|line| line.contains(words)).unwrap();
+        assert!(line(&format!("hook{hook} started: process")) < line(&format!("printed by {hook}")), "{log}");
+    }
+    watch.stop();
+}

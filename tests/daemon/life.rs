@@ -90,7 +90,7 @@ fn a_hang_up_of_the_terminal_does_not_matter() {
 }
 
 #[test]
-fn the_second_request_to_end_stops_a_hook_that_hangs_at_once() {
+fn another_sigterm_stops_nothing_and_sigint_stops_a_hook_that_hangs_at_once() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
     let hook = scene.script("hang.sh", &format!("trap '' TERM INT; {NOTES}\nwhile :; do sleep 1; done"));
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
@@ -100,10 +100,13 @@ fn the_second_request_to_end_stops_a_hook_that_hangs_at_once() {
     watch.signal(Signal::TERM);
     watch.says(&["asked to end"]);
     assert!(watch.exited().is_none(), "an episode is finished first");
-    // Signals less than half a second apart are one asking.
+    // Signals less than half a second apart are one request.
     thread::sleep(Duration::from_millis(700));
-    let asked = Instant::now();
     watch.signal(Signal::TERM);
+    watch.says(&["SIGTERM again is ignored"]);
+    assert!(!watch.log().contains("stopping everything at once"), "{}", watch.log());
+    let asked = Instant::now();
+    watch.signal(Signal::INT);
     watch.ends();
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}\n{}", asked.elapsed(), watch.log());
     watch.is_sane();

@@ -157,7 +157,7 @@ async fn after_a_crash_it_is_waited_for_and_not_signalled_again() {
     let (spawned, mut processes) = tokio::sync::mpsc::channel(1);
     run.spawned = spawned;
     assert_eq!(signal.act(&run).await.outcome, Outcome::TimedOut);
-    let (_, process): (_, Process) = processes.try_recv().unwrap();
+    let process: Process = processes.try_recv().unwrap();
     assert_eq!(process.pid, slow.child.id(), "whom it was for is noted");
 
     let adopted = context(Work::Act, LONG);

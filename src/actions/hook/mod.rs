@@ -180,7 +180,7 @@ impl Hook {
             Ok(Err(why)) => return why.into(),
             Err(_) => return ending(Outcome::Failed, format!("could not start {}", self.program())),
         };
-        let _ = context.spawned.try_send((context.run.clone(), leader.process()));
+        let _ = context.spawned.try_send(leader.process());
         let (step, attempt) = (context.run.step.as_str(), context.run.attempt);
         let reader = OutputReader::start(streams, &context.output, step, attempt, refusal_prefix.as_deref());
         self.see_to_its_end(context, leader, reader, stop).await

@@ -68,7 +68,7 @@ impl Signal {
         let refused = match self.may_go_out(process) {
             Ok(()) => {
                 // Before the signal: who comes after a crash of ours has to know that it may have gone out.
-                let _ = context.spawned.try_send((context.run.clone(), process));
+                let _ = context.spawned.try_send(process);
                 self.send(process)
             }
             Err(why) => Err(why),
