@@ -165,14 +165,14 @@ fn what_cannot_work_is_told_step_by_step() {
     ✓ ok       step save        /stage/save.sh can be run
     ! warning  step save        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
     ✗ error    step upload      /stage/none.sh does not exist (check the path and that the file exists)
-    ! warning  step upload      it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
-    ! warning  plan             an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m35s together: drain gets 44s of its 60s, save gets 66s of its 90s, no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
-    · note     plan             a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m35s together: drain gets 22s of its 60s, save gets 33s of its 90s, no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after` (this matters only where the machine is set to hibernate when it is interrupted)
-    ! warning  plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain needs 60s: drain gets 55s of its 60s; `watchdog rehearse` measures what it takes; save less at a time
+    ! warning  plan             an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m35s together: drain gets 44s of its 60s, save gets 66s of its 90s, no time is kept for upload (it is optional); most of that is save's
+    · note     plan             a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m35s together: drain gets 22s of its 60s, save gets 33s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
+    ! warning  plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain needs 60s: drain gets 55s of its 60s; if it leaves more here, set assume.scale-in
+    · note     plan             `watchdog rehearse` measures what each step needs; a step without `after` waits for no other
     ✓ ok       state directory  /stage/state can be made
     ✓ ok       notice file      /stage/run/notice.json is written on a notice
     ✗ error    endpoint         http://127.0.0.1:TAKEN is taken by another program: give another address with `listen`, or "off"
-    4 warnings, 3 errors: it would not work here as configured
+    3 warnings, 3 errors: it would not work here as configured
     exit 1
     "#);
 }

@@ -67,6 +67,11 @@ pub trait Action: Debug + Send + Sync {
         false
     }
 
+    /// Whether it is believed without evidence that it has done its work.
+    fn is_unproven(&self) -> bool {
+        false
+    }
+
     /// Prepares whatever must be ready when a notice comes, and keeps it so, for this step; most have nothing to prepare.
     /// It runs beside the daemon as long as that lives, or returns early. The place in the shared is kept current:
     /// the machine's name may come later.

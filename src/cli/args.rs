@@ -44,7 +44,8 @@ Examples:
   watchdog                                        do what /etc/spot-watchdog/watchdog.toml says
 
 Each flag of a run is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL, and lists
-are separated by commas. Flags beat variables, and variables beat the file.
+are separated by commas. Flags beat variables, and variables beat the file. SPOT_WATCHDOG_LOG=debug
+makes the log say more.
 
 Exit codes:
   0   well

@@ -26,7 +26,7 @@ pub(super) fn start_log(format: LogFormat) -> std::io::Result<LogSink> {
     };
     let sink = LogSink::start(log_sink::own(stderr)?, dropped)?;
     let level = match std::env::var(LOG_VARIABLE).as_deref() {
-        Ok("debug") => Level::DEBUG,
+        Ok(level) if level.eq_ignore_ascii_case("debug") => Level::DEBUG,
         Ok(_) | Err(_) => Level::INFO,
     };
     // What the libraries say of each connection is nobody's business here.

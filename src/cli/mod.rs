@@ -17,8 +17,10 @@ use crate::config::{Blame, Refused};
 use crate::view::{printable, printable_json, printable_lines};
 use args::Cli;
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::{ExitCode, Termination};
 
 /// How the process ends.
@@ -60,11 +62,32 @@ impl Termination for Exit {
 /// # Errors
 /// How to end, where there is nothing to do: help was asked for, or the line is wrong. It was said already.
 pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
-    Cli::try_parse_from(line).map_err(|error| {
+    let mut line: Vec<OsString> = line.into_iter().collect();
+    // `watchdog help run`, as other programs have it.
+    if line.get(1).is_some_and(|word| word == "help") {
+        line.remove(1);
+        line.push("--help".into());
+    }
+    Cli::try_parse_from(&line).map_err(|mut error| {
+        if let Some(command) = stray_command(&line, &error) {
+            let tip = format!("to run a command when the machine is to be taken, write '--hook {command}'");
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
         // A closed stdout or stderr changes nothing about how we end.
         let _ = error.print();
         if error.use_stderr() { Exit::Usage } else { Exit::Well }
     })
+}
+
+/// A word that stands where only a flag may, and is most likely meant for `--hook`.
+fn stray_command(line: &[OsString], error: &clap::Error) -> Option<String> {
+    let takes_hooks = line.get(1).is_some_and(|name| ["run", "check", "rehearse"].iter().any(|it| name == it));
+    let is_command = |word: &str| word.contains('/') || Path::new(word).is_file();
+    match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidSubcommand)) {
+        (Some(ContextValue::String(word)), _) if takes_hooks && !word.starts_with('-') => Some(word.clone()),
+        (_, Some(ContextValue::String(word))) if is_command(word) => Some(word.clone()),
+        _ => None,
+    }
 }
 
 /// Says why nothing starts.

@@ -28,7 +28,7 @@ pub use value::parse_span;
 pub use wrong::{Blame, Place, Refused, Wrong};
 
 use crate::engine::{Assume, Policy, Undo};
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, Weight, error_text};
 use crate::{actions, sources as ears};
 use layer::{Layer, Origin, Section, Written, pick, pick_if_any, pick_path};
 use std::collections::BTreeMap;
@@ -263,7 +263,7 @@ fn read_file(path: &Path, directory: &Path) -> Result<String, (Place, String)> {
     let mut bytes = Vec::new();
     std::fs::File::open(directory.join(path))
         .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| (whole(), format!("cannot be read: {error}")))?;
+        .map_err(|error| (whole(), format!("cannot be read: {}", error_text(&error))))?;
     if bytes.len() as u64 > MOST_BYTES {
         return Err((whole(), "is larger than 1 MiB, which no configuration is".to_owned()));
     }

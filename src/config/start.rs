@@ -3,7 +3,7 @@
 
 use super::keys;
 use super::layer::{PREFIX, Written, variable};
-use super::wrong::{nearest, shown};
+use super::wrong::{listed, nearest, shown};
 use crate::view::{Finding, Weight};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// The variable that makes the log say more where it is `debug`. It is no key: it counts before anything is read.
 pub const LOG_VARIABLE: &str = "SPOT_WATCHDOG_LOG";
+
+/// What it may hold.
+const LOG_LEVELS: &[&str] = &["info", "debug"];
 
 /// The flags of a run, as they were typed. Empty means that it was not given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -118,6 +121,13 @@ impl Start {
         let names: Vec<String> = known.iter().map(|key| variable(key.name)).collect();
         let mut written = BTreeMap::new();
         let mut warnings = Vec::new();
+        if let Some(level) = self.variable(LOG_VARIABLE)
+            && !LOG_LEVELS.iter().any(|known| level.eq_ignore_ascii_case(known))
+        {
+            let sentence =
+                format!("there is no level \"{}\" and it is ignored; it may be {}", shown(level), listed(LOG_LEVELS));
+            warnings.push(Finding::new(Weight::Warning, LOG_VARIABLE, sentence));
+        }
         let ours = self.variables.keys().filter(|name| name.starts_with(PREFIX) && *name != LOG_VARIABLE);
         for name in ours {
             let key = known.iter().find(|key| variable(key.name) == *name);

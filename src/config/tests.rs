@@ -366,6 +366,11 @@ fn variables_hold_lists_numbers_and_nothing() {
 
 #[test]
 fn an_unknown_variable_is_a_warning_with_the_nearest_name() {
+    let settings = scene("#\n").set("SPOT_WATCHDOG_LOG", "foo").settings();
+    assert_eq!(
+        (settings.warnings[0].subject.as_str(), settings.warnings[0].sentence.as_str()),
+        ("SPOT_WATCHDOG_LOG", "there is no level \"foo\" and it is ignored; it may be \"info\" or \"debug\"")
+    );
     let settings = scene("#\n").set("SPOT_WATCHDOG_LOG", "debug").set("SPOT_WATCHDOG_POL_INTERVAL", "3s").settings();
     let warning = &settings.warnings[0];
     assert_eq!(warning.subject, "SPOT_WATCHDOG_POL_INTERVAL");
@@ -407,7 +412,7 @@ fn without_a_file_or_a_hook_there_is_nothing_to_do() {
 fn a_file_that_is_named_and_missing_is_told() {
     let flags = Flags { config: Some("/nowhere/watchdog.toml".to_owned()), ..Flags::default() };
     let said = scene("").flags(flags).refused();
-    assert_eq!(said, "/nowhere/watchdog.toml: cannot be read: No such file or directory (os error 2)");
+    assert_eq!(said, "/nowhere/watchdog.toml: cannot be read: no such file or directory");
 }
 
 #[test]

@@ -137,20 +137,20 @@ impl Daemon {
                 self.turn(Input::Resumed, None).await;
             }
             self.settle(&input).await;
-            self.turn(input, lateness).await;
+            let events = self.turn(input, lateness).await;
             if let Exit::Pending { .. } = self.engine.exit() {
                 self.turn(self.remaining(), None).await;
             }
             if let Some(taken) = taken {
                 // Whoever asked may have left.
-                let _ = taken.send(());
+                let _ = taken.send(events);
             }
         }
         self.finish().await;
     }
 
     /// One turn: a decision, its events on disk, its commands executed, and those told who watch.
-    async fn turn(&mut self, input: Input, lateness: Option<Duration>) {
+    async fn turn(&mut self, input: Input, lateness: Option<Duration>) -> Vec<Event> {
         let (began, now) = (Instant::now(), clock::now());
         let Decision { events, commands } = self.engine.handle(input, now);
         // Where that fails, the journal says so once, the status shows it, and the rescue goes on.
@@ -168,6 +168,7 @@ impl Daemon {
         if !events.is_empty() && began.elapsed() > BEAT {
             tracing::warn!("a turn of the loop took {}", Spoken(began.elapsed()));
         }
+        events
     }
 
     /// Tells all who watch of a turn.
@@ -268,7 +269,7 @@ pub(super) struct Inputs {
 #[derive(Debug)]
 pub(super) struct Next {
     pub(super) input: Input,
-    pub(super) taken: Option<oneshot::Sender<()>>,
+    pub(super) taken: Option<oneshot::Sender<Vec<Event>>>,
     /// How much later than it was due it came, where only a time was waited for.
     pub(super) lateness: Option<Duration>,
 }

@@ -9,12 +9,15 @@
 //! {"ok":true,"says":"…"}
 //! ```
 //!
-//! `action`, `window` and `reason` may be left out. Only the daemon's own user and root are heard. Whether a notice is
-//! acted on is the engine's to say, in `/status`; the answer here says that it was heard, and that a crash of ours forgets
-//! it only where the disk refuses the journal: it is given once the loop has carried the turn out.
+//! `action`, `window` and `reason` may be left out. Only the daemon's own user and root are heard. The answer says what
+//! the engine made of it, and is given once the loop has carried the turn out: a crash of ours forgets it only where the
+//! disk refuses the journal.
 
-use crate::engine::{Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName, Stated};
-use crate::view::{Spoken, clip};
+use crate::engine::{
+    Event, IgnoredBecause, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName,
+    Stated,
+};
+use crate::view::{Spoken, clip, words};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
@@ -131,8 +134,8 @@ pub fn take_back(socket: &Path, kind: NoticeKind) -> Result<String, SocketError>
 pub struct Handed {
     /// What it says.
     pub input: Input,
-    /// Told once the loop has taken it in and the journal was given it.
-    pub taken: oneshot::Sender<()>,
+    /// Told what became of it, once the loop has taken it in and the journal was given it.
+    pub taken: oneshot::Sender<Vec<Event>>,
 }
 
 /// How long the end of the daemon waits for the socket's file to be removed.
@@ -318,13 +321,9 @@ pub fn read_request(line: &[u8]) -> Result<Request, String> {
 
 async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: MachineId) -> Result<String, String> {
     let key = |kind, machine| NoticeKey { source: SourceName::new(SOURCE), kind, machine, event: String::new() };
-    let (input, says) = match request {
+    let input = match request.clone() {
         Request::Notice { kind, action, window, reason } => {
             let stated = window.map_or(Stated::Unsaid, |Window(window)| Stated::In(window));
-            let left = window.map_or_else(
-                || "with the window that is assumed for its kind".to_owned(),
-                |Window(window)| format!("with {} left", Spoken(window)),
-            );
             let notice = Notice {
                 key: key(kind, machine),
                 action: action.unwrap_or(NoticeAction::Unstated),
@@ -333,19 +332,50 @@ async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: Machi
                 origin: NoticeOrigin::HandedIn,
                 detail: reason.as_deref().map(short).unwrap_or_default(),
             };
-            let says = format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows");
-            (Input::HandedIn { notice }, says)
+            Input::HandedIn { notice }
         }
-        Request::Withdraw { kind } => (
-            Input::TakenBack { key: key(kind, machine) },
-            format!("the notice of {kind} was taken back, if one had been handed in"),
-        ),
+        Request::Withdraw { kind } => Input::TakenBack { key: key(kind, machine) },
     };
     let ending = || "the watchdog is ending".to_owned();
     let (taken, is_taken) = oneshot::channel();
     inputs.send(Handed { input, taken }).await.map_err(|_| ending())?;
-    is_taken.await.map_err(|_| ending())?;
-    Ok(says)
+    let events = is_taken.await.map_err(|_| ending())?;
+    Ok(outcome(&request, &events))
+}
+
+/// What became of a request, by the events that it led to.
+fn outcome(request: &Request, events: &[Event]) -> String {
+    let (kind, window) = match request {
+        Request::Notice { kind, window, .. } => (kind, window),
+        Request::Withdraw { kind } => {
+            let is_withdrawn =
+                |event: &Event| matches!(event, Event::NoticeWithdrawn { .. } | Event::DeferralEnded { .. });
+            return if events.iter().any(is_withdrawn) {
+                format!("the notice of {kind} was taken back; `watchdog status` shows what follows")
+            } else {
+                format!(
+                    "no notice of {kind} was handed in, so none was taken back (what a source reports ends with the source)"
+                )
+            };
+        }
+    };
+    let ignored = events
+        .iter()
+        .find_map(|event| if let Event::NoticeIgnored { because, .. } = event { Some(*because) } else { None });
+    let left = window.map_or_else(
+        || "with the window that is assumed for its kind".to_owned(),
+        |Window(window)| format!("with {} left", Spoken(window)),
+    );
+    match ignored {
+        Some(IgnoredBecause::NothingToDo) => format!(
+            "the notice of {kind} was handed in, and nothing is done: no step is for it (the `on` of a step, or --on, says \
+             which kinds it is for)"
+        ),
+        Some(because) => {
+            format!("the notice of {kind} was handed in, and nothing is done: {}", words::ignored(because))
+        }
+        None => format!("the notice of {kind} was handed in, {left}; `watchdog status` shows what follows"),
+    }
 }
 
 fn ask(socket: &Path, request: &Request) -> Result<String, SocketError> {
@@ -440,7 +470,7 @@ mod tests {
             let taking = async {
                 while let Some(Handed { input, taken }) = handed.recv().await {
                     sender.send(input).await.unwrap();
-                    taken.send(()).unwrap();
+                    taken.send(Vec::new()).unwrap();
                 }
             };
             tokio::join!(serving, taking);
@@ -482,6 +512,42 @@ mod tests {
         assert_eq!(served.inputs.recv().await, Some(Input::TakenBack { key: notice.key }));
     }
 
+    #[test]
+    fn the_answer_says_what_became_of_the_notice() {
+        let key = NoticeKey {
+            source: SourceName::new(SOURCE),
+            kind: NoticeKind::Maintenance,
+            machine: MachineId::new(""),
+            event: String::new(),
+        };
+        let notice = Notice {
+            key: key.clone(),
+            action: NoticeAction::Unstated,
+            stated: Stated::Unsaid,
+            usual_window: None,
+            origin: NoticeOrigin::HandedIn,
+            detail: String::new(),
+        };
+        let ignored = |because| vec![Event::NoticeIgnored { notice: notice.clone(), because, probe: None }];
+        let kind = NoticeKind::Maintenance;
+        let hand_in = Request::Notice { kind, action: None, window: None, reason: None };
+        let withdraw = Request::Withdraw { kind };
+        let said = [
+            outcome(&hand_in, &[]),
+            outcome(&hand_in, &ignored(IgnoredBecause::NothingToDo)),
+            outcome(&hand_in, &ignored(IgnoredBecause::Handled)),
+            outcome(&withdraw, &[Event::NoticeWithdrawn { key }]),
+            outcome(&withdraw, &[]),
+        ];
+        insta::assert_snapshot!(said.join("\n"), @"
+        the notice of maintenance was handed in, with the window that is assumed for its kind; `watchdog status` shows what follows
+        the notice of maintenance was handed in, and nothing is done: no step is for it (the `on` of a step, or --on, says which kinds it is for)
+        the notice of maintenance was handed in, and nothing is done: its episode has closed, and its time has not moved
+        the notice of maintenance was taken back; `watchdog status` shows what follows
+        no notice of maintenance was handed in, so none was taken back (what a source reports ends with the source)
+        ");
+    }
+
     #[tokio::test]
     async fn the_answer_comes_once_the_loop_has_taken_it_in_and_not_before() {
         let root = TempDir::new().unwrap();
@@ -492,7 +558,7 @@ mod tests {
             tokio::spawn(async move { raw(&path, "{\"request\":\"withdraw\",\"kind\":\"rebalance\"}\n").await });
         let Handed { taken, .. } = handed.recv().await.unwrap();
         assert!(timeout(Duration::from_millis(50), &mut answer).await.is_err(), "nobody has taken it in yet");
-        taken.send(()).unwrap();
+        taken.send(Vec::new()).unwrap();
         assert!(answer.await.unwrap().contains("\"ok\":true"));
         server.abort();
     }

@@ -113,12 +113,7 @@ impl Event {
                 format!("{source} can be read again at {probe}, after {after}: a notice of {kind} would be detected")
             }
             Self::NoticeIgnored { notice, because, .. } => {
-                let why = match because {
-                    IgnoredBecause::Stale => "it was there when the daemon started, and its time is long past",
-                    IgnoredBecause::Handled => "its episode has closed, and its time has not moved",
-                    IgnoredBecause::NothingToDo => "no step is for it",
-                };
-                format!("noted {}, and not acted on: {why}", named(notice))
+                format!("noted {}, and not acted on: {}", named(notice), words::ignored(*because))
             }
             Self::NoticeDeferred { deferred } => {
                 let DeferredNotice { notice, deadline, opens, .. } = &**deferred;

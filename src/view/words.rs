@@ -2,7 +2,7 @@
 
 use super::episode::{EpisodeView, Phase, StepStage, StepView};
 use super::{Seconds, Spoken, wording};
-use crate::engine::{Closing, NextAttempt, NoticeKind, Outcome, Run, SkippedBecause, StepName};
+use crate::engine::{Closing, IgnoredBecause, NextAttempt, NoticeKind, Outcome, Run, SkippedBecause, StepName};
 
 /// How an episode stands or how it ended, in one clause without a full stop: `all 2 steps done, 109s to spare`.
 pub fn verdict(episode: &EpisodeView) -> String {
@@ -162,6 +162,15 @@ pub fn left_behind(processes: u32) -> String {
         0 => String::new(),
         1 => "; it left 1 process behind".to_owned(),
         count => format!("; it left {count} processes behind"),
+    }
+}
+
+/// Why nothing is done for a notice.
+pub const fn ignored(because: IgnoredBecause) -> &'static str {
+    match because {
+        IgnoredBecause::Stale => "it was there when the daemon started, and its time is long past",
+        IgnoredBecause::Handled => "its episode has closed, and its time has not moved",
+        IgnoredBecause::NothingToDo => "no step is for it",
     }
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// Holds that a configuration is taken; `name` says which where it is not. What `check` finds on this machine does not
-/// matter here.
-pub(crate) fn is_taken(name: &str, configuration: &str) {
+/// Holds that a configuration is taken, and returns what `check` finds; `name` says which where it is not. What is found of
+/// this machine does not matter here.
+pub(crate) fn is_taken(name: &str, configuration: &str) -> String {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("watchdog.toml");
     fs::write(&file, configuration).unwrap();
@@ -22,4 +22,5 @@ pub(crate) fn is_taken(name: &str, configuration: &str) {
         .unwrap();
     let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(matches!(output.status.code(), Some(0 | 1)), "{name}: {:?}\n{said}{wrong}", output.status);
+    said.into_owned()
 }

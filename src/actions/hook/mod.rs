@@ -385,6 +385,10 @@ impl Action for Hook {
         }
     }
 
+    fn is_unproven(&self) -> bool {
+        self.settings.proof.is_none() && self.back.is_none()
+    }
+
     fn runs_programs(&self) -> bool {
         true
     }

@@ -6,7 +6,7 @@ use crate::cli::ask::Asker;
 use crate::config::{Expose, Settings};
 use crate::report::{Ledger, ledger};
 use crate::runtime::{notice_file, state_dir};
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, Weight, error_text};
 use rustix::fs::{Access, access, statvfs};
 use std::fs;
 use std::io;
@@ -154,21 +154,14 @@ fn usable(directory: &Path) -> Result<Standing, String> {
         Some(above) => (above, Standing::ToBeMade),
         None => return Err("no directory above it exists".to_owned()),
     };
-    let kind = fs::metadata(there).map_err(|error| format!("{}: {}", there.display(), words(&error)))?;
+    let kind = fs::metadata(there).map_err(|error| format!("{}: {}", there.display(), error_text(&error)))?;
     if !kind.is_dir() {
         return Err(format!("{} is not a directory", there.display()));
     }
     match access(there, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Ok(standing),
-        Err(error) => Err(format!("{}: {}", there.display(), words(&error.into()))),
+        Err(error) => Err(format!("{}: {}", there.display(), error_text(&error.into()))),
     }
-}
-
-/// A system error without its number.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let end = text.find(" (os error").unwrap_or(text.len());
-    text[..end].to_lowercase()
 }
 
 /// Looks whether the addresses that are to be served on can be had.
@@ -221,7 +214,7 @@ async fn taken(address: SocketAddr, error: &io::Error) -> Finding {
         io::ErrorKind::PermissionDenied => {
             "cannot be had: ports below 1024 need rights; give a higher one with `listen`".to_owned()
         }
-        _ => format!("cannot be had ({}): give another with `listen`, or \"off\"", words(error)),
+        _ => format!("cannot be had ({}): give another with `listen`, or \"off\"", error_text(error)),
     };
     Finding::new(Weight::Error, ENDPOINT, format!("http://{address} {why}"))
 }

@@ -67,6 +67,7 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     let mut all = vec![configuration(settings)];
     all.extend(looks.into_iter().flat_map(|look| look.findings));
     all.extend(steps.into_iter().flatten());
+    all.extend(unproven(settings));
     all.extend(messages.into_iter().flatten());
     all.extend(time::findings(&settings.policy, &ledger));
     all.extend(carried);
@@ -110,6 +111,18 @@ async fn source_seen(setting: &SourceSetting) -> Look {
             format!("{} answers too slowly: not all could be asked within {} s", source.endpoint(), LIMIT.as_secs()),
         ),
     }
+}
+
+/// Steps that save work, as far as can be told, and are believed to have saved it because they say so. A step that may be
+/// given up, can be undone or need not be repeated after a warning saves none.
+fn unproven(settings: &Settings) -> Vec<Finding> {
+    let steps = settings.policy.steps.iter().zip(&settings.steps);
+    let believed = steps.filter(|(step, setting)| setting.action.is_unproven() && !step.optional && step.repeat);
+    let warned = believed.map(|(step, _)| {
+        let sentence = "it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there";
+        Finding::new(Weight::Warning, format!("step {}", step.name), sentence)
+    });
+    warned.collect()
 }
 
 /// Where a daemon would know itself to be.

@@ -1,13 +1,17 @@
 //! What was found, as it is printed: a line for each finding, those of one subject together, and a verdict.
 
-use crate::cli::{Exit, print_json, print_to_reader};
+use crate::cli::{Exit, colours, print_json, print_to_reader};
 use crate::view::{Finding, Weight, printable};
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::io::IsTerminal;
+use unicode_width::UnicodeWidthStr;
 
 /// A subject is not padded beyond this, so that one long name does not move every line.
 const WIDEST: usize = 30;
+
+/// Where less than this is left beside the subjects, what does not fit goes on at the left edge.
+const NARROWEST: usize = 30;
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -48,8 +52,11 @@ impl Report {
     /// # Errors
     /// Where stdout cannot be written.
     pub(super) fn print(&self) -> anyhow::Result<()> {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print_to_reader(&self.text(if colours { Paint::Colours } else { Paint::Plain })).map(|_| ())
+        let stdout = std::io::stdout();
+        let paint = if colours(&stdout) { Paint::Colours } else { Paint::Plain };
+        // Only a terminal has a width: what is piped is one line for each finding.
+        let columns = tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        print_to_reader(&self.text(paint, columns)).map(|_| ())
     }
 
     /// Prints it for machines, one object.
@@ -60,7 +67,7 @@ impl Report {
         print_json(&serde_json::to_string(self)?).map(|_| ())
     }
 
-    fn text(&self, paint: Paint) -> String {
+    fn text(&self, paint: Paint, columns: Option<usize>) -> String {
         let width = |subject: &str| subject.chars().count();
         let widest = self.findings.iter().map(|finding| width(&finding.subject)).filter(|width| *width <= WIDEST).max();
         let widest = widest.unwrap_or_default();
@@ -68,8 +75,11 @@ impl Report {
         for Finding { weight, subject, sentence } in &self.findings {
             let (sign, colour) = sign(*weight);
             let sign = painted(&format!("{sign:<9}"), colour, paint);
+            let subject = format!("{:<widest$}", printable(subject));
+            let begins_at = 9 + 2 + width(&subject) + 2;
+            let sentence = wrapped(&printable(sentence), begins_at, columns);
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{sign}  {:<widest$}  {}", printable(subject), printable(sentence));
+            let _ = writeln!(text, "{sign}  {subject}  {sentence}");
         }
         let worst = match (self.errors, self.warnings) {
             (0, 0) => Weight::Good,
@@ -104,6 +114,26 @@ const fn sign(weight: Weight) -> (&'static str, &'static str) {
     }
 }
 
+/// A sentence that begins in this column, broken at blanks to stay within so many, and indented to where it begins.
+fn wrapped(sentence: &str, begins_at: usize, columns: Option<usize>) -> String {
+    let Some(columns) = columns else { return sentence.to_owned() };
+    let indent = if begins_at + NARROWEST <= columns { begins_at } else { 2 };
+    let mut text = String::new();
+    let mut column = begins_at;
+    for word in sentence.split(' ') {
+        let takes = word.width();
+        if !text.is_empty() && column + 1 + takes > columns {
+            let _ = write!(text, "\n{:indent$}{word}", "");
+            column = indent + takes;
+        } else {
+            let blank = if text.is_empty() { "" } else { " " };
+            let _ = write!(text, "{blank}{word}");
+            column += blank.len() + takes;
+        }
+    }
+    text
+}
+
 fn painted(text: &str, colour: &str, paint: Paint) -> String {
     match paint {
         Paint::Colours => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
@@ -126,7 +156,7 @@ mod tests {
 
     #[test]
     fn findings_of_one_subject_stand_together_and_a_verdict_closes_them() {
-        insta::assert_snapshot!(report().text(Paint::Plain), @r#"
+        insta::assert_snapshot!(report().text(Paint::Plain, None), @r#"
     ✓ ok       source aws  this machine is i-0abc
     ! warning  source aws  it is asked every 50ms
     ✗ error    step save   /job/save.sh is not executable�[2J
@@ -138,9 +168,27 @@ mod tests {
 
     #[test]
     fn colours_stand_around_signs_alone() {
-        let text = report().text(Paint::Colours);
+        let text = report().text(Paint::Colours, None);
         assert!(text.starts_with("\u{1b}[32m✓ ok     \u{1b}[0m  source aws"), "{text:?}");
         assert!(text.ends_with("\u{1b}[31m1 warning, 1 error: it would not work here as configured\u{1b}[0m\n"));
+    }
+
+    #[test]
+    fn a_terminal_gets_lines_that_fit() {
+        let sentence = "an interruption leaves 110s for steps, and drain → save need 2m20s together";
+        let report = Report::of(vec![Finding::new(Weight::Warning, "plan", sentence)]);
+        insta::assert_snapshot!(report.text(Paint::Plain, Some(50)), @r"
+        ! warning  plan  an interruption leaves 110s for
+                         steps, and drain → save need
+                         2m20s together
+        1 warning, no errors: it would work here; see what the warnings may cost
+        ");
+        insta::assert_snapshot!(report.text(Paint::Plain, Some(40)), @r"
+        ! warning  plan  an interruption leaves
+          110s for steps, and drain → save need
+          2m20s together
+        1 warning, no errors: it would work here; see what the warnings may cost
+        ");
     }
 
     #[test]

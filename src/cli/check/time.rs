@@ -2,7 +2,7 @@
 //! cut short, and which step is to blame. Pure: the planner itself is asked, with the worst that the poll interval does.
 
 use crate::engine::Engine;
-use crate::engine::{Moment, NoticeKind, Policy, Step, StepName, millis};
+use crate::engine::{DeadlineBasis, Moment, NoticeKind, Policy, Step, StepName, millis};
 use crate::report::{Fit, Ledger};
 use crate::view::{Finding, Spoken, TimeFit, Weight, words};
 use std::collections::BTreeMap;
@@ -21,7 +21,16 @@ pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
     }
     let engine = Engine::new(policy.clone());
     let mut found: Vec<Finding> = cases(policy).iter().filter_map(|case| weigh(&engine, case)).collect();
+    if found.iter().any(|finding| finding.weight == Weight::Warning) {
+        let sentence = "`watchdog rehearse` measures what each step needs; a step without `after` waits for no other";
+        found.push(Finding::new(Weight::Note, SUBJECT, sentence));
+    }
     found.extend(cases(policy).iter().filter_map(|case| measured(&engine, case, ledger)));
+    let is_for_it = |step: &Step| step.on.contains(&NoticeKind::Interruption);
+    if !policy.sources.is_empty() && !policy.steps.iter().any(is_for_it) {
+        let sentence = "no step is for an interruption: when the machine is taken back, nothing is done (see `on`)";
+        found.push(Finding::new(Weight::Warning, SUBJECT, sentence));
+    }
     let usable = TimeFit::interruption(policy).usable;
     for step in &policy.steps {
         if let Some(timeout) = step.timeout.filter(|timeout| *timeout > usable) {
@@ -44,11 +53,13 @@ struct Case {
     weight: Weight,
     /// Said where the needs do not fit.
     aside: &'static str,
+    /// The key of `[assume]` that its window comes from, unless its source states it.
+    assumed_by: &'static str,
 }
 
 impl Case {
     fn of(fit: TimeFit) -> Self {
-        Self { what: words::a_notice(fit.kind), fit, weight: Weight::Warning, aside: "" }
+        Self { what: words::a_notice(fit.kind), fit, weight: Weight::Warning, aside: "", assumed_by: fit.kind.word() }
     }
 
     /// Whether it is the interruption that every machine has to expect.
@@ -63,7 +74,8 @@ fn cases(policy: &Policy) -> Vec<Case> {
         what: "a hibernation",
         // Most machines are set to terminate.
         weight: Weight::Note,
-        aside: " (this matters only where the machine is set to hibernate when it is interrupted)",
+        aside: " (only where an interruption hibernates this machine)",
+        assumed_by: "hibernate",
         ..Case::of(hibernation)
     };
     let others = [NoticeKind::ScaleIn, NoticeKind::Shutdown, NoticeKind::Rebalance, NoticeKind::Maintenance];
@@ -75,28 +87,23 @@ fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
     let policy = engine.policy();
     let due: Vec<&Step> = policy.steps.iter().filter(|step| step.on.contains(&case.fit.kind)).collect();
     if due.is_empty() {
-        let matters = case.is_usual() && !policy.sources.is_empty();
-        return matters.then(|| {
-            let sentence = "no step is for an interruption: when the machine is taken back, nothing is done (see `on`)";
-            Finding::new(Weight::Warning, SUBJECT, sentence)
-        });
+        return None;
     }
     let now = Moment::from_millis(0);
     let plan = engine.plan_against(case.fit.kind, case.fit.left, now);
-    let losses: Vec<String> = due
-        .iter()
-        .filter_map(|step| {
-            let slot = plan.slot(&step.name)?;
-            let share = slot.latest_end.since(slot.start_by);
-            if slot.skip {
-                Some(format!("no time is kept for {} (it is optional)", step.name))
-            } else if share + TRIFLE < step.needs {
-                Some(format!("{} gets {} of its {}", step.name, Spoken(share), Spoken(step.needs)))
-            } else {
-                None
-            }
-        })
-        .collect();
+    // An optional step is there to be given up.
+    let mut weight = Weight::Note.min(case.weight);
+    let mut losses = Vec::new();
+    for step in &due {
+        let Some(slot) = plan.slot(&step.name) else { continue };
+        let share = slot.latest_end.since(slot.start_by);
+        if slot.skip {
+            losses.push(format!("no time is kept for {} (it is optional)", step.name));
+        } else if share + TRIFLE < step.needs {
+            losses.push(format!("{} gets {} of its {}", step.name, Spoken(share), Spoken(step.needs)));
+            weight = case.weight;
+        }
+    }
     let path = heaviest(&due);
     let leaves = case.fit.sentence_of(case.what);
     let needs = format!("{} {}", arrows(&path), needed(&path));
@@ -105,8 +112,8 @@ fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
         let is_odd = case.weight < Weight::Warning;
         return (!is_odd).then(|| Finding::new(Weight::Good, SUBJECT, format!("{leaves}; {needs}")));
     }
-    let sentence = format!("{leaves}, and {needs}: {}; {}{}", losses.join(", "), cure(policy, case, &path), case.aside);
-    Some(Finding::new(case.weight, SUBJECT, sentence))
+    let sentence = format!("{leaves}, and {needs}: {}{}{}", losses.join(", "), cure(policy, case, &path), case.aside);
+    Some(Finding::new(weight, SUBJECT, sentence))
 }
 
 /// Whether what the steps were measured to take fits; said of an interruption where it does, of any where it does not.
@@ -118,7 +125,7 @@ fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
             .then(|| Finding::new(Weight::Good, SUBJECT, format!("measured for {}: {}", case.what, fit.sentence)));
     };
     let sentence = format!(
-        "measured for {}: {}, which is {} too little: save less at a time, begin it earlier, or give it more time{}",
+        "measured for {}: {}, which is {} too little: do less in a step, or start it earlier{}",
         case.what,
         fit.sentence,
         Spoken(short_by.span()),
@@ -127,21 +134,17 @@ fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
     Some(Finding::new(case.weight, SUBJECT, sentence))
 }
 
-/// What to do about a path that does not fit, and whose fault it is.
+/// What to do about a path that does not fit, or whose fault it is.
 fn cure(policy: &Policy, case: &Case, path: &[&Step]) -> String {
     let sum: Duration = path.iter().map(|step| step.needs).sum();
     if sum <= case.fit.detected_at_once(policy).usable {
-        return "a shorter poll-interval leaves enough".to_owned();
+        return "; a shorter poll-interval leaves enough".to_owned();
     }
-    let longest = path.iter().max_by_key(|step| step.needs);
-    match longest.filter(|_| path.len() > 1) {
-        Some(step) => format!(
-            "most of it is {}'s: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the \
-             others without `after`",
-            step.name
-        ),
-        None => "`watchdog rehearse` measures what it takes; save less at a time".to_owned(),
+    if case.fit.basis == DeadlineBasis::Assumed {
+        return format!("; if it leaves more here, set assume.{}", case.assumed_by);
     }
+    let longest = path.iter().max_by_key(|step| step.needs).filter(|_| path.len() > 1);
+    longest.map(|step| format!("; most of that is {}'s", step.name)).unwrap_or_default()
 }
 
 fn arrows(path: &[&Step]) -> String {
@@ -228,9 +231,10 @@ mod tests {
             step("upload", "needs = '30s'\noptional = true\nafter = ['save']"),
         ];
         insta::assert_snapshot!(said(&steps.concat()), @r#"
-    Warning plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m20s together: no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
-    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after` (this matters only where the machine is set to hibernate when it is interrupted)
-    Warning plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); most of it is save's: `watchdog rehearse` measures what it takes; save less at a time, or start it beside the others without `after`
+    Note plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m20s together: no time is kept for upload (it is optional); most of that is save's
+    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
+    Warning plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.scale-in
+    Note plan: `watchdog rehearse` measures what each step needs; a step without `after` waits for no other
     "#);
     }
 
@@ -238,13 +242,14 @@ mod tests {
     fn a_shutdown_is_held_against_the_time_that_is_assumed_for_it() {
         let save = step("save", "needs = '45s'\ntimeout = '130s'\non = ['shutdown']");
         insta::assert_snapshot!(said(&save), @r#"
+    Warning plan: a shutdown leaves 22s for steps (25s assumed, less 2.5s in reserve), and save needs 45s: save gets 22s of its 45s; if it leaves more here, set assume.shutdown
+    Note plan: `watchdog rehearse` measures what each step needs; a step without `after` waits for no other
     Warning plan: no step is for an interruption: when the machine is taken back, nothing is done (see `on`)
-    Warning plan: a shutdown leaves 22s for steps (25s assumed, less 2.5s in reserve), and save needs 45s: save gets 22s of its 45s; `watchdog rehearse` measures what it takes; save less at a time
     Note step save: its timeout, 2m10s, is more than an interruption ever leaves (110s)
     "#);
         insta::assert_snapshot!(said(&format!("{save}[assume]\nshutdown = '85s'\n")), @r#"
-    Warning plan: no step is for an interruption: when the machine is taken back, nothing is done (see `on`)
     Good plan: a shutdown leaves 80s for steps (85s assumed, less 5s in reserve); save needs 45s
+    Warning plan: no step is for an interruption: when the machine is taken back, nothing is done (see `on`)
     Note step save: its timeout, 2m10s, is more than an interruption ever leaves (110s)
     "#);
     }
@@ -254,7 +259,8 @@ mod tests {
         let text = format!("poll-interval = '60s'\n{}", step("save", "needs = '60s'\non = ['interruption']"));
         insta::assert_snapshot!(said(&text), @r#"
     Warning plan: an interruption leaves 55s for steps (120s, less up to 60s until it is heard and 5s in reserve), and save needs 60s: save gets 55s of its 60s; a shorter poll-interval leaves enough
-    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and save needs 60s: save gets 55s of its 60s; `watchdog rehearse` measures what it takes; save less at a time (this matters only where the machine is set to hibernate when it is interrupted)
+    Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and save needs 60s: save gets 55s of its 60s; if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
+    Note plan: `watchdog rehearse` measures what each step needs; a step without `after` waits for no other
     "#);
     }
 }
