@@ -5,6 +5,10 @@
 //! what is to become the file is made anew under a name that cannot be guessed, in the same directory, and renamed:
 //! nothing that is there already is opened, and no link is followed.
 
+mod authored;
+
+pub use authored::{AuthoredFile, Authors, Owned};
+
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};

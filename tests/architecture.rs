@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("transport", &[]),
     ("store", &[]),
     ("process", &["engine", "view", "store"]),
-    ("sources", &["engine", "view", "transport"]),
+    ("sources", &["engine", "view", "store", "transport"]),
     ("actions", &["engine", "view", "transport", "store", "process"]),
     ("journal", &["engine", "view"]),
     ("report", &["engine", "view", "journal", "store"]),
@@ -57,7 +57,7 @@ const CLOUDS: &[&str] = &["aws", "ec2", "imds", "elb", "amazon", "gcp", "google"
 
 /// Where clouds may be named, with the reason.
 const CLOUD_PLACES: &[(&str, &str)] = &[
-    ("src/sources/aws/", "it is this cloud's ear"),
+    ("src/sources/aws/", "it is this cloud's source"),
     ("src/actions/aws/", "it is how this cloud's API is called"),
     ("src/actions/target_group/", "it leaves this cloud's load balancer"),
     ("src/actions/auto_scaling/", "it leaves this cloud's group of machines"),

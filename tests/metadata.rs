@@ -1,14 +1,18 @@
 //! The real metadata client against the real emulator, and against servers worse than it, on loopback.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::emulators::aws::{
     Action, Behaviour, Connections, Emulator, Protocol, Script, StatedTime, Trouble, serve,
 };
 use spot_watchdog::engine::{NoticeKind, ProbeName};
 use spot_watchdog::sources::aws::{Aws, ImdsV1, Settings};
-use spot_watchdog::sources::metadata::{Endpoint, Handshake, Heard, MOST_BODY, MetadataClient, Miss, Sign, Symptoms};
-use spot_watchdog::sources::{Answer, Memory, Source};
+use spot_watchdog::sources::transports::http::{
+    HttpFailure, HttpResponse, MOST_BODY, MetadataClient, RequestFailure, RequestOutcome,
+};
+use spot_watchdog::sources::transports::{Answered, DEFAULT_TIME_LIMIT, Endpoint, Failure, Response, Service};
+use spot_watchdog::sources::{HttpQuestion, Memory, Source};
 use spot_watchdog::view::Machine;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Stdio;
@@ -32,19 +36,50 @@ async fn emulate(script: Script) -> (Emulator, SocketAddr) {
 
 fn source(address: SocketAddr, imds_v1: ImdsV1) -> Aws {
     let settings = Settings { metadata_endpoint: Some(format!("http://{address}")), imds_v1, ..Settings::default() };
-    Aws::new(&settings, &|_| None).unwrap()
+    Aws::new(&settings, Duration::from_secs(5), &|_| None).unwrap()
 }
 
-fn client(address: SocketAddr) -> MetadataClient {
+fn client(address: SocketAddr) -> Asker {
     client_of(&source(address, ImdsV1::Refuse))
 }
 
-fn client_of(source: &Aws) -> MetadataClient {
-    MetadataClient::new(source.endpoint().clone(), source.handshake(), Timestamp::now).unwrap()
+fn client_of(source: &Aws) -> Asker {
+    let Service::Http { endpoint, session } = source.service() else { unreachable!() };
+    Asker(MetadataClient::new(endpoint, session, Timestamp::now).unwrap())
 }
 
-fn text(heard: Result<Heard, Symptoms>) -> (u16, String) {
-    let Answer { status, body } = heard.unwrap().answer;
+/// A service without sessions at this address.
+fn open_service(address: SocketAddr) -> Asker {
+    let endpoint = Endpoint::parse(&format!("http://{address}")).unwrap();
+    Asker(MetadataClient::new(endpoint, None, Timestamp::now).unwrap())
+}
+
+/// The client, asking without headers of the question's own and within the usual time limit.
+#[derive(Debug)]
+struct Asker(MetadataClient);
+
+impl Asker {
+    async fn ask(&self, path: &str) -> Result<Answered, HttpFailure> {
+        let question = HttpQuestion { path: path.to_owned(), headers: HeaderMap::new() };
+        self.0.ask(&question, DEFAULT_TIME_LIMIT).await
+    }
+
+    async fn answer(&self, path: &str) -> HttpResponse {
+        http(self.ask(path).await.unwrap())
+    }
+
+    async fn renew(&self) {
+        self.0.renew().await;
+    }
+}
+
+fn http(answered: Answered) -> HttpResponse {
+    let Response::Http(response) = answered.response else { unreachable!() };
+    response
+}
+
+fn text(answer: Result<Answered, HttpFailure>) -> (u16, String) {
+    let HttpResponse { status, body, .. } = http(answer.unwrap());
     (status, String::from_utf8(body).unwrap())
 }
 
@@ -55,7 +90,7 @@ fn trouble(path: &str, behaviour: Behaviour) -> Script {
 /// The word of the diagnosis of one question.
 async fn word(address: SocketAddr, imds_v1: ImdsV1) -> String {
     let source = source(address, imds_v1);
-    source.diagnose(&client_of(&source).ask(ID).await.unwrap_err()).word
+    source.diagnose(&Failure::Http(client_of(&source).ask(ID).await.unwrap_err())).word
 }
 
 #[tokio::test]
@@ -64,12 +99,11 @@ async fn a_notice_is_heard_through_one_session_and_a_404_is_an_answer() {
     let source = source(address, ImdsV1::Refuse);
     let client = client_of(&source);
     assert_eq!(text(client.ask(ID).await), (200, "i-0123456789abcdef0".to_owned()));
-    let quiet = client.ask(ACTION).await.unwrap();
-    assert_eq!(quiet.answer.status, 404);
+    assert_eq!(client.answer(ACTION).await.status, 404);
     emulator.interrupt(Action::Stop, StatedTime::At("2026-01-01T00:00:00Z".parse().unwrap()));
     let heard = client.ask(ACTION).await.unwrap();
     let probe = ProbeName::new("spot/instance-action");
-    let reading = source.read(&probe, &heard.answer, &Machine::default(), &Memory::new()).unwrap();
+    let reading = source.read(&probe, &heard.response, &Machine::default(), &Memory::new()).unwrap();
     assert_eq!(reading.notices[0].kind(), NoticeKind::Interruption);
     assert_eq!(reading.notices[0].detail, "stop at 2026-01-01T00:00:00Z");
     assert_eq!(emulator.requests("PUT /latest/api/token"), 1);
@@ -117,7 +151,7 @@ async fn the_old_session_is_used_on_where_it_cannot_be_renewed() {
 #[tokio::test]
 async fn a_redirect_is_an_answer_and_is_not_followed() {
     let (emulator, address) = emulate(trouble(ACTION, Behaviour::Redirect(ID.to_owned()))).await;
-    assert_eq!(client(address).ask(ACTION).await.unwrap().answer.status, 302);
+    assert_eq!(client(address).answer(ACTION).await.status, 302);
     assert_eq!(emulator.requests(&format!("GET {ID}")), 0);
 }
 
@@ -125,12 +159,12 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
 async fn bodies_are_read_up_to_64_kib_and_no_further() {
     let (emulator, address) = emulate(trouble(ID, Behaviour::Body(vec![b'x'; 10_000_000]))).await;
     let client = client(address);
-    let too_large = Err(Symptoms::NoAnswer(Miss::TooLarge));
+    let too_large = Err(HttpFailure::NoAnswer(RequestFailure::TooLarge));
     assert_eq!(client.ask(ID).await, too_large);
     emulator.change(|script| script.troubles = trouble(ID, Behaviour::Endless).troubles);
     assert_eq!(client.ask(ID).await, too_large);
     emulator.change(|script| script.troubles = trouble(ID, Behaviour::Body(vec![b'x'; MOST_BODY])).troubles);
-    assert_eq!(client.ask(ID).await.unwrap().answer.body.len(), MOST_BODY);
+    assert_eq!(client.answer(ID).await.body.len(), MOST_BODY);
 }
 
 #[tokio::test]
@@ -138,9 +172,9 @@ async fn a_server_that_hangs_costs_one_second() {
     let (_emulator, address) = emulate(trouble(ID, Behaviour::Silent)).await;
     let client = client(address);
     let began = Instant::now();
-    assert_eq!(client.ask(ID).await, Err(Symptoms::NoAnswer(Miss::TimedOut)));
+    assert_eq!(client.ask(ID).await, Err(HttpFailure::NoAnswer(RequestFailure::TimedOut)));
     assert!((900..1_600).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
-    assert_eq!(client.ask(ACTION).await.unwrap().answer.status, 404, "other questions go on");
+    assert_eq!(client.answer(ACTION).await.status, 404, "other questions go on");
 }
 
 #[tokio::test]
@@ -159,7 +193,7 @@ async fn the_plain_request_is_not_repeated_at_each_poll() {
     let source = source(address, ImdsV1::Refuse);
     let client = client_of(&source);
     for _ in 0..5 {
-        assert_eq!(source.diagnose(&client.ask(ACTION).await.unwrap_err()).word, "disabled");
+        assert_eq!(source.diagnose(&Failure::Http(client.ask(ACTION).await.unwrap_err())).word, "disabled");
     }
     assert_eq!(emulator.requests(&format!("GET {ID}")), 1);
     assert_eq!(emulator.requests("PUT /latest/api/token"), 5);
@@ -176,7 +210,7 @@ async fn the_older_protocol_is_spoken_only_where_it_is_allowed() {
     assert_eq!(word(address, ImdsV1::Refuse).await, "imds-v1");
     let allowed = client_of(&source(address, ImdsV1::Allow));
     for _ in 0..3 {
-        assert_eq!(allowed.ask(ACTION).await.unwrap().answer.status, 404);
+        assert_eq!(allowed.answer(ACTION).await.status, 404);
     }
     assert_eq!(emulator.requests("PUT /latest/api/token"), 2, "a session is not tried again at each question");
     emulator.change(|script| {
@@ -302,7 +336,7 @@ async fn one_connection_serves_all_questions_and_requests_hold_nothing_needless(
     .await;
     let client = client(address);
     for _ in 0..5 {
-        assert_eq!(client.ask(ACTION).await.unwrap().answer.status, 404);
+        assert_eq!(client.answer(ACTION).await.status, 404);
     }
     let heads = raw.heads();
     assert_eq!(heads.len(), 8);
@@ -331,7 +365,7 @@ async fn a_connection_that_was_closed_in_between_is_not_noticed() {
     .await;
     let client = client(address);
     for _ in 0..3 {
-        assert_eq!(client.ask(ACTION).await.unwrap().answer.status, 404);
+        assert_eq!(client.answer(ACTION).await.status, 404);
     }
     assert_eq!((*raw.connections.lock().unwrap(), raw.heads().len()), (2, 5));
 }
@@ -344,8 +378,11 @@ async fn tokens_with_hostile_bytes_are_not_used_and_no_token_is_ever_shown() {
             Some(stream)
         })
         .await;
-        let Err(Symptoms::NoSession { opening, .. }) = client(address).ask(ACTION).await else { unreachable!() };
-        assert!(matches!(opening, Sign::Unusable(_) | Sign::Miss(Miss::TooLarge)), "{opening:?}");
+        let Err(HttpFailure::NoSession { opening, .. }) = client(address).ask(ACTION).await else { unreachable!() };
+        assert!(
+            matches!(opening, RequestOutcome::Unusable(_) | RequestOutcome::Failed(RequestFailure::TooLarge)),
+            "{opening:?}"
+        );
         assert!(raw.heads().iter().all(|head| !head.contains("spot/instance-action")));
     }
     let (_raw, address) = Raw::start(|_, mut stream| async move {
@@ -374,10 +411,9 @@ async fn what_is_not_http_or_comes_drop_by_drop_is_no_answer() {
         None
     })
     .await;
-    let endpoint = Endpoint::parse(&format!("http://{address}")).unwrap();
-    let client = MetadataClient::new(endpoint, Handshake::Open, Timestamp::now).unwrap();
+    let client = open_service(address);
     let began = Instant::now();
-    assert_eq!(client.ask(ID).await, Err(Symptoms::NoAnswer(Miss::TimedOut)));
+    assert_eq!(client.ask(ID).await, Err(HttpFailure::NoAnswer(RequestFailure::TimedOut)));
     assert!(began.elapsed() < Duration::from_millis(1_600), "{:?}", began.elapsed());
 }
 
@@ -404,8 +440,8 @@ async fn interim_answers_without_end_are_given_up_on() {
         let address = repeats(interim);
         let client = client(address);
         for _ in 0..3 {
-            let Err(Symptoms::NoSession { opening, .. }) = client.ask(ACTION).await else { unreachable!() };
-            assert_eq!(opening, Sign::Miss(Miss::Endless));
+            let Err(HttpFailure::NoSession { opening, .. }) = client.ask(ACTION).await else { unreachable!() };
+            assert_eq!(opening, RequestOutcome::Failed(RequestFailure::Endless));
         }
         assert_eq!(word(address, ImdsV1::Refuse).await, "endless");
     }
@@ -416,24 +452,26 @@ async fn interim_answers_without_end_are_given_up_on() {
         Some(stream)
     })
     .await;
-    let endpoint = Endpoint::parse(&format!("http://{address}")).unwrap();
-    let client = MetadataClient::new(endpoint, Handshake::Open, Timestamp::now).unwrap();
+    let client = open_service(address);
     for _ in 0..3 {
-        assert_eq!(client.ask(ID).await.unwrap().answer.status, 404);
+        assert_eq!(client.answer(ID).await.status, 404);
     }
 }
 
 #[tokio::test]
-async fn another_clouds_handshake_is_a_header() {
+async fn headers_go_both_ways() {
     let (raw, address) = Raw::start(|_, mut stream| async move {
-        say(&mut stream, 200, "", b"FALSE").await;
+        say(&mut stream, 200, "etag: 17\r\n", b"FALSE").await;
         Some(stream)
     })
     .await;
-    let endpoint = Endpoint::parse(&format!("http://{address}")).unwrap();
-    let flavor = Handshake::Header { name: "metadata-flavor", value: "Google" };
-    let client = MetadataClient::new(endpoint, flavor, Timestamp::now).unwrap();
-    assert_eq!(text(client.ask("/computeMetadata/v1/instance/preempted").await), (200, "FALSE".to_owned()));
+    let flavor = (HeaderName::from_static("metadata-flavor"), HeaderValue::from_static("Google"));
+    let path = "/computeMetadata/v1/instance/preempted?alt=text".to_owned();
+    let question = HttpQuestion { path, headers: HeaderMap::from_iter([flavor]) };
+    let answer = http(open_service(address).0.ask(&question, DEFAULT_TIME_LIMIT).await.unwrap());
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"FALSE"[..]));
+    assert_eq!(answer.headers["etag"], "17");
+    assert!(raw.heads()[0].starts_with("GET /computeMetadata/v1/instance/preempted?alt=text HTTP/1.1\r\n"));
     assert!(raw.heads()[0].contains("metadata-flavor: Google\r\n"));
 }
 

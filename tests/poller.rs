@@ -1,13 +1,12 @@
 //! The poller with the real client against the emulator on loopback: what reaches the mind, when, and in which order.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
-use jiff::Timestamp;
 use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
 use spot_watchdog::engine::{Importance, Input, Notice, NoticeAction, NoticeKind};
-use spot_watchdog::runtime::poller::{Forgetful, Look, Poller, Recall, look};
+use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
+use spot_watchdog::sources::Memory;
 use spot_watchdog::sources::aws::{Aws, Settings};
-use spot_watchdog::sources::metadata::MetadataClient;
-use spot_watchdog::sources::{Memory, Source};
+use spot_watchdog::sources::transports::Client;
 use spot_watchdog::status::AnswerTimes;
 use spot_watchdog::view::{Lifecycle, Machine, Weight};
 use std::sync::{Arc, Mutex};
@@ -16,6 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+/// As fast as a poller may be.
+const POLL: Duration = Duration::from_millis(50);
 
 const ACTION: &str = "spot/instance-action";
 const ACTION_PATH: &str = "/latest/meta-data/spot/instance-action";
@@ -28,28 +30,27 @@ struct Rig {
     task: JoinHandle<()>,
 }
 
-async fn emulate(script: Script) -> (Emulator, Arc<Aws>, Arc<MetadataClient>) {
+async fn emulate(script: Script, interval: Duration) -> (Emulator, Arc<Aws>, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let emulator = Emulator::with_script(script);
     tokio::spawn(serve(listener, emulator.clone()));
     let settings = Settings { metadata_endpoint: Some(endpoint), ..Settings::default() };
-    let source = Aws::new(&settings, &|_| None).unwrap();
-    let client = MetadataClient::new(source.endpoint().clone(), source.handshake(), Timestamp::now).unwrap();
-    (emulator, Arc::new(source), Arc::new(client))
+    let source = Aws::new(&settings, interval, &|_| None).unwrap();
+    let client = Client::of(&source).unwrap();
+    (emulator, Arc::new(source), client)
 }
 
-async fn start(script: Script, interval: Duration, recall: Box<dyn Recall>) -> Rig {
-    let (emulator, source, client) = emulate(script).await;
+async fn start(script: Script, interval: Duration, memory: Box<dyn MemoryStore>) -> Rig {
+    let (emulator, source, client) = emulate(script, interval).await;
     let (sender, inputs) = mpsc::channel(16);
     let (told, machine) = watch::channel(Machine::default());
-    let poller =
-        Poller { source, client, interval, inputs: sender, machine: told, recall, answers: AnswerTimes::default() };
-    Rig { emulator, inputs, machine, task: tokio::spawn(poller.listen()) }
+    let poller = Poller { source, client, inputs: sender, machine: told, memory, answers: AnswerTimes::default() };
+    Rig { emulator, inputs, machine, task: tokio::spawn(poller.run()) }
 }
 
 async fn fast(script: Script) -> Rig {
-    start(script, Duration::from_millis(50), Box::new(Forgetful)).await
+    start(script, POLL, Box::new(NoMemoryStore)).await
 }
 
 impl Rig {
@@ -99,7 +100,7 @@ async fn the_vital_probe_is_answered_first_and_every_probe_follows() {
 
 #[tokio::test]
 async fn a_notice_placed_just_after_a_poll_is_heard_at_the_next_with_the_machines_name() {
-    let mut rig = start(Script::default(), Duration::from_millis(300), Box::new(Forgetful)).await;
+    let mut rig = start(Script::default(), Duration::from_millis(300), Box::new(NoMemoryStore)).await;
     rig.emulator.answered_quiet().await;
     rig.emulator.interrupt(Action::Terminate, StatedTime::default());
     let placed = Instant::now();
@@ -116,7 +117,7 @@ async fn a_notice_placed_just_after_a_poll_is_heard_at_the_next_with_the_machine
 #[tokio::test]
 async fn a_notice_that_stands_at_the_start_has_its_name_at_once_and_keeps_its_key() {
     let mut script = troubled("/latest/meta-data/instance-id", Behaviour::Status(500));
-    let (named, _, _) = emulate(Script::default()).await;
+    let (named, _, _) = emulate(Script::default(), POLL).await;
     named.interrupt(Action::Stop, StatedTime::default());
     named.change(|now| script.interruption = now.interruption);
     let mut rig = fast(script.clone()).await;
@@ -148,7 +149,7 @@ async fn slow_side_probes_do_not_delay_the_vital_one() {
 #[tokio::test]
 async fn polls_neither_bunch_up_nor_drift_after_a_delay() {
     let slow = Behaviour::Late(Duration::from_millis(420));
-    let mut rig = start(troubled(ACTION_PATH, slow), Duration::from_millis(100), Box::new(Forgetful)).await;
+    let mut rig = start(troubled(ACTION_PATH, slow), Duration::from_millis(100), Box::new(NoMemoryStore)).await;
     while rig.emulator.requests(&format!("GET {ACTION_PATH}")) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -190,7 +191,7 @@ async fn without_a_session_only_the_vital_probe_is_asked_for() {
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<Memory>>>);
 
-impl Recall for Kept {
+impl MemoryStore for Kept {
     fn load(&self) -> Memory {
         self.0.lock().unwrap().last().cloned().unwrap_or_default()
     }
@@ -242,9 +243,9 @@ async fn it_ends_when_nobody_listens() {
     timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
 }
 
-async fn look_at(script: Script) -> Look {
-    let (_emulator, source, client) = emulate(script).await;
-    look(source.as_ref(), &client, &Memory::new()).await
+async fn look_at(script: Script) -> SourceCheck {
+    let (_emulator, source, client) = emulate(script, POLL).await;
+    check_source(source.as_ref(), &client, &Memory::new()).await
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ mod wrong;
 mod tests;
 
 pub use schema::schema;
-pub use settings::{Expose, LogFormat, Settings, SourceSetting, StepSetting};
+pub use settings::{Expose, LogFormat, Settings, StepSetting};
 pub use start::{Flags, LOG_VARIABLE, Start};
 pub use value::parse_span;
 pub use wrong::{Blame, Place, Refused, Wrong};
@@ -90,8 +90,8 @@ pub fn load(
 
     let ground = sources::Ground { typed: &typed, file: &file.top(), shipped: &shipped.top(), start };
     let sources = sources::read(&ground, source_rows, &mut wrongs);
-    let listening = sources::listening(&sources);
-    warnings.extend(sources::warnings(&listening));
+    let asked: Vec<_> = sources.iter().filter_map(|source| source.asked()).collect();
+    warnings.extend(sources::warnings(&asked));
     let steps = steps(start, &typed, &file.top(), step_rows, &mut wrongs);
     if steps.steps.is_empty() {
         let sentence = "there are none: a notice will be shown, written down and served, and nothing will be done";
@@ -104,7 +104,7 @@ pub fn load(
     let undo = [("put-back", PutBack(Undo::PutBack)), ("stay", PutBack(Undo::Stay))];
     let policy = Policy {
         steps: steps.steps,
-        sources: listening,
+        sources: asked,
         assume: assume(&filed, &mut wrongs),
         reserve: span(&keys::RESERVE, &mut wrongs),
         least_window: pick(&layers, &keys::LEAST_WINDOW, value::span_from(Duration::from_secs(1)), &mut wrongs),
@@ -113,7 +113,7 @@ pub fn load(
         undo_on_survival: pick(&layers, &keys::UNDO_ON_SURVIVAL, value::word(&undo), &mut wrongs).0,
     };
     // The interval of the whole is read by the sources; here it is held to its bounds even where no source uses it.
-    let _: Duration = pick(&layers, &keys::POLL_INTERVAL, value::span_from(sources::SHORTEST_POLL), &mut wrongs);
+    let _ = pick_if_any(&layers, &keys::POLL_INTERVAL, value::span_from(sources::SHORTEST_POLL), &mut wrongs);
     let settings = Settings {
         policy,
         steps: steps.settings,

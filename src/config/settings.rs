@@ -3,12 +3,11 @@
 use crate::actions::{Action, Reach};
 use crate::engine::{Policy, StepName};
 use crate::messages::Sink;
-use crate::sources::Ear;
+use crate::sources::Source;
 use crate::view::Finding;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Everything that was configured.
 #[derive(Clone, Debug)]
@@ -17,8 +16,8 @@ pub struct Settings {
     pub policy: Policy,
     /// What carries out each step of the policy, in the same order.
     pub steps: Vec<StepSetting>,
-    /// What is listened to.
-    pub sources: Vec<SourceSetting>,
+    /// What tells of notices.
+    pub sources: Vec<Arc<dyn Source>>,
     /// Who is told.
     pub notifications: Vec<Sink>,
     /// Where the endpoint is served; empty where it is off.
@@ -56,17 +55,6 @@ pub struct StepSetting {
     pub reach: Reach,
     /// The action.
     pub action: Arc<dyn Action>,
-}
-
-/// Something to listen to.
-#[derive(Clone, Debug)]
-pub struct SourceSetting {
-    /// The kind of source, as in its row.
-    pub kind: &'static str,
-    /// The time between two polls, at least 50 ms; without meaning for one that is not asked.
-    pub poll_interval: Duration,
-    /// The source.
-    pub ear: Ear,
 }
 
 /// What an address that is not loopback serves.

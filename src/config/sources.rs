@@ -2,15 +2,15 @@
 //! weigh, then its kind's row builds it from the others.
 
 use super::keys;
-use super::layer::{Section, pick, pick_if_any};
-use super::settings::SourceSetting;
+use super::layer::{Section, pick_if_any};
 use super::start::Start;
 use super::value;
 use super::wrong::{Place, Wrongs, hint, shown, worded};
-use crate::engine::{Listening, SourceName};
-use crate::sources::{BuildError, Ear, Row};
+use crate::engine::AskedSource;
+use crate::sources::{BuildError, Row, Source, SourceConfig};
 use crate::view::{Finding, Spoken, Weight};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The shortest poll interval.
@@ -32,7 +32,7 @@ pub(super) struct Ground<'s, 'l, 'i> {
 }
 
 /// Reads the sources: the user's if there are any, else the shipped ones.
-pub(super) fn read(ground: &Ground<'_, '_, '_>, rows: &'static [Row], wrongs: &mut Wrongs) -> Vec<SourceSetting> {
+pub(super) fn read(ground: &Ground<'_, '_, '_>, rows: &'static [Row], wrongs: &mut Wrongs) -> Vec<Arc<dyn Source>> {
     let shipped = ground.shipped.tables("source", wrongs).unwrap_or_default();
     let own = ground.file.tables("source", wrongs);
     let listed = own.is_some();
@@ -68,9 +68,10 @@ fn source<'l, 'i>(
     ground: &Ground<'_, 'l, 'i>,
     place: Option<Place>,
     wrongs: &mut Wrongs,
-) -> Option<SourceSetting> {
+) -> Option<Arc<dyn Source>> {
     let everywhere: Vec<_> = ground.typed.iter().chain([own, ground.file, ground.shipped]).cloned().collect();
-    let poll_interval = pick(&everywhere, &keys::POLL_INTERVAL, value::span_from(SHORTEST_POLL), wrongs);
+    let poll_interval = pick_if_any(&everywhere, &keys::POLL_INTERVAL, value::span_from(SHORTEST_POLL), wrongs);
+    let poll_interval = poll_interval.or(row.poll_interval).unwrap_or_default();
 
     let valid = own_keys(row);
     let mut table = defaults.map(|defaults| defaults.only_these(&valid)).unwrap_or_default();
@@ -80,17 +81,14 @@ fn source<'l, 'i>(
         table.remove(keys::METADATA_ENDPOINT.name);
         table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
     }
-    let built = (row.build)(table, &|name| ground.start.variable(name).map(str::to_owned));
+    let environment = &|name: &str| ground.start.variable(name).map(str::to_owned);
+    let built = (row.build)(SourceConfig { keys: table, poll_interval, environment });
 
-    // Who is told by signals is asked at no interval.
-    let ours: &[keys::Key] = match &built {
-        Ok(Ear::Signals) => &[keys::KIND],
-        Ok(Ear::Asked(_)) | Err(_) => keys::SOURCE,
-    };
+    let ours: &[keys::Key] = if row.poll_interval.is_some() { keys::SOURCE } else { &[keys::KIND] };
     let names: Vec<&str> = ours.iter().map(|key| key.name).chain(valid.iter().map(String::as_str)).collect();
     own.only(&names, wrongs);
     match built {
-        Ok(ear) => Some(SourceSetting { kind: row.kind, poll_interval, ear }),
+        Ok(source) => Some(source),
         Err(BuildError { key, message }) => {
             match place.filter(|_| key.is_empty()) {
                 Some(place) => wrongs.add(place, worded(&message)),
@@ -108,29 +106,15 @@ pub(super) fn own_keys(row: &Row) -> Vec<String> {
     properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// The sources that are asked regularly, for the mind.
-pub(super) fn listening(sources: &[SourceSetting]) -> Vec<Listening> {
-    let asked = |source: &SourceSetting| match &source.ear {
-        Ear::Asked(asked) => {
-            let kinds = asked.probes().iter().filter_map(|probe| Some((probe.name.clone(), probe.kind?))).collect();
-            let (interval, usual_window) = (source.poll_interval, asked.usual_window());
-            Some(Listening { source: asked.name(), interval, usual_window, kinds })
-        }
-        Ear::Signals => None,
-    };
-    sources.iter().filter_map(asked).collect()
-}
-
 /// What is odd about how the sources are asked.
-pub(super) fn warnings(listening: &[Listening]) -> Vec<Finding> {
-    let brisk = listening.iter().filter(|listening| listening.interval < BRISK_POLL);
-    brisk.map(|Listening { source, interval, .. }| warning(source, *interval)).collect()
-}
-
-fn warning(source: &SourceName, interval: Duration) -> Finding {
-    let sentence = format!(
-        "it is asked every {}, which is for tests: a metadata service limits how often it may be asked, and \"5s\" is plenty",
-        Spoken(interval)
-    );
-    Finding::new(Weight::Warning, format!("source {source}"), sentence)
+pub(super) fn warnings(asked: &[AskedSource]) -> Vec<Finding> {
+    let brisk = asked.iter().filter(|asked| asked.interval < BRISK_POLL);
+    let warning = |AskedSource { source, interval, .. }: &AskedSource| {
+        let sentence = format!(
+            "it is asked every {}, which is for tests: a metadata service limits how often it may be asked",
+            Spoken(*interval)
+        );
+        Finding::new(Weight::Warning, format!("source {source}"), sentence)
+    };
+    brisk.map(warning).collect()
 }

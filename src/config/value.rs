@@ -4,7 +4,7 @@ use super::command::absolute;
 use super::layer::Miss;
 use super::wrong::{hint, listed, shown};
 use crate::engine::NoticeKind;
-use crate::sources::metadata::Endpoint;
+use crate::sources::transports::Endpoint;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,13 +1,13 @@
 //! What is known of the sources in this run of the daemon: rebuilt by reading again after a restart, so never journaled.
 
 use crate::engine::{
-    Event, Fault, IgnoredBecause, Importance, Listening, Moment, NoticeKey, Now, ProbeName, SourceName, Stated,
+    AskedSource, Event, Fault, IgnoredBecause, Importance, Moment, NoticeKey, Now, ProbeName, SourceName, Stated,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A source is blind after this many polls without an answer.
-pub const BLIND_AFTER: u32 = 3;
+const BLIND_AFTER: u32 = 3;
 
 /// A notice is withdrawn after this many good reads in a row without it…
 const ABSENT_READS: u32 = 3;
@@ -139,21 +139,17 @@ impl SourceHealth {
     }
 
     /// Why this source has to be called blind now, if it has.
-    pub fn blindness(&self, listening: &Listening, now: Moment) -> Option<Fault> {
-        let vital = || {
-            self.probes
-                .iter()
-                .filter(|((source, _), heard)| *source == listening.source && heard.rank == Importance::Vital)
-                .map(|(_, heard)| heard)
-        };
-        let missed = vital().any(|heard| heard.misses >= BLIND_AFTER);
-        let silent = now >= self.blind_at(listening);
+    pub fn blindness(&self, asked: &AskedSource, now: Moment) -> Option<Fault> {
+        let vital = || self.vital(&asked.source);
+        let is_warming_up = now < self.first_answer_by(asked);
+        let missed = !is_warming_up && vital().any(|heard| heard.misses >= BLIND_AFTER);
+        let silent = now >= self.blind_at(asked);
         if !missed && !silent {
             return None;
         }
         Some(vital().find_map(|heard| heard.fault.clone()).unwrap_or_else(|| Fault {
             word: "silent".to_owned(),
-            sentence: format!("{} gave no answer at all for {BLIND_AFTER} polls", listening.source),
+            sentence: format!("{} gave no answer at all", asked.source),
         }))
     }
 
@@ -167,17 +163,26 @@ impl SourceHealth {
     }
 
     /// When this source counts as blind unless it answers before.
-    pub fn blind_at(&self, listening: &Listening) -> Moment {
-        // One poll more than the polls themselves, and a request's own time limit.
-        self.last_seen(&listening.source).plus(listening.interval * (BLIND_AFTER + 1) + Duration::from_secs(1))
+    pub fn blind_at(&self, asked: &AskedSource) -> Moment {
+        self.last_seen(&asked.source).plus(asked.blind_after).max(self.first_answer_by(asked))
+    }
+
+    /// Until when a source that was not read yet is warming up.
+    fn first_answer_by(&self, asked: &AskedSource) -> Moment {
+        let mut vital = self.vital(&asked.source).peekable();
+        let was_read = vital.peek().is_some() && vital.all(|heard| heard.last_good.is_some());
+        if was_read { self.awake } else { self.awake.plus(asked.first_answer) }
+    }
+
+    fn vital(&self, source: &SourceName) -> impl Iterator<Item = &ProbeHealth> {
+        let is_vital = move |of: &SourceName, heard: &ProbeHealth| of == source && heard.rank == Importance::Vital;
+        self.probes.iter().filter(move |((of, _), heard)| is_vital(of, heard)).map(|(_, heard)| heard)
     }
 
     /// When the source was last read by a vital probe, or began to be asked.
     pub fn last_seen(&self, source: &SourceName) -> Moment {
-        self.probes
-            .iter()
-            .filter(|((of, _), heard)| of == source && heard.rank == Importance::Vital)
-            .map(|(_, heard)| heard.last_good.unwrap_or(self.awake))
+        self.vital(source)
+            .map(|heard| heard.last_good.unwrap_or(self.awake))
             .min()
             .unwrap_or(self.awake)
             .max(self.awake)

@@ -6,7 +6,7 @@ use super::{Engine, Exit, deadline};
 use crate::engine::{
     BootId, Closing, Deadline, DeadlineBasis, Decision, DeferralEnd, DeferredNotice, EpisodeId, Event, Fault,
     IgnoredBecause, Importance, Input, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome,
-    ProbeName, Retry, RunResult, Signal, SkippedBecause, SourceName, Stated, Strength,
+    ProbeName, Removal, Retry, RunResult, Signal, SkippedBecause, SourceName, Stated, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -31,7 +31,8 @@ impl Engine {
             Input::Restarted { boot } => self.on_restart(boot, now, turn),
             Input::Answered { source, probe, rank, notices, withdrawn, skew } => {
                 self.on_answer(&source, &probe, rank, &notices, skew, now, turn);
-                self.on_withdrawn(&probe, withdrawn, now, turn);
+                let removed = self.removed(&source, &notices);
+                self.on_withdrawn(&probe, withdrawn.into_iter().chain(removed), now, turn);
             }
             Input::Unanswered { source, probe, rank, fault } => self.on_miss(source, probe, rank, fault, now, turn),
             Input::HandedIn { notice } => {
@@ -208,8 +209,24 @@ impl Engine {
         }
     }
 
+    /// The notices of this source that are in none of these, where that withdraws them.
+    fn removed(&self, source: &SourceName, notices: &[Notice]) -> Vec<NoticeKey> {
+        if self.policy().source(source).is_none_or(|asked| asked.removal == Removal::Counted) {
+            return Vec::new();
+        }
+        let is_gone = |key: &&NoticeKey| key.source == *source && notices.iter().all(|notice| notice.key != **key);
+        let of_episode = self.episode().into_iter().flat_map(|episode| episode.notices.keys());
+        of_episode.chain(self.deferred.keys()).chain(self.handled.keys()).filter(is_gone).cloned().collect()
+    }
+
     /// Takes back at once what a probe says to be withdrawn, where no other probe reports it too.
-    fn on_withdrawn(&mut self, probe: &ProbeName, withdrawn: Vec<NoticeKey>, now: Now, turn: &mut Decision) {
+    fn on_withdrawn(
+        &mut self,
+        probe: &ProbeName,
+        withdrawn: impl Iterator<Item = NoticeKey>,
+        now: Now,
+        turn: &mut Decision,
+    ) {
         let only_here = |probes: &BTreeSet<ProbeName>| probes.iter().all(|other| other == probe);
         for key in withdrawn {
             let known = self.episode().and_then(|episode| episode.notices.get(&key));

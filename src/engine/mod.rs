@@ -30,7 +30,7 @@ pub use episode::{
     ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, Skipped, StepPhase, StepState,
     UndoState,
 };
-pub use health::{BLIND_AFTER, Ignored, ProbeHealth, SourceHealth};
+pub use health::{Ignored, ProbeHealth, SourceHealth};
 pub use messages::{
     Closing, Command, Decision, DeferralEnd, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Signal,
     SkippedBecause,
@@ -43,7 +43,7 @@ pub use notice::{
     Stated, Strength,
 };
 pub use plan::{Plan, Slot};
-pub use policy::{Assume, Listening, Policy, Rerun, Step, Undo};
+pub use policy::{AskedSource, Assume, Policy, Removal, Rerun, Step, Undo};
 pub use time::{Moment, Now, millis};
 
 use std::collections::BTreeMap;

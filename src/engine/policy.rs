@@ -11,7 +11,7 @@ pub struct Policy {
     /// The steps, in the order they were declared.
     pub steps: Vec<Step>,
     /// The sources that are asked regularly, so that silence is noticed.
-    pub sources: Vec<Listening>,
+    pub sources: Vec<AskedSource>,
     /// Windows for notices that state no time.
     pub assume: Assume,
     /// The most that is kept free before a deadline; a tenth of the window where that is less.
@@ -32,9 +32,15 @@ impl Policy {
         self.reserve.min(window / 10)
     }
 
-    /// The kind of notice that only this probe tells of.
+    /// What is known of a source that is asked.
+    pub fn source(&self, name: &SourceName) -> Option<&AskedSource> {
+        self.sources.iter().find(|asked| asked.source == *name)
+    }
+
+    /// The kind of notice that only this probe tells of; the one that a step is for, where it tells of several.
     pub fn kind_of(&self, source: &SourceName, probe: &ProbeName) -> Option<NoticeKind> {
-        self.sources.iter().find(|listening| listening.source == *source)?.kinds.get(probe).copied()
+        let kinds = self.source(source)?.kinds.iter().filter(|(_, by)| *by == probe).map(|(kind, _)| *kind);
+        kinds.min_by_key(|kind| !self.needs(*kind))
     }
 
     /// Whether a step is for what notices of this kind turn out to be.
@@ -50,17 +56,32 @@ impl Policy {
     }
 }
 
-/// A source that is asked regularly.
+/// A source that is asked regularly, with the facts of its own that the engine needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listening {
+pub struct AskedSource {
     /// Its name.
     pub source: SourceName,
     /// The time between two polls.
     pub interval: Duration,
+    /// How long it may be silent until it is blind.
+    pub blind_after: Duration,
+    /// How long its first answer may take; until then it is warming up, and not blind.
+    pub first_answer: Duration,
     /// The time from when it gives a notice of an interruption to the end, where it is known to give one.
     pub usual_window: Option<Duration>,
-    /// The kind of notice that only this probe tells of.
-    pub kinds: BTreeMap<ProbeName, NoticeKind>,
+    /// Whether a notice that it no longer reports is withdrawn.
+    pub removal: Removal,
+    /// The kinds of notice that only one probe tells of, and which.
+    pub kinds: BTreeMap<NoticeKind, ProbeName>,
+}
+
+/// What it means that a source no longer reports a notice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Removal {
+    /// Three good reads in a row without it withdraw it, since a service may leave one out at times.
+    Counted,
+    /// It is withdrawn.
+    Withdraws,
 }
 
 /// Windows for notices that state no time.

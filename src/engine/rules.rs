@@ -59,9 +59,9 @@ impl Engine {
 
     /// Tells the moments at which a rule may have something new to say.
     pub(super) fn wakes(&self, now: Now, mut tell: impl FnMut(Moment)) {
-        for listening in &self.policy.sources {
-            if !self.health.blind.contains_key(&listening.source) {
-                tell(self.health.blind_at(listening));
+        for asked in &self.policy.sources {
+            if !self.health.blind.contains_key(&asked.source) {
+                tell(self.health.blind_at(asked));
             }
         }
         if !self.is_closing_for_good() {
@@ -97,12 +97,11 @@ impl Engine {
 
     /// A source that gave no answer for too long is blind.
     fn blindness(&self, now: Now) -> Option<Event> {
-        self.policy.sources.iter().filter(|listening| !self.health.blind.contains_key(&listening.source)).find_map(
-            |listening| {
-                let fault = self.health.blindness(listening, now.moment)?;
-                Some(Event::SourceWentBlind { source: listening.source.clone(), fault })
-            },
-        )
+        let mut seeing = self.policy.sources.iter().filter(|asked| !self.health.blind.contains_key(&asked.source));
+        seeing.find_map(|asked| {
+            let fault = self.health.blindness(asked, now.moment)?;
+            Some(Event::SourceWentBlind { source: asked.source.clone(), fault })
+        })
     }
 
     /// A single probe that could not be read for too long, and that a step needs, is blind.

@@ -8,7 +8,7 @@ use super::log_sink::LogSink;
 use super::owner::Owner;
 use super::poller::Poller;
 use super::protection::Protection;
-use super::remembered::{Memories, Remembered};
+use super::remembered::{SourceMemories, StoredMemory};
 use super::state::State;
 use super::state_dir::StateDir;
 use super::status_observer::{StatusObserver, StatusSources};
@@ -16,11 +16,11 @@ use super::systemd_observer::SystemdObserver;
 use super::turn::{Health, Observer, Turn};
 use super::{Daemon, Inputs, clock, context, kept, log, owner, protection, step_checks};
 use crate::actions::{ActionContext, Rehearsal, Watchable};
-use crate::config::{Settings, SourceSetting};
+use crate::config::Settings;
 use crate::engine::{BootId, Input, MachineId};
 use crate::process::{DaemonId, Launcher, LeftoverProcesses};
-use crate::sources::Ear;
-use crate::sources::metadata::MetadataClient;
+use crate::sources::Source;
+use crate::sources::transports::Client;
 use crate::status::StatusPublisher;
 use crate::status::http::{HttpServer, MostConnections, Serving};
 use crate::status::systemd::Systemd;
@@ -103,7 +103,7 @@ impl Daemon {
 
         log::persistence(&persistence);
         let here = Owner::here(&boot);
-        let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
+        let is_cloud_asked = settings.sources.iter().any(|source| source.knows_the_machine());
         let (opened, doubt) = match (&persistence, kept::Place::of(&persistence)) {
             (Persistence::Directory(directory), Ok(place)) => {
                 match owner::at_start(directory.found(), &here, is_cloud_asked) {
@@ -115,11 +115,8 @@ impl Daemon {
         };
         let engine = opened.recovered(settings.policy.clone());
 
-        let listened_to = settings.sources.iter().find_map(|source| match &source.ear {
-            Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
-            Ear::Signals => None,
-        });
-        let metadata_endpoint = credentials_from.or(listened_to).unwrap_or_default();
+        let asked = || settings.sources.iter().find_map(|source| source.credentials_endpoint());
+        let metadata_endpoint = credentials_from.or_else(asked).unwrap_or_default();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
 
@@ -234,7 +231,7 @@ fn most_connections(steps: usize) -> MostConnections {
 
 /// Starts a poller for each source that is asked.
 fn start_pollers(
-    sources: &[SourceSetting],
+    sources: &[Arc<dyn Source>],
     boot: &BootId,
     persistence: &Persistence,
     inputs: &mpsc::Sender<Input>,
@@ -242,22 +239,20 @@ fn start_pollers(
     publisher: &StatusPublisher,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AssemblyError> {
-    let memories = Memories::recalled(boot, persistence);
-    for setting in sources {
-        let Ear::Asked(source) = &setting.ear else { continue };
+    let memories = SourceMemories::read(boot, persistence);
+    for source in sources.iter().filter(|source| source.is_asked()) {
         let name = source.name();
-        let client = MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now)
-            .map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
+        let client =
+            Client::of(source.as_ref()).map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
         let poller = Poller {
             source: Arc::clone(source),
-            client: Arc::new(client),
-            interval: setting.poll_interval,
+            client,
             inputs: inputs.clone(),
             machine: machine.clone(),
-            recall: Box::new(Remembered::of(&memories, name)),
+            memory: Box::new(StoredMemory::of(&memories, name)),
             answers: publisher.answers(),
         };
-        tasks.spawn(poller.listen());
+        tasks.spawn(poller.run());
     }
     Ok(())
 }

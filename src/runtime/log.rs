@@ -8,7 +8,6 @@ use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work
 use crate::journal::Recovery;
 use crate::process::LeftoverProcesses;
 use crate::report::{Fit, Ledger};
-use crate::sources::Ear;
 use crate::view::{EpisodeView, Lifecycle, Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -336,11 +335,9 @@ struct FirstLine {
 
 impl FirstLine {
     fn new(settings: &Settings, ledger: watch::Receiver<Arc<Ledger>>, bound: Bound) -> Self {
-        let asked = settings.sources.iter().filter_map(|source| match &source.ear {
-            Ear::Asked(asked) => Some(format!("{} every {}", asked.name(), Spoken(source.poll_interval))),
-            Ear::Signals => None,
-        });
-        let asked: Vec<String> = asked.collect();
+        let asked = settings.policy.sources.iter();
+        let asked: Vec<String> =
+            asked.map(|asked| format!("{} every {}", asked.source, Spoken(asked.interval))).collect();
         let watched = if asked.is_empty() { "signals".to_owned() } else { asked.join(" and ") };
         Self { watched, steps: counted(settings), ledger, bound, began: std::time::Instant::now() }
     }

@@ -7,7 +7,6 @@ use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::{Engine, Event, Now};
 use crate::messages::{Notifier, PlanEnd};
-use crate::sources::Ear;
 use crate::view::{Context, Countdown, EpisodeView};
 use futures_util::future::BoxFuture;
 use std::path::Path;
@@ -41,7 +40,7 @@ impl Notifications {
             // Whoever gets it would take it for the notice.
             Rehearsal::CheckOutside => &[],
         };
-        let is_cloud_asked = settings.sources.iter().any(|source| matches!(source.ear, Ear::Asked(_)));
+        let is_cloud_asked = settings.sources.iter().any(|source| source.knows_the_machine());
         let notifier = Notifier::start(sinks, state_directory, context, is_cloud_asked, tasks);
         if let Some(closed) = EpisodeView::last_closed(engine, context, now)
             && let Some(at) = closed.closed

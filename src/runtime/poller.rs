@@ -1,22 +1,24 @@
-//! The way in: one task for each source that is asked. It keeps the time between polls, asks, has the source read the
-//! answer, and hands on what was read as an [`Input`]. It decides nothing.
+//! Asks the sources: one task for each that is asked. It keeps the time between polls, asks, has the source read the
+//! answer, and hands on what was read as an [`Input`]. It decides nothing, and knows no source's facts.
 //!
-//! It runs in two lanes. The first asks the vital probes at each tick and hands each reading on at once. The second
-//! follows it: it renews the session, asks the side probes, and learns what the machine is. However slow the second one
-//! is, the first never waits for it; at most two requests are under way.
+//! It runs in lanes, all in its one task. Each vital probe has its own, which hands each reading on at once: one that
+//! hangs, as a long poll does, or a first answer that takes two minutes, delays no other. One more lane follows the vital
+//! ones: it renews the session, asks the side probes one after the other, and learns what the machine is. However slow it
+//! is, no vital lane ever waits for it.
 
 use crate::engine::{Fault, Importance, Input};
-use crate::sources::metadata::{Heard, LONGEST_WAIT, MetadataClient, Symptoms};
-use crate::sources::{Answer, Every, Memory, Probe, Reading, Source};
+use crate::sources::transports::{Answered, Client, Failure, Response};
+use crate::sources::{Memory, Pace, Probe, Reading, Source};
 use crate::status::AnswerTimes;
 use crate::view::{Finding, Lifecycle, Machine, Weight};
+use futures_util::future::{BoxFuture, select_all};
 use jiff::SignedDuration;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// The shortest time between two polls.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -25,7 +27,7 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 const NOTABLE_SKEW: SignedDuration = SignedDuration::from_secs(2);
 
 /// Keeps what a source was told to remember in this boot.
-pub trait Recall: Send + Sync {
+pub trait MemoryStore: Send + Sync {
     /// What was kept; empty in a new boot.
     fn load(&self) -> Memory;
 
@@ -36,9 +38,9 @@ pub trait Recall: Send + Sync {
 
 /// Remembers nothing beyond this run: for rehearsals and tests.
 #[derive(Clone, Copy, Debug)]
-pub struct Forgetful;
+pub struct NoMemoryStore;
 
-impl Recall for Forgetful {
+impl MemoryStore for NoMemoryStore {
     fn load(&self) -> Memory {
         Memory::new()
     }
@@ -51,94 +53,103 @@ pub struct Poller {
     /// Whom to ask.
     pub source: Arc<dyn Source>,
     /// How.
-    pub client: Arc<MetadataClient>,
-    /// The time between two polls; at least [`SHORTEST_INTERVAL`] is kept.
-    pub interval: Duration,
+    pub client: Client,
     /// Where readings go. The poller waits while it is full, and ends when it is closed.
     pub inputs: mpsc::Sender<Input>,
     /// Where it is told what the machine is, whenever more of it becomes known.
     pub machine: watch::Sender<Machine>,
-    /// What it remembers in this boot.
-    pub recall: Box<dyn Recall>,
+    /// What the source remembers in this boot.
+    pub memory: Box<dyn MemoryStore>,
     /// Where it notes how long good answers took.
     pub answers: AnswerTimes,
 }
 
 impl fmt::Debug for Poller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poller")
-            .field("source", &self.source.name())
-            .field("interval", &self.interval)
-            .finish_non_exhaustive()
+        f.debug_struct("Poller").field("source", &self.source.name()).finish_non_exhaustive()
     }
 }
 
 impl Poller {
     /// Asks until nobody takes the readings any more. It may be dropped at any time.
-    pub async fn listen(self) {
+    pub async fn run(self) {
         let known = Known {
-            memory: self.recall.load(),
+            memory: self.memory.load(),
             unasked: self.source.identity_probes().iter().cloned().collect(),
             called: None,
         };
-        let work = Work { poller: &self, known: Mutex::new(known), go: Notify::new() };
-        tokio::select! {
-            Closed = work.first_lane() => {}
-            Closed = work.second_lane() => {}
-        }
+        let lanes = Lanes { poller: &self, known: Mutex::new(known), answered: Notify::new() };
+        let vital =
+            of_rank(&self.source, Importance::Vital).map(|probe| Box::pin(lanes.vital(probe)) as BoxFuture<'_, _>);
+        let (InputsClosed, ..) = select_all(vital.chain([Box::pin(lanes.side()) as BoxFuture<'_, _>])).await;
     }
 }
 
-/// Nobody takes the readings any more.
-struct Closed;
-
-struct Work<'a> {
-    poller: &'a Poller,
-    known: Mutex<Known>,
-    /// Tells the second lane that the first has been round.
-    go: Notify,
+fn of_rank(source: &Arc<dyn Source>, rank: Importance) -> impl Iterator<Item = &Probe> {
+    source.probes().iter().filter(move |probe| probe.rank == rank)
 }
 
+/// Nobody takes the readings any more.
+struct InputsClosed;
+
+struct Lanes<'a> {
+    poller: &'a Poller,
+    known: Mutex<Known>,
+    /// Tells the side lane that a vital probe was asked, and that it makes sense to ask on.
+    answered: Notify,
+}
+
+/// What the lanes share.
 struct Known {
     memory: Memory,
     /// What is not known of the machine yet.
     unasked: VecDeque<Probe>,
-    /// The machine's name when a notice was first read, known or not: a notice's key must not change while it stands.
+    /// The machine's name when a notice was first read, known or not: a notice's key must not change while it is active.
     called: Option<String>,
 }
 
-impl Work<'_> {
-    async fn first_lane(&self) -> Closed {
-        let mut ticks = interval(self.poller.interval.max(SHORTEST_INTERVAL));
+impl Lanes<'_> {
+    /// Asks one vital probe again and again.
+    async fn vital(&self, probe: &Probe) -> InputsClosed {
+        let mut asked = AskedProbe::new(probe);
+        let mut ticks = interval(probe.pace.interval().max(SHORTEST_INTERVAL));
         // After a delay the next tick is at its old place: polls neither drift nor bunch up.
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut timetable = Timetable::new(self.poller.source.probes(), Importance::Vital);
+        ticks.set_missed_tick_behavior(match probe.pace {
+            Pace::Every(_) => MissedTickBehavior::Skip,
+            Pace::LongPoll { .. } => MissedTickBehavior::Delay,
+        });
         loop {
             ticks.tick().await;
-            let mut heard = true;
-            for probe in timetable.due() {
-                match self.poll(probe).await {
-                    Ok(Sight::Session) => {}
-                    // Every other question would wait for the same silence.
-                    Ok(Sight::NoSession) => heard = false,
-                    Err(closed) => return closed,
-                }
-            }
-            if heard {
-                self.go.notify_one();
+            match self.poll(&mut asked).await {
+                Ok(Service::Reached) => self.answered.notify_one(),
+                // Every other question would wait for the same silence.
+                Ok(Service::Closed) => {}
+                Err(closed) => return closed,
             }
         }
     }
 
-    async fn second_lane(&self) -> Closed {
-        let mut timetable = Timetable::new(self.poller.source.probes(), Importance::Side);
+    /// Asks the side probes, after the vital ones where these are polled.
+    async fn side(&self) -> InputsClosed {
+        let source = &self.poller.source;
+        let mut probes: Vec<AskedProbe<'_>> = of_rank(source, Importance::Side).map(AskedProbe::new).collect();
+        let polled = of_rank(source, Importance::Vital).filter_map(|probe| match probe.pace {
+            Pace::Every(interval) => Some(interval),
+            Pace::LongPoll { .. } => None,
+        });
+        let round = polled.min();
         loop {
-            self.go.notified().await;
+            match (round, probes.iter().map(AskedProbe::due).min()) {
+                (Some(_), _) | (None, None) => self.answered.notified().await,
+                (None, Some(due)) => sleep_until(due).await,
+            }
             self.poller.client.renew().await;
-            for probe in timetable.due() {
+            // Rounds come a little sooner and later than their interval.
+            let now = Instant::now() + round.unwrap_or_default() / 2;
+            for probe in probes.iter_mut().filter(|probe| probe.due() <= now) {
                 match self.poll(probe).await {
-                    Ok(Sight::Session) => {}
-                    Ok(Sight::NoSession) => break,
+                    Ok(Service::Reached) => {}
+                    Ok(Service::Closed) => break,
                     Err(closed) => return closed,
                 }
             }
@@ -147,15 +158,16 @@ impl Work<'_> {
     }
 
     /// Asks one probe and hands on what it says.
-    async fn poll(&self, probe: &Probe) -> Result<Sight, Closed> {
-        let Poller { source, client, .. } = self.poller;
+    async fn poll(&self, asked: &mut AskedProbe<'_>) -> Result<Service, InputsClosed> {
+        let Poller { source, .. } = self.poller;
+        let probe = asked.probe;
         let began = Instant::now();
-        let asked = client.ask(&probe.path).await;
+        let answer = asked.ask(source.as_ref(), &self.poller.client).await;
         let took = began.elapsed();
-        let sight = Sight::of(&asked);
-        let read = match asked {
-            Ok(Heard { answer, skew }) => self.read(probe, &answer).await.map(|reading| (reading, skew)),
-            Err(symptoms) => Err(source.diagnose(&symptoms)),
+        let service = Service::of(&answer);
+        let read = match answer {
+            Ok(Answered { response, skew }) => self.read(probe, &response).await.map(|reading| (reading, skew)),
+            Err(failure) => Err(source.diagnose(&failure)),
         };
         let (name, rank) = (probe.name.clone(), probe.rank);
         let input = match read {
@@ -169,34 +181,36 @@ impl Work<'_> {
                 Input::Unanswered { source: source.name(), probe: name, rank, fault }
             }
         };
-        self.poller.inputs.send(input).await.map_err(|_| Closed)?;
-        Ok(sight)
+        self.poller.inputs.send(input).await.map_err(|_| InputsClosed)?;
+        Ok(service)
     }
 
     /// Has an answer read. A notice must carry the machine's name from the first, so that is asked for in between where
     /// it is not known yet, for a moment.
-    async fn read(&self, probe: &Probe, answer: &Answer) -> Result<Reading, Fault> {
-        let reading = self.read_as_known(probe, answer)?;
+    async fn read(&self, probe: &Probe, response: &Response) -> Result<Reading, Fault> {
+        let reading = self.read_as_known(probe, response)?;
         if reading.notices.is_empty() || self.known().called.is_some() {
             return Ok(reading);
         }
-        if self.poller.machine.borrow().id.is_empty() {
-            self.name_next();
+        if self.poller.machine.borrow().id.is_empty()
+            && let Some(name) = self.poller.source.identity_probes().first()
+        {
+            self.known().unasked.make_contiguous().sort_by_key(|probe| probe.name != name.name);
             // Where the time runs out, the notice goes without a name.
-            let _ = timeout(LONGEST_WAIT, self.learn_one()).await;
+            let _ = timeout(name.time_limit, self.learn_one()).await;
         }
         let name = self.poller.machine.borrow().id.clone();
         self.known().called.get_or_insert(name);
-        self.read_as_known(probe, answer)
+        self.read_as_known(probe, response)
     }
 
-    fn read_as_known(&self, probe: &Probe, answer: &Answer) -> Result<Reading, Fault> {
+    fn read_as_known(&self, probe: &Probe, response: &Response) -> Result<Reading, Fault> {
         let mut machine = self.poller.machine.borrow().clone();
         let known = self.known();
         if let Some(called) = &known.called {
             machine.id.clone_from(called);
         }
-        self.poller.source.read(&probe.name, answer, &machine, &known.memory)
+        self.poller.source.read(&probe.name, response, &machine, &known.memory)
     }
 
     fn remember(&self, remember: Memory) {
@@ -207,7 +221,7 @@ impl Work<'_> {
         known.memory.extend(remember);
         let memory = known.memory.clone();
         drop(known);
-        self.poller.recall.save(&memory);
+        self.poller.memory.save(&memory);
     }
 
     /// Asks for what is not known of the machine, until something fails.
@@ -215,29 +229,23 @@ impl Work<'_> {
         while self.learn_one().await == Learned::More {}
     }
 
-    /// Moves the machine's name to the head of what is not known.
-    fn name_next(&self) {
-        let Some(name) = self.poller.source.identity_probes().first() else { return };
-        self.known().unasked.make_contiguous().sort_by_key(|probe| probe.name != name.name);
-    }
-
     /// Asks for the next thing that is not known of the machine. What failed goes to the end of the queue.
     async fn learn_one(&self) -> Learned {
         let Some(probe) = self.known().unasked.front().cloned() else { return Learned::Nothing };
-        let Poller { source, client, machine: known_machine, .. } = self.poller;
-        let learned = match client.ask(&probe.path).await {
-            Ok(heard) => {
-                let mut machine = known_machine.borrow().clone();
-                source.identify(&probe.name, &heard.answer, &mut machine).map(|()| machine)
+        let Poller { source, client, machine: told, .. } = self.poller;
+        let learned = match client.ask(&probe.question, probe.time_limit).await {
+            Ok(answer) => {
+                let mut machine = told.borrow().clone();
+                source.identify(&probe.name, &answer.response, &mut machine).map(|()| machine)
             }
-            Err(symptoms) => Err(source.diagnose(&symptoms)),
+            Err(failure) => Err(source.diagnose(&failure)),
         };
         let mut known = self.known();
         known.unasked.retain(|other| other.name != probe.name);
         match learned {
             Ok(machine) => {
-                // The two lanes may learn at the same time: only a change is passed on.
-                known_machine.send_if_modified(|old| {
+                // Two lanes may learn at the same time: only a change is passed on.
+                told.send_if_modified(|old| {
                     let changed = *old != machine;
                     *old = machine;
                     changed
@@ -265,84 +273,94 @@ enum Learned {
 
 /// Whether it makes sense to ask on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    Session,
-    NoSession,
+enum Service {
+    Reached,
+    Closed,
 }
 
-impl Sight {
-    fn of(asked: &Result<Heard, Symptoms>) -> Self {
-        match asked {
-            Ok(_) | Err(Symptoms::NoAnswer(_)) => Self::Session,
-            Err(Symptoms::NoSession { .. }) => Self::NoSession,
+impl Service {
+    fn of(answer: &Result<Answered, Failure>) -> Self {
+        match answer {
+            Err(failure) if failure.concerns_all() => Self::Closed,
+            Ok(_) | Err(_) => Self::Reached,
         }
     }
 }
 
-/// The probes of one rank, and when each was asked.
-struct Timetable<'a>(Vec<(&'a Probe, Option<Instant>)>);
+/// A probe, and what came of asking it so far.
+struct AskedProbe<'a> {
+    probe: &'a Probe,
+    asked: Option<Instant>,
+    was_answered: bool,
+    /// The newest answer of a long poll, which the next question goes on from.
+    newest: Option<Response>,
+}
 
-impl<'a> Timetable<'a> {
-    fn new(probes: &'a [Probe], rank: Importance) -> Self {
-        Self(probes.iter().filter(|probe| probe.rank == rank).map(|probe| (probe, None)).collect())
+impl<'a> AskedProbe<'a> {
+    fn new(probe: &'a Probe) -> Self {
+        Self { probe, asked: None, was_answered: false, newest: None }
     }
 
-    /// Those that are due now, in their order, and no longer due after.
-    fn due(&mut self) -> Vec<&'a Probe> {
-        let now = Instant::now();
-        let mut due = Vec::with_capacity(self.0.len());
-        for (probe, asked) in &mut self.0 {
-            let is_due = match (probe.every, *asked) {
-                (Every::Poll, _) | (Every::Span(_), None) => true,
-                (Every::Span(span), Some(asked)) => now.duration_since(asked) >= span,
-            };
-            if is_due {
-                *asked = Some(now);
-                due.push(*probe);
-            }
+    /// When it is to be asked again.
+    fn due(&self) -> Instant {
+        self.asked.map_or_else(Instant::now, |asked| asked + self.probe.pace.interval())
+    }
+
+    async fn ask(&mut self, source: &dyn Source, client: &Client) -> Result<Answered, Failure> {
+        let Probe { time_limit, first_time_limit, pace, .. } = self.probe;
+        self.asked = Some(Instant::now());
+        let time_limit = first_time_limit.filter(|_| !self.was_answered).unwrap_or(*time_limit);
+        let question = source.next_question(self.probe, self.newest.as_ref());
+        let answer = client.ask(&question, time_limit).await?;
+        self.was_answered = true;
+        if let Pace::LongPoll { .. } = pace {
+            self.newest = Some(answer.response.clone());
         }
-        due
+        Ok(answer)
     }
 }
 
-/// What one look at a source found.
+/// What was found by asking a source once.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Look {
+pub struct SourceCheck {
     /// What the machine is, as far as it was told.
     pub machine: Machine,
     /// What was seen, in the order it was asked.
     pub findings: Vec<Finding>,
 }
 
-/// Asks everything once, for `check`. It takes about two seconds where nothing answers, and a second for each question
+/// Asks everything once, for `check`. It takes about two seconds where nothing answers, and the time limit of each question
 /// that hangs. Where nobody is there at all that is a warning, since the machine may be none of the cloud's; where
 /// somebody is there and does not let us ask, an error.
-pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory) -> Look {
+pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory) -> SourceCheck {
     let subject = format!("source {}", source.name());
-    let mut look = Look { machine: Machine::default(), findings: Vec::new() };
-    let mut find = |weight, sentence: String| look.findings.push(Finding::new(weight, subject.clone(), sentence));
+    let mut check = SourceCheck { machine: Machine::default(), findings: Vec::new() };
+    let mut find = |weight, sentence: String| check.findings.push(Finding::new(weight, subject.clone(), sentence));
     let mut skew = None;
     for probe in source.identity_probes() {
-        match client.ask(&probe.path).await {
-            Ok(heard) => {
-                skew = heard.skew.or(skew);
-                if let Err(fault) = source.identify(&probe.name, &heard.answer, &mut look.machine) {
+        match client.ask(&probe.question, probe.time_limit).await {
+            Ok(answer) => {
+                skew = answer.skew.or(skew);
+                if let Err(fault) = source.identify(&probe.name, &answer.response, &mut check.machine) {
                     find(Weight::Warning, fault.sentence);
                 }
             }
-            Err(symptoms @ Symptoms::NoSession { .. }) => {
-                let weight = if symptoms.is_silence() { Weight::Warning } else { Weight::Error };
-                find(weight, source.diagnose(&symptoms).sentence);
-                return look;
+            Err(failure) if failure.concerns_all() => {
+                let weight = if failure.is_silence() { Weight::Warning } else { Weight::Error };
+                find(weight, source.diagnose(&failure).sentence);
+                return check;
             }
-            Err(symptoms @ Symptoms::NoAnswer(_)) => find(Weight::Warning, source.diagnose(&symptoms).sentence),
+            Err(failure) => find(Weight::Warning, source.diagnose(&failure).sentence),
         }
     }
-    find_machine(&look.machine, &mut find);
+    if source.knows_the_machine() {
+        find_machine(&check.machine, &mut find);
+    }
     for probe in source.probes() {
-        let read = match client.ask(&probe.path).await {
-            Ok(heard) => source.read(&probe.name, &heard.answer, &look.machine, memory),
-            Err(symptoms) => Err(source.diagnose(&symptoms)),
+        let time_limit = probe.first_time_limit.unwrap_or(probe.time_limit);
+        let read = match client.ask(&source.next_question(probe, None), time_limit).await {
+            Ok(answer) => source.read(&probe.name, &answer.response, &check.machine, memory),
+            Err(failure) => Err(source.diagnose(&failure)),
         };
         match (read, probe.rank) {
             (Ok(reading), _) if reading.notices.is_empty() => {
@@ -363,7 +381,7 @@ pub async fn look(source: &dyn Source, client: &MetadataClient, memory: &Memory)
             format!("the cloud's clock is {} s {way} ours; deadlines are corrected for it", skew.abs().as_secs());
         find(Weight::Note, sentence);
     }
-    look
+    check
 }
 
 fn find_machine(machine: &Machine, find: &mut impl FnMut(Weight, String)) {

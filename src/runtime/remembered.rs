@@ -1,7 +1,7 @@
 //! What sources remember of this boot, in one file that nobody waits for.
 
 use super::Persistence;
-use super::poller::Recall;
+use super::poller::MemoryStore;
 use super::state_dir::SourceMemory;
 use crate::engine::{BootId, SourceName};
 use crate::sources::Memory;
@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex};
 
 /// What sources remember of this boot, in one file.
 #[derive(Clone)]
-pub(super) struct Memories {
+pub(super) struct SourceMemories {
     kept: Arc<Mutex<SourceMemory>>,
     /// Where it is kept; nowhere in memory only.
     place: Option<PathBuf>,
 }
 
-impl Memories {
+impl SourceMemories {
     /// What was remembered before.
-    pub(super) fn recalled(boot: &BootId, persistence: &Persistence) -> Self {
+    pub(super) fn read(boot: &BootId, persistence: &Persistence) -> Self {
         let (kept, place) = match persistence {
             Persistence::Directory(directory) => (directory.recall(boot), Some(directory.memory())),
             Persistence::Nowhere(_) => (SourceMemory { boot: boot.clone(), entries: BTreeMap::new() }, None),
@@ -28,20 +28,20 @@ impl Memories {
     }
 }
 
-/// One source's part of [`Memories`].
-pub(super) struct Remembered {
-    memories: Memories,
+/// One source's part of [`SourceMemories`].
+pub(super) struct StoredMemory {
+    memories: SourceMemories,
     source: SourceName,
 }
 
-impl Remembered {
+impl StoredMemory {
     /// The part of this source.
-    pub(super) fn of(memories: &Memories, source: SourceName) -> Self {
+    pub(super) fn of(memories: &SourceMemories, source: SourceName) -> Self {
         Self { memories: memories.clone(), source }
     }
 }
 
-impl Recall for Remembered {
+impl MemoryStore for StoredMemory {
     fn load(&self) -> Memory {
         let kept = self.memories.kept.lock().map(|kept| kept.entries.get(&self.source).cloned());
         kept.ok().flatten().unwrap_or_default()

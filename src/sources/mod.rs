@@ -1,92 +1,134 @@
-//! The ears: what tells us that the machine will be taken.
+//! What tells us that the machine will be taken.
 //!
-//! A source is one file (or one folder): its settings, its [`Source`], its tests, and a row in [`ROWS`]. It is pure: it
-//! says what it wants asked ([`Source::probes`]), how its service is addressed ([`Source::endpoint`],
-//! [`Source::handshake`]), and reads what came back ([`Source::read`]). All HTTP is in [`metadata`], all timing in the
-//! poller. Sources report levels: each reading is the whole set of notices that stand in that answer. An error is never
-//! "nothing". Nothing here reads a clock, a file or the environment by itself.
+//! A source is one folder: its settings, its [`Source`], its tests, and a row in [`ROWS`]. It is pure: it says what it
+//! wants asked and how ([`Source::service`], [`Source::probes`]), reads what came back ([`Source::read`]), and owns the
+//! facts about itself: its usual window, when it counts as blind, whether a removal is a withdrawal, where credentials are.
+//! Everything that touches the world is in [`transports`], all timing in the poller. Sources report levels: each reading is
+//! the whole set of notices that are active in that answer. An error is never "nothing". Nothing here reads a clock, a file
+//! or the environment by itself.
 
 pub mod aws;
-mod endpoint;
-pub mod metadata;
+pub mod file;
+mod probe;
+mod shutdown;
 mod time;
+pub mod transports;
 
-use crate::engine::{Fault, Importance, Notice, NoticeKey, NoticeKind, ProbeName, SourceName};
+pub use probe::{HttpQuestion, Pace, Probe, Question};
+
+use crate::engine::{AskedSource, Fault, Importance, Notice, NoticeKey, ProbeName, Removal, SourceName};
 use crate::view::Machine;
-use metadata::{Endpoint, Handshake, Symptoms};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
+use transports::{Failure, Response, Service};
 
-/// Something to ask.
+/// A probe is blind after this many of its polls, and one more, without a good answer.
+const POLLS_UNTIL_BLIND: u32 = 3;
+
+/// Something that tells of notices. What all sources but a few have in common is the default.
 pub trait Source: Debug + Send + Sync {
-    /// Its name.
+    /// Its name, which is its kind.
     fn name(&self) -> SourceName;
 
-    /// The time from when it gives a notice of an interruption to the end; nothing where that is not known.
-    fn usual_window(&self) -> Option<Duration>;
+    /// Whom it asks.
+    fn service(&self) -> Service;
 
-    /// Where its metadata service is.
-    fn endpoint(&self) -> &Endpoint;
-
-    /// What its metadata service wants before it answers.
-    fn handshake(&self) -> Handshake;
-
-    /// What it wants asked, the most urgent first.
+    /// What it wants asked, the most urgent first; nothing where it is told without being asked.
     fn probes(&self) -> &[Probe];
+
+    /// What is asked next by this probe, where that depends on the newest answer to it: the mark of a long poll, for one.
+    fn next_question(&self, probe: &Probe, newest: Option<&Response>) -> Question {
+        let _ = newest;
+        probe.question.clone()
+    }
 
     /// Reads an answer: pure, fed by fixtures and by fuzzers.
     ///
     /// # Errors
     /// A [`Fault`] where the answer is neither a notice nor a good "nothing".
-    fn read(&self, probe: &ProbeName, answer: &Answer, machine: &Machine, memory: &Memory) -> Result<Reading, Fault>;
+    fn read(
+        &self,
+        probe: &ProbeName,
+        response: &Response,
+        machine: &Machine,
+        memory: &Memory,
+    ) -> Result<Reading, Fault>;
+
+    /// Says in words what is wrong and what to do about it, where nothing came back that could be read.
+    fn diagnose(&self, failure: &Failure) -> Fault;
 
     /// What to ask to learn what this machine is, the machine's own name first. Each is asked until it was answered.
-    fn identity_probes(&self) -> &[Probe];
+    fn identity_probes(&self) -> &[Probe] {
+        &[]
+    }
 
     /// Reads an answer to one of [`Source::identity_probes`] into what is known so far. An item that this machine does
     /// not have leaves its field empty, and that is a good answer.
     ///
     /// # Errors
     /// A [`Fault`] where the answer cannot be believed; `machine` is then unchanged.
-    fn identify(&self, probe: &ProbeName, answer: &Answer, machine: &mut Machine) -> Result<(), Fault>;
+    fn identify(&self, probe: &ProbeName, response: &Response, machine: &mut Machine) -> Result<(), Fault> {
+        let _ = (probe, response, machine);
+        Ok(())
+    }
 
-    /// Says in words what is wrong and what to do about it, where nothing came back that could be read.
-    fn diagnose(&self, symptoms: &Symptoms) -> Fault;
+    /// The time from when it gives a notice of an interruption to the end; nothing where that is not known.
+    fn usual_window(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether a notice that it no longer reports is withdrawn.
+    fn removal(&self) -> Removal {
+        Removal::Counted
+    }
+
+    /// How long it may be silent until it is blind: three polls for one that is polled, and the time that one may take.
+    fn blind_after(&self) -> Duration {
+        let silence = |probe: &Probe| probe.pace.interval() * (POLLS_UNTIL_BLIND + 1) + probe.time_limit;
+        vital(self.probes()).map(silence).max().unwrap_or_default()
+    }
+
+    /// The metadata service that also gives credentials for its cloud's API, as a base URL.
+    fn credentials_endpoint(&self) -> Option<String> {
+        None
+    }
 }
 
-/// One question.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Probe {
-    /// Its name.
-    pub name: ProbeName,
-    /// Where the answer is, from the root of the endpoint, with its leading slash.
-    pub path: String,
-    /// Whether blindness of this probe blinds the source.
-    pub rank: Importance,
-    /// How often it is asked.
-    pub every: Every,
-    /// The kind of notice that it alone tells of; none where another probe tells the same.
-    pub kind: Option<NoticeKind>,
+impl dyn Source + '_ {
+    /// Whether it is asked, rather than told.
+    pub fn is_asked(&self) -> bool {
+        !self.probes().is_empty()
+    }
+
+    /// Whether it can say what this machine is.
+    pub fn knows_the_machine(&self) -> bool {
+        !self.identity_probes().is_empty()
+    }
+
+    /// The time between two of its vital questions: the most that passes before a notice is detected.
+    pub fn interval(&self) -> Duration {
+        vital(self.probes()).map(|probe| probe.pace.interval()).min().unwrap_or_default()
+    }
+
+    /// What the engine has to know of it; nothing of one that is not asked.
+    pub fn asked(&self) -> Option<AskedSource> {
+        let kinds = self.probes().iter().flat_map(|probe| probe.kinds.iter().map(|kind| (*kind, probe.name.clone())));
+        self.is_asked().then(|| AskedSource {
+            source: self.name(),
+            interval: self.interval(),
+            blind_after: self.blind_after(),
+            first_answer: vital(self.probes()).filter_map(|probe| probe.first_time_limit).max().unwrap_or_default(),
+            usual_window: self.usual_window(),
+            removal: self.removal(),
+            kinds: kinds.collect(),
+        })
+    }
 }
 
-/// How often a probe is asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Every {
-    /// At each poll.
-    Poll,
-    /// Not more often than this.
-    Span(Duration),
-}
-
-/// What came back.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// The body, at most 64 KiB.
-    pub body: Vec<u8>,
+fn vital(probes: &[Probe]) -> impl Iterator<Item = &Probe> {
+    probes.iter().filter(|probe| probe.rank == Importance::Vital)
 }
 
 /// What an answer says.
@@ -103,17 +145,24 @@ pub struct Reading {
 /// What a source was told to remember in this boot; it outlives a restart of the daemon, not of the machine.
 pub type Memory = BTreeSet<String>;
 
-/// What a `[[source]]` of the configuration becomes.
-#[derive(Clone, Debug)]
-pub enum Ear {
-    /// Asked over HTTP, by the poller.
-    Asked(Arc<dyn Source>),
-    /// Told by signals to our own process; nobody is asked.
-    Signals,
-}
-
 /// How an environment variable is looked up; tests give their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What a source is built from.
+pub struct SourceConfig<'a> {
+    /// The keys of its `[[source]]` that are its own.
+    pub keys: toml::Table,
+    /// The time between two polls: what was configured, else [`Row::poll_interval`].
+    pub poll_interval: Duration,
+    /// The environment.
+    pub environment: Environment<'a>,
+}
+
+impl Debug for SourceConfig<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceConfig").field("poll_interval", &self.poll_interval).finish_non_exhaustive()
+    }
+}
 
 /// What the table knows of a kind of source.
 #[derive(Clone, Copy, Debug)]
@@ -122,8 +171,10 @@ pub struct Row {
     pub kind: &'static str,
     /// One line for help and documentation.
     pub summary: &'static str,
-    /// Builds the source from the keys of its `[[source]]` that are its own, and from the environment.
-    pub build: fn(toml::Table, Environment<'_>) -> Result<Ear, BuildError>,
+    /// The time between two polls where the configuration does not say; none for one that is not polled.
+    pub poll_interval: Option<Duration>,
+    /// Builds the source.
+    pub build: fn(SourceConfig<'_>) -> Result<Arc<dyn Source>, BuildError>,
     /// The JSON schema of its own keys.
     pub schema: fn() -> schemars::Schema,
     /// The names that others have made known for what this source says; none where nobody has.
@@ -154,20 +205,7 @@ pub struct BuildError {
 }
 
 /// Every kind of source.
-pub const ROWS: &[Row] = &[aws::ROW, SHUTDOWN];
-
-const SHUTDOWN: Row = Row {
-    kind: "shutdown",
-    summary: "signals that this host or container is going down",
-    build: |table, _| settings::<NoKeys>(table).map(|NoKeys {}| Ear::Signals),
-    schema: || schemars::schema_for!(NoKeys),
-    aliases: None,
-};
-
-/// A source without keys of its own.
-#[derive(serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct NoKeys {}
+pub const ROWS: &[Row] = &[aws::ROW, shutdown::ROW, file::ROW];
 
 /// Reads a source's own keys into its settings.
 fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, BuildError> {
@@ -183,23 +221,33 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
     use super::*;
 
-    fn row(kind: &str) -> &'static Row {
-        ROWS.iter().find(|row| row.kind == kind).unwrap()
+    fn build(row: &Row, keys: &str) -> Result<Arc<dyn Source>, BuildError> {
+        let poll_interval = row.poll_interval.unwrap_or_default();
+        (row.build)(SourceConfig { keys: keys.parse().unwrap(), poll_interval, environment: &|_| None })
     }
 
     #[test]
-    fn the_table_builds_each_source_without_any_key() {
-        let empty: Environment<'_> = &|_| None;
-        assert!(matches!((row("aws").build)(toml::Table::new(), empty).unwrap(), Ear::Asked(_)));
-        assert!(matches!((row("shutdown").build)(toml::Table::new(), empty).unwrap(), Ear::Signals));
+    fn the_table_builds_each_source_by_its_own_name() {
+        for row in ROWS {
+            let needed = if row.kind == "file" { "path = '/run/notice'" } else { "" };
+            let source = build(row, needed).unwrap();
+            assert_eq!(source.name().as_str(), row.kind);
+            assert_eq!(source.is_asked(), row.poll_interval.is_some(), "{}", row.kind);
+            assert_eq!(source.asked().is_some(), source.is_asked());
+        }
     }
 
     #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         for row in ROWS {
-            let table = "imds-v9 = true".parse::<toml::Table>().unwrap();
-            let error = (row.build)(table, &|_| None).unwrap_err();
+            let error = build(row, "imds-v9 = true").unwrap_err();
             assert!(error.message.contains("imds-v9"), "{}: {error}", row.kind);
         }
+    }
+
+    #[test]
+    fn a_polled_source_is_blind_after_three_polls_and_one_that_hangs() {
+        let source = build(&aws::ROW, "").unwrap();
+        assert_eq!((source.interval().as_secs(), source.blind_after().as_secs()), (5, 21));
     }
 }

@@ -6,7 +6,7 @@ use super::{
     ProbeStatus, Readiness, Reason, SCHEMA, Seconds, SourceStatus, Status, StatusInputs, StepReadiness, StepStatus,
 };
 use crate::engine::{
-    Engine, Exit, Fault, Importance, Listening, Moment, NoticeKey, Now, ProbeHealth, ProbeName, SourceName, Stated,
+    AskedSource, Engine, Exit, Fault, Importance, Moment, NoticeKey, Now, ProbeHealth, ProbeName, SourceName, Stated,
 };
 use crate::messages::ReceiverState;
 use crate::report::Fit;
@@ -66,7 +66,7 @@ fn machine(machine: &Machine) -> Machine {
 }
 
 fn sources(engine: &Engine, now: Now) -> Vec<SourceStatus> {
-    let asked = engine.policy().sources.iter().map(|listening| &listening.source);
+    let asked = engine.policy().sources.iter().map(|asked| &asked.source);
     let heard = engine.health().probes.keys().map(|(source, _)| source);
     let mut seen = BTreeSet::new();
     asked.chain(heard).filter(|name| seen.insert((*name).clone())).map(|name| source(engine, name, now)).collect()
@@ -74,7 +74,7 @@ fn sources(engine: &Engine, now: Now) -> Vec<SourceStatus> {
 
 fn source(engine: &Engine, name: &SourceName, now: Now) -> SourceStatus {
     let health = engine.health();
-    let listening = engine.policy().sources.iter().find(|listening| listening.source == *name);
+    let asked = engine.policy().source(name);
     let probes: Vec<(&ProbeName, &ProbeHealth)> =
         health.probes.iter().filter(|((of, _), _)| of == name).map(|((_, probe), heard)| (probe, heard)).collect();
     let vital = || probes.iter().map(|(_, heard)| heard).filter(|heard| heard.rank == Importance::Vital);
@@ -83,10 +83,10 @@ fn source(engine: &Engine, name: &SourceName, now: Now) -> SourceStatus {
     let blind_since = health.blind.get(name).copied();
     SourceStatus {
         name: clip(name.as_str(), NAME),
-        poll_interval: listening.map(|listening| listening.interval.into()),
+        poll_interval: asked.map(|asked| asked.interval.into()),
         last_good_read: oldest.map(|at| Past::new(at, now)),
         blind_since: blind_since.map(|at| Past::new(at, now)),
-        fault: blind_since.map(|_| reason(&why_blind(engine, name, listening, now.moment))),
+        fault: blind_since.map(|_| reason(&why_blind(engine, name, asked, now.moment))),
         probes: probes
             .iter()
             .map(|(probe, heard)| ProbeStatus {
@@ -98,19 +98,19 @@ fn source(engine: &Engine, name: &SourceName, now: Now) -> SourceStatus {
                 fault: heard.fault.as_ref().map(reason),
             })
             .collect(),
-        kinds: kinds(engine, name, listening),
+        kinds: kinds(engine, name, asked),
     }
 }
 
 /// Whether each kind of notice that a source tells of would be heard, needed or not.
-fn kinds(engine: &Engine, name: &SourceName, listening: Option<&Listening>) -> Vec<KindStatus> {
+fn kinds(engine: &Engine, name: &SourceName, asked: Option<&AskedSource>) -> Vec<KindStatus> {
     let health = engine.health();
     let is_blind = |probe: &ProbeName| {
         let is_missed = health.missed().any(|(source, missed, _)| source == name && missed == probe);
         is_missed || health.blind.contains_key(name)
     };
-    let all = listening.iter().flat_map(|listening| &listening.kinds);
-    all.map(|(probe, kind)| KindStatus { kind: *kind, blind: is_blind(probe) }).collect()
+    let all = asked.iter().flat_map(|asked| &asked.kinds);
+    all.map(|(kind, probe)| KindStatus { kind: *kind, blind: is_blind(probe) }).collect()
 }
 
 fn message(receiver: &ReceiverState) -> NotificationStatus {
@@ -125,9 +125,9 @@ fn message(receiver: &ReceiverState) -> NotificationStatus {
 }
 
 /// The newest reason why a source is blind.
-fn why_blind(engine: &Engine, name: &SourceName, listening: Option<&Listening>, now: Moment) -> Fault {
-    listening
-        .and_then(|listening| engine.health().blindness(listening, now))
+fn why_blind(engine: &Engine, name: &SourceName, asked: Option<&AskedSource>, now: Moment) -> Fault {
+    asked
+        .and_then(|asked| engine.health().blindness(asked, now))
         .unwrap_or_else(|| Fault { word: "silent".to_owned(), sentence: format!("{name} has not been read again yet") })
 }
 
@@ -249,8 +249,8 @@ fn fit(engine: &Engine, inputs: &StatusInputs) -> Option<Fit> {
 
 fn health(engine: &Engine, inputs: &StatusInputs, now: Now) -> Vec<Reason> {
     let blind = engine.health().blind.iter().map(|(name, since)| {
-        let listening = engine.policy().sources.iter().find(|listening| listening.source == *name);
-        let fault = why_blind(engine, name, listening, now.moment);
+        let asked = engine.policy().source(name);
+        let fault = why_blind(engine, name, asked, now.moment);
         let silence = crate::view::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
         Reason::new("blind", clip(&format!("{name} could not be read for {silence}: {fault}"), SENTENCE))
     });

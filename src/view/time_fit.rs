@@ -52,8 +52,8 @@ impl TimeFit {
     /// That of an interruption with the shortest usual window of the sources that are asked.
     pub fn interruption(policy: &Policy) -> Self {
         let kind = NoticeKind::Interruption;
-        let undetected = policy.sources.iter().map(|listening| listening.interval).max().unwrap_or_default();
-        match policy.sources.iter().filter_map(|listening| listening.usual_window).min() {
+        let undetected = policy.sources.iter().map(|asked| asked.interval).max().unwrap_or_default();
+        match policy.sources.iter().filter_map(|asked| asked.usual_window).min() {
             Some(window) => Self::of(policy, kind, DeadlineBasis::Stated, window, undetected),
             None => Self::assumed(policy, kind),
         }
@@ -92,16 +92,19 @@ impl TimeFit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Listening, SourceName};
+    use crate::engine::{AskedSource, Removal, SourceName};
 
     fn policy(sources: &[(u64, Option<u64>)]) -> Policy {
-        let listening = |(interval, window): &(u64, Option<u64>)| Listening {
+        let asked = |(interval, window): &(u64, Option<u64>)| AskedSource {
             source: SourceName::new("a"),
             interval: Duration::from_secs(*interval),
+            blind_after: Duration::from_secs(*interval * 4 + 1),
+            first_answer: Duration::ZERO,
             usual_window: window.map(Duration::from_secs),
+            removal: Removal::Counted,
             kinds: std::collections::BTreeMap::new(),
         };
-        let mut policy = Policy { sources: sources.iter().map(listening).collect(), ..Policy::for_tests() };
+        let mut policy = Policy { sources: sources.iter().map(asked).collect(), ..Policy::for_tests() };
         policy.assume.shutdown = Duration::from_secs(25);
         policy
     }

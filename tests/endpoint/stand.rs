@@ -4,8 +4,8 @@
 use crate::schema;
 use spot_watchdog::engine::Engine;
 use spot_watchdog::engine::{
-    Assume, BootId, Event, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
-    NoticeKind, NoticeOrigin, Now, Policy, ProbeName, Rerun, SourceName, Stated, Step, StepName, Undo,
+    AskedSource, Assume, BootId, Event, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey,
+    NoticeKind, NoticeOrigin, Now, Policy, ProbeName, Removal, Rerun, SourceName, Stated, Step, StepName, Undo,
 };
 use spot_watchdog::status::http::{HttpServer, Serving};
 use spot_watchdog::status::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
@@ -116,9 +116,9 @@ impl Daemon {
 }
 
 /// What each probe alone tells of.
-fn kinds() -> BTreeMap<ProbeName, NoticeKind> {
+fn kinds() -> BTreeMap<NoticeKind, ProbeName> {
     [("spot/instance-action", NoticeKind::Interruption), ("autoscaling/target-lifecycle-state", NoticeKind::ScaleIn)]
-        .map(|(probe, kind)| (ProbeName::new(probe), kind))
+        .map(|(probe, kind)| (kind, ProbeName::new(probe)))
         .into()
 }
 
@@ -141,10 +141,13 @@ fn policy() -> Policy {
             "checkpoint",
             &[NoticeKind::Interruption, NoticeKind::ScaleIn, NoticeKind::Rebalance, NoticeKind::Shutdown],
         )],
-        sources: vec![Listening {
+        sources: vec![AskedSource {
             source: SourceName::new("aws"),
             interval: secs(5),
+            blind_after: secs(21),
+            first_answer: secs(0),
             usual_window: Some(secs(120)),
+            removal: Removal::Counted,
             kinds: kinds(),
         }],
         assume: Assume {

@@ -3,8 +3,8 @@
 use super::{Behavior, Crash, Date, Ends, Finish, Incident, Level, Poll, Survivors, WhenStopped, World};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::engine::{
-    Assume, Fault, Importance, Listening, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy,
-    ProbeName, Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
+    AskedSource, Assume, Fault, Importance, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin,
+    Policy, ProbeName, Removal, Rerun, Signal, SourceName, Stated, Step, StepName, Undo,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -51,11 +51,14 @@ fn policy(rng: &mut Rng, interval: Duration) -> Policy {
     let steps = names.iter().enumerate().map(|(at, name)| step(rng, name, &names[..at])).collect();
     Policy {
         steps,
-        sources: vec![Listening {
+        sources: vec![AskedSource {
             source: CLOUD.clone(),
             interval,
+            blind_after: interval * 4 + secs(1),
+            first_answer: secs(0),
             usual_window: None,
-            kinds: PROBES.map(|(probe, _, kind)| (ProbeName::new(probe), kind)).into(),
+            removal: Removal::Counted,
+            kinds: PROBES.into_iter().rev().map(|(probe, _, kind)| (kind, ProbeName::new(probe))).collect(),
         }],
         assume: Assume {
             interruption: secs(40),

@@ -5,6 +5,7 @@ use crate::simulator::{
     Behavior, Crash, Date, Detail, Ends, EntryKind, Finish, Incident, Level, Poll, Survivors, Timeline, WhenStopped,
     World, run,
 };
+use hyper::HeaderMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use spot_watchdog::actions;
@@ -13,7 +14,10 @@ use spot_watchdog::engine::{
     Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy, Signal, SourceName, Stated,
     StepName,
 };
-use spot_watchdog::sources::{self, Answer, Ear, Every, Memory, Source};
+use spot_watchdog::sources::transports::Response;
+use spot_watchdog::sources::transports::file::FileContent;
+use spot_watchdog::sources::transports::http::HttpResponse;
+use spot_watchdog::sources::{self, Memory, Question, Source};
 use spot_watchdog::view::Machine;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -196,13 +200,15 @@ pub(crate) fn read(folder: &Path) -> (String, World) {
     incidents.extend(timed.iter().map(|dies| (dies.at.unwrap().0, Incident::Crash(crash(dies)))));
     let mut world = World {
         policy,
-        polls: asked.iter().flat_map(|(source, interval)| polls(source, *interval, length, &script)).collect(),
+        polls: asked.iter().flat_map(|source| polls(source, length, &script)).collect(),
         incidents,
         behaviors: script.step.iter().map(|(name, behaves)| (StepName::new(name), behavior(behaves))).collect(),
         crashes: BTreeMap::new(),
         length,
         finish,
     };
+    let known = |name: &String| world.polls.iter().any(|poll| poll.probe.as_str() == name);
+    assert!(script.says.iter().filter_map(|says| says.probe.as_ref()).all(known), "a probe that nobody asks");
     for dies in on_record {
         let after = dies.after.as_deref().unwrap();
         // Up to a crash, a world goes the same way with and without it.
@@ -213,11 +219,8 @@ pub(crate) fn read(folder: &Path) -> (String, World) {
     (script.story.trim().to_owned() + "\n", world)
 }
 
-/// What is asked, and how often.
-type Asked = (Arc<dyn Source>, Duration);
-
 /// The policy and the sources that a configuration file makes.
-fn configured(file: &Path) -> (Policy, Vec<Asked>) {
+fn configured(file: &Path) -> (Policy, Vec<Arc<dyn Source>>) {
     let start = Start {
         flags: Flags { config: Some(file.to_string_lossy().into_owned()), ..Flags::default() },
         variables: BTreeMap::new(),
@@ -225,22 +228,24 @@ fn configured(file: &Path) -> (Policy, Vec<Asked>) {
         usual_file: PathBuf::from("/nowhere"),
     };
     let settings = config::load(&start, actions::ROWS, sources::ROWS).unwrap_or_else(|refused| panic!("{refused}"));
-    let asked = settings.sources.iter().filter_map(|setting| match &setting.ear {
-        Ear::Asked(source) => Some((Arc::clone(source), setting.poll_interval)),
-        Ear::Signals => None,
-    });
-    (settings.policy.clone(), asked.collect())
+    (settings.policy, settings.sources)
 }
 
 /// What a source asks, and what it makes of the scripted answers.
-fn polls(source: &Arc<dyn Source>, interval: Duration, length: Duration, script: &Script) -> Vec<Poll> {
+fn polls(source: &Arc<dyn Source>, length: Duration, script: &Script) -> Vec<Poll> {
     let mut memory = Memory::new();
     let machine = Machine { id: MACHINE.to_owned(), ..Machine::default() };
     let mut polls = Vec::new();
     for probe in source.probes() {
-        let interval = match probe.every {
-            Every::Poll => interval,
-            Every::Span(span) => span.max(interval),
+        let interval = probe.pace.interval();
+        let response = |at: Duration, status: u16, body: String| match probe.question {
+            Question::Http(_) => {
+                Response::Http(HttpResponse { status, headers: HeaderMap::new(), body: body.into_bytes() })
+            }
+            Question::File if status == 404 => Response::File(FileContent::Absent),
+            Question::File => {
+                Response::File(FileContent::Present { bytes: body.into_bytes(), written: World::BEGINNING + at })
+            }
         };
         let mut levels = Vec::new();
         let said: Vec<&Says> = script
@@ -249,7 +254,7 @@ fn polls(source: &Arc<dyn Source>, interval: Duration, length: Duration, script:
             .filter(|says| says.probe.as_ref().is_none_or(|name| *name == probe.name.as_str()))
             .collect();
         for (index, says) in said.iter().enumerate() {
-            let mut level = |at: Duration, answer: &Answer| {
+            let mut level = |at: Duration, answer: &Response| {
                 let level = match source.read(&probe.name, answer, &machine, &memory) {
                     Ok(reading) => {
                         memory.extend(reading.remember);
@@ -264,11 +269,11 @@ fn polls(source: &Arc<dyn Source>, interval: Duration, length: Duration, script:
                     let until = said.get(index + 1).map_or(length, |next| next.at.0);
                     let polled = (0..).map(|poll| interval * poll).skip_while(|at| *at < says.at.0);
                     for at in polled.take_while(|at| *at < until) {
-                        level(at, &Answer { status: 200, body: at_request(body, at).into_bytes() });
+                        level(at, &response(at, 200, at_request(body, at)));
                     }
                 }
-                (Some(body), None, None) => level(says.at.0, &Answer { status: 200, body: body.clone().into_bytes() }),
-                (None, Some(status), None) => level(says.at.0, &Answer { status, body: Vec::new() }),
+                (Some(body), None, None) => level(says.at.0, &response(says.at.0, 200, body.clone())),
+                (None, Some(status), None) => level(says.at.0, &response(says.at.0, status, String::new())),
                 (None, None, Some(sentence)) => {
                     let fault = Fault { word: "silent".to_owned(), sentence: sentence.clone() };
                     levels.push((says.at.0, Level::Broken(fault)));
@@ -288,8 +293,6 @@ fn polls(source: &Arc<dyn Source>, interval: Duration, length: Duration, script:
             },
         });
     }
-    let known = |name: &String| polls.iter().any(|poll| poll.probe.as_str() == name);
-    assert!(script.says.iter().filter_map(|says| says.probe.as_ref()).all(known), "a probe that nobody asks");
     polls
 }
 

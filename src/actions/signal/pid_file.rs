@@ -1,30 +1,17 @@
 //! Reads a pid file, and tells who could have decided what it says.
 //!
 //! A pid file is an order to signal a process, so it counts only from those who may give one: root, our own user, and the
-//! user that the process belongs to. The same holds for every directory and link on the way to the file, since who owns
-//! one of these decides which file is found.
+//! user that the process belongs to.
 
 use crate::engine::Process;
 use crate::process::Stat;
-use rustix::fs::{CWD, FileType, Mode, OFlags, Stat as Node, fstat, openat, readlinkat};
-use rustix::io::Errno;
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use crate::store::{AuthoredFile, Authors};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// The most that is read of the file.
 const LARGEST: u64 = 64;
-
-/// The most links that are followed, as in the kernel (path_resolution(7)).
-const LINKS: usize = 40;
-
-/// The most parts of a path that are walked, those of its links included.
-const PARTS: usize = 1024;
 
 /// What a pid file says.
 #[derive(Debug)]
@@ -33,15 +20,7 @@ pub(super) struct PidFile {
     pub(super) pid: u32,
     /// When the file was written.
     pub(super) written: SystemTime,
-    authors: BTreeMap<u32, Place>,
-}
-
-/// What a user owns that decides about the pid file.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Place {
-    File,
-    Directory(PathBuf),
-    Link(PathBuf),
+    authors: Authors,
 }
 
 impl PidFile {
@@ -60,7 +39,7 @@ impl PidFile {
                 format!("the pid file {shown} cannot be read: {error}")
             }
         };
-        let (file, authors) = open(path).map_err(unreadable)?;
+        let AuthoredFile { file, authors } = AuthoredFile::open(path).map_err(unreadable)?;
         let mut content = String::new();
         let written = file.metadata().and_then(|it| it.modified()).map_err(unreadable)?;
         file.take(LARGEST).read_to_string(&mut content).map_err(unreadable)?;
@@ -79,12 +58,7 @@ impl PidFile {
         let us = rustix::process::geteuid().as_raw();
         let of_process = owner(process).ok_or_else(|| format!("names {called}, whose user cannot be read"))?;
         let trusted = |uid: u32| uid == 0 || uid == us || uid == of_process;
-        let Some((uid, place)) = self.authors.iter().find(|(uid, _)| !trusted(**uid)) else { return Ok(()) };
-        let place = match place {
-            Place::File => "belongs".to_owned(),
-            Place::Directory(path) => format!("lies below {}, which belongs", path.display()),
-            Place::Link(path) => format!("is reached through the link {}, which belongs", path.display()),
-        };
+        let Some((uid, place)) = self.authors.other_than(trusted) else { return Ok(()) };
         let ours = if us == 0 { String::new() } else { format!(", user {us} (us)") };
         Err(format!(
             "{place} to user {uid}, and {called}, which it names, to user {of_process}: only root{ours} and a process's own \
@@ -104,72 +78,11 @@ fn owner(process: Process) -> Option<u32> {
     Stat::of(process.pid).filter(|stat| stat.start_ticks == process.start_ticks).map(|_| uid)
 }
 
-/// Opens a plain file, and names all users who own it, or a directory or link on the way to it.
-fn open(path: &Path) -> io::Result<(File, BTreeMap<u32, Place>)> {
-    const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-    // A pipe is not waited for, and a terminal does not become ours.
-    const READ: OFlags =
-        OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
-    let other = |what: &str| io::Error::other(what.to_owned());
-    let mut authors = BTreeMap::new();
-    let mut parts: VecDeque<OsString> = parts_of(path);
-    let mut at: OwnedFd = openat(CWD, "/", STEP | OFlags::DIRECTORY, Mode::empty())?;
-    let (mut walked, mut links) = (PathBuf::from("/"), 0);
-    for _ in 0..PARTS {
-        let Some(part) = parts.pop_front() else { return Err(other("it is a directory")) };
-        let node = openat(&at, &part, STEP, Mode::empty())?;
-        let stat = fstat(&node)?;
-        let path = if part == ".." { walked.parent().unwrap_or(&walked).to_owned() } else { walked.join(&part) };
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Symlink {
-            authors.entry(stat.st_uid).or_insert(Place::Link(path));
-            links += 1;
-            if links > LINKS {
-                return Err(Errno::LOOP.into());
-            }
-            let target = readlinkat(&node, "", Vec::new())?;
-            let target = Path::new(OsStr::from_bytes(target.as_bytes())).to_owned();
-            if target.is_absolute() {
-                at = openat(CWD, "/", STEP | OFlags::DIRECTORY, Mode::empty())?;
-                walked = PathBuf::from("/");
-            }
-            for part in parts_of(&target).into_iter().rev() {
-                parts.push_front(part);
-            }
-        } else if kind == FileType::Directory {
-            authors.entry(stat.st_uid).or_insert_with(|| Place::Directory(path.clone()));
-            (at, walked) = (node, path);
-        } else if !parts.is_empty() {
-            return Err(Errno::NOTDIR.into());
-        } else if kind != FileType::RegularFile {
-            return Err(other("it is no plain file"));
-        } else {
-            // Another may have taken its place since: what was opened is what counts.
-            let file = openat(&at, &part, READ, Mode::empty())?;
-            let stat: Node = fstat(&file)?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-                return Err(other("it is no plain file"));
-            }
-            authors.insert(stat.st_uid, Place::File);
-            return Ok((File::from(file), authors));
-        }
-    }
-    Err(Errno::NAMETOOLONG.into())
-}
-
-fn parts_of(path: &Path) -> VecDeque<OsString> {
-    let parts = path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some(OsString::from("..")),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    });
-    parts.collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says what it did not try")]
     use super::*;
+    use rustix::fs::{CWD, Mode};
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 

@@ -9,12 +9,12 @@ mod time;
 use super::args::CheckArgs;
 use super::{Exit, complain, run};
 use crate::actions::HostInfo;
-use crate::config::{Settings, SourceSetting};
+use crate::config::Settings;
 use crate::messages::Sink;
-use crate::runtime::poller::{Look, look};
+use crate::runtime::poller::{SourceCheck, check_source};
 use crate::runtime::step_checks;
-use crate::sources::metadata::MetadataClient;
-use crate::sources::{Ear, Memory};
+use crate::sources::transports::Client;
+use crate::sources::{Memory, Source};
 use crate::view::{Finding, Machine, Weight};
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -50,7 +50,7 @@ pub fn check(args: &CheckArgs, settings: &Settings) -> Exit {
 async fn findings(settings: &Settings) -> Vec<Finding> {
     let waiting = Waiting::show();
     let (looks, files, endpoint, (ledger, carried)) = tokio::join!(
-        join_all(settings.sources.iter().map(|source| waiting.during(source.kind, source_seen(source)))),
+        join_all(settings.sources.iter().map(|source| source_checked(source.as_ref(), &waiting))),
         waiting.during("files", ground::files(settings, LIMIT)),
         waiting.during("addresses", ground::endpoint(settings)),
         waiting.during("what was measured", ground::measured(settings, LIMIT)),
@@ -89,27 +89,34 @@ fn configuration(settings: &Settings) -> Finding {
     Finding::new(Weight::Good, "configuration", format!("{read}: {steps}"))
 }
 
-async fn source_seen(setting: &SourceSetting) -> Look {
-    let subject = format!("source {}", setting.kind);
-    let only = |weight, sentence: String| Look {
+async fn source_checked(source: &dyn Source, waiting: &Waiting) -> SourceCheck {
+    let name = source.name();
+    waiting.during(name.as_str(), source_seen(source)).await
+}
+
+async fn source_seen(source: &dyn Source) -> SourceCheck {
+    let subject = format!("source {}", source.name());
+    let only = |weight, sentence: String| SourceCheck {
         machine: Machine::default(),
         findings: vec![Finding::new(weight, subject.clone(), sentence)],
     };
-    let source = match &setting.ear {
-        Ear::Asked(source) => source,
-        Ear::Signals => return only(Weight::Good, "told by signals; there is nothing to ask".to_owned()),
-    };
-    let client = match MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now) {
+    if !source.is_asked() {
+        return only(Weight::Good, "told by signals; there is nothing to ask".to_owned());
+    }
+    let client = match Client::of(source) {
         Ok(client) => client,
         Err(error) => return only(Weight::Error, format!("the HTTP client for it cannot be built: {error}")),
     };
+    // A source that takes its time with the first answer gets it.
+    let asked = source.asked();
+    let limit = LIMIT + asked.map(|asked| asked.first_answer).unwrap_or_default();
     let memory = Memory::new();
-    match tokio::time::timeout(LIMIT, look(source.as_ref(), &client, &memory)).await {
-        Ok(look) => look,
-        Err(_) => only(
-            Weight::Error,
-            format!("{} answers too slowly: not all could be asked within {} s", source.endpoint(), LIMIT.as_secs()),
-        ),
+    match tokio::time::timeout(limit, check_source(source, &client, &memory)).await {
+        Ok(check) => check,
+        Err(_) => {
+            let sentence = format!("it answers too slowly: not all could be asked within {} s", limit.as_secs());
+            only(Weight::Error, sentence)
+        }
     }
 }
 
@@ -126,13 +133,10 @@ fn unproven(settings: &Settings) -> Vec<Finding> {
 }
 
 /// Where a daemon would know itself to be.
-fn place(settings: &Settings, looks: &[Look]) -> HostInfo {
+fn place(settings: &Settings, looks: &[SourceCheck]) -> HostInfo {
     let known = looks.iter().map(|look| &look.machine).find(|machine| !machine.id.is_empty());
     let machine = known.cloned().unwrap_or_default();
-    let endpoint = settings.sources.iter().find_map(|source| match &source.ear {
-        Ear::Asked(source) => Some(source.endpoint().as_str().to_owned()),
-        Ear::Signals => None,
-    });
+    let endpoint = settings.sources.iter().find_map(|source| source.credentials_endpoint());
     HostInfo {
         instance_id: machine.id,
         addresses: machine.addresses,

@@ -23,11 +23,11 @@ use crate::messages::Sink;
 use crate::process::{self, Launcher};
 use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::runtime::clock;
-use crate::runtime::poller::look;
+use crate::runtime::poller::check_source;
 use crate::runtime::state_dir::{self, StateDir, User};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, REHEARSALS, context};
-use crate::sources::metadata::MetadataClient;
-use crate::sources::{self, Ear, Memory};
+use crate::sources::transports::Client;
+use crate::sources::{self, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Status, StatusPublisher};
 use crate::store;
@@ -342,15 +342,11 @@ fn is_closed(status: &Status) -> bool {
 
 /// What the machine really is, and where its credentials come from.
 async fn own_machine(real: &Settings) -> (Option<Machine>, Option<String>) {
-    for setting in &real.sources {
-        let Ear::Asked(source) = &setting.ear else { continue };
-        let endpoint = source.endpoint().as_str().to_owned();
-        let Ok(client) = MetadataClient::new(source.endpoint().clone(), source.handshake(), jiff::Timestamp::now)
-        else {
-            continue;
-        };
-        let seen = timeout(OWN_IDENTITY, look(source.as_ref(), &client, &Memory::new())).await;
-        let machine = seen.ok().map(|look| look.machine).filter(|machine| !machine.id.is_empty());
+    for source in &real.sources {
+        let Some(endpoint) = source.credentials_endpoint() else { continue };
+        let Ok(client) = Client::of(source.as_ref()) else { continue };
+        let seen = timeout(OWN_IDENTITY, check_source(source.as_ref(), &client, &Memory::new())).await;
+        let machine = seen.ok().map(|check| check.machine).filter(|machine| !machine.id.is_empty());
         return (machine, Some(endpoint));
     }
     (None, None)

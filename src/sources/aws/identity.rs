@@ -3,7 +3,7 @@
 
 use super::{fault, status_fault};
 use crate::engine::{Fault, ProbeName};
-use crate::sources::Answer;
+use crate::sources::transports::http::HttpResponse;
 use crate::view::{Lifecycle, Machine, clip};
 
 /// What is asked, the machine's own name first (EC2 User Guide, "Instance metadata categories").
@@ -18,7 +18,7 @@ pub(super) const ITEMS: [&str; 6] = [
 
 /// Reads one item into what is known. A 404 is a good answer where the item may be missing: the address on a machine
 /// that has IPv6 only, and everything but the name on services that imitate EC2.
-pub(super) fn identify(probe: &ProbeName, answer: &Answer, machine: &mut Machine) -> Result<(), Fault> {
+pub(super) fn identify(probe: &ProbeName, answer: &HttpResponse, machine: &mut Machine) -> Result<(), Fault> {
     match answer.status {
         200 => {}
         404 if probe.as_str() != ITEMS[0] => return Ok(()),
@@ -58,9 +58,14 @@ fn word(body: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::HeaderMap;
 
     fn ask(item: &str, status: u16, body: &[u8], machine: &mut Machine) -> Result<(), Fault> {
-        identify(&ProbeName::new(item), &Answer { status, body: body.to_vec() }, machine)
+        identify(
+            &ProbeName::new(item),
+            &HttpResponse { status, headers: HeaderMap::new(), body: body.to_vec() },
+            machine,
+        )
     }
 
     #[test]

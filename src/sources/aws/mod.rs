@@ -9,9 +9,10 @@ mod diagnose;
 mod identity;
 mod read;
 
-use super::metadata::{Endpoint, Handshake, Symptoms, TokenHandshake, WithoutSession};
-use super::{Aliases, Answer, BuildError, Ear, Environment, Every, Memory, Probe, Reading, Row, Source, settings};
-use crate::engine::{Fault, Importance, NoticeKind, ProbeName, SourceName};
+use super::transports::http::{TokenHandshake, WithoutSession};
+use super::transports::{Endpoint, Failure, Response, Service};
+use super::{Aliases, BuildError, Environment, Memory, Probe, Question, Reading, Row, Source, SourceConfig, settings};
+use crate::engine::{Fault, NoticeKind, ProbeName, SourceName};
 use crate::view::{Machine, Span};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -21,9 +22,10 @@ use std::time::Duration;
 pub const ROW: Row = Row {
     kind: "aws",
     summary: "EC2 instance metadata: Spot interruptions, rebalance, Auto Scaling, maintenance",
-    build: |table, environment| {
-        let source = Aws::new(&settings(table)?, environment)?;
-        Ok(Ear::Asked(Arc::new(source)))
+    // As often as the EC2 User Guide recommends for both items of Spot.
+    poll_interval: Some(Duration::from_secs(5)),
+    build: |SourceConfig { keys, poll_interval, environment }| {
+        Ok(Arc::new(Aws::new(&settings(keys)?, poll_interval, environment)?))
     },
     schema: || schemars::schema_for!(Settings),
     // Those of banzaicloud/spot-termination-exporter, with the labels of its last version (metadata.go).
@@ -109,34 +111,27 @@ impl Aws {
     ///
     /// # Errors
     /// Where the endpoint, from the settings or the environment, cannot be used.
-    pub fn new(settings: &Settings, environment: Environment<'_>) -> Result<Self, BuildError> {
-        let probe = |name: &str, rank, every, kind| Probe {
-            name: ProbeName::new(name),
-            path: format!("/latest/meta-data/{name}"),
-            rank,
-            every,
-            kind,
-        };
+    pub fn new(settings: &Settings, poll_interval: Duration, environment: Environment<'_>) -> Result<Self, BuildError> {
+        let item = |name: &str| Question::get(format!("/latest/meta-data/{name}"));
+        let side = |name: &str| Probe::side(name, item(name), poll_interval);
         let maintenance = settings.maintenance_interval.map_or(MAINTENANCE_INTERVAL, |Span(span)| span);
         if maintenance > LONGEST_MAINTENANCE_INTERVAL {
             let message = "it is longer than \"10m\": maintenance would be heard of too late".to_owned();
             return Err(BuildError { key: "maintenance-interval".to_owned(), message });
         }
+        let maintenance = Probe::side(MAINTENANCE, item(MAINTENANCE), maintenance.max(poll_interval));
         Ok(Self {
             name: SourceName::new(ROW.kind),
             endpoint: endpoint(settings, environment)?,
             imds_v1: settings.imds_v1,
             probes: vec![
-                probe(INSTANCE_ACTION, Importance::Vital, Every::Poll, Some(NoticeKind::Interruption)),
-                probe(TERMINATION_TIME, Importance::Side, Every::Poll, None),
-                probe(REBALANCE, Importance::Side, Every::Poll, Some(NoticeKind::Rebalance)),
-                probe(LIFECYCLE_STATE, Importance::Side, Every::Poll, Some(NoticeKind::ScaleIn)),
-                probe(MAINTENANCE, Importance::Side, Every::Span(maintenance), Some(NoticeKind::Maintenance)),
+                Probe::vital(INSTANCE_ACTION, item(INSTANCE_ACTION), poll_interval).telling(NoticeKind::Interruption),
+                side(TERMINATION_TIME),
+                side(REBALANCE).telling(NoticeKind::Rebalance),
+                side(LIFECYCLE_STATE).telling(NoticeKind::ScaleIn),
+                maintenance.telling(NoticeKind::Maintenance),
             ],
-            identity_probes: identity::ITEMS
-                .iter()
-                .map(|item| probe(item, Importance::Side, Every::Poll, None))
-                .collect(),
+            identity_probes: identity::ITEMS.iter().map(|name| side(name)).collect(),
         })
     }
 }
@@ -150,12 +145,8 @@ impl Source for Aws {
         Some(read::WINDOW)
     }
 
-    fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    fn handshake(&self) -> Handshake {
-        Handshake::Token(TokenHandshake {
+    fn service(&self) -> Service {
+        let session = TokenHandshake {
             // A dated path is answered with 403 here, so it is `latest` (EC2 User Guide, "Use IMDSv2").
             path: "/latest/api/token",
             ttl_header: "x-aws-ec2-metadata-token-ttl-seconds",
@@ -166,27 +157,38 @@ impl Source for Aws {
                 ImdsV1::Refuse => WithoutSession::Never,
                 ImdsV1::Allow => WithoutSession::Allowed,
             },
-        })
+        };
+        Service::Http { endpoint: self.endpoint.clone(), session: Some(session) }
     }
 
     fn probes(&self) -> &[Probe] {
         &self.probes
     }
 
-    fn read(&self, probe: &ProbeName, answer: &Answer, machine: &Machine, memory: &Memory) -> Result<Reading, Fault> {
-        read::read(&self.name, probe, answer, machine, memory)
+    fn read(
+        &self,
+        probe: &ProbeName,
+        response: &Response,
+        machine: &Machine,
+        memory: &Memory,
+    ) -> Result<Reading, Fault> {
+        read::read(&self.name, probe, response.http()?, machine, memory)
     }
 
     fn identity_probes(&self) -> &[Probe] {
         &self.identity_probes
     }
 
-    fn identify(&self, probe: &ProbeName, answer: &Answer, machine: &mut Machine) -> Result<(), Fault> {
-        identity::identify(probe, answer, machine)
+    fn identify(&self, probe: &ProbeName, response: &Response, machine: &mut Machine) -> Result<(), Fault> {
+        identity::identify(probe, response.http()?, machine)
     }
 
-    fn diagnose(&self, symptoms: &Symptoms) -> Fault {
-        diagnose::diagnose(&self.endpoint, symptoms)
+    fn diagnose(&self, failure: &Failure) -> Fault {
+        diagnose::diagnose(&self.endpoint, failure)
+    }
+
+    fn credentials_endpoint(&self) -> Option<String> {
+        Some(self.endpoint.to_string())
     }
 }
 
@@ -265,6 +267,8 @@ fn status_fault(subject: &str, status: u16) -> Fault {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
     use super::*;
+    use crate::engine::Importance;
+    use crate::sources::Pace;
 
     fn resolve(setting: Option<&str>, variables: &[(&str, &str)]) -> Result<String, BuildError> {
         let look = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -292,26 +296,26 @@ mod tests {
         assert!(error.message.contains(ENDPOINT_MODE), "{error}");
     }
 
+    fn built(keys: &str) -> Result<Arc<dyn Source>, BuildError> {
+        let poll_interval = Duration::from_secs(5);
+        (ROW.build)(SourceConfig { keys: keys.parse().unwrap(), poll_interval, environment: &|_| None })
+    }
+
     #[test]
     fn the_vital_probe_comes_first_and_settings_are_read() {
-        let table = "metadata-endpoint = 'http://h'\nimds-v1 = 'allow'".parse().unwrap();
-        let Ear::Asked(source) = (ROW.build)(table, &|_| None).unwrap() else { unreachable!() };
-        assert_eq!(source.probes()[0].path, "/latest/meta-data/spot/instance-action");
+        let source = built("metadata-endpoint = 'http://h'\nimds-v1 = 'allow'").unwrap();
+        assert_eq!(source.probes()[0].question, Question::get("/latest/meta-data/spot/instance-action"));
         assert_eq!(source.probes().iter().filter(|probe| probe.rank == Importance::Vital).count(), 1);
         assert_eq!(source.identity_probes()[0].name.as_str(), "instance-id");
-        let Handshake::Token(form) = source.handshake() else { unreachable!() };
+        let Service::Http { session: Some(form), .. } = source.service() else { unreachable!() };
         assert_eq!(form.without, WithoutSession::Allowed);
-        let wrong = (ROW.build)("imds-v1 = 'maybe'".parse().unwrap(), &|_| None).unwrap_err();
-        assert_eq!(wrong.key, "imds-v1");
+        assert_eq!(built("imds-v1 = 'maybe'").unwrap_err().key, "imds-v1");
         let with_interval = |interval: &str| {
-            let Ear::Asked(source) =
-                (ROW.build)(format!("maintenance-interval = '{interval}'").parse().unwrap(), &|_| None)?
-            else {
-                unreachable!()
-            };
-            Ok::<_, BuildError>(source.probes().iter().find(|probe| probe.path.ends_with("scheduled")).unwrap().every)
+            let source = built(&format!("maintenance-interval = '{interval}'"))?;
+            let probe = source.probes().iter().find(|probe| probe.name.as_str() == MAINTENANCE).unwrap();
+            Ok::<_, BuildError>(probe.pace)
         };
-        assert_eq!(with_interval("20s"), Ok(Every::Span(Duration::from_secs(20))));
+        assert_eq!(with_interval("20s"), Ok(Pace::Every(Duration::from_secs(20))));
         for wrong in ["11m", "20", "-1s"] {
             assert_eq!(with_interval(wrong).unwrap_err().key, "maintenance-interval", "{wrong}");
         }

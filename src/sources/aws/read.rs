@@ -6,7 +6,8 @@ use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE
 use crate::engine::{
     Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, ProbeName, SourceName, Stated,
 };
-use crate::sources::{Answer, Memory, Reading, time};
+use crate::sources::transports::http::HttpResponse;
+use crate::sources::{Memory, Reading, time};
 use crate::view::{Machine, clip};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ const MOST_EVENTS: usize = 32;
 pub(super) fn read(
     source: &SourceName,
     probe: &ProbeName,
-    answer: &Answer,
+    answer: &HttpResponse,
     machine: &Machine,
     memory: &Memory,
 ) -> Result<Reading, Fault> {

@@ -3,17 +3,19 @@
 
 use super::*;
 use crate::sources::aws::{Aws, Settings};
+use crate::sources::transports::Response;
 use crate::sources::{Environment, Source};
+use hyper::HeaderMap;
 
 fn source() -> Aws {
     let nothing: Environment<'_> = &|_| None;
-    Aws::new(&Settings::default(), nothing).unwrap()
+    Aws::new(&Settings::default(), Duration::from_secs(5), nothing).unwrap()
 }
 
 fn ask_with(memory: &[&str], probe: &str, status: u16, body: impl AsRef<[u8]>) -> Result<Reading, Fault> {
     let machine = Machine { id: "i-0abc".to_owned(), ..Machine::default() };
     let memory = memory.iter().map(|word| (*word).to_owned()).collect();
-    let answer = Answer { status, body: body.as_ref().to_vec() };
+    let answer = Response::Http(HttpResponse { status, headers: HeaderMap::new(), body: body.as_ref().to_vec() });
     source().read(&ProbeName::new(probe), &answer, &machine, &memory)
 }
 

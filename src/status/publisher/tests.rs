@@ -4,8 +4,9 @@
 use super::*;
 use crate::engine::Engine;
 use crate::engine::{
-    Assume, BootId, Closing, Fault, Importance, Input, Listening, MachineId, Moment, Notice, NoticeAction, NoticeKey,
-    NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Rerun, RunResult, SourceName, Stated, Step, StepName, Undo,
+    AskedSource, Assume, BootId, Closing, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey,
+    NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Removal, Rerun, RunResult, SourceName, Stated, Step,
+    StepName, Undo,
 };
 use crate::status::{Durability, ExpectedPlan, JournalHealth, NoticeState, Readiness, StatusInputs};
 use crate::view::{Context, EpisodeView, StepContext, StepStage};
@@ -22,9 +23,9 @@ fn now(second: u64) -> Now {
 }
 
 /// What each probe alone tells of.
-fn kinds() -> BTreeMap<ProbeName, NoticeKind> {
+fn kinds() -> BTreeMap<NoticeKind, ProbeName> {
     [("spot/instance-action", NoticeKind::Interruption), ("autoscaling/target-lifecycle-state", NoticeKind::ScaleIn)]
-        .map(|(probe, kind)| (ProbeName::new(probe), kind))
+        .map(|(probe, kind)| (kind, ProbeName::new(probe)))
         .into()
 }
 
@@ -43,10 +44,13 @@ fn policy() -> Policy {
             rerun: Rerun::IfLost,
             undo: Undo::Stay,
         }],
-        sources: vec![Listening {
+        sources: vec![AskedSource {
             source: SourceName::new("aws"),
             interval: secs(5),
+            blind_after: secs(21),
+            first_answer: secs(0),
             usual_window: Some(secs(120)),
+            removal: Removal::Counted,
             kinds: kinds(),
         }],
         assume: Assume {

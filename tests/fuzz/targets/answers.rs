@@ -2,16 +2,25 @@
 //! status, the rest is the body.
 
 use super::{Bytes, is_showable};
-use spot_watchdog::sources::{Answer, Ear, Memory, ROWS};
+use reqwest::header::HeaderMap;
+use spot_watchdog::sources::transports::Response;
+use spot_watchdog::sources::transports::http::HttpResponse;
+use spot_watchdog::sources::{Memory, ROWS, SourceConfig};
 use spot_watchdog::view::Machine;
+use std::time::Duration;
 
 pub fn look(data: &[u8]) {
     let mut bytes = Bytes(data);
     let (which, status) = (usize::from(bytes.byte()), bytes.of(&[200, 404, 401, 500, 301]));
-    let answer = Answer { status, body: bytes.0.to_vec() };
+    let answer = Response::Http(HttpResponse { status, headers: HeaderMap::new(), body: bytes.0.to_vec() });
     for row in ROWS {
-        let Ok(Ear::Asked(source)) = (row.build)(toml::Table::new(), &|_| None) else { continue };
+        let config =
+            SourceConfig { keys: toml::Table::new(), poll_interval: Duration::from_secs(5), environment: &|_| None };
+        let Ok(source) = (row.build)(config) else { continue };
         let probes = source.probes();
+        if probes.is_empty() {
+            continue;
+        }
         let probe = &probes[which % probes.len()].name;
         let machine = Machine { id: "i-0abc".to_owned(), ..Machine::default() };
         for memory in [Memory::new(), Memory::from(["in-service".to_owned()])] {

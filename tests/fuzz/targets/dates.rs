@@ -1,11 +1,12 @@
 //! Dates and spans of time, wherever a text from outside holds one.
 
 use jiff::{SignedDuration, Timestamp};
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue};
 use spot_watchdog::config::parse_span;
 use spot_watchdog::engine::{Moment, Now, ProbeName};
-use spot_watchdog::sources::metadata::skew;
-use spot_watchdog::sources::{Answer, Ear, Memory, ROWS};
+use spot_watchdog::sources::transports::Response;
+use spot_watchdog::sources::transports::http::{HttpResponse, skew};
+use spot_watchdog::sources::{Memory, ROWS, SourceConfig};
 use spot_watchdog::view::Machine;
 use std::time::Duration;
 
@@ -52,10 +53,12 @@ fn stated(probe: &str, body: String, text: &str) {
 
 /// The times that the sources understand in a body.
 fn read(probe: &str, body: String) -> Vec<Timestamp> {
-    let answer = Answer { status: 200, body: body.into_bytes() };
+    let answer = Response::Http(HttpResponse { status: 200, headers: HeaderMap::new(), body: body.into_bytes() });
     let mut times = Vec::new();
     for row in ROWS {
-        let Ok(Ear::Asked(source)) = (row.build)(toml::Table::new(), &|_| None) else { continue };
+        let config =
+            SourceConfig { keys: toml::Table::new(), poll_interval: Duration::from_secs(5), environment: &|_| None };
+        let Ok(source) = (row.build)(config) else { continue };
         let reading = source.read(&ProbeName::new(probe), &answer, &Machine::default(), &Memory::new());
         let notices = reading.into_iter().flat_map(|reading| reading.notices);
         times.extend(notices.filter_map(|notice| notice.stated.time()));

@@ -1,17 +1,17 @@
 //! All HTTP to metadata services: the one place that sends a request to a link-local address.
 //!
-//! It follows no redirect, uses no proxy, keeps no cookie, reads at most 64 KiB, waits at most a second for a whole
-//! exchange, and gives up where interim answers have no end. What a cloud wants before it answers is described as plain data ([`Handshake`]), so that a source stays pure
-//! and this client serves them all. Why nothing came back is told as [`Symptoms`]; only the source knows what they mean.
-//! It must not know any cloud's paths or words, and never shows a session token.
+//! It follows no redirect, uses no proxy, keeps no cookie, reads at most 64 KiB, waits no longer for a whole exchange than
+//! the probe allows, and gives up where interim answers have no end. What a cloud wants before it answers is described as
+//! plain data ([`TokenHandshake`]), so that a source stays pure and this client serves them all. Why nothing came back is
+//! told as [`HttpFailure`]; only the source knows what that means. It must not know any cloud's paths or words, and never
+//! shows a session token.
 
-pub use super::endpoint::{Endpoint, EndpointError};
-
-use super::Answer;
+use super::{Answered, DEFAULT_TIME_LIMIT, Endpoint, Response};
+use crate::sources::HttpQuestion;
 use crate::transport::{Connection, NoAnswer};
 use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT, DATE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
@@ -27,12 +27,9 @@ use tokio::time::{Instant, timeout};
 /// The most that is read of a body.
 pub const MOST_BODY: usize = 64 * 1024;
 
-/// How long a connection may take, and also the whole exchange: metadata services are link-local and answer within
-/// milliseconds, and a slower answer would delay the next poll.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
-
-/// The most connections that are kept open for the next question: one for each of the poller's two lanes.
-const MOST_IDLE: usize = 2;
+/// The most connections that are kept open for the next question. Few sources ask more than two questions at a time: a
+/// vital one, and one of the others.
+const MOST_IDLE: usize = 4;
 
 /// A session is renewed so long before its end, or a quarter of its life before it where that is less.
 const RENEW_AHEAD: Duration = Duration::from_secs(120);
@@ -44,20 +41,27 @@ const RENEW_AGAIN: Duration = Duration::from_secs(10);
 /// service that is asked without a session is asked for one again after as long.
 const PLAIN_AGAIN: Duration = Duration::from_secs(60);
 
-/// What a metadata service wants before it answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Handshake {
-    /// A session token, fetched first and sent along with each question.
-    Token(TokenHandshake),
-    /// A header that is always the same.
-    Header {
-        /// Its name, in lower case.
-        name: &'static str,
-        /// Its value.
-        value: &'static str,
-    },
-    /// Nothing.
-    Open,
+/// An answer of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers, at most 64 KiB in all.
+    pub headers: HeaderMap,
+    /// The body, at most [`MOST_BODY`].
+    pub body: Vec<u8>,
+}
+
+/// An answer of a service, and what it tells about the clocks.
+struct HttpAnswer {
+    response: HttpResponse,
+    skew: Option<SignedDuration>,
+}
+
+impl From<HttpAnswer> for Answered {
+    fn from(HttpAnswer { response, skew }: HttpAnswer) -> Self {
+        Self { response: Response::Http(response), skew }
+    }
 }
 
 /// How a session is opened and shown.
@@ -88,33 +92,37 @@ pub enum WithoutSession {
 
 /// Why nothing came back that could be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Symptoms {
+pub enum HttpFailure {
     /// No session could be opened, so the question was not asked.
     NoSession {
         /// How the attempt to open one ended.
-        opening: Sign,
+        opening: RequestOutcome,
         /// How a plain request ended, where one was tried.
-        plain: Option<Sign>,
+        plain: Option<RequestOutcome>,
     },
     /// The question was asked, and no whole answer came.
-    NoAnswer(Miss),
+    NoAnswer(RequestFailure),
 }
 
-impl Symptoms {
+impl HttpFailure {
     /// Whether nobody seems to be there at all, as it is on a machine outside the cloud. Where somebody is there and will
     /// not answer us, this is the cloud, and something keeps us from hearing it.
     pub const fn is_silence(&self) -> bool {
         match self {
-            Self::NoSession { opening: Sign::Miss(opening), plain: Some(Sign::Miss(plain)) } => {
-                opening.is_silence() && plain.is_silence()
+            Self::NoSession {
+                opening: RequestOutcome::Failed(opening),
+                plain: Some(RequestOutcome::Failed(plain)),
+            } => opening.is_silence() && plain.is_silence(),
+            Self::NoSession {
+                opening: RequestOutcome::Status(_) | RequestOutcome::Unusable(_) | RequestOutcome::Failed(_),
+                ..
             }
-            Self::NoSession { opening: Sign::Status(_) | Sign::Unusable(_) | Sign::Miss(_), .. }
             | Self::NoAnswer(_) => false,
         }
     }
 }
 
-impl Miss {
+impl RequestFailure {
     const fn is_silence(&self) -> bool {
         match self {
             Self::TimedOut | Self::Refused | Self::Unreachable(_) => true,
@@ -125,18 +133,18 @@ impl Miss {
 
 /// How a request ended, where only that matters.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Sign {
+pub enum RequestOutcome {
     /// With this HTTP status.
     Status(u16),
     /// Well, yet with something in it that cannot be used.
     Unusable(&'static str),
     /// Without a whole answer.
-    Miss(Miss),
+    Failed(RequestFailure),
 }
 
 /// Why there is no whole answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Miss {
+pub enum RequestFailure {
     /// Nothing, or not all, came in time.
     TimedOut,
     /// Nobody listens there, or a firewall says so.
@@ -151,29 +159,21 @@ pub enum Miss {
     Endless,
 }
 
-/// An answer, and what it tells about the clocks.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Heard {
-    /// The answer.
-    pub answer: Answer,
-    /// The cloud's clock less ours, from the `Date` header, where there is one. Good to half a second and half the
-    /// exchange.
-    pub skew: Option<SignedDuration>,
-}
-
 /// Asks one metadata service, and keeps the session with it.
 pub struct MetadataClient {
     endpoint: Endpoint,
-    place: Place,
-    handshake: Handshake,
+    address: ServiceAddress,
+    session: Option<TokenHandshake>,
     clock: fn() -> Timestamp,
     /// Connections that were kept open, at most [`MOST_IDLE`].
     idle: Mutex<Vec<Connection>>,
-    state: Mutex<State>,
+    sessions: Mutex<Sessions>,
+    /// Held while a session is opened: questions that are asked side by side wait for one.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// Where the endpoint is, taken apart.
-struct Place {
+struct ServiceAddress {
     host: String,
     port: u16,
     authority: HeaderValue,
@@ -181,7 +181,7 @@ struct Place {
     base: String,
 }
 
-impl Place {
+impl ServiceAddress {
     fn of(endpoint: &Endpoint) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let url = Url::parse(endpoint.as_str())?;
         let host = url.host_str().unwrap_or_default();
@@ -195,13 +195,16 @@ impl Place {
     }
 }
 
+/// What is known of sessions.
 #[derive(Default)]
-struct State {
-    session: Option<Session>,
+struct Sessions {
+    open: Option<Session>,
     /// Since when questions are asked without a session, where none could be opened and that is allowed.
     plain_since: Option<Instant>,
     /// The newest plain request that was tried for a diagnosis.
-    tried: Option<(Instant, Sign)>,
+    tried: Option<(Instant, RequestOutcome)>,
+    /// When no session could be opened last, and why.
+    failed: Option<(Instant, HttpFailure)>,
 }
 
 struct Session {
@@ -210,17 +213,26 @@ struct Session {
     end: Instant,
 }
 
-/// What a question is sent with.
-enum Pass {
+/// What a question is authorized by.
+enum Authorization {
     Token(HeaderValue),
-    Plain,
+    Nothing,
+}
+
+/// A request to the service.
+#[derive(Clone)]
+struct ServiceRequest<'a> {
+    method: Method,
+    path: &'a str,
+    headers: HeaderMap,
+    time_limit: Duration,
 }
 
 impl fmt::Debug for MetadataClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MetadataClient")
             .field("endpoint", &self.endpoint)
-            .field("session", &self.state().session.is_some())
+            .field("session", &self.sessions().open.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -232,176 +244,191 @@ impl MetadataClient {
     /// Where the endpoint holds something that HTTP cannot say.
     pub fn new(
         endpoint: Endpoint,
-        handshake: Handshake,
+        session: Option<TokenHandshake>,
         clock: fn() -> Timestamp,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let place = Place::of(&endpoint)?;
-        Ok(Self { endpoint, place, handshake, clock, idle: Mutex::default(), state: Mutex::default() })
+        let address = ServiceAddress::of(&endpoint)?;
+        let (idle, sessions, opening) = Default::default();
+        Ok(Self { endpoint, address, session, clock, idle, sessions, opening })
     }
 
-    /// Where it asks.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
-    /// Asks for one path. A session is opened where one is needed, and once more, at once, where it is not honoured.
-    /// Each request waits at most [`LONGEST_WAIT`]; there are three at the most, and four with a diagnosis.
+    /// Asks one question. A session is opened where one is needed, and once more, at once, where it is not honoured. The
+    /// answer is waited for until the time limit, a session for [`DEFAULT_TIME_LIMIT`]; there are three requests at the
+    /// most, and four with a diagnosis.
     ///
     /// # Errors
-    /// [`Symptoms`] where no whole answer came. An answer of any status is an answer.
-    pub async fn ask(&self, path: &str) -> Result<Heard, Symptoms> {
-        match &self.handshake {
-            Handshake::Token(form) => self.ask_in_session(form, path).await,
-            Handshake::Header { name, value } => {
-                let headers = one(name, HeaderValue::from_static(value));
-                self.exchange(Method::GET, path, headers).await.map(|(heard, _)| heard).map_err(Symptoms::NoAnswer)
-            }
-            Handshake::Open => self
-                .exchange(Method::GET, path, HeaderMap::new())
-                .await
-                .map(|(heard, _)| heard)
-                .map_err(Symptoms::NoAnswer),
+    /// [`HttpFailure`] where no whole answer came. An answer of any status is an answer.
+    pub async fn ask(&self, question: &HttpQuestion, time_limit: Duration) -> Result<Answered, HttpFailure> {
+        let Some(form) = &self.session else {
+            let answer = self.get(question, &Authorization::Nothing, None, time_limit).await;
+            return answer.map(Into::into).map_err(HttpFailure::NoAnswer);
+        };
+        let authorization = match self.authorization() {
+            Some(authorization) => authorization,
+            None => self.authorize(form).await?,
+        };
+        let answer = self.get(question, &authorization, Some(form), time_limit).await.map_err(HttpFailure::NoAnswer)?;
+        if answer.response.status != 401 {
+            return Ok(answer.into());
         }
+        self.forget(&authorization);
+        let authorization = self.authorize(form).await?;
+        let answer = self.get(question, &authorization, Some(form), time_limit).await;
+        answer.map(Into::into).map_err(HttpFailure::NoAnswer)
     }
 
     /// Renews the session where it nears its end; the old one goes on until then, whatever becomes of this. Where
     /// questions are asked without a session, tries now and then to open one. Call it where waiting harms nobody.
     pub async fn renew(&self) {
-        let Handshake::Token(form) = &self.handshake else { return };
+        let Some(form) = &self.session else { return };
         let now = Instant::now();
         let due = {
-            let state = self.state();
-            match (&state.session, state.plain_since) {
+            let sessions = self.sessions();
+            match (&sessions.open, sessions.plain_since) {
                 (Some(session), _) => now >= session.renew,
                 (None, Some(since)) => now >= since + PLAIN_AGAIN,
                 (None, None) => false,
             }
         };
-        if due && let Err(sign) = self.open(form).await {
-            let mut state = self.state();
-            state.plain_since = state.plain_since.map(|_| now);
-            if let Some(session) = &mut state.session {
+        if due && let Err(outcome) = self.open(form).await {
+            let mut sessions = self.sessions();
+            sessions.plain_since = sessions.plain_since.map(|_| now);
+            if let Some(session) = &mut sessions.open {
                 session.renew = now + RENEW_AGAIN;
             }
-            tracing::debug!(endpoint = %self.endpoint, ?sign, "no new session; questions go on as before");
+            tracing::debug!(endpoint = %self.endpoint, ?outcome, "no new session; questions go on as before");
         }
     }
 
-    async fn ask_in_session(&self, form: &TokenHandshake, path: &str) -> Result<Heard, Symptoms> {
-        let pass = match self.pass() {
-            Some(pass) => pass,
-            None => self.new_pass(form).await?,
-        };
-        let heard = self.get(form, path, &pass).await.map_err(Symptoms::NoAnswer)?;
-        if heard.answer.status != 401 {
-            return Ok(heard);
-        }
-        self.forget(&pass);
-        let pass = self.new_pass(form).await?;
-        self.get(form, path, &pass).await.map_err(Symptoms::NoAnswer)
-    }
-
-    /// Drops a pass that was not honoured, unless another question has replaced it already.
-    fn forget(&self, refused: &Pass) {
-        let mut state = self.state();
+    /// Drops what was not honoured, unless another question has replaced it already.
+    fn forget(&self, refused: &Authorization) {
+        let mut sessions = self.sessions();
         match refused {
-            Pass::Token(token) => {
-                if state.session.as_ref().is_some_and(|session| session.token == token) {
-                    state.session = None;
+            Authorization::Token(token) => {
+                if sessions.open.as_ref().is_some_and(|session| session.token == token) {
+                    sessions.open = None;
                 }
             }
-            Pass::Plain => state.plain_since = None,
+            Authorization::Nothing => sessions.plain_since = None,
         }
     }
 
-    fn pass(&self) -> Option<Pass> {
-        let state = self.state();
-        match (&state.session, state.plain_since) {
-            (Some(session), _) if Instant::now() < session.end => Some(Pass::Token(session.token.clone())),
-            (_, Some(_)) => Some(Pass::Plain),
+    fn authorization(&self) -> Option<Authorization> {
+        let sessions = self.sessions();
+        match (&sessions.open, sessions.plain_since) {
+            (Some(session), _) if Instant::now() < session.end => Some(Authorization::Token(session.token.clone())),
+            (_, Some(_)) => Some(Authorization::Nothing),
             (_, None) => None,
         }
     }
 
-    async fn new_pass(&self, form: &TokenHandshake) -> Result<Pass, Symptoms> {
+    /// Opens a session, or takes part in what came of another question's attempt.
+    async fn authorize(&self, form: &TokenHandshake) -> Result<Authorization, HttpFailure> {
+        let wanted = Instant::now();
+        let _alone = self.opening.lock().await;
+        if let Some(authorization) = self.authorization() {
+            return Ok(authorization);
+        }
+        if let Some((failed, failure)) = &self.sessions().failed
+            && *failed >= wanted
+        {
+            return Err(failure.clone());
+        }
         let opening = match self.open(form).await {
-            Ok(token) => return Ok(Pass::Token(token)),
-            Err(sign) => sign,
+            Ok(token) => return Ok(Authorization::Token(token)),
+            Err(outcome) => outcome,
         };
         let plain = self.try_plainly(form).await;
-        let served = matches!(plain, Sign::Status(200 | 404));
+        let is_served = matches!(plain, RequestOutcome::Status(200 | 404));
         match form.without {
-            WithoutSession::Allowed if served => {
-                self.state().plain_since = Some(Instant::now());
-                Ok(Pass::Plain)
+            WithoutSession::Allowed if is_served => {
+                self.sessions().plain_since = Some(Instant::now());
+                Ok(Authorization::Nothing)
             }
-            WithoutSession::Allowed | WithoutSession::Never => Err(Symptoms::NoSession { opening, plain: Some(plain) }),
+            WithoutSession::Allowed | WithoutSession::Never => {
+                let failure = HttpFailure::NoSession { opening, plain: Some(plain) };
+                self.sessions().failed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
         }
     }
 
     /// Opens a session; on success it replaces the old one.
-    async fn open(&self, form: &TokenHandshake) -> Result<HeaderValue, Sign> {
+    async fn open(&self, form: &TokenHandshake) -> Result<HeaderValue, RequestOutcome> {
         let asked = Instant::now();
-        let headers = one(form.ttl_header, HeaderValue::from(form.ttl.as_secs()));
-        let (heard, headers) = self.exchange(Method::PUT, form.path, headers).await.map_err(Sign::Miss)?;
-        if heard.answer.status != 200 {
-            return Err(Sign::Status(heard.answer.status));
+        let request = ServiceRequest {
+            method: Method::PUT,
+            path: form.path,
+            headers: one(form.ttl_header, HeaderValue::from(form.ttl.as_secs())),
+            time_limit: DEFAULT_TIME_LIMIT,
+        };
+        let HttpResponse { status, headers, body } =
+            self.exchange(request).await.map_err(RequestOutcome::Failed)?.response;
+        if status != 200 {
+            return Err(RequestOutcome::Status(status));
         }
         let confirmed = headers
             .get(form.ttl_header)
             .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
             .filter(|seconds| *seconds > 0)
-            .ok_or(Sign::Unusable("it does not say how long the session lasts"))?;
-        let token = heard.answer.body.trim_ascii();
-        let mut token = HeaderValue::from_bytes(token)
+            .ok_or(RequestOutcome::Unusable("it does not say how long the session lasts"))?;
+        let mut token = HeaderValue::from_bytes(body.trim_ascii())
             .ok()
             .filter(|token| !token.is_empty() && token.to_str().is_ok())
-            .ok_or(Sign::Unusable("the session token is empty, or holds bytes that no header may hold"))?;
+            .ok_or(RequestOutcome::Unusable("the session token is empty, or holds bytes that no header may hold"))?;
         token.set_sensitive(true);
         let life = Duration::from_secs(confirmed).min(form.ttl);
         let ahead = RENEW_AHEAD.min(life / 4);
         let session = Session { token: token.clone(), renew: asked + (life - ahead), end: asked + life };
-        *self.state() = State { session: Some(session), plain_since: None, tried: None };
+        *self.sessions() = Sessions { open: Some(session), ..Sessions::default() };
         Ok(token)
     }
 
-    async fn try_plainly(&self, form: &TokenHandshake) -> Sign {
+    async fn try_plainly(&self, form: &TokenHandshake) -> RequestOutcome {
         let now = Instant::now();
-        if let Some((tried, sign)) = &self.state().tried
+        if let Some((tried, outcome)) = &self.sessions().tried
             && now < *tried + PLAIN_AGAIN
         {
-            return sign.clone();
+            return outcome.clone();
         }
-        let sign = match self.get(form, form.plain_path, &Pass::Plain).await {
-            Ok(heard) => Sign::Status(heard.answer.status),
-            Err(miss) => Sign::Miss(miss),
+        let question = HttpQuestion { path: form.plain_path.to_owned(), headers: HeaderMap::new() };
+        let outcome = match self.get(&question, &Authorization::Nothing, Some(form), DEFAULT_TIME_LIMIT).await {
+            Ok(answer) => RequestOutcome::Status(answer.response.status),
+            Err(failure) => RequestOutcome::Failed(failure),
         };
-        self.state().tried = Some((now, sign.clone()));
-        sign
+        self.sessions().tried = Some((now, outcome.clone()));
+        outcome
     }
 
-    async fn get(&self, form: &TokenHandshake, path: &str, pass: &Pass) -> Result<Heard, Miss> {
-        let headers = match pass {
-            Pass::Token(token) => one(form.token_header, token.clone()),
-            Pass::Plain => HeaderMap::new(),
-        };
-        self.exchange(Method::GET, path, headers).await.map(|(heard, _)| heard)
+    async fn get(
+        &self,
+        question: &HttpQuestion,
+        authorization: &Authorization,
+        form: Option<&TokenHandshake>,
+        time_limit: Duration,
+    ) -> Result<HttpAnswer, RequestFailure> {
+        let mut headers = question.headers.clone();
+        if let (Authorization::Token(token), Some(form)) = (authorization, form) {
+            headers.insert(HeaderName::from_static(form.token_header), token.clone());
+        }
+        self.exchange(ServiceRequest { method: Method::GET, path: &question.path, headers, time_limit }).await
     }
 
-    async fn exchange(&self, method: Method, path: &str, headers: HeaderMap) -> Result<(Heard, HeaderMap), Miss> {
+    async fn exchange(&self, request: ServiceRequest<'_>) -> Result<HttpAnswer, RequestFailure> {
+        let time_limit = request.time_limit;
         let exchange = async {
             let connection = match self.kept().await {
                 Some(kept) => kept,
                 None => self.connect().await?,
             };
-            match self.send(connection, method.clone(), path, headers.clone()).await {
+            match self.send(connection, request.clone()).await {
                 // A connection that was kept open may have been closed by the server in the same instant; both of our
                 // methods may be repeated without harm.
-                Err(Miss::Broken(_)) => self.send(self.connect().await?, method, path, headers).await,
+                Err(RequestFailure::Broken(_)) => self.send(self.connect().await?, request).await,
                 other => other,
             }
         };
-        timeout(LONGEST_WAIT, exchange).await.unwrap_or(Err(Miss::TimedOut))
+        timeout(time_limit, exchange).await.unwrap_or(Err(RequestFailure::TimedOut))
     }
 
     /// A connection that was kept open, and still is.
@@ -414,38 +441,38 @@ impl MetadataClient {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Miss> {
-        let Place { host, port, .. } = &self.place;
+    async fn connect(&self) -> Result<Connection, RequestFailure> {
+        let ServiceAddress { host, port, .. } = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionRefused {
-                Miss::Refused
+                RequestFailure::Refused
             } else if error.kind() == io::ErrorKind::TimedOut {
-                Miss::TimedOut
+                RequestFailure::TimedOut
             } else {
-                Miss::Unreachable(crate::view::clip(&error.to_string(), 120))
+                RequestFailure::Unreachable(crate::view::clip(&error.to_string(), 120))
             }
         })?;
         // One small question: waiting for more of it would only delay it.
         let _ = stream.set_nodelay(true);
-        Connection::over(stream).await.map_err(|error| miss(&error))
+        Connection::over(stream).await.map_err(|error| failure(&error))
     }
 
     /// Sends one request and reads the whole answer, that of an error too, so that the connection can be used again.
     async fn send(
         &self,
         mut connection: Connection,
-        method: Method,
-        path: &str,
-        headers: HeaderMap,
-    ) -> Result<(Heard, HeaderMap), Miss> {
-        let request = self.request(method, path, headers)?;
+        request: ServiceRequest<'_>,
+    ) -> Result<HttpAnswer, RequestFailure> {
+        let request = self.request(request)?;
         let began = (Instant::now(), (self.clock)());
         let mut response = connection.send(request).await.map_err(|error| match error {
-            NoAnswer::Endless => Miss::Endless,
-            NoAnswer::Http(error) => miss(&error),
+            NoAnswer::Endless => RequestFailure::Endless,
+            NoAnswer::Http(error) => failure(&error),
         })?;
         let took = began.0.elapsed();
-        let skew = response.headers().get(DATE).and_then(|date| skew(date, began.1, took));
+        // Where an answer was long in coming, nobody knows when in that time its date was written.
+        let date = response.headers().get(DATE).filter(|_| took <= DEFAULT_TIME_LIMIT);
+        let skew = date.and_then(|date| skew(date, began.1, took));
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let body = whole(response).await?;
@@ -454,28 +481,29 @@ impl MetadataClient {
             idle.push(connection);
         }
         drop(idle);
-        Ok((Heard { answer: Answer { status, body }, skew }, headers))
+        Ok(HttpAnswer { response: HttpResponse { status, headers, body }, skew })
     }
 
-    fn request(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Request<String>, Miss> {
-        let target = format!("{}{path}", self.place.base);
-        let mut request = Request::new(String::new());
-        *request.method_mut() = method;
-        *request.uri_mut() = target.parse().map_err(|_| Miss::Unreachable("its path cannot be sent".to_owned()))?;
-        *request.headers_mut() = headers;
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.place.authority.clone());
+    fn request(&self, request: ServiceRequest<'_>) -> Result<Request<String>, RequestFailure> {
+        let target = format!("{}{}", self.address.base, request.path);
+        let unsendable = || RequestFailure::Unreachable("its path cannot be sent".to_owned());
+        let mut sent = Request::new(String::new());
+        *sent.method_mut() = request.method;
+        *sent.uri_mut() = target.parse().map_err(|_| unsendable())?;
+        *sent.headers_mut() = request.headers;
+        let headers = sent.headers_mut();
+        headers.insert(HOST, self.address.authority.clone());
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("spot-watchdog/", env!("CARGO_PKG_VERSION"))));
-        Ok(request)
+        Ok(sent)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -493,17 +521,17 @@ pub fn skew(date: &HeaderValue, asked: Timestamp, took: Duration) -> Option<Sign
 }
 
 /// A whole body, of at most [`MOST_BODY`].
-async fn whole(response: Response<Incoming>) -> Result<Vec<u8>, Miss> {
+async fn whole(response: hyper::Response<Incoming>) -> Result<Vec<u8>, RequestFailure> {
     let mut incoming = response.into_body();
     if incoming.size_hint().lower() > MOST_BODY as u64 {
-        return Err(Miss::TooLarge);
+        return Err(RequestFailure::TooLarge);
     }
     let mut body = Vec::new();
     while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await {
-        let frame = frame.map_err(|error| miss(&error))?;
+        let frame = frame.map_err(|error| failure(&error))?;
         let Some(chunk) = frame.data_ref() else { continue };
         if body.len() + chunk.len() > MOST_BODY {
-            return Err(Miss::TooLarge);
+            return Err(RequestFailure::TooLarge);
         }
         body.extend_from_slice(chunk);
     }
@@ -511,15 +539,15 @@ async fn whole(response: Response<Incoming>) -> Result<Vec<u8>, Miss> {
 }
 
 /// Sorts what a connection ends with; the text keeps the cause at the bottom.
-fn miss(error: &hyper::Error) -> Miss {
+fn failure(error: &hyper::Error) -> RequestFailure {
     if error.is_parse_too_large() {
-        return Miss::TooLarge;
+        return RequestFailure::TooLarge;
     }
     let mut cause: &(dyn Error + 'static) = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    Miss::Broken(crate::view::clip(&cause.to_string(), 120))
+    RequestFailure::Broken(crate::view::clip(&cause.to_string(), 120))
 }
 
 #[cfg(test)]
