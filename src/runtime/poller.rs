@@ -307,13 +307,13 @@ impl<'a> AskedProbe<'a> {
     }
 
     async fn ask(&mut self, source: &dyn Source, client: &Client) -> Result<Answered, Failure> {
-        let Probe { time_limit, first_time_limit, pace, .. } = self.probe;
+        let probe = self.probe;
         self.asked = Some(Instant::now());
-        let time_limit = first_time_limit.filter(|_| !self.was_answered).unwrap_or(*time_limit);
-        let question = source.next_question(self.probe, self.newest.as_ref());
+        let time_limit = if self.was_answered { probe.time_limit } else { probe.first_answer() };
+        let question = source.next_question(probe, self.newest.as_ref());
         let answer = client.ask(&question, time_limit).await?;
         self.was_answered = true;
-        if let Pace::LongPoll { .. } = pace {
+        if let Pace::LongPoll { .. } = probe.pace {
             self.newest = Some(answer.response.clone());
         }
         Ok(answer)
@@ -357,8 +357,7 @@ pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory)
         find_machine(&check.machine, &mut find);
     }
     for probe in source.probes() {
-        let time_limit = probe.first_time_limit.unwrap_or(probe.time_limit);
-        let read = match client.ask(&source.next_question(probe, None), time_limit).await {
+        let read = match client.ask(&source.next_question(probe, None), probe.first_answer()).await {
             Ok(answer) => source.read(&probe.name, &answer.response, &check.machine, memory),
             Err(failure) => Err(source.diagnose(&failure)),
         };

@@ -1,17 +1,17 @@
 //! Watches the loop for systemd: ready, one line of status, that the loop turns, and that we are ending.
 
 use super::turn::{Observer, Turn};
-use crate::engine::{Event, Exit};
+use crate::engine::Exit;
 use crate::status::StatusPublisher;
 use crate::status::systemd::Systemd;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a start waits for the first answer before it calls itself ready.
-const FIRST_ANSWER: Duration = Duration::from_secs(5);
-
-/// How much time systemd is asked for, again and again, while a plan is finished.
+/// How much time systemd is asked for, again and again, while a first answer is waited for or a plan is finished.
 const EXTENSION: Duration = Duration::from_secs(30);
+
+/// What a start waits longer than a source's first answer may take, since a session may have to be opened before.
+const GRACE: Duration = Duration::from_secs(4);
 
 /// Tells systemd.
 #[derive(Debug)]
@@ -28,21 +28,25 @@ impl SystemdObserver {
         Self { systemd, publisher, began: Instant::now(), is_ready: false }
     }
 
-    /// Whether the first answer is there, or is not waited for.
-    fn has_answer(&self, turn: &Turn<'_>) -> bool {
-        let is_answer = |event: &Event| matches!(event, Event::SourceRead { .. } | Event::SourceMissed { .. });
-        // Where nobody is asked, there is no first answer to wait for.
-        turn.engine.policy().sources.is_empty()
-            || turn.events.iter().any(is_answer)
-            || self.began.elapsed() >= FIRST_ANSWER
+    /// Whether each source that is asked has answered, or failed to, or is not waited for any longer.
+    fn has_answers(&self, turn: &Turn<'_>) -> bool {
+        let known = &turn.engine.health().probes;
+        let waited = self.began.elapsed();
+        turn.engine.policy().sources.iter().all(|asked| {
+            waited >= asked.first_answer + GRACE || known.keys().any(|(source, _)| *source == asked.source)
+        })
     }
 }
 
 impl Observer for SystemdObserver {
     fn observe(&mut self, turn: &Turn<'_>) {
-        if !self.is_ready && self.has_answer(turn) {
-            self.is_ready = true;
-            self.systemd.ready();
+        if !self.is_ready {
+            if self.has_answers(turn) {
+                self.is_ready = true;
+                self.systemd.ready();
+            } else {
+                self.systemd.extend(EXTENSION);
+            }
         }
         self.systemd.status(&self.publisher.newest());
         self.systemd.keep_alive();

@@ -119,7 +119,7 @@ impl dyn Source + '_ {
             source: self.name(),
             interval: self.interval(),
             blind_after: self.blind_after(),
-            first_answer: vital(self.probes()).filter_map(|probe| probe.first_time_limit).max().unwrap_or_default(),
+            first_answer: vital(self.probes()).map(Probe::first_answer).max().unwrap_or_default(),
             usual_window: self.usual_window(),
             removal: self.removal(),
             kinds: kinds.collect(),

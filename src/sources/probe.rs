@@ -45,6 +45,11 @@ impl Probe {
         Self { rank: Importance::Side, ..Self::vital(name, question, interval) }
     }
 
+    /// How long its first answer may take.
+    pub fn first_answer(&self) -> Duration {
+        self.first_time_limit.unwrap_or(self.time_limit)
+    }
+
     /// The same, which alone tells of notices of this kind.
     #[must_use]
     pub fn telling(mut self, kind: NoticeKind) -> Self {

@@ -92,7 +92,7 @@ impl Systemd {
     }
 
     /// Asks for this much time from now before systemd ends us, to be said again before it is over. It only counts
-    /// once the end has begun.
+    /// while the start or the end is under way.
     pub fn extend(&mut self, span: Duration) {
         let micros = u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
         self.tell(&[NotifyState::ExtendTimeoutUsec(micros)]);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// The most that a file may hold.
 pub const MOST_CONTENT: u64 = 64 * 1024;
@@ -65,18 +65,38 @@ impl FileClient {
     /// # Errors
     /// A sentence that names the file and says why nothing can be said of it.
     pub(super) async fn ask(&self, time_limit: Duration) -> Result<Answered, String> {
+        let mut content = self.look(time_limit).await?;
+        if content.may_be_unwritten() {
+            sleep(TO_WRITE).await;
+            content = self.look(time_limit).await?;
+        }
+        Ok(Answered { response: Response::File(content), skew: None })
+    }
+
+    async fn look(&self, time_limit: Duration) -> Result<FileContent, String> {
         let mut under_way = self.under_way.lock().await;
         let mut look = under_way.take().unwrap_or_else(|| {
             let watched = self.watched.clone();
             spawn_blocking(move || watched.read())
         });
         match timeout(time_limit, &mut look).await {
-            Ok(Ok(read)) => read.map(|content| Answered { response: Response::File(content), skew: None }),
+            Ok(Ok(read)) => read,
             Ok(Err(_)) => Err(self.watched.sentence("could not be looked at")),
             Err(_) => {
                 *under_way = Some(look);
                 Err(self.watched.sentence("cannot be looked at: the disk does not answer"))
             }
+        }
+    }
+}
+
+impl FileContent {
+    fn may_be_unwritten(&self) -> bool {
+        match self {
+            Self::Present { bytes, written } => {
+                bytes.is_empty() && Timestamp::now().duration_since(*written).unsigned_abs() < JUST_OPENED
+            }
+            Self::Absent => false,
         }
     }
 }
@@ -88,16 +108,6 @@ impl WatchedFile {
 
     /// It waits for the disk.
     fn read(&self) -> Result<FileContent, String> {
-        match self.read_once()? {
-            FileContent::Present { bytes, written } if bytes.is_empty() && is_younger(written, JUST_OPENED) => {
-                std::thread::sleep(TO_WRITE);
-                self.read_once()
-            }
-            content => Ok(content),
-        }
-    }
-
-    fn read_once(&self) -> Result<FileContent, String> {
         let unreadable = |error: io::Error| self.sentence(&format!("cannot be read: {error}"));
         let AuthoredFile { file, authors } = match AuthoredFile::open(&self.path) {
             Ok(opened) => opened,
@@ -129,10 +139,6 @@ impl WatchedFile {
         }
         Err(self.sentence(&format!("cannot appear: there is no directory {}", directory.display())))
     }
-}
-
-fn is_younger(written: Timestamp, than: Duration) -> bool {
-    Timestamp::now().duration_since(written).unsigned_abs() < than
 }
 
 #[cfg(test)]
@@ -196,17 +202,17 @@ mod tests {
         assert!(at(&link).read().unwrap_err().contains("through the link"));
     }
 
-    #[test]
-    fn a_writer_that_has_just_opened_the_file_is_waited_for() {
+    #[tokio::test]
+    async fn a_writer_that_has_just_opened_the_file_is_waited_for() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("notice");
         fs::write(&path, "").unwrap();
-        let look = {
-            let watched = at(&path);
-            std::thread::spawn(move || watched.read())
-        };
-        std::thread::sleep(TO_WRITE / 3);
-        fs::write(&path, "{}").unwrap();
-        assert_eq!(bytes(look.join().unwrap()), b"{}");
+        let client = FileClient::new(at(&path));
+        let (answer, ()) = tokio::join!(client.ask(Duration::from_secs(5)), async {
+            sleep(TO_WRITE / 3).await;
+            fs::write(&path, "{}").unwrap();
+        });
+        let Response::File(content) = answer.unwrap().response else { unreachable!("a file was asked") };
+        assert_eq!(bytes(Ok(content)), b"{}");
     }
 }

@@ -116,7 +116,7 @@ pub enum Client {
     /// There is nobody to ask.
     None,
     /// A service.
-    Http(MetadataClient),
+    Http(Box<MetadataClient>),
     /// A file.
     File(file::FileClient),
 }
@@ -130,7 +130,7 @@ impl Client {
         Ok(match source.service() {
             Service::None => Self::None,
             Service::Http { endpoint, session } => {
-                Self::Http(MetadataClient::new(endpoint, session, jiff::Timestamp::now)?)
+                Self::Http(Box::new(MetadataClient::new(endpoint, session, jiff::Timestamp::now)?))
             }
             Service::File(watched) => Self::File(file::FileClient::new(watched)),
         })
