@@ -2,30 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
+#[path = "support/report.rs"]
+mod written;
+
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
-
-fn written(number: u32) -> Value {
-    let (day, hour) = (1 + number / 20 % 28, number % 20);
-    let at = |minute: u32, second: u32| format!("2026-03-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
-    json!({
-        "schema": 1, "written": at(31, 10), "machine": { "id": format!("i-{number}") }, "last-report-by": at(32, 0),
-        "a-key-of-later": [1, 2],
-        "episode": {
-            "id": format!("{}-1", at(30, 0)), "opened": at(30, 0), "booted": "2026-02-01T00:00:00Z", "complete": true,
-            "good": true, "margin": 50, "a-key-of-later": [1, 2],
-            "notices": [{ "kind": "interruption", "announced": "interruption", "source": "aws", "action": "terminate",
-                "deadline": { "at": at(32, 0), "seconds-left": 50 }, "footing": "stated", "heard": at(30, 0),
-                "detection-delay": 4 }],
-            "steps": [{ "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60,
-                "proof-before": at(0, 0) }],
-        },
-    })
-}
+use written::written;
 
 fn put(folder: &Path, number: u32) {
     fs::create_dir_all(folder).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Where the run has a cgroup, that holds all, whatever they do. Elsewhere they are known by their process group, and
 //! those that left it by what the run was told in its environment. Who left the group and cleaned its environment is
-//! nobody's: that is said in the README. Everything here reads `/proc` and may take some milliseconds, or longer where
+//! nobody's: docs/reliability.md says so. Everything here reads `/proc` and may take some milliseconds, or longer where
 //! the kernel does: it is not for the runtime's thread.
 
 use super::cgroup::{DelegatedCgroup, RunCgroup};

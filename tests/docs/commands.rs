@@ -1,6 +1,7 @@
 //! Every command that is shown is run, page by page, as a reader would: in one directory, one block after the other.
 
 use crate::markdown::{Block, Page, pages, root};
+use crate::written::written;
 use serde_json::json;
 use std::fs;
 use std::net::TcpListener;
@@ -168,20 +169,21 @@ impl Reader {
     fn write_reports(&self) {
         let directory = self.home.path().join("reports");
         fs::create_dir(&directory).unwrap();
-        for number in 0..14 {
-            let at = |minute: u32, second: u32| format!("2026-03-{:02}T12:{minute:02}:{second:02}Z", number + 2);
-            let (good, outcome) = if number < 12 { (true, "done") } else { (false, "failed") };
-            let kind = if number == 0 { "scale-in" } else { "interruption" };
-            let report = json!({
-                "schema": 1, "complete": true, "good": good, "written": at(31, 10),
-                "machine": { "id": format!("i-{number}") }, "booted": format!("2026-03-{:02}T08:30:00Z", number + 1), "episode": format!("{}-1", at(30, 0)),
-                "opened": at(30, 0), "last-report-by": at(32, 0), "margin": 50,
-                "notices": [{ "kind": kind, "source": "aws", "action": "terminate", "deadline": at(32, 0),
-                    "footing": "stated", "heard": at(30, 0), "detection-delay": 4 }],
-                "steps": [{ "name": "save", "attempts": 1, "outcome": outcome, "good": good, "took": 60,
-                    "proof-before": at(0, 0) }],
-            });
-            fs::write(directory.join(format!("i-{number}.json")), report.to_string()).unwrap();
+        for day in 1..=14 {
+            // Noon of the next day, 28 hours after the machine had booted.
+            let mut report = written(day * 20 + 12);
+            let episode = &mut report["episode"];
+            episode["booted"] = json!(format!("2026-03-{day:02}T08:30:00Z"));
+            if day > 12 {
+                episode["good"] = json!(false);
+                episode["steps"][0]["good"] = json!(false);
+                episode["steps"][0]["outcome"] = json!("failed");
+            }
+            if day == 1 {
+                episode["notices"][0]["kind"] = json!("scale-in");
+                episode["notices"][0]["announced"] = json!("scale-in");
+            }
+            fs::write(directory.join(format!("i-{day}.json")), report.to_string()).unwrap();
         }
     }
 }

@@ -21,3 +21,5 @@ mod configurations;
 mod links;
 mod markdown;
 mod names;
+#[path = "../support/report.rs"]
+mod written;

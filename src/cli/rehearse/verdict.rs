@@ -57,12 +57,13 @@ impl Verdict {
     /// The verdict on a notice with this window that was given at `given` and led to this episode, if to any.
     pub fn of(episode: Option<&EpisodeView>, given: Now, notice: Duration) -> Self {
         let after = |at: Timestamp| Seconds::between_times(given.wall, at);
-        let end = episode.and_then(|episode| episode.plan).and_then(|plan| plan.end.moment());
+        // By the wall clock: an episode that was read from a journal does not know in which boot it is read.
+        let end = episode.and_then(|episode| episode.plan).map(|plan| plan.end.at);
         Self {
             schema: SCHEMA,
             notice_seconds: notice.into(),
             heard_after_seconds: episode.map(|episode| after(episode.opened)),
-            end_after_seconds: end.map(|end| Seconds::between(given.moment, end)),
+            end_after_seconds: end.map(after),
             steps: episode
                 .into_iter()
                 .flat_map(EpisodeView::concerned)
