@@ -164,7 +164,7 @@ fn what_cannot_work_is_told_step_by_step() {
     ✗ error    step save        there is no user `nobody-of-this-name` on this machine (see `getent passwd`)
     ✓ ok       step save        /stage/save.sh can be run
     ! warning  step save        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
-    ✗ error    step upload      /stage/none.sh does not exist (check the path and that the file exists)
+    ✗ error    step upload      /stage/none.sh does not exist
     ! warning  plan             an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m35s together: drain gets 44s of its 60s, save gets 66s of its 90s, no time is kept for upload (it is optional); most of that is save's
     · note     plan             a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m35s together: drain gets 22s of its 60s, save gets 33s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
     ! warning  plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain needs 60s: drain gets 55s of its 60s; if it leaves more here, set assume.scale-in

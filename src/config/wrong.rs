@@ -145,7 +145,10 @@ pub(super) fn worded(message: &str) -> String {
             return format!("{ours} \"{}\"{}", shown(given), hint(given, valid.iter().copied()));
         }
     }
-    line.to_owned()
+    match line.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        Some(key) => format!("{key} is missing"),
+        None => line.to_owned(),
+    }
 }
 
 /// `"a", "b" or "c"`.
@@ -191,7 +194,7 @@ mod tests {
             worded("unknown variant `alow`, expected `refuse` or `allow`\nin `imds-v1`\n"),
             "unknown \"alow\"; did you mean \"allow\"?"
         );
-        assert_eq!(worded("missing field `command`\n"), "missing field `command`");
+        assert_eq!(worded("missing field `command`\n"), "command is missing");
     }
 
     #[test]

@@ -101,9 +101,7 @@ fn reason(file: &Path, error: &io::Error) -> String {
         Some(Errno::NOENT) if fs::symlink_metadata(file).is_ok_and(|it| it.is_symlink()) && found.is_err() => {
             "it is a link that leads nowhere".to_owned()
         }
-        Some(Errno::NOENT | Errno::NOTDIR) if found.is_err() => {
-            "no such file (check the path and that the file exists)".to_owned()
-        }
+        Some(Errno::NOENT | Errno::NOTDIR) if found.is_err() => "no such file".to_owned(),
         Some(Errno::NOENT) => bad_interpreter(file)
             .unwrap_or_else(|| "its loader is missing (was it built for another system?)".to_owned()),
         Some(Errno::ACCESS) => match found {

@@ -41,7 +41,11 @@ pub async fn look(step: &StepSetting, host: &HostInfo) -> Vec<Finding> {
         Ok(found) => found
             .into_iter()
             .map(|Finding { weight, subject: part, sentence }| {
-                let sentence = if part == step.kind { sentence } else { format!("{part}: {sentence}") };
+                let sentence = if part == step.kind || sentence.contains(&part) {
+                    sentence
+                } else {
+                    format!("{part}: {sentence}")
+                };
                 Finding::new(weight, subject.clone(), sentence)
             })
             .collect(),

@@ -3,6 +3,7 @@
 //! Credentials that end inside the notice are the classic failure of this work: they are renewed long before. Nothing
 //! here is ever logged but the moment at which they end.
 
+use super::trouble::causes;
 use super::{Kind, LASTING, Trouble, http_client, printable};
 use crate::actions::HostInfo;
 use crate::view::{Finding, Weight};
@@ -13,7 +14,6 @@ use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
-use aws_sdk_elasticloadbalancingv2::error::DisplayErrorContext;
 use jiff::Timestamp;
 use std::fmt;
 use std::sync::Mutex;
@@ -80,7 +80,7 @@ impl KeptCredentials {
                 Ok(())
             }
             Ok(Err(CredentialsError::CredentialsNotLoaded(_))) => Err(none()),
-            Ok(Err(error)) => Err(unread(&DisplayErrorContext(&error).to_string())),
+            Ok(Err(error)) => Err(unread(&causes(&error))),
             Err(_) => Err(unread("nobody who could give them answered within 5s")),
         }
     }

@@ -3,7 +3,7 @@
 use super::genuine::NotAws;
 use crate::view::{Spoken, clip};
 use aws_sdk_elasticloadbalancingv2::config::http::HttpResponse;
-use aws_sdk_elasticloadbalancingv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_elasticloadbalancingv2::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -134,9 +134,9 @@ impl Trouble {
                 Self::new(Kind::Unreachable, format!("the AWS API could not be reached ({})", printable(&why)))
             }
             SdkError::ServiceError(_) | SdkError::ResponseError(_) => Self::uncoded(error.raw_response()),
-            // The SDK's enum may grow; its own words are the best there are then.
+            // The SDK's enum may grow.
             SdkError::ConstructionFailure(_) | _ => {
-                let why = DisplayErrorContext(error).to_string();
+                let why = causes(error);
                 Self::new(Kind::Refused, format!("the call could not be made: {}", printable(&why)))
             }
         }
@@ -266,6 +266,17 @@ fn signature(message: &str) -> &'static str {
     }
 }
 
+/// What happened and why, in the words of each cause that says more than the one before it.
+pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in chain(error).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
+}
+
 /// The cause at the bottom, which names what really happened: `Connection refused (os error 111)`.
 fn innermost(error: &(impl Error + 'static)) -> String {
     chain(error).last().map(ToString::to_string).unwrap_or_default()
@@ -278,6 +289,17 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Because(&'static str, #[source] Option<Box<Self>>);
+        let bottom = Because("no route to host", None);
+        let middle = Because("the token could not be read: no route to host", Some(Box::new(bottom)));
+        let top = Because("credentials", Some(Box::new(middle)));
+        assert_eq!(causes(&top), "credentials: the token could not be read: no route to host");
+    }
 
     #[test]
     fn each_code_has_its_remedy() {

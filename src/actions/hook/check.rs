@@ -116,7 +116,7 @@ fn wrong_with_program(file: &Path, user: Option<&User>) -> Option<String> {
     let it = match fs::metadata(file) {
         Ok(it) => it,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Some("does not exist (check the path and that the file exists)".to_owned());
+            return Some("does not exist".to_owned());
         }
         Err(error) => return Some(format!("cannot be looked at: {}", error_text(&error))),
     };

@@ -7,7 +7,7 @@ use super::pid_file::PidFile;
 use super::tree::{Parents, Which};
 use crate::engine::Process;
 use crate::process::Stat;
-use crate::view::printable_bytes;
+use crate::view::{in_one_line, printable_bytes};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -321,7 +321,7 @@ pub(super) async fn told_of(unit: &str) -> Result<Unit, String> {
     };
     match tokio::time::timeout(LIMIT, asking).await {
         Ok(Ok((said, complained))) if said.is_empty() && !complained.is_empty() => {
-            let words: String = printable_bytes(complained.trim_ascii()).chars().take(200).collect();
+            let words = in_one_line(&String::from_utf8_lossy(&complained), 200);
             Err(format!("systemd could not be asked for {unit}: {words}"))
         }
         Ok(Ok((said, _))) => Unit::parse(unit, &String::from_utf8_lossy(&said)),
