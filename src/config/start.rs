@@ -3,8 +3,8 @@
 
 use super::keys;
 use super::layer::{PREFIX, Written, variable};
-use super::wrong::{listed, nearest, shown};
-use crate::view::{Finding, Weight};
+use super::wrong::{listed, shown};
+use crate::view::{Finding, Weight, nearest};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};

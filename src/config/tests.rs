@@ -616,13 +616,13 @@ proptest::proptest! {
 fn a_message_that_cannot_be_is_refused_with_file_line_and_the_nearest_field() {
     let refused = refused(
         "[[notification]]\nkind = \"webhook\"\nurl = \"https://hooks.example/x\"\n\
-         body = '{\"text\": \"{{secnds-left}}\"}'\n\
+         body = '{\"text\": \"{{secnds_left}}\"}'\n\
          [[notification]]\nkind = \"mail\"\nname = \"a\"\nsend = [\"begin\"]\non = [\"fire\"]\nurl-fil = \"/x\"\n\
          [[notification]]\nname = \"a\"\nkind = \"webhook\"\nurl-variable = \"X\"\n\
          [[step]]\nname = \"tell\"\nkind = \"webhook\"\n",
     );
     for line in [
-        ":4: notification \"webhook\": body: knows no field {{secnds-left}}; did you mean {{seconds-left}}?",
+        ":4: notification \"webhook\": body: knows no field {{ secnds_left }}; did you mean {{ seconds_left }}?",
         ":6: notification \"a\": kind: unknown kind of notification \"mail\"; there is only \"webhook\"",
         ":8: notification \"a\": send: unknown \"begin\"; it may be \"detection\", \"failure\" or \"end\"",
         ":9: notification \"a\": on: unknown kind of notice \"fire\"",

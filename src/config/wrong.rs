@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and where: gathered, sorted and shown together.
 
-use crate::view::clip;
+use crate::view::{clip, nearest};
 use std::fmt;
 use std::sync::Arc;
 
@@ -117,19 +117,6 @@ pub(super) fn hint<'n>(given: &str, valid: impl IntoIterator<Item = &'n str>) ->
         None if valid.len() <= 8 => format!("; it may be {}", listed(&valid)),
         None => "; `watchdog generate schema` lists the valid ones".to_owned(),
     }
-}
-
-/// The valid name that was most likely meant, if any is near.
-pub(super) fn nearest<'n>(given: &str, valid: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    // Bounded, since the distance takes time that grows with the product of the lengths.
-    let given: String = given.chars().take(64).collect::<String>().to_lowercase().replace('_', "-");
-    valid
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(&given, &name.to_lowercase().replace('_', "-")), name))
-        .filter(|(likeness, _)| *likeness >= 0.8)
-        // Of equals the first counts, since the more usual names come first.
-        .reduce(|best, other| if other.0 > best.0 { other } else { best })
-        .map(|(_, name)| name)
 }
 
 /// What serde says of a value, as we would say it: on one line, with the nearest name.

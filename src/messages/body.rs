@@ -4,12 +4,13 @@
 use super::message::{Message, Occasion};
 use super::nth;
 use super::words::{clock, sentences, steps, text, title};
-use crate::actions::http::template::{Fields, Manner, Template};
+use crate::actions::http::template::{self, Template};
 use crate::report::Report;
 use crate::view::StepView;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The version of the `plain` body; it grows when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
@@ -36,8 +37,8 @@ pub(super) enum Body {
     Slack,
     Report,
     Nth,
-    Own(Template<Field>),
-    OwnNth(Template<nth::Field>),
+    Own(Arc<Template>),
+    OwnNth(Arc<Template>),
 }
 
 /// The most characters of a text in one of Slack's blocks (3000), less what marks it as code.
@@ -49,36 +50,25 @@ const HEADER: usize = 150;
 impl Body {
     /// Reads a template, if there is one; the error is a message about it.
     pub(super) fn of(preset: Preset, template: Option<&str>) -> Result<Self, String> {
-        let body = match (preset, template) {
+        Ok(match (preset, template) {
             (Preset::Plain, None) => Self::Plain,
             (Preset::Slack, None) => Self::Slack,
             (Preset::Report, None) => Self::Report,
             (Preset::Nth, None) => Self::Nth,
-            (Preset::Nth, Some(template)) => Self::OwnNth(Template::parse(template, Manner::Body)?),
-            (Preset::Plain | Preset::Slack | Preset::Report, Some(template)) => {
-                Self::Own(Template::parse(template, Manner::Body)?)
+            (Preset::Nth, Some(template)) => {
+                Self::OwnNth(Template::body(&nth::in_jinja(template), &nth::example())?.into())
             }
-        };
-        if body.is_json() {
-            let filled = match &body {
-                Self::Own(template) => template.filled(|field| if field.is_json() { "{}" } else { "1" }.to_owned()),
-                Self::OwnNth(template) => template.filled(|_| "1".to_owned()),
-                Self::Plain | Self::Slack | Self::Report | Self::Nth => "{}".to_owned(),
-            };
-            // What begins as JSON is meant as JSON: a comma too many would be found in the notice otherwise.
-            serde_json::from_str::<serde::de::IgnoredAny>(&filled)
-                .map_err(|error| format!("begins as JSON and is none once it is filled in: {error}"))?;
-        }
-        Ok(body)
+            (Preset::Plain | Preset::Slack | Preset::Report, Some(template)) => {
+                Self::Own(Template::body(template, &example())?.into())
+            }
+        })
     }
 
     /// Whether it is JSON.
     pub(super) fn is_json(&self) -> bool {
-        let begins = |text: String| text.trim_start().starts_with(['{', '[']);
         match self {
             Self::Plain | Self::Slack | Self::Report | Self::Nth => true,
-            Self::Own(template) => begins(template.filled(|_| String::new())),
-            Self::OwnNth(template) => begins(template.filled(|_| String::new())),
+            Self::Own(template) | Self::OwnNth(template) => template.is_json(),
         }
     }
 
@@ -92,102 +82,75 @@ impl Body {
                 serde_json::to_string(&report).unwrap_or_else(|_| plain(message).to_string())
             }
             Self::Nth => nth::whole(message).to_string(),
-            Self::Own(template) => template.filled(|field| value(field, message)),
-            Self::OwnNth(template) => template.filled(|field| nth::value(field, message)),
+            Self::Own(template) => filled(template, &fields(message), message),
+            Self::OwnNth(template) => filled(template, &nth::fields(message), message),
         }
     }
 }
 
+/// A body that cannot be filled in must not keep the message back.
+fn filled(template: &Template, fields: &Value, message: &Message) -> String {
+    template.filled(fields).unwrap_or_else(|why| {
+        tracing::warn!("the body of a message cannot be filled in, and the preset `plain` is sent: {why}");
+        plain(message).to_string()
+    })
+}
+
 /// What can be filled into a body of one's own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Field {
-    Notification,
-    Text,
-    Title,
-    Occasion,
-    NotificationId,
-    Episode,
-    Source,
-    NoticeKind,
-    Action,
-    InstanceId,
-    InstanceType,
-    Region,
-    Zone,
-    Host,
-    Deadline,
-    SecondsLeft,
-    LastNotificationBy,
-    Detail,
-    Step,
-    Outcome,
-    Attempt,
-    Verdict,
-    Rehearsal,
-}
-
-impl Fields for Field {
-    const ALL: &'static [(&'static str, Self)] = &[
-        ("notification", Self::Notification),
-        ("text", Self::Text),
-        ("title", Self::Title),
-        ("occasion", Self::Occasion),
-        ("notification-id", Self::NotificationId),
-        ("episode", Self::Episode),
-        ("source", Self::Source),
-        ("notice-kind", Self::NoticeKind),
-        ("action", Self::Action),
-        ("instance-id", Self::InstanceId),
-        ("instance-type", Self::InstanceType),
-        ("region", Self::Region),
-        ("zone", Self::Zone),
-        ("host", Self::Host),
-        ("deadline", Self::Deadline),
-        ("seconds-left", Self::SecondsLeft),
-        ("last-notification-by", Self::LastNotificationBy),
-        ("detail", Self::Detail),
-        ("step", Self::Step),
-        ("outcome", Self::Outcome),
-        ("attempt", Self::Attempt),
-        ("verdict", Self::Verdict),
-        ("rehearsal", Self::Rehearsal),
-    ];
-
-    fn is_json(self) -> bool {
-        self == Self::Notification
-    }
-}
-
-fn value(field: Field, message: &Message) -> String {
+fn fields(message: &Message) -> Value {
     let (machine, notice) = (&message.context.machine, &message.notice);
-    match field {
-        Field::Notification => plain(message).to_string(),
-        Field::Text => text(message),
-        Field::Title => title(message),
-        Field::Occasion => message.owed.occasion.word().to_owned(),
-        Field::NotificationId => message.owed.id.clone(),
-        Field::Episode => message.episode.id.to_string(),
-        Field::Source => notice.source.to_string(),
-        Field::NoticeKind => notice.kind.word().to_owned(),
-        Field::Action => notice.action.word().to_owned(),
-        Field::InstanceId => message.machine_id().to_owned(),
-        Field::InstanceType => machine.machine_type.clone(),
-        Field::Region => machine.region.clone(),
-        Field::Zone => machine.zone.clone(),
-        Field::Host => message.context.names.host.clone(),
-        Field::Deadline => clock(message.plan.deadline.at),
-        Field::SecondsLeft => message.left().span().as_secs().to_string(),
-        Field::LastNotificationBy => message.last_by.map(clock).unwrap_or_default(),
-        Field::Detail => message.step().map_or(&notice.detail, |step| &step.detail).clone(),
-        Field::Step => message.step().map(|step| step.name.to_string()).unwrap_or_default(),
-        Field::Outcome => message.step().map(outcome).unwrap_or_default().to_owned(),
-        Field::Attempt => message.step().map(|step| step.attempt.to_string()).unwrap_or_default(),
-        Field::Verdict => match message.owed.occasion {
-            Occasion::End => message.episode.verdict.clone(),
-            Occasion::Detection | Occasion::Failure => String::new(),
-        },
-        Field::Rehearsal => message.context.rehearsal.to_string(),
-    }
+    let step = message.step();
+    json!({
+        "notification": plain(message),
+        "text": text(message),
+        "title": title(message),
+        "occasion": message.owed.occasion,
+        "notification_id": message.owed.id,
+        "episode": message.episode.id,
+        "source": notice.source,
+        "notice_kind": notice.kind,
+        "action": notice.action,
+        "instance_id": message.machine_id(),
+        "instance_type": machine.machine_type,
+        "region": machine.region,
+        "zone": machine.zone,
+        "host": message.context.names.host,
+        "deadline": clock(message.plan.deadline.at),
+        "seconds_left": message.left().span().as_secs(),
+        "last_notification_by": message.last_by.map(clock).unwrap_or_default(),
+        "detail": step.map_or(&notice.detail, |step| &step.detail),
+        "step": step.map(|step| step.name.to_string()).unwrap_or_default(),
+        "outcome": step.map(outcome).unwrap_or_default(),
+        "attempt": step.map_or(0, |step| step.attempt),
+        "verdict": if message.owed.occasion == Occasion::End { &message.episode.verdict } else { "" },
+        "rehearsal": message.context.rehearsal,
+    })
+}
+
+/// The same with any values, for who reads a configuration.
+fn example() -> Value {
+    let texts = [
+        "text",
+        "title",
+        "occasion",
+        "notification_id",
+        "episode",
+        "source",
+        "notice_kind",
+        "action",
+        "instance_id",
+        "instance_type",
+        "region",
+        "zone",
+        "host",
+        "deadline",
+        "last_notification_by",
+        "detail",
+        "step",
+        "outcome",
+        "verdict",
+    ];
+    template::example(&texts, json!({ "notification": {}, "seconds_left": 1, "attempt": 1, "rehearsal": false }))
 }
 
 fn outcome(step: &StepView) -> &'static str {
@@ -329,26 +292,34 @@ mod tests {
     #[test]
     fn a_body_of_ones_own_is_filled_in_and_a_value_stays_in_its_place() {
         let template =
-            r#"{"id": "{{notification-id}}", "why": "{{detail}}", "step": "{{ step }}", "all": {{notification}}}"#;
+            r#"{"id": "{{notification_id}}", "why": "{{detail}}", "step": "{{ step }}", "all": {{notification}}}"#;
         let body = Body::of(Preset::Plain, Some(template)).unwrap();
         let filled = read(&body, &Scenario::ended(Outcome::Failed).messages()[1]);
         assert_eq!(filled["id"], "20260101T000007Z-1/failure/checkpoint/1");
         assert_eq!(filled["why"], "exit status 1: disk <full> & \"gone\"");
         assert_eq!((&filled["step"], &filled["all"]["occasion"]), (&json!("checkpoint"), &json!("failure")));
-        // Every field there is can be filled in, whatever the message.
-        let all: Vec<String> = Field::ALL.iter().map(|(name, _)| format!("{name}={{{{{name}}}}}")).collect();
-        let body = Body::of(Preset::Plain, Some(&all.join("\n"))).unwrap();
-        assert!(!body.is_json());
+        // Every field there is can be filled in, whatever the message, and is known when the configuration is read.
+        for (known, filled) in [
+            (example(), fields(&Scenario::running().messages()[0])),
+            (nth::example(), nth::fields(&Scenario::running().messages()[0])),
+        ] {
+            let (known, filled) = (known.as_object().unwrap(), filled.as_object().unwrap());
+            assert!(known.keys().eq(filled.keys()), "{known:?} {filled:?}");
+            for (name, value) in known {
+                assert_eq!(std::mem::discriminant(value), std::mem::discriminant(&filled[name]), "{name}");
+            }
+        }
+        let body = Body::of(Preset::Plain, Some("seconds left: {{ seconds_left }}\n{{ text }}")).unwrap();
         let filled = body.of_message(&Scenario::running().messages()[0]);
-        assert!(filled.contains("seconds-left=113\n") && filled.contains("instance-id=i-0abc\n"), "{filled}");
+        assert!(!body.is_json() && filled.starts_with("seconds left: 113\ni-0abc is to be terminated"), "{filled}");
     }
 
     #[test]
     fn a_template_that_cannot_be_filled_in_is_refused() {
         let refused = |preset, template| Body::of(preset, Some(template)).unwrap_err();
-        assert!(refused(Preset::Plain, "{{stepp}}").contains("did you mean {{step}}?"));
-        assert!(refused(Preset::Plain, "{{ .EventID }}").contains("knows no field"));
-        assert!(refused(Preset::Nth, "{{ .EventId }}").contains("did you mean {{.EventID}}?"));
+        assert!(refused(Preset::Plain, "{{stepp}}").contains("did you mean {{ step }}?"));
+        assert!(refused(Preset::Plain, "{{ EventID }}").contains("knows no field"));
+        assert!(refused(Preset::Nth, "{{ .EventId }}").contains("did you mean {{ EventID }}?"));
         assert!(refused(Preset::Nth, "{{notification}}").contains("knows no field"));
         let comma = refused(Preset::Plain, r#"{"text": "{{text}}",}"#);
         assert!(comma.contains("none once it is filled in"), "{comma}");

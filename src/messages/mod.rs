@@ -265,8 +265,8 @@ mod tests {
             ("url = 'https://u:hunter2@h/'", "url", "user or a password"),
             ("url-file = 'hunter2'", "url-file", "whole path"),
             (&format!("{url}preset = 'slakc'"), "preset", "slack"),
-            (&format!("{url}body = '{{\"a\": \"{{{{txt}}}}\"}}'"), "body", "did you mean {{text}}?"),
-            (&format!("{url}preset = 'nth'\nbody = '{{{{ .EventId }}}}'"), "body", "did you mean {{.EventID}}?"),
+            (&format!("{url}body = '{{\"a\": \"{{{{txt}}}}\"}}'"), "body", "did you mean {{ text }}?"),
+            (&format!("{url}preset = 'nth'\nbody = '{{{{ .EventId }}}}'"), "body", "did you mean {{ EventID }}?"),
             (&format!("{url}headers = {{ 'Host' = 'hunter2' }}"), "headers.Host", "by the watchdog itself"),
             (&format!("{url}retry = 3"), "", "unknown field"),
         ] {

@@ -7,128 +7,92 @@
 
 use super::message::{Message, Occasion};
 use super::words::{clock, text};
-use crate::actions::http::template::Fields;
+use crate::actions::http::template;
 use crate::engine::NoticeKind;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
-
-/// A field of its templates.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Field {
-    AccountId,
-    InstanceId,
-    InstanceLifeCycle,
-    InstanceType,
-    PublicHostname,
-    PublicIp,
-    LocalHostname,
-    LocalIp,
-    AvailabilityZone,
-    Region,
-    EventId,
-    Kind,
-    Monitor,
-    Description,
-    State,
-    AutoScalingGroupName,
-    NodeName,
-    Pods,
-    ProviderId,
-    StartTime,
-    EndTime,
-    NodeProcessed,
-    InProgress,
-}
-
-/// The names as its templates write them: `{{ .EventID }}`.
-const NAMES: &[(&str, Field)] = &[
-    (".AccountId", Field::AccountId),
-    (".InstanceID", Field::InstanceId),
-    (".InstanceLifeCycle", Field::InstanceLifeCycle),
-    (".InstanceType", Field::InstanceType),
-    (".PublicHostname", Field::PublicHostname),
-    (".PublicIP", Field::PublicIp),
-    (".LocalHostname", Field::LocalHostname),
-    (".LocalIP", Field::LocalIp),
-    (".AvailabilityZone", Field::AvailabilityZone),
-    (".Region", Field::Region),
-    (".EventID", Field::EventId),
-    (".Kind", Field::Kind),
-    (".Monitor", Field::Monitor),
-    (".Description", Field::Description),
-    (".State", Field::State),
-    (".AutoScalingGroupName", Field::AutoScalingGroupName),
-    (".NodeName", Field::NodeName),
-    (".Pods", Field::Pods),
-    (".ProviderID", Field::ProviderId),
-    (".StartTime", Field::StartTime),
-    (".EndTime", Field::EndTime),
-    (".NodeProcessed", Field::NodeProcessed),
-    (".InProgress", Field::InProgress),
-];
-
-impl Fields for Field {
-    const ALL: &'static [(&'static str, Self)] = NAMES;
-
-    fn is_json(self) -> bool {
-        false
-    }
-}
+use serde_json::{Value, json};
 
 /// What a time that is not known looks like there.
 const NO_TIME: &str = "0001-01-01 00:00:00 +0000 UTC";
 
+/// Its templates are Go's, which write a field with a dot before it: `{{ .EventID }}`.
+pub(super) fn in_jinja(template: &str) -> String {
+    template.replace("{{ .", "{{ ").replace("{{.", "{{")
+}
+
 /// All fields under their names, and its default text.
 pub(super) fn whole(message: &Message) -> Value {
-    let mut body = Map::new();
-    body.insert("text".to_owned(), json!(default_text(message)));
-    for (name, field) in NAMES {
-        body.insert(name.trim_start_matches('.').to_owned(), json!(value(*field, message)));
-    }
-    Value::Object(body)
-}
-
-fn default_text(message: &Message) -> String {
-    let told = |field| value(field, message);
-    format!(
+    let mut body = fields(message);
+    let text = format!(
         "[NTH][Instance Interruption] EventID: {} - Kind: {} - Instance: {} - Node: {} - Description: {} - Start Time: {}",
-        told(Field::EventId),
-        told(Field::Kind),
-        told(Field::InstanceId),
-        told(Field::NodeName),
-        told(Field::Description),
-        told(Field::StartTime)
-    )
+        event_id(message),
+        kind(message),
+        message.machine_id(),
+        message.context.names.node,
+        description(message),
+        time(stated(message))
+    );
+    body["text"] = json!(text);
+    body
 }
 
-pub(super) fn value(field: Field, message: &Message) -> String {
+/// What can be filled into its templates.
+pub(super) fn fields(message: &Message) -> Value {
     let (machine, names) = (&message.context.machine, &message.context.names);
-    match field {
-        Field::InstanceId => message.machine_id().to_owned(),
-        Field::InstanceLifeCycle => machine.lifecycle.known().unwrap_or_default().to_owned(),
-        Field::InstanceType => machine.machine_type.clone(),
-        Field::LocalHostname => names.host.clone(),
-        Field::LocalIp => machine.addresses.first().map(ToString::to_string).unwrap_or_default(),
-        Field::AvailabilityZone => machine.zone.clone(),
-        Field::Region => machine.region.clone(),
-        Field::EventId => event_id(message),
-        Field::Kind => kind(message).to_owned(),
-        Field::Monitor => format!("{}_MONITOR", kind(message)),
-        Field::Description => description(message),
+    let is_over = message.owed.occasion == Occasion::End;
+    json!({
+        "AccountId": "",
+        "InstanceID": message.machine_id(),
+        "InstanceLifeCycle": machine.lifecycle.known().unwrap_or_default(),
+        "InstanceType": machine.machine_type,
+        "PublicHostname": "",
+        "PublicIP": "",
+        "LocalHostname": names.host,
+        "LocalIP": machine.addresses.first().map(ToString::to_string).unwrap_or_default(),
+        "AvailabilityZone": machine.zone,
+        "Region": machine.region,
+        "EventID": event_id(message),
+        "Kind": kind(message),
+        "Monitor": format!("{}_MONITOR", kind(message)),
+        "Description": description(message),
         // It is the state of a scheduled event.
-        Field::State => if message.notice.announced == NoticeKind::Maintenance { "active" } else { "" }.to_owned(),
-        Field::NodeName => names.node.clone(),
-        Field::StartTime => time(stated(message)),
-        Field::EndTime => NO_TIME.to_owned(),
-        Field::Pods => "[]".to_owned(),
-        Field::NodeProcessed => (message.owed.occasion == Occasion::End).to_string(),
-        Field::InProgress => (message.owed.occasion != Occasion::End).to_string(),
-        Field::AccountId
-        | Field::PublicHostname
-        | Field::PublicIp
-        | Field::AutoScalingGroupName
-        | Field::ProviderId => String::new(),
-    }
+        "State": if message.notice.announced == NoticeKind::Maintenance { "active" } else { "" },
+        "AutoScalingGroupName": "",
+        "NodeName": names.node,
+        "Pods": [],
+        "ProviderID": "",
+        "StartTime": time(stated(message)),
+        "EndTime": NO_TIME,
+        "NodeProcessed": is_over,
+        "InProgress": !is_over,
+    })
+}
+
+/// The same with any values, for who reads a configuration.
+pub(super) fn example() -> Value {
+    let texts = [
+        "AccountId",
+        "InstanceID",
+        "InstanceLifeCycle",
+        "InstanceType",
+        "PublicHostname",
+        "PublicIP",
+        "LocalHostname",
+        "LocalIP",
+        "AvailabilityZone",
+        "Region",
+        "EventID",
+        "Kind",
+        "Monitor",
+        "Description",
+        "State",
+        "AutoScalingGroupName",
+        "NodeName",
+        "ProviderID",
+        "StartTime",
+        "EndTime",
+    ];
+    template::example(&texts, json!({ "Pods": [], "NodeProcessed": false, "InProgress": true }))
 }
 
 /// The time that its notice states, or the deadline.
@@ -221,6 +185,6 @@ mod tests {
 
     #[test]
     fn a_rehearsal_is_never_taken_for_the_notice() {
-        assert!(value(Field::Description, &detection(true)).starts_with("[rehearsal]"));
+        assert!(description(&detection(true)).starts_with("[rehearsal]"));
     }
 }

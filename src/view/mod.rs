@@ -25,7 +25,7 @@ pub use seconds::{Seconds, Time};
 pub use span::Span;
 pub use spoken::Spoken;
 pub use text::{
-    clip, error_text, in_one_line, is_printable, printable, printable_bytes, printable_json, printable_lines,
+    clip, error_text, in_one_line, is_printable, nearest, printable, printable_bytes, printable_json, printable_lines,
 };
 pub use time_fit::TimeFit;
 pub use wording::Loudness;

@@ -116,6 +116,19 @@ pub fn error_text(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
+/// The valid name that was most likely meant, if any is near.
+pub fn nearest<'n>(given: &str, valid: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    // Bounded, since the distance takes time that grows with the product of the lengths.
+    let given: String = given.chars().take(64).collect::<String>().to_lowercase().replace('_', "-");
+    valid
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&given, &name.to_lowercase().replace('_', "-")), name))
+        .filter(|(likeness, _)| *likeness >= 0.8)
+        // Of equals the first counts, since the more usual names come first.
+        .reduce(|best, other| if other.0 > best.0 { other } else { best })
+        .map(|(_, name)| name)
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]

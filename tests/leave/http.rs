@@ -32,7 +32,7 @@ fn parts(request: &str) -> (String, Vec<String>, String) {
 async fn the_request_is_what_was_written_with_the_notice_filled_in() {
     let server = PlayedServer::start(|_| reply("200 OK", "")).await;
     let keys = format!(
-        "url = '{}/leave/{{{{instance-id}}}}?why={{{{detail}}}}'\nmethod = 'PUT'\nheaders = {{ X-Token = 'abc' }}\n\
+        "url = '{}/leave/{{{{instance_id}}}}?why={{{{detail}}}}'\nmethod = 'PUT'\nheaders = {{ X-Token = 'abc' }}\n\
          body = '{{\"all\": {{{{notice}}}}, \"why\": \"{{{{detail}}}}\", \"try\": {{{{attempt}}}}}}'\n\
          undo = {{ url = '{}/back', method = 'DELETE' }}",
         server.url, server.url

@@ -178,6 +178,7 @@ fn unasked(trouble: Trouble) -> String {
         Trouble::Refused => "has nobody who listens".to_owned(),
         Trouble::Unknown(words) | Trouble::Unreachable(words) => format!("cannot be reached: {words}"),
         Trouble::Unconnected => slow(),
+        Trouble::Impossible(words) => format!("cannot be asked: {words}"),
         Trouble::Tls(words) => format!("cannot be asked by TLS: {words}"),
         Trouble::NoRoots(words) => {
             format!(

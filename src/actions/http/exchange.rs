@@ -61,6 +61,8 @@ pub(crate) enum Trouble {
     Unreachable(String),
     /// The connection did not come about in time.
     Unconnected,
+    /// There is no such request; why.
+    Impossible(String),
     /// No TLS could be agreed on.
     Tls(String),
     /// We have no certificates to judge others by.
@@ -78,6 +80,7 @@ impl Trouble {
             | Self::Refused
             | Self::Unreachable(_)
             | Self::Unconnected
+            | Self::Impossible(_)
             | Self::Tls(_)
             | Self::NoRoots(_) => false,
         }
@@ -87,7 +90,7 @@ impl Trouble {
     pub(crate) const fn may_pass(&self) -> bool {
         match self {
             Self::Unknown(_) | Self::Refused | Self::Unreachable(_) | Self::Unconnected | Self::Broken(_) => true,
-            Self::Tls(_) | Self::NoRoots(_) => false,
+            Self::Impossible(_) | Self::Tls(_) | Self::NoRoots(_) => false,
         }
     }
 
@@ -98,6 +101,7 @@ impl Trouble {
             Self::Refused => write!(f, "nobody listens at {shown} (does it run, and on this port?)"),
             Self::Unreachable(words) => write!(f, "{shown} cannot be reached: {words}"),
             Self::Unconnected => write!(f, "{shown} took no connection within 3 s (does a firewall stand between?)"),
+            Self::Impossible(words) => write!(f, "no request to {shown} can be made: {words}"),
             Self::Tls(words) => write!(f, "no TLS with {shown}: {words}"),
             Self::NoRoots(words) => {
                 write!(f, "no root certificates to judge {shown} by (install ca-certificates): {words}")
@@ -274,11 +278,11 @@ fn request(method: &Method, url: &Url, headers: &HeaderMap, body: String) -> Res
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let mut request = Request::new(body);
     *request.method_mut() = method.clone();
-    let unsayable = |_| Trouble::Unknown("it cannot be said in HTTP".to_owned());
-    *request.uri_mut() = target.parse().map_err(|_| unsayable(()))?;
+    let unsayable = |what: &str| Trouble::Impossible(format!("its {what} cannot be said in HTTP"));
+    *request.uri_mut() = target.parse().map_err(|_| unsayable("path"))?;
     *request.headers_mut() = headers.clone();
     let told = request.headers_mut();
-    told.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| unsayable(()))?);
+    told.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| unsayable("host"))?);
     told.insert(CONNECTION, HeaderValue::from_static("close"));
     let name = HeaderValue::from_static(concat!("spot-watchdog/", env!("CARGO_PKG_VERSION")));
     told.entry(USER_AGENT).or_insert(name);

@@ -22,13 +22,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use template::{Field, Manner, Template};
+use template::Template;
 
 /// The keys of an `http` step that are its own.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
-    /// Where it goes. `{{instance-id}}` and the other fields of the notice may stand behind the host.
+    /// Where it goes. `{{ instance_id }}` and the other fields of the notice may stand behind the host.
     #[schemars(length(min = 1))]
     pub url: String,
     /// How it goes.
@@ -37,7 +37,7 @@ pub struct Settings {
     /// Sent along.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// What is sent: a text with fields of the notice, or `{{notice}}` for all of it as JSON. Without it, nothing is.
+    /// What is sent: a text with fields of the notice, or `{{ notice }}` for all of it as JSON. Without it, nothing is.
     pub body: Option<String>,
     /// The statuses that mean success; any 2xx where none is named.
     #[serde(default)]
@@ -120,11 +120,11 @@ fn joined(headers: &BTreeMap<String, String>, over: BTreeMap<String, String>) ->
 /// A request, ready but for the notice.
 struct Request {
     method: Method,
-    url: Template<Field>,
+    url: Template,
     /// Scheme, host and port: what may be shown.
     shown: String,
     headers: HeaderMap,
-    body: Option<Template<Field>>,
+    body: Option<Template>,
     expect: Vec<u16>,
 }
 
@@ -149,23 +149,22 @@ impl Request {
                 method.as_str().bytes().all(|letter| letter.is_ascii_uppercase()) && method != Method::CONNECT
             })
             .ok_or_else(|| wrong("method", "is no method of HTTP (GET, POST, PUT, PATCH, DELETE …, in capitals)"))?;
-        let url = Template::parse(&settings.url, Manner::Url).map_err(|message| wrong("url", &message))?;
+        let example = send::example();
+        let url = Template::url(&settings.url, &example).map_err(|message| wrong("url", &message))?;
+        let filled = url.filled(&example).map_err(|message| wrong("url", &message))?;
+        let shown = address(&filled).map_err(|message| wrong("url", message))?.origin().ascii_serialization();
         // The host is fixed: what a notice says must not choose who is asked.
-        let filled = ["x", "y"].map(|filling| address(&url.filled(|_| filling.to_owned())));
-        let shown = match filled {
-            [Ok(one), Ok(other)] if one.origin() == other.origin() => one.origin().ascii_serialization(),
-            [Ok(_), Ok(_)] => return Err(wrong("url", "fields of the notice can stand behind the host only")),
-            [Err(message), _] | [_, Err(message)] => return Err(wrong("url", message)),
-        };
+        let (scheme, rest) = settings.url.split_once("://").unwrap_or_default();
+        let host = rest.split(['/', '?']).next().unwrap_or_default();
+        if scheme.contains('{') || host.contains('{') {
+            return Err(wrong("url", "fields of the notice can stand behind the host only"));
+        }
         let mut headers = told(&settings.headers)?;
-        let body = settings.body.as_deref().map(|body| Template::parse(body, Manner::Body)).transpose();
+        let body = settings.body.as_deref().map(|body| Template::body(body, &example)).transpose();
         let body = body.map_err(|message| wrong("body", &message))?;
-        if let Some(text) = &settings.body
-            && !headers.contains_key(CONTENT_TYPE)
-        {
-            let json = text.trim_start().starts_with(['{', '[']);
-            let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Some(body) = &body {
+            let kind = if body.is_json() { "application/json" } else { "text/plain; charset=utf-8" };
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
         }
         if let Some(status) = settings.expect.iter().find(|status| !(200..600).contains(*status)) {
             return Err(wrong("expect", &format!("{status} is no status of an answer")));
@@ -238,9 +237,9 @@ mod tests {
             ("url = 'ftp://h/'", "url"),
             ("url = 'http://u:hunter2@h/'", "url"),
             ("url = 'http://h/#x'", "url"),
-            ("url = 'http://{{instance-id}}.example/'", "url"),
-            ("url = 'http://h/{{notice}}'", "url"),
-            ("url = 'http://h/{{instance_id}}'", "url"),
+            ("url = 'http://{{ instance_id }}.example/'", "url"),
+            ("url = 'http://h/{{ notice }}'", "url"),
+            ("url = 'http://h/{{instance-id}}'", "url"),
             (&format!("{url}method = 'post'"), "method"),
             (&format!("{url}method = 'CONNECT'"), "method"),
             (&format!("{url}body = '{{{{who}}}}'"), "body"),

@@ -2,14 +2,14 @@
 
 use super::certificates::CertificateFiles;
 use super::exchange::{Answer, Roots, Trouble, agree_and_listen, connect, exchange};
-use super::template::Field;
-use super::{Request, address};
+use super::{Request, address, template};
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName, Undo};
 use crate::view::in_one_line;
 use crate::view::{Finding, Weight};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -124,9 +124,12 @@ impl Http {
     }
 
     async fn send_once(&self, request: &Request, context: &RunContext, way: &Mutex<Way>) -> Result<Answer, Trouble> {
-        let value = |field| value(field, context);
-        let url = address(&request.url.filled(value)).map_err(|why| Trouble::Unknown(format!("its URL {why}")))?;
-        let body = request.body.as_ref().map(|body| body.filled(value)).unwrap_or_default();
+        let fields = fields(context);
+        let filled = request.url.filled(&fields);
+        let url = filled.and_then(|url| address(&url).map_err(str::to_owned));
+        let url = url.map_err(|why| Trouble::Impossible(format!("its URL {why}")))?;
+        let body = request.body.as_ref().map(|body| body.filled(&fields)).transpose();
+        let body = body.map_err(|why| Trouble::Impossible(format!("its body {why}")))?.unwrap_or_default();
         let tls = self.roots.tls_for(&url).await?;
         let sending = || note(way, |way| (way.waiting, way.may_have_worked) = (true, true));
         let before = note(way, |way| way.may_have_worked);
@@ -161,7 +164,7 @@ impl Http {
 
     /// Connects for a request, and agrees on TLS where that is its way, but sends nothing.
     async fn reach(&self, request: &Request) -> Result<Url, Trouble> {
-        let url = address(&request.shown).map_err(|why| Trouble::Unknown(why.to_owned()))?;
+        let url = address(&request.shown).map_err(|why| Trouble::Impossible(format!("its URL {why}")))?;
         // First, since what is wrong with a file is wrong whether or not anybody listens.
         let tls = if url.scheme() == "https" { Some(self.roots.load().await?) } else { None };
         let stream = connect(&url).await?;
@@ -211,21 +214,28 @@ fn is_near(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn value(field: Field, context: &RunContext) -> String {
+/// What can be filled into the request of a step.
+fn fields(context: &RunContext) -> Value {
     let briefing = &context.briefing;
-    match field {
-        Field::Notice => serde_json::to_string(briefing).unwrap_or_default(),
-        Field::Episode => briefing.episode.to_string(),
-        Field::Source => briefing.source.to_string(),
-        Field::NoticeKind => briefing.notice_kind.to_string(),
-        Field::Action => briefing.action.to_string(),
-        Field::InstanceId => briefing.instance_id.to_string(),
-        Field::Deadline => briefing.deadline.to_string(),
-        Field::SecondsLeft => context.stop_by.now().saturating_duration_since(Instant::now()).as_secs().to_string(),
-        Field::Detail => briefing.detail.clone(),
-        Field::Step => context.run.step.to_string(),
-        Field::Attempt => context.run.attempt.to_string(),
-    }
+    json!({
+        "notice": briefing,
+        "episode": briefing.episode,
+        "source": briefing.source,
+        "notice_kind": briefing.notice_kind,
+        "action": briefing.action,
+        "instance_id": briefing.instance_id,
+        "deadline": briefing.deadline,
+        "seconds_left": context.stop_by.now().saturating_duration_since(Instant::now()).as_secs(),
+        "detail": briefing.detail,
+        "step": context.run.step,
+        "attempt": context.run.attempt,
+    })
+}
+
+/// The same with any values, for who reads a configuration.
+pub(super) fn example() -> Value {
+    let texts = ["episode", "source", "notice_kind", "action", "instance_id", "deadline", "detail", "step"];
+    template::example(&texts, json!({ "notice": {}, "seconds_left": 1, "attempt": 1 }))
 }
 
 fn said(request: &Request, last: Option<&Miss>) -> String {

@@ -1,148 +1,155 @@
-//! Texts with fields in them: `{{instance-id}}`. Pure.
+//! Texts with fields in them, in the language of Jinja: `{{ instance_id }}`. Pure.
 //!
-//! Two braces, since one is JSON's. A field that does not exist is an error when the configuration is read, not in the
-//! notice; and a value can never end the string or the part of the address that it stands in.
+//! A field that does not exist is an error when the configuration is read, not in the notice; and a value can never end
+//! the string or the part of the address that it stands in. Jinja's own escaping for JSON writes the quotes too; here they
+//! are the template's, so that a string may hold several fields, as in the templates of other tools.
 
-use crate::view::is_printable;
-use std::fmt::Write;
+use crate::view::{clip, nearest};
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, Error, ErrorKind, Output, UndefinedBehavior};
+use std::fmt;
 
-/// What kind of text it is, and so how a value is written into it.
+/// The most that filling in a template may cost: some instructions of the engine, or 64 bytes of text, for each.
+const FUEL: u64 = 50_000;
+
+/// The most characters of an error of the engine's that are shown.
+const WORDS: usize = 200;
+
+/// The one template of an engine.
+const NAME: &str = "text";
+
+/// How a value is written into a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Manner {
-    /// An address: percent-encoded.
+enum Escaping {
+    /// As it is; whatever has fields of its own as JSON.
+    None,
+    /// As JSON; a string as it is written between quotes.
+    Json,
+    /// Percent-encoded.
     Url,
-    /// A body: as JSON writes it between quotes, which leaves plain words as they are.
-    Body,
-}
-
-/// A set of fields that can be filled in.
-pub(crate) trait Fields: Copy + PartialEq + std::fmt::Debug + 'static {
-    /// Each with its name.
-    const ALL: &'static [(&'static str, Self)];
-
-    /// Whether its value is JSON itself, which is written into a body as it is, and into no address.
-    fn is_json(self) -> bool;
-}
-
-/// What can be filled into the request of a step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Field {
-    /// The whole notice, as hooks get it, a JSON object.
-    Notice,
-    /// The episode's name.
-    Episode,
-    /// Who gave the notice.
-    Source,
-    /// Its kind.
-    NoticeKind,
-    /// What will be done with the machine.
-    Action,
-    /// The machine.
-    InstanceId,
-    /// When, RFC 3339.
-    Deadline,
-    /// Whole seconds until the step's stop-by.
-    SecondsLeft,
-    /// The cloud's words.
-    Detail,
-    /// The step's name.
-    Step,
-    /// Which attempt it is.
-    Attempt,
-}
-
-impl Fields for Field {
-    const ALL: &'static [(&'static str, Self)] = &[
-        ("notice", Self::Notice),
-        ("episode", Self::Episode),
-        ("source", Self::Source),
-        ("notice-kind", Self::NoticeKind),
-        ("action", Self::Action),
-        ("instance-id", Self::InstanceId),
-        ("deadline", Self::Deadline),
-        ("seconds-left", Self::SecondsLeft),
-        ("detail", Self::Detail),
-        ("step", Self::Step),
-        ("attempt", Self::Attempt),
-    ];
-
-    fn is_json(self) -> bool {
-        self == Self::Notice
-    }
 }
 
 /// A text with fields.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Template<F> {
-    pieces: Vec<Piece<F>>,
-    manner: Manner,
+pub(crate) struct Template {
+    engine: Environment<'static>,
+    escaping: Escaping,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Piece<F> {
-    Text(String),
-    Field(F),
+impl fmt::Debug for Template {
+    // Its text may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template").field("escaping", &self.escaping).finish_non_exhaustive()
+    }
 }
 
-impl<F: Fields> Template<F> {
-    /// Reads it; the error is a message about the key that it stands in.
-    pub(crate) fn parse(text: &str, manner: Manner) -> Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("{{") {
-            // A long text names the line of its own; the key's is told by whoever knows the file.
-            let line = 1 + text.len().checked_sub(after.len()).map_or(0, |at| text[..at].matches('\n').count());
-            let place = if line > 1 { format!("in line {line} of it, ") } else { String::new() };
-            let Some((name, after)) = after.split_once("}}") else {
-                return Err(format!("{place}has a {{{{ without its }}}}"));
-            };
-            let field =
-                find::<F>(name.trim(), manner).ok_or_else(|| format!("{place}{}", unknown::<F>(name, manner)))?;
-            pieces.push(Piece::Text(before.to_owned()));
-            pieces.push(Piece::Field(field));
-            rest = after;
+impl Template {
+    /// Reads an address. `example` has every field that there is.
+    ///
+    /// # Errors
+    /// A message about the key that it stands in.
+    pub(crate) fn url(text: &str, example: &serde_json::Value) -> Result<Self, String> {
+        let template = Self::parse(text, Escaping::Url, example)?;
+        template.filled(example)?;
+        Ok(template)
+    }
+
+    /// Reads a body: JSON if it begins as JSON once it is filled in, and any text otherwise.
+    ///
+    /// # Errors
+    /// A message about the key that it stands in.
+    pub(crate) fn body(text: &str, example: &serde_json::Value) -> Result<Self, String> {
+        let plain = Self::parse(text, Escaping::None, example)?;
+        if !plain.filled(example)?.trim_start().starts_with(['{', '[']) {
+            return Ok(plain);
         }
-        pieces.push(Piece::Text(rest.to_owned()));
-        Ok(Self { pieces, manner })
+        // What begins as JSON is meant as JSON: a comma too many, or a string without its quotes, would be found in the
+        // notice otherwise.
+        let json = Self::parse(text, Escaping::Json, example)?;
+        serde_json::from_str::<serde::de::IgnoredAny>(&json.filled(example)?)
+            .map_err(|error| format!("begins as JSON and is none once it is filled in: {error}"))?;
+        Ok(json)
+    }
+
+    fn parse(text: &str, escaping: Escaping, example: &serde_json::Value) -> Result<Self, String> {
+        let mut engine = Environment::new();
+        engine.set_fuel(Some(FUEL));
+        engine.set_undefined_behavior(UndefinedBehavior::Chainable);
+        engine.set_formatter(move |output, _, value| write(output, escaping, value));
+        engine.add_template_owned(NAME, text.to_owned()).map_err(|error| said(&error))?;
+        let template = Self { engine, escaping };
+        let known: Vec<&str> = example.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        match template.unknown_field(&known) {
+            Some(unknown) => Err(unknown_field(text, &unknown, &known)),
+            None => Ok(template),
+        }
+    }
+
+    /// The first name that is neither a field nor one of the engine's own.
+    fn unknown_field(&self, known: &[&str]) -> Option<String> {
+        let template = self.engine.get_template(NAME).ok()?;
+        let is_known = |name: &str| known.contains(&name) || self.engine.globals().any(|(global, _)| global == name);
+        template.undeclared_variables(false).into_iter().filter(|name| !is_known(name)).min()
+    }
+
+    /// Whether it is JSON once it is filled in.
+    pub(crate) fn is_json(&self) -> bool {
+        self.escaping == Escaping::Json
     }
 
     /// The text, with each field's value in its place.
-    pub(crate) fn filled(&self, value: impl Fn(F) -> String) -> String {
-        self.pieces.iter().fold(String::new(), |mut text, piece| {
-            match (piece, self.manner) {
-                (Piece::Text(piece), _) => text.push_str(piece),
-                (Piece::Field(field), _) if field.is_json() => text.push_str(&value(*field)),
-                (Piece::Field(field), Manner::Url) => text.push_str(&percent_encoded(&value(*field))),
-                (Piece::Field(field), Manner::Body) => text.push_str(&escaped(&value(*field))),
-            }
-            text
-        })
+    ///
+    /// # Errors
+    /// What the engine says of it: that it costs too much, for instance.
+    pub(crate) fn filled(&self, fields: &serde_json::Value) -> Result<String, String> {
+        let filled = self.engine.get_template(NAME).and_then(|template| template.render(Serde(fields)));
+        filled.map_err(|error| said(&error))
     }
 }
 
-/// The fields that may stand in such a text.
-fn known<F: Fields>(manner: Manner) -> impl Iterator<Item = (&'static str, F)> {
-    F::ALL.iter().copied().filter(move |(_, field)| manner == Manner::Body || !field.is_json())
+/// Fields with any values, for who reads a configuration: texts by these names, and others.
+pub(crate) fn example(texts: &[&str], mut others: serde_json::Value) -> serde_json::Value {
+    for name in texts {
+        others[name] = "x".into();
+    }
+    others
 }
 
-fn find<F: Fields>(name: &str, manner: Manner) -> Option<F> {
-    known::<F>(manner).find(|(known, _)| *known == name).map(|(_, field)| field)
+fn write(output: &mut Output<'_>, escaping: Escaping, value: &Value) -> Result<(), Error> {
+    let is_whole = value.as_str().is_none() && value.try_iter().is_ok() && !value.is_undefined() && !value.is_none();
+    let json =
+        || serde_json::to_string(value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()));
+    let written = match escaping {
+        // It is JSON already, or was marked so.
+        _ if value.is_safe() => output.write_str(&value.to_string()),
+        Escaping::Url if is_whole => {
+            return Err(Error::new(ErrorKind::InvalidOperation, "a field with fields of its own fits into no address"));
+        }
+        Escaping::Url => output.write_str(&percent_encoded(&value.to_string())),
+        Escaping::None if !is_whole => output.write_str(&value.to_string()),
+        Escaping::Json if value.is_undefined() => Ok(()),
+        Escaping::Json | Escaping::None => {
+            let json = json()?;
+            let text = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(&json);
+            output.write_str(text)
+        }
+    };
+    written.map_err(|_| Error::from(ErrorKind::WriteFailure))
 }
 
-fn unknown<F: Fields>(name: &str, manner: Manner) -> String {
-    let given: String = name.trim().chars().filter(|letter| is_printable(*letter)).take(40).collect();
-    let likeness = |name: &str| strsim::jaro_winkler(&given.to_lowercase(), &name.to_lowercase());
-    let nearest = known::<F>(manner).map(|(name, _)| (likeness(name), name)).filter(|(likeness, _)| *likeness >= 0.8);
-    let nearest = nearest.reduce(|best, other| if other.0 > best.0 { other } else { best });
-    let hint = nearest.map(|(_, name)| format!("did you mean {{{{{name}}}}}? ")).unwrap_or_default();
-    let names: Vec<&str> = known::<F>(manner).map(|(name, _)| name).collect();
-    format!("knows no field {{{{{given}}}}}; {hint}there are {}", names.join(", "))
+fn unknown_field(text: &str, unknown: &str, known: &[&str]) -> String {
+    // A long text names the line of its own; the key's is told by whoever knows the file.
+    let line = text.lines().position(|line| line.contains(unknown)).map_or(1, |at| at + 1);
+    let place = if line > 1 { format!("in line {line} of it, ") } else { String::new() };
+    let hint = nearest(unknown, known.iter().copied());
+    let hint = hint.map(|name| format!("did you mean {{{{ {name} }}}}? ")).unwrap_or_default();
+    format!("{place}knows no field {{{{ {} }}}}; {hint}there are {}", clip(unknown, 40), known.join(", "))
 }
 
-/// As JSON writes it, without the quotes.
-fn escaped(text: &str) -> String {
-    let quoted = serde_json::to_string(text).unwrap_or_default();
-    quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().to_owned()
+/// What the engine says, without the name that it has for the text.
+fn said(error: &Error) -> String {
+    let place = error.line().filter(|line| *line > 1).map(|line| format!("in line {line} of it, ")).unwrap_or_default();
+    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    clip(&format!("{place}it has a {}{detail}", error.kind()), WORDS)
 }
 
 /// Only what is never special anywhere in a URL stays (RFC 3986, 2.3).
@@ -151,7 +158,7 @@ fn percent_encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             encoded.push(byte.into());
         } else {
-            let _ = write!(encoded, "%{byte:02X}");
+            encoded.push_str(&format!("%{byte:02X}"));
         }
         encoded
     })
@@ -161,33 +168,55 @@ fn percent_encoded(text: &str) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use serde_json::json;
 
-    fn value(field: Field) -> String {
-        if field == Field::Notice { r#"{"a":1}"#.to_owned() } else { "a\"b/ü\n&{{step}}".to_owned() }
+    fn example() -> serde_json::Value {
+        json!({ "notice": { "kind": "x" }, "instance_id": "x", "detail": "x", "attempt": 1 })
+    }
+
+    fn hostile() -> serde_json::Value {
+        json!({ "notice": { "kind": "a\"b" }, "instance_id": "i-0", "detail": "a\"b/ü\n\\&{{ attempt }}", "attempt": 2 })
+    }
+
+    fn body(text: &str) -> String {
+        Template::body(text, &example()).unwrap().filled(&hostile()).unwrap()
     }
 
     #[test]
     fn a_value_cannot_leave_its_place() {
-        let body = Template::<Field>::parse(r#"{"id": "{{instance-id}}", "all": {{ notice }}}"#, Manner::Body).unwrap();
-        let filled = body.filled(value);
-        let read: serde_json::Value = serde_json::from_str(&filled).unwrap();
-        assert_eq!((read["id"].as_str(), &read["all"]["a"]), (Some("a\"b/ü\n&{{step}}"), &1.into()), "{filled}");
-        let url = Template::<Field>::parse("http://h/{{step}}?x={{detail}}", Manner::Url).unwrap();
-        assert_eq!(
-            url.filled(value),
-            "http://h/a%22b%2F%C3%BC%0A%26%7B%7Bstep%7D%7D?x=a%22b%2F%C3%BC%0A%26%7B%7Bstep%7D%7D"
-        );
+        let text = r#"{"why": "{{ instance_id }}: {{ detail }}", "try": {{ attempt }}, "all": {{ notice }}}"#;
+        let read: serde_json::Value = serde_json::from_str(&body(text)).unwrap();
+        let why = "i-0: a\"b/ü\n\\&{{ attempt }}";
+        assert_eq!(read, json!({ "why": why, "try": 2, "all": { "kind": "a\"b" } }));
+        let url = Template::url("http://h/{{ detail }}?x={{attempt}}", &example()).unwrap();
+        let filled = url.filled(&hostile()).unwrap();
+        assert_eq!(filled, "http://h/a%22b%2F%C3%BC%0A%5C%26%7B%7B%20attempt%20%7D%7D?x=2");
+        assert_eq!(body("why: {{ detail }}"), "why: a\"b/ü\n\\&{{ attempt }}", "words are left as they are");
+        assert_eq!(body("{{ notice }}"), r#"{"kind":"a\"b"}"#);
+        assert_eq!(body(r#"{"a": {{ detail | tojson }}}"#), r#"{"a": "a\"b/ü\n\\\u0026{{ attempt }}"}"#);
     }
 
     #[test]
-    fn single_braces_are_text_and_unknown_fields_are_refused() {
-        let json = r#"{"a": {"b": {}}}"#;
-        assert_eq!(Template::<Field>::parse(json, Manner::Body).unwrap().filled(value), json);
-        assert!(Template::<Field>::parse("{{instance}}", Manner::Body).unwrap_err().contains("instance-id"));
-        assert!(Template::<Field>::parse("{{step", Manner::Body).unwrap_err().contains("without"));
-        assert!(Template::<Field>::parse("{{notice}}", Manner::Url).is_err());
-        let refused = Template::<Field>::parse("{\n \"a\": \"{{instance_id}}\"}", Manner::Body).unwrap_err();
-        let wanted = "in line 2 of it, knows no field {{instance_id}}; did you mean {{instance-id}}? there are notice,";
-        assert!(refused.starts_with(wanted), "{refused}");
+    fn what_cannot_be_filled_in_is_refused_at_once() {
+        let refused = |text: &str| Template::body(text, &example()).unwrap_err();
+        let wanted = "in line 2 of it, knows no field {{ instance_idd }}; did you mean {{ instance_id }}? there are ";
+        let said = refused("{\n \"a\": \"{{ instance_idd }}\"}");
+        assert!(said.starts_with(wanted), "{said}");
+        assert!(refused("{% if false %}{{ who }}{% endif %}").contains("knows no field {{ who }}"));
+        assert!(refused("{{ detail").contains("syntax error"));
+        assert!(refused(r#"{"a": "{{ detail }}",}"#).contains("none once it is filled in"));
+        assert!(refused(r#"{"a": {{ detail }}}"#).contains("none once it is filled in"), "a string has quotes");
+        assert!(Template::url("http://h/{{ notice }}", &example()).unwrap_err().contains("fits into no address"));
+        assert_eq!(body(r#"{"a": {"b": {}}}"#), r#"{"a": {"b": {}}}"#, "single braces are text");
+    }
+
+    #[test]
+    fn neither_time_nor_memory_is_taken_without_bound() {
+        for endless in [
+            "{% for a in range(9999) %}{% for b in range(9999) %}{{ detail }}{% endfor %}{% endfor %}",
+            "{{ 'x' * 1000000000 }}",
+        ] {
+            assert!(Template::body(endless, &example()).is_err(), "{endless}");
+        }
     }
 }
