@@ -1,14 +1,15 @@
 //! The calls to EC2 Auto Scaling: which group has this machine, what its termination hooks are, and what is done there.
 
 use crate::actions::HostInfo;
-use crate::actions::aws::query::{Api, Query, Reply, descend, text};
-use crate::actions::aws::{self, CALL, KeptCredentials, Kind, Noted, Trouble, USABLE, Until, printable};
-use aws_smithy_xml::decode::{ScopedDecoder, XmlDecodeError};
+use crate::actions::aws::{self, CALL, Genuine, KeptCredentials, Kind, Noted, Trouble, USABLE, Until};
+use aws_sdk_autoscaling::Client;
+use aws_sdk_autoscaling::config::http::HttpResponse;
+use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_autoscaling::types::AutoScalingGroup;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
-
-const API: Api = Api { name: "autoscaling", id: "Auto Scaling", version: "2011-01-01" };
 
 /// The transition at which a hook holds up the end of an instance.
 const TERMINATING: &str = "autoscaling:EC2_INSTANCE_TERMINATING";
@@ -63,49 +64,13 @@ pub(in crate::actions) enum Deed {
     SetHealth(&'static str),
 }
 
-impl Deed {
-    const fn call(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::Complete(..) => ("CompleteLifecycleAction", "autoscaling:CompleteLifecycleAction"),
-            Self::Heartbeat(_) => ("RecordLifecycleActionHeartbeat", "autoscaling:RecordLifecycleActionHeartbeat"),
-            Self::Detach => ("DetachInstances", "autoscaling:DetachInstances"),
-            Self::SetHealth(_) => ("SetInstanceHealth", "autoscaling:SetInstanceHealth"),
-        }
-    }
-
-    fn parameters(&self, fleet: &str, instance: &str) -> Vec<(String, String)> {
-        match self {
-            Self::Complete(hook, result) => pairs([
-                ("AutoScalingGroupName", fleet),
-                ("InstanceId", instance),
-                ("LifecycleActionResult", result),
-                ("LifecycleHookName", hook),
-            ]),
-            Self::Heartbeat(hook) => {
-                pairs([("AutoScalingGroupName", fleet), ("InstanceId", instance), ("LifecycleHookName", hook)])
-            }
-            Self::Detach => pairs([
-                ("AutoScalingGroupName", fleet),
-                ("InstanceIds.member.1", instance),
-                ("ShouldDecrementDesiredCapacity", "false"),
-            ]),
-            Self::SetHealth(health) => pairs([
-                ("HealthStatus", *health),
-                ("InstanceId", instance),
-                // A machine that is about to be taken is past all grace.
-                ("ShouldRespectGracePeriod", "false"),
-            ]),
-        }
-    }
-}
-
 /// The API in the region that this machine is in, and the credentials for it.
 #[derive(Debug)]
 pub(in crate::actions) struct AutoScaling {
     region: Option<String>,
     endpoint: Option<String>,
     credentials: Arc<KeptCredentials>,
-    client: Mutex<Option<(String, Query)>>,
+    client: Mutex<Option<(String, Client)>>,
 }
 
 impl AutoScaling {
@@ -143,28 +108,11 @@ impl AutoScaling {
         host: &HostInfo,
         instance: &str,
     ) -> Result<Option<String>, Trouble> {
-        let parameters = pairs([("InstanceIds.member.1", instance)]);
-        let reply = self
-            .call(host, "DescribeAutoScalingInstances", "autoscaling:DescribeAutoScalingInstances", &parameters)
-            .await?;
-        let mut name = None;
-        let path = ["DescribeAutoScalingInstancesResult", "AutoScalingInstances", "member"];
-        let read = reply.visit(&path, &mut |member| {
-            let (mut of, mut group) = (String::new(), String::new());
-            while let Some(mut field) = member.next_tag() {
-                match field.start_el().local() {
-                    "InstanceId" => of = text(&mut field)?,
-                    "AutoScalingGroupName" => group = text(&mut field)?,
-                    _ => {}
-                }
-            }
-            if of == instance && !group.is_empty() {
-                name = Some(group);
-            }
-            Ok(())
-        });
-        read.map_err(|error| unreadable(&error))?;
-        Ok(name)
+        let client = self.client(host).await?;
+        let asked = client.describe_auto_scaling_instances().instance_ids(instance).send();
+        let answer = in_time(asked, "autoscaling:DescribeAutoScalingInstances").await?;
+        let ours = answer.auto_scaling_instances().iter().find(|one| one.instance_id() == Some(instance));
+        Ok(ours.and_then(|one| one.auto_scaling_group_name()).map(str::to_owned))
     }
 
     /// A group by its name; nothing where there is none.
@@ -172,20 +120,11 @@ impl AutoScaling {
     /// # Errors
     /// As [`AutoScaling::membership`].
     pub(in crate::actions) async fn fleet(&self, host: &HostInfo, name: &str) -> Result<Option<Fleet>, Trouble> {
-        let parameters = pairs([("AutoScalingGroupNames.member.1", name)]);
-        let reply =
-            self.call(host, "DescribeAutoScalingGroups", "autoscaling:DescribeAutoScalingGroups", &parameters).await?;
-        let mut fleet = None;
-        let path = ["DescribeAutoScalingGroupsResult", "AutoScalingGroups", "member"];
-        let read = reply.visit(&path, &mut |member| {
-            let told = read_fleet(member)?;
-            if told.name == name {
-                fleet = Some(told);
-            }
-            Ok(())
-        });
-        read.map_err(|error| unreadable(&error))?;
-        Ok(fleet)
+        let client = self.client(host).await?;
+        let asked = client.describe_auto_scaling_groups().auto_scaling_group_names(name).send();
+        let answer = in_time(asked, "autoscaling:DescribeAutoScalingGroups").await?;
+        let group = answer.auto_scaling_groups().iter().find(|one| one.auto_scaling_group_name() == Some(name));
+        Ok(group.map(|group| Fleet::read(name, group)))
     }
 
     /// The hooks of a group that hold up the end of an instance.
@@ -193,30 +132,16 @@ impl AutoScaling {
     /// # Errors
     /// As [`AutoScaling::membership`].
     pub(in crate::actions) async fn hooks(&self, host: &HostInfo, fleet: &str) -> Result<Vec<Hook>, Trouble> {
-        let parameters = pairs([("AutoScalingGroupName", fleet)]);
-        let reply =
-            self.call(host, "DescribeLifecycleHooks", "autoscaling:DescribeLifecycleHooks", &parameters).await?;
-        let mut hooks = Vec::new();
-        let path = ["DescribeLifecycleHooksResult", "LifecycleHooks", "member"];
-        let read = reply.visit(&path, &mut |member| {
-            let (mut hook, mut at) = (Hook { name: String::new(), heartbeat: None }, String::new());
-            while let Some(mut field) = member.next_tag() {
-                match field.start_el().local() {
-                    "LifecycleHookName" => hook.name = text(&mut field)?,
-                    "LifecycleTransition" => at = text(&mut field)?,
-                    "HeartbeatTimeout" => {
-                        hook.heartbeat = text(&mut field)?.trim().parse().ok().map(Duration::from_secs);
-                    }
-                    _ => {}
-                }
-            }
-            if at == TERMINATING && !hook.name.is_empty() {
-                hooks.push(hook);
-            }
-            Ok(())
+        let client = self.client(host).await?;
+        let asked = client.describe_lifecycle_hooks().auto_scaling_group_name(fleet).send();
+        let answer = in_time(asked, "autoscaling:DescribeLifecycleHooks").await?;
+        let at_the_end =
+            answer.lifecycle_hooks().iter().filter(|hook| hook.lifecycle_transition() == Some(TERMINATING));
+        let hooks = at_the_end.filter_map(|hook| {
+            let heartbeat = hook.heartbeat_timeout().and_then(|seconds| u64::try_from(seconds).ok());
+            Some(Hook { name: hook.lifecycle_hook_name()?.to_owned(), heartbeat: heartbeat.map(Duration::from_secs) })
         });
-        read.map_err(|error| unreadable(&error))?;
-        Ok(hooks)
+        Ok(hooks.collect())
     }
 
     /// Does something to a machine in its group, again and again while that can help and there is time.
@@ -244,27 +169,36 @@ impl AutoScaling {
         (fleet, instance): (&str, &str),
         deed: &Deed,
     ) -> Result<(), Trouble> {
-        let (action, permission) = deed.call();
-        self.call(host, action, permission, &deed.parameters(fleet, instance)).await.map(|_| ())
-    }
-
-    async fn call(
-        &self,
-        host: &HostInfo,
-        action: &str,
-        permission: &str,
-        parameters: &[(String, String)],
-    ) -> Result<Reply, Trouble> {
-        let region = self.region(host)?;
-        self.credentials.keep(host, region, USABLE).await?;
-        let client = self.client(region).await?;
-        match tokio::time::timeout(CALL, client.call(action, parameters)).await {
-            Ok(answer) => answer.map_err(|error| Trouble::of(&error, permission)),
-            Err(_) => Err(Trouble::silent(CALL)),
+        let client = self.client(host).await?;
+        match deed {
+            Deed::Complete(hook, result) => {
+                let call = client.complete_lifecycle_action().auto_scaling_group_name(fleet).instance_id(instance);
+                let call = call.lifecycle_hook_name(hook).lifecycle_action_result(*result).send();
+                in_time(call, "autoscaling:CompleteLifecycleAction").await.map(drop)
+            }
+            Deed::Heartbeat(hook) => {
+                let call = client.record_lifecycle_action_heartbeat().auto_scaling_group_name(fleet);
+                let call = call.instance_id(instance).lifecycle_hook_name(hook).send();
+                in_time(call, "autoscaling:RecordLifecycleActionHeartbeat").await.map(drop)
+            }
+            Deed::Detach => {
+                let call = client.detach_instances().auto_scaling_group_name(fleet).instance_ids(instance);
+                let call = call.should_decrement_desired_capacity(false).send();
+                in_time(call, "autoscaling:DetachInstances").await.map(drop)
+            }
+            Deed::SetHealth(health) => {
+                let call = client.set_instance_health().instance_id(instance).health_status(*health);
+                // A machine that is about to be taken is past all grace.
+                let call = call.should_respect_grace_period(false).send();
+                in_time(call, "autoscaling:SetInstanceHealth").await.map(drop)
+            }
         }
     }
 
-    async fn client(&self, region: &str) -> Result<Query, Trouble> {
+    /// A client of the API, with credentials that are good for the next call.
+    async fn client(&self, host: &HostInfo) -> Result<Client, Trouble> {
+        let region = self.region(host)?;
+        self.credentials.keep(host, region, USABLE).await?;
         let mut kept = self.client.lock().await;
         if let Some((of, client)) = kept.as_ref()
             && of == region
@@ -272,44 +206,36 @@ impl AutoScaling {
             return Ok(client.clone());
         }
         let shared = aws::config(region, self.endpoint.as_deref(), &self.credentials).await;
-        let client = Query::new(&shared, API).await.map_err(|error| {
-            let why = printable(&error.to_string());
-            Trouble::new(Kind::Refused, format!("the Auto Scaling API of region {region} cannot be called: {why}"))
-        })?;
+        let settings = aws_sdk_autoscaling::config::Builder::from(&shared).interceptor(Genuine).build();
+        let client = Client::from_conf(settings);
         *kept = Some((region.to_owned(), client.clone()));
         Ok(client)
     }
 }
 
-fn read_fleet(member: &mut ScopedDecoder<'_, '_>) -> Result<Fleet, XmlDecodeError> {
-    let mut fleet = Fleet::default();
-    while let Some(mut field) = member.next_tag() {
-        match field.start_el().local() {
-            "AutoScalingGroupName" => fleet.name = text(&mut field)?,
-            "HealthCheckType" => fleet.judged_by = JudgedBy::read(&text(&mut field)?),
-            "TargetGroupARNs" => descend(&mut field, &["member"], &mut |member| {
-                fleet.target_groups.push(text(member)?);
-                Ok(())
-            })?,
-            // The newer list names the same groups, and others that are no target groups of ours.
-            "TrafficSources" => descend(&mut field, &["member", "Identifier"], &mut |identifier| {
-                fleet.target_groups.push(text(identifier)?);
-                Ok(())
-            })?,
-            _ => {}
-        }
+impl Fleet {
+    fn read(name: &str, group: &AutoScalingGroup) -> Self {
+        // The newer list names the same groups, and others that are no target groups of ours.
+        let sources = group.traffic_sources().iter().filter_map(|source| source.identifier()).map(str::to_owned);
+        let mut target_groups: Vec<String> = group.target_group_arns().iter().cloned().chain(sources).collect();
+        target_groups.retain(|arn| arn.contains(":targetgroup/"));
+        target_groups.sort();
+        target_groups.dedup();
+        let judged_by = group.health_check_type().map(JudgedBy::read).unwrap_or_default();
+        Self { name: name.to_owned(), target_groups, judged_by }
     }
-    fleet.target_groups.retain(|arn| arn.contains(":targetgroup/"));
-    fleet.target_groups.sort();
-    fleet.target_groups.dedup();
-    Ok(fleet)
 }
 
-fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-fn unreadable(error: &XmlDecodeError) -> Trouble {
-    let why = printable(&error.to_string());
-    Trouble::new(Kind::NotAws, format!("what the Auto Scaling API answered cannot be read ({why})"))
+/// The answer to a call that needs this permission, within the time that one call may take.
+async fn in_time<T, E>(
+    call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    permission: &str,
+) -> Result<T, Trouble>
+where
+    E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match tokio::time::timeout(CALL, call).await {
+        Ok(answer) => answer.map_err(|error| Trouble::of(&error, permission)),
+        Err(_) => Err(Trouble::silent(CALL)),
+    }
 }

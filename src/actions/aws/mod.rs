@@ -6,7 +6,6 @@
 mod credentials;
 mod genuine;
 mod insist;
-pub mod query;
 mod trouble;
 
 pub use credentials::{GoodUntil, KeptCredentials};
