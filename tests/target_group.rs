@@ -130,7 +130,7 @@ async fn addresses_several_groups_and_regions_are_left_cold_and_each_is_told() {
     assert!(told(Weight::Warning, "this machine is not registered"), "{findings:?}");
     let here = HostInfo { region: "eu-west-1".to_owned(), ..place(&mine, &["10.0.0.7"], &fake.url) };
     let findings = leave.check(&here).await;
-    let elsewhere = "it is a group of us-east-1, and this machine is in eu-west-1";
+    let elsewhere = "the group is in us-east-1, and this machine in eu-west-1";
     assert!(findings.iter().any(|one| one.sentence.contains(elsewhere)), "{findings:?}");
     assert!(told(Weight::Warning, "deregistration delay is 5m"), "{findings:?}");
 }

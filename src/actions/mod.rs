@@ -19,7 +19,7 @@ pub mod target_group;
 pub use crate::process::{Output, StopBy};
 pub use crate::view::Span;
 
-use crate::engine::{NoticeContext, NoticeKind, Process, Run, RunResult, StepName, Strength, Undo};
+use crate::engine::{NoticeContext, NoticeKind, Outcome, Process, Run, RunResult, StepName, Strength, Undo};
 use crate::process::{DaemonId, Launcher, LeftoverProcesses};
 use crate::view::Finding;
 use jiff::Timestamp;
@@ -60,7 +60,13 @@ pub trait Action: Debug + Send + Sync {
 
     /// Takes a run back into care that was begun before a crash of ours: waits for its process until that is gone, and
     /// judges what can still be judged. Without a process, none was begun or it left no trace.
-    fn adopt<'a>(&'a self, context: &'a RunContext, process: Option<Process>) -> Task<'a, RunResult>;
+    ///
+    /// What is done is not known, unless the action says otherwise; it suits one that may be done twice.
+    fn adopt<'a>(&'a self, context: &'a RunContext, process: Option<Process>) -> Task<'a, RunResult> {
+        let _ = (context, process);
+        let detail = "we ended while it ran; asking a second time does no harm";
+        Box::pin(std::future::ready(RunResult::new(Outcome::Lost, detail)))
+    }
 
     /// Whether its runs are programs, which may outlive a crash of ours.
     fn runs_programs(&self) -> bool {

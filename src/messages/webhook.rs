@@ -8,7 +8,7 @@ use super::body::Body;
 use super::message::Message;
 use crate::actions::Task;
 use crate::actions::http::address;
-use crate::actions::http::exchange::{Answer, Roots, Trouble, agree, connect, exchange};
+use crate::actions::http::exchange::{ExchangeError, HttpReply, TlsSettings, agree, connect, exchange};
 use crate::view::error_text;
 use crate::view::in_one_line;
 use crate::view::{Finding, Weight};
@@ -80,7 +80,7 @@ pub(super) struct Webhook {
     address: Address,
     headers: HeaderMap,
     body: Body,
-    roots: Roots,
+    roots: TlsSettings,
     /// The address that was last read, where it is read anew each time.
     read: Mutex<Option<Url>>,
 }
@@ -95,7 +95,7 @@ impl Webhook {
     pub(super) fn new(address: Address, mut headers: HeaderMap, body: Body) -> Self {
         let kind = if body.is_json() { "application/json" } else { "text/plain; charset=utf-8" };
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
-        Self { address, headers, body, roots: Roots::default(), read: Mutex::default() }
+        Self { address, headers, body, roots: TlsSettings::default(), read: Mutex::default() }
     }
 
     /// What is sent as this message.
@@ -144,7 +144,7 @@ impl Webhook {
             headers.insert(NOTIFICATION_ID, id);
         }
         let body = self.body(message);
-        let answer = match self.roots.tls_for(&url).await {
+        let answer = match self.roots.config_for(&url).await {
             Ok(tls) => exchange((&Method::POST, &url), &headers, body, tls, || {}).await,
             Err(trouble) => Err(trouble),
         };
@@ -158,7 +158,7 @@ impl Webhook {
         }
     }
 
-    fn judged(&self, answer: &Answer, url: &Url, shown: &str) -> DeliveryResult {
+    fn judged(&self, answer: &HttpReply, url: &Url, shown: &str) -> DeliveryResult {
         let status = answer.status;
         let why = match status {
             300..=399 => " (a redirect, which is not followed: name the address itself)",
@@ -181,7 +181,7 @@ impl Webhook {
     }
 
     /// A short answer in its own words; nothing of one that repeats what is secret.
-    fn words(&self, answer: &Answer, url: &Url) -> String {
+    fn words(&self, answer: &HttpReply, url: &Url) -> String {
         let text = String::from_utf8_lossy(&answer.body);
         if text.trim().is_empty() || is_page(&answer.body) {
             return String::new();
@@ -231,9 +231,9 @@ impl Webhook {
         found
     }
 
-    async fn reach(&self, url: &Url) -> Result<(), Trouble> {
+    async fn reach(&self, url: &Url) -> Result<(), ExchangeError> {
         let stream = connect(url).await?;
-        match self.roots.tls_for(url).await? {
+        match self.roots.config_for(url).await? {
             Some(tls) => agree(url, stream, tls).await.map(drop),
             None => Ok(()),
         }
@@ -248,7 +248,7 @@ impl Deliver for Webhook {
     fn make_ready(&self) -> Task<'_, Result<(), String>> {
         Box::pin(async {
             let url = self.url().await?;
-            self.roots.tls_for(&url).await.map(drop).map_err(|trouble| trouble.at(&self.shown()).to_string())
+            self.roots.config_for(&url).await.map(drop).map_err(|trouble| trouble.at(&self.shown()).to_string())
         })
     }
 

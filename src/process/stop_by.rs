@@ -9,6 +9,18 @@ use tokio::time::Instant;
 pub struct StopBy(watch::Receiver<Instant>);
 
 impl StopBy {
+    /// How long before its stop-by a run says what became of it, rather than be cut off without a word.
+    pub const LAST_WORD: Duration = Duration::from_millis(150);
+
+    /// What this work comes to; nothing where it goes on until [`StopBy::LAST_WORD`] before the newest stop-by.
+    pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.reached(Self::LAST_WORD) => None,
+        }
+    }
+
     /// Follows the moments that come through this channel.
     pub fn new(moments: watch::Receiver<Instant>) -> Self {
         Self(moments)

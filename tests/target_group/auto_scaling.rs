@@ -262,8 +262,8 @@ async fn the_lifecycle_action_of_every_termination_hook_is_completed() {
     );
     let form = |hook: &str| {
         format!(
-            "AKIDTEST1 Action=CompleteLifecycleAction&Version=2011-01-01&AutoScalingGroupName=fleet&InstanceId=i-0abc\
-             &LifecycleActionResult=CONTINUE&LifecycleHookName={hook}"
+            "AKIDTEST1 Action=CompleteLifecycleAction&Version=2011-01-01&LifecycleHookName={hook}\
+             &AutoScalingGroupName=fleet&LifecycleActionResult=CONTINUE&InstanceId=i-0abc"
         )
     };
     let requests: BTreeSet<String> = fake.requests().into_iter().collect();
@@ -387,8 +387,8 @@ async fn heartbeats_hold_the_machine_while_steps_run_and_no_longer() {
     let seen: BTreeSet<String> = seen.into_iter().collect();
     let form = |hook: &str| {
         format!(
-            "AKIDTEST1 Action=RecordLifecycleActionHeartbeat&Version=2011-01-01&AutoScalingGroupName=fleet\
-             &InstanceId=i-0abc&LifecycleHookName={hook}"
+            "AKIDTEST1 Action=RecordLifecycleActionHeartbeat&Version=2011-01-01&LifecycleHookName={hook}\
+             &AutoScalingGroupName=fleet&InstanceId=i-0abc"
         )
     };
     assert_eq!(seen, [form("drain"), form("audit")].into());

@@ -1,40 +1,34 @@
 //! What is done to this machine in its group on a notice, and what can be put back when that is withdrawn.
 
 use super::Settings;
-use super::calls::{AutoScaling, Deed, Hook};
-use super::warm::{Known, Where};
-use crate::actions::aws::{KeptCredentials, Kind, Noted, Remedy, Trouble, Until};
+use super::calls::{AutoScaling, InstanceCall, LifecycleHook};
+use super::prepare::{KnownGroup, Membership};
+use crate::actions::aws::{
+    self, AwsError, AwsErrorKind, CredentialCache, LastError, Remedy, end_of_late_read, keep_ready, known_host,
+};
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
-use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
+use crate::engine::{Effect, Outcome, RunResult, StepName};
 use crate::view::Finding;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::time::Instant;
-
-/// How long before its stop-by a run says what became of it, rather than be cut off without a word.
-const LAST_WORD: Duration = Duration::from_millis(150);
-
-/// The most that is spent on finding a group that nobody had found before; half of the time left where that is less.
-const COLD_READ: Duration = Duration::from_secs(10);
 
 /// The action.
 #[derive(Debug)]
-pub(super) struct Leaver {
+pub(super) struct AutoScalingAction {
     pub(super) settings: Settings,
     pub(super) api: AutoScaling,
     /// What was read ahead of a notice.
-    pub(super) known: Mutex<Known>,
+    pub(super) known: Mutex<KnownGroup>,
     /// Why it is not ready for a notice, by the newest warm-up.
-    pub(super) unready: Mutex<Option<Trouble>>,
+    pub(super) unready: LastError,
 }
 
-/// What is left of a run that an undo has to look at.
+/// What an undo has to look at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Trace {
+enum UndoTask {
     /// The machine is in its group no more, or may not be.
     Detached,
     /// The group was told that the machine is unhealthy, or may have been.
@@ -42,72 +36,100 @@ enum Trace {
 }
 
 /// What an undo needs to know.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Taken {
+struct UndoNote {
     group: String,
     instance: String,
-    traces: BTreeSet<Trace>,
+    tasks: BTreeSet<UndoTask>,
 }
 
 /// What became of a run so far.
 #[derive(Debug, Default)]
-struct Report {
+struct LeaveReport {
     done: Vec<String>,
-    failed: Vec<(String, Trouble)>,
+    failed: Vec<(String, AwsError)>,
     /// What is being done, as a failure of it would be told.
     doing: String,
-    taken: Option<Taken>,
+    note: UndoNote,
 }
 
-impl Leaver {
+impl LeaveReport {
+    /// What is being done has failed.
+    fn fails(&mut self, error: AwsError) {
+        self.failed.push((std::mem::take(&mut self.doing), error));
+    }
+
+    fn result(self) -> RunResult {
+        let outcome = match self.failed.first().map(|(_, error)| error.kind.remedy()) {
+            None => Outcome::Done,
+            Some(Remedy::Wait) => Outcome::TimedOut,
+            Some(Remedy::NewCredentials | Remedy::Clock | Remedy::None) => Outcome::Failed,
+        };
+        let failed = self.failed.iter().map(|(what, error)| format!("{what}: {error}"));
+        let said: Vec<String> = failed.chain(self.done.iter().cloned()).take(20).collect();
+        let result = RunResult::new(outcome, said.join("; "));
+        if self.note.tasks.is_empty() {
+            return RunResult { effect: Effect::None, ..result };
+        }
+        RunResult { undo_with: serde_json::to_value(self.note).ok(), effect: Effect::Possible, ..result }
+    }
+}
+
+fn change(report: &Mutex<LeaveReport>, change: impl FnOnce(&mut LeaveReport)) {
+    if let Ok(mut report) = report.lock() {
+        change(&mut report);
+    }
+}
+
+impl AutoScalingAction {
     /// Nothing is asked, and nothing built, before the first use.
     pub(super) fn new(settings: Settings) -> Self {
-        let credentials = Arc::new(KeptCredentials::default());
+        let credentials = Arc::new(CredentialCache::default());
         let api = AutoScaling::new(settings.region.clone(), settings.endpoint_url.clone(), credentials);
-        Self { settings, api, known: Mutex::default(), unready: Mutex::default() }
+        Self { settings, api, known: Mutex::default(), unready: LastError::default() }
     }
 
     async fn leave(&self, context: &RunContext) -> RunResult {
-        let (noted, report) = (Noted::default(), Mutex::new(Report::default()));
-        tokio::select! {
-            biased;
-            () = self.do_all(context, &noted, &report) => {}
-            () = context.stop_by.reached(LAST_WORD) => change(&report, |report| {
-                let doing = std::mem::take(&mut report.doing);
-                report.failed.push((doing, out_of_time(&noted)));
-            }),
+        let (last, report) = (LastError::default(), Mutex::new(LeaveReport::default()));
+        if context.stop_by.in_time(self.do_all(context, &last, &report)).await.is_none() {
+            change(&report, |report| report.fails(last.at_time_out()));
         }
-        ending(report.into_inner().unwrap_or_default())
+        report.into_inner().unwrap_or_default().result()
     }
 
-    async fn do_all(&self, context: &RunContext, noted: &Noted, report: &Mutex<Report>) {
+    async fn do_all(&self, context: &RunContext, last: &LastError, report: &Mutex<LeaveReport>) {
         change(report, |report| report.doing = "the Auto Scaling group of this machine is not known".to_owned());
-        let (host, instance) = told_who(context, noted).await;
-        let (fleet, hooks) = match self.where_we_are(&host, &instance, context, noted).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return change(report, |report| report.done.push(NOWHERE.to_owned())),
-            Err(because) => {
-                return change(report, |report| report.failed.push((std::mem::take(&mut report.doing), because)));
-            }
+        let unknown = AwsError::new(AwsErrorKind::Refused, "this machine's instance id is not known");
+        let host = known_host(context, last, |host| host.instance_id.is_empty(), unknown).await;
+        let (group, hooks) = match self.group_and_hooks(&host, context, last).await {
+            Ok(Some(known)) => known,
+            Ok(None) => return change(report, |report| report.done.push(NO_GROUP.to_owned())),
+            Err(error) => return change(report, |report| report.fails(error)),
         };
-        let trial = Trial { leaver: self, context, host: &host, instance: &instance, fleet: &fleet, noted, report };
+        change(report, |report| {
+            report.note.group.clone_from(&group);
+            report.note.instance.clone_from(&host.instance_id);
+        });
+        let calls = Calls { action: self, context, host: &host, group: &group, last, report };
         if self.settings.set_unhealthy {
-            let told = format!("told {fleet} that this machine is unhealthy");
-            trial.attempt(&Deed::SetHealth("Unhealthy"), Some(Trace::Unhealthy), told, "is not called unhealthy").await;
+            let told = format!("told {group} that this machine is unhealthy");
+            calls
+                .make(&InstanceCall::SetHealth("Unhealthy"), Some(UndoTask::Unhealthy), told, "is not called unhealthy")
+                .await;
         }
         if self.settings.detach {
-            let told = format!("detached from {fleet}, which starts another");
-            trial.attempt(&Deed::Detach, Some(Trace::Detached), told, "is not detached").await;
+            let told = format!("detached from {group}, which starts another");
+            calls.make(&InstanceCall::Detach, Some(UndoTask::Detached), told, "is not detached").await;
         }
         if self.settings.complete_lifecycle_action {
             if hooks.is_empty() {
-                change(report, |report| report.done.push(format!("{fleet} holds no instance at its end")));
+                change(report, |report| report.done.push(format!("{group} holds no instance at its end")));
             }
             let completions = hooks.iter().map(|hook| async {
-                let deed = Deed::Complete(hook.name.clone(), self.settings.result.word());
-                let told = format!("completed {} of {fleet}", hook.name);
-                trial.attempt(&deed, None, told, &format!("is held by {}", hook.name)).await;
+                let deed = InstanceCall::Complete(hook.name.clone(), self.settings.result.word());
+                let told = format!("completed {} of {group}", hook.name);
+                calls.make(&deed, None, told, &format!("is held by {}", hook.name)).await;
             });
             join_all(completions).await;
             self.note_released();
@@ -115,171 +137,95 @@ impl Leaver {
     }
 
     /// The group, and the hooks that are completed: what was read ahead, or what can be read now.
-    async fn where_we_are(
+    async fn group_and_hooks(
         &self,
         host: &HostInfo,
-        instance: &str,
         context: &RunContext,
-        noted: &Noted,
-    ) -> Result<Option<(String, Vec<Hook>)>, Trouble> {
-        let mut known = self.known();
-        if !known.is_warm() {
-            let now = Instant::now();
-            let end = now + (context.stop_by.now().saturating_duration_since(now) / 2).min(COLD_READ);
-            let read = crate::actions::aws::insist(self.api.credentials(), Until::Moment(end), noted, || {
-                self.read(host, instance)
-            });
-            match tokio::time::timeout_at(end, read).await {
-                Ok(read) => read?,
-                Err(_) => return Err(out_of_time(noted)),
-            }
-            known = self.known();
+        last: &LastError,
+    ) -> Result<Option<(String, Vec<LifecycleHook>)>, AwsError> {
+        if !self.known().is_read() {
+            let end = end_of_late_read(context);
+            let read = aws::retry(self.api.credentials(), || end, last, || Box::pin(self.read_group(host)));
+            tokio::time::timeout_at(end, read).await.unwrap_or_else(|_| Err(last.at_time_out()))?;
         }
-        match known.host {
-            Where::In(fleet) => Ok(Some((fleet.name, known.hooks))),
-            Where::Nowhere | Where::Unread => Ok(None),
-        }
+        let known = self.known();
+        Ok(match known.membership {
+            Membership::In(group) => Some((group, known.hooks)),
+            Membership::NoGroup | Membership::Unread => None,
+        })
     }
 
     async fn come_back(&self, context: &RunContext) -> RunResult {
-        let mut report = Report::default();
+        let mut report = LeaveReport::default();
         let host = context.shared.host.get();
-        let noted = Noted::default();
-        for taken in context.notes::<Taken>().told {
-            if taken.traces.contains(&Trace::Detached) {
-                let orphan = format!(
-                    "{} was detached from {}, which may have started another: attach it again (aws autoscaling \
-                     attach-instances) or end it yourself, nobody else will",
-                    taken.instance, taken.group
+        for note in context.notes::<UndoNote>().told {
+            let UndoNote { group, instance, tasks } = &note;
+            if tasks.contains(&UndoTask::Detached) {
+                report.doing = format!(
+                    "{instance} was detached from {group}, which may have started another: attach it again (aws \
+                     autoscaling attach-instances) or end it yourself, nobody else will"
                 );
-                report.failed.push((orphan, Trouble::new(Kind::Refused, "this is not undone by itself")));
-            } else if taken.traces.contains(&Trace::Unhealthy) {
-                let healthy = Deed::SetHealth("Healthy");
-                let (group, instance) = (taken.group.as_str(), taken.instance.as_str());
-                let answer = tokio::select! {
-                    biased;
-                    answer = self.api.insist(
-                        &host, (group, instance), &healthy, Until::StopBy(&context.stop_by), &noted) => answer,
-                    () = context.stop_by.reached(LAST_WORD) => Err(out_of_time(&noted)),
-                };
-                match answer {
+                report.fails(AwsError::new(AwsErrorKind::Refused, "this is not undone by itself"));
+            } else if tasks.contains(&UndoTask::Unhealthy) {
+                let (last, healthy) = (LastError::default(), InstanceCall::SetHealth("Healthy"));
+                let call = self.api.retry(&host, (group, instance), &healthy, || context.stop_by.now(), &last);
+                match context.stop_by.in_time(call).await.unwrap_or_else(|| Err(last.at_time_out())) {
                     Ok(()) => report.done.push(format!("told {group} that {instance} is healthy")),
-                    Err(because) => report.failed.push((format!("{group} still takes it for unhealthy"), because)),
+                    Err(error) => {
+                        report.doing = format!("{group} still takes it for unhealthy");
+                        report.fails(error);
+                    }
                 }
             }
         }
         if report.done.is_empty() && report.failed.is_empty() {
             report.done.push("nothing to put back".to_owned());
         }
-        ending(report)
+        report.result()
     }
 }
 
-const NOWHERE: &str = "this machine is in no Auto Scaling group";
+const NO_GROUP: &str = "this machine is in no Auto Scaling group";
 
-/// One run's deeds.
-struct Trial<'a> {
-    leaver: &'a Leaver,
+/// The calls of one run.
+struct Calls<'a> {
+    action: &'a AutoScalingAction,
     context: &'a RunContext,
     host: &'a HostInfo,
-    instance: &'a str,
-    fleet: &'a str,
-    noted: &'a Noted,
-    report: &'a Mutex<Report>,
+    group: &'a str,
+    last: &'a LastError,
+    report: &'a Mutex<LeaveReport>,
 }
 
-impl Trial<'_> {
-    async fn attempt(&self, deed: &Deed, trace: Option<Trace>, told: String, otherwise: &str) {
-        let otherwise = format!("this machine {otherwise} ({})", self.fleet);
+impl Calls<'_> {
+    async fn make(&self, call: &InstanceCall, undo: Option<UndoTask>, told: String, otherwise: &str) {
+        let (group, instance) = (self.group, self.host.instance_id.as_str());
+        let otherwise = format!("this machine {otherwise} ({group})");
         change(self.report, |report| {
             report.doing.clone_from(&otherwise);
             // Whatever is on its way when we are cut off may arrive.
-            report.leaves(trace, self);
+            report.note.tasks.extend(undo);
         });
-        let until = Until::StopBy(&self.context.stop_by);
-        let api = &self.leaver.api;
-        let answer = api.insist(self.host, (self.fleet, self.instance), deed, until, self.noted).await;
+        let end = || self.context.stop_by.now();
+        let answer = self.action.api.retry(self.host, (group, instance), call, end, self.last).await;
         change(self.report, |report| match answer {
             Ok(()) => report.done.push(told),
-            Err(because) if because.kind == Kind::NoLifecycleAction => {
-                report.done.push(format!("{} has no active lifecycle action to complete", self.fleet));
+            Err(error) if error.kind == AwsErrorKind::NoLifecycleAction => {
+                report.done.push(format!("{group} has no active lifecycle action to complete"));
             }
-            Err(because) if because.kind == Kind::NotMember => {
-                report.done.push(format!("this machine is not in {} any more", self.fleet));
+            Err(error) if error.kind == AwsErrorKind::NotMember => {
+                report.done.push(format!("this machine is not in {group} any more"));
             }
-            Err(because) => {
-                if !because.kind.may_have_worked() {
-                    report.lost(trace);
+            Err(error) => {
+                if !error.kind.may_have_worked() {
+                    report.note.tasks.retain(|task| Some(*task) != undo);
                 }
-                report.failed.push((otherwise, because));
+                report.failed.push((otherwise, error));
             }
         });
     }
 }
-
-impl Report {
-    fn leaves(&mut self, trace: Option<Trace>, trial: &Trial<'_>) {
-        let Some(trace) = trace else { return };
-        let taken = self.taken.get_or_insert_with(|| Taken {
-            group: trial.fleet.to_owned(),
-            instance: trial.instance.to_owned(),
-            traces: BTreeSet::new(),
-        });
-        taken.traces.insert(trace);
-    }
-
-    fn lost(&mut self, trace: Option<Trace>) {
-        if let (Some(trace), Some(taken)) = (trace, &mut self.taken) {
-            taken.traces.remove(&trace);
-        }
-    }
-}
-
-fn change(report: &Mutex<Report>, change: impl FnOnce(&mut Report)) {
-    if let Ok(mut report) = report.lock() {
-        change(&mut report);
-    }
-}
-
-fn ending(report: Report) -> RunResult {
-    let outcome = match report.failed.iter().map(|(_, because)| because.kind.remedy()).next() {
-        None => Outcome::Done,
-        Some(Remedy::Wait) => Outcome::TimedOut,
-        Some(Remedy::NewCredentials | Remedy::Clock | Remedy::None) => Outcome::Failed,
-    };
-    let failed = report.failed.iter().map(|(what, because)| format!("{what}: {because}"));
-    let said: Vec<String> = failed.chain(report.done.iter().cloned()).take(20).collect();
-    let taken = report.taken.filter(|taken| !taken.traces.is_empty());
-    let effect = if taken.is_some() { Effect::Possible } else { Effect::None };
-    let undo_with = taken.and_then(|taken| serde_json::to_value(taken).ok());
-    RunResult { undo_with, effect, ..RunResult::new(outcome, said.join("; ")) }
-}
-
-/// Who we are, once it is known: a notice that comes right after our start comes before that.
-async fn told_who(context: &RunContext, noted: &Noted) -> (HostInfo, String) {
-    let mut changes = context.shared.host.follow();
-    loop {
-        let host = changes.borrow_and_update().clone();
-        let told = context.briefing.instance_id.as_str();
-        let instance = if host.instance_id.is_empty() { told } else { &host.instance_id }.to_owned();
-        if !instance.is_empty() {
-            return (host, instance);
-        }
-        if let Ok(mut noted) = noted.lock() {
-            *noted = Some(Trouble::new(Kind::Refused, "this machine's instance id is not known"));
-        }
-        if changes.changed().await.is_err() {
-            return (host, instance);
-        }
-    }
-}
-
-fn out_of_time(noted: &Noted) -> Trouble {
-    let newest = noted.lock().ok().and_then(|noted| noted.clone());
-    newest.unwrap_or_else(|| Trouble::new(Kind::Silent, "the AWS API had not answered when time ran out"))
-}
-
-impl Action for Leaver {
+impl Action for AutoScalingAction {
     fn describe(&self) -> String {
         let parts = [
             (self.settings.set_unhealthy, "calls this machine unhealthy"),
@@ -297,24 +243,18 @@ impl Action for Leaver {
         Box::pin(self.come_back(context))
     }
 
-    fn adopt<'a>(&'a self, _job: &'a RunContext, _process: Option<Process>) -> Task<'a, RunResult> {
-        Box::pin(std::future::ready(RunResult::new(
-            Outcome::Lost,
-            "we ended while it ran; asking a second time does no harm",
-        )))
-    }
-
     fn keep_warm<'a>(&'a self, _: &'a StepName, shared: &'a ActionContext) -> Task<'a, ()> {
-        Box::pin(self.stay_warm(shared))
+        Box::pin(async {
+            join(keep_ready(self, shared), self.send_heartbeats(shared)).await;
+        })
     }
 
     fn warmth(&self) -> serde_json::Value {
-        self.show_warmth()
+        self.show_preparation()
     }
 
     fn watched(&self) -> Option<String> {
-        let unready = self.unready.lock().ok().and_then(|unready| unready.clone());
-        Some(unready.map_or_else(String::new, |trouble| trouble.to_string()))
+        Some(self.unready.get().map_or_else(String::new, |error| error.to_string()))
     }
 
     fn check<'a>(&'a self, host: &'a HostInfo) -> Task<'a, Vec<Finding>> {

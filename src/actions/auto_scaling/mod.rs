@@ -8,8 +8,9 @@
 mod act;
 #[cfg(feature = "aws")]
 pub(super) mod calls;
+pub(super) mod keys;
 #[cfg(feature = "aws")]
-mod warm;
+mod prepare;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::engine::Undo;
@@ -43,7 +44,7 @@ pub struct Settings {
     /// What the lifecycle action ends with. An instance is terminated after either; `abandon` skips what other hooks
     /// still wait for.
     #[serde(default)]
-    pub result: Verdict,
+    pub result: LifecycleResult,
     /// The region whose API is asked; the one that this machine is in where absent.
     #[serde(default)]
     pub region: Option<String>,
@@ -56,7 +57,7 @@ pub struct Settings {
 /// What a lifecycle action ends with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum LifecycleResult {
     /// `CONTINUE`
     #[default]
     Continue,
@@ -64,7 +65,7 @@ pub enum Verdict {
     Abandon,
 }
 
-impl Verdict {
+impl LifecycleResult {
     /// As the API wants it.
     pub const fn word(self) -> &'static str {
         match self {
@@ -94,12 +95,11 @@ const fn yes() -> bool {
 fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
     let settings = read(keys)?;
     #[cfg(feature = "aws")]
-    return Ok(Arc::new(act::Leaver::new(settings)));
+    return Ok(Arc::new(act::AutoScalingAction::new(settings)));
     #[cfg(not(feature = "aws"))]
     {
         let _ = settings;
-        let message = "this watchdog was built without AWS: build it with the feature `aws`, or remove the step";
-        Err(BuildError { key: "kind".to_owned(), message: message.to_owned() })
+        Err(keys::built_without_aws())
     }
 }
 
@@ -120,16 +120,7 @@ fn read(keys: toml::Table) -> Result<Settings, BuildError> {
     if settings.lifecycle_hook.is_some() && !settings.complete_lifecycle_action {
         return wrong("lifecycle-hook", "names a hook, but `complete-lifecycle-action` is off");
     }
-    if let Some(region) = &settings.region
-        && (region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
-    {
-        return wrong("region", "is not the name of a region, as us-east-1 is");
-    }
-    if let Some(url) = &settings.endpoint_url
-        && !(url.starts_with("https://") || url.starts_with("http://"))
-    {
-        return wrong("endpoint-url", "is not a URL that begins with https:// or http://");
-    }
+    keys::check(settings.region.as_ref(), &[("endpoint-url", &settings.endpoint_url)])?;
     Ok(settings)
 }
 

@@ -3,10 +3,10 @@
 //! Credentials that end inside the notice are the classic failure of this work: they are renewed long before. Nothing
 //! here is ever logged but the moment at which they end.
 
-use super::trouble::causes;
-use super::{Kind, LASTING, Trouble, http_client, printable};
+use super::error::causes;
+use super::{AwsError, AwsErrorKind, LASTING, http_client};
 use crate::actions::HostInfo;
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, Weight, clip};
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::imds;
@@ -22,9 +22,12 @@ use std::time::{Duration, SystemTime};
 /// The most that one resolution may take: the chain asks up to five places, the slowest of them a web identity at STS.
 const RESOLVE: Duration = Duration::from_secs(5);
 
+/// The most characters of an error of the SDK's that are shown.
+const WORDS: usize = 240;
+
 /// When kept credentials end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum GoodUntil {
+pub enum CredentialExpiry {
     /// There are none.
     None,
     /// They tell no end.
@@ -33,7 +36,7 @@ pub enum GoodUntil {
     Until(Timestamp),
 }
 
-impl GoodUntil {
+impl CredentialExpiry {
     /// For `/status`.
     pub fn shown(self) -> serde_json::Value {
         match self {
@@ -46,21 +49,21 @@ impl GoodUntil {
 
 /// Credentials from the usual chain (environment, profile, web identity, container, metadata), kept warm.
 ///
-/// As a provider for SDK clients it answers at once with what is kept, and never asks anyone: [`KeptCredentials::keep`]
+/// As a provider for SDK clients it answers at once with what is kept, and never asks anyone: [`CredentialCache::ensure`]
 /// does.
 #[derive(Default)]
-pub struct KeptCredentials {
+pub struct CredentialCache {
     kept: Mutex<Option<Credentials>>,
     chain: tokio::sync::Mutex<Option<(HostInfo, DefaultCredentialsChain)>>,
 }
 
-impl KeptCredentials {
+impl CredentialCache {
     /// Sees to it that the credentials are good for `at_least` longer, as far as their provider allows.
     ///
     /// # Errors
-    /// [`Kind::NoCredentials`] where there are none, or [`Kind::CredentialsUnread`] where they could not be read now. What was kept before
+    /// [`AwsErrorKind::NoCredentials`] where there are none, or [`AwsErrorKind::CredentialsUnread`] where they could not be read now. What was kept before
     /// stays kept.
-    pub async fn keep(&self, host: &HostInfo, region: &str, at_least: Duration) -> Result<(), Trouble> {
+    pub async fn ensure(&self, host: &HostInfo, region: &str, at_least: Duration) -> Result<(), AwsError> {
         if self.good_for(at_least) {
             return Ok(());
         }
@@ -87,12 +90,12 @@ impl KeptCredentials {
 
     /// For `watchdog check`: whether there are any, and how long they last.
     pub async fn look(&self, host: &HostInfo, region: &str) -> Finding {
-        if let Err(trouble) = self.keep(host, region, LASTING).await {
+        if let Err(trouble) = self.ensure(host, region, LASTING).await {
             return Finding::new(Weight::Error, "AWS credentials", trouble.to_string());
         }
         let sentence = match self.good_until() {
-            GoodUntil::Until(at) => format!("good until {at}, then renewed"),
-            GoodUntil::Open | GoodUntil::None => "found; they tell no end".to_owned(),
+            CredentialExpiry::Until(at) => format!("good until {at}, then renewed"),
+            CredentialExpiry::Open | CredentialExpiry::None => "found; they tell no end".to_owned(),
         };
         Finding::new(Weight::Good, "AWS credentials", sentence)
     }
@@ -103,12 +106,12 @@ impl KeptCredentials {
     }
 
     /// When they end.
-    pub fn good_until(&self) -> GoodUntil {
+    pub fn good_until(&self) -> CredentialExpiry {
         match self.get() {
-            None => GoodUntil::None,
+            None => CredentialExpiry::None,
             Some(kept) => match kept.expiry().map(Timestamp::try_from) {
-                Some(Ok(at)) => GoodUntil::Until(at),
-                Some(Err(_)) | None => GoodUntil::Open,
+                Some(Ok(at)) => CredentialExpiry::Until(at),
+                Some(Err(_)) | None => CredentialExpiry::Open,
             },
         }
     }
@@ -131,7 +134,7 @@ impl KeptCredentials {
     }
 }
 
-async fn build_chain(host: &HostInfo, region: &str) -> Result<DefaultCredentialsChain, Trouble> {
+async fn build_chain(host: &HostInfo, region: &str) -> Result<DefaultCredentialsChain, AwsError> {
     let region = Region::new(region.to_owned());
     let settings = ProviderConfig::without_region().with_http_client(http_client()).with_region(Some(region.clone()));
     let mut chain = DefaultCredentialsChain::builder().configure(settings.clone()).region(region);
@@ -146,18 +149,18 @@ async fn build_chain(host: &HostInfo, region: &str) -> Result<DefaultCredentials
     Ok(chain.build().await)
 }
 
-fn none() -> Trouble {
-    Trouble::new(
-        Kind::NoCredentials,
-        "there are no AWS credentials: attach an instance role, or set up another of the usual places",
+fn none() -> AwsError {
+    AwsError::new(
+        AwsErrorKind::NoCredentials,
+        "there are no AWS credentials: attach an instance role, or set up another of the usual hosts",
     )
 }
 
-fn unread(why: &str) -> Trouble {
-    Trouble::new(Kind::CredentialsUnread, format!("AWS credentials could not be read: {}", printable(why)))
+fn unread(why: &str) -> AwsError {
+    AwsError::new(AwsErrorKind::CredentialsUnread, format!("AWS credentials could not be read: {}", clip(why, WORDS)))
 }
 
-impl ProvideCredentials for KeptCredentials {
+impl ProvideCredentials for CredentialCache {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -166,9 +169,9 @@ impl ProvideCredentials for KeptCredentials {
     }
 }
 
-impl fmt::Debug for KeptCredentials {
+impl fmt::Debug for CredentialCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeptCredentials").field("good_until", &self.good_until()).finish_non_exhaustive()
+        f.debug_struct("CredentialCache").field("good_until", &self.good_until()).finish_non_exhaustive()
     }
 }
 
@@ -177,8 +180,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn ending_in(span: Duration) -> KeptCredentials {
-        let kept = KeptCredentials::default();
+    fn ending_in(span: Duration) -> CredentialCache {
+        let kept = CredentialCache::default();
         let end = SystemTime::now() + span;
         kept.put(Some(Credentials::new(
             "AKIDVISIBLE",
@@ -197,7 +200,7 @@ mod tests {
         assert!(!kept.good_for(Duration::from_secs(700)));
         kept.drop_refused();
         assert!(!kept.good_for(Duration::ZERO));
-        assert_eq!(kept.good_until(), GoodUntil::None);
+        assert_eq!(kept.good_until(), CredentialExpiry::None);
     }
 
     #[test]
@@ -209,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn as_a_provider_it_never_asks_anyone() {
-        assert!(KeptCredentials::default().provide_credentials().await.is_err());
+        assert!(CredentialCache::default().provide_credentials().await.is_err());
         let kept = ending_in(Duration::from_secs(1));
         assert_eq!(kept.provide_credentials().await.unwrap().access_key_id(), "AKIDVISIBLE");
     }

@@ -4,14 +4,16 @@
 //! clients nor for the system's root certificates. Nothing here names an AWS API: that is each action's own.
 
 mod credentials;
-mod genuine;
-mod insist;
-mod trouble;
+mod error;
+mod prepare;
+mod reply_check;
+mod retry;
 
-pub use credentials::{GoodUntil, KeptCredentials};
-pub use genuine::Genuine;
-pub use insist::{CALL, Noted, USABLE, Until, insist};
-pub use trouble::{Kind, Remedy, Trouble, printable};
+pub use credentials::{CredentialCache, CredentialExpiry};
+pub use error::{AwsError, AwsErrorKind, Remedy};
+pub use prepare::{LASTING, Prepare, end_of_late_read, host_of, keep_ready, known_host};
+pub use reply_check::ReplyCheck;
+pub use retry::{LastError, USABLE, answered, retry};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -22,22 +24,8 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, Connector};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-/// How often the end of credentials is looked at.
-pub const LOOK: Duration = Duration::from_mins(4);
-
-/// What credentials have to last at each look, so that between two looks a quarter of an hour is left at any time.
-pub const LASTING: Duration = Duration::from_mins(20);
-
-/// How old what was read ahead of a notice may grow: machines seldom change their place.
-pub const REREAD: Duration = Duration::from_mins(10);
-
-/// How often a connection is used while a warning stands, so that none has to be made when the notice comes: servers
-/// close one that rests for a minute.
-pub const TOUCH: Duration = Duration::from_secs(45);
 
 /// The most that a connection may take to be made; a healthy one inside a region takes a few milliseconds.
 const CONNECT: Duration = Duration::from_millis(1_500);
@@ -46,7 +34,7 @@ const CONNECT: Duration = Duration::from_millis(1_500);
 ///
 /// `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_<SERVICE>`, FIPS and dual-stack settings count as in every AWS tool; `endpoint` beats them.
 /// Retries belong to the action, which alone knows how much time its step has.
-pub async fn config(region: &str, endpoint: Option<&str>, credentials: &Arc<KeptCredentials>) -> SdkConfig {
+pub async fn config(region: &str, endpoint: Option<&str>, credentials: &Arc<CredentialCache>) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(Region::new(region.to_owned()))
         .http_client(http_client())
@@ -56,26 +44,12 @@ pub async fn config(region: &str, endpoint: Option<&str>, credentials: &Arc<Kept
         // The credentials are kept by us, where their end can be seen and shown; a second cache would only hide it.
         .identity_cache(aws_sdk_elasticloadbalancingv2::config::IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(endpoint) = endpoint {
         loader = loader.endpoint_url(endpoint);
     }
     loader.load().await
-}
-
-/// The pauses of a warm-up that failed: after a failure sooner than usual, and never often.
-pub fn pauses() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_secs(5))
-        .with_max_delay(Duration::from_mins(5))
-        .without_max_times()
-        .with_jitter()
-        .build()
-}
-
-fn timeouts() -> TimeoutConfig {
-    TimeoutConfig::builder().connect_timeout(CONNECT).build()
 }
 
 /// One client for the whole process, so that connections are shared and the root certificates are loaded once.

@@ -4,7 +4,7 @@
 //! answer, or answers with something else, may have.
 
 use super::gauges::{Read, Tally};
-use crate::actions::http::exchange::{Roots, Tls, Trouble, broken, send};
+use crate::actions::http::exchange::{ExchangeError, TlsConfig, TlsSettings, broken, send};
 use hyper::Method;
 use hyper::body::Body;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
@@ -114,7 +114,7 @@ pub(super) enum Sight {
 #[derive(Debug)]
 pub(super) struct Asker<'a> {
     address: &'a Address,
-    tls: Option<Tls>,
+    tls: Option<TlsConfig>,
 }
 
 impl<'a> Asker<'a> {
@@ -122,8 +122,8 @@ impl<'a> Asker<'a> {
     ///
     /// # Errors
     /// A clause that follows the address: why nothing can be asked.
-    pub(super) async fn new(address: &'a Address, roots: &Roots) -> Result<Self, String> {
-        match roots.tls_for(&address.0).await {
+    pub(super) async fn new(address: &'a Address, roots: &TlsSettings) -> Result<Self, String> {
+        match roots.config_for(&address.0).await {
             Ok(tls) => Ok(Self { address, tls }),
             Err(trouble) => Err(unasked(trouble)),
         }
@@ -142,7 +142,7 @@ impl<'a> Asker<'a> {
         let sent = send((&Method::GET, &self.address.0), &headers, String::new(), self.tls.clone(), || {}).await;
         let (_connection, answer) = match sent {
             Ok(answer) => answer,
-            Err(Trouble::Refused) => return Sight::Gone,
+            Err(ExchangeError::Refused) => return Sight::Gone,
             Err(trouble) => return Sight::Unread(unasked(trouble)),
         };
         if answer.status() != 200 {
@@ -173,19 +173,19 @@ fn slow() -> String {
 }
 
 /// Why there is no answer, as a clause that follows the address.
-fn unasked(trouble: Trouble) -> String {
+fn unasked(trouble: ExchangeError) -> String {
     match trouble {
-        Trouble::Refused => "has nobody who listens".to_owned(),
-        Trouble::Unknown(words) | Trouble::Unreachable(words) => format!("cannot be reached: {words}"),
-        Trouble::Unconnected => slow(),
-        Trouble::Impossible(words) => format!("cannot be asked: {words}"),
-        Trouble::Tls(words) => format!("cannot be asked by TLS: {words}"),
-        Trouble::NoRoots(words) => {
+        ExchangeError::Refused => "has nobody who listens".to_owned(),
+        ExchangeError::Unknown(words) | ExchangeError::Unreachable(words) => format!("cannot be reached: {words}"),
+        ExchangeError::Unconnected => slow(),
+        ExchangeError::Impossible(words) => format!("cannot be asked: {words}"),
+        ExchangeError::Tls(words) => format!("cannot be asked by TLS: {words}"),
+        ExchangeError::NoRoots(words) => {
             format!(
                 "cannot be judged without root certificates (install ca-certificates, or name a `ca-file`): {words}"
             )
         }
-        Trouble::Broken(words) => format!("breaks off its answer, or does not speak HTTP: {words}"),
+        ExchangeError::Broken(words) => format!("breaks off its answer, or does not speak HTTP: {words}"),
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
             stream.write_all(answer).await.unwrap();
             stream.shutdown().await.unwrap();
         };
-        let asker = Asker::new(&address, &Roots::default()).await.unwrap();
+        let asker = Asker::new(&address, &TlsSettings::default()).await.unwrap();
         tokio::join!(asker.ask(Tally::new(None, &["x".to_owned()])), server).0
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::try_from(format!("http://{}/?token=secret", listener.local_addr().unwrap())).unwrap();
         assert!(!format!("{address} {address:?}").contains("secret"));
-        let asker = Asker::new(&address, &Roots::default()).await.unwrap();
+        let asker = Asker::new(&address, &TlsSettings::default()).await.unwrap();
         let tally = || Tally::new(None, &[]);
         assert_eq!(asker.ask(tally()).await, Sight::Unread("does not answer within 2 s".to_owned()));
         drop(listener);

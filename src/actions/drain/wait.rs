@@ -8,7 +8,7 @@ use super::looks::{Drained, InFlight, Look, Looks, Presence, Served};
 use super::metrics::{Address, Asker, Sight};
 use super::{ROW, Settings};
 use crate::actions::http::certificates::CertificateFiles;
-use crate::actions::http::exchange::Roots;
+use crate::actions::http::exchange::TlsSettings;
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
 use crate::store::{self, Lasts, Mode};
@@ -36,7 +36,7 @@ const FILE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Drain {
     settings: Settings,
-    roots: Roots,
+    roots: TlsSettings,
     /// What the newest look of a run saw.
     seen: Mutex<Option<Look>>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Drain {
 impl Drain {
     /// One with these settings.
     pub(super) fn new(settings: Settings, files: CertificateFiles) -> Self {
-        Self { settings, roots: Roots::of(files), seen: Mutex::new(None) }
+        Self { settings, roots: TlsSettings::of(files), seen: Mutex::new(None) }
     }
 
     async fn wait(&self, context: &RunContext) -> RunResult {

@@ -4,15 +4,12 @@ use super::replies::{Refusal, Stands, obeyed, sessions, stands};
 use super::talk::{Trouble, ask};
 use super::{Server, Socket, State, Until};
 use crate::actions::{Action, HostInfo, RunContext, Task};
-use crate::engine::{Effect, Outcome, Process, RunResult};
+use crate::engine::{Effect, Outcome, RunResult};
 use crate::view::{Finding, Weight};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-
-/// How long before its stop-by a run says what became of it, rather than be cut off without a word.
-const LAST_WORD: Duration = Duration::from_millis(150);
 
 /// The rest between two tries, and between two looks at the sessions.
 const REST: Duration = Duration::from_millis(200);
@@ -94,11 +91,7 @@ impl Haproxy {
             }
             end
         };
-        let ended = tokio::select! {
-            biased;
-            end = going => Some(end),
-            () = context.stop_by.reached(LAST_WORD) => None,
-        };
+        let ended = context.stop_by.in_time(going).await;
         let way = way.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.verdict(&way, ended)
     }
@@ -253,23 +246,19 @@ impl Haproxy {
             Some(state) => state,
             // A run of which we lost sight told nothing, and may have taken it out.
             None if notes.lost_sight || notes.told.is_empty() => Stands::Ready,
-            None => return ending(Outcome::Done, format!("nothing to put back: {server} was left as it was")),
+            None => return RunResult::new(Outcome::Done, format!("nothing to put back: {server} was left as it was")),
         };
         let way = Mutex::new(Way::default());
-        let end = tokio::select! {
-            biased;
-            end = self.insist(Goal::Back(state), &way) => Some(end),
-            () = context.stop_by.reached(LAST_WORD) => None,
-        };
+        let end = context.stop_by.in_time(self.insist(Goal::Back(state), &way)).await;
         if end == Some(Ok(())) {
-            return ending(Outcome::Done, format!("{server} is {state} again"));
+            return RunResult::new(Outcome::Done, format!("{server} is {state} again"));
         }
         let because = match note(&way, |way| way.trouble.take()) {
             Some(stuck) => self.said(&stuck),
             None => format!("{} had not answered when time ran out", self.socket),
         };
         let outcome = if end.is_some() { Outcome::Failed } else { Outcome::TimedOut };
-        ending(outcome, format!("{server} is not back in the load balancer: {because}"))
+        RunResult::new(outcome, format!("{server} is not back in the load balancer: {because}"))
     }
 
     async fn look_around(&self) -> Vec<Finding> {
@@ -326,10 +315,6 @@ fn counted(sessions: u64) -> String {
     if sessions == 1 { "1 session is".to_owned() } else { format!("{sessions} sessions are") }
 }
 
-fn ending(outcome: Outcome, detail: String) -> RunResult {
-    RunResult::new(outcome, detail)
-}
-
 impl Action for Haproxy {
     fn describe(&self) -> String {
         let what = match self.state {
@@ -349,11 +334,6 @@ impl Action for Haproxy {
 
     fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult> {
         Box::pin(self.put_back(context))
-    }
-
-    fn adopt<'a>(&'a self, _: &'a RunContext, _: Option<Process>) -> Task<'a, RunResult> {
-        let detail = "we ended while it ran; asking a second time does no harm".to_owned();
-        Box::pin(std::future::ready(ending(Outcome::Lost, detail)))
     }
 
     fn check<'a>(&'a self, _: &'a HostInfo) -> Task<'a, Vec<Finding>> {

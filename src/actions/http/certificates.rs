@@ -3,7 +3,7 @@
 //!
 //! Some are renewed every few hours, so they are read anew for each use. Nothing of a file is ever shown but its name.
 
-use super::exchange::{Tls, Trouble};
+use super::exchange::{ExchangeError, TlsConfig};
 use crate::actions::BuildError;
 use crate::view::error_text;
 use std::fs::{File, OpenOptions};
@@ -63,24 +63,24 @@ impl CertificateFiles {
     }
 
     /// Reads them. It may block.
-    pub(super) fn load(&self) -> Result<Tls, Trouble> {
+    pub(super) fn load(&self) -> Result<TlsConfig, ExchangeError> {
         let roots = match &self.ca {
-            Some(path) => authorities(path).map_err(Trouble::Tls)?,
+            Some(path) => authorities(path).map_err(ExchangeError::Tls)?,
             None => authorities_of_the_machine()?,
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| Trouble::Tls(error.to_string()))?.with_root_certificates(roots);
+        let builder = builder.map_err(|error| ExchangeError::Tls(error.to_string()))?.with_root_certificates(roots);
         let Some(own) = &self.own else { return Ok(Arc::new(builder.with_no_client_auth())) };
-        let (chain, key) = own.read().map_err(Trouble::Tls)?;
+        let (chain, key) = own.read().map_err(ExchangeError::Tls)?;
         match builder.with_client_auth_cert(chain, key) {
             Ok(config) => Ok(Arc::new(config)),
-            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(Trouble::Tls(format!(
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(ExchangeError::Tls(format!(
                 "the private key in {} does not belong to the certificate in {}",
                 own.key.display(),
                 own.certificate.display()
             ))),
-            Err(error) => Err(Trouble::Tls(format!("the key in {} cannot be used: {error}", own.key.display()))),
+            Err(error) => Err(ExchangeError::Tls(format!("the key in {} cannot be used: {error}", own.key.display()))),
         }
     }
 
@@ -112,13 +112,13 @@ fn authorities(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn authorities_of_the_machine() -> Result<RootCertStore, Trouble> {
+fn authorities_of_the_machine() -> Result<RootCertStore, ExchangeError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
-        return Err(Trouble::NoRoots(why));
+        return Err(ExchangeError::NoRoots(why));
     }
     Ok(roots)
 }

@@ -41,7 +41,7 @@ const LONGEST_REST: Duration = Duration::from_secs(3_600);
 
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpReply {
     /// Its status.
     pub(crate) status: u16,
     /// How long it asks us to wait before another try (RFC 9110, 10.2.3), an hour at most.
@@ -52,7 +52,7 @@ pub(crate) struct Answer {
 
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum ExchangeError {
     /// The host has no address; the system's words.
     Unknown(String),
     /// Nobody listens.
@@ -71,7 +71,7 @@ pub(crate) enum Trouble {
     Broken(String),
 }
 
-impl Trouble {
+impl ExchangeError {
     /// Whether the request may have gone out.
     pub(crate) const fn was_sent(&self) -> bool {
         match self {
@@ -118,18 +118,18 @@ const LOADING: Duration = Duration::from_secs(2);
 const REJECTION: Duration = Duration::from_millis(500);
 
 /// What connections by TLS are made with.
-pub(crate) type Tls = Arc<ClientConfig>;
+pub(crate) type TlsConfig = Arc<ClientConfig>;
 
 /// What servers are judged by, and what we show to those that ask who we are: the machine's root certificates, read when
 /// they are first needed, or files of the operator's, read for each use.
 #[derive(Default)]
-pub(crate) struct Roots {
+pub(crate) struct TlsSettings {
     files: CertificateFiles,
     /// The newest that could be read.
-    kept: Mutex<Option<Tls>>,
+    kept: Mutex<Option<TlsConfig>>,
 }
 
-impl Roots {
+impl TlsSettings {
     /// Those of these files.
     pub(crate) fn of(files: CertificateFiles) -> Self {
         Self { files, kept: Mutex::default() }
@@ -137,7 +137,7 @@ impl Roots {
 
     /// What a connection for this URL is made with: nothing for one without TLS. Files that cannot be read any more, as
     /// those of a mount that is gone, are what they were.
-    pub(crate) async fn tls_for(&self, url: &Url) -> Result<Option<Tls>, Trouble> {
+    pub(crate) async fn config_for(&self, url: &Url) -> Result<Option<TlsConfig>, ExchangeError> {
         if url.scheme() != "https" {
             return Ok(None);
         }
@@ -156,11 +156,11 @@ impl Roots {
     }
 
     /// Reads all of it anew, and says what is wrong with it.
-    pub(crate) async fn load(&self) -> Result<Tls, Trouble> {
+    pub(crate) async fn load(&self) -> Result<TlsConfig, ExchangeError> {
         let files = self.files.clone();
         let loading = tokio::task::spawn_blocking(move || files.load());
         let Ok(Ok(loaded)) = timeout(LOADING, loading).await else {
-            return Err(Trouble::Tls(format!("certificates were not read within {} s", LOADING.as_secs())));
+            return Err(ExchangeError::Tls(format!("certificates were not read within {} s", LOADING.as_secs())));
         };
         let tls = loaded?;
         if let Ok(mut kept) = self.kept.lock() {
@@ -180,30 +180,30 @@ impl Roots {
     }
 }
 
-impl fmt::Debug for Roots {
+impl fmt::Debug for TlsSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Roots").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("TlsSettings").field("files", &self.files).finish_non_exhaustive()
     }
 }
 
 /// Connects and does nothing else.
-pub(crate) async fn connect(url: &Url) -> Result<TcpStream, Trouble> {
+pub(crate) async fn connect(url: &Url) -> Result<TcpStream, ExchangeError> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or_default();
     let connecting = async {
         let addresses =
-            tokio::net::lookup_host((host, port)).await.map_err(|error| Trouble::Unknown(error_text(&error)))?;
-        let mut trouble = Trouble::Unknown("it has no address".to_owned());
+            tokio::net::lookup_host((host, port)).await.map_err(|error| ExchangeError::Unknown(error_text(&error)))?;
+        let mut trouble = ExchangeError::Unknown("it has no address".to_owned());
         for address in addresses.take(8) {
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => trouble = Trouble::Refused,
-                Err(error) => trouble = Trouble::Unreachable(error_text(&error)),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => trouble = ExchangeError::Refused,
+                Err(error) => trouble = ExchangeError::Unreachable(error_text(&error)),
             }
         }
         Err(trouble)
     };
-    timeout(CONNECTING, connecting).await.unwrap_or(Err(Trouble::Unconnected))
+    timeout(CONNECTING, connecting).await.unwrap_or(Err(ExchangeError::Unconnected))
 }
 
 /// Sends a request and reads the answer. `sending` is called right before the request goes out.
@@ -211,14 +211,14 @@ pub(crate) async fn exchange(
     what: (&Method, &Url),
     headers: &HeaderMap,
     body: String,
-    tls: Option<Tls>,
+    tls: Option<TlsConfig>,
     sending: impl FnOnce(),
-) -> Result<Answer, Trouble> {
+) -> Result<HttpReply, ExchangeError> {
     let (_connection, answer) = send(what, headers, body, tls, sending).await?;
     let status = answer.status().as_u16();
     let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|text| rest(text, Timestamp::now()));
-    Ok(Answer { status, retry_after, body: beginning(answer.into_body()).await })
+    Ok(HttpReply { status, retry_after, body: beginning(answer.into_body()).await })
 }
 
 /// Sends a request and returns with the head of its answer, whose body comes as long as the connection is kept.
@@ -226,9 +226,9 @@ pub(crate) async fn send(
     (method, url): (&Method, &Url),
     headers: &HeaderMap,
     body: String,
-    tls: Option<Tls>,
+    tls: Option<TlsConfig>,
     sending: impl FnOnce(),
-) -> Result<(Connection, Response<Incoming>), Trouble> {
+) -> Result<(Connection, Response<Incoming>), ExchangeError> {
     let request = request(method, url, headers, body)?;
     let stream = connect(url).await?;
     // One small message: waiting for more of it would only delay it.
@@ -240,19 +240,19 @@ pub(crate) async fn send(
 }
 
 /// Agrees on TLS with the host of this address.
-pub(crate) async fn agree(url: &Url, stream: TcpStream, tls: Tls) -> Result<TlsStream<TcpStream>, Trouble> {
+pub(crate) async fn agree(url: &Url, stream: TcpStream, tls: TlsConfig) -> Result<TlsStream<TcpStream>, ExchangeError> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(host).map_err(|error| Trouble::Tls(error.to_string()))?;
+    let name = ServerName::try_from(host).map_err(|error| ExchangeError::Tls(error.to_string()))?;
     let agreeing = timeout(CONNECTING, TlsConnector::from(tls).connect(name, stream)).await;
-    agreeing.map_err(|_| Trouble::Unconnected)?.map_err(|error| Trouble::Tls(not_agreed(&error)))
+    agreeing.map_err(|_| ExchangeError::Unconnected)?.map_err(|error| ExchangeError::Tls(not_agreed(&error)))
 }
 
 /// Agrees on TLS, and waits a moment for what a server says that does not take our certificate: by TLS 1.3 it says so
 /// when all is agreed already.
-pub(crate) async fn agree_and_listen(url: &Url, stream: TcpStream, tls: Tls) -> Result<(), Trouble> {
+pub(crate) async fn agree_and_listen(url: &Url, stream: TcpStream, tls: TlsConfig) -> Result<(), ExchangeError> {
     let mut stream = agree(url, stream, tls).await?;
     match timeout(REJECTION, stream.read(&mut [0])).await {
-        Ok(Err(error)) => Err(Trouble::Tls(not_agreed(&error))),
+        Ok(Err(error)) => Err(ExchangeError::Tls(not_agreed(&error))),
         Ok(Ok(_)) | Err(_) => Ok(()),
     }
 }
@@ -272,13 +272,13 @@ fn hinted(words: String) -> String {
     words + hint
 }
 
-fn request(method: &Method, url: &Url, headers: &HeaderMap, body: String) -> Result<Request<String>, Trouble> {
+fn request(method: &Method, url: &Url, headers: &HeaderMap, body: String) -> Result<Request<String>, ExchangeError> {
     let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     let host = url.host_str().unwrap_or_default();
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let mut request = Request::new(body);
     *request.method_mut() = method.clone();
-    let unsayable = |what: &str| Trouble::Impossible(format!("its {what} cannot be said in HTTP"));
+    let unsayable = |what: &str| ExchangeError::Impossible(format!("its {what} cannot be said in HTTP"));
     *request.uri_mut() = target.parse().map_err(|_| unsayable("path"))?;
     *request.headers_mut() = headers.clone();
     let told = request.headers_mut();
@@ -293,14 +293,14 @@ async fn talk<S>(
     stream: S,
     request: Request<String>,
     sending: impl FnOnce(),
-) -> Result<(Connection, Response<Incoming>), Trouble>
+) -> Result<(Connection, Response<Incoming>), ExchangeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut connection = Connection::over(stream).await.map_err(broken)?;
     sending();
     let answer = connection.send(request).await.map_err(|error| match error {
-        NoAnswer::Endless => Trouble::Broken(error.to_string()),
+        NoAnswer::Endless => ExchangeError::Broken(error.to_string()),
         NoAnswer::Http(error) => broken(error),
     })?;
     Ok((connection, answer))
@@ -337,7 +337,7 @@ async fn beginning(mut body: Incoming) -> Vec<u8> {
 }
 
 /// The cause at the bottom says what happened, and holds no address.
-pub(crate) fn broken(error: hyper::Error) -> Trouble {
+pub(crate) fn broken(error: hyper::Error) -> ExchangeError {
     let mut cause: &(dyn Error + 'static) = &error;
     let mut refused = is_refusal_of_ours(cause);
     while let Some(deeper) = cause.source() {
@@ -346,7 +346,7 @@ pub(crate) fn broken(error: hyper::Error) -> Trouble {
     }
     let words = cause.to_string();
     let words = crate::view::printable_bytes(words.as_bytes()).chars().take(120).collect();
-    if refused { Trouble::Tls(hinted(words)) } else { Trouble::Broken(words) }
+    if refused { ExchangeError::Tls(hinted(words)) } else { ExchangeError::Broken(words) }
 }
 
 /// Whether a server did not take our certificate, or wanted one: it has read nothing of the request then.

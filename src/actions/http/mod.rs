@@ -15,7 +15,7 @@ use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 use schemars::JsonSchema;
-use send::Http;
+use send::HttpAction;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -50,13 +50,13 @@ pub struct Settings {
     /// A file with the private key of that certificate, in PEM form.
     pub key_file: Option<PathBuf>,
     /// The request that puts back what this one did.
-    pub undo: Option<Back>,
+    pub undo: Option<UndoSettings>,
 }
 
 /// The request that puts back what the step's did. What it leaves out is as in the step's, but for the body.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Back {
+pub struct UndoSettings {
     /// Where it goes.
     pub url: Option<String>,
     /// How it goes.
@@ -102,12 +102,12 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
     });
     let [ca, certificate, key] = [&settings.ca_file, &settings.certificate_file, &settings.key_file];
     let files = CertificateFiles::new(ca.as_deref(), certificate.as_deref(), key.as_deref())?;
-    let there = Request::new(settings)?;
+    let request = RequestTemplate::new(settings)?;
     let back = back
-        .map(Request::new)
+        .map(RequestTemplate::new)
         .transpose()
         .map_err(|BuildError { key, message }| BuildError { key: format!("undo.{key}"), message })?;
-    Ok(Arc::new(Http::new(there, back, files)))
+    Ok(Arc::new(HttpAction::new(request, back, files)))
 }
 
 /// Header names do not tell upper and lower case apart.
@@ -118,7 +118,7 @@ fn joined(headers: &BTreeMap<String, String>, over: BTreeMap<String, String>) ->
 }
 
 /// A request, ready but for the notice.
-struct Request {
+struct RequestTemplate {
     method: Method,
     url: Template,
     /// Scheme, host and port: what may be shown.
@@ -128,19 +128,19 @@ struct Request {
     expect: Vec<u16>,
 }
 
-impl fmt::Debug for Request {
+impl fmt::Debug for RequestTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for RequestTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} to {}", self.method, self.shown)
     }
 }
 
-impl Request {
+impl RequestTemplate {
     fn new(settings: Settings) -> Result<Self, BuildError> {
         let wrong = |key: &str, message: &str| BuildError { key: key.to_owned(), message: message.to_owned() };
         let method = Method::from_bytes(settings.method.as_bytes())
@@ -267,13 +267,13 @@ mod tests {
         let settings: Settings = toml::from_str(settings).unwrap();
         let both = joined(&settings.headers, settings.undo.clone().unwrap().headers);
         assert_eq!(both.into_iter().collect::<Vec<_>>(), [("a".into(), "1".into()), ("b".into(), "3".into())]);
-        assert!(ROW.undo == Undo::PutBack && Request::new(settings).unwrap().may_be_repeated());
+        assert!(ROW.undo == Undo::PutBack && RequestTemplate::new(settings).unwrap().may_be_repeated());
     }
 
     #[test]
     fn any_2xx_is_success_unless_others_are_named() {
         let request = |expect: &str| {
-            Request::new(toml::from_str(&format!("url = 'http://h/'\nexpect = {expect}")).unwrap()).unwrap()
+            RequestTemplate::new(toml::from_str(&format!("url = 'http://h/'\nexpect = {expect}")).unwrap()).unwrap()
         };
         assert!(request("[]").expects(204) && !request("[]").expects(302) && !request("[]").expects(404));
         assert!(request("[200, 404]").expects(404) && !request("[200]").expects(204));

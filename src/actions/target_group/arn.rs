@@ -41,17 +41,17 @@ impl fmt::Display for GroupArn {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-pub enum Choice {
+pub enum GroupChoice {
     /// `auto`: all that have this machine, found ahead of the notice.
     Auto,
     /// This one.
     Named(GroupArn),
 }
 
-impl TryFrom<String> for Choice {
-    type Error = NotAGroup;
+impl TryFrom<String> for GroupChoice {
+    type Error = GroupArnError;
 
-    fn try_from(text: String) -> Result<Self, NotAGroup> {
+    fn try_from(text: String) -> Result<Self, GroupArnError> {
         if text == "auto" { Ok(Self::Auto) } else { GroupArn::try_from(text).map(Self::Named) }
     }
 }
@@ -62,21 +62,23 @@ impl TryFrom<String> for Choice {
     "`{text}` {flaw}; a target group's ARN reads \
      arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID"
 )]
-pub struct NotAGroup {
+pub struct GroupArnError {
     text: String,
     flaw: &'static str,
 }
 
 impl TryFrom<String> for GroupArn {
-    type Error = NotAGroup;
+    type Error = GroupArnError;
 
-    fn try_from(text: String) -> Result<Self, NotAGroup> {
+    fn try_from(text: String) -> Result<Self, GroupArnError> {
         match parts(&text) {
             Ok((region, name)) => {
                 let (region, name) = (region.to_owned(), name.to_owned());
                 Ok(Self { text, region, name })
             }
-            Err(flaw) => Err(NotAGroup { text: text.chars().take(200).flat_map(char::escape_debug).collect(), flaw }),
+            Err(flaw) => {
+                Err(GroupArnError { text: text.chars().take(200).flat_map(char::escape_debug).collect(), flaw })
+            }
         }
     }
 }

@@ -7,21 +7,22 @@
 
 mod arn;
 #[cfg(feature = "aws")]
-mod groups;
+mod calls;
 #[cfg(feature = "aws")]
 mod leave;
+#[cfg(feature = "aws")]
+mod prepare;
+#[cfg(feature = "aws")]
+mod results;
 #[cfg(feature = "aws")]
 mod search;
 #[cfg(feature = "aws")]
 mod target;
-#[cfg(feature = "aws")]
-mod verdict;
-#[cfg(feature = "aws")]
-mod warm;
 
-pub use arn::{Choice, GroupArn, NotAGroup};
+pub use arn::{GroupArn, GroupArnError, GroupChoice};
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
+use crate::actions::auto_scaling::keys;
 use crate::engine::Undo;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,11 +36,11 @@ pub struct Settings {
     /// The ARNs of the target groups to leave, each asked in its own region; or `["auto"]` for all that have this
     /// machine, found at the start and looked for again every 10 minutes.
     #[schemars(length(min = 1))]
-    pub target_groups: Vec<Choice>,
-    /// How far leaving has to have come for the step to end. A load balancer may call a target `draining` until its
+    pub target_groups: Vec<GroupChoice>,
+    /// How far deregistration has to have come for the step to end. A load balancer may call a target `draining` until its
     /// deregistration delay is over, even where nothing is under way any more.
     #[serde(default)]
-    pub until: Goal,
+    pub until: LeaveUntil,
     /// The region whose API is asked, for all groups; each ARN's own where absent.
     #[serde(default)]
     pub region: Option<String>,
@@ -52,10 +53,10 @@ pub struct Settings {
     pub auto_scaling_endpoint_url: Option<String>,
 }
 
-/// How far leaving has to have come.
+/// How far deregistration has to have come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Goal {
+pub enum LeaveUntil {
     /// The load balancer was asked, and has accepted.
     #[default]
     Requested,
@@ -81,12 +82,11 @@ pub const ROW: Row = Row {
 fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
     let settings = read(keys)?;
     #[cfg(feature = "aws")]
-    return Ok(Arc::new(leave::TargetGroup::new(settings)));
+    return Ok(Arc::new(leave::TargetGroupAction::new(settings)));
     #[cfg(not(feature = "aws"))]
     {
         let _ = settings;
-        let message = "this watchdog was built without AWS: build it with the feature `aws`, or remove the step";
-        Err(BuildError { key: "kind".to_owned(), message: message.to_owned() })
+        Err(keys::built_without_aws())
     }
 }
 
@@ -98,27 +98,19 @@ fn read(keys: toml::Table) -> Result<Settings, BuildError> {
     }
     for (at, choice) in settings.target_groups.iter().enumerate() {
         match choice {
-            Choice::Auto if settings.target_groups.len() > 1 => {
+            GroupChoice::Auto if settings.target_groups.len() > 1 => {
                 return wrong("target-groups", "names \"auto\" beside others: it stands alone".to_owned());
             }
-            Choice::Named(group) if settings.target_groups.iter().take(at).any(|earlier| earlier == choice) => {
+            GroupChoice::Named(group) if settings.target_groups.iter().take(at).any(|earlier| earlier == choice) => {
                 return wrong("target-groups", format!("names {group} twice"));
             }
-            Choice::Auto | Choice::Named(_) => {}
+            GroupChoice::Auto | GroupChoice::Named(_) => {}
         }
     }
-    if let Some(region) = &settings.region
-        && (region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
-    {
-        return wrong("region", "is not the name of a region, as us-east-1 is".to_owned());
-    }
-    for (key, url) in
-        [("endpoint-url", &settings.endpoint_url), ("auto-scaling-endpoint-url", &settings.auto_scaling_endpoint_url)]
-    {
-        if url.as_ref().is_some_and(|url| !(url.starts_with("https://") || url.starts_with("http://"))) {
-            return wrong(key, "is not a URL that begins with https:// or http://".to_owned());
-        }
-    }
+    keys::check(
+        settings.region.as_ref(),
+        &[("endpoint-url", &settings.endpoint_url), ("auto-scaling-endpoint-url", &settings.auto_scaling_endpoint_url)],
+    )?;
     Ok(settings)
 }
 
@@ -145,15 +137,15 @@ mod tests {
     #[test]
     fn a_group_by_its_arn_is_all_it_needs() {
         let settings = read(format!("target-groups = ['{LLM}']").parse().unwrap()).unwrap();
-        assert_eq!(settings.target_groups, [Choice::Named(GroupArn::try_from(LLM.to_owned()).unwrap())]);
-        assert_eq!(settings.until, Goal::Requested);
+        assert_eq!(settings.target_groups, [GroupChoice::Named(GroupArn::try_from(LLM.to_owned()).unwrap())]);
+        assert_eq!(settings.until, LeaveUntil::Requested);
         assert_eq!((settings.region, settings.endpoint_url), (None, None));
     }
 
     #[test]
     fn auto_stands_for_all_groups_of_this_machine_and_stands_alone() {
         let settings = read("target-groups = ['auto']\nuntil = 'draining'".parse().unwrap()).unwrap();
-        assert_eq!((settings.target_groups, settings.until), (vec![Choice::Auto], Goal::Draining));
+        assert_eq!((settings.target_groups, settings.until), (vec![GroupChoice::Auto], LeaveUntil::Draining));
         let (key, message) = error(&format!("target-groups = ['auto', '{LLM}']"));
         assert_eq!(
             (key.as_str(), message.as_str()),

@@ -3,16 +3,15 @@
 //! There is no reverse lookup (PROVIDERS 2), so this takes its time, and is done ahead of the notice.
 
 use super::GroupArn;
-use super::groups::Call;
-use super::leave::TargetGroup;
-use super::target::Me;
+use super::calls::TargetCall;
+use super::leave::TargetGroupAction;
 use crate::actions::HostInfo;
-use crate::actions::auto_scaling::calls::{Fleet, JudgedBy};
-use crate::actions::aws::{self, Kind, Noted, Trouble, Until};
+use crate::actions::auto_scaling::calls::AutoScalingGroup;
+use crate::actions::aws::{self, AwsError, AwsErrorKind, LastError};
 use crate::view::{Finding, Weight};
 use futures_util::future::join_all;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// The most target groups that are looked through; an account may have 3000 in a region.
 const MOST: usize = 5_000;
@@ -23,47 +22,58 @@ const PACE: Duration = Duration::from_millis(100);
 /// The most that a search that is not urgent takes.
 const PATIENCE: Duration = Duration::from_mins(8);
 
-/// How urgent a search is.
+/// How long a search may take, and how it asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Haste {
-    /// One question after the other, with time between them.
-    None,
+pub(super) struct SearchLimits {
+    end: Instant,
+    /// The time between two questions; none where all are asked at once.
+    pause: Duration,
+}
+
+impl SearchLimits {
+    /// Nobody waits for it.
+    pub(super) fn unhurried() -> Self {
+        Self { end: Instant::now() + PATIENCE, pause: PACE }
+    }
+
     /// Somebody waits until then.
-    Until(Instant),
+    pub(super) const fn until(end: Instant) -> Self {
+        Self { end, pause: Duration::ZERO }
+    }
 }
 
 /// What a search found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Found {
+pub(super) struct FoundGroups {
     /// The groups to leave.
     pub(super) groups: Vec<GroupArn>,
     /// How they were found.
-    pub(super) through: Through,
+    pub(super) through: FoundBy,
     /// Why the Auto Scaling group could not be asked, where it could not.
-    pub(super) unasked: Option<Trouble>,
+    pub(super) unasked: Option<AwsError>,
 }
 
 /// How groups were found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Through {
+pub(super) enum FoundBy {
     /// They are those of the machine's Auto Scaling group.
-    Fleet(Fleet),
+    AutoScalingGroup(AutoScalingGroup),
     /// So many were looked through.
     All(usize),
 }
 
-impl Found {
+impl FoundGroups {
     /// How they were found, in a few words: `through Auto Scaling group llm`.
     pub(super) fn how(&self) -> String {
         match &self.through {
-            Through::Fleet(fleet) => format!("through Auto Scaling group {}", fleet.name),
-            Through::All(1) => "by a look at the only target group".to_owned(),
-            Through::All(count) => format!("by a look at all {count} target groups"),
+            FoundBy::AutoScalingGroup(scaling_group) => format!("through Auto Scaling group {}", scaling_group.name),
+            FoundBy::All(1) => "by a look at the only target group".to_owned(),
+            FoundBy::All(count) => format!("by a look at all {count} target groups"),
         }
     }
 }
 
-impl TargetGroup {
+impl TargetGroupAction {
     /// The groups as they are known now; nothing where none was found yet.
     pub(super) fn groups(&self) -> Option<Vec<GroupArn>> {
         match &self.named {
@@ -73,7 +83,7 @@ impl TargetGroup {
     }
 
     /// What the newest search found.
-    pub(super) fn found(&self) -> Option<Found> {
+    pub(super) fn found(&self) -> Option<FoundGroups> {
         self.found.lock().map(|found| found.clone()).unwrap_or_default()
     }
 
@@ -81,75 +91,75 @@ impl TargetGroup {
     ///
     /// # Errors
     /// Why they could not be found. What was found before stays.
-    pub(super) async fn search(&self, host: &HostInfo, me: &Me, haste: Haste, noted: &Noted) -> Result<Found, Trouble> {
-        let end = match haste {
-            Haste::None => Instant::now() + PATIENCE,
-            Haste::Until(end) => end,
-        };
-        let found = tokio::time::timeout_at(end, self.look_for(host, me, (haste, end), noted));
-        let found = found.await.unwrap_or_else(|_| Err(super::leave::out_of_time(noted)))?;
+    pub(super) async fn search(
+        &self,
+        host: &HostInfo,
+        limits: SearchLimits,
+        last: &LastError,
+    ) -> Result<FoundGroups, AwsError> {
+        let found = timeout_at(limits.end, self.look_for(host, limits, last)).await;
+        let found = found.unwrap_or_else(|_| Err(last.at_time_out()))?;
         if let Ok(mut kept) = self.found.lock() {
             *kept = Some(found.clone());
         }
-        if let Ok(mut seen) = self.seen.lock() {
-            seen.retain(|group, _| found.groups.contains(group));
+        if let Ok(mut known) = self.known.lock() {
+            known.retain(|group, _| found.groups.contains(group));
         }
         Ok(found)
     }
 
-    async fn look_for(
-        &self,
-        host: &HostInfo,
-        me: &Me,
-        (haste, end): (Haste, Instant),
-        noted: &Noted,
-    ) -> Result<Found, Trouble> {
+    async fn look_for(&self, host: &HostInfo, limits: SearchLimits, last: &LastError) -> Result<FoundGroups, AwsError> {
         let mut unasked = None;
-        if !me.instance.is_empty() {
+        if !host.instance_id.is_empty() {
             let asked =
-                aws::insist(self.api.credentials(), Until::Moment(end), noted, || self.fleet_of(host, &me.instance));
+                aws::retry(self.api.credentials(), || limits.end, last, || Box::pin(self.scaling_group_of(host)));
             match asked.await {
-                Ok(Some(fleet)) if !fleet.target_groups.is_empty() => {
-                    let groups: Vec<GroupArn> =
-                        fleet.target_groups.iter().filter_map(|arn| GroupArn::try_from(arn.clone()).ok()).collect();
-                    return Ok(Found { groups, through: Through::Fleet(fleet), unasked: None });
+                Ok(Some(scaling_group)) if !scaling_group.target_groups.is_empty() => {
+                    let groups: Vec<GroupArn> = scaling_group
+                        .target_groups
+                        .iter()
+                        .filter_map(|arn| GroupArn::try_from(arn.clone()).ok())
+                        .collect();
+                    return Ok(FoundGroups {
+                        groups,
+                        through: FoundBy::AutoScalingGroup(scaling_group),
+                        unasked: None,
+                    });
                 }
                 // A group that registers its machines nowhere: somebody else may have done that.
                 Ok(_) => {}
                 // Everything else but a permission would fail for the other way too.
-                Err(trouble) if trouble.kind == Kind::Denied => unasked = Some(trouble),
-                Err(trouble) => return Err(trouble),
+                Err(error) if error.kind == AwsErrorKind::Denied => unasked = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        let all = self.list(host, (haste, end), noted).await?;
+        let all = self.list(host, limits, last).await?;
         let count = all.len();
-        let groups = self.ours_among(all, host, me, (haste, end), noted).await?;
-        Ok(Found { groups, through: Through::All(count), unasked })
+        let groups = self.ours_among(all, host, limits, last).await?;
+        Ok(FoundGroups { groups, through: FoundBy::All(count), unasked })
     }
 
     /// The Auto Scaling group that has this machine; nothing where none has.
     ///
     /// # Errors
     /// Why it could not be asked.
-    pub(super) async fn fleet_of(&self, host: &HostInfo, instance: &str) -> Result<Option<Fleet>, Trouble> {
-        match self.fleets.membership(host, instance).await? {
-            Some(name) => self.fleets.fleet(host, &name).await,
+    pub(super) async fn scaling_group_of(&self, host: &HostInfo) -> Result<Option<AutoScalingGroup>, AwsError> {
+        match self.auto_scaling.membership(host, &host.instance_id).await? {
+            Some(name) => self.auto_scaling.group(host, &name).await,
             None => Ok(None),
         }
     }
 
-    async fn list(
-        &self,
-        host: &HostInfo,
-        (haste, end): (Haste, Instant),
-        noted: &Noted,
-    ) -> Result<Vec<GroupArn>, Trouble> {
-        let region = self.fleets.region(host)?;
+    async fn list(&self, host: &HostInfo, limits: SearchLimits, last: &LastError) -> Result<Vec<GroupArn>, AwsError> {
+        let region = self.auto_scaling.region(host)?;
         let (mut all, mut marker) = (Vec::new(), None);
         loop {
-            let asked = aws::insist(self.api.credentials(), Until::Moment(end), noted, || {
-                self.api.page(host, region, marker.as_deref())
-            });
+            let asked = aws::retry(
+                self.api.credentials(),
+                || limits.end,
+                last,
+                || Box::pin(self.api.page(host, region, marker.as_deref())),
+            );
             let (some, next) = asked.await?;
             all.extend(some);
             all.truncate(MOST);
@@ -157,7 +167,7 @@ impl TargetGroup {
                 return Ok(all);
             }
             marker = next;
-            haste.pause().await;
+            sleep(limits.pause).await;
         }
     }
 
@@ -165,41 +175,38 @@ impl TargetGroup {
         &self,
         all: Vec<GroupArn>,
         host: &HostInfo,
-        me: &Me,
-        (haste, end): (Haste, Instant),
-        noted: &Noted,
-    ) -> Result<Vec<GroupArn>, Trouble> {
-        let call = Call::Describe(me.clone());
-        let look = async |group: GroupArn| match self.api.insist(host, &group, &call, Until::Moment(end), noted).await {
-            Ok(sight) if sight.registered.is_empty() && sight.leaving.is_empty() => Ok(None),
-            Ok(sight) => {
-                self.saw(&group, Ok(sight));
-                Ok(Some(group))
+        limits: SearchLimits,
+        last: &LastError,
+    ) -> Result<Vec<GroupArn>, AwsError> {
+        let look = async |group: GroupArn| {
+            match self.api.retry(host, &group, &TargetCall::Describe, || limits.end, last).await {
+                Ok(none) if none.registered.is_empty() && none.draining.is_empty() => Ok(None),
+                Ok(some) => {
+                    self.keep(&group, Ok(some));
+                    Ok(Some(group))
+                }
+                // It was deleted between the list and the look.
+                Err(error) if error.kind == AwsErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
             }
-            // It was deleted between the list and the look.
-            Err(trouble) if trouble.kind == Kind::NotFound => Ok(None),
-            Err(trouble) => Err(trouble),
         };
         let mut ours = Vec::new();
-        match haste {
-            Haste::None => {
-                for group in all {
-                    ours.extend(look(group).await?);
-                    haste.pause().await;
-                }
+        if limits.pause.is_zero() {
+            for found in join_all(all.into_iter().map(look)).await {
+                ours.extend(found?);
             }
-            Haste::Until(_) => {
-                for found in join_all(all.into_iter().map(look)).await {
-                    ours.extend(found?);
-                }
+        } else {
+            for group in all {
+                ours.extend(look(group).await?);
+                sleep(limits.pause).await;
             }
         }
         Ok(ours)
     }
 
     /// For `watchdog check`: where the groups are from, and whether the Auto Scaling group ends machines that leave.
-    pub(super) async fn look_at_fleet(&self, host: &HostInfo, me: &Me, findings: &mut Vec<Finding>) {
-        let fleet = match (&self.named, self.found()) {
+    pub(super) async fn check_scaling_group(&self, host: &HostInfo, findings: &mut Vec<Finding>) {
+        let scaling_group = match (&self.named, self.found()) {
             (None, Some(found)) => {
                 if let Some(why) = &found.unasked {
                     let sentence = format!("the Auto Scaling group of this machine cannot be asked: {why}");
@@ -213,14 +220,14 @@ impl TargetGroup {
                 let weight = if found.groups.is_empty() { Weight::Warning } else { Weight::Good };
                 findings.push(Finding::new(weight, "target groups", format!("{count}, found {}", found.how())));
                 match found.through {
-                    Through::Fleet(fleet) => Some(fleet),
-                    Through::All(_) => None,
+                    FoundBy::AutoScalingGroup(scaling_group) => Some(scaling_group),
+                    FoundBy::All(_) => None,
                 }
             }
             (None, None) => None,
-            (Some(_), _) if me.instance.is_empty() || self.fleets.region(host).is_err() => None,
-            (Some(_), _) => match self.fleet_of(host, &me.instance).await {
-                Ok(fleet) => fleet,
+            (Some(_), _) if host.instance_id.is_empty() || self.auto_scaling.region(host).is_err() => None,
+            (Some(_), _) => match self.scaling_group_of(host).await {
+                Ok(scaling_group) => scaling_group,
                 Err(why) => {
                     let sentence =
                         format!("whether an Auto Scaling group ends machines that leave could not be seen: {why}");
@@ -229,22 +236,13 @@ impl TargetGroup {
                 }
             },
         };
-        if let Some(fleet) = fleet.filter(|fleet| fleet.judged_by == JudgedBy::LoadBalancer) {
+        if let Some(scaling_group) = scaling_group.filter(|group| group.has_load_balancer_checks) {
             let sentence = format!(
                 "{} uses ELB health checks: a machine that leaves its target group is unhealthy to it, and may be ended \
                  before the other steps are through; a termination hook and an auto-scaling step hold it",
-                fleet.name
+                scaling_group.name
             );
             findings.push(Finding::new(Weight::Warning, "Auto Scaling", sentence));
-        }
-    }
-}
-
-impl Haste {
-    async fn pause(self) {
-        match self {
-            Self::None => tokio::time::sleep(PACE).await,
-            Self::Until(_) => {}
         }
     }
 }

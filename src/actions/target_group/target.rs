@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// One registration. Registering and deregistering both have to name it exactly so.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Target {
+pub(super) struct RegisteredTarget {
     /// An instance id or an address, after the group's target type.
     pub(super) id: String,
     /// The port that it listens on; absent only where we do not know it.
@@ -23,7 +23,7 @@ pub(super) struct Target {
     pub(super) quic: Option<String>,
 }
 
-impl Target {
+impl RegisteredTarget {
     /// A target of which only the id is known.
     pub(super) fn named(id: &str) -> Self {
         Self { id: id.to_owned(), port: None, zone: None, quic: None }
@@ -40,7 +40,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for RegisteredTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.port, self.id.contains(':')) {
             (Some(port), false) => write!(f, "{}:{port}", self.id),
@@ -52,59 +52,46 @@ impl fmt::Display for Target {
 
 /// What a group has of this machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Sight {
+pub(super) struct Registrations {
     /// It may get requests there.
-    pub(super) registered: Vec<Target>,
+    pub(super) registered: Vec<RegisteredTarget>,
     /// It was deregistered there and finishes what it has.
-    pub(super) leaving: Vec<Target>,
+    pub(super) draining: Vec<RegisteredTarget>,
 }
 
-/// The names that this machine can go by in a target group.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Me {
-    /// The instance id; empty where not known.
-    pub(super) instance: String,
-    addresses: Vec<IpAddr>,
+/// Whether nothing is known that this machine could go by in a target group.
+pub(super) const fn is_unknown(host: &HostInfo) -> bool {
+    host.instance_id.is_empty() && host.addresses.is_empty()
 }
 
-impl Me {
-    /// Who we are here; `told` is the instance id of the notice, for where nobody else has told.
-    pub(super) fn at(host: &HostInfo, told: &str) -> Self {
-        let known = if host.instance_id.is_empty() { told } else { &host.instance_id };
-        Self { instance: known.to_owned(), addresses: host.addresses.clone() }
-    }
+/// Whether a target of this id is this machine.
+fn is_ours(host: &HostInfo, id: &str) -> bool {
+    // Addresses are compared as such: one IPv6 address has many spellings.
+    !id.is_empty() && (id == host.instance_id || id.parse().is_ok_and(|id: IpAddr| host.addresses.contains(&id)))
+}
 
-    /// Whether nothing is known that a target could go by.
-    pub(super) const fn is_nobody(&self) -> bool {
-        self.instance.is_empty() && self.addresses.is_empty()
-    }
-
-    fn is(&self, id: &str) -> bool {
-        // Addresses are compared as such: one IPv6 address has many spellings.
-        !id.is_empty() && (id == self.instance || id.parse().is_ok_and(|address| self.addresses.contains(&address)))
-    }
-
+impl Registrations {
     /// Picks our registrations out of all that a group has.
-    pub(super) fn among(&self, all: &[TargetHealthDescription]) -> Sight {
-        let mut sight = Sight::default();
+    pub(super) fn among(all: &[TargetHealthDescription], host: &HostInfo) -> Self {
+        let mut registrations = Self::default();
         for one in all {
             let Some(target) = one.target() else { continue };
-            let Some(id) = target.id().filter(|id| self.is(id)) else { continue };
-            let ours = Target {
+            let Some(id) = target.id().filter(|id| is_ours(host, id)) else { continue };
+            let ours = RegisteredTarget {
                 id: id.to_owned(),
                 port: target.port(),
                 zone: target.availability_zone().map(str::to_owned),
                 quic: target.quic_server_id().map(str::to_owned),
             };
             match one.target_health().and_then(|health| health.state()) {
-                Some(TargetHealthStateEnum::Draining) => sight.leaving.push(ours),
+                Some(TargetHealthStateEnum::Draining) => registrations.draining.push(ours),
                 // Every other state, one that AWS may add included, can get requests or could soon.
-                Some(_) | None => sight.registered.push(ours),
+                Some(_) | None => registrations.registered.push(ours),
             }
         }
-        sight.registered.sort();
-        sight.leaving.sort();
-        sight
+        registrations.registered.sort();
+        registrations.draining.sort();
+        registrations
     }
 }
 
@@ -137,17 +124,18 @@ mod tests {
             described("i-0abc", 9000, TargetHealthStateEnum::Draining),
             TargetHealthDescription::builder().build(),
         ];
-        let sight = Me::at(&host, "").among(&all);
-        let shown = |targets: &[Target]| targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        assert_eq!(shown(&sight.registered), "10.0.0.7:80 [fd00:0::0:7]:80 i-0abc:8000 i-0abc:8001");
-        assert_eq!(shown(&sight.leaving), "i-0abc:9000");
+        let registrations = Registrations::among(&all, &host);
+        let shown =
+            |targets: &[RegisteredTarget]| targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(shown(&registrations.registered), "10.0.0.7:80 [fd00:0::0:7]:80 i-0abc:8000 i-0abc:8001");
+        assert_eq!(shown(&registrations.draining), "i-0abc:9000");
     }
 
     #[test]
     fn an_unknown_machine_is_nobody_and_owns_no_target() {
-        let nobody = Me::at(&HostInfo::default(), "");
-        assert!(nobody.is_nobody());
-        assert_eq!(nobody.among(&[described("", 80, TargetHealthStateEnum::Healthy)]), Sight::default());
-        assert!(!Me::at(&HostInfo::default(), "i-0abc").is_nobody());
+        let nobody = HostInfo::default();
+        assert!(is_unknown(&nobody));
+        let others = [described("", 80, TargetHealthStateEnum::Healthy)];
+        assert_eq!(Registrations::among(&others, &nobody), Registrations::default());
     }
 }

@@ -1,6 +1,6 @@
 //! Why a call to AWS failed: what to say of it, and whether asking again can help.
 
-use super::genuine::NotAws;
+use super::reply_check::NotAnAwsReply;
 use crate::view::{Spoken, clip};
 use aws_sdk_elasticloadbalancingv2::config::http::HttpResponse;
 use aws_sdk_elasticloadbalancingv2::error::{ProvideErrorMetadata, SdkError};
@@ -8,17 +8,20 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+/// The most characters of somebody else's words that are shown.
+const WORDS: usize = 240;
+
 /// Why a call failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Trouble {
+pub struct AwsError {
     /// What sort of failure.
-    pub kind: Kind,
+    pub kind: AwsErrorKind,
     sentence: String,
 }
 
 /// The sorts of failure that differ in what is to be done about them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum AwsErrorKind {
     /// Too many requests, ours or others' of the account.
     Throttled,
     /// AWS failed on its side.
@@ -28,7 +31,7 @@ pub enum Kind {
     /// No answer in time.
     Silent,
     /// Something else than AWS answered.
-    NotAws,
+    NotAnAwsReply,
     /// The credentials are past their end.
     Expired,
     /// AWS does not know the credentials, or not yet.
@@ -68,7 +71,7 @@ pub enum Remedy {
     None,
 }
 
-impl Kind {
+impl AwsErrorKind {
     /// What may help.
     pub const fn remedy(self) -> Remedy {
         match self {
@@ -76,7 +79,7 @@ impl Kind {
             | Self::Faulty
             | Self::Unreachable
             | Self::Silent
-            | Self::NotAws
+            | Self::NotAnAwsReply
             | Self::Busy
             | Self::CredentialsUnread => Remedy::Wait,
             Self::Expired | Self::Unknown => Remedy::NewCredentials,
@@ -92,28 +95,28 @@ impl Kind {
     }
 }
 
-impl Kind {
+impl AwsErrorKind {
     /// Whether a failure leaves open what the call did.
     pub const fn may_have_worked(self) -> bool {
         matches!(self, Self::Silent | Self::Unreachable | Self::Faulty)
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)
     }
 }
 
-impl Trouble {
+impl AwsError {
     /// A failure in words of our own.
-    pub fn new(kind: Kind, sentence: impl Into<String>) -> Self {
+    pub fn new(kind: AwsErrorKind, sentence: impl Into<String>) -> Self {
         Self { kind, sentence: sentence.into() }
     }
 
     /// No answer came within this time.
     pub fn silent(limit: Duration) -> Self {
-        Self::new(Kind::Silent, format!("the AWS API did not answer within {}", Spoken(limit)))
+        Self::new(AwsErrorKind::Silent, format!("the AWS API did not answer within {}", Spoken(limit)))
     }
 
     /// Reads a failure of an SDK call that needs this permission.
@@ -128,16 +131,19 @@ impl Trouble {
             return Self::coded(code, error.message().unwrap_or_default(), permission);
         }
         match error {
-            SdkError::TimeoutError(_) => Self::new(Kind::Silent, "the AWS API did not answer in time"),
+            SdkError::TimeoutError(_) => Self::new(AwsErrorKind::Silent, "the AWS API did not answer in time"),
             SdkError::DispatchFailure(failure) => {
                 let why = failure.as_connector_error().map(innermost).unwrap_or_default();
-                Self::new(Kind::Unreachable, format!("the AWS API could not be reached ({})", printable(&why)))
+                Self::new(
+                    AwsErrorKind::Unreachable,
+                    format!("the AWS API could not be reached ({})", clip(&why, WORDS)),
+                )
             }
             SdkError::ServiceError(_) | SdkError::ResponseError(_) => Self::uncoded(error.raw_response()),
             // The SDK's enum may grow.
             SdkError::ConstructionFailure(_) | _ => {
                 let why = causes(error);
-                Self::new(Kind::Refused, format!("the call could not be made: {}", printable(&why)))
+                Self::new(AwsErrorKind::Refused, format!("the call could not be made: {}", clip(&why, WORDS)))
             }
         }
     }
@@ -145,7 +151,7 @@ impl Trouble {
     /// AWS answered with an error code. Codes: the SDK's own lists of throttling, transient and clock-skew errors, and
     /// the common errors of the Query protocol.
     fn coded(code: &str, message: &str, permission: &str) -> Self {
-        let (code, message) = (printable(code), printable(message));
+        let (code, message) = (clip(code, WORDS), clip(message, WORDS).trim().to_owned());
         match code.as_str() {
             "Throttling"
             | "ThrottlingException"
@@ -160,23 +166,25 @@ impl Trouble {
             | "SlowDown"
             | "PriorRequestNotComplete"
             | "EC2ThrottledException" => {
-                Self::new(Kind::Throttled, format!("the AWS API throttles this account ({code})"))
+                Self::new(AwsErrorKind::Throttled, format!("the AWS API throttles this account ({code})"))
             }
             "RequestTimeout"
             | "RequestTimeoutException"
             | "InternalFailure"
             | "InternalError"
             | "ServiceUnavailable"
-            | "InternalServerError" => Self::new(Kind::Faulty, format!("the AWS API failed on its side ({code})")),
+            | "InternalServerError" => {
+                Self::new(AwsErrorKind::Faulty, format!("the AWS API failed on its side ({code})"))
+            }
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Self::new(
-                Kind::Expired,
+                AwsErrorKind::Expired,
                 format!("the credentials are past their end ({code}): whoever gives them gives old ones"),
             ),
             "RequestTimeTooSkewed" | "RequestExpired" | "SignatureDoesNotMatch" | "InvalidSignatureException" => {
-                Self::new(Kind::Skewed, format!("the signature was refused ({code}){}", signature(&message)))
+                Self::new(AwsErrorKind::Skewed, format!("the signature was refused ({code}){}", signature(&message)))
             }
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "AuthFailure" => Self::new(
-                Kind::Denied,
+                AwsErrorKind::Denied,
                 format!("refused ({code}): the role needs the permission {permission}{}", aside(&message)),
             ),
             "InvalidClientTokenId"
@@ -184,41 +192,48 @@ impl Trouble {
             | "InvalidAccessKeyId"
             | "MissingAuthenticationToken" => {
                 let hint = "they are new and not valid yet, deleted, or of another partition or a region that is off";
-                Self::new(Kind::Unknown, format!("refused ({code}): AWS does not know these credentials ({hint})"))
+                Self::new(
+                    AwsErrorKind::Unknown,
+                    format!("refused ({code}): AWS does not know these credentials ({hint})"),
+                )
             }
             "TargetGroupNotFound" => {
-                Self::new(Kind::NotFound, format!("there is no such target group in this account ({code})"))
+                Self::new(AwsErrorKind::NotFound, format!("there is no such target group in this account ({code})"))
             }
-            "ScalingActivityInProgress" | "ResourceContention" => {
-                Self::new(Kind::Busy, format!("something else is being done to the Auto Scaling group ({code})"))
-            }
+            "ScalingActivityInProgress" | "ResourceContention" => Self::new(
+                AwsErrorKind::Busy,
+                format!("something else is being done to the Auto Scaling group ({code})"),
+            ),
             // The Auto Scaling API tells these apart by their words alone.
             "ValidationError" if message.to_lowercase().contains("no active lifecycle action") => {
-                Self::new(Kind::NoLifecycleAction, format!("there is no active lifecycle action ({code})"))
+                Self::new(AwsErrorKind::NoLifecycleAction, format!("there is no active lifecycle action ({code})"))
             }
             "ValidationError"
                 if message.contains("is not part of Auto Scaling group")
                     || message.contains("No managed instance found") =>
             {
-                Self::new(Kind::NotMember, format!("this machine is in no such Auto Scaling group ({code})"))
+                Self::new(AwsErrorKind::NotMember, format!("this machine is in no such Auto Scaling group ({code})"))
             }
             "InvalidTarget" => {
-                Self::new(Kind::InvalidTarget, format!("not a target that this group could have ({code})"))
+                Self::new(AwsErrorKind::InvalidTarget, format!("not a target that this group could have ({code})"))
             }
-            _ => Self::new(Kind::Refused, format!("the AWS API does not accept the call ({code}){}", aside(&message))),
+            _ => Self::new(
+                AwsErrorKind::Refused,
+                format!("the AWS API does not accept the call ({code}){}", aside(&message)),
+            ),
         }
     }
 
     /// An error without a code that could be read.
     fn uncoded(response: Option<&HttpResponse>) -> Self {
         let Some(response) = response else {
-            return Self::new(Kind::Unreachable, "the connection to the AWS API broke");
+            return Self::new(AwsErrorKind::Unreachable, "the connection to the AWS API broke");
         };
         let xml = response.body().bytes().is_none_or(|body| body.trim_ascii().is_empty());
         match response.status().as_u16() {
-            429 => Self::new(Kind::Throttled, "the AWS API throttles this account (status 429)"),
+            429 => Self::new(AwsErrorKind::Throttled, "the AWS API throttles this account (status 429)"),
             status @ 500.. if xml => {
-                Self::new(Kind::Faulty, format!("the AWS API failed on its side (status {status})"))
+                Self::new(AwsErrorKind::Faulty, format!("the AWS API failed on its side (status {status})"))
             }
             _ => Self::not_aws(Some(response)),
         }
@@ -228,20 +243,15 @@ impl Trouble {
         let what = match response {
             Some(response) => {
                 let kind = response.headers().get("content-type").unwrap_or("no content type");
-                format!("status {}, {}", response.status().as_u16(), printable(kind))
+                format!("status {}, {}", response.status().as_u16(), clip(kind, WORDS))
             }
             None => "unreadable".to_owned(),
         };
         Self::new(
-            Kind::NotAws,
+            AwsErrorKind::NotAnAwsReply,
             format!("something else than the AWS API answered ({what}): a proxy or a portal stands between"),
         )
     }
-}
-
-/// A text from outside as it may be shown: one line, printable, at most 240 characters.
-pub fn printable(text: &str) -> String {
-    clip(text, 240).trim().to_owned()
 }
 
 fn aside(message: &str) -> String {
@@ -249,7 +259,7 @@ fn aside(message: &str) -> String {
 }
 
 fn is_not_aws(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|cause| cause.is::<NotAws>())
+    chain(error).any(|cause| cause.is::<NotAnAwsReply>())
 }
 
 /// Why a signature was refused, by AWS's own words (Signature Version 4, troubleshooting), and what to do.
@@ -303,7 +313,7 @@ mod tests {
 
     #[test]
     fn each_code_has_its_remedy() {
-        let kind = |code: &str| Trouble::coded(code, "", "p").kind;
+        let kind = |code: &str| AwsError::coded(code, "", "p").kind;
         assert_eq!(kind("Throttling").remedy(), Remedy::Wait);
         assert_eq!(kind("ServiceUnavailable").remedy(), Remedy::Wait);
         assert_eq!(kind("ExpiredToken").remedy(), Remedy::NewCredentials);
@@ -316,27 +326,21 @@ mod tests {
 
     #[test]
     fn what_the_auto_scaling_api_tells_by_words_alone_is_told_apart() {
-        let kind = |message: &str| Trouble::coded("ValidationError", message, "p").kind;
-        assert_eq!(kind("No active Lifecycle Action found with instance ID i-0abc"), Kind::NoLifecycleAction);
-        assert_eq!(kind("No active Lifecycle Action found with token 71514b9d"), Kind::NoLifecycleAction);
-        assert_eq!(kind("The instance i-0abc is not part of Auto Scaling group llm."), Kind::NotMember);
-        assert_eq!(kind("AutoScalingGroup name not found - null"), Kind::Refused);
+        let kind = |message: &str| AwsError::coded("ValidationError", message, "p").kind;
+        assert_eq!(kind("No active Lifecycle Action found with instance ID i-0abc"), AwsErrorKind::NoLifecycleAction);
+        assert_eq!(kind("No active Lifecycle Action found with token 71514b9d"), AwsErrorKind::NoLifecycleAction);
+        assert_eq!(kind("The instance i-0abc is not part of Auto Scaling group llm."), AwsErrorKind::NotMember);
+        assert_eq!(kind("AutoScalingGroup name not found - null"), AwsErrorKind::Refused);
     }
 
     #[test]
     fn a_refusal_names_the_permission_and_what_aws_said() {
         let told =
-            Trouble::coded("AccessDenied", "User: arn:aws:sts::1:assumed-role/r/i-0 is not\nauthorized", "elb:X");
+            AwsError::coded("AccessDenied", "User: arn:aws:sts::1:assumed-role/r/i-0 is not\nauthorized", "elb:X");
         assert_eq!(
             told.to_string(),
             "refused (AccessDenied): the role needs the permission elb:X; AWS says: \
              User: arn:aws:sts::1:assumed-role/r/i-0 is not authorized"
         );
-    }
-
-    #[test]
-    fn hostile_words_are_shown_on_one_short_line() {
-        let shown = printable(&format!("\u{1b}[2J\n{}", "é".repeat(10_000)));
-        assert!(shown.chars().count() <= 241 && !shown.chars().any(char::is_control), "{shown}");
     }
 }

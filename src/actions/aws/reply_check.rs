@@ -16,16 +16,16 @@ const REPLY: usize = 4 * 1024 * 1024;
 
 /// For clients of the Query protocol (XML replies): refuses what is not AWS's and what is too large.
 #[derive(Debug)]
-pub struct Genuine;
+pub struct ReplyCheck;
 
 /// Something else than AWS answered.
 #[derive(Debug, thiserror::Error)]
 #[error("not a reply of AWS")]
-pub(super) struct NotAws;
+pub(super) struct NotAnAwsReply;
 
-impl Intercept for Genuine {
+impl Intercept for ReplyCheck {
     fn name(&self) -> &'static str {
-        "Genuine"
+        "ReplyCheck"
     }
 
     fn modify_before_deserialization(
@@ -48,7 +48,7 @@ impl Intercept for Genuine {
     ) -> Result<(), BoxError> {
         let response = context.response();
         if response.status().is_success() && !response.body().bytes().is_some_and(is_xml_reply) {
-            return Err(NotAws.into());
+            return Err(NotAnAwsReply.into());
         }
         Ok(())
     }
