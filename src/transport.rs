@@ -26,7 +26,7 @@ const MOST_HEAD: usize = 64 * 1024;
 
 /// A connection. It ends when it is dropped, whatever is under way.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct HttpConnection {
     sender: SendRequest<String>,
     interim: Arc<AtomicU32>,
     _carrier: AbortOnDropHandle<hyper::Result<()>>,
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
 
 /// Why there is no final answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoAnswer {
+pub(crate) enum ResponseError {
     /// Too many interim answers came and no final one.
     #[error("more than {MOST_INTERIM} interim answers (status 1xx) came and no final one")]
     Endless,
@@ -43,7 +43,7 @@ pub(crate) enum NoAnswer {
     Http(hyper::Error),
 }
 
-impl Connection {
+impl HttpConnection {
     /// Speaks HTTP over this stream; nothing is sent yet.
     pub(crate) async fn over<S>(stream: S) -> Result<Self, hyper::Error>
     where
@@ -62,14 +62,18 @@ impl Connection {
     }
 
     /// Sends a request, and waits for the head of its final answer.
-    pub(crate) async fn send(&mut self, mut request: Request<String>) -> Result<Response<Incoming>, NoAnswer> {
+    pub(crate) async fn send(&mut self, mut request: Request<String>) -> Result<Response<Incoming>, ResponseError> {
         self.interim.store(0, Ordering::Relaxed);
         let interim = Arc::clone(&self.interim);
         hyper::ext::on_informational(&mut request, move |_| {
             interim.fetch_add(1, Ordering::Relaxed);
         });
         self.sender.send_request(request).await.map_err(|error| {
-            if self.interim.load(Ordering::Relaxed) > MOST_INTERIM { NoAnswer::Endless } else { NoAnswer::Http(error) }
+            if self.interim.load(Ordering::Relaxed) > MOST_INTERIM {
+                ResponseError::Endless
+            } else {
+                ResponseError::Http(error)
+            }
         })
     }
 }
@@ -123,7 +127,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     /// What comes of a request that is answered with these bytes, over and over where `endless`.
-    async fn answered(bytes: Vec<u8>, endless: bool) -> Result<u16, NoAnswer> {
+    async fn answered(bytes: Vec<u8>, endless: bool) -> Result<u16, ResponseError> {
         let (ours, mut theirs) = duplex(64 * 1024);
         tokio::spawn(async move {
             let mut request = [0; 1024];
@@ -135,7 +139,7 @@ mod tests {
                 }
             }
         });
-        let mut connection = Connection::over(ours).await.unwrap();
+        let mut connection = HttpConnection::over(ours).await.unwrap();
         assert!(connection.is_usable().await);
         connection.send(Request::new(String::new())).await.map(|answer| answer.status().as_u16())
     }
@@ -153,7 +157,7 @@ mod tests {
             ["HTTP/1.1 100 Continue\r\n\r\n".to_owned(), format!("HTTP/1.1 103 X\r\na: {}\r\n\r\n", "x".repeat(9_000))]
         {
             let answer = answered(interim.into_bytes(), true).await;
-            assert!(matches!(answer, Err(NoAnswer::Endless)), "{answer:?}");
+            assert!(matches!(answer, Err(ResponseError::Endless)), "{answer:?}");
         }
     }
 
@@ -161,6 +165,6 @@ mod tests {
     async fn a_head_without_an_end_is_refused() {
         let head = format!("HTTP/1.1 200 OK\r\na: {}", "x".repeat(2 * MOST_HEAD));
         let answer = answered(head.into_bytes(), false).await;
-        assert!(matches!(&answer, Err(NoAnswer::Http(error)) if error.is_parse_too_large()), "{answer:?}");
+        assert!(matches!(&answer, Err(ResponseError::Http(error)) if error.is_parse_too_large()), "{answer:?}");
     }
 }

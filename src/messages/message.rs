@@ -53,10 +53,10 @@ const fn is_failure(outcome: Outcome) -> bool {
 
 /// Every message that is owed as an episode stands, in the order in which they are sent. `kind` is that of the notice that
 /// counts.
-pub(super) fn owed(episode: &EpisodeView, kind: NoticeKind) -> Vec<Owed> {
+pub(super) fn owed(episode: &EpisodeView, kind: NoticeKind) -> Vec<DueMessage> {
     let id = &episode.id;
     let mut owed = Vec::new();
-    let mut add = |occasion, step, id| owed.push(Owed { id, occasion, step });
+    let mut add = |occasion, step, id| owed.push(DueMessage { id, occasion, step });
     if episode.phase == Phase::Open {
         add(Occasion::Detection, None, format!("{id}/detection/{kind}"));
     }
@@ -78,7 +78,7 @@ pub(super) fn owed(episode: &EpisodeView, kind: NoticeKind) -> Vec<Owed> {
 
 /// A message that is owed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Owed {
+pub(super) struct DueMessage {
     /// Its name: `EPISODE/detection/KIND`, `EPISODE/failure/STEP/ATTEMPT`, `EPISODE/failure/undo/STEP/ATTEMPT`,
     /// `EPISODE/end/KIND` or `EPISODE/closed`.
     pub(super) id: String,
@@ -92,7 +92,7 @@ pub(super) struct Owed {
 #[derive(Clone, Debug)]
 pub(super) struct Message {
     /// What it is.
-    pub(super) owed: Owed,
+    pub(super) owed: DueMessage,
     /// When the last notification comes at the latest, where the receiver gets one at the end.
     pub(super) last_by: Option<Timestamp>,
     /// When this was so.

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use webhook::{Address, Deliver, Webhook};
+use webhook::{Deliver, Webhook, WebhookUrl};
 use worker::{DeliveryLimits, DeliveryWorker};
 
 /// The one kind of message that there is.
@@ -104,13 +104,13 @@ impl Sink {
         let address = match (settings.url, settings.url_file, settings.url_variable) {
             (Some(url), None, None) => {
                 let url = address(&url).map_err(|why| wrong("url", why.to_owned()))?;
-                Address::Here(Box::new(url))
+                WebhookUrl::Here(Box::new(url))
             }
-            (None, Some(file), None) if file.is_absolute() => Address::File(file),
+            (None, Some(file), None) if file.is_absolute() => WebhookUrl::File(file),
             (None, Some(_), None) => return Err(wrong("url-file", "is not absolute; write the whole path".to_owned())),
             (None, None, Some(name)) => {
                 let value = variable(&name);
-                Address::Variable(name, value)
+                WebhookUrl::Variable(name, value)
             }
             (None, None, None) => {
                 let message = "says nowhere where it goes: give it a url, a url-file or a url-variable";

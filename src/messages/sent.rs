@@ -30,14 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct SentMessages {
     /// Nowhere without a state directory.
     place: Option<PathBuf>,
-    kept: Kept,
+    kept: SentFile,
     writing: Option<JoinHandle<io::Result<()>>>,
     trouble_was_said: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Kept {
+struct SentFile {
     /// Oldest first.
     sent: Vec<String>,
 }
@@ -54,9 +54,9 @@ impl SentMessages {
             Ok(Ok(Ok(kept))) => kept,
             Ok(Ok(Err(error))) => {
                 tracing::warn!("{}: {error}: a notification that was sent may be sent again", place.display());
-                Kept::default()
+                SentFile::default()
             }
-            Ok(Err(_)) | Err(_) => Kept::default(),
+            Ok(Err(_)) | Err(_) => SentFile::default(),
         };
         Self { place: Some(place), kept, writing: None, trouble_was_said: false }
     }
@@ -99,16 +99,16 @@ impl SentMessages {
     }
 }
 
-fn read(place: &Path) -> io::Result<Kept> {
+fn read(place: &Path) -> io::Result<SentFile> {
     match store::read_text(place, LARGEST) {
         Ok(text) => Ok(serde_json::from_str(&text)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Kept::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(SentFile::default()),
         Err(error) => Err(error),
     }
 }
 
 /// Replaces the file as a whole, on disk before it counts.
-fn write(place: &Path, kept: &Kept) -> io::Result<()> {
+fn write(place: &Path, kept: &SentFile) -> io::Result<()> {
     if let Some(folder) = place.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }

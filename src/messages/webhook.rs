@@ -38,7 +38,7 @@ const WORDS: usize = 80;
 const SUBJECT: &str = "webhook";
 
 /// Where messages go.
-pub(super) enum Address {
+pub(super) enum WebhookUrl {
     /// It stands in the configuration.
     Here(Box<Url>),
     /// It stands in this file, which is read anew for each notification: what rotates secrets replaces it.
@@ -77,7 +77,7 @@ pub(super) trait Deliver: Send + Sync + 'static {
 
 /// A webhook.
 pub(super) struct Webhook {
-    address: Address,
+    address: WebhookUrl,
     headers: HeaderMap,
     body: Body,
     roots: TlsSettings,
@@ -92,7 +92,7 @@ impl fmt::Debug for Webhook {
 }
 
 impl Webhook {
-    pub(super) fn new(address: Address, mut headers: HeaderMap, body: Body) -> Self {
+    pub(super) fn new(address: WebhookUrl, mut headers: HeaderMap, body: Body) -> Self {
         let kind = if body.is_json() { "application/json" } else { "text/plain; charset=utf-8" };
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
         Self { address, headers, body, roots: TlsSettings::default(), read: Mutex::default() }
@@ -106,20 +106,20 @@ impl Webhook {
     /// The variable that holds the address, where one does.
     pub(super) fn variable(&self) -> Option<&str> {
         match &self.address {
-            Address::Variable(name, _) => Some(name),
-            Address::Here(_) | Address::File(_) => None,
+            WebhookUrl::Variable(name, _) => Some(name),
+            WebhookUrl::Here(_) | WebhookUrl::File(_) => None,
         }
     }
 
     /// The address as it is now; the error says what is wrong with it, and not what it is.
     async fn url(&self) -> Result<Url, String> {
         match &self.address {
-            Address::Here(url) => Ok(url.as_ref().clone()),
-            Address::Variable(name, None) => Err(format!("the variable {name}, which holds its URL, is not set")),
-            Address::Variable(name, Some(text)) => {
+            WebhookUrl::Here(url) => Ok(url.as_ref().clone()),
+            WebhookUrl::Variable(name, None) => Err(format!("the variable {name}, which holds its URL, is not set")),
+            WebhookUrl::Variable(name, Some(text)) => {
                 address(text.trim()).map_err(|why| format!("the URL in the variable {name} {why}"))
             }
-            Address::File(path) => {
+            WebhookUrl::File(path) => {
                 let read = read(path).await;
                 let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
                 match read {
@@ -208,7 +208,7 @@ impl Webhook {
                 return found;
             }
         };
-        if let Address::File(path) = &self.address
+        if let WebhookUrl::File(path) = &self.address
             && anybody_reads(path).await
         {
             let sentence = format!("{} can be read by everybody here; chmod 600 would keep it secret", path.display());
@@ -254,15 +254,15 @@ impl Deliver for Webhook {
 
     fn shown(&self) -> String {
         let read = match &self.address {
-            Address::Here(url) => return url.origin().ascii_serialization(),
-            Address::Variable(_, text) => text.as_ref().and_then(|text| address(text.trim()).ok()),
-            Address::File(_) => self.read.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            WebhookUrl::Here(url) => return url.origin().ascii_serialization(),
+            WebhookUrl::Variable(_, text) => text.as_ref().and_then(|text| address(text.trim()).ok()),
+            WebhookUrl::File(_) => self.read.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         match (read, &self.address) {
             (Some(url), _) => url.origin().ascii_serialization(),
-            (None, Address::File(path)) => format!("the URL in {}", path.display()),
-            (None, Address::Variable(name, _)) => format!("the URL in the variable {name}"),
-            (None, Address::Here(url)) => url.origin().ascii_serialization(),
+            (None, WebhookUrl::File(path)) => format!("the URL in {}", path.display()),
+            (None, WebhookUrl::Variable(name, _)) => format!("the URL in the variable {name}"),
+            (None, WebhookUrl::Here(url)) => url.origin().ascii_serialization(),
         }
     }
 }

@@ -127,9 +127,9 @@ impl AutoScalingAction {
                 change(report, |report| report.done.push(format!("{group} holds no instance at its end")));
             }
             let completions = hooks.iter().map(|hook| async {
-                let deed = InstanceCall::Complete(hook.name.clone(), self.settings.result.word());
+                let call = InstanceCall::Complete(hook.name.clone(), self.settings.result.word());
                 let told = format!("completed {} of {group}", hook.name);
-                calls.make(&deed, None, told, &format!("is held by {}", hook.name)).await;
+                calls.make(&call, None, told, &format!("is held by {}", hook.name)).await;
             });
             join_all(completions).await;
             self.note_released();

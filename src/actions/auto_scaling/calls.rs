@@ -141,11 +141,11 @@ impl AutoScaling {
         &self,
         host: &HostInfo,
         (group, instance): (&str, &str),
-        deed: &InstanceCall,
+        call: &InstanceCall,
         end: impl Fn() -> Instant,
         last: &LastError,
     ) -> Result<(), AwsError> {
-        aws::retry(&self.credentials, end, last, || Box::pin(self.once(host, (group, instance), deed))).await
+        aws::retry(&self.credentials, end, last, || Box::pin(self.once(host, (group, instance), call))).await
     }
 
     /// Does something to a machine in its group, with one call.
@@ -156,10 +156,10 @@ impl AutoScaling {
         &self,
         host: &HostInfo,
         (group, instance): (&str, &str),
-        deed: &InstanceCall,
+        call: &InstanceCall,
     ) -> Result<(), AwsError> {
         let client = self.client(host).await?;
-        match deed {
+        match call {
             InstanceCall::Complete(hook, result) => {
                 let call = client.complete_lifecycle_action().auto_scaling_group_name(group).instance_id(instance);
                 let call = call.lifecycle_hook_name(hook).lifecycle_action_result(*result).send();

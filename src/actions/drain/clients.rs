@@ -4,8 +4,8 @@
 //! Gauges are what a server reports, which may come late or never change again. Whether an answer is under way on a
 //! connection is known from the kernel.
 
-use super::connections::{self, Ports};
-use super::diag::{self, Connection, Socket};
+use super::connections::{self, PortConnections};
+use super::diag::{self, TcpConnection, TcpSocket};
 use std::io;
 use std::time::Duration;
 
@@ -24,27 +24,27 @@ const KEPT_AFTER: Duration = Duration::from_secs(30);
 
 /// What was seen of a port's clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Clients {
+pub(super) struct ClientConnections {
     /// Sockets that listen; none where the server is in another network namespace, where its connections are too.
     listening: u64,
     /// Connections on which an answer may be under way.
     busy: u64,
     /// Connections whose client may wait for something.
     waiting: u64,
-    detail: Detail,
+    detail: IdleInfo,
 }
 
 /// What the kernel tells of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Detail {
+enum IdleInfo {
     /// Since when it has been quiet.
     #[default]
     Quiet,
     /// That it is there, and no more.
-    Presence,
+    MetricsState,
 }
 
-impl Clients {
+impl ClientConnections {
     /// Looks at the clients of this port.
     ///
     /// # Errors
@@ -55,15 +55,15 @@ impl Clients {
             return Ok(seen);
         }
         // Some kernels have no sock_diag, and some sandboxes forbid it.
-        let Ports { established, listening } = connections::look(vec![port]).await?;
-        Ok(Self { listening, busy: established, waiting: established, detail: Detail::Presence })
+        let PortConnections { established, listening } = connections::look(vec![port]).await?;
+        Ok(Self { listening, busy: established, waiting: established, detail: IdleInfo::MetricsState })
     }
 
     fn count(port: u16) -> io::Result<Self> {
         let mut seen = Self::default();
         diag::sockets(port, |socket| match socket {
-            Socket::Listening => seen.listening += 1,
-            Socket::Connection(connection) => {
+            TcpSocket::Listening => seen.listening += 1,
+            TcpSocket::TcpConnection(connection) => {
                 seen.busy += u64::from(is_busy(&connection));
                 seen.waiting += u64::from(is_waiting(&connection));
             }
@@ -88,42 +88,42 @@ impl Clients {
 
     /// Whether it is known which of them are idle.
     pub(super) fn is_idleness_known(&self) -> bool {
-        self.detail == Detail::Quiet
+        self.detail == IdleInfo::Quiet
     }
 }
 
 /// Whether an answer may be under way, although the gauges say that none is.
-fn is_busy(connection: &Connection) -> bool {
+fn is_busy(connection: &TcpConnection) -> bool {
     let quiet = quiet(connection);
     let is_idle = is_answered(connection) && quiet >= IDLE_AFTER;
     !is_idle && quiet < LATEST_GAUGES
 }
 
 /// Whether its client may wait for something, whatever the gauges say.
-fn is_waiting(connection: &Connection) -> bool {
+fn is_waiting(connection: &TcpConnection) -> bool {
     !(is_answered(connection) && quiet(connection) >= KEPT_AFTER)
 }
 
-fn quiet(connection: &Connection) -> Duration {
+fn quiet(connection: &TcpConnection) -> Duration {
     connection.sent_before.min(connection.received_before)
 }
 
 /// Whether this end spoke last and was heard, or never was asked anything. Both at one tick of the kernel's clock may
 /// have been in either order.
-fn is_answered(connection: &Connection) -> bool {
+fn is_answered(connection: &TcpConnection) -> bool {
     connection.queued == 0 && (connection.received == 0 || connection.sent_before < connection.received_before)
 }
 
 #[cfg(test)]
-impl Clients {
+impl ClientConnections {
     /// A server in our namespace, with so many busy and so many waiting clients.
     pub(super) const fn played(busy: u64, waiting: u64) -> Self {
-        Self { listening: 1, busy, waiting, detail: Detail::Quiet }
+        Self { listening: 1, busy, waiting, detail: IdleInfo::Quiet }
     }
 
     /// The same with so many connections of which nothing else is known.
     pub(super) const fn present(connections: u64) -> Self {
-        Self { listening: 1, busy: connections, waiting: connections, detail: Detail::Presence }
+        Self { listening: 1, busy: connections, waiting: connections, detail: IdleInfo::MetricsState }
     }
 }
 
@@ -131,9 +131,9 @@ impl Clients {
 mod tests {
     use super::*;
 
-    const fn connection(queued: u64, received: u64, sent: u64, heard: u64) -> Connection {
+    const fn connection(queued: u64, received: u64, sent: u64, heard: u64) -> TcpConnection {
         let (sent_before, received_before) = (Duration::from_millis(sent), Duration::from_millis(heard));
-        Connection { queued, received, sent_before, received_before }
+        TcpConnection { queued, received, sent_before, received_before }
     }
 
     #[test]
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn where_nobody_listens_here_nothing_can_be_said_of_clients() {
-        let elsewhere = Clients { busy: 0, waiting: 0, ..Clients::default() };
+        let elsewhere = ClientConnections { busy: 0, waiting: 0, ..ClientConnections::default() };
         assert!(!elsewhere.is_nobody_waiting() && elsewhere.busy() == 0);
-        assert!(Clients { listening: 1, ..elsewhere }.is_nobody_waiting());
+        assert!(ClientConnections { listening: 1, ..elsewhere }.is_nobody_waiting());
     }
 }

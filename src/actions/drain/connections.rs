@@ -16,7 +16,7 @@ const LINE: u64 = 1024;
 
 /// What was seen on the ports asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Ports {
+pub struct PortConnections {
     /// Established connections, those not accepted yet among them.
     pub established: u64,
     /// Sockets that listen.
@@ -27,7 +27,7 @@ pub struct Ports {
 ///
 /// # Errors
 /// A clause that says why it could not be seen.
-pub(super) async fn look(ports: Vec<u16>) -> Result<Ports, String> {
+pub(super) async fn look(ports: Vec<u16>) -> Result<PortConnections, String> {
     let looking = tokio::task::spawn_blocking(move || count(Path::new("/proc/net"), &ports));
     match tokio::time::timeout(LIMIT, looking).await {
         Ok(Ok(Ok(seen))) => Ok(seen),
@@ -38,8 +38,8 @@ pub(super) async fn look(ports: Vec<u16>) -> Result<Ports, String> {
     }
 }
 
-fn count(directory: &Path, ports: &[u16]) -> io::Result<Ports> {
-    let mut seen = Ports::default();
+fn count(directory: &Path, ports: &[u16]) -> io::Result<PortConnections> {
+    let mut seen = PortConnections::default();
     let table = |name: &str| File::open(directory.join(name)).map(BufReader::new);
     add(table("tcp")?, ports, &mut seen)?;
     match table("tcp6").and_then(|table| add(table, ports, &mut seen)) {
@@ -53,7 +53,7 @@ fn count(directory: &Path, ports: &[u16]) -> io::Result<Ports> {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn add(mut table: impl BufRead, ports: &[u16], seen: &mut Ports) -> io::Result<()> {
+pub fn add(mut table: impl BufRead, ports: &[u16], seen: &mut PortConnections) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -61,15 +61,15 @@ pub fn add(mut table: impl BufRead, ports: &[u16], seen: &mut Ports) -> io::Resu
             return Ok(());
         }
         match socket(&line) {
-            Some((port, Place::Established)) if ports.contains(&port) => seen.established += 1,
-            Some((port, Place::Listening)) if ports.contains(&port) => seen.listening += 1,
-            Some((_, Place::Established | Place::Listening | Place::Other)) | None => {}
+            Some((port, TcpState::Established)) if ports.contains(&port) => seen.established += 1,
+            Some((port, TcpState::Listening)) if ports.contains(&port) => seen.listening += 1,
+            Some((_, TcpState::Established | TcpState::Listening | TcpState::Other)) | None => {}
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum TcpState {
     Established,
     Listening,
     Other,
@@ -77,13 +77,13 @@ enum Place {
 
 /// A socket's own port and what it does: ` 1: 0100007F:1F40 0100007F:C350 01 …`, ports and state in hexadecimal
 /// (proc_net_tcp in the kernel's documentation; states are those of `net/tcp_states.h`). `None` for the headline.
-fn socket(line: &[u8]) -> Option<(u16, Place)> {
+fn socket(line: &[u8]) -> Option<(u16, TcpState)> {
     let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace().skip(1);
     let (_, port) = fields.next()?.rsplit_once(':')?;
     let place = match u8::from_str_radix(fields.nth(1)?, 16).ok()? {
-        0x01 => Place::Established,
-        0x0A => Place::Listening,
-        _ => Place::Other,
+        0x01 => TcpState::Established,
+        0x0A => TcpState::Listening,
+        _ => TcpState::Other,
     };
     Some((u16::from_str_radix(port, 16).ok()?, place))
 }
@@ -107,11 +107,11 @@ mod tests {
     fn the_servers_ends_of_established_connections_are_counted() {
         let net = tempfile::tempdir().unwrap();
         std::fs::write(net.path().join("tcp"), TCP).unwrap();
-        assert_eq!(count(net.path(), &[8000]).unwrap(), Ports { established: 1, listening: 1 });
+        assert_eq!(count(net.path(), &[8000]).unwrap(), PortConnections { established: 1, listening: 1 });
         std::fs::write(net.path().join("tcp6"), TCP6).unwrap();
-        assert_eq!(count(net.path(), &[8000]).unwrap(), Ports { established: 2, listening: 1 });
-        assert_eq!(count(net.path(), &[8000, 8001]).unwrap(), Ports { established: 3, listening: 1 });
-        assert_eq!(count(net.path(), &[80]).unwrap(), Ports::default());
+        assert_eq!(count(net.path(), &[8000]).unwrap(), PortConnections { established: 2, listening: 1 });
+        assert_eq!(count(net.path(), &[8000, 8001]).unwrap(), PortConnections { established: 3, listening: 1 });
+        assert_eq!(count(net.path(), &[80]).unwrap(), PortConnections::default());
         assert_eq!(count(&net.path().join("none"), &[80]).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
@@ -121,7 +121,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         // The table is no snapshot: while other programs open and close sockets, one may be listed twice or not at all.
         let is_seen = |established, listening| {
-            let wanted = Ports { established, listening };
+            let wanted = PortConnections { established, listening };
             let began = std::time::Instant::now();
             loop {
                 let seen = count(Path::new("/proc/net"), &[port]).unwrap();

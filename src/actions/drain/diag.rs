@@ -33,16 +33,16 @@ const INET_DIAG_INFO: u16 = 2;
 
 /// A socket on the port that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Socket {
+pub(super) enum TcpSocket {
     /// It listens.
     Listening,
     /// An established connection.
-    Connection(Connection),
+    TcpConnection(TcpConnection),
 }
 
 /// What was said on a connection, seen from this end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Connection {
+pub(super) struct TcpConnection {
     /// Bytes that this end has not read yet, or that the other has not acknowledged.
     pub(super) queued: u64,
     /// Bytes that were ever received on it.
@@ -57,7 +57,7 @@ pub(super) struct Connection {
 ///
 /// # Errors
 /// The kernel does not tell.
-pub(super) fn sockets(port: u16, mut tell: impl FnMut(Socket)) -> io::Result<()> {
+pub(super) fn sockets(port: u16, mut tell: impl FnMut(TcpSocket)) -> io::Result<()> {
     for family in [AddressFamily::INET, AddressFamily::INET6] {
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
@@ -66,7 +66,7 @@ pub(super) fn sockets(port: u16, mut tell: impl FnMut(Socket)) -> io::Result<()>
         let mut piece = vec![0; PIECE];
         loop {
             let (size, _) = retry_on_intr(|| recv(&socket, &mut piece[..], RecvFlags::empty()))?;
-            if read(piece.get(..size).unwrap_or_default(), port, &mut tell)? == Piece::Last {
+            if read(piece.get(..size).unwrap_or_default(), port, &mut tell)? == Part::Last {
                 break;
             }
         }
@@ -89,19 +89,19 @@ fn request(family: AddressFamily, port: u16) -> Vec<u8> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Piece {
+enum Part {
     More,
     Last,
 }
 
 /// Reads one piece of an answer, which holds any number of messages.
-fn read(mut bytes: &[u8], port: u16, tell: &mut impl FnMut(Socket)) -> io::Result<Piece> {
+fn read(mut bytes: &[u8], port: u16, tell: &mut impl FnMut(TcpSocket)) -> io::Result<Part> {
     let garbled = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer about sockets cannot be read");
     while !bytes.is_empty() {
         let length = usize::try_from(u32_at(bytes, 0).ok_or_else(garbled)?).unwrap_or(usize::MAX);
         let message = bytes.get(HEADER..length).ok_or_else(garbled)?;
         match u16_at(bytes, 4) {
-            Some(NLMSG_DONE) => return Ok(Piece::Last),
+            Some(NLMSG_DONE) => return Ok(Part::Last),
             Some(NLMSG_ERROR) => {
                 let code = u32_at(message, 0).ok_or_else(garbled)?.cast_signed();
                 return Err(io::Error::from_raw_os_error(code.saturating_neg()));
@@ -115,13 +115,13 @@ fn read(mut bytes: &[u8], port: u16, tell: &mut impl FnMut(Socket)) -> io::Resul
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(Piece::More)
+    Ok(Part::More)
 }
 
 /// One `inet_diag_msg` with its attributes: nothing within where it is another port's or in another state, nothing at
 /// all where it cannot be read.
 #[expect(clippy::option_option, reason = "what is not asked for is no fault")]
-fn socket(message: &[u8], port: u16) -> Option<Option<Socket>> {
+fn socket(message: &[u8], port: u16) -> Option<Option<TcpSocket>> {
     let state = *message.get(1)?;
     let its_port = u16::from_be_bytes([*message.get(4)?, *message.get(5)?]);
     let (unread, unacknowledged) = (u32_at(message, 56)?, u32_at(message, 60)?);
@@ -129,7 +129,7 @@ fn socket(message: &[u8], port: u16) -> Option<Option<Socket>> {
         return Some(None);
     }
     match state {
-        LISTEN => return Some(Some(Socket::Listening)),
+        LISTEN => return Some(Some(TcpSocket::Listening)),
         ESTABLISHED => {}
         _ => return Some(None),
     }
@@ -139,7 +139,7 @@ fn socket(message: &[u8], port: u16) -> Option<Option<Socket>> {
         if kind == INET_DIAG_INFO {
             let info = attributes.get(4..length)?;
             let ago = |at| Some(Duration::from_millis(u32_at(info, at)?.into()));
-            return Some(Some(Socket::Connection(Connection {
+            return Some(Some(TcpSocket::TcpConnection(TcpConnection {
                 queued: u64::from(unread) + u64::from(unacknowledged),
                 received: u64_at(info, 128)?,
                 sent_before: ago(44)?,
@@ -171,11 +171,11 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
-    fn connections(port: u16) -> Vec<Connection> {
+    fn connections(port: u16) -> Vec<TcpConnection> {
         let mut seen = Vec::new();
         sockets(port, |socket| match socket {
-            Socket::Connection(connection) => seen.push(connection),
-            Socket::Listening => {}
+            TcpSocket::TcpConnection(connection) => seen.push(connection),
+            TcpSocket::Listening => {}
         })
         .unwrap();
         seen
@@ -216,7 +216,7 @@ mod tests {
         let error = [20_u32.to_ne_bytes(), [2, 0, 0, 0], [0; 4], [0; 4], (-2_i32).to_ne_bytes()].concat();
         assert_eq!(read(&error, 80, &mut |_| {}).unwrap_err().kind(), io::ErrorKind::NotFound);
         let done = [20_u32.to_ne_bytes(), [3, 0, 0, 0], [0; 4], [0; 4], [0; 4]].concat();
-        assert_eq!(read(&done, 80, &mut |_| {}).unwrap(), Piece::Last);
+        assert_eq!(read(&done, 80, &mut |_| {}).unwrap(), Part::Last);
     }
 
     proptest::proptest! {

@@ -14,7 +14,7 @@ const LINE: usize = 64 * 1024;
 /// A server whose gauges are known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Server {
+pub enum InferenceServer {
     /// vLLM: what runs and what waits.
     Vllm,
     /// SGLang, started with `--enable-metrics`.
@@ -25,7 +25,7 @@ pub enum Server {
     Triton,
 }
 
-impl Server {
+impl InferenceServer {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Vllm, Self::Sglang, Self::Tgi, Self::Triton];
 
@@ -76,18 +76,18 @@ pub fn is_name(name: &str) -> bool {
 
 /// What metrics said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Read {
+pub struct GaugeReading {
     /// Requests in flight.
     pub in_flight: u64,
     /// The server, where its gauges are among those counted.
-    pub server: Option<Server>,
+    pub server: Option<InferenceServer>,
     /// The same as long as nothing changes that the server tells of itself: these gauges, and whatever else it counts.
     pub fingerprint: u64,
 }
 
 /// Why metrics do not say what is in flight.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Trouble {
+pub enum GaugeError {
     /// It is a page for people.
     Html,
     /// There is not one sample in it.
@@ -95,9 +95,9 @@ pub enum Trouble {
     /// No server whose gauges are known is among them.
     NobodyKnown,
     /// More than one is.
-    Several(Vec<Server>),
+    Several(Vec<InferenceServer>),
     /// A gauge is not there; the server that should have it.
-    Missing(String, Option<Server>),
+    Missing(String, Option<InferenceServer>),
     /// A gauge is NaN, infinite or negative.
     NoCount(String, f64),
     /// The line of a gauge cannot be read.
@@ -106,7 +106,7 @@ pub enum Trouble {
     LongLine,
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for GaugeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Html => f.write_str("answers with a page of HTML and not with metrics (is it the right path?)"),
@@ -119,8 +119,8 @@ impl fmt::Display for Trouble {
             Self::Missing(gauge, None) => write!(f, "has no gauge {gauge}"),
             Self::Missing(gauge, Some(server)) => {
                 let hint = match server {
-                    Server::Sglang => " (was it started with --enable-metrics?)",
-                    Server::Vllm | Server::Tgi | Server::Triton => "",
+                    InferenceServer::Sglang => " (was it started with --enable-metrics?)",
+                    InferenceServer::Vllm | InferenceServer::Tgi | InferenceServer::Triton => "",
                 };
                 write!(f, "has metrics of {} and no gauge {gauge}{hint}", server.word())
             }
@@ -133,33 +133,33 @@ impl fmt::Display for Trouble {
 
 /// Adds up gauges of metrics that come in pieces.
 #[derive(Debug)]
-pub struct Tally {
+pub struct GaugeSum {
     /// Those that have to be there; those of every known server where none was named.
     gauges: Vec<(String, Option<f64>)>,
-    named: Named,
-    seen: [bool; Server::ALL.len()],
+    named: GaugeSelection,
+    seen: [bool; InferenceServer::ALL.len()],
     samples: u64,
     first: Option<u8>,
     line: Vec<u8>,
-    trouble: Option<Trouble>,
+    trouble: Option<GaugeError>,
     fingerprint: DefaultHasher,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Named {
+enum GaugeSelection {
     /// By the operator, with their server if that was named.
-    Yes(Option<Server>),
+    Yes(Option<InferenceServer>),
     /// Not at all: who it is shows in what it exports.
     No,
 }
 
-impl Tally {
+impl GaugeSum {
     /// Of a server's gauges and of these others; of whoever it turns out to be where neither is named.
-    pub fn new(server: Option<Server>, others: &[String]) -> Self {
-        let of = |server: &Server| server.gauges().iter().map(|gauge| (*gauge).to_owned()).collect::<Vec<_>>();
+    pub fn new(server: Option<InferenceServer>, others: &[String]) -> Self {
+        let of = |server: &InferenceServer| server.gauges().iter().map(|gauge| (*gauge).to_owned()).collect::<Vec<_>>();
         let (named, mut names) = match (server, others) {
-            (None, []) => (Named::No, Server::ALL.iter().flat_map(of).collect()),
-            (server, _) => (Named::Yes(server), server.iter().flat_map(of).collect::<Vec<_>>()),
+            (None, []) => (GaugeSelection::No, InferenceServer::ALL.iter().flat_map(of).collect()),
+            (server, _) => (GaugeSelection::Yes(server), server.iter().flat_map(of).collect::<Vec<_>>()),
         };
         for other in others {
             if !names.contains(other) {
@@ -184,7 +184,7 @@ impl Tally {
         self.first = self.first.or_else(|| piece.trim_ascii_start().first().copied());
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             if self.line.len() + part.len() > LINE {
-                self.trouble.get_or_insert(Trouble::LongLine);
+                self.trouble.get_or_insert(GaugeError::LongLine);
                 return;
             }
             self.line.extend_from_slice(part);
@@ -198,25 +198,26 @@ impl Tally {
     ///
     /// # Errors
     /// Why they do not say what is in flight.
-    pub fn finish(mut self) -> Result<Read, Trouble> {
+    pub fn finish(mut self) -> Result<GaugeReading, GaugeError> {
         self.end_line();
         if self.first == Some(b'<') {
-            return Err(Trouble::Html);
+            return Err(GaugeError::Html);
         }
         if let Some(trouble) = self.trouble {
             return Err(trouble);
         }
         if self.samples == 0 {
-            return Err(Trouble::NoMetrics);
+            return Err(GaugeError::NoMetrics);
         }
         let server = match self.named {
-            Named::Yes(server) => server,
-            Named::No => {
-                let known = Server::ALL.into_iter().zip(self.seen).filter(|(_, seen)| *seen).map(|(server, _)| server);
+            GaugeSelection::Yes(server) => server,
+            GaugeSelection::No => {
+                let known =
+                    InferenceServer::ALL.into_iter().zip(self.seen).filter(|(_, seen)| *seen).map(|(server, _)| server);
                 match known.collect::<Vec<_>>().as_slice() {
-                    [] => return Err(Trouble::NobodyKnown),
+                    [] => return Err(GaugeError::NobodyKnown),
                     [one] => Some(*one),
-                    several => return Err(Trouble::Several(several.to_vec())),
+                    several => return Err(GaugeError::Several(several.to_vec())),
                 }
             }
         };
@@ -224,9 +225,11 @@ impl Tally {
         let mut sum = 0.0;
         for (gauge, value) in &self.gauges {
             match (value, self.named, is_of(gauge)) {
-                (_, Named::No, None) => {}
-                (Some(value), Named::Yes(_) | Named::No, _) => sum += value,
-                (None, Named::Yes(_) | Named::No, of) => return Err(Trouble::Missing(gauge.clone(), of)),
+                (_, GaugeSelection::No, None) => {}
+                (Some(value), GaugeSelection::Yes(_) | GaugeSelection::No, _) => sum += value,
+                (None, GaugeSelection::Yes(_) | GaugeSelection::No, of) => {
+                    return Err(GaugeError::Missing(gauge.clone(), of));
+                }
             }
         }
         // Half a request is one; more than this no server has.
@@ -236,7 +239,7 @@ impl Tally {
             clippy::cast_sign_loss,
             reason = "it is whole, positive and bounded"
         )]
-        Ok(Read { in_flight: in_flight as u64, server, fingerprint: self.fingerprint.finish() })
+        Ok(GaugeReading { in_flight: in_flight as u64, server, fingerprint: self.fingerprint.finish() })
     }
 
     fn end_line(&mut self) {
@@ -257,7 +260,7 @@ impl Tally {
         let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_name(name)) else { return };
         self.samples += 1;
         let mut counts = false;
-        for (server, seen) in Server::ALL.into_iter().zip(&mut self.seen) {
+        for (server, seen) in InferenceServer::ALL.into_iter().zip(&mut self.seen) {
             let is_its = name.starts_with(server.prefix());
             *seen |= is_its;
             counts |= is_its;
@@ -276,10 +279,10 @@ impl Tally {
         match value {
             Some(value) if value.is_finite() && value >= 0.0 => *sum = Some(sum.unwrap_or_default() + value),
             Some(value) => {
-                self.trouble.get_or_insert(Trouble::NoCount(name.to_owned(), value));
+                self.trouble.get_or_insert(GaugeError::NoCount(name.to_owned(), value));
             }
             None => {
-                self.trouble.get_or_insert(Trouble::Garbled(name.to_owned()));
+                self.trouble.get_or_insert(GaugeError::Garbled(name.to_owned()));
             }
         }
     }
@@ -308,18 +311,21 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn tally(server: Option<Server>, others: &[&str], text: &str) -> Result<u64, Trouble> {
+    fn sum(server: Option<InferenceServer>, others: &[&str], text: &str) -> Result<u64, GaugeError> {
         let others: Vec<String> = others.iter().map(|other| (*other).to_owned()).collect();
         let whole = {
-            let mut tally = Tally::new(server, &others);
-            tally.feed(text.as_bytes());
-            tally.finish()
+            let mut sum = GaugeSum::new(server, &others);
+            sum.feed(text.as_bytes());
+            sum.finish()
         };
         // However it is cut into pieces, it says the same.
-        let mut tally = Tally::new(server, &others);
-        text.as_bytes().chunks(3).for_each(|piece| tally.feed(piece));
-        let cut = tally.finish();
-        assert!(cut == whole || matches!(cut, Err(Trouble::NoCount(_, value)) if value.is_nan()), "{cut:?}, {whole:?}");
+        let mut sum = GaugeSum::new(server, &others);
+        text.as_bytes().chunks(3).for_each(|piece| sum.feed(piece));
+        let cut = sum.finish();
+        assert!(
+            cut == whole || matches!(cut, Err(GaugeError::NoCount(_, value)) if value.is_nan()),
+            "{cut:?}, {whole:?}"
+        );
         whole.map(|read| read.in_flight)
     }
 
@@ -333,18 +339,18 @@ mod tests {
 
     #[test]
     fn every_label_set_of_both_gauges_is_added() {
-        assert_eq!(tally(None, &[], VLLM), Ok(7));
-        assert_eq!(tally(Some(Server::Vllm), &[], VLLM), Ok(7));
-        assert_eq!(tally(None, &["vllm:num_requests_waiting"], VLLM), Ok(4), "named gauges count alone");
-        assert_eq!(tally(Some(Server::Vllm), &["vllm:num_requests_waiting_by_reason"], VLLM), Ok(57));
+        assert_eq!(sum(None, &[], VLLM), Ok(7));
+        assert_eq!(sum(Some(InferenceServer::Vllm), &[], VLLM), Ok(7));
+        assert_eq!(sum(None, &["vllm:num_requests_waiting"], VLLM), Ok(4), "named gauges count alone");
+        assert_eq!(sum(Some(InferenceServer::Vllm), &["vllm:num_requests_waiting_by_reason"], VLLM), Ok(57));
     }
 
     #[test]
     fn what_the_server_tells_of_itself_has_a_fingerprint() {
         let print = |text: &str| {
-            let mut tally = Tally::new(None, &[]);
-            tally.feed(text.as_bytes());
-            tally.finish().unwrap().fingerprint
+            let mut sum = GaugeSum::new(None, &[]);
+            sum.feed(text.as_bytes());
+            sum.finish().unwrap().fingerprint
         };
         let counted = format!("{VLLM}vllm:generation_tokens_total{{engine=\"0\"}} 900.0\n");
         let others = format!("{counted}process_cpu_seconds_total 12.1\n");
@@ -361,33 +367,33 @@ mod tests {
             ("tgi_queue_size 0\ntgi_batch_current_size 2\ntgi_request_count{method=\"x\"} 9\n", 2),
             ("nv_inference_pending_request_count{model=\"m\",version=\"1\"} 5\nnv_gpu_utilization 0.1\n", 5),
         ] {
-            assert_eq!(tally(None, &[], text), Ok(count), "{text}");
+            assert_eq!(sum(None, &[], text), Ok(count), "{text}");
         }
         let both = format!("{VLLM}tgi_queue_size 0\n");
-        assert_eq!(tally(None, &[], &both), Err(Trouble::Several(vec![Server::Vllm, Server::Tgi])));
-        assert_eq!(tally(Some(Server::Vllm), &[], &both), Ok(7));
-        assert_eq!(tally(None, &[], "go_goroutines 7\n"), Err(Trouble::NobodyKnown));
+        assert_eq!(sum(None, &[], &both), Err(GaugeError::Several(vec![InferenceServer::Vllm, InferenceServer::Tgi])));
+        assert_eq!(sum(Some(InferenceServer::Vllm), &[], &both), Ok(7));
+        assert_eq!(sum(None, &[], "go_goroutines 7\n"), Err(GaugeError::NobodyKnown));
     }
 
     #[test]
     fn what_counts_nothing_is_no_zero() {
         let one = "vllm:num_requests_running 0\n";
-        let missing = Trouble::Missing("vllm:num_requests_waiting".to_owned(), Some(Server::Vllm));
-        assert_eq!(tally(None, &[], one), Err(missing));
-        assert_eq!(tally(None, &["x"], one), Err(Trouble::Missing("x".to_owned(), None)));
+        let missing = GaugeError::Missing("vllm:num_requests_waiting".to_owned(), Some(InferenceServer::Vllm));
+        assert_eq!(sum(None, &[], one), Err(missing));
+        assert_eq!(sum(None, &["x"], one), Err(GaugeError::Missing("x".to_owned(), None)));
         for value in ["NaN", "+Inf", "-Inf", "-1", "nan"] {
             let text = format!("{one}vllm:num_requests_waiting{{a=\"b\"}} {value}\n");
-            let said = tally(None, &[], &text).unwrap_err();
-            assert!(matches!(said, Trouble::NoCount(..)), "{value}: {said:?}");
+            let said = sum(None, &[], &text).unwrap_err();
+            assert!(matches!(said, GaugeError::NoCount(..)), "{value}: {said:?}");
         }
         for line in ["x", "x{", "x{a=\"b} 1", "x one", "x{a=\"b\"}", "x{a=\"\\\"} 1"] {
-            assert_eq!(tally(None, &["x"], &format!("{line}\n")), Err(Trouble::Garbled("x".to_owned())), "{line}");
+            assert_eq!(sum(None, &["x"], &format!("{line}\n")), Err(GaugeError::Garbled("x".to_owned())), "{line}");
         }
-        assert_eq!(tally(None, &[], ""), Err(Trouble::NoMetrics));
-        assert_eq!(tally(None, &["x"], "{\"error\": 1}\n"), Err(Trouble::NoMetrics));
-        assert_eq!(tally(None, &["x"], "\n <html>\nx 0\n"), Err(Trouble::Html));
-        assert_eq!(tally(None, &["x"], "x 0.25\n"), Ok(1), "a part of a request is in flight");
-        assert_eq!(tally(None, &["x"], "x 1e300\nx 1e300"), Ok(1_000_000_000_000_000));
+        assert_eq!(sum(None, &[], ""), Err(GaugeError::NoMetrics));
+        assert_eq!(sum(None, &["x"], "{\"error\": 1}\n"), Err(GaugeError::NoMetrics));
+        assert_eq!(sum(None, &["x"], "\n <html>\nx 0\n"), Err(GaugeError::Html));
+        assert_eq!(sum(None, &["x"], "x 0.25\n"), Ok(1), "a part of a request is in flight");
+        assert_eq!(sum(None, &["x"], "x 1e300\nx 1e300"), Ok(1_000_000_000_000_000));
     }
 
     proptest::proptest! {
@@ -399,15 +405,15 @@ mod tests {
         ) {
             let text = lines.join("\n");
             let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-                let mut tally = Tally::new(None, &[]);
-                pieces.for_each(|piece| tally.feed(piece));
-                tally.finish()
+                let mut sum = GaugeSum::new(None, &[]);
+                pieces.for_each(|piece| sum.feed(piece));
+                sum.finish()
             };
             let whole = read(&mut std::iter::once(text.as_bytes()));
             let cut = read(&mut text.as_bytes().chunks(size));
             proptest::prop_assert_eq!(format!("{whole:?}"), format!("{cut:?}"));
             // A zero is never made of nothing: both gauges of the server have to be there.
-            if whole.is_ok_and(|read| read.server == Some(Server::Vllm)) {
+            if whole.is_ok_and(|read| read.server == Some(InferenceServer::Vllm)) {
                 proptest::prop_assert!(text.contains("vllm:num_requests_running") && text.contains("vllm:num_requests_waiting"));
             }
         }
@@ -415,12 +421,12 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_costs_no_memory_and_is_no_zero() {
-        let mut tally = Tally::new(None, &["x".to_owned()]);
-        tally.feed(b"x 0\n");
+        let mut sum = GaugeSum::new(None, &["x".to_owned()]);
+        sum.feed(b"x 0\n");
         for _ in 0..100 {
-            tally.feed(&[b'y'; 16 * 1024]);
+            sum.feed(&[b'y'; 16 * 1024]);
         }
-        assert!(tally.line.capacity() <= 2 * LINE, "{}", tally.line.capacity());
-        assert_eq!(tally.finish(), Err(Trouble::LongLine));
+        assert!(sum.line.capacity() <= 2 * LINE, "{}", sum.line.capacity());
+        assert_eq!(sum.finish(), Err(GaugeError::LongLine));
     }
 }

@@ -3,7 +3,7 @@
 //! Nobody listening is told apart from everything else: a server that is gone has nothing in flight, one that does not
 //! answer, or answers with something else, may have.
 
-use super::gauges::{Read, Tally};
+use super::gauges::{GaugeReading, GaugeSum};
 use crate::actions::http::exchange::{ExchangeError, TlsConfig, TlsSettings, broken, send};
 use hyper::Method;
 use hyper::body::Body;
@@ -27,9 +27,9 @@ const MOST_BODY: usize = 16 << 20;
 /// Where metrics are read: a plain URL, without user or password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Address(Url);
+pub struct MetricsUrl(Url);
 
-impl TryFrom<String> for Address {
+impl TryFrom<String> for MetricsUrl {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -47,9 +47,9 @@ impl TryFrom<String> for Address {
     }
 }
 
-impl JsonSchema for Address {
+impl JsonSchema for MetricsUrl {
     fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Address")
+        Cow::Borrowed("MetricsUrl")
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -57,7 +57,7 @@ impl JsonSchema for Address {
     }
 }
 
-impl Address {
+impl MetricsUrl {
     /// Whether it is asked by TLS.
     pub(super) fn is_by_tls(&self) -> bool {
         self.0.scheme() == "https"
@@ -83,7 +83,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for MetricsUrl {
     // What is asked for may hold a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.0.clone();
@@ -93,17 +93,17 @@ impl fmt::Display for Address {
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for MetricsUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Address({self})")
+        write!(f, "MetricsUrl({self})")
     }
 }
 
 /// What a question for metrics came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Sight {
+pub(super) enum MetricsResult {
     /// They say what is in flight.
-    Read(Read),
+    Read(GaugeReading),
     /// Nobody listens there.
     Gone,
     /// They do not say it, and why, in one clause that follows the address.
@@ -112,17 +112,17 @@ pub(super) enum Sight {
 
 /// Asks a server for its metrics.
 #[derive(Debug)]
-pub(super) struct Asker<'a> {
-    address: &'a Address,
+pub(super) struct MetricsClient<'a> {
+    address: &'a MetricsUrl,
     tls: Option<TlsConfig>,
 }
 
-impl<'a> Asker<'a> {
+impl<'a> MetricsClient<'a> {
     /// One that has asked nothing yet, with the certificates as they are now.
     ///
     /// # Errors
     /// A clause that follows the address: why nothing can be asked.
-    pub(super) async fn new(address: &'a Address, roots: &TlsSettings) -> Result<Self, String> {
+    pub(super) async fn new(address: &'a MetricsUrl, roots: &TlsSettings) -> Result<Self, String> {
         match roots.config_for(&address.0).await {
             Ok(tls) => Ok(Self { address, tls }),
             Err(trouble) => Err(unasked(trouble)),
@@ -130,40 +130,40 @@ impl<'a> Asker<'a> {
     }
 
     /// Asks once, and adds up.
-    pub(super) async fn ask(&self, tally: Tally) -> Sight {
-        match tokio::time::timeout(LONGEST_WAIT, self.exchange(tally)).await {
+    pub(super) async fn ask(&self, sum: GaugeSum) -> MetricsResult {
+        match tokio::time::timeout(LONGEST_WAIT, self.exchange(sum)).await {
             Ok(sight) => sight,
-            Err(_) => Sight::Unread(slow()),
+            Err(_) => MetricsResult::Unread(slow()),
         }
     }
 
-    async fn exchange(&self, mut tally: Tally) -> Sight {
+    async fn exchange(&self, mut sum: GaugeSum) -> MetricsResult {
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/plain"))]);
         let sent = send((&Method::GET, &self.address.0), &headers, String::new(), self.tls.clone(), || {}).await;
         let (_connection, answer) = match sent {
             Ok(answer) => answer,
-            Err(ExchangeError::Refused) => return Sight::Gone,
-            Err(trouble) => return Sight::Unread(unasked(trouble)),
+            Err(ExchangeError::Refused) => return MetricsResult::Gone,
+            Err(trouble) => return MetricsResult::Unread(unasked(trouble)),
         };
         if answer.status() != 200 {
-            return Sight::Unread(format!("answers with status {}", answer.status().as_u16()));
+            return MetricsResult::Unread(format!("answers with status {}", answer.status().as_u16()));
         }
         let (mut body, mut size) = (answer.into_body(), 0);
         while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             let frame = match frame {
                 Ok(frame) => frame,
-                Err(error) => return Sight::Unread(unasked(broken(error))),
+                Err(error) => return MetricsResult::Unread(unasked(broken(error))),
             };
             let Some(piece) = frame.data_ref() else { continue };
             size += piece.len();
             if size > MOST_BODY {
-                return Sight::Unread(format!("answers with more than {} MiB", MOST_BODY >> 20));
+                return MetricsResult::Unread(format!("answers with more than {} MiB", MOST_BODY >> 20));
             }
-            tally.feed(piece);
+            sum.feed(piece);
         }
-        match tally.finish() {
-            Ok(read) => Sight::Read(read),
-            Err(trouble) => Sight::Unread(trouble.to_string()),
+        match sum.finish() {
+            Ok(read) => MetricsResult::Read(read),
+            Err(trouble) => MetricsResult::Unread(trouble.to_string()),
         }
     }
 }
@@ -205,9 +205,9 @@ mod tests {
     );
 
     /// Asks a server that answers with these bytes and closes.
-    async fn asked(answer: &'static [u8]) -> Sight {
+    async fn asked(answer: &'static [u8]) -> MetricsResult {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::try_from(format!("http://{}/metrics", listener.local_addr().unwrap())).unwrap();
+        let address = MetricsUrl::try_from(format!("http://{}/metrics", listener.local_addr().unwrap())).unwrap();
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut question = [0; 4096];
@@ -215,15 +215,15 @@ mod tests {
             stream.write_all(answer).await.unwrap();
             stream.shutdown().await.unwrap();
         };
-        let asker = Asker::new(&address, &TlsSettings::default()).await.unwrap();
-        tokio::join!(asker.ask(Tally::new(None, &["x".to_owned()])), server).0
+        let client = MetricsClient::new(&address, &TlsSettings::default()).await.unwrap();
+        tokio::join!(client.ask(GaugeSum::new(None, &["x".to_owned()])), server).0
     }
 
     #[tokio::test]
     async fn only_an_answer_of_metrics_is_read() {
-        let unread = |words: &str| Sight::Unread(words.to_owned());
+        let unread = |words: &str| MetricsResult::Unread(words.to_owned());
         let read = asked(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nx 2\n").await;
-        assert!(matches!(read, Sight::Read(Read { in_flight: 2, server: None, .. })), "{read:?}");
+        assert!(matches!(read, MetricsResult::Read(GaugeReading { in_flight: 2, server: None, .. })), "{read:?}");
         assert_eq!(asked(b"HTTP/1.1 404 Not Found\r\n\r\nx 0\n").await, unread("answers with status 404"));
         assert_eq!(asked(b"HTTP/1.1 302 Found\r\nlocation: /x\r\n\r\n").await, unread("answers with status 302"));
         let html = asked(b"HTTP/1.1 200 OK\r\n\r\n<!doctype html>\nx 0\n").await;
@@ -232,9 +232,9 @@ mod tests {
             asked(b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 102 \r\n\r\nHTTP/1.1 103 \r\n\r\nHTTP/1.1 200 OK\r\n\r\nx 2\n").await;
         assert_eq!(interim, read);
         let endless = asked(INTERIM.as_bytes()).await;
-        assert!(matches!(&endless, Sight::Unread(words) if words.contains("interim answers")), "{endless:?}");
+        assert!(matches!(&endless, MetricsResult::Unread(words) if words.contains("interim answers")), "{endless:?}");
         for broken in [&b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\nx 0\n"[..], b"SSH-2.0-OpenSSH\r\n", b""] {
-            let Sight::Unread(words) = asked(broken).await else { unreachable!("it is no zero") };
+            let MetricsResult::Unread(words) = asked(broken).await else { unreachable!("it is no zero") };
             assert!(words.starts_with("breaks off its answer"), "{words}");
         }
     }
@@ -242,13 +242,13 @@ mod tests {
     #[tokio::test]
     async fn nobody_listening_is_no_trouble_and_silence_is() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::try_from(format!("http://{}/?token=secret", listener.local_addr().unwrap())).unwrap();
+        let address = MetricsUrl::try_from(format!("http://{}/?token=secret", listener.local_addr().unwrap())).unwrap();
         assert!(!format!("{address} {address:?}").contains("secret"));
-        let asker = Asker::new(&address, &TlsSettings::default()).await.unwrap();
-        let tally = || Tally::new(None, &[]);
-        assert_eq!(asker.ask(tally()).await, Sight::Unread("does not answer within 2 s".to_owned()));
+        let client = MetricsClient::new(&address, &TlsSettings::default()).await.unwrap();
+        let sum = || GaugeSum::new(None, &[]);
+        assert_eq!(client.ask(sum()).await, MetricsResult::Unread("does not answer within 2 s".to_owned()));
         drop(listener);
-        assert_eq!(asker.ask(tally()).await, Sight::Gone);
+        assert_eq!(client.ask(sum()).await, MetricsResult::Gone);
     }
 
     #[tokio::test]
@@ -261,7 +261,7 @@ mod tests {
             ("http://10.0.0.7:8000/metrics", Some(8000)),
             ("http://10.0.0.8:8000/metrics", None),
         ] {
-            let address = Address::try_from(url.to_owned()).unwrap();
+            let address = MetricsUrl::try_from(url.to_owned()).unwrap();
             assert_eq!(address.port_here(&["10.0.0.7".parse().unwrap()]).await, port, "{url}");
         }
     }

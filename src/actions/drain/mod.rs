@@ -8,17 +8,17 @@
 
 mod clients;
 pub mod connections;
+mod detector;
 mod diag;
 pub mod gauges;
-mod looks;
 mod metrics;
 mod wait;
 
 use super::http::certificates::CertificateFiles;
 use super::{Action, BuildError, Defaults, PathKey, Reach, Row, Span, read_keys};
 use crate::engine::Undo;
-use gauges::Server;
-use metrics::Address;
+use gauges::InferenceServer;
+use metrics::MetricsUrl;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ const MOST: usize = 32;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
     /// The URL of the server's Prometheus metrics.
-    pub metrics: Option<Address>,
+    pub metrics: Option<MetricsUrl>,
     /// A file with the certificates of the authority that this server is judged by, in PEM form; the machine's authorities
     /// where none is named.
     pub ca_file: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub struct Settings {
     /// A file with the private key of that certificate, in PEM form.
     pub key_file: Option<PathBuf>,
     /// Whose gauges are counted; recognised from the metrics where neither this nor `gauges` is given.
-    pub server: Option<Server>,
+    pub server: Option<InferenceServer>,
     /// Names of other gauges that are counted.
     #[serde(default)]
     pub gauges: Vec<String>,
@@ -83,7 +83,7 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
     let settings = read(keys)?;
     let [ca, certificate, key] = [&settings.ca_file, &settings.certificate_file, &settings.key_file];
     let files = CertificateFiles::new(ca.as_deref(), certificate.as_deref(), key.as_deref())?;
-    Ok(Arc::new(wait::Drain::new(settings, files)))
+    Ok(Arc::new(wait::DrainAction::new(settings, files)))
 }
 
 fn read(keys: toml::Table) -> Result<Settings, BuildError> {

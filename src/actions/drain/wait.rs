@@ -1,11 +1,11 @@
 //! Waits until nothing is in flight: looks twice a second, and believes what the looks come to once load balancers have had
 //! their time.
 
-use super::clients::Clients;
-use super::connections::{self, Ports};
-use super::gauges::{Server, Tally};
-use super::looks::{Drained, InFlight, Look, Looks, Presence, Served};
-use super::metrics::{Address, Asker, Sight};
+use super::clients::ClientConnections;
+use super::connections::{self, PortConnections};
+use super::detector::{DrainDetector, DrainReason, InFlight, MetricsState, Observation, RequestPort};
+use super::gauges::{GaugeSum, InferenceServer};
+use super::metrics::{MetricsClient, MetricsResult, MetricsUrl};
 use super::{ROW, Settings};
 use crate::actions::http::certificates::CertificateFiles;
 use crate::actions::http::exchange::TlsSettings;
@@ -34,14 +34,14 @@ const FILE: Duration = Duration::from_secs(1);
 
 /// Waits for what is in flight.
 #[derive(Debug)]
-pub(super) struct Drain {
+pub(super) struct DrainAction {
     settings: Settings,
     roots: TlsSettings,
     /// What the newest look of a run saw.
-    seen: Mutex<Option<Look>>,
+    seen: Mutex<Option<Observation>>,
 }
 
-impl Drain {
+impl DrainAction {
     /// One with these settings.
     pub(super) fn new(settings: Settings, files: CertificateFiles) -> Self {
         Self { settings, roots: TlsSettings::of(files), seen: Mutex::new(None) }
@@ -55,17 +55,17 @@ impl Drain {
             // What was written for an earlier notice would be believed now.
             return ending(Outcome::Failed, why);
         }
-        let asker = self.asker().await;
-        let (mut told, mut looks, mut newest) = (Told::default(), Looks::default(), None);
+        let client = self.client().await;
+        let (mut told, mut detector, mut newest) = (ProgressLog::default(), DrainDetector::default(), None);
         let drained = loop {
             let at = Instant::now();
             let ours = context.shared.host.get().addresses;
             let look = tokio::select! {
                 biased;
-                look = self.look(asker.as_ref(), &ours) => look,
+                look = self.look(client.as_ref(), &ours) => look,
                 () = context.stop_by.reached(Duration::ZERO) => return self.cut(newest.as_ref(), settled),
             };
-            let drained = looks.take(&look, at, settled);
+            let drained = detector.take(&look, at, settled);
             told.tell(context, &look, settled);
             self.show(&look);
             newest = Some(look);
@@ -84,9 +84,9 @@ impl Drain {
             return RunResult { effect: Effect::Possible, ..ending(Outcome::Failed, detail) };
         }
         let why = match drained {
-            Drained::Gone => "the server is gone, and so is what it had".to_owned(),
-            Drained::Empty => "nothing is in flight any more".to_owned(),
-            Drained::Stuck(requests, since) => format!(
+            DrainReason::Gone => "the server is gone, and so is what it had".to_owned(),
+            DrainReason::Empty => "nothing is in flight any more".to_owned(),
+            DrainReason::Stuck(requests, since) => format!(
                 "nobody is connected, and the metrics have shown {requests} in flight without any change for {}, so \
                  nobody waits for them",
                 Spoken(whole_seconds(since))
@@ -99,16 +99,18 @@ impl Drain {
     }
 
     /// What is said where time ran out.
-    fn cut(&self, newest: Option<&Look>, settled: Instant) -> RunResult {
+    fn cut(&self, newest: Option<&Observation>, settled: Instant) -> RunResult {
         let detail = match newest {
             None => "time was up before anything could be seen".to_owned(),
-            Some(Look::Unread(why)) => format!("not known to be drained when time was up: {why}"),
-            Some(Look::Saw(seen)) if !seen.is_nothing() => format!("{seen} cut: still in flight when time was up"),
-            Some(Look::Saw(_)) if Instant::now() < settled => format!(
+            Some(Observation::Unread(why)) => format!("not known to be drained when time was up: {why}"),
+            Some(Observation::Saw(seen)) if !seen.is_nothing() => {
+                format!("{seen} cut: still in flight when time was up")
+            }
+            Some(Observation::Saw(_)) if Instant::now() < settled => format!(
                 "nothing was in flight when time was up, but load balancers had not had their {} to stop sending",
                 Spoken(self.settings.settle.0)
             ),
-            Some(Look::Saw(_)) => {
+            Some(Observation::Saw(_)) => {
                 "nothing was in flight when time was up, but it was not seen twice in a row".to_owned()
             }
         };
@@ -116,18 +118,22 @@ impl Drain {
     }
 
     /// Who asks for the metrics, where there are some to ask for.
-    async fn asker(&self) -> Option<Result<Asker<'_>, String>> {
+    async fn client(&self) -> Option<Result<MetricsClient<'_>, String>> {
         let address = self.settings.metrics.as_ref()?;
-        Some(Asker::new(address, &self.roots).await)
+        Some(MetricsClient::new(address, &self.roots).await)
     }
 
-    async fn look(&self, asker: Option<&Result<Asker<'_>, String>>, ours: &[IpAddr]) -> Look {
-        self.see(asker, ours).await.map_or_else(Look::Unread, Look::Saw)
+    async fn look(&self, client: Option<&Result<MetricsClient<'_>, String>>, ours: &[IpAddr]) -> Observation {
+        self.see(client, ours).await.map_or_else(Observation::Unread, Observation::Saw)
     }
 
     /// # Errors
     /// Why it cannot be seen.
-    async fn see(&self, asker: Option<&Result<Asker<'_>, String>>, ours: &[IpAddr]) -> Result<InFlight, String> {
+    async fn see(
+        &self,
+        client: Option<&Result<MetricsClient<'_>, String>>,
+        ours: &[IpAddr],
+    ) -> Result<InFlight, String> {
         let mut seen = InFlight::default();
         let ports = &self.settings.connections;
         let metrics = self.settings.metrics.as_ref();
@@ -139,32 +145,32 @@ impl Drain {
         // Before our own question, which is a connection too.
         let mut are_visible = false;
         if !ports.is_empty() {
-            let Ports { established, listening } = connections::look(ports.clone()).await?;
+            let PortConnections { established, listening } = connections::look(ports.clone()).await?;
             (seen.connections, are_visible) = (established, listening > 0);
         }
         if let Some(port) = port {
-            seen.clients = Some(Clients::of(port).await?);
+            seen.clients = Some(ClientConnections::of(port).await?);
         }
-        let (Some(address), Some(asker)) = (metrics, asker) else { return Ok(seen) };
-        let sight = match asker {
-            Ok(asker) => asker.ask(Tally::new(self.settings.server, &self.settings.gauges)).await,
-            Err(why) => Sight::Unread(why.clone()),
+        let (Some(address), Some(client)) = (metrics, client) else { return Ok(seen) };
+        let sight = match client {
+            Ok(client) => client.ask(GaugeSum::new(self.settings.server, &self.settings.gauges)).await,
+            Err(why) => MetricsResult::Unread(why.clone()),
         };
         match sight {
-            Sight::Unread(why) => return Err(format!("{address} {why}")),
-            Sight::Read(read) => {
+            MetricsResult::Unread(why) => return Err(format!("{address} {why}")),
+            MetricsResult::Read(read) => {
                 seen.requests = read.in_flight;
-                seen.server = Presence::Answers(read.server);
+                seen.server = MetricsState::Answers(read.server);
                 seen.fingerprint = read.fingerprint;
                 let is_served = if ports.is_empty() {
-                    port.is_some() && read.server.is_some_and(Server::serves_where_it_has_metrics)
+                    port.is_some() && read.server.is_some_and(InferenceServer::serves_where_it_has_metrics)
                 } else {
                     are_visible
                 };
-                seen.served = if is_served { Served::Here } else { Served::Unknown };
+                seen.served = if is_served { RequestPort::Here } else { RequestPort::Unknown };
             }
-            Sight::Gone => {
-                seen.server = Presence::Gone;
+            MetricsResult::Gone => {
+                seen.server = MetricsState::Gone;
                 seen.clients = None;
                 // A server that is ending listens no more and still answers what it had.
                 if let Some(port) = port {
@@ -175,7 +181,7 @@ impl Drain {
         Ok(seen)
     }
 
-    fn show(&self, look: &Look) {
+    fn show(&self, look: &Observation) {
         if let Ok(mut seen) = self.seen.lock() {
             *seen = Some(look.clone());
         }
@@ -200,22 +206,26 @@ impl Drain {
         let mut found = Vec::new();
         let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
         let metrics = self.settings.metrics.as_ref().map(ToString::to_string).unwrap_or_default();
-        match self.look(self.asker().await.as_ref(), &place.addresses).await {
-            Look::Unread(why) => say(Weight::Error, format!("{why}; what cannot be read never counts as drained")),
-            Look::Saw(seen @ InFlight { server: Presence::Gone, .. }) => say(
+        match self.look(self.client().await.as_ref(), &place.addresses).await {
+            Observation::Unread(why) => {
+                say(Weight::Error, format!("{why}; what cannot be read never counts as drained"))
+            }
+            Observation::Saw(seen @ InFlight { server: MetricsState::Gone, .. }) => say(
                 Weight::Warning,
                 format!(
                     "nobody listens at {metrics} now, which would count as drained ({seen} in flight): is the address \
                      right, and does the server run?"
                 ),
             ),
-            Look::Saw(seen) => {
+            Observation::Saw(seen) => {
                 let of = match seen.server {
-                    Presence::Answers(Some(server)) => format!(" ({})", server.word()),
-                    Presence::Answers(None) | Presence::NotAsked | Presence::Gone => String::new(),
+                    MetricsState::Answers(Some(server)) => format!(" ({})", server.word()),
+                    MetricsState::Answers(None) | MetricsState::NotAsked | MetricsState::Gone => String::new(),
                 };
                 say(Weight::Good, format!("it sees {seen} in flight now{of}"));
-                if seen.server == Presence::Answers(Some(Server::Triton)) && self.settings.connections.is_empty() {
+                if seen.server == MetricsState::Answers(Some(InferenceServer::Triton))
+                    && self.settings.connections.is_empty()
+                {
                     let sentence = "Triton's gauge counts what waits for execution, not what is executed: give \
                                     `connections` too, with the ports that it serves on";
                     say(Weight::Warning, sentence.to_owned());
@@ -238,12 +248,12 @@ impl Drain {
                 }
             }
         }
-        let is_by_tls = self.settings.metrics.as_ref().is_some_and(Address::is_by_tls);
+        let is_by_tls = self.settings.metrics.as_ref().is_some_and(MetricsUrl::is_by_tls);
         if let Some(sentence) = self.roots.wrong_with_files(is_by_tls).await {
             say(Weight::Warning, sentence);
         }
         for port in &self.settings.connections {
-            if let Ok(Ports { listening: 0, .. }) = connections::look(vec![*port]).await {
+            if let Ok(PortConnections { listening: 0, .. }) = connections::look(vec![*port]).await {
                 say(Weight::Warning, format!("nobody listens on port {port} here (in another network namespace?)"));
             }
         }
@@ -266,7 +276,7 @@ async fn wrong_with_file(file: PathBuf) -> Option<String> {
     let looking = tokio::task::spawn_blocking(move || {
         if file.exists() {
             return Some(format!(
-                "{} is there already: a pre-stop hook that looks for it now would not wait (remove it, unless a notice \
+                "{} is there already: a pre-stop hook that detector for it now would not wait (remove it, unless a notice \
                  stands)",
                 file.display()
             ));
@@ -301,19 +311,19 @@ fn write(file: &Path, line: &str) -> io::Result<()> {
 
 /// What the log and the step's last lines were told.
 #[derive(Default)]
-struct Told {
+struct ProgressLog {
     words: String,
     at: Option<Instant>,
 }
 
-impl Told {
-    fn tell(&mut self, context: &RunContext, look: &Look, settled: Instant) {
+impl ProgressLog {
+    fn tell(&mut self, context: &RunContext, look: &Observation, settled: Instant) {
         let words = match look {
-            Look::Saw(seen) if seen.is_nothing() && Instant::now() < settled => {
+            Observation::Saw(seen) if seen.is_nothing() && Instant::now() < settled => {
                 "nothing in flight; load balancers may still send".to_owned()
             }
-            Look::Saw(seen) => format!("{seen} in flight"),
-            Look::Unread(why) => format!("not known what is in flight: {why}"),
+            Observation::Saw(seen) => format!("{seen} in flight"),
+            Observation::Unread(why) => format!("not known what is in flight: {why}"),
         };
         if words == self.words || self.at.is_some_and(|at| at.elapsed() < SAY) {
             return;
@@ -334,7 +344,7 @@ fn ending(outcome: Outcome, detail: impl Into<String>) -> RunResult {
     RunResult::without_effect(outcome, detail)
 }
 
-impl Action for Drain {
+impl Action for DrainAction {
     fn describe(&self) -> String {
         let ports: Vec<String> = self.settings.connections.iter().map(ToString::to_string).collect();
         let ports = match ports.as_slice() {
@@ -371,7 +381,7 @@ impl Action for Drain {
     fn keep_warm<'a>(&'a self, _: &'a StepName, _: &'a ActionContext) -> Task<'a, ()> {
         Box::pin(async {
             // Certificates are read now, and kept for when they cannot be read in the notice.
-            if let (Some(address), Some(Err(why))) = (&self.settings.metrics, self.asker().await) {
+            if let (Some(address), Some(Err(why))) = (&self.settings.metrics, self.client().await) {
                 tracing::warn!("{address} {why}");
             }
         })
@@ -380,8 +390,8 @@ impl Action for Drain {
     fn warmth(&self) -> serde_json::Value {
         match self.seen.lock().ok().and_then(|seen| seen.clone()) {
             None => serde_json::Value::Null,
-            Some(Look::Unread(why)) => json!({ "in-flight": null, "because": why }),
-            Some(Look::Saw(seen)) => {
+            Some(Observation::Unread(why)) => json!({ "in-flight": null, "because": why }),
+            Some(Observation::Saw(seen)) => {
                 json!({
                     "in-flight": seen.count(),
                     "requests": seen.requests,

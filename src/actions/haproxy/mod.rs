@@ -2,15 +2,15 @@
 //! the notice is withdrawn.
 //!
 //! The state that the server had before is read first, so that an undo gives back just that: what an operator had drained
-//! by hand stays drained. Everything that HAProxy says is told apart in `replies`, and how it is reached in `talk`.
+//! by hand stays drained. Everything that HAProxy says is told apart in `replies`, and how it is reached in `socket`.
 
 mod leave;
 pub mod replies;
-mod talk;
+mod socket;
 
 use super::{Action, BuildError, Defaults, Reach, Row, read_keys};
 use crate::engine::Undo;
-use leave::Haproxy;
+use leave::HaproxyAction;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -30,16 +30,16 @@ pub struct Settings {
     pub server: String,
     /// What it is put into.
     #[serde(default)]
-    pub state: State,
+    pub state: LeaveState,
     /// When the step has ended.
     #[serde(default)]
-    pub until: Until,
+    pub until: WaitUntil,
 }
 
 /// What a server is put into to leave (HAProxy's management guide, 9.3, `set server`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum LeaveState {
     /// Nothing new comes, except for clients that are bound to it by persistence; health checks go on.
     #[default]
     Drain,
@@ -50,7 +50,7 @@ pub enum State {
 /// When a leave has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Until {
+pub enum WaitUntil {
     /// Once HAProxy has taken the order.
     #[default]
     Requested,
@@ -74,25 +74,25 @@ pub const ROW: Row = Row {
 fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
     let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: &str| BuildError { key: key.to_owned(), message: message.to_owned() };
-    let socket = Socket::parse(&settings.socket).ok_or_else(|| {
+    let socket = ApiAddress::parse(&settings.socket).ok_or_else(|| {
         wrong("socket", "is neither a path, as /run/haproxy/admin.sock is, nor host:port, as 10.0.0.5:9999 is")
     })?;
-    let server = Server::parse(&settings.server).ok_or_else(|| {
+    let server = BackendServer::parse(&settings.server).ok_or_else(|| {
         wrong("server", "is not backend/name, as llm/gpu1 is: both as HAProxy's configuration has them")
     })?;
-    Ok(Arc::new(Haproxy { socket, server, state: settings.state, until: settings.until }))
+    Ok(Arc::new(HaproxyAction { socket, server, state: settings.state, until: settings.until }))
 }
 
 /// Where the runtime API listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Socket {
+enum ApiAddress {
     /// A unix socket.
     Path(PathBuf),
     /// A TCP address, `host:port`.
     Host(String),
 }
 
-impl Socket {
+impl ApiAddress {
     fn parse(text: &str) -> Option<Self> {
         if text.contains('\0') {
             return None;
@@ -109,7 +109,7 @@ impl Socket {
     }
 }
 
-impl fmt::Display for Socket {
+impl fmt::Display for ApiAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => write!(f, "{}", path.display()),
@@ -120,12 +120,12 @@ impl fmt::Display for Socket {
 
 /// A server of a backend, each by its name or its `#id`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Server {
+pub struct BackendServer {
     backend: String,
     name: String,
 }
 
-impl Server {
+impl BackendServer {
     /// Only what HAProxy takes for names, so that no other command can hide in one.
     pub fn parse(text: &str) -> Option<Self> {
         let (backend, name) = text.split_once('/')?;
@@ -140,7 +140,7 @@ impl Server {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for BackendServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.backend, self.name)
     }
@@ -151,20 +151,20 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn refusal(text: &str) -> String {
+    fn error(text: &str) -> String {
         build(toml::from_str(text).unwrap()).unwrap_err().key
     }
 
     #[test]
     fn what_cannot_be_used_is_named() {
-        assert_eq!(refusal("socket = 'admin.sock'\nserver = 'llm/gpu1'"), "socket");
-        assert_eq!(refusal("socket = '127.0.0.1:x'\nserver = 'llm/gpu1'"), "socket");
-        assert_eq!(refusal("socket = ':9999'\nserver = 'llm/gpu1'"), "socket");
+        assert_eq!(error("socket = 'admin.sock'\nserver = 'llm/gpu1'"), "socket");
+        assert_eq!(error("socket = '127.0.0.1:x'\nserver = 'llm/gpu1'"), "socket");
+        assert_eq!(error("socket = ':9999'\nserver = 'llm/gpu1'"), "socket");
         for server in ["gpu1", "llm/", "/gpu1", "llm/gpu1; shutdown", "llm/gpu1/x", "llm/gpu1\\n", "llm/#x", "a b/c"] {
-            assert_eq!(refusal(&format!("socket = '/s'\nserver = \"{server}\"")), "server", "{server}");
+            assert_eq!(error(&format!("socket = '/s'\nserver = \"{server}\"")), "server", "{server}");
         }
-        assert_eq!(refusal("socket = '/s'\nserver = 'llm/gpu1'\nstate = 'ready'"), "state");
-        assert_eq!(refusal("socket = '/s'\nserver = 'llm/gpu1'\nuntil = 'unused'"), "until");
+        assert_eq!(error("socket = '/s'\nserver = 'llm/gpu1'\nstate = 'ready'"), "state");
+        assert_eq!(error("socket = '/s'\nserver = 'llm/gpu1'\nuntil = 'unused'"), "until");
         let known = build(toml::from_str("socket = '/s'\nserver = 'llm/gpu1'\nport = 1").unwrap()).unwrap_err();
         assert!(known.message.contains("unknown field"), "{}", known.message);
     }
@@ -183,6 +183,6 @@ mod tests {
     #[test]
     fn it_drains_and_does_not_wait_unless_told_otherwise() {
         let settings: Settings = toml::from_str("socket = '/s'\nserver = 'llm/gpu1'").unwrap();
-        assert_eq!((settings.state, settings.until), (State::Drain, Until::Requested));
+        assert_eq!((settings.state, settings.until), (LeaveState::Drain, WaitUntil::Requested));
     }
 }

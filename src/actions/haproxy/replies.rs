@@ -3,7 +3,7 @@
 //! Success of `set server` is an empty line and nothing else; any text is a refusal (HAProxy's `src/server.c` and
 //! `src/cli.c`, management guide 9.3).
 
-use super::{Server, State};
+use super::{BackendServer, LeaveState};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -14,7 +14,7 @@ const DRAINING: u32 = 0x08;
 /// What an administrator has made of a server, health aside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stands {
+pub enum ServerState {
     /// It gets its share.
     Ready,
     /// Nothing new but what persistence binds to it.
@@ -23,7 +23,7 @@ pub enum Stands {
     Maint,
 }
 
-impl Stands {
+impl ServerState {
     /// HAProxy's word for it, in `set server`.
     pub const fn word(self) -> &'static str {
         match self {
@@ -34,15 +34,15 @@ impl Stands {
     }
 
     /// Whether a server that stands so is out as far as this asks for.
-    pub const fn is_out(self, wanted: State) -> bool {
+    pub const fn is_out(self, wanted: LeaveState) -> bool {
         match (self, wanted) {
-            (Self::Maint, _) | (Self::Drain, State::Drain) => true,
-            (Self::Ready, _) | (Self::Drain, State::Maint) => false,
+            (Self::Maint, _) | (Self::Drain, LeaveState::Drain) => true,
+            (Self::Ready, _) | (Self::Drain, LeaveState::Maint) => false,
         }
     }
 }
 
-impl fmt::Display for Stands {
+impl fmt::Display for ServerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ready => "ready",
@@ -52,18 +52,18 @@ impl fmt::Display for Stands {
     }
 }
 
-impl From<State> for Stands {
-    fn from(state: State) -> Self {
+impl From<LeaveState> for ServerState {
+    fn from(state: LeaveState) -> Self {
         match state {
-            State::Drain => Self::Drain,
-            State::Maint => Self::Maint,
+            LeaveState::Drain => Self::Drain,
+            LeaveState::Maint => Self::Maint,
         }
     }
 }
 
 /// Why HAProxy did not do what it was told.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Refusal {
+pub enum CommandError {
     /// `No such backend.`
     NoBackend,
     /// `No such server.`
@@ -80,9 +80,9 @@ pub enum Refusal {
     Other(String),
 }
 
-impl Refusal {
+impl CommandError {
     /// What happened and what to do about it.
-    pub fn of<'a>(&'a self, server: &'a Server) -> impl fmt::Display + 'a {
+    pub fn of<'a>(&'a self, server: &'a BackendServer) -> impl fmt::Display + 'a {
         std::fmt::from_fn(move |f| match self {
             Self::NoBackend => {
                 write!(
@@ -115,48 +115,48 @@ impl Refusal {
 ///
 /// # Errors
 /// HAProxy's refusal.
-pub fn obeyed(answer: &str) -> Result<(), Refusal> {
+pub fn command_result(answer: &str) -> Result<(), CommandError> {
     let words = answer.trim();
     if words.is_empty() {
         return Ok(());
     }
     Err(match words {
-        "No such backend." => Refusal::NoBackend,
-        "No such server." => Refusal::NoServer,
-        "Require 'backend/server'." => Refusal::NoSlash,
-        _ if words.starts_with("'set server <srv> state' expects") => Refusal::NoState,
-        _ if words.starts_with("Permission denied") => Refusal::NotAdmin,
-        _ if words.starts_with("Unknown command") => Refusal::Unknown,
-        _ => Refusal::Other(shown(words)),
+        "No such backend." => CommandError::NoBackend,
+        "No such server." => CommandError::NoServer,
+        "Require 'backend/server'." => CommandError::NoSlash,
+        _ if words.starts_with("'set server <srv> state' expects") => CommandError::NoState,
+        _ if words.starts_with("Permission denied") => CommandError::NotAdmin,
+        _ if words.starts_with("Unknown command") => CommandError::Unknown,
+        _ => CommandError::Other(shown(words)),
     })
 }
 
 /// Reads how a server stands out of `show servers state`; `None` where the answer does not tell.
-pub fn stands(answer: &str, server: &Server) -> Option<Stands> {
-    let rows = Rows::of(answer, ' ')?;
+pub fn server_state(answer: &str, server: &BackendServer) -> Option<ServerState> {
+    let rows = Table::of(answer, ' ')?;
     let row = rows.find(server, ["be_name", "be_id", "srv_name", "srv_id"])?;
     let bits: u32 = rows.number(row, "srv_admin_state")?.try_into().ok()?;
     Some(match (bits & MAINTENANCE != 0, bits & DRAINING != 0) {
-        (true, _) => Stands::Maint,
-        (false, true) => Stands::Drain,
-        (false, false) => Stands::Ready,
+        (true, _) => ServerState::Maint,
+        (false, true) => ServerState::Drain,
+        (false, false) => ServerState::Ready,
     })
 }
 
 /// Reads the sessions on a server, and those that wait for it, out of `show stat`; `None` where the answer does not tell.
-pub fn sessions(answer: &str, server: &Server) -> Option<u64> {
-    let rows = Rows::of(answer, ',')?;
+pub fn sessions(answer: &str, server: &BackendServer) -> Option<u64> {
+    let rows = Table::of(answer, ',')?;
     let row = rows.find(server, ["pxname", "iid", "svname", "sid"])?;
     Some(rows.number(row, "scur")?.saturating_add(rows.number(row, "qcur")?))
 }
 
 /// A table whose head begins with `# `, as HAProxy prints it.
-struct Rows<'a> {
+struct Table<'a> {
     head: Vec<&'a str>,
     lines: Vec<Vec<&'a str>>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> Table<'a> {
     fn of(answer: &'a str, separator: char) -> Option<Self> {
         let mut lines = answer.lines().skip_while(|line| !line.starts_with("# "));
         let head = lines.next()?.trim_start_matches("# ").split(separator).collect();
@@ -177,7 +177,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The line of a server, each part by the column of its name or that of its id.
-    fn find(&self, server: &Server, [backend, backend_id, name, id]: [&str; 4]) -> Option<&[&'a str]> {
+    fn find(&self, server: &BackendServer, [backend, backend_id, name, id]: [&str; 4]) -> Option<&[&'a str]> {
         let is = |line: &[&'a str], wanted: &str, name: &str, id: &str| match wanted.strip_prefix('#') {
             Some(number) => self.field(line, id) == Some(number),
             None => self.field(line, name) == Some(wanted),
@@ -199,36 +199,36 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn server(text: &str) -> Server {
-        Server::parse(text).unwrap()
+    fn server(text: &str) -> BackendServer {
+        BackendServer::parse(text).unwrap()
     }
 
     #[test]
     fn an_empty_line_is_success_and_any_text_is_a_refusal() {
-        assert_eq!(obeyed("\n"), Ok(()));
+        assert_eq!(command_result("\n"), Ok(()));
         let texts = [
-            ("Require 'backend/server'.\n\n", Refusal::NoSlash),
-            ("No such backend.\n\n", Refusal::NoBackend),
-            ("No such server.\n\n", Refusal::NoServer),
-            ("'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n\n", Refusal::NoState),
-            ("Permission denied\n\n", Refusal::NotAdmin),
+            ("Require 'backend/server'.\n\n", CommandError::NoSlash),
+            ("No such backend.\n\n", CommandError::NoBackend),
+            ("No such server.\n\n", CommandError::NoServer),
+            ("'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n\n", CommandError::NoState),
+            ("Permission denied\n\n", CommandError::NotAdmin),
             (
                 "Unknown command: 'set', but maybe one of the following ones is a better match:\n  help\n\n",
-                Refusal::Unknown,
+                CommandError::Unknown,
             ),
-            ("Backend is\x1b[2J away.\nmore\n", Refusal::Other("Backend is away.".to_owned())),
+            ("Backend is\x1b[2J away.\nmore\n", CommandError::Other("Backend is away.".to_owned())),
         ];
         let mut sentences = std::collections::BTreeSet::new();
-        for (text, refusal) in texts {
-            assert_eq!(obeyed(text).map_err(|it| it.to_string_of()), Err(refusal.to_string_of()), "{text}");
-            sentences.insert(refusal.to_string_of());
+        for (text, error) in texts {
+            assert_eq!(command_result(text).map_err(|it| it.to_string_of()), Err(error.to_string_of()), "{text}");
+            sentences.insert(error.to_string_of());
         }
         assert_eq!(sentences.len(), 7, "each has a sentence of its own: {sentences:?}");
-        let long = obeyed(&"x".repeat(10_000)).unwrap_err();
+        let long = command_result(&"x".repeat(10_000)).unwrap_err();
         assert!(long.to_string_of().chars().count() < 250);
     }
 
-    impl Refusal {
+    impl CommandError {
         fn to_string_of(&self) -> String {
             self.of(&server("llm/gpu1")).to_string()
         }
@@ -241,16 +241,16 @@ mod tests {
 
     #[test]
     fn how_a_server_stands_is_read_by_name_and_by_id() {
-        let read = |text| stands(STATE, &server(text));
-        assert_eq!(read("llm/gpu1"), Some(Stands::Ready));
-        assert_eq!(read("llm/gpu2"), Some(Stands::Drain));
-        assert_eq!(read("#3/#3"), Some(Stands::Maint));
-        assert_eq!(read("other/#1"), Some(Stands::Maint));
+        let read = |text| server_state(STATE, &server(text));
+        assert_eq!(read("llm/gpu1"), Some(ServerState::Ready));
+        assert_eq!(read("llm/gpu2"), Some(ServerState::Drain));
+        assert_eq!(read("#3/#3"), Some(ServerState::Maint));
+        assert_eq!(read("other/#1"), Some(ServerState::Maint));
         for missing in ["llm/gpu9", "web/gpu1", "llm/broken", "#3/#9"] {
             assert_eq!(read(missing), None, "{missing}");
         }
-        assert_eq!(stands("Can't find backend.\n\n", &server("llm/gpu1")), None);
-        assert_eq!(stands("", &server("llm/gpu1")), None);
+        assert_eq!(server_state("Can't find backend.\n\n", &server("llm/gpu1")), None);
+        assert_eq!(server_state("", &server("llm/gpu1")), None);
     }
 
     #[test]

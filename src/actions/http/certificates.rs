@@ -22,12 +22,12 @@ const MOST: u64 = 1 << 20;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct CertificateFiles {
     ca: Option<PathBuf>,
-    own: Option<Own>,
+    own: Option<ClientCertificate>,
 }
 
 /// What is shown to a server that asks who we are.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Own {
+struct ClientCertificate {
     certificate: PathBuf,
     key: PathBuf,
 }
@@ -45,7 +45,9 @@ impl CertificateFiles {
             }
         }
         let own = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some(Own { certificate: certificate.into(), key: key.into() }),
+            (Some(certificate), Some(key)) => {
+                Some(ClientCertificate { certificate: certificate.into(), key: key.into() })
+            }
             (None, None) => None,
             (Some(_), None) => return Err(wrong("certificate-file", "needs `key-file` beside it")),
             (None, Some(_)) => return Err(wrong("key-file", "needs `certificate-file` beside it")),
@@ -93,7 +95,7 @@ impl CertificateFiles {
     }
 }
 
-impl Own {
+impl ClientCertificate {
     fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
         let chain = certificates(&self.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&contents(&self.key)?).map_err(|_| {

@@ -5,7 +5,7 @@
 //! answer may come when the other side has finished, and the caller knows how long there is.
 
 use super::certificates::CertificateFiles;
-use crate::transport::{Connection, NoAnswer};
+use crate::transport::{HttpConnection, ResponseError};
 use crate::view::error_text;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
@@ -228,7 +228,7 @@ pub(crate) async fn send(
     body: String,
     tls: Option<TlsConfig>,
     sending: impl FnOnce(),
-) -> Result<(Connection, Response<Incoming>), ExchangeError> {
+) -> Result<(HttpConnection, Response<Incoming>), ExchangeError> {
     let request = request(method, url, headers, body)?;
     let stream = connect(url).await?;
     // One small message: waiting for more of it would only delay it.
@@ -293,15 +293,15 @@ async fn talk<S>(
     stream: S,
     request: Request<String>,
     sending: impl FnOnce(),
-) -> Result<(Connection, Response<Incoming>), ExchangeError>
+) -> Result<(HttpConnection, Response<Incoming>), ExchangeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut connection = Connection::over(stream).await.map_err(broken)?;
+    let mut connection = HttpConnection::over(stream).await.map_err(broken)?;
     sending();
     let answer = connection.send(request).await.map_err(|error| match error {
-        NoAnswer::Endless => ExchangeError::Broken(error.to_string()),
-        NoAnswer::Http(error) => broken(error),
+        ResponseError::Endless => ExchangeError::Broken(error.to_string()),
+        ResponseError::Http(error) => broken(error),
     })?;
     Ok((connection, answer))
 }

@@ -3,10 +3,10 @@
 //! The process is held by a pidfd between the last look at it and the signal, so that no other can take its number. It is
 //! journaled before the signal goes out: after a crash of ours it is waited for, and not signalled again.
 
-use super::reaction::{self, Reaction, Sent};
-use super::target::{self, Found, Target, called};
-use super::tree::Parents;
-use super::{ROW, Reached};
+use super::reaction::{self, NamedSignal, SignalDisposition};
+use super::target::{self, FoundProcess, ProcessSelector, called};
+use super::tree::ParentMap;
+use super::{ROW, SignalScope};
 use crate::actions::proof::Proof;
 use crate::actions::{Action, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult};
@@ -37,15 +37,15 @@ const MEMBERS: usize = 1024;
 
 /// A signal to one process.
 #[derive(Debug)]
-pub(super) struct Signal {
-    pub(super) target: Target,
-    pub(super) sent: Sent,
-    pub(super) to: Reached,
+pub(super) struct SignalAction {
+    pub(super) target: ProcessSelector,
+    pub(super) sent: NamedSignal,
+    pub(super) to: SignalScope,
     pub(super) requires_file: Option<PathBuf>,
     pub(super) proof: Option<Proof>,
 }
 
-impl Signal {
+impl SignalAction {
     async fn signal(&self, context: &RunContext) -> RunResult {
         if let Some(file) = &self.requires_file
             && let Err(why) = is_there(file.clone()).await
@@ -60,8 +60,8 @@ impl Signal {
             }
         };
         let process = match found {
-            Ok(Found::Running(process)) => process,
-            Ok(Found::NotRunning(why)) => return self.needless(context, why).await,
+            Ok(FoundProcess::Running(process)) => process,
+            Ok(FoundProcess::NotRunning(why)) => return self.needless(context, why).await,
             Err(why) => return unsent(Outcome::Failed, why),
         };
         let name = called(process);
@@ -75,8 +75,8 @@ impl Signal {
         };
         match refused {
             Ok(()) => {}
-            Err(Refused::Gone) => return self.needless(context, format!("{name} ended by itself")).await,
-            Err(Refused::Because(why)) => return unsent(Outcome::Failed, format!("{name} {why}")),
+            Err(SignalError::Gone) => return self.needless(context, format!("{name} ended by itself")).await,
+            Err(SignalError::Because(why)) => return unsent(Outcome::Failed, format!("{name} {why}")),
         }
         tracing::info!(step = %context.run.step, pid = process.pid, "{}: sent {} to {name}", context.run.step, self.sent);
         context.output.keep(format!("sent {} to {name}", self.sent));
@@ -135,18 +135,18 @@ impl Signal {
     }
 
     /// Whether the signal may go out: nobody dies of it who was not meant to, and we may send it.
-    fn may_go_out(&self, process: Process) -> Result<(), Refused> {
+    fn may_go_out(&self, process: Process) -> Result<(), SignalError> {
         let members = match self.to {
-            Reached::Process => vec![process],
-            Reached::Group => members_with(process)?,
+            SignalScope::Process => vec![process],
+            SignalScope::Group => members_with(process)?,
         };
         for member in members {
             let of_group =
                 if member == process { String::new() } else { format!("has {} in its group, which ", called(member)) };
-            let because = |why: String| Refused::Because(format!("{of_group}{why}"));
+            let because = |why: String| SignalError::Because(format!("{of_group}{why}"));
             let Some(reaction) = reaction::of(member.pid, self.sent.signal) else {
                 if member == process {
-                    return Err(Refused::Gone);
+                    return Err(SignalError::Gone);
                 }
                 continue;
             };
@@ -158,7 +158,7 @@ impl Signal {
                     let why = format!("may not be signalled by us{owner} (run as that user, as root or with CAP_KILL)");
                     return Err(because(why));
                 }
-                Some(Err(Errno::SRCH)) | None if member == process => return Err(Refused::Gone),
+                Some(Err(Errno::SRCH)) | None if member == process => return Err(SignalError::Gone),
                 Some(Ok(()) | Err(_)) | None => {}
             }
         }
@@ -166,24 +166,24 @@ impl Signal {
     }
 
     /// Sends it to this very process, or to its group while it leads or is in it.
-    fn send(&self, process: Process) -> Result<(), Refused> {
-        let pid = raw(process).ok_or(Refused::Gone)?;
+    fn send(&self, process: Process) -> Result<(), SignalError> {
+        let pid = raw(process).ok_or(SignalError::Gone)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
         // With the pidfd in hand the number may pass on.
         let stat = Stat::of(process.pid).filter(|stat| stat.is_alive() && stat.start_ticks == process.start_ticks);
-        let stat = stat.ok_or(Refused::Gone)?;
+        let stat = stat.ok_or(SignalError::Gone)?;
         let sent = match (self.to, pidfd) {
-            (Reached::Process, Ok(pidfd)) => pidfd_send_signal(pidfd, self.sent.signal),
-            (Reached::Process, Err(_)) => kill_process(pid, self.sent.signal),
-            (Reached::Group, _) => match i32::try_from(stat.group).ok().and_then(Pid::from_raw) {
+            (SignalScope::Process, Ok(pidfd)) => pidfd_send_signal(pidfd, self.sent.signal),
+            (SignalScope::Process, Err(_)) => kill_process(pid, self.sent.signal),
+            (SignalScope::Group, _) => match i32::try_from(stat.group).ok().and_then(Pid::from_raw) {
                 Some(group) => kill_process_group(group, self.sent.signal),
                 None => Err(Errno::SRCH),
             },
         };
         match sent {
             Ok(()) => Ok(()),
-            Err(Errno::SRCH) => Err(Refused::Gone),
-            Err(error) => Err(Refused::Because(format!("could not be signalled: {}", std::io::Error::from(error)))),
+            Err(Errno::SRCH) => Err(SignalError::Gone),
+            Err(error) => Err(SignalError::Because(format!("could not be signalled: {}", std::io::Error::from(error)))),
         }
     }
 
@@ -192,19 +192,23 @@ impl Signal {
         let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
         match self.target.find().await {
             Err(why) => say(Weight::Error, why),
-            Ok(Found::NotRunning(why)) => say(Weight::Warning, format!("{why}, so there is nobody to signal now")),
-            Ok(Found::Running(process)) => {
+            Ok(FoundProcess::NotRunning(why)) => {
+                say(Weight::Warning, format!("{why}, so there is nobody to signal now"))
+            }
+            Ok(FoundProcess::Running(process)) => {
                 let name = called(process);
                 match self.may_go_out(process) {
-                    Err(Refused::Because(why)) => say(Weight::Error, format!("{name} {why}")),
-                    Err(Refused::Gone) => say(Weight::Warning, format!("{name} ended just now")),
+                    Err(SignalError::Because(why)) => say(Weight::Error, format!("{name} {why}")),
+                    Err(SignalError::Gone) => say(Weight::Warning, format!("{name} ended just now")),
                     Ok(()) => {
                         let does = match reaction::of(process.pid, self.sent.signal) {
-                            Some(Reaction::Handles) => "catches it",
-                            Some(Reaction::Dies | Reaction::Ignores) | None => "does not catch it and ends at once",
+                            Some(SignalDisposition::Handles) => "catches it",
+                            Some(SignalDisposition::Dies | SignalDisposition::Ignores) | None => {
+                                "does not catch it and ends at once"
+                            }
                         };
                         say(Weight::Good, format!("{} would go to {name}, which {does}", self.sent));
-                        if self.to == Reached::Group
+                        if self.to == SignalScope::Group
                             && let Some(sentence) = self.about_the_group(process, &name)
                         {
                             say(Weight::Warning, sentence);
@@ -227,7 +231,7 @@ impl Signal {
                 say(Weight::Warning, sentence);
             }
         }
-        if let Target::Unit(unit) = &self.target
+        if let ProcessSelector::UnitStatus(unit) = &self.target
             && let Ok(told) = target::told_of(unit).await
             && told.restart == "always"
         {
@@ -242,7 +246,7 @@ impl Signal {
 
     /// Who else is in its group: a shell that began it, and what that began beside it, get the signal too.
     fn about_the_group(&self, process: Process, name: &str) -> Option<String> {
-        let parents = Parents::now();
+        let parents = ParentMap::now();
         let is_its_own = |member: &Process| *member == process || parents.is_below(member.pid, process.pid);
         let members = members_with(process).ok()?;
         let others: Vec<Process> = members.into_iter().filter(|member| !is_its_own(member)).collect();
@@ -276,14 +280,14 @@ async fn is_there(file: PathBuf) -> Result<(), String> {
 
 /// Why a signal does not go out.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Refused {
+enum SignalError {
     /// The process has ended.
     Gone,
     /// A clause that follows its name.
     Because(String),
 }
 
-impl fmt::Display for Sent {
+impl fmt::Display for NamedSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SIG{}", self.name)
     }
@@ -298,10 +302,10 @@ fn is_running(process: Process) -> bool {
 }
 
 /// Everyone in the group of a process.
-fn members_with(process: Process) -> Result<Vec<Process>, Refused> {
-    let group = Stat::of(process.pid).ok_or(Refused::Gone)?.group;
+fn members_with(process: Process) -> Result<Vec<Process>, SignalError> {
+    let group = Stat::of(process.pid).ok_or(SignalError::Gone)?.group;
     if i32::try_from(group).ok().and_then(Pid::from_raw) == Some(getpgrp()) {
-        return Err(Refused::Because(
+        return Err(SignalError::Because(
             "is in our own process group, which would end us too: signal it alone".to_owned(),
         ));
     }
@@ -309,7 +313,7 @@ fn members_with(process: Process) -> Result<Vec<Process>, Refused> {
     let members: Vec<Process> =
         alive.map(|(pid, stat)| Process { pid, start_ticks: stat.start_ticks }).take(MEMBERS + 1).collect();
     if members.len() > MEMBERS {
-        return Err(Refused::Because(format!("has a group of more than {MEMBERS} processes: signal it alone")));
+        return Err(SignalError::Because(format!("has a group of more than {MEMBERS} processes: signal it alone")));
     }
     Ok(members)
 }
@@ -323,11 +327,11 @@ fn unsent(outcome: Outcome, detail: String) -> RunResult {
     RunResult { effect: Effect::None, ..ending(outcome, detail) }
 }
 
-impl Action for Signal {
+impl Action for SignalAction {
     fn describe(&self) -> String {
         match self.to {
-            Reached::Process => format!("sends {} to {}", self.sent, self.target),
-            Reached::Group => format!("sends {} to the process group of {}", self.sent, self.target),
+            SignalScope::Process => format!("sends {} to {}", self.sent, self.target),
+            SignalScope::Group => format!("sends {} to the process group of {}", self.sent, self.target),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Every runtime puts a container into a cgroup of its own and names that after the container's id: `docker-ID.scope`,
 //! `cri-containerd-ID.scope`, `libpod-ID.scope`, `/docker/ID`. No runtime is asked, so that none can hang.
 
-use super::tree::Parents;
+use super::tree::ParentMap;
 use crate::engine::Process;
 use crate::process::Stat;
 use std::collections::BTreeSet;
@@ -49,7 +49,7 @@ pub(super) fn members(name: &str) -> Result<Vec<(Process, String)>, String> {
 ///
 /// # Errors
 /// Those between which it cannot be told.
-pub(super) fn main_process(found: &[(Process, String)], parents: &Parents) -> Result<Process, Vec<Process>> {
+pub(super) fn main_process(found: &[(Process, String)], parents: &ParentMap) -> Result<Process, Vec<Process>> {
     let processes: Vec<Process> = found.iter().map(|(process, _)| *process).collect();
     let mut roots = parents.roots(&processes);
     roots.sort_by_key(|process| process.start_ticks);
@@ -114,7 +114,7 @@ mod tests {
                 .collect()
         };
         let main = |all: &[(u32, u64, &str)]| {
-            main_process(&found(all), &Parents::default()).map(|it| it.pid).map_err(|roots| roots.len())
+            main_process(&found(all), &ParentMap::default()).map(|it| it.pid).map_err(|roots| roots.len())
         };
         assert_eq!(main(&[(7, 50, "a")]), Ok(7));
         assert_eq!(main(&[(9, 90, "a"), (7, 50, "a")]), Ok(7), "the other is of an exec");

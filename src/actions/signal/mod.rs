@@ -21,21 +21,21 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use target::Target;
-use tree::Which;
+use target::ProcessSelector;
+use tree::ProcessChoice;
 
 /// The keys of a `signal` step that are its own.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
     /// Whom it is for: exactly one of the ways to name a process.
-    pub process: Named,
+    pub process: ProcessSettings,
     /// The signal.
     #[serde(default = "term")]
     pub signal: String,
     /// Whether the process alone gets it, or its process group.
     #[serde(default)]
-    pub target: Reached,
+    pub target: SignalScope,
     /// A file without which nobody is signalled.
     pub requires_file: Option<PathBuf>,
     /// What has to be seen on disk; with it, the process need not end.
@@ -45,7 +45,7 @@ pub struct Settings {
 /// The ways to name a process.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Named {
+pub struct ProcessSettings {
     /// A file that holds its number.
     pub pid_file: Option<PathBuf>,
     /// The systemd unit whose main process it is.
@@ -55,13 +55,13 @@ pub struct Named {
     /// A part of its command line, its arguments joined by single spaces, that no other process has.
     pub command_line: Option<String>,
     /// Which of several with this command line, or of this container, where one began the others.
-    pub which: Option<Which>,
+    pub which: Option<ProcessChoice>,
 }
 
 /// Who gets the signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reached {
+pub enum SignalScope {
     /// The process alone.
     #[default]
     Process,
@@ -96,30 +96,32 @@ fn build(keys: toml::Table) -> Result<Arc<dyn Action>, BuildError> {
     read(keys).map(|signal| Arc::new(signal) as Arc<dyn Action>)
 }
 
-fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
+fn read(keys: toml::Table) -> Result<act::SignalAction, BuildError> {
     let settings: Settings = read_keys(keys)?;
     let wrong = |key: &str, message: String| BuildError { key: key.to_owned(), message };
-    let Named { pid_file, unit, container, command_line, which } = settings.process;
+    let ProcessSettings { pid_file, unit, container, command_line, which } = settings.process;
     if which.is_some() && (pid_file.is_some() || unit.is_some()) {
         let message = "is for a `command-line` or a `container`: a pid file and a unit name one process".to_owned();
         return Err(wrong("process.which", message));
     }
     let target = match (pid_file, unit, container, command_line) {
-        (Some(file), None, None, None) if file.is_absolute() => Target::PidFile(file),
+        (Some(file), None, None, None) if file.is_absolute() => ProcessSelector::PidFile(file),
         (Some(_), None, None, None) => {
             return Err(wrong("process.pid-file", "is no absolute path, as /run/vllm.pid is".to_owned()));
         }
-        (None, Some(unit), None, None) if target::is_unit(&unit) => Target::Unit(unit),
+        (None, Some(unit), None, None) if target::is_unit(&unit) => ProcessSelector::UnitStatus(unit),
         (None, Some(unit), None, None) => {
             let message = format!("`{}` is no name of a unit, as vllm.service is", unit.escape_debug());
             return Err(wrong("process.unit", message));
         }
-        (None, None, Some(name), None) if container::is_name(&name) => Target::Container(name, which),
+        (None, None, Some(name), None) if container::is_name(&name) => ProcessSelector::Container(name, which),
         (None, None, Some(_), None) => {
             let message = "is no container's id and no name of a cgroup, as vllm.slice is".to_owned();
             return Err(wrong("process.container", message));
         }
-        (None, None, None, Some(part)) if part.trim().len() >= target::LEAST_PART => Target::CommandLine(part, which),
+        (None, None, None, Some(part)) if part.trim().len() >= target::LEAST_PART => {
+            ProcessSelector::CommandLine(part, which)
+        }
         (None, None, None, Some(_)) => {
             let message = "is too short to tell one process from the others".to_owned();
             return Err(wrong("process.command-line", message));
@@ -151,8 +153,14 @@ fn read(keys: toml::Table) -> Result<act::Signal, BuildError> {
         }
     }
     let name = settings.signal.strip_prefix("SIG").unwrap_or(&settings.signal).to_owned();
-    let sent = reaction::Sent { signal, name };
-    Ok(act::Signal { target, sent, to: settings.target, requires_file: settings.requires_file, proof: settings.proof })
+    let sent = reaction::NamedSignal { signal, name };
+    Ok(act::SignalAction {
+        target,
+        sent,
+        to: settings.target,
+        requires_file: settings.requires_file,
+        proof: settings.proof,
+    })
 }
 
 #[cfg(test)]

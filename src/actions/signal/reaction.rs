@@ -10,7 +10,7 @@ const STARTED_SO: &str = " (a script's `&` and `nohup` start programs so)";
 
 /// A signal, and how it is called.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
+pub(super) struct NamedSignal {
     /// Which.
     pub(super) signal: Signal,
     /// Its name without `SIG`.
@@ -19,7 +19,7 @@ pub(super) struct Sent {
 
 /// What a process would do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reaction {
+pub(super) enum SignalDisposition {
     /// It has a handler, or reads the signal when it likes.
     Handles,
     /// It would be as if nothing had come.
@@ -30,13 +30,13 @@ pub(super) enum Reaction {
 
 /// What a process does with signals, a bit for each from signal 1 on (proc_pid_status(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Masks {
+struct SignalMasks {
     blocked: u64,
     ignored: u64,
     caught: u64,
 }
 
-impl Masks {
+impl SignalMasks {
     fn parse(status: &str) -> Option<Self> {
         let mask = |name: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -51,47 +51,47 @@ impl Masks {
 }
 
 /// What this process would do with a signal; `None` where it cannot be read, as it has ended.
-pub(super) fn of(pid: u32, signal: Signal) -> Option<Reaction> {
-    let masks = Masks::of(&format!("/proc/{pid}/status"))?;
+pub(super) fn of(pid: u32, signal: Signal) -> Option<SignalDisposition> {
+    let masks = SignalMasks::of(&format!("/proc/{pid}/status"))?;
     let bit = 1_u64 << u32::try_from(signal.as_raw() - 1).ok()?;
     // Handlers belong to the process, what is blocked to a thread: where all block it, it is read from a signalfd(2), and
     // where one does not, that one takes it. A thread that waits in sigwait(3) has it unblocked for that time, so who only
     // waits cannot be told from who would die, and is spared.
     let all_block = || {
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS);
-        let masks = threads.filter_map(|thread| Masks::of(&thread.path().join("status").to_string_lossy()));
+        let masks = threads.filter_map(|thread| SignalMasks::of(&thread.path().join("status").to_string_lossy()));
         let mut masks = masks.peekable();
         masks.peek().is_some() && masks.all(|masks| masks.blocked & bit != 0)
     };
     if signal == Signal::KILL {
-        Some(Reaction::Dies)
+        Some(SignalDisposition::Dies)
     } else if masks.caught & bit != 0 {
-        Some(Reaction::Handles)
+        Some(SignalDisposition::Handles)
     } else if masks.ignored & bit != 0 {
-        Some(Reaction::Ignores)
+        Some(SignalDisposition::Ignores)
     } else if masks.blocked & bit != 0 && all_block() {
-        Some(Reaction::Handles)
+        Some(SignalDisposition::Handles)
     } else {
         // Every signal that can be named here ends whoever does nothing about it (signal(7)).
-        Some(Reaction::Dies)
+        Some(SignalDisposition::Dies)
     }
 }
 
-impl Sent {
+impl NamedSignal {
     /// Whether it may be sent to a process that would do this.
     ///
     /// # Errors
     /// A clause that says why not; it follows the process.
-    pub(super) fn fits(&self, reaction: Reaction) -> Result<(), String> {
+    pub(super) fn fits(&self, reaction: SignalDisposition) -> Result<(), String> {
         let name = &self.name;
         match reaction {
-            Reaction::Handles => Ok(()),
-            Reaction::Dies if matches!(self.signal, Signal::TERM | Signal::KILL) => Ok(()),
-            Reaction::Dies => Err(format!(
+            SignalDisposition::Handles => Ok(()),
+            SignalDisposition::Dies if matches!(self.signal, Signal::TERM | Signal::KILL) => Ok(()),
+            SignalDisposition::Dies => Err(format!(
                 "does not catch SIG{name} and would die of it (see SigCgt in its /proc status): choose a signal that it \
                  catches, or TERM if it is to end"
             )),
-            Reaction::Ignores => Err(format!(
+            SignalDisposition::Ignores => Err(format!(
                 "ignores SIG{name}, so nothing would come of it{}: choose a signal that it catches",
                 if matches!(self.signal, Signal::INT | Signal::QUIT | Signal::HUP) { STARTED_SO } else { "" }
             )),
@@ -108,21 +108,21 @@ mod tests {
     fn masks_are_read_as_the_kernel_writes_them() {
         let status = "Name:\tpython3\nSigQ:\t0/95867\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n\
                       SigBlk:\t0000000000000200\nSigIgn:\t0000000001001000\nSigCgt:\t0000000000004002\nCapInh:\t0\n";
-        let masks = Masks { blocked: 0x200, ignored: 0x0100_1000, caught: 0x4002 };
-        assert_eq!(Masks::parse(status), Some(masks));
-        assert_eq!(Masks::parse("SigBlk:\tx\nSigIgn:\t0\nSigCgt:\t0\n"), None);
-        assert_eq!(Masks::parse(""), None);
+        let masks = SignalMasks { blocked: 0x200, ignored: 0x0100_1000, caught: 0x4002 };
+        assert_eq!(SignalMasks::parse(status), Some(masks));
+        assert_eq!(SignalMasks::parse("SigBlk:\tx\nSigIgn:\t0\nSigCgt:\t0\n"), None);
+        assert_eq!(SignalMasks::parse(""), None);
     }
 
     #[test]
     fn only_what_is_meant_to_end_a_process_may_end_it() {
-        let sent = |signal, name: &str| Sent { signal, name: name.to_owned() };
+        let sent = |signal, name: &str| NamedSignal { signal, name: name.to_owned() };
         let usr1 = sent(Signal::USR1, "USR1");
-        assert_eq!(usr1.fits(Reaction::Handles), Ok(()));
-        assert!(usr1.fits(Reaction::Dies).unwrap_err().contains("does not catch SIGUSR1"));
-        assert!(usr1.fits(Reaction::Ignores).unwrap_err().contains("ignores SIGUSR1"));
-        assert_eq!(sent(Signal::TERM, "TERM").fits(Reaction::Dies), Ok(()));
-        assert_eq!(sent(Signal::KILL, "KILL").fits(Reaction::Dies), Ok(()));
-        assert!(sent(Signal::TERM, "TERM").fits(Reaction::Ignores).is_err());
+        assert_eq!(usr1.fits(SignalDisposition::Handles), Ok(()));
+        assert!(usr1.fits(SignalDisposition::Dies).unwrap_err().contains("does not catch SIGUSR1"));
+        assert!(usr1.fits(SignalDisposition::Ignores).unwrap_err().contains("ignores SIGUSR1"));
+        assert_eq!(sent(Signal::TERM, "TERM").fits(SignalDisposition::Dies), Ok(()));
+        assert_eq!(sent(Signal::KILL, "KILL").fits(SignalDisposition::Dies), Ok(()));
+        assert!(sent(Signal::TERM, "TERM").fits(SignalDisposition::Ignores).is_err());
     }
 }

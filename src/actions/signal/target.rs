@@ -4,7 +4,7 @@
 
 use super::container;
 use super::pid_file::PidFile;
-use super::tree::{Parents, Which};
+use super::tree::{ParentMap, ProcessChoice};
 use crate::engine::Process;
 use crate::process::Stat;
 use crate::view::{in_one_line, printable_bytes};
@@ -41,32 +41,32 @@ const TICKS: u64 = 100;
 
 /// How the process is named.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Target {
+pub(super) enum ProcessSelector {
     /// By a file that holds its number.
     PidFile(PathBuf),
     /// As a systemd unit's main process.
-    Unit(String),
+    UnitStatus(String),
     /// As a container's main process, or another of it.
-    Container(String, Option<Which>),
+    Container(String, Option<ProcessChoice>),
     /// By a part of its command line, and by which of those that have it.
-    CommandLine(String, Option<Which>),
+    CommandLine(String, Option<ProcessChoice>),
 }
 
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Found {
+pub(super) enum FoundProcess {
     /// The process.
     Running(Process),
     /// It is certain which is meant, and that it does not run; why.
     NotRunning(String),
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for ProcessSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PidFile(file) => write!(f, "the process in {}", file.display()),
-            Self::Unit(unit) => write!(f, "the main process of {unit}"),
-            Self::Container(name, None | Some(Which::Outermost)) => {
+            Self::UnitStatus(unit) => write!(f, "the main process of {unit}"),
+            Self::Container(name, None | Some(ProcessChoice::Outermost)) => {
                 write!(f, "the main process of the container {name}")
             }
             Self::Container(name, Some(which)) => write!(f, "the {which} process of the container {name}"),
@@ -82,14 +82,14 @@ pub(super) fn is_unit(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && !name.starts_with('-') && name.bytes().all(fits)
 }
 
-impl Target {
+impl ProcessSelector {
     /// Finds it.
     ///
     /// # Errors
     /// Why it is not certain which process is meant, and what to do about it.
-    pub(super) async fn find(&self) -> Result<Found, String> {
+    pub(super) async fn find(&self) -> Result<FoundProcess, String> {
         let looking = match self {
-            Self::Unit(unit) => return Ok(told_of(unit).await?.main_process()),
+            Self::UnitStatus(unit) => return Ok(told_of(unit).await?.main_process()),
             Self::PidFile(file) => {
                 let file = file.clone();
                 tokio::task::spawn_blocking(move || in_file(&file))
@@ -103,7 +103,7 @@ impl Target {
     }
 
     /// The one that two looks in a row find: a process that begins another is two with one command line for a moment.
-    async fn settled(&self) -> Result<Found, String> {
+    async fn settled(&self) -> Result<FoundProcess, String> {
         let mut before = None;
         let mut looks = 1;
         loop {
@@ -116,14 +116,14 @@ impl Target {
                 }
             };
             match seen {
-                Ok(process) if before == Some(process) => return Ok(Found::Running(process)),
+                Ok(process) if before == Some(process) => return Ok(FoundProcess::Running(process)),
                 Ok(process) => before = Some(process),
-                Err(Unsure::Nobody(why)) => return Err(why),
-                Err(Unsure::Several(_)) => before = None,
+                Err(Ambiguity::Nobody(why)) => return Err(why),
+                Err(Ambiguity::Several(_)) => before = None,
             }
             if looks == LOOKS {
                 return match seen {
-                    Err(Unsure::Several(why) | Unsure::Nobody(why)) => Err(why),
+                    Err(Ambiguity::Several(why) | Ambiguity::Nobody(why)) => Err(why),
                     Ok(_) => Err(format!("{self} is another one at each look, so nobody is signalled")),
                 };
             }
@@ -133,18 +133,20 @@ impl Target {
     }
 
     /// Looks once at what there is now. It may block.
-    fn look(&self) -> Result<Process, Unsure> {
+    fn look(&self) -> Result<Process, Ambiguity> {
         match self {
-            Self::CommandLine(part, which) => only_one(part, *which, &those_with(part), &Parents::now()),
+            Self::CommandLine(part, which) => only_one(part, *which, &those_with(part), &ParentMap::now()),
             Self::Container(name, which) => in_container(name, *which),
-            Self::PidFile(_) | Self::Unit(_) => Err(Unsure::Nobody(format!("{self} is not looked for in /proc"))),
+            Self::PidFile(_) | Self::UnitStatus(_) => {
+                Err(Ambiguity::Nobody(format!("{self} is not looked for in /proc")))
+            }
         }
     }
 }
 
 /// Why a look does not tell which process is meant.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Unsure {
+enum Ambiguity {
     /// There is none.
     Nobody(String),
     /// More than one process is meant; that may be over at the next look.
@@ -158,12 +160,12 @@ pub(super) fn called(process: Process) -> String {
     if name.is_empty() { format!("process {}", process.pid) } else { format!("{name} (pid {})", process.pid) }
 }
 
-fn in_file(path: &Path) -> Result<Found, String> {
+fn in_file(path: &Path) -> Result<FoundProcess, String> {
     let shown = path.display();
     let file = PidFile::read(path)?;
     let pid = file.pid;
     let Some(stat) = Stat::of(pid).filter(Stat::is_alive) else {
-        return Ok(Found::NotRunning(format!("process {pid}, which {shown} names, does not run any more")));
+        return Ok(FoundProcess::NotRunning(format!("process {pid}, which {shown} names, does not run any more")));
     };
     let process = Process { pid, start_ticks: stat.start_ticks };
     // Numbers are given anew: a process cannot have been named before it was there.
@@ -174,7 +176,7 @@ fn in_file(path: &Path) -> Result<Found, String> {
         ));
     }
     file.may_name(process, &called(process)).map_err(|why| format!("{shown} {why}"))?;
-    Ok(Found::Running(process))
+    Ok(FoundProcess::Running(process))
 }
 
 /// When a process began, by the wall clock as it is now.
@@ -202,15 +204,20 @@ fn those_with(part: &str) -> Vec<Process> {
     found.collect()
 }
 
-fn only_one(part: &str, which: Option<Which>, found: &[Process], parents: &Parents) -> Result<Process, Unsure> {
+fn only_one(
+    part: &str,
+    which: Option<ProcessChoice>,
+    found: &[Process],
+    parents: &ParentMap,
+) -> Result<Process, Ambiguity> {
     match (found, which) {
         ([one], _) => Ok(*one),
-        ([], _) => Err(Unsure::Nobody(format!(
+        ([], _) => Err(Ambiguity::Nobody(format!(
             "no process that we see has `{part}` in its command line: does it run, and in this container or with a \
              shared process namespace?"
         ))),
         (several, Some(which)) => parents.choose(which, several).map_err(|between| {
-            Unsure::Several(format!(
+            Ambiguity::Several(format!(
                 "of {} processes that have `{part}` in their command line none is the {which}, so nobody is signalled: {} \
                  stand beside each other",
                 several.len(),
@@ -218,12 +225,12 @@ fn only_one(part: &str, which: Option<Which>, found: &[Process], parents: &Paren
             ))
         }),
         (several, None) => {
-            let hint = if parents.choose(Which::Outermost, several).is_ok() {
+            let hint = if parents.choose(ProcessChoice::Outermost, several).is_ok() {
                 "one began the others: say `which = \"outermost\"` or `\"innermost\"`"
             } else {
                 "give more of it, or a pid file or unit"
             };
-            Err(Unsure::Several(format!(
+            Err(Ambiguity::Several(format!(
                 "{} processes have `{part}` in their command line, so nobody is signalled: {} ({hint})",
                 several.len(),
                 names(several)
@@ -232,26 +239,26 @@ fn only_one(part: &str, which: Option<Which>, found: &[Process], parents: &Paren
     }
 }
 
-fn in_container(name: &str, which: Option<Which>) -> Result<Process, Unsure> {
-    let found = container::members(name).map_err(Unsure::Nobody)?;
+fn in_container(name: &str, which: Option<ProcessChoice>) -> Result<Process, Ambiguity> {
+    let found = container::members(name).map_err(Ambiguity::Nobody)?;
     if found.is_empty() {
-        return Err(Unsure::Nobody(format!(
+        return Err(Ambiguity::Nobody(format!(
             "no process that we see is in a container {name}: does it run, is that its id (12 digits at least) or a part of \
              its path in /proc/PID/cgroup, and do we see its processes?"
         )));
     }
-    let parents = Parents::now();
+    let parents = ParentMap::now();
     let chosen = match which {
-        None | Some(Which::Outermost) => container::main_process(&found, &parents),
-        Some(Which::Innermost) => {
+        None | Some(ProcessChoice::Outermost) => container::main_process(&found, &parents),
+        Some(ProcessChoice::Innermost) => {
             let processes: Vec<Process> = found.iter().map(|(process, _)| *process).collect();
-            parents.choose(Which::Innermost, &processes)
+            parents.choose(ProcessChoice::Innermost, &processes)
         }
     };
     chosen.map_err(|between| {
-        let which = which.unwrap_or(Which::Outermost);
+        let which = which.unwrap_or(ProcessChoice::Outermost);
         let between = names(&between);
-        Unsure::Several(format!(
+        Ambiguity::Several(format!(
             "no process of the container {name} is the {which}, so nobody is signalled: {between} \
                                  stand beside each other"
         ))
@@ -266,7 +273,7 @@ pub(super) fn names(processes: &[Process]) -> String {
 
 /// What systemd tells of a unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Unit {
+pub(super) struct UnitStatus {
     name: String,
     process: Option<Process>,
     state: String,
@@ -274,11 +281,11 @@ pub(super) struct Unit {
     pub(super) restart: String,
 }
 
-impl Unit {
-    fn main_process(self) -> Found {
+impl UnitStatus {
+    fn main_process(self) -> FoundProcess {
         match self.process {
-            Some(process) => Found::Running(process),
-            None => Found::NotRunning(format!("{} has no main process, it is {}", self.name, self.state)),
+            Some(process) => FoundProcess::Running(process),
+            None => FoundProcess::NotRunning(format!("{} has no main process, it is {}", self.name, self.state)),
         }
     }
 
@@ -305,7 +312,7 @@ impl Unit {
 ///
 /// # Errors
 /// Why it does not say which its main process is.
-pub(super) async fn told_of(unit: &str) -> Result<Unit, String> {
+pub(super) async fn told_of(unit: &str) -> Result<UnitStatus, String> {
     let asking = async {
         let mut systemctl = Command::new("systemctl");
         systemctl.args(["show", "--no-pager", "--property=LoadState,ActiveState,MainPID,Restart", "--", unit]);
@@ -324,7 +331,7 @@ pub(super) async fn told_of(unit: &str) -> Result<Unit, String> {
             let words = in_one_line(&String::from_utf8_lossy(&complained), 200);
             Err(format!("systemd could not be asked for {unit}: {words}"))
         }
-        Ok(Ok((said, _))) => Unit::parse(unit, &String::from_utf8_lossy(&said)),
+        Ok(Ok((said, _))) => UnitStatus::parse(unit, &String::from_utf8_lossy(&said)),
         Ok(Err(error)) => Err(format!("systemctl, which tells the main process of {unit}, cannot be run: {error}")),
         Err(_) => Err(format!("systemd was asked for {unit} and did not answer within {} s", LIMIT.as_secs())),
     }
@@ -349,7 +356,7 @@ mod tests {
             in_file(&file).map_err(|why| why.replace(&*file.to_string_lossy(), "FILE"))
         };
         assert!(in_file(&file).unwrap_err().starts_with("there is no pid file"));
-        assert_eq!(said(&format!(" {}\n", us().pid)), Ok(Found::Running(us())));
+        assert_eq!(said(&format!(" {}\n", us().pid)), Ok(FoundProcess::Running(us())));
         for garbage in ["", "x", "-5", "12 13", "99999999999999999999", "1.5"] {
             assert_eq!(said(garbage), Err("FILE holds no process id".to_owned()), "{garbage}");
         }
@@ -360,7 +367,7 @@ mod tests {
         let gone = said("4194305").unwrap();
         assert_eq!(
             gone,
-            Found::NotRunning(format!("process 4194305, which {} names, does not run any more", file.display()))
+            FoundProcess::NotRunning(format!("process 4194305, which {} names, does not run any more", file.display()))
         );
         std::fs::write(&file, [0xff, 0xfe]).unwrap();
         assert!(in_file(&file).unwrap_err().ends_with("holds no process id"));
@@ -380,26 +387,26 @@ mod tests {
     #[test]
     fn a_command_line_has_to_be_one_processs_own() {
         let process = |pid| Process { pid, start_ticks: 0 };
-        let only_one = |found: &[Process]| only_one("x", None, found, &Parents::default());
+        let only_one = |found: &[Process]| only_one("x", None, found, &ParentMap::default());
         assert_eq!(only_one(&[process(7)]), Ok(process(7)));
-        let Err(Unsure::Nobody(none)) = only_one(&[]) else { unreachable!("there is none") };
+        let Err(Ambiguity::Nobody(none)) = only_one(&[]) else { unreachable!("there is none") };
         assert!(none.starts_with("no process that we see has `x`"), "{none}");
         let all: Vec<Process> = (4_194_305..4_194_313).map(process).collect();
-        let Err(Unsure::Several(several)) = only_one(&all) else { unreachable!("there are several") };
+        let Err(Ambiguity::Several(several)) = only_one(&all) else { unreachable!("there are several") };
         assert!(several.starts_with("8 processes have `x`"), "{several}");
         assert!(several.contains("process 4194309 and others"), "{several}");
     }
 
     #[test]
     fn a_unit_is_read_as_systemctl_prints_it() {
-        let parse = |words: &str| Unit::parse("vllm.service", words);
+        let parse = |words: &str| UnitStatus::parse("vllm.service", words);
         let running = format!("LoadState=loaded\nActiveState=active\nMainPID={}\nRestart=always\n", us().pid);
         let unit = parse(&running).unwrap();
         assert_eq!(unit.restart, "always");
-        assert_eq!(unit.main_process(), Found::Running(us()));
+        assert_eq!(unit.main_process(), FoundProcess::Running(us()));
         let dead = parse("Restart=no\nMainPID=0\nLoadState=loaded\nActiveState=inactive\n").unwrap();
         let words = "vllm.service has no main process, it is inactive".to_owned();
-        assert_eq!(dead.main_process(), Found::NotRunning(words));
+        assert_eq!(dead.main_process(), FoundProcess::NotRunning(words));
         let none = parse("Restart=no\nMainPID=0\nLoadState=not-found\nActiveState=inactive\n");
         assert_eq!(none.unwrap_err(), "systemd has no unit vllm.service");
         assert_eq!(parse("LoadState=masked\n").unwrap_err(), "systemd could not load vllm.service: it is masked");

@@ -13,14 +13,14 @@ const DEEPEST: usize = 1024;
 /// Which of several processes is meant, where each of them but one was begun by another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Which {
+pub enum ProcessChoice {
     /// The one that began the others.
     Outermost,
     /// The one that began none of the others.
     Innermost,
 }
 
-impl fmt::Display for Which {
+impl fmt::Display for ProcessChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Outermost => "outermost",
@@ -31,9 +31,9 @@ impl fmt::Display for Which {
 
 /// Who began whom.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Parents(BTreeMap<u32, u32>);
+pub(super) struct ParentMap(BTreeMap<u32, u32>);
 
-impl Parents {
+impl ParentMap {
     /// Of all processes that there are now.
     pub(super) fn now() -> Self {
         Self(Stat::of_all().map(|(pid, stat)| (pid, stat.parent)).collect())
@@ -65,12 +65,12 @@ impl Parents {
     ///
     /// # Errors
     /// Those between which it is not said.
-    pub(super) fn choose(&self, which: Which, found: &[Process]) -> Result<Process, Vec<Process>> {
+    pub(super) fn choose(&self, which: ProcessChoice, found: &[Process]) -> Result<Process, Vec<Process>> {
         let roots = self.roots(found);
         let [root] = roots.as_slice() else { return Err(roots) };
         match which {
-            Which::Outermost => Ok(*root),
-            Which::Innermost => match self.leaves(found).as_slice() {
+            ProcessChoice::Outermost => Ok(*root),
+            ProcessChoice::Innermost => match self.leaves(found).as_slice() {
                 [leaf] => Ok(*leaf),
                 leaves => Err(leaves.to_vec()),
             },
@@ -93,23 +93,23 @@ mod tests {
     #[test]
     fn one_of_a_tree_is_chosen_and_none_where_there_are_two() {
         // 1 → 10 → 11 → 12 and 13; 1 → 20.
-        let parents = Parents(BTreeMap::from([(10, 1), (11, 10), (12, 11), (13, 11), (20, 1), (1, 0)]));
+        let parents = ParentMap(BTreeMap::from([(10, 1), (11, 10), (12, 11), (13, 11), (20, 1), (1, 0)]));
         let choose = |which, pids: &[u32]| parents.choose(which, &all(pids));
-        assert_eq!(choose(Which::Outermost, &[12, 10, 11]), Ok(process(10)));
-        assert_eq!(choose(Which::Innermost, &[12, 10, 11]), Ok(process(12)));
-        assert_eq!(choose(Which::Innermost, &[10, 12]), Ok(process(12)), "by way of another");
-        assert_eq!(choose(Which::Outermost, &[12, 13, 10]), Ok(process(10)));
-        assert_eq!(choose(Which::Innermost, &[12, 13, 10]), Err(all(&[12, 13])));
-        assert_eq!(choose(Which::Outermost, &[12, 13]), Err(all(&[12, 13])));
-        assert_eq!(choose(Which::Innermost, &[10, 20]), Err(all(&[10, 20])));
-        assert_eq!(choose(Which::Outermost, &[20]), Ok(process(20)));
-        assert_eq!(choose(Which::Outermost, &[]), Err(Vec::new()));
+        assert_eq!(choose(ProcessChoice::Outermost, &[12, 10, 11]), Ok(process(10)));
+        assert_eq!(choose(ProcessChoice::Innermost, &[12, 10, 11]), Ok(process(12)));
+        assert_eq!(choose(ProcessChoice::Innermost, &[10, 12]), Ok(process(12)), "by way of another");
+        assert_eq!(choose(ProcessChoice::Outermost, &[12, 13, 10]), Ok(process(10)));
+        assert_eq!(choose(ProcessChoice::Innermost, &[12, 13, 10]), Err(all(&[12, 13])));
+        assert_eq!(choose(ProcessChoice::Outermost, &[12, 13]), Err(all(&[12, 13])));
+        assert_eq!(choose(ProcessChoice::Innermost, &[10, 20]), Err(all(&[10, 20])));
+        assert_eq!(choose(ProcessChoice::Outermost, &[20]), Ok(process(20)));
+        assert_eq!(choose(ProcessChoice::Outermost, &[]), Err(Vec::new()));
         assert!(parents.is_below(13, 10) && !parents.is_below(10, 13) && !parents.is_below(20, 10));
     }
 
     #[test]
     fn a_circle_that_a_moment_shows_holds_nobody_up() {
-        let parents = Parents(BTreeMap::from([(10, 11), (11, 10)]));
-        assert_eq!(parents.choose(Which::Outermost, &all(&[10, 11])), Err(Vec::new()));
+        let parents = ParentMap(BTreeMap::from([(10, 11), (11, 10)]));
+        assert_eq!(parents.choose(ProcessChoice::Outermost, &all(&[10, 11])), Err(Vec::new()));
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::actions::Task;
 use crate::engine::{EpisodeId, StepName};
 use crate::messages::fixture::{Scenario, known};
-use crate::messages::message::Owed;
+use crate::messages::message::DueMessage;
 use crate::messages::queue::MOST;
 use crate::view::EpisodeView;
 use std::sync::Mutex;
@@ -108,7 +108,7 @@ impl Scene {
 
     fn push(&self, message: Message, occasion: Occasion, number: u32) {
         let step = (occasion == Occasion::Failure).then(|| StepName::new("checkpoint"));
-        let owed = Owed { id: format!("{}/{occasion}/{number}", message.episode.id), occasion, step };
+        let owed = DueMessage { id: format!("{}/{occasion}/{number}", message.episode.id), occasion, step };
         self.queue.push("ops", Message { owed, ..message });
     }
 

@@ -8,7 +8,7 @@
 
 use super::{Answered, DEFAULT_TIME_LIMIT, Endpoint, Response};
 use crate::sources::HttpQuestion;
-use crate::transport::{Connection, NoAnswer};
+use crate::transport::{HttpConnection, ResponseError};
 use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT, DATE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
@@ -166,7 +166,7 @@ pub struct MetadataClient {
     session: Option<TokenHandshake>,
     clock: fn() -> Timestamp,
     /// Connections that were kept open, at most [`MOST_IDLE`].
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<HttpConnection>>,
     sessions: Mutex<Sessions>,
     /// Held while a session is opened: questions that are asked side by side wait for one.
     opening: tokio::sync::Mutex<()>,
@@ -432,7 +432,7 @@ impl MetadataClient {
     }
 
     /// A connection that was kept open, and still is.
-    async fn kept(&self) -> Option<Connection> {
+    async fn kept(&self) -> Option<HttpConnection> {
         loop {
             let mut kept = self.idle().pop()?;
             if kept.is_usable().await {
@@ -441,7 +441,7 @@ impl MetadataClient {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, RequestFailure> {
+    async fn connect(&self) -> Result<HttpConnection, RequestFailure> {
         let ServiceAddress { host, port, .. } = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -454,20 +454,20 @@ impl MetadataClient {
         })?;
         // One small question: waiting for more of it would only delay it.
         let _ = stream.set_nodelay(true);
-        Connection::over(stream).await.map_err(|error| failure(&error))
+        HttpConnection::over(stream).await.map_err(|error| failure(&error))
     }
 
     /// Sends one request and reads the whole answer, that of an error too, so that the connection can be used again.
     async fn send(
         &self,
-        mut connection: Connection,
+        mut connection: HttpConnection,
         request: ServiceRequest<'_>,
     ) -> Result<HttpAnswer, RequestFailure> {
         let request = self.request(request)?;
         let began = (Instant::now(), (self.clock)());
         let mut response = connection.send(request).await.map_err(|error| match error {
-            NoAnswer::Endless => RequestFailure::Endless,
-            NoAnswer::Http(error) => failure(&error),
+            ResponseError::Endless => RequestFailure::Endless,
+            ResponseError::Http(error) => failure(&error),
         })?;
         let took = began.0.elapsed();
         // Where an answer was long in coming, nobody knows when in that time its date was written.
@@ -498,7 +498,7 @@ impl MetadataClient {
         Ok(sent)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<HttpConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

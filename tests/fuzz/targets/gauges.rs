@@ -1,7 +1,7 @@
 //! A server's metrics, as `drain` adds them up: in whatever pieces they come.
 
 use super::is_showable;
-use spot_watchdog::actions::drain::gauges::{Read, Tally, Trouble};
+use spot_watchdog::actions::drain::gauges::{GaugeError, GaugeReading, GaugeSum};
 
 pub fn look(data: &[u8]) {
     for others in [&[][..], &["x".to_owned()]] {
@@ -23,20 +23,20 @@ pub fn look(data: &[u8]) {
             assert!((most - 1..=most).contains(&after.in_flight), "{before:?}, and then {after:?}");
         }
         (Ok(before), Err(after)) => unreachable!("{before:?}, and then {after}"),
-        (Err(Trouble::Missing(..) | Trouble::NoMetrics), Ok(after)) => assert_eq!(after.in_flight, 2),
+        (Err(GaugeError::Missing(..) | GaugeError::NoMetrics), Ok(after)) => assert_eq!(after.in_flight, 2),
         // A last line that was not whole yet.
         (Err(_), Err(_)) => {}
         (Err(before), Ok(after)) => unreachable!("{before}, and then {after:?}"),
     }
 }
 
-fn told<'a>(others: &[String], pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Read, Trouble> {
-    let mut tally = Tally::new(None, others);
-    pieces.into_iter().for_each(|piece| tally.feed(piece));
-    tally.finish()
+fn told<'a>(others: &[String], pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<GaugeReading, GaugeError> {
+    let mut sum = GaugeSum::new(None, others);
+    pieces.into_iter().for_each(|piece| sum.feed(piece));
+    sum.finish()
 }
 
-fn is_same(one: &Result<Read, Trouble>, other: &Result<Read, Trouble>) -> bool {
+fn is_same(one: &Result<GaugeReading, GaugeError>, other: &Result<GaugeReading, GaugeError>) -> bool {
     match (one, other) {
         // NaN is not itself.
         (Err(one), Err(other)) => one.to_string() == other.to_string(),

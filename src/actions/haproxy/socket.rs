@@ -1,9 +1,9 @@
 //! One question to HAProxy's runtime API and its whole answer, within a limit.
 //!
 //! A connection is good for one command: HAProxy answers, ends the answer with an empty line, and closes (management
-//! guide, 9.3). What kept us from an answer is a [`Trouble`], each with a sentence of its own.
+//! guide, 9.3). What kept us from an answer is a [`SocketError`], each with a sentence of its own.
 
-use super::Socket;
+use super::ApiAddress;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const MOST: u64 = 4 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Trouble {
+pub(super) enum SocketError {
     /// There is no such file.
     Missing,
     /// We may not open it.
@@ -41,7 +41,7 @@ pub(super) enum Trouble {
     TooLong,
 }
 
-impl Trouble {
+impl SocketError {
     /// Whether the command may have been carried out all the same.
     pub(super) const fn may_have_worked(&self) -> bool {
         match self {
@@ -69,7 +69,7 @@ impl Trouble {
     }
 
     /// What happened and what to do about it.
-    pub(super) fn at<'a>(&'a self, socket: &'a Socket) -> impl fmt::Display + 'a {
+    pub(super) fn at<'a>(&'a self, socket: &'a ApiAddress) -> impl fmt::Display + 'a {
         std::fmt::from_fn(move |f| match self {
             Self::Missing => {
                 write!(f, "there is no socket {socket} (does HAProxy run, and does its `stats socket` name this path?)")
@@ -88,47 +88,47 @@ impl Trouble {
 }
 
 /// Asks once; in all it takes at most three seconds.
-pub(super) async fn ask(socket: &Socket, command: &str) -> Result<String, Trouble> {
+pub(super) async fn ask(socket: &ApiAddress, command: &str) -> Result<String, SocketError> {
     match socket {
-        Socket::Path(path) => exchange(connected(UnixStream::connect(path)).await?, command).await,
-        Socket::Host(host) => exchange(connected(TcpStream::connect(host)).await?, command).await,
+        ApiAddress::Path(path) => exchange(connected(UnixStream::connect(path)).await?, command).await,
+        ApiAddress::Host(host) => exchange(connected(TcpStream::connect(host)).await?, command).await,
     }
 }
 
-async fn connected<S>(connecting: impl Future<Output = io::Result<S>>) -> Result<S, Trouble> {
+async fn connected<S>(connecting: impl Future<Output = io::Result<S>>) -> Result<S, SocketError> {
     let error = match timeout(CONNECTING, connecting).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => error,
-        Err(_) => return Err(Trouble::Unconnected),
+        Err(_) => return Err(SocketError::Unconnected),
     };
     let is = |kind| error.kind() == kind;
     Err(if is(io::ErrorKind::NotFound) {
-        Trouble::Missing
+        SocketError::Missing
     } else if is(io::ErrorKind::PermissionDenied) {
-        Trouble::Closed
+        SocketError::Closed
     } else if is(io::ErrorKind::ConnectionRefused) {
-        Trouble::Refused
+        SocketError::Refused
     } else if is(io::ErrorKind::WouldBlock) || is(io::ErrorKind::TimedOut) {
         // A unix socket whose queue is full says so at once.
-        Trouble::Unconnected
+        SocketError::Unconnected
     } else {
-        Trouble::Unreachable(crate::view::error_text(&error))
+        SocketError::Unreachable(crate::view::error_text(&error))
     })
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> Result<String, Trouble> {
-    let talk = async {
-        stream.write_all(format!("{command}\n").as_bytes()).await.map_err(|_| Trouble::Cut)?;
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> Result<String, SocketError> {
+    let socket = async {
+        stream.write_all(format!("{command}\n").as_bytes()).await.map_err(|_| SocketError::Cut)?;
         let mut answer = Vec::new();
         // HAProxy may reset a connection that it has answered on, so what was read counts, not how that ended.
         let _ = (&mut stream).take(MOST + 1).read_to_end(&mut answer).await;
         if answer.is_empty() {
-            return Err(Trouble::Cut);
+            return Err(SocketError::Cut);
         }
         if answer.len() as u64 > MOST {
-            return Err(Trouble::TooLong);
+            return Err(SocketError::TooLong);
         }
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    timeout(ANSWERING, talk).await.unwrap_or(Err(Trouble::Unanswered))
+    timeout(ANSWERING, socket).await.unwrap_or(Err(SocketError::Unanswered))
 }

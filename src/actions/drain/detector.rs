@@ -4,8 +4,8 @@
 //! late, and a request that one part of a server hands to the next is on none for some milliseconds. Gauges that never
 //! change count for nothing where nobody is connected: whoever asked has gone.
 
-use super::clients::{Clients, LATEST_GAUGES};
-use super::gauges::Server;
+use super::clients::{ClientConnections, LATEST_GAUGES};
+use super::gauges::InferenceServer;
 use std::fmt;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// What one look saw.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Look {
+pub(super) enum Observation {
     Saw(InFlight),
     /// It could not be seen, and why.
     Unread(String),
@@ -33,25 +33,25 @@ pub(super) struct InFlight {
     /// On the ports whose every connection counts.
     pub(super) connections: u64,
     /// On the port that the metrics are read from, where that is one of this machine's.
-    pub(super) clients: Option<Clients>,
-    pub(super) server: Presence,
+    pub(super) clients: Option<ClientConnections>,
+    pub(super) server: MetricsState,
     /// The same as long as the server tells the same of itself.
     pub(super) fingerprint: u64,
-    pub(super) served: Served,
+    pub(super) served: RequestPort,
 }
 
 /// Whether the server that has metrics was met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Presence {
+pub(super) enum MetricsState {
     #[default]
     NotAsked,
-    Answers(Option<Server>),
+    Answers(Option<InferenceServer>),
     Gone,
 }
 
 /// Whether requests come to the ports whose connections are looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Served {
+pub(super) enum RequestPort {
     /// They do.
     Here,
     /// Nobody can tell.
@@ -78,15 +78,15 @@ impl InFlight {
 
     /// Connections of the server's clients that are not idle.
     pub(super) fn busy(&self) -> u64 {
-        self.clients.as_ref().map_or(0, Clients::busy)
+        self.clients.as_ref().map_or(0, ClientConnections::busy)
     }
 
     /// Whether the gauges show requests and the connections show that nobody waits for them.
     fn is_for_nobody(&self) -> bool {
         self.requests > 0
             && self.connections == 0
-            && self.served == Served::Here
-            && self.clients.as_ref().is_none_or(Clients::is_nobody_waiting)
+            && self.served == RequestPort::Here
+            && self.clients.as_ref().is_none_or(ClientConnections::is_nobody_waiting)
     }
 }
 
@@ -110,7 +110,7 @@ fn counted(count: u64, word: &str) -> String {
 
 /// Why nothing is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Drained {
+pub(super) enum DrainReason {
     /// Nothing is seen any more.
     Empty,
     /// The server is gone.
@@ -121,7 +121,7 @@ pub(super) enum Drained {
 
 /// What the looks of a run come to.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub(super) struct DrainDetector {
     in_a_row: u32,
     /// Since when every look saw a zero on the gauges.
     zero_since: Option<Instant>,
@@ -129,10 +129,10 @@ pub(super) struct Looks {
     same_since: Option<(u64, Instant)>,
 }
 
-impl Looks {
+impl DrainDetector {
     /// Takes in a look; `settled` is when load balancers have had their time to stop sending.
-    pub(super) fn take(&mut self, look: &Look, at: Instant, settled: Instant) -> Option<Drained> {
-        let Look::Saw(seen) = look else {
+    pub(super) fn take(&mut self, look: &Observation, at: Instant, settled: Instant) -> Option<DrainReason> {
+        let Observation::Saw(seen) = look else {
             *self = Self::default();
             return None;
         };
@@ -146,11 +146,11 @@ impl Looks {
         let is_nothing = seen.is_nothing() || (seen.is_zero() && is_late);
         self.in_a_row = if is_nothing && at >= settled { self.in_a_row + 1 } else { 0 };
         if self.in_a_row >= IN_A_ROW {
-            return Some(if seen.server == Presence::Gone { Drained::Gone } else { Drained::Empty });
+            return Some(if seen.server == MetricsState::Gone { DrainReason::Gone } else { DrainReason::Empty });
         }
         let (_, since) = self.same_since?;
         (at >= settled && for_so_long(since, STUCK_AFTER))
-            .then(|| Drained::Stuck(seen.requests, at.saturating_duration_since(since)))
+            .then(|| DrainReason::Stuck(seen.requests, at.saturating_duration_since(since)))
     }
 }
 
@@ -161,61 +161,61 @@ mod tests {
     const HALF_A_SECOND: Duration = Duration::from_millis(500);
 
     /// How many looks it takes, twice a second, until this is believed; `seen` is told the number of the look.
-    fn looks(settle: Duration, seen: impl Fn(u32) -> InFlight) -> Option<(u32, Drained)> {
-        let (began, mut looks) = (Instant::now(), Looks::default());
+    fn detector(settle: Duration, seen: impl Fn(u32) -> InFlight) -> Option<(u32, DrainReason)> {
+        let (began, mut detector) = (Instant::now(), DrainDetector::default());
         (0..200).find_map(|number| {
             let at = began + HALF_A_SECOND * number;
-            Some((number, looks.take(&Look::Saw(seen(number)), at, began + settle)?))
+            Some((number, detector.take(&Observation::Saw(seen(number)), at, began + settle)?))
         })
     }
 
-    const fn of(requests: u64, clients: Option<Clients>) -> InFlight {
-        let server = Presence::Answers(Some(Server::Vllm));
-        InFlight { requests, connections: 0, clients, server, fingerprint: requests, served: Served::Here }
+    const fn of(requests: u64, clients: Option<ClientConnections>) -> InFlight {
+        let server = MetricsState::Answers(Some(InferenceServer::Vllm));
+        InFlight { requests, connections: 0, clients, server, fingerprint: requests, served: RequestPort::Here }
     }
 
     #[test]
     fn a_zero_counts_when_no_client_is_busy() {
-        let streaming = Clients::played(1, 1);
-        let seen = |number| of(0, Some(if number < 16 { streaming } else { Clients::played(0, 1) }));
-        assert_eq!(looks(Duration::ZERO, seen), Some((17, Drained::Empty)));
-        assert_eq!(looks(Duration::ZERO, |_| of(0, Some(streaming))), None);
-        assert_eq!(looks(Duration::ZERO, |_| of(0, None)), Some((1, Drained::Empty)), "a server elsewhere");
-        assert_eq!(looks(Duration::from_secs(5), |_| of(0, None)), Some((11, Drained::Empty)));
+        let streaming = ClientConnections::played(1, 1);
+        let seen = |number| of(0, Some(if number < 16 { streaming } else { ClientConnections::played(0, 1) }));
+        assert_eq!(detector(Duration::ZERO, seen), Some((17, DrainReason::Empty)));
+        assert_eq!(detector(Duration::ZERO, |_| of(0, Some(streaming))), None);
+        assert_eq!(detector(Duration::ZERO, |_| of(0, None)), Some((1, DrainReason::Empty)), "a server elsewhere");
+        assert_eq!(detector(Duration::from_secs(5), |_| of(0, None)), Some((11, DrainReason::Empty)));
     }
 
     #[test]
     fn where_only_the_presence_of_connections_is_known_a_zero_that_lasts_counts() {
-        let seen = |number| of(u64::from(number < 4), Some(Clients::present(3)));
-        assert_eq!(looks(Duration::ZERO, seen), Some((4 + 30 + 1, Drained::Empty)));
+        let seen = |number| of(u64::from(number < 4), Some(ClientConnections::present(3)));
+        assert_eq!(detector(Duration::ZERO, seen), Some((4 + 30 + 1, DrainReason::Empty)));
     }
 
     #[test]
     fn gauges_that_are_stuck_count_for_nothing_where_nobody_is_connected() {
-        let alone = Some(Clients::played(0, 0));
+        let alone = Some(ClientConnections::played(0, 0));
         let ten = Duration::from_secs(10);
-        assert_eq!(looks(Duration::ZERO, |_| of(121, alone)), Some((20, Drained::Stuck(121, ten))));
+        assert_eq!(detector(Duration::ZERO, |_| of(121, alone)), Some((20, DrainReason::Stuck(121, ten))));
         let fifteen = Duration::from_secs(15);
-        assert_eq!(looks(fifteen, |_| of(121, alone)), Some((30, Drained::Stuck(121, fifteen))));
+        assert_eq!(detector(fifteen, |_| of(121, alone)), Some((30, DrainReason::Stuck(121, fifteen))));
         for (name, seen) in [
-            ("somebody waits", of(121, Some(Clients::played(0, 1)))),
-            ("nobody would be seen", of(121, Some(Clients::default()))),
-            ("requests come to another port", InFlight { served: Served::Unknown, ..of(121, alone) }),
+            ("somebody waits", of(121, Some(ClientConnections::played(0, 1)))),
+            ("nobody would be seen", of(121, Some(ClientConnections::default()))),
+            ("requests come to another port", InFlight { served: RequestPort::Unknown, ..of(121, alone) }),
             ("a counted connection", InFlight { connections: 1, ..of(121, alone) }),
         ] {
-            assert_eq!(looks(Duration::ZERO, |_| seen), None, "{name}");
+            assert_eq!(detector(Duration::ZERO, |_| seen), None, "{name}");
         }
         let working = |number: u32| InFlight { fingerprint: u64::from(number / 19), ..of(121, alone) };
-        assert_eq!(looks(Duration::ZERO, working), None, "it counts what it does");
+        assert_eq!(detector(Duration::ZERO, working), None, "it counts what it does");
     }
 
     #[test]
     fn what_could_not_be_read_begins_anew() {
-        let (at, mut looks) = (Instant::now(), Looks::default());
-        let zero = Look::Saw(of(0, None));
-        assert_eq!(looks.take(&zero, at, at), None);
-        assert_eq!(looks.take(&Look::Unread("silence".to_owned()), at, at), None);
-        assert_eq!(looks.take(&zero, at, at), None);
-        assert_eq!(looks.take(&zero, at, at), Some(Drained::Empty));
+        let (at, mut detector) = (Instant::now(), DrainDetector::default());
+        let zero = Observation::Saw(of(0, None));
+        assert_eq!(detector.take(&zero, at, at), None);
+        assert_eq!(detector.take(&Observation::Unread("silence".to_owned()), at, at), None);
+        assert_eq!(detector.take(&zero, at, at), None);
+        assert_eq!(detector.take(&zero, at, at), Some(DrainReason::Empty));
     }
 }
