@@ -16,6 +16,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 /// How the names of drafts begin.
@@ -57,17 +59,21 @@ pub fn replace(path: &Path, content: &[u8], mode: Mode, lasts: Lasts) -> io::Res
     File::open(directory_of(path))?.sync_all()
 }
 
+/// Whether root or we ourselves own a file, by its owner's number: only what they wrote is believed.
+pub fn is_trusted(owner: u32) -> bool {
+    owner == 0 || owner == rustix::process::geteuid().as_raw()
+}
+
 /// Writes what a person named on the command line: a file anew, and a pipe or a terminal as it is. A link counts for what
 /// it leads to, unless another user put it there.
 ///
 /// # Errors
 /// Where that cannot be, or the link is another user's.
 pub fn write_as_named(path: &Path, content: &[u8]) -> io::Result<()> {
-    let is_ours = |owner: u32| owner == 0 || owner == rustix::process::geteuid().as_raw();
     let mut path = path.to_owned();
     match fs::symlink_metadata(&path) {
         Ok(it) if it.is_symlink() => {
-            if !is_ours(it.uid()) {
+            if !is_trusted(it.uid()) {
                 let why = format!("it is a link of user {} and is not followed (remove it)", it.uid());
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
             }
@@ -196,6 +202,14 @@ impl Drop for Draft {
         // Not there any more where it took its place.
         let _ = fs::remove_file(&self.at);
     }
+}
+
+/// What this returns, on a thread of its own; nothing where that takes longer, as with a disk that hangs, or where no thread
+/// is to be had. The thread goes on.
+pub fn within<T: Send + 'static>(limit: Duration, name: &str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answered) = sync_channel(1);
+    thread::Builder::new().name(name.to_owned()).spawn(move || answer.send(work())).ok()?;
+    answered.recv_timeout(limit).ok()
 }
 
 /// A word that nobody can foresee: 128 bits, from keys that the kernel gave.

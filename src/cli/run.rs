@@ -10,11 +10,10 @@ use crate::runtime::signals::{Signals, Supervisor};
 use crate::runtime::state_dir::{self, StateDir, StateDirError, User};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, notice_file};
 use crate::status::systemd::Systemd;
+use crate::store;
 use crate::view::{Spoken, Weight};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
-use std::thread;
 use std::time::Duration;
 
 /// How long work on other threads may go on when we end: a disk that hangs must not hold us up.
@@ -116,16 +115,11 @@ fn persistence(explicit: Option<&Path>) -> Result<Persistence, StateDirError> {
         return Ok(Persistence::Nowhere(reason.to_owned()));
     };
     // A disk that hangs must not keep us from watching.
-    let (answer, answered) = sync_channel(1);
     let place = path.clone();
-    let taking = thread::Builder::new().name("state".to_owned()).spawn(move || answer.send(StateDir::take(&place)));
-    let taken = match taking {
-        Ok(_) => answered.recv_timeout(TAKING).unwrap_or_else(|_| {
-            let reason = format!("the disk did not answer for {}", Spoken(TAKING));
-            Err(StateDirError::Unwritable { path, reason })
-        }),
-        Err(_) => StateDir::take(&path),
-    };
+    let taken = store::within(TAKING, "state", move || StateDir::take(&place)).unwrap_or_else(|| {
+        let reason = format!("the disk did not answer for {}", Spoken(TAKING));
+        Err(StateDirError::Unwritable { path, reason })
+    });
     match taken {
         Ok(directory) => Ok(Persistence::Directory(directory)),
         Err(taken @ StateDirError::Taken { .. }) => Err(taken),

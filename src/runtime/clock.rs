@@ -9,9 +9,6 @@ use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Where the kernel tells the random identity of this boot (`proc_sys_kernel(5)`).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
 /// Both clocks at this instant, in whole milliseconds.
 pub fn now() -> Now {
     let moment = Moment::from_millis(millis(boottime()));
@@ -28,12 +25,7 @@ pub fn boot_id() -> io::Result<BootId> {
     if let Ok(boot) = std::env::var("SPOT_TEST_BOOT") {
         return Ok(BootId::new(boot));
     }
-    let text = std::fs::read_to_string(BOOT_ID)?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{BOOT_ID} is empty")));
-    }
-    Ok(BootId::new(text))
+    procfs::sys::kernel::random::boot_id().map(BootId::new).map_err(io::Error::other)
 }
 
 /// When a timer has to ring for a moment; now, where that is past.

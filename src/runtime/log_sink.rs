@@ -1,6 +1,8 @@
 //! Where log lines go: through a bounded buffer to a thread that writes them, so that a pipe that nobody reads or a
 //! terminal that hung up never blocks the loop and never ends us.
 //!
+//! The non-blocking writer of tracing-appender bounds lines and not bytes, and cannot tell whether anybody reads.
+//!
 //! The log is built as `tracing_subscriber::fmt().with_writer(sink.clone())`, with [`LogSink::flush`] as the last thing
 //! before the process ends. Nothing else may write to the same place while the daemon runs, panics apart.
 

@@ -6,9 +6,8 @@
 //!
 //! Trouble with it is said and goes no further: no step waits long for it, none fails by it.
 
-use crate::engine::NoticeContext;
-use crate::process::DaemonId;
-use crate::process::Stat;
+use crate::engine::{NoticeContext, Process};
+use crate::process::{self, DaemonId, Stat};
 use crate::store::{self, Draft, Mode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -113,7 +112,7 @@ impl Writer {
     }
 
     fn lives(&self) -> bool {
-        Stat::of(self.pid).is_some_and(|stat| stat.is_alive() && stat.start_ticks == self.start_ticks)
+        process::is_alive(Process { pid: self.pid, start_ticks: self.start_ticks })
     }
 }
 
@@ -254,8 +253,7 @@ fn whose(path: &Path, us: &DaemonId) -> Whose {
         Err(_) => return Whose::Left,
     };
     // Who else may write here could name any process.
-    let owners = [0, rustix::process::geteuid().as_raw()];
-    let is_believed = file.metadata().is_ok_and(|it| it.is_file() && owners.contains(&it.uid()));
+    let is_believed = file.metadata().is_ok_and(|it| it.is_file() && store::is_trusted(it.uid()));
     let mut text = String::new();
     if !is_believed || file.take(LARGEST).read_to_string(&mut text).is_err() {
         return Whose::Left;

@@ -17,18 +17,18 @@ use crate::engine::{
     Event, IgnoredBecause, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName,
     Stated,
 };
+use crate::store;
 use crate::view::{Spoken, clip, words};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
-use std::{mem, thread};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
@@ -205,18 +205,13 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         // A disk that hangs must not hold up our end; what is left behind is replaced by the next daemon.
-        let (done, gone) = sync_channel::<()>(1);
         let (path, inode) = (mem::take(&mut self.path), self.inode);
-        let removal = thread::Builder::new().name("socket".to_owned()).spawn(move || {
+        store::within(REMOVAL, "socket", move || {
             // Another daemon's, where that has the directory now.
             if inode.is_some() && inode_at(&path) == inode {
                 let _ = fs::remove_file(path);
             }
-            drop(done);
         });
-        if removal.is_ok() {
-            let _ = gone.recv_timeout(REMOVAL);
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::owner::{self, Found};
 use crate::engine::{BootId, SourceName};
 use crate::process::DaemonId;
 use crate::store::{self, Lasts, Mode};
+use procfs::{Lock, LockType};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -191,16 +191,12 @@ impl StateDir {
             return id;
         }
         let id = DaemonId::default();
-        let (answer, answered) = sync_channel(1);
         let (directory, ours) = (self.path.clone(), id.clone());
-        let writing = thread::Builder::new().name("identity".to_owned()).spawn(move || {
-            let _ = answer.send(write_down(&directory, &ours));
-        });
-        let written = writing.is_ok().then(|| answered.recv_timeout(PATIENCE));
-        if !matches!(written, Some(Ok(Ok(())))) {
+        let written = store::within(PATIENCE, "identity", move || write_down(&directory, &ours));
+        if !matches!(written, Some(Ok(()))) {
             tracing::warn!(
                 "{} cannot be written: after a restart, hooks that outlive this watchdog are not recognised as its own",
-                self.path.join(DAEMON).display()
+                place.display()
             );
         }
         id
@@ -301,18 +297,14 @@ impl Guard {
 /// Puts our number into the lock, for people; on a full disk the lock holds without it. Returns why the file cannot be
 /// written at all, if that is so.
 fn sign(lock: PathBuf) -> Option<String> {
-    let (answer, answered) = sync_channel(1);
-    let signing = thread::Builder::new().name("lock".to_owned()).spawn(move || {
-        let opened = File::options().write(true).custom_flags(NO_LINK).open(lock).map(|mut lock| {
+    let signed = store::within(PATIENCE, "lock", move || {
+        File::options().write(true).custom_flags(NO_LINK).open(lock).map(|mut lock| {
             let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        });
-        let _ = answer.send(opened);
+        })
     });
-    signing.ok()?;
-    match answered.recv_timeout(PATIENCE) {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("the disk does not answer".to_owned()),
+    match signed {
+        Some(signed) => signed.err().map(|error| error.to_string()),
+        None => Some("the disk does not answer".to_owned()),
     }
 }
 
@@ -345,7 +337,7 @@ impl SourceMemory {
 /// Nothing where it is not there yet.
 pub fn not_ours_alone(path: &Path) -> Option<String> {
     let us = rustix::process::geteuid().as_raw();
-    let is_foreign = |about: &fs::Metadata| about.uid() != us && about.uid() != 0;
+    let is_foreign = |about: &fs::Metadata| !store::is_trusted(about.uid());
     if let Some((link, owner)) = link_of_another(path) {
         return Some(format!(
             "the link {} on the way to it belongs to user {owner}, who could lead it elsewhere; remove it, or name another \
@@ -387,7 +379,7 @@ pub fn not_ours_alone(path: &Path) -> Option<String> {
 /// The first link on the way to a path that belongs to another user.
 fn link_of_another(path: &Path) -> Option<(PathBuf, u32)> {
     // Who owns the root of it all decides everything anyway; in a user namespace that may have any number.
-    let trusted = [0, rustix::process::geteuid().as_raw(), fs::metadata("/").ok()?.uid()];
+    let owner_of_root = fs::metadata("/").ok()?.uid();
     let parts_of = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
     let mut left = parts_of(&std::path::absolute(path).ok()?);
     let (mut walked, mut links) = (PathBuf::from("/"), 0);
@@ -402,7 +394,7 @@ fn link_of_another(path: &Path) -> Option<(PathBuf, u32)> {
             walked = at;
             continue;
         }
-        if !trusted.contains(&about.uid()) {
+        if !store::is_trusted(about.uid()) && about.uid() != owner_of_root {
             return Some((at, about.uid()));
         }
         links += 1;
@@ -420,17 +412,11 @@ pub fn held_by(state_directory: &Path) -> Option<u32> {
     let mut lock = store::open_itself(&state_directory.join(LOCK)).ok()?;
     let inode = lock.metadata().ok()?.ino();
     let pid = read_pid(&mut lock)?;
-    holds(&fs::read_to_string("/proc/locks").ok()?, pid, inode).then_some(pid)
-}
-
-/// Whether a table of locks (proc_locks(5)) has this process with a flock on this inode. Devices are not compared: some
-/// file systems show another there than to stat(2).
-fn holds(locks: &str, pid: u32, inode: u64) -> bool {
-    let (pid, inode) = (pid.to_string(), format!(":{inode}"));
-    locks.lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        matches!(fields[..], [_, "FLOCK", _, "WRITE", holder, file, ..] if holder == pid && file.ends_with(&inode))
-    })
+    // Devices are not compared: some file systems show another in this table than to stat(2).
+    let holds = |held: &Lock| {
+        matches!(held.lock_type, LockType::FLock) && held.pid == i32::try_from(pid).ok() && held.inode == inode
+    };
+    procfs::locks().ok()?.iter().any(holds).then_some(pid)
 }
 
 fn read_pid(lock: &mut File) -> Option<u32> {
@@ -549,16 +535,6 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(held_by(root.path()), None);
-    }
-
-    #[test]
-    fn a_lock_is_recognised_by_its_process_and_its_file() {
-        let locks = "1: POSIX  ADVISORY  WRITE 77 08:01:500 0 EOF\n2: FLOCK  ADVISORY  WRITE 78 00:2d:500 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 79 00:2d:500 0 EOF\n3: FLOCK  ADVISORY  READ  80 08:01:500 0 EOF\n";
-        assert!(holds(locks, 78, 500));
-        for (pid, inode) in [(77, 500), (79, 500), (80, 500), (78, 50), (78, 1500)] {
-            assert!(!holds(locks, pid, inode), "{pid} {inode}");
-        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Established connections on ports of this machine, from `/proc/net/tcp` and `/proc/net/tcp6`, which need no root.
 //!
 //! They are those of our own network namespace. A connection counts whether or not a request is on it: proxies keep idle
-//! ones open, and nothing here can tell.
+//! ones open, and nothing here can tell. procfs collects the whole table, in which there may be a million.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

@@ -11,7 +11,7 @@ use crate::process::{
 use crate::view::{Finding, Weight, error_text};
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -163,13 +163,14 @@ fn fixed_part(pattern: &str) -> PathBuf {
 }
 
 fn warn_of_instance_store(places: impl IntoIterator<Item = PathBuf>, say: &mut impl FnMut(Weight, String)) {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for place in places {
-        let Some(real) = place.ancestors().find_map(|path| fs::canonicalize(path).ok()) else { continue };
-        let Some(device) = device_of(&real, &mounts) else { continue };
-        if is_instance_store(Path::new(&device), Path::new("/sys/block"), 0) {
+        let Some(device) = place.ancestors().find_map(|path| fs::metadata(path).ok()).map(|it| it.dev()) else {
+            continue;
+        };
+        let block = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+        if is_instance_store(Path::new(&block), 0) {
             let sentence = format!(
-                "{} is on instance store ({device}), which is gone with the instance: save to EBS, FSx or S3",
+                "{} is on instance store, which is gone with the instance: save to EBS, FSx or S3",
                 place.display()
             );
             say(Weight::Warning, sentence);
@@ -177,43 +178,15 @@ fn warn_of_instance_store(places: impl IntoIterator<Item = PathBuf>, say: &mut i
     }
 }
 
-/// The device that a path is on, by the mount table (fstab(5)): the last one mounted on its deepest mount point.
-fn device_of(path: &Path, mounts: &str) -> Option<String> {
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ');
-            Some((fields.next()?, unescape(fields.next()?)))
-        })
-        .filter(|(_, point)| path.starts_with(point))
-        .max_by_key(|(_, point)| Path::new(point).components().count())
-        .map(|(device, _)| device.to_owned())
-}
-
-fn unescape(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
-/// Whether a device is on instance store, also below RAID, LVM or encryption.
-fn is_instance_store(device: &Path, blocks: &Path, depth: u32) -> bool {
-    if depth > 4 {
-        return false;
-    }
-    let device = fs::canonicalize(device).unwrap_or_else(|_| device.to_path_buf());
-    let Some(name) = device.file_name().and_then(OsStr::to_str) else { return false };
-    let disk = match name.strip_prefix("nvme").and_then(|rest| rest.find('p').map(|at| at + "nvme".len())) {
-        Some(at) => &name[..at],
-        None => name,
-    };
-    let block = blocks.join(disk);
-    if fs::read_to_string(block.join("device/model")).is_ok_and(|model| model.trim() == INSTANCE_STORE) {
+/// Whether a block device of sysfs is on instance store, also below RAID, LVM or encryption.
+fn is_instance_store(block: &Path, depth: u32) -> bool {
+    let Ok(block) = fs::canonicalize(block) else { return false };
+    let disk = if block.join("partition").exists() { block.parent().unwrap_or(&block) } else { &block };
+    if fs::read_to_string(disk.join("device/model")).is_ok_and(|model| model.trim() == INSTANCE_STORE) {
         return true;
     }
-    fs::read_dir(block.join("slaves"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|slave| is_instance_store(Path::new(&slave.file_name()), blocks, depth + 1))
+    let mut below = fs::read_dir(disk.join("slaves")).into_iter().flatten().flatten();
+    depth < 4 && below.any(|slave| is_instance_store(&slave.path(), depth + 1))
 }
 
 #[cfg(test)]
@@ -222,30 +195,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deepest_and_last_mount_counts() {
-        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /mnt xfs rw 0 0\n/dev/c /mnt/my\\040disk xfs rw 0 0\n\
-                      /dev/d /mnt xfs rw 0 0\n";
-        assert_eq!(device_of(Path::new("/mnt/my disk/x"), mounts).as_deref(), Some("/dev/c"));
-        assert_eq!(device_of(Path::new("/mnt/other"), mounts).as_deref(), Some("/dev/d"));
-        assert_eq!(device_of(Path::new("/mntx"), mounts).as_deref(), Some("/dev/a"));
-    }
-
-    #[test]
-    fn instance_store_is_known_below_a_raid_too() {
+    fn instance_store_is_known_below_a_raid_and_a_partition_too() {
         let sys = tempfile::tempdir().unwrap();
-        let model = |disk: &str, model: &str| {
-            fs::create_dir_all(sys.path().join(disk).join("device")).unwrap();
-            fs::write(sys.path().join(disk).join("device/model"), model).unwrap();
-        };
-        model("nvme0n1", "Amazon Elastic Block Store              \n");
-        model("nvme1n1", "Amazon EC2 NVMe Instance Storage        \n");
-        fs::create_dir_all(sys.path().join("md0/slaves/nvme1n1")).unwrap();
-        let is = |device: &str| is_instance_store(Path::new(device), sys.path(), 0);
-        assert!(!is("/dev/nvme0n1p1"));
-        assert!(is("/dev/nvme1n1"));
-        assert!(is("/dev/nvme1n1p2"));
-        assert!(is("/dev/md0"));
-        assert!(!is("tmpfs"));
+        let at = |name: &str| sys.path().join(name);
+        for (disk, model) in
+            [("nvme0n1", "Amazon Elastic Block Store  \n"), ("nvme1n1", "Amazon EC2 NVMe Instance Storage  \n")]
+        {
+            fs::create_dir_all(at(disk).join("device")).unwrap();
+            fs::write(at(disk).join("device/model"), model).unwrap();
+            let partition = at(disk).join(format!("{disk}p2"));
+            fs::create_dir(&partition).unwrap();
+            fs::write(partition.join("partition"), "2\n").unwrap();
+        }
+        for (raid, member) in [("md0", "nvme1n1/nvme1n1p2"), ("md1", "nvme0n1")] {
+            fs::create_dir_all(at(raid).join("slaves")).unwrap();
+            std::os::unix::fs::symlink(at(member), at(raid).join("slaves/member")).unwrap();
+        }
+        let is = |device: &str| is_instance_store(&at(device), 0);
+        assert!(is("nvme1n1") && is("nvme1n1/nvme1n1p2") && is("md0"));
+        assert!(!is("nvme0n1") && !is("nvme0n1/nvme0n1p2") && !is("md1") && !is("none"));
     }
 
     #[test]
