@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may")]
 
 use spot_watchdog::actions::hook::Hook;
-use spot_watchdog::actions::proof::Before;
+use spot_watchdog::actions::proof::ProofBaseline;
 use spot_watchdog::actions::{Action, ActionContext, Output, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Outcome, Run, SourceName, StepName, Work,
@@ -36,7 +36,7 @@ async fn a_flood_costs_constant_memory_and_neither_the_hook_nor_the_loop_waits_f
         },
         opened: jiff::Timestamp::now(),
         started: SystemTime::now(),
-        before: Before::default(),
+        before: ProofBaseline::default(),
         undo_with: Vec::new(),
         stop_by: StopBy::new(moments),
         output: Output::default(),

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "tests may")]
 
 use spot_watchdog::actions::hook::{Hook, Settings};
-use spot_watchdog::actions::proof::Before;
+use spot_watchdog::actions::proof::ProofBaseline;
 use spot_watchdog::actions::{Action, ActionContext, HostInfo, Output, Reach, Rehearsal, RunContext, StopBy};
 use spot_watchdog::engine::{
     Command, EpisodeId, Input, MachineId, Moment, NoticeAction, NoticeContext, NoticeKind, Now, Outcome, Process,
@@ -82,7 +82,7 @@ fn given_in(time: Duration, mut shared: ActionContext) -> Given {
         briefing: briefing(),
         opened: jiff::Timestamp::now(),
         started: SystemTime::now(),
-        before: Before::default(),
+        before: ProofBaseline::default(),
         undo_with: Vec::new(),
         stop_by: StopBy::new(moments),
         output: Output::default(),

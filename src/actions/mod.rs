@@ -138,7 +138,7 @@ pub struct RunContext {
     /// When the first attempt began, by the wall clock.
     pub started: SystemTime,
     /// What was there before the first attempt, of what its proof looks for.
-    pub before: proof::Before,
+    pub before: proof::ProofBaseline,
     /// When it has to have ended; it may move.
     pub stop_by: StopBy,
     /// Where its output goes.

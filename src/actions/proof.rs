@@ -90,7 +90,7 @@ impl Proof {
         context.before.note(seen);
     }
 
-    async fn note(&self, directory: Option<&Path>, opened: Timestamp, until: Instant) -> Option<Noted> {
+    async fn note(&self, directory: Option<&Path>, opened: Timestamp, until: Instant) -> Option<BaselinePaths> {
         let (newer, absent) = (self.newer.clone(), self.absent.clone());
         let (directory, given_up) = (directory.map(Path::to_path_buf), Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&given_up);
@@ -99,7 +99,7 @@ impl Proof {
                 pattern.map(|pattern| see(&pattern, directory.as_deref(), &flag)).unwrap_or_default()
             };
             let newer = look(newer);
-            Noted { newest: newer.newest(Some(opened)), newer, absent: look(absent) }
+            BaselinePaths { newest: newer.newest(Some(opened)), newer, absent: look(absent) }
         });
         let seen = tokio::time::timeout_at(until, looking).await;
         given_up.store(true, Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl Proof {
     pub async fn hold(
         &self,
         began: SystemTime,
-        before: &Before,
+        before: &ProofBaseline,
         directory: Option<&Path>,
         stop_by: &StopBy,
     ) -> Result<Option<Timestamp>, String> {
@@ -146,7 +146,7 @@ impl Proof {
             let seen = self.look(absent, directory, stop_by).await?;
             let old = noted.map(|noted| &noted.absent);
             // Alone, it is all there is to see. Beside `newer` it is about what was written there.
-            let counts = |path: &Path, entry: &Entry| self.newer.is_none() || is_changed(path, entry, old, began);
+            let counts = |path: &Path, entry: &PathEntry| self.newer.is_none() || is_changed(path, entry, old, began);
             if let Some((path, _)) = seen.paths.iter().find(|(path, entry)| counts(path, entry)) {
                 return Err(format!("{} is still there", path.display()));
             }
@@ -161,7 +161,7 @@ impl Proof {
     /// for the runtime's thread.
     pub fn ahead_of_the_clock(&self, directory: Option<&Path>) -> Option<String> {
         let seen = see(self.newer.as_deref()?, directory, &AtomicBool::new(false));
-        let ahead = |entry: &Entry| entry.state.modified.duration_since(SystemTime::now()).unwrap_or_default();
+        let ahead = |entry: &PathEntry| entry.state.modified.duration_since(SystemTime::now()).unwrap_or_default();
         let (path, entry) = seen.paths.iter().max_by_key(|(_, entry)| ahead(entry))?;
         let by = ahead(entry);
         (by > AHEAD).then(|| {
@@ -177,11 +177,11 @@ impl Proof {
     async fn keep_quiet(
         &self,
         pattern: &str,
-        mut known: Seen,
+        mut known: MatchedPaths,
         quiet: Duration,
         directory: Option<PathBuf>,
         stop_by: &StopBy,
-    ) -> Result<Seen, String> {
+    ) -> Result<MatchedPaths, String> {
         let pause = (quiet / 4).clamp(Duration::from_millis(20), Duration::from_millis(250));
         let mut since = Instant::now();
         while since.elapsed() < quiet {
@@ -200,7 +200,7 @@ impl Proof {
         Ok(known)
     }
 
-    async fn look(&self, pattern: &str, directory: Option<PathBuf>, stop_by: &StopBy) -> Result<Seen, String> {
+    async fn look(&self, pattern: &str, directory: Option<PathBuf>, stop_by: &StopBy) -> Result<MatchedPaths, String> {
         let given_up = Arc::new(AtomicBool::new(false));
         let (text, flag) = (pattern.to_owned(), Arc::clone(&given_up));
         let looking = tokio::task::spawn_blocking(move || see(&text, directory.as_deref(), &flag));
@@ -220,9 +220,9 @@ impl Proof {
 /// What was there before a step began, of what its proof looks for. The attempts of one round share it, and it is noted
 /// once.
 #[derive(Clone, Debug, Default)]
-pub struct Before(Arc<OnceLock<Option<Noted>>>);
+pub struct ProofBaseline(Arc<OnceLock<Option<BaselinePaths>>>);
 
-impl Before {
+impl ProofBaseline {
     /// For a run that began before we did: nobody can note it any more.
     pub fn unknown() -> Self {
         let before = Self::default();
@@ -246,34 +246,34 @@ impl Before {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    fn note(&self, seen: Option<Noted>) {
+    fn note(&self, seen: Option<BaselinePaths>) {
         // Whoever was first has seen it earlier.
         let _ = self.0.set(seen);
     }
 
-    fn noted(&self) -> Option<&Noted> {
+    fn noted(&self) -> Option<&BaselinePaths> {
         self.0.get()?.as_ref()
     }
 }
 
 /// What was there, by pattern.
 #[derive(Debug)]
-struct Noted {
-    newer: Seen,
-    absent: Seen,
+struct BaselinePaths {
+    newer: MatchedPaths,
+    absent: MatchedPaths,
     /// When the newest path of `newer` had been written that is older than the notice.
     newest: Option<Timestamp>,
 }
 
 /// What was seen of the paths of one pattern.
 #[derive(Debug, Default)]
-struct Seen {
-    paths: BTreeMap<PathBuf, Entry>,
+struct MatchedPaths {
+    paths: BTreeMap<PathBuf, PathEntry>,
     /// Why there may be more paths than these.
     trouble: Option<String>,
 }
 
-impl Seen {
+impl MatchedPaths {
     /// When the newest path was written, of those written before a time where one is given.
     fn newest(&self, before: Option<Timestamp>) -> Option<Timestamp> {
         let written = self.paths.values().filter_map(|entry| Timestamp::try_from(entry.state.modified).ok());
@@ -282,27 +282,27 @@ impl Seen {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Entry {
-    state: State,
+struct PathEntry {
+    state: PathState,
     /// When its inode changed: the kernel's or the server's word, which `touch` does not set.
     changed: SystemTime,
 }
 
 /// What differs in a path that was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct State {
+struct PathState {
     modified: SystemTime,
     size: u64,
     inode: u64,
 }
 
-impl Entry {
+impl PathEntry {
     fn of(file: &Metadata) -> Self {
         let nanoseconds = u64::try_from(file.ctime_nsec()).unwrap_or(0);
         let changed = u64::try_from(file.ctime()).map(Duration::from_secs).unwrap_or_default();
         let modified = file.modified().unwrap_or(UNIX_EPOCH);
         Self {
-            state: State { modified, size: file.len(), inode: file.ino() },
+            state: PathState { modified, size: file.len(), inode: file.ino() },
             changed: UNIX_EPOCH + changed + Duration::from_nanos(nanoseconds),
         }
     }
@@ -310,7 +310,7 @@ impl Entry {
 
 /// Whether a path was written since a step began: it is not as it was before, or where that was not seen, its inode
 /// changed after that moment.
-fn is_changed(path: &Path, entry: &Entry, before: Option<&Seen>, began: SystemTime) -> bool {
+fn is_changed(path: &Path, entry: &PathEntry, before: Option<&MatchedPaths>, began: SystemTime) -> bool {
     let Some(before) = before else { return is_newer(entry.changed, began) };
     match before.paths.get(path) {
         Some(known) => known.state != entry.state,
@@ -328,8 +328,8 @@ pub fn anchored(pattern: &str, directory: Option<&Path>) -> String {
     }
 }
 
-fn see(pattern: &str, directory: Option<&Path>, given_up: &AtomicBool) -> Seen {
-    let mut seen = Seen::default();
+fn see(pattern: &str, directory: Option<&Path>, given_up: &AtomicBool) -> MatchedPaths {
+    let mut seen = MatchedPaths::default();
     let paths = match glob::glob(&anchored(pattern, directory)) {
         Ok(paths) => paths,
         Err(error) => {
@@ -361,7 +361,7 @@ fn see(pattern: &str, directory: Option<&Path>, given_up: &AtomicBool) -> Seen {
                 Some(format!("the names of what matches are longer than {NAMES} bytes, use a narrower pattern"));
             break;
         }
-        seen.paths.insert(path, Entry::of(&file));
+        seen.paths.insert(path, PathEntry::of(&file));
     }
     seen
 }
@@ -410,8 +410,8 @@ mod tests {
     }
 
     /// What is there now, seen without haste.
-    async fn noted(proof: &Proof, place: &Path) -> Before {
-        let before = Before::default();
+    async fn noted(proof: &Proof, place: &Path) -> ProofBaseline {
+        let before = ProofBaseline::default();
         before.note(proof.note(Some(place), Timestamp::now(), Instant::now() + Duration::from_secs(60)).await);
         assert!(before.noted().is_some());
         before
@@ -420,7 +420,7 @@ mod tests {
     async fn held(
         proof: &Proof,
         began: SystemTime,
-        before: &Before,
+        before: &ProofBaseline,
         place: &Path,
         stop_by: &StopBy,
     ) -> Result<(), String> {
@@ -498,9 +498,9 @@ mod tests {
             std::fs::write(file, "").unwrap();
         }
         set_time(&done, SystemTime::now() + Duration::from_secs(240));
-        let written = Entry::of(&std::fs::metadata(&done).unwrap()).changed;
+        let written = PathEntry::of(&std::fs::metadata(&done).unwrap()).changed;
         let began = written + Duration::from_millis(500);
-        let unknown = Before::unknown();
+        let unknown = ProofBaseline::unknown();
         let hold = async |began| held(&wanted, began, &unknown, place.path(), &late).await;
         let why = hold(began).await.unwrap_err();
         assert!(why.contains("was written since the step began, by the clock of its file system"), "{why}");
@@ -527,7 +527,7 @@ mod tests {
         let seen = &before.noted().unwrap().newer;
         assert_eq!(seen.paths.len(), MATCHES);
         let last = place.path().join(format!("{MATCHES:06}"));
-        let entry = Entry::of(&std::fs::metadata(&last).unwrap());
+        let entry = PathEntry::of(&std::fs::metadata(&last).unwrap());
         assert!(!is_changed(&last, &entry, Some(seen), entry.changed + Duration::from_secs(2)));
         assert!(is_changed(&last, &entry, Some(seen), entry.changed - Duration::from_secs(2)));
     }
@@ -574,7 +574,7 @@ mod tests {
             file.set_modified(SystemTime::try_from(ago(seconds)).unwrap()).unwrap();
         };
         let before = async |opened| {
-            let before = Before::default();
+            let before = ProofBaseline::default();
             before.note(wanted.note(Some(place.path()), opened, Instant::now() + Duration::from_secs(60)).await);
             before
         };
@@ -584,7 +584,7 @@ mod tests {
         assert_eq!(before(ago(30)).await.newest(), Some(ago(60)));
         assert_eq!(before(ago(60)).await.newest(), Some(ago(600)), "what came with the notice is not older than it");
         let seen = before(ago(600)).await;
-        assert_eq!((seen.newest(), Before::unknown().newest()), (None, None));
+        assert_eq!((seen.newest(), ProofBaseline::unknown().newest()), (None, None));
         write("three", 20);
         assert_eq!(wanted.hold(began, &seen, Some(place.path()), &late).await, Ok(Some(ago(20))));
         let other = proof("absent = '*.tmp'");

@@ -2,7 +2,7 @@
 
 use super::listener::users_at;
 use crate::config::Whereabouts;
-use crate::runtime::state_dir::{User, choose};
+use crate::runtime::state_dir::{Caller, choose};
 use crate::runtime::status_url::{preferred, reachable};
 use anyhow::{Context, bail};
 use reqwest::{Client, StatusCode, Url};
@@ -138,10 +138,10 @@ impl Asker {
 /// The users as whom a watchdog runs here, as root sees it: root, and whoever owns the state directory. Others cannot
 /// know, since the daemon they ask is seldom their own.
 fn believed(whereabouts: &Whereabouts) -> Option<BTreeSet<u32>> {
-    if User::current() != User::Root {
+    if Caller::current() != Caller::Root {
         return None;
     }
-    let directory = choose(whereabouts.state_dir.as_deref(), User::Root, |name| std::env::var_os(name));
+    let directory = choose(whereabouts.state_dir.as_deref(), Caller::Root, |name| std::env::var_os(name));
     let owner = directory.and_then(|directory| std::fs::symlink_metadata(directory).ok()).map(|it| it.uid());
     Some([0].into_iter().chain(owner).collect())
 }

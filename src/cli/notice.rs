@@ -3,8 +3,8 @@
 use super::args::NoticeArgs;
 use super::print;
 use crate::config::Whereabouts;
-use crate::runtime::socket::{HandIn, hand_in, take_back};
-use crate::runtime::state_dir::{User, choose, socket_in};
+use crate::runtime::socket::{HandedNotice, hand_in, take_back};
+use crate::runtime::state_dir::{Caller, choose, socket_in};
 use anyhow::Context;
 use std::path::absolute;
 
@@ -14,7 +14,7 @@ use std::path::absolute;
 /// Where no daemon takes it; the sentence says what to do.
 pub fn notice(args: &NoticeArgs, whereabouts: &Whereabouts) -> anyhow::Result<()> {
     let named = args.state_dir.as_deref().or(whereabouts.state_dir.as_deref());
-    let directory = choose(named, User::current(), |name| std::env::var_os(name))
+    let directory = choose(named, Caller::current(), |name| std::env::var_os(name))
         .context("no state directory is known for this user; name that of the running watchdog with --state-dir")?;
     // The path stands in sentences, where a relative one would say little.
     let directory = absolute(&directory).unwrap_or(directory);
@@ -22,7 +22,7 @@ pub fn notice(args: &NoticeArgs, whereabouts: &Whereabouts) -> anyhow::Result<()
     let said = if args.withdraw {
         take_back(&socket, args.kind)
     } else {
-        let notice = HandIn { kind: args.kind, action: None, window: args.window, reason: args.reason.clone() };
+        let notice = HandedNotice { kind: args.kind, action: None, window: args.window, reason: args.reason.clone() };
         hand_in(&socket, &notice)
     };
     print(&format!("{}\n", said?))

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::process::{self, DelegatedCgroup, Launcher};
 use crate::runtime::log_sink::{self, LogSink};
 use crate::runtime::signals::{Signals, Supervisor};
-use crate::runtime::state_dir::{self, StateDir, StateDirError, User};
+use crate::runtime::state_dir::{self, Caller, StateDir, StateDirError};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, notice_file};
 use crate::status::systemd::Systemd;
 use crate::store;
@@ -109,7 +109,7 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Where the state is kept; an error only where another daemon has it.
 fn persistence(explicit: Option<&Path>) -> Result<Persistence, StateDirError> {
-    let Some(path) = state_dir::choose(explicit, User::current(), |name| std::env::var_os(name)) else {
+    let Some(path) = state_dir::choose(explicit, Caller::current(), |name| std::env::var_os(name)) else {
         let reason = "there is no place for a state directory: neither $STATE_DIRECTORY, $XDG_STATE_HOME nor $HOME \
                       is set; name one with --state-dir";
         return Ok(Persistence::Nowhere(reason.to_owned()));

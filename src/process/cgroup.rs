@@ -83,7 +83,7 @@ impl DelegatedCgroup {
     /// The process that leads or led a run of this step, by the cgroup that it entered, which is not empty: the first of
     /// those that began at this moment or later.
     pub(super) fn leader_since(&self, step: &str, since: Moment) -> Option<Process> {
-        // A process begins within the tick that is told of it.
+        // A process starts within the tick that is told of it.
         let since = (since.as_millis() / MILLIS_A_TICK).saturating_sub(1);
         let entries = fs::read_dir(&self.directory).ok()?;
         let leaders = entries.flatten().filter_map(|entry| {

@@ -59,7 +59,7 @@ impl fmt::Display for ExitState {
 pub struct Leader {
     process: Process,
     pid: Pid,
-    origin: Origin,
+    origin: LeaderOrigin,
     end: EndWatch,
     tree: ProcessTree,
     /// One look through `/proc` at a time: one that hangs must not have a thread more with each that follows.
@@ -69,7 +69,7 @@ pub struct Leader {
 
 /// Who started a leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Origin {
+enum LeaderOrigin {
     Child,
     /// A daemon before us.
     Adopted,
@@ -117,10 +117,10 @@ impl Leader {
         // A child that was not waited for keeps its number, so this reads no other's.
         let start_ticks = Stat::of(pid).map_or(0, |stat| stat.start_ticks);
         let known = Pid::from_child(&child);
-        Ok(Self::new(Process { pid, start_ticks }, known, Origin::Child, EndWatch::on(known), marker))
+        Ok(Self::new(Process { pid, start_ticks }, known, LeaderOrigin::Child, EndWatch::on(known), marker))
     }
 
-    fn new(process: Process, pid: Pid, origin: Origin, end: EndWatch, marker: RunMarker) -> Self {
+    fn new(process: Process, pid: Pid, origin: LeaderOrigin, end: EndWatch, marker: RunMarker) -> Self {
         let (tree, looks) = (ProcessTree::new(process, marker), Arc::new(Semaphore::new(1)));
         Self { process, pid, origin, end, tree, looks, is_let_go: false }
     }
@@ -136,9 +136,9 @@ impl Leader {
         });
         let Ok((running, is_taken)) = looking.await else { return Adopted::Gone };
         if let Some((end, streams)) = running {
-            return Adopted::Running(Self::new(process, pid, Origin::Adopted, end, marker), streams);
+            return Adopted::Running(Self::new(process, pid, LeaderOrigin::Adopted, end, marker), streams);
         }
-        let mut left = Self::new(process, pid, Origin::Adopted, EndWatch::Polled, marker);
+        let mut left = Self::new(process, pid, LeaderOrigin::Adopted, EndWatch::Polled, marker);
         left.is_let_go = true;
         // Where the number belongs to another by now, so may the group.
         match if is_taken { None } else { left.count_members().await } {
@@ -169,8 +169,8 @@ impl Leader {
 
     fn has_ended(&self) -> bool {
         match self.origin {
-            Origin::Child => self.wait_status().is_none_or(|status| status.is_some()),
-            Origin::Adopted => !stat::is_alive(self.process),
+            LeaderOrigin::Child => self.wait_status().is_none_or(|status| status.is_some()),
+            LeaderOrigin::Adopted => !stat::is_alive(self.process),
         }
     }
 
@@ -188,16 +188,16 @@ impl Leader {
     fn wait_status(&self) -> Option<Option<WaitIdStatus>> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         match (self.origin, waitid(WaitId::Pid(self.pid), look)) {
-            (Origin::Child, Ok(status)) => Some(status),
-            (Origin::Child, Err(rustix::io::Errno::INTR)) => Some(None),
-            (Origin::Child | Origin::Adopted, _) => None,
+            (LeaderOrigin::Child, Ok(status)) => Some(status),
+            (LeaderOrigin::Child, Err(rustix::io::Errno::INTR)) => Some(None),
+            (LeaderOrigin::Child | LeaderOrigin::Adopted, _) => None,
         }
     }
 
     /// Sends a signal to all of its run: to the group at once, and a moment later to those who left that.
     pub(super) fn signal(&self, signal: Signal) {
         let (process, pid, origin, tree) = (self.process, self.pid, self.origin, self.tree.clone());
-        let is_child = origin == Origin::Child;
+        let is_child = origin == LeaderOrigin::Child;
         if is_child {
             signal_group(process, pid, origin, signal);
         }
@@ -267,10 +267,10 @@ impl Leader {
     }
 }
 
-fn signal_group(process: Process, pid: Pid, origin: Origin, signal: Signal) {
+fn signal_group(process: Process, pid: Pid, origin: LeaderOrigin, signal: Signal) {
     let sent = match kill_process_group(pid, signal) {
         // It does not lead its group yet.
-        Err(rustix::io::Errno::SRCH) if origin == Origin::Child => kill_process(pid, signal),
+        Err(rustix::io::Errno::SRCH) if origin == LeaderOrigin::Child => kill_process(pid, signal),
         sent => sent,
     };
     if let Err(error) = sent
@@ -289,7 +289,7 @@ impl Drop for Leader {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (pid, number, origin, tree) = (self.pid, self.process.pid, self.origin, self.tree.clone());
         runtime.spawn(async move {
-            if origin == Origin::Child {
+            if origin == LeaderOrigin::Child {
                 // Where it was killed a moment ago, that may take effect later.
                 for _ in 0..1000 {
                     if reap(pid) {

@@ -164,7 +164,7 @@ pub struct OutputReader {
 }
 
 impl OutputReader {
-    /// Begins to read these streams. A first line that begins with `refusal_prefix` is not output: it is handed back by
+    /// Starts to read these streams. A first line that begins with `refusal_prefix` is not output: it is handed back by
     /// [`OutputReader::catch_up`].
     pub fn start(
         streams: OutputStreams,

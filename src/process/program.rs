@@ -128,7 +128,7 @@ fn reason(file: &Path, error: &io::Error) -> String {
 
 /// Why the interpreter that a script asks for in its first line cannot be used; `None` where it can, or none is asked.
 pub fn bad_interpreter(file: &Path) -> Option<String> {
-    let start = beginning(file)?;
+    let start = first_bytes(file)?;
     let line = start.strip_prefix(b"#!")?;
     let line = line.split(|byte| *byte == b'\n').next()?;
     if line.ends_with(b"\r") {
@@ -147,13 +147,13 @@ pub fn bad_interpreter(file: &Path) -> Option<String> {
 
 /// Says so where a file is a text without an interpreter line: a shell would guess, and we run none.
 pub fn has_no_format(file: &Path) -> Option<String> {
-    let start = beginning(file)?;
+    let start = first_bytes(file)?;
     let is_text = start.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~' | 0x80..));
     (is_text && !start.starts_with(b"#!"))
         .then(|| "it does not say what runs it (let its first line be #!/bin/sh, for instance)".to_owned())
 }
 
-fn beginning(file: &Path) -> Option<Vec<u8>> {
+fn first_bytes(file: &Path) -> Option<Vec<u8>> {
     let mut start = Vec::new();
     // A pipe in the program's place would hold us up.
     fs::metadata(file).ok().filter(fs::Metadata::is_file)?;

@@ -40,7 +40,7 @@ pub fn meaningless() -> impl Iterator<Item = c_int> {
 }
 
 /// Sees to it that programs get defaults from now on, and that no signal ends us which means nothing. To be called
-/// before another thread begins, since threads inherit the mask.
+/// before another thread is started, since threads inherit the mask.
 ///
 /// # Errors
 /// Where it is not known what we were started with, so that programs may inherit it.

@@ -150,7 +150,7 @@ impl ProcessTree {
     }
 
     /// Those alive, the leader among them, and whether each is in the leader's group.
-    fn alive(&self) -> Vec<(Process, Reached)> {
+    fn alive(&self) -> Vec<(Process, GroupMembership)> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::from([std::process::id()]);
         for _ in 0..ROUNDS {
@@ -162,27 +162,27 @@ impl ProcessTree {
             let held: Option<BTreeSet<u32>> = self.cgroup().map(|cgroup| cgroup.pids().into_iter().collect());
             for pid in fresh {
                 let Some(stat) = Stat::of(pid) else { continue };
-                if let Some(reached) = self.membership(pid, stat, held.as_ref()) {
-                    found.push((Process { pid, start_ticks: stat.start_ticks }, reached));
+                if let Some(membership) = self.membership(pid, stat, held.as_ref()) {
+                    found.push((Process { pid, start_ticks: stat.start_ticks }, membership));
                 }
             }
         }
         found
     }
 
-    fn membership(&self, pid: u32, stat: Stat, held: Option<&BTreeSet<u32>>) -> Option<Reached> {
+    fn membership(&self, pid: u32, stat: Stat, held: Option<&BTreeSet<u32>>) -> Option<GroupMembership> {
         // Nobody is older than who started it.
         if !stat.is_alive() || stat.start_ticks < self.leader.start_ticks {
             return None;
         }
         if stat.group == self.leader.pid {
-            return Some(Reached::WithTheGroup);
+            return Some(GroupMembership::Inside);
         }
         let is_member = match held {
             Some(held) => held.contains(&pid),
             None => self.marker.is_on(pid),
         };
-        is_member.then_some(Reached::Alone)
+        is_member.then_some(GroupMembership::Outside)
     }
 
     /// How many are alive beside the leader; call it once that has ended.
@@ -209,19 +209,19 @@ impl ProcessTree {
         if signal == Signal::KILL && self.cgroup().is_some_and(RunCgroup::kill) {
             return;
         }
-        for (process, reached) in self.alive() {
-            if reached == Reached::Alone {
+        for (process, membership) in self.alive() {
+            if membership == GroupMembership::Outside {
                 send(process, signal);
             }
         }
     }
 }
 
-/// How a signal reaches a process.
+/// Whether a process is in the group of its run's leader, so that a signal to that reaches it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reached {
-    WithTheGroup,
-    Alone,
+enum GroupMembership {
+    Inside,
+    Outside,
 }
 
 /// Sends a signal to this very process and to no other that has its number by now.

@@ -5,9 +5,9 @@ use super::executor::{Executor, StepAction};
 use super::kept::{Beginning, Opened};
 use super::log::LogObserver;
 use super::log_sink::LogSink;
-use super::owner::Owner;
+use super::owner::MachineIdentity;
 use super::poller::Poller;
-use super::protection::Protection;
+use super::protection::LockStatus;
 use super::remembered::{SourceMemories, StoredMemory};
 use super::state::State;
 use super::state_dir::StateDir;
@@ -102,13 +102,13 @@ impl Daemon {
         let inputs = Inputs::new(machine.clone(), scale_in_window.follow(), settings.policy.assume.scale_in);
 
         log::persistence(&persistence);
-        let here = Owner::here(&boot);
+        let here = MachineIdentity::here(&boot);
         let is_cloud_asked = settings.sources.iter().any(|source| source.knows_the_machine());
-        let (opened, doubt) = match (&persistence, kept::Place::of(&persistence)) {
+        let (opened, unsettled) = match (&persistence, kept::StateLocation::of(&persistence)) {
             (Persistence::Directory(directory), Ok(place)) => {
                 match owner::at_start(directory.found(), &here, is_cloud_asked) {
                     Ok(whose) => (Opened::open(&place, &whose, settings.episodes_kept as usize), None),
-                    Err(doubt) => (Opened::nothing_yet(), Some(doubt)),
+                    Err(unsettled) => (Opened::nothing_yet(), Some(unsettled)),
                 }
             }
             (_, place) => (Opened::in_memory(place.err().unwrap_or_default()), None),
@@ -196,7 +196,7 @@ impl Daemon {
             tasks.spawn(server.serve(stop.clone()));
         }
         let (owner, written) = watch::channel(None);
-        let (guarded, protection) = watch::channel(Protection::default());
+        let (guarded, protection) = watch::channel(LockStatus::default());
         if let Persistence::Directory(directory) = &persistence {
             tasks.spawn(owner::keep(directory.path().to_owned(), written));
             let (guard, machine) = (directory.guard(), machine.clone());
@@ -210,7 +210,7 @@ impl Daemon {
             Box::new(SystemdObserver::new(systemd, publisher.clone())),
             Box::new(actions),
         ];
-        let state = State { kept, beginning, doubt, here, owner, protection, made_again: 0, persistence };
+        let state = State { kept, beginning, unsettled, here, owner, protection, made_again: 0, persistence };
         let suspend = clock::SuspendDetector::watch();
         Ok(Self { engine, executor, context, inputs, machine, state, observers, publisher, suspend, boot, stop, tasks })
     }

@@ -28,7 +28,7 @@ pub fn boot_id() -> io::Result<BootId> {
     procfs::sys::kernel::random::boot_id().map(BootId::new).map_err(io::Error::other)
 }
 
-/// When a timer has to ring for a moment; now, where that is past.
+/// When a timer has to fire for a moment; now, where that is past.
 ///
 /// Timers run on `CLOCK_MONOTONIC`, which stands still while the machine sleeps: after [`SuspendDetector::look`] tells of a
 /// resume, timers have to be set anew.
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn naps_add_up_until_they_matter() {
+    fn short_sleeps_add_up_until_they_matter() {
         let mut suspend = SuspendDetector::from(secs(10), secs(10));
         assert_eq!(suspend.sample(secs(12), secs(10)), None);
         assert_eq!(suspend.sample(secs(14), secs(11)), Some(Resumed { asleep: secs(3) }));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_rings_at_its_moment_and_at_once_where_that_is_past() {
+    async fn a_timer_fires_at_its_moment_and_at_once_where_that_is_past() {
         let now = now();
         let later = now.moment.plus(secs(120));
         assert_eq!(instant_of(later, now), Instant::now() + secs(120));

@@ -5,7 +5,7 @@
 
 use super::notice_file::NoticeFile;
 use crate::actions::hook::Hook;
-use crate::actions::proof::Before;
+use crate::actions::proof::ProofBaseline;
 use crate::actions::{Action, ActionContext, Output, Reach, Rehearsal, RunContext, StopBy};
 use crate::engine::{Command, Input, Moment, NoticeContext, Now, Outcome, Process, Run, RunResult, StepName, Work};
 use crate::process::{LeftoverProcesses, RunMarker};
@@ -171,7 +171,7 @@ impl Executor {
         let (before, opened, undo_with, output, adopted) = match task {
             RunTask::Start { before, opened, undo_with } => (before, opened, undo_with, Output::held_back(), None),
             RunTask::Adopt { process, since } => {
-                (Before::unknown(), proof_since.wall, Vec::new(), Output::default(), Some((process, since)))
+                (ProofBaseline::unknown(), proof_since.wall, Vec::new(), Output::default(), Some((process, since)))
             }
         };
         let newest = NewestRun { proof_since, before: before.clone(), output: output.clone() };
@@ -204,12 +204,12 @@ impl Executor {
 
     /// What was there before the first attempt for the same reason, which its retries share. Where that was started by a
     /// daemon before us, nobody knows it any more.
-    fn before(&self, run: &Run, since: Moment, proof_since: Now) -> Before {
+    fn before(&self, run: &Run, since: Moment, proof_since: Now) -> ProofBaseline {
         let known = self.newest.get(&run.step).filter(|newest| newest.proof_since == proof_since);
         match (run.work, known) {
             (Work::Act, Some(newest)) => newest.before.clone(),
-            (Work::Act, None) if since == proof_since.moment => Before::default(),
-            (Work::Act, None) | (Work::Undo, _) => Before::unknown(),
+            (Work::Act, None) if since == proof_since.moment => ProofBaseline::default(),
+            (Work::Act, None) | (Work::Undo, _) => ProofBaseline::unknown(),
         }
     }
 }
@@ -218,13 +218,13 @@ impl Executor {
 struct NewestRun {
     proof_since: Now,
     /// What was there before its first attempt, of what its proof looks for.
-    before: Before,
+    before: ProofBaseline,
     output: Output,
 }
 
 /// What a run is to do.
 enum RunTask {
-    Start { before: Before, opened: Timestamp, undo_with: Vec<serde_json::Value> },
+    Start { before: ProofBaseline, opened: Timestamp, undo_with: Vec<serde_json::Value> },
     Adopt { process: Option<Process>, since: Moment },
 }
 

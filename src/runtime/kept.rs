@@ -2,7 +2,7 @@
 //! stands on the state directory, and begins once it is known whose state lies there.
 
 use super::notifications::Notifications;
-use super::owner::{self, Whose};
+use super::owner::{self, StateOwner};
 use super::report_observer::ReportObserver;
 use super::turn::Observer;
 use super::{Persistence, delivery, log, measuring};
@@ -63,11 +63,11 @@ impl Opened {
     }
 
     /// Opens the journal, after another machine's state was put out of the way. It waits for the disk.
-    pub(super) fn open(persistence: &Place, whose: &Whose, episodes_kept: usize) -> Self {
-        let Place { directory, machine } = persistence;
+    pub(super) fn open(persistence: &StateLocation, whose: &StateOwner, episodes_kept: usize) -> Self {
+        let StateLocation { directory, machine } = persistence;
         let machine = match whose {
-            Whose::Ours => machine.clone(),
-            Whose::Others(others) => match owner::set_aside(directory, others) {
+            StateOwner::Ours => machine.clone(),
+            StateOwner::Other(others) => match owner::set_aside(directory, others) {
                 Ok(sentence) => {
                     tracing::warn!("{sentence}");
                     Machine::default()
@@ -101,12 +101,12 @@ impl Opened {
 
 /// The state directory, and the machine that its state is about.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct StateLocation {
     directory: PathBuf,
     machine: Machine,
 }
 
-impl Place {
+impl StateLocation {
     /// Where the state is kept, if it is.
     pub(super) fn of(persistence: &Persistence) -> Result<Self, &str> {
         match persistence {

@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The most lines that wait to be written.
 pub const LINES_WAITING: usize = 4096;
 
-/// The most bytes that wait to be written; as many may be in the thread's hands.
+/// The most bytes that wait to be written; as many may be with the thread that writes.
 pub const BYTES_WAITING: usize = 1024 * 1024;
 
 /// The longest line, in bytes; what is beyond is left out.
@@ -59,7 +59,7 @@ pub fn own(stream: impl AsFd) -> io::Result<File> {
 
 /// Whether anybody reads the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reader {
+pub enum LogReader {
     /// Somebody does, as far as we can know.
     Reads,
     /// Nobody has for so long; lines wait, and are dropped once there are too many.
@@ -70,17 +70,17 @@ pub enum Reader {
 
 /// The log's way out; clones share it.
 #[derive(Clone, Debug)]
-pub struct LogSink(Arc<Shared>);
+pub struct LogSink(Arc<SharedBuffer>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
+struct SharedBuffer {
+    waiting: Mutex<LogBuffer>,
     filled: Condvar,
     emptied: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct LogBuffer {
     bytes: Vec<u8>,
     lines: usize,
     /// Since when the thread is in one write.
@@ -99,7 +99,7 @@ impl LogSink {
     /// # Errors
     /// Where no thread can be had.
     pub fn start(out: impl Write + Send + 'static, dropped: DroppedLine) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedBuffer::default());
         let thread = thread::Builder::new().name("log".to_owned()).stack_size(128 * 1024);
         let theirs = shared.clone();
         thread.spawn(move || theirs.write_forever(out, dropped))?;
@@ -112,15 +112,15 @@ impl LogSink {
     }
 
     /// How the log's reader does.
-    pub fn reader(&self) -> Reader {
+    pub fn reader(&self) -> LogReader {
         let waiting = self.0.waiting();
         let stuck = waiting.writing.map_or(Duration::ZERO, |since| since.elapsed());
         if waiting.refused {
-            Reader::Left
+            LogReader::Left
         } else if stuck >= STALLS_AFTER {
-            Reader::Stalls(stuck)
+            LogReader::Stalls(stuck)
         } else {
-            Reader::Reads
+            LogReader::Reads
         }
     }
 
@@ -138,18 +138,18 @@ impl LogSink {
 }
 
 impl<'a> MakeWriter<'a> for LogSink {
-    type Writer = Line<'a>;
+    type Writer = LineWriter<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(&self.0)
+    fn make_writer(&'a self) -> LineWriter<'a> {
+        LineWriter(&self.0)
     }
 }
 
 /// Takes one line of the log, in one write, as `tracing-subscriber` writes each event. It never blocks and never fails.
 #[derive(Debug)]
-pub struct Line<'a>(&'a Shared);
+pub struct LineWriter<'a>(&'a SharedBuffer);
 
-impl Write for Line<'_> {
+impl Write for LineWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.put(line);
         Ok(line.len())
@@ -160,7 +160,7 @@ impl Write for Line<'_> {
     }
 }
 
-impl Shared {
+impl SharedBuffer {
     fn put(&self, line: &[u8]) {
         let kept = &line[..line.len().min(LONGEST_LINE)];
         let end: &[u8] = if kept.len() < line.len() { "…\n".as_bytes() } else { b"" };
@@ -211,7 +211,7 @@ impl Shared {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, LogBuffer> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// Where durations come from.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places {
+pub(super) struct TimingsFiles {
     /// The ledger, where there is a state directory.
     pub(super) own: Option<PathBuf>,
     /// The file that `timings-file` names.
@@ -24,7 +24,7 @@ pub(super) struct Places {
 
 /// Keeps what is known current, until it is told to stop and has taken in what there is.
 pub(super) async fn keep(
-    places: Places,
+    places: TimingsFiles,
     mut reports: watch::Receiver<Option<Arc<Report>>>,
     known: watch::Sender<Arc<Ledger>>,
     stop: CancellationToken,
@@ -70,7 +70,11 @@ pub(super) async fn keep(
 }
 
 /// The ledger as it is now, with what a report adds to it, where it is another than at the last look.
-fn look(places: &Places, last: Option<Timestamp>, report: Option<&Report>) -> Option<(Ledger, Option<Timestamp>)> {
+fn look(
+    places: &TimingsFiles,
+    last: Option<Timestamp>,
+    report: Option<&Report>,
+) -> Option<(Ledger, Option<Timestamp>)> {
     let path = places.own.as_deref();
     let stamp = path.and_then(crate::report::shelf::stamp);
     if report.is_none() && stamp == last {
@@ -90,6 +94,6 @@ fn look(places: &Places, last: Option<Timestamp>, report: Option<&Report>) -> Op
 }
 
 /// Where a ledger is read and written.
-pub(super) fn places(state_directory: Option<&std::path::Path>, carried_in: Option<PathBuf>) -> Places {
-    Places { own: state_directory.map(ledger::in_directory), carried_in }
+pub(super) fn places(state_directory: Option<&std::path::Path>, carried_in: Option<PathBuf>) -> TimingsFiles {
+    TimingsFiles { own: state_directory.map(ledger::in_directory), carried_in }
 }

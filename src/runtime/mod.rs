@@ -40,7 +40,7 @@ use crate::report::Report;
 use crate::status::StatusPublisher;
 use crate::view::{Context, EpisodeView, Machine, Spoken};
 use executor::Executor;
-use socket::Handed;
+use socket::HandedInput;
 use state::State;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -255,8 +255,8 @@ pub(super) struct Inputs {
     pub(super) sender: mpsc::Sender<Input>,
     received: mpsc::Receiver<Input>,
     /// The control socket.
-    pub(super) hand_over: mpsc::Sender<Handed>,
-    handed: mpsc::Receiver<Handed>,
+    pub(super) hand_over: mpsc::Sender<HandedInput>,
+    handed: mpsc::Receiver<HandedInput>,
     /// What the machine is: that it became known may be all that is waited for.
     machine: watch::Receiver<Machine>,
     /// How long a scale-in leaves, where an action has learned it.
@@ -292,7 +292,7 @@ impl Inputs {
         tokio::select! {
             biased;
             Some(input) = self.received.recv() => of(input),
-            Some(Handed { input, taken }) = self.handed.recv() => Next { taken: Some(taken), ..of(input) },
+            Some(HandedInput { input, taken }) = self.handed.recv() => Next { taken: Some(taken), ..of(input) },
             Ok(()) = self.machine.changed() => of(Input::Woke),
             Ok(()) = self.window.changed() => {
                 let window = self.window.borrow_and_update().unwrap_or(self.window_assumed);

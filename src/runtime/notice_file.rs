@@ -32,7 +32,7 @@ const DIRECTORY: &str = "spot-watchdog";
 
 /// How long a first step waits for the file: writing it takes well under a millisecond where it is in memory. A disk
 /// that hangs costs it once, and not with each step.
-const PATIENCE: Duration = Duration::from_millis(50);
+const WAIT: Duration = Duration::from_millis(50);
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 64 * 1024;
@@ -70,9 +70,9 @@ fn place(
 /// The notice file, written and removed in the order asked, on another thread than the caller's: its disk may hang.
 #[derive(Debug)]
 pub struct NoticeFile {
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<FileChange>,
     asked: u64,
-    us: Writer,
+    us: NoticeFileWriter,
     carried_out: watch::Receiver<u64>,
     /// So many of the changes were waited for in vain, and are not waited for again.
     given_up: Arc<AtomicU64>,
@@ -80,7 +80,7 @@ pub struct NoticeFile {
 }
 
 #[derive(Debug)]
-enum Change {
+enum FileChange {
     Write(Vec<u8>, SystemTime),
     Remove,
 }
@@ -88,23 +88,23 @@ enum Change {
 /// What stands in the file: what a hook is told, since when, and by whom.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Content<'a> {
+struct NoticeFileContent<'a> {
     #[serde(flatten)]
     briefing: &'a NoticeContext,
     since: Timestamp,
-    watchdog: &'a Writer,
+    watchdog: &'a NoticeFileWriter,
 }
 
 /// Who wrote the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Writer {
+struct NoticeFileWriter {
     id: DaemonId,
     pid: u32,
     start_ticks: u64,
 }
 
-impl Writer {
+impl NoticeFileWriter {
     /// This process.
     fn us(id: DaemonId) -> Self {
         let pid = std::process::id();
@@ -118,39 +118,39 @@ impl Writer {
 
 /// Whose the file is that stands in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Whose {
+enum FileOwner {
     /// There is none.
-    Nobodys,
+    Nobody,
     /// Ours, or that of a run of ours before this one.
     Ours,
     /// That of another daemon that runs, as this process.
-    Living(u32),
+    OtherDaemon(u32),
     /// Left by one that ended, or no notice of any daemon.
-    Left,
+    Gone,
 }
 
 impl NoticeFile {
-    /// Begins to care for the file at this path, as this daemon; within a runtime.
+    /// The file at this path, written by this daemon; within a runtime.
     pub fn new(path: PathBuf, daemon: DaemonId) -> Self {
         let (changes, asked) = mpsc::channel(64);
         let (done, carried_out) = watch::channel(0);
-        let us = Writer::us(daemon);
+        let us = NoticeFileWriter::us(daemon);
         let writer = AbortOnDropHandle::new(tokio::spawn(write(path, us.clone(), asked, done)));
         Self { changes, asked: 0, us, carried_out, given_up: Arc::default(), _writer: writer }
     }
 
     /// Has it written, with this time.
     pub fn post(&mut self, briefing: &NoticeContext, since: Timestamp) {
-        let content = Content { briefing, since, watchdog: &self.us };
+        let content = NoticeFileContent { briefing, since, watchdog: &self.us };
         let mut line = serde_json::to_vec(&content).unwrap_or_default();
         line.push(b'\n');
         let since = SystemTime::try_from(since).unwrap_or_else(|_| SystemTime::now());
-        self.ask(Change::Write(line, since));
+        self.ask(FileChange::Write(line, since));
     }
 
     /// Has it removed.
     pub fn take_down(&mut self) {
-        self.ask(Change::Remove);
+        self.ask(FileChange::Remove);
     }
 
     /// What returns when all that was asked so far has been carried out, or has had its time.
@@ -158,15 +158,14 @@ impl NoticeFile {
         let (mut carried_out, asked, given_up) = (self.carried_out.clone(), self.asked, Arc::clone(&self.given_up));
         async move {
             // What hangs behind a change that was given up hangs too.
-            let limit =
-                if *carried_out.borrow() < given_up.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+            let limit = if *carried_out.borrow() < given_up.load(Ordering::Relaxed) { Duration::ZERO } else { WAIT };
             if tokio::time::timeout(limit, carried_out.wait_for(|count| *count >= asked)).await.is_err() {
                 given_up.fetch_max(asked, Ordering::Relaxed);
             }
         }
     }
 
-    fn ask(&mut self, change: Change) {
+    fn ask(&mut self, change: FileChange) {
         match self.changes.try_send(change) {
             Ok(()) => self.asked += 1,
             Err(error) => tracing::warn!("the notice file falls behind and is left as it is: {error}"),
@@ -174,17 +173,22 @@ impl NoticeFile {
     }
 }
 
-async fn write(path: PathBuf, us: Writer, mut asked: mpsc::Receiver<Change>, carried_out: watch::Sender<u64>) {
+async fn write(
+    path: PathBuf,
+    us: NoticeFileWriter,
+    mut asked: mpsc::Receiver<FileChange>,
+    carried_out: watch::Sender<u64>,
+) {
     let (place, id) = (path.clone(), us.id.clone());
-    let tried = tokio::task::spawn_blocking(move || make_room(&place, &id));
+    let tried = tokio::task::spawn_blocking(move || prepare(&place, &id));
     if let Ok(Ok(Err(error))) = tokio::time::timeout(LIMIT, tried).await {
         tracing::warn!("the notice file {} could not be written now: {error}", path.display());
     }
     while let Some(change) = asked.recv().await {
         let (to, id) = (path.clone(), us.id.clone());
         let writing = tokio::task::spawn_blocking(move || match change {
-            Change::Write(line, since) => post(&to, &line, since, &id),
-            Change::Remove => take_down(&to, &id),
+            FileChange::Write(line, since) => post(&to, &line, since, &id),
+            FileChange::Remove => take_down(&to, &id),
         });
         match tokio::time::timeout(LIMIT, writing).await {
             Ok(Ok(Ok(()))) => {}
@@ -197,13 +201,13 @@ async fn write(path: PathBuf, us: Writer, mut asked: mpsc::Receiver<Change>, car
 }
 
 /// Makes the directory and tries it, so that what is wrong with it is said long before a notice.
-fn make_room(path: &Path, us: &DaemonId) -> io::Result<()> {
+fn prepare(path: &Path, us: &DaemonId) -> io::Result<()> {
     ensure_directory(path)?;
     drop(Draft::write(path, b"", READABLE)?);
-    match whose(path, us) {
-        Whose::Living(pid) => Err(is_anothers(pid)),
-        Whose::Left => remove(path),
-        Whose::Nobodys | Whose::Ours => Ok(()),
+    match owner_of(path, us) {
+        FileOwner::OtherDaemon(pid) => Err(is_anothers(pid)),
+        FileOwner::Gone => remove(path),
+        FileOwner::Nobody | FileOwner::Ours => Ok(()),
     }
 }
 
@@ -212,11 +216,11 @@ fn post(path: &Path, line: &[u8], since: SystemTime, us: &DaemonId) -> io::Resul
     let draft = Draft::write(path, line, READABLE)?;
     draft.set_modified(since)?;
     for _ in 0..TRIES {
-        match whose(path, us) {
-            Whose::Living(pid) => return Err(is_anothers(pid)),
-            Whose::Ours => return draft.put_in_place(),
-            Whose::Left => remove(path)?,
-            Whose::Nobodys => {}
+        match owner_of(path, us) {
+            FileOwner::OtherDaemon(pid) => return Err(is_anothers(pid)),
+            FileOwner::Ours => return draft.put_in_place(),
+            FileOwner::Gone => remove(path)?,
+            FileOwner::Nobody => {}
         }
         match draft.put_in_a_free_place() {
             // Two that are told of one notice write at one time.
@@ -229,9 +233,9 @@ fn post(path: &Path, line: &[u8], since: SystemTime, us: &DaemonId) -> io::Resul
 
 /// What another daemon wrote is not ours to remove.
 fn take_down(path: &Path, us: &DaemonId) -> io::Result<()> {
-    match whose(path, us) {
-        Whose::Living(_) | Whose::Nobodys => Ok(()),
-        Whose::Ours | Whose::Left => remove(path),
+    match owner_of(path, us) {
+        FileOwner::OtherDaemon(_) | FileOwner::Nobody => Ok(()),
+        FileOwner::Ours | FileOwner::Gone => remove(path),
     }
 }
 
@@ -242,29 +246,29 @@ fn is_anothers(pid: u32) -> io::Error {
     ))
 }
 
-fn whose(path: &Path, us: &DaemonId) -> Whose {
+fn owner_of(path: &Path, us: &DaemonId) -> FileOwner {
     #[derive(Deserialize)]
     struct Written {
-        watchdog: Writer,
+        watchdog: NoticeFileWriter,
     }
     let file = match store::open_itself(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Whose::Nobodys,
-        Err(_) => return Whose::Left,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return FileOwner::Nobody,
+        Err(_) => return FileOwner::Gone,
     };
     // Who else may write here could name any process.
     let is_believed = file.metadata().is_ok_and(|it| it.is_file() && store::is_trusted(it.uid()));
     let mut text = String::new();
     if !is_believed || file.take(LARGEST).read_to_string(&mut text).is_err() {
-        return Whose::Left;
+        return FileOwner::Gone;
     }
     match serde_json::from_str(&text) {
         // A state directory that was copied gives two daemons the same id.
         Ok(Written { watchdog }) if watchdog.id == *us && (watchdog.pid == std::process::id() || !watchdog.lives()) => {
-            Whose::Ours
+            FileOwner::Ours
         }
-        Ok(Written { watchdog }) if watchdog.lives() => Whose::Living(watchdog.pid),
-        Ok(_) | Err(_) => Whose::Left,
+        Ok(Written { watchdog }) if watchdog.lives() => FileOwner::OtherDaemon(watchdog.pid),
+        Ok(_) | Err(_) => FileOwner::Gone,
     }
 }
 
@@ -303,8 +307,8 @@ mod tests {
 
     /// What a daemon would write that is this process, or one before it that had its number.
     fn written_by(id: &DaemonId, lives: bool) -> Vec<u8> {
-        let us = Writer::us(id.clone());
-        let writer = if lives { us } else { Writer { start_ticks: us.start_ticks + 1, ..us } };
+        let us = NoticeFileWriter::us(id.clone());
+        let writer = if lives { us } else { NoticeFileWriter { start_ticks: us.start_ticks + 1, ..us } };
         serde_json::to_vec(&serde_json::json!({ "episode": "x", "watchdog": writer })).unwrap()
     }
 
@@ -336,12 +340,12 @@ mod tests {
         let us = DaemonId::default();
         let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let start_ticks = Stat::of(other.id()).unwrap().start_ticks;
-        let writer = Writer { id: us.clone(), pid: other.id(), start_ticks };
+        let writer = NoticeFileWriter { id: us.clone(), pid: other.id(), start_ticks };
         fs::write(&path, serde_json::json!({ "watchdog": writer }).to_string()).unwrap();
-        assert_eq!(whose(&path, &us), Whose::Living(other.id()));
+        assert_eq!(owner_of(&path, &us), FileOwner::OtherDaemon(other.id()));
         other.kill().unwrap();
         other.wait().unwrap();
-        assert_eq!(whose(&path, &us), Whose::Ours, "after a crash it is ours again");
+        assert_eq!(owner_of(&path, &us), FileOwner::Ours, "after a crash it is ours again");
     }
 
     #[test]
@@ -350,17 +354,17 @@ mod tests {
         let (path, us, other) = (place.path().join("notice.json"), DaemonId::default(), DaemonId::default());
         let theirs = written_by(&other, true);
         fs::write(&path, &theirs).unwrap();
-        for refused in [make_room(&path, &us), post(&path, b"{}", since(), &us)] {
+        for refused in [prepare(&path, &us), post(&path, b"{}", since(), &us)] {
             let why = refused.unwrap_err().to_string();
             assert!(why.contains(&format!("pid {}", std::process::id())) && why.contains("RUNTIME_DIRECTORY"), "{why}");
         }
         take_down(&path, &us).unwrap();
         assert_eq!(fs::read(&path).unwrap(), theirs);
         // Of a former run of ours, whoever has its number now.
-        assert_eq!(whose(&path, &other), Whose::Ours);
+        assert_eq!(owner_of(&path, &other), FileOwner::Ours);
         for left in [written_by(&other, false), b"{".to_vec(), Vec::new(), vec![0xff; 100_000]] {
             fs::write(&path, &left).unwrap();
-            make_room(&path, &us).unwrap();
+            prepare(&path, &us).unwrap();
             assert!(!path.exists());
             fs::write(&path, &left).unwrap();
             post(&path, b"{}", since(), &us).unwrap();
@@ -378,18 +382,18 @@ mod tests {
         let secret = place.path().join("secret");
         fs::write(&secret, written_by(&DaemonId::default(), true)).unwrap();
         std::os::unix::fs::symlink(&secret, &path).unwrap();
-        assert_eq!(whose(&path, &us), Whose::Left);
+        assert_eq!(owner_of(&path, &us), FileOwner::Gone);
         post(&path, b"{}", since(), &us).unwrap();
         assert!(fs::symlink_metadata(&path).unwrap().is_file() && fs::read(&secret).unwrap().len() > 10);
         fs::remove_file(&path).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
-        assert_eq!(whose(&path, &us), Whose::Left);
+        assert_eq!(owner_of(&path, &us), FileOwner::Gone);
         post(&path, b"{}", since(), &us).unwrap();
         if rustix::process::geteuid().is_root() {
             fs::rename(&secret, &path).unwrap();
-            assert!(matches!(whose(&path, &us), Whose::Living(_)));
+            assert!(matches!(owner_of(&path, &us), FileOwner::OtherDaemon(_)));
             std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
-            assert_eq!(whose(&path, &us), Whose::Left);
+            assert_eq!(owner_of(&path, &us), FileOwner::Gone);
         }
     }
 
@@ -424,7 +428,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_file_that_hangs_is_waited_for_once_and_not_with_each_step() {
         let (_hangs, carried_out) = watch::channel(0);
-        let us = Writer::us(DaemonId::default());
+        let us = NoticeFileWriter::us(DaemonId::default());
         let (changes, _asked) = mpsc::channel(64);
         let writer = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
         let mut file = NoticeFile { changes, asked: 0, us, carried_out, given_up: Arc::default(), _writer: writer };
@@ -434,6 +438,6 @@ mod tests {
         file.settled().await;
         file.take_down();
         file.settled().await;
-        assert_eq!(began.elapsed(), PATIENCE);
+        assert_eq!(began.elapsed(), WAIT);
     }
 }

@@ -41,7 +41,7 @@ const KEPT_ASIDE: usize = 5;
 /// Whose a state directory is.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Owner {
+pub(super) struct MachineIdentity {
     /// The machine, as its cloud tells it.
     machine: Machine,
     /// What the operating system calls it (machine-id(5)); an image may carry it to many machines.
@@ -50,7 +50,7 @@ pub(super) struct Owner {
     boot: String,
 }
 
-impl Owner {
+impl MachineIdentity {
     /// This machine, as far as it knows itself.
     pub(super) fn here(boot: &BootId) -> Self {
         let mut text = String::new();
@@ -88,24 +88,26 @@ impl Owner {
 
 /// What a start finds in the state directory, before anything is made of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Found {
+pub struct FoundState {
     /// Whose it is; nothing where nothing says it.
-    owner: Option<Box<Owner>>,
+    owner: Option<Box<MachineIdentity>>,
     /// Whether an episode is open in it, or a notice that was handed in waits in it.
     has_work: bool,
 }
 
-impl Found {
+impl FoundState {
     /// Looks, and changes nothing. It waits for the disk.
     pub(super) fn look(state_directory: &Path) -> Self {
         if !ENTRIES.iter().any(|name| fs::symlink_metadata(state_directory.join(name)).is_ok()) {
             return Self::default();
         }
         let newest = journal::past(state_directory, 1, |_| false).pop().unwrap_or_default();
-        let told = Some(Owner::of(&newest)).filter(|_| !newest.is_empty());
-        let owner = match (Owner::read(state_directory), told) {
+        let told = Some(MachineIdentity::of(&newest)).filter(|_| !newest.is_empty());
+        let owner = match (MachineIdentity::read(state_directory), told) {
             // It was not written down in time, but the notices that were acted upon have it.
-            (Some(owner), Some(told)) if owner.machine.id.is_empty() => Some(Owner { machine: told.machine, ..owner }),
+            (Some(owner), Some(told)) if owner.machine.id.is_empty() => {
+                Some(MachineIdentity { machine: told.machine, ..owner })
+            }
             (owner, told) => owner.or(told),
         };
         Self { owner: owner.map(Box::new), has_work: has_work(&newest) }
@@ -144,41 +146,45 @@ fn has_work(records: &[Record]) -> bool {
 
 /// Whose the state is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Whose {
+pub(super) enum StateOwner {
     /// This machine's.
     Ours,
     /// Not this machine's, or not known to be.
-    Others(Others),
+    Other(OtherMachine),
 }
 
 /// Another machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Others {
+pub(super) struct OtherMachine {
     /// What names it in file names.
     label: String,
     /// Why the state is taken for another's, in a clause.
-    because: String,
+    reason: String,
 }
 
 /// The state may be another machine's, which the cloud is about to tell.
 #[derive(Debug)]
-pub(super) struct Doubt {
-    owner: Owner,
+pub(super) struct UnsettledOwner {
+    owner: MachineIdentity,
     has_work: bool,
-    here: Owner,
+    here: MachineIdentity,
     since: Instant,
     /// Whether the state was taken for ours until the cloud says otherwise.
     pub(super) is_taken_for_ours: bool,
 }
 
 /// Whose the state is, as far as it can be told without waiting.
-pub(super) fn at_start(found: &Found, here: &Owner, is_cloud_asked: bool) -> Result<Whose, Box<Doubt>> {
-    let Some(owner) = &found.owner else { return Ok(Whose::Ours) };
+pub(super) fn at_start(
+    found: &FoundState,
+    here: &MachineIdentity,
+    is_cloud_asked: bool,
+) -> Result<StateOwner, Box<UnsettledOwner>> {
+    let Some(owner) = &found.owner else { return Ok(StateOwner::Ours) };
     if !is_cloud_asked || owner.machine.id.is_empty() {
-        return Ok(by_what_is_here(owner, here));
+        return Ok(by_local_identity(owner, here));
     }
-    Err(Box::new(Doubt {
-        owner: Owner::clone(owner),
+    Err(Box::new(UnsettledOwner {
+        owner: MachineIdentity::clone(owner),
         has_work: found.has_work,
         here: here.clone(),
         since: Instant::now(),
@@ -186,17 +192,17 @@ pub(super) fn at_start(found: &Found, here: &Owner, is_cloud_asked: bool) -> Res
     }))
 }
 
-impl Doubt {
+impl UnsettledOwner {
     /// Whose the state is, once that can be told, or can wait no longer because of this input. `named` is the cloud's name
     /// of this machine, empty while it is not known.
-    pub(super) fn settle(&self, named: &str, input: &Input, policy: &Policy, now: Instant) -> Option<Whose> {
-        let Owner { machine, boot, .. } = &self.owner;
-        let others = |because: String| Some(Whose::Others(Others { label: label(&machine.id), because }));
+    pub(super) fn settle(&self, named: &str, input: &Input, policy: &Policy, now: Instant) -> Option<StateOwner> {
+        let MachineIdentity { machine, boot, .. } = &self.owner;
+        let not_ours = |reason: String| Some(StateOwner::Other(OtherMachine { label: label(&machine.id), reason }));
         if !named.is_empty() {
             return if named == machine.id {
-                Some(Whose::Ours)
+                Some(StateOwner::Ours)
             } else {
-                others(format!("it is of {}, and this machine is {named}", machine.id))
+                not_ours(format!("it is of {}, and this machine is {named}", machine.id))
             };
         }
         if self.is_taken_for_ours {
@@ -206,31 +212,31 @@ impl Doubt {
         if *boot == self.here.boot {
             // No other machine shares a boot with this one: what has to be done is done, though the cloud is silent.
             let is_hurried = self.has_work && (is_silence(input) || waited >= RESCUE_WITHIN);
-            let goes_on = is_hurried || asks(input) || matches!(input, Input::Signalled { .. });
-            return (goes_on || waited >= IDENTITY_WITHIN).then_some(Whose::Ours);
+            let goes_on = is_hurried || is_request(input) || matches!(input, Input::Signalled { .. });
+            return (goes_on || waited >= IDENTITY_WITHIN).then_some(StateOwner::Ours);
         }
         let shuts_down = matches!(input, Input::Signalled { signal: Signal::ShutDown })
             && policy.steps.iter().any(|step| step.on.contains(&NoticeKind::Shutdown));
-        if asks(input) || shuts_down {
-            return others("it could not be told in time to be this machine's".to_owned());
+        if is_request(input) || shuts_down {
+            return not_ours("it could not be told in time to be this machine's".to_owned());
         }
-        (waited >= IDENTITY_WITHIN).then(|| by_what_is_here(&self.owner, &self.here))
+        (waited >= IDENTITY_WITHIN).then(|| by_local_identity(&self.owner, &self.here))
     }
 }
 
 /// Whose the state is where no cloud says a name.
-fn by_what_is_here(owner: &Owner, here: &Owner) -> Whose {
+fn by_local_identity(owner: &MachineIdentity, here: &MachineIdentity) -> StateOwner {
     let is_same_system = !here.machine_id.is_empty() && owner.machine_id == here.machine_id;
     if owner.boot == here.boot || is_same_system {
-        return Whose::Ours;
+        return StateOwner::Ours;
     }
     let name = if owner.machine.id.is_empty() { "another machine" } else { &owner.machine.id };
-    let because = format!("it is of {name}: neither its boot nor its machine-id is this machine's");
-    Whose::Others(Others { label: label(&owner.machine.id), because })
+    let reason = format!("it is of {name}: neither its boot nor its machine-id is this machine's");
+    StateOwner::Other(OtherMachine { label: label(&owner.machine.id), reason })
 }
 
 /// Whether something is asked of us that cannot wait.
-fn asks(input: &Input) -> bool {
+fn is_request(input: &Input) -> bool {
     match input {
         Input::HandedIn { .. } | Input::TakenBack { .. } => true,
         Input::Answered { notices, .. } => !notices.is_empty(),
@@ -262,22 +268,22 @@ fn label(machine: &str) -> String {
 ///
 /// # Errors
 /// Where the disk refuses; then nothing here may be used.
-pub(super) fn set_aside(state_directory: &Path, others: &Others) -> io::Result<String> {
+pub(super) fn set_aside(state_directory: &Path, other: &OtherMachine) -> io::Result<String> {
     let mut moved = Vec::new();
     for name in ENTRIES {
         let from = state_directory.join(name);
         if fs::symlink_metadata(&from).is_err() {
             continue;
         }
-        let to = free_name(state_directory, &format!("{name}.of-{}", others.label));
+        let to = free_name(state_directory, &format!("{name}.of-{}", other.label));
         fs::rename(from, state_directory.join(&to))?;
         moved.push(to);
         forget_oldest(state_directory, &format!("{name}.of-"));
     }
     File::open(state_directory)?.sync_all()?;
-    let Others { because, .. } = others;
+    let reason = &other.reason;
     let place = state_directory.display();
-    Ok(format!("the state in {place} is not used, {because}; it was set aside there as {}", moved.join(", ")))
+    Ok(format!("the state in {place} is not used, {reason}; it was set aside there as {}", moved.join(", ")))
 }
 
 /// This name, or the first that is free of those that follow it.
@@ -305,7 +311,7 @@ fn forget_oldest(directory: &Path, prefix: &str) {
 }
 
 /// Keeps the machine's name written down beside its state, as more of it becomes known. Trouble is said and goes no further.
-pub(super) async fn keep(state_directory: PathBuf, mut owner: watch::Receiver<Option<Owner>>) {
+pub(super) async fn keep(state_directory: PathBuf, mut owner: watch::Receiver<Option<MachineIdentity>>) {
     let mut was_said = false;
     owner.mark_changed();
     while owner.changed().await.is_ok() {
@@ -334,13 +340,13 @@ mod tests {
     };
     use crate::runtime::clock;
 
-    fn owner(id: &str, machine_id: &str, boot: &str) -> Owner {
+    fn owner(id: &str, machine_id: &str, boot: &str) -> MachineIdentity {
         let machine = Machine { id: id.to_owned(), ..Machine::default() };
-        Owner { machine, machine_id: machine_id.to_owned(), boot: boot.to_owned() }
+        MachineIdentity { machine, machine_id: machine_id.to_owned(), boot: boot.to_owned() }
     }
 
-    fn found(owner: Owner) -> Found {
-        Found { owner: Some(Box::new(owner)), has_work: true }
+    fn found(owner: MachineIdentity) -> FoundState {
+        FoundState { owner: Some(Box::new(owner)), has_work: true }
     }
 
     fn silence() -> Input {
@@ -367,7 +373,7 @@ mod tests {
     #[test]
     fn where_no_cloud_says_a_name_the_boot_and_the_operating_system_decide() {
         let here = owner("", "m1", "b1");
-        assert_eq!(at_start(&Found::default(), &here, true).unwrap(), Whose::Ours);
+        assert_eq!(at_start(&FoundState::default(), &here, true).unwrap(), StateOwner::Ours);
         for (left, is_cloud_asked, is_ours) in [
             (owner("i-1", "m2", "b1"), false, true),
             (owner("i-1", "m1", "b2"), false, true),
@@ -376,10 +382,10 @@ mod tests {
             (owner("", "", "b2"), true, false),
         ] {
             let whose = at_start(&found(left.clone()), &here, is_cloud_asked).unwrap();
-            assert_eq!(whose == Whose::Ours, is_ours, "{left:?}");
+            assert_eq!(whose == StateOwner::Ours, is_ours, "{left:?}");
         }
         let nameless = at_start(&found(owner("", "", "b2")), &owner("", "", "b1"), false).unwrap();
-        assert_ne!(nameless, Whose::Ours, "two systems without a name are not the same one");
+        assert_ne!(nameless, StateOwner::Ours, "two systems without a name are not the same one");
     }
 
     #[test]
@@ -389,10 +395,10 @@ mod tests {
             step.on = BTreeSet::from([NoticeKind::Interruption]);
         }
         let here = owner("", "m1", "b1");
-        let settled = |left: Owner, has_work: bool, named: &str, input: &Input, waited: u64| {
-            let doubt = at_start(&Found { has_work, ..found(left) }, &here, true).unwrap_err();
-            let now = doubt.since + Duration::from_secs(waited);
-            doubt.settle(named, input, &policy, now).map(|whose| whose == Whose::Ours)
+        let settled = |left: MachineIdentity, has_work: bool, named: &str, input: &Input, waited: u64| {
+            let unsettled = at_start(&FoundState { has_work, ..found(left) }, &here, true).unwrap_err();
+            let now = unsettled.since + Duration::from_secs(waited);
+            unsettled.settle(named, input, &policy, now).map(|whose| whose == StateOwner::Ours)
         };
         let (this_boot, other_boot) = (|| owner("i-1", "m1", "b1"), || owner("i-1", "m1", "b2"));
         for left in [this_boot(), other_boot()] {
@@ -412,26 +418,26 @@ mod tests {
         for step in &mut policy.steps {
             step.on.insert(NoticeKind::Shutdown);
         }
-        let doubt = at_start(&found(other_boot()), &here, true).unwrap_err();
-        assert_ne!(doubt.settle("", &ENDS, &policy, doubt.since), None);
-        assert_ne!(doubt.settle("", &ENDS, &policy, doubt.since), Some(Whose::Ours));
+        let unsettled = at_start(&found(other_boot()), &here, true).unwrap_err();
+        assert_ne!(unsettled.settle("", &ENDS, &policy, unsettled.since), None);
+        assert_ne!(unsettled.settle("", &ENDS, &policy, unsettled.since), Some(StateOwner::Ours));
     }
 
     #[test]
     fn what_was_taken_for_ours_is_given_up_once_the_cloud_says_another_name() {
-        let mut doubt = at_start(&found(owner("i-1", "m1", "b1")), &owner("", "m1", "b1"), true).unwrap_err();
-        doubt.is_taken_for_ours = true;
+        let mut unsettled = at_start(&found(owner("i-1", "m1", "b1")), &owner("", "m1", "b1"), true).unwrap_err();
+        unsettled.is_taken_for_ours = true;
         let policy = Policy::for_tests();
-        let much_later = doubt.since + Duration::from_secs(3_600);
-        assert_eq!(doubt.settle("", &notice(), &policy, much_later), None);
-        assert_eq!(doubt.settle("i-1", &Input::Woke, &policy, much_later), Some(Whose::Ours));
-        assert_ne!(doubt.settle("i-2", &Input::Woke, &policy, much_later), Some(Whose::Ours));
+        let much_later = unsettled.since + Duration::from_secs(3_600);
+        assert_eq!(unsettled.settle("", &notice(), &policy, much_later), None);
+        assert_eq!(unsettled.settle("i-1", &Input::Woke, &policy, much_later), Some(StateOwner::Ours));
+        assert_ne!(unsettled.settle("i-2", &Input::Woke, &policy, much_later), Some(StateOwner::Ours));
     }
 
     #[test]
     fn what_is_set_aside_keeps_its_names_and_only_the_newest_stay() {
         let place = tempfile::tempdir().unwrap();
-        let (path, others) = (place.path(), Others { label: label("../i 1"), because: "it is of i-1".to_owned() });
+        let (path, others) = (place.path(), OtherMachine { label: label("../i 1"), reason: "it is of i-1".to_owned() });
         fs::write(path.join("lock"), "").unwrap();
         for round in 0..KEPT_ASIDE + 3 {
             fs::create_dir(path.join("episodes")).unwrap();
@@ -444,7 +450,7 @@ mod tests {
         let episodes: Vec<_> = names.filter(|name| name.starts_with("episodes")).collect();
         assert_eq!(episodes.len(), KEPT_ASIDE, "{episodes:?}");
         assert!(path.join("lock").exists() && !path.join("episodes").exists() && !path.join("notifications").exists());
-        assert_eq!(Found::look(path), Found::default());
+        assert_eq!(FoundState::look(path), FoundState::default());
     }
 
     #[test]
@@ -494,10 +500,10 @@ mod tests {
         fs::create_dir(place.path().join("notifications")).unwrap();
         for text in ["", "{", "[]", "{\"machine\":1}", "\u{0}"] {
             fs::write(place.path().join(NAME), text).unwrap();
-            assert_eq!(Found::look(place.path()).owner, None, "{text}");
+            assert_eq!(FoundState::look(place.path()).owner, None, "{text}");
         }
         let owner = owner("i-1", "m1", "b1");
         fs::write(place.path().join(NAME), serde_json::to_vec(&owner).unwrap()).unwrap();
-        assert_eq!(Found::look(place.path()).owner, Some(Box::new(owner)));
+        assert_eq!(FoundState::look(place.path()).owner, Some(Box::new(owner)));
     }
 }

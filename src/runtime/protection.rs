@@ -1,8 +1,8 @@
 //! Keeps the lock and the socket in the state directory: a hook, or a person, may remove it while we run. A stat a second
 //! sees it; both are made again then, and what cannot be made again is told.
 
-use super::socket::{self, Handed, Socket};
-use super::state_dir::{Guard, LOOK_EVERY, Look};
+use super::socket::{self, HandedInput, Socket};
+use super::state_dir::{LOCK_CHECK_INTERVAL, LockCheck, LockGuard};
 use crate::engine::MachineId;
 use crate::process::DaemonId;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 /// How the state directory is guarded.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Protection {
+pub(super) struct LockStatus {
     /// How often the lock had to be made again: what else was there is gone too.
     pub(super) made_again: u32,
     /// Why a second daemon could start beside us now, if it could.
@@ -20,11 +20,11 @@ pub(super) struct Protection {
 
 /// Serves the socket and keeps both in place, as long as the loop takes what is handed in.
 pub(super) async fn keep(
-    guard: Guard,
+    guard: LockGuard,
     daemon: DaemonId,
-    inputs: mpsc::Sender<Handed>,
+    inputs: mpsc::Sender<HandedInput>,
     machine: impl Fn() -> MachineId + Clone,
-    told: watch::Sender<Protection>,
+    told: watch::Sender<LockStatus>,
 ) {
     let path = guard.socket();
     let mut said: Option<String> = None;
@@ -61,14 +61,20 @@ pub(super) async fn keep(
 }
 
 /// Returns when the socket has to be made again: where there is none, after one look.
-async fn watch_over(guard: &Guard, at: &Path, inode: Option<u64>, daemon: &DaemonId, told: &watch::Sender<Protection>) {
+async fn watch_over(
+    guard: &LockGuard,
+    at: &Path,
+    inode: Option<u64>,
+    daemon: &DaemonId,
+    told: &watch::Sender<LockStatus>,
+) {
     loop {
-        sleep(LOOK_EVERY).await;
+        sleep(LOCK_CHECK_INTERVAL).await;
         let (ours, id) = (guard.clone(), daemon.clone());
         // While a disk hangs nothing more is asked of it.
-        let Ok(looked) = tokio::task::spawn_blocking(move || ours.look(&id)).await else { return };
+        let Ok(looked) = tokio::task::spawn_blocking(move || ours.check(&id)).await else { return };
         let trouble = match &looked {
-            Ok(Look::InPlace | Look::MadeAgain) => None,
+            Ok(LockCheck::InPlace | LockCheck::MadeAgain) => None,
             Err(error) => Some(format!(
                 "the lock of {} is gone and cannot be made again, so that a second watchdog may start and do everything \
                  twice: {error}",
@@ -79,7 +85,7 @@ async fn watch_over(guard: &Guard, at: &Path, inode: Option<u64>, daemon: &Daemo
         if let (true, Some(trouble)) = (is_new, &trouble) {
             tracing::error!("{trouble}");
         }
-        let was_made = matches!(looked, Ok(Look::MadeAgain));
+        let was_made = matches!(looked, Ok(LockCheck::MadeAgain));
         if was_made {
             tracing::warn!(
                 "somebody removed the lock in {}: lock, socket and journal are made again",

@@ -77,7 +77,7 @@ impl Signals {
 
     /// Tells the loop of every signal, by its meaning, as long as the loop listens.
     pub async fn tell(mut self, inputs: mpsc::Sender<Input>) {
-        let (mut request, mut ignored) = (EndRequest::default(), Ignored::default());
+        let (mut request, mut ignored) = (EndRequest::default(), IgnoredSignals::default());
         let mut question = None;
         loop {
             let answered = async {
@@ -153,9 +153,9 @@ impl EndRequest {
 
 /// When each signal was last said to be ignored.
 #[derive(Debug, Default)]
-struct Ignored(BTreeMap<c_int, Instant>);
+struct IgnoredSignals(BTreeMap<c_int, Instant>);
 
-impl Ignored {
+impl IgnoredSignals {
     fn is_to_be_said(&mut self, number: c_int, now: Instant) -> bool {
         let is_new = self.0.get(&number).is_none_or(|last| now.duration_since(*last) >= QUIET);
         if is_new {
@@ -270,8 +270,8 @@ mod tests {
     #[test]
     fn a_signal_that_comes_without_end_is_said_once_a_minute() {
         let start = Instant::now();
-        let mut ignored = Ignored::default();
-        let said = |ignored: &mut Ignored, number| {
+        let mut ignored = IgnoredSignals::default();
+        let said = |ignored: &mut IgnoredSignals, number| {
             (0..120).filter(|second| ignored.is_to_be_said(number, start + Duration::from_secs(*second))).count()
         };
         assert_eq!((said(&mut ignored, SIGHUP), said(&mut ignored, 40)), (2, 2));

@@ -9,7 +9,7 @@
 //! {"ok":true,"says":"…"}
 //! ```
 //!
-//! `action`, `window` and `reason` may be left out. Only the daemon's own user and root are heard. The answer says what
+//! `action`, `window` and `reason` may be left out. Only the daemon's own user and root may ask. The answer says what
 //! the engine made of it, and is given once the loop has carried the turn out: a crash of ours forgets it only where the
 //! disk refuses the journal.
 
@@ -58,7 +58,7 @@ const LONGEST_PATH: usize = 107;
 
 /// A notice, as it is handed in.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HandIn {
+pub struct HandedNotice {
     /// What it announces.
     pub kind: NoticeKind,
     /// What will be done with the machine, where that is known.
@@ -115,10 +115,10 @@ pub enum SocketError {
 ///
 /// # Errors
 /// [`SocketError`], each a sentence that says what to do.
-pub fn hand_in(socket: &Path, notice: &HandIn) -> Result<String, SocketError> {
-    let HandIn { kind, action, window, reason } = notice;
-    let window = window.map(|window| Window(window.min(LONGEST_WINDOW)));
-    ask(socket, &Request::Notice { kind: *kind, action: *action, window, reason: reason.as_deref().map(short) })
+pub fn hand_in(socket: &Path, notice: &HandedNotice) -> Result<String, SocketError> {
+    let HandedNotice { kind, action, window, reason } = notice;
+    let window = window.map(|window| WindowSpan(window.min(LONGEST_WINDOW)));
+    ask(socket, &SocketRequest::Notice { kind: *kind, action: *action, window, reason: reason.as_deref().map(short) })
 }
 
 /// Takes a notice of this kind back. It blocks, for some seconds at most.
@@ -126,12 +126,12 @@ pub fn hand_in(socket: &Path, notice: &HandIn) -> Result<String, SocketError> {
 /// # Errors
 /// [`SocketError`], each a sentence that says what to do.
 pub fn take_back(socket: &Path, kind: NoticeKind) -> Result<String, SocketError> {
-    ask(socket, &Request::Withdraw { kind })
+    ask(socket, &SocketRequest::Withdraw { kind })
 }
 
 /// What was handed in, on its way to the loop.
 #[derive(Debug)]
-pub struct Handed {
+pub struct HandedInput {
     /// What it says.
     pub input: Input,
     /// Told what became of it, once the loop has taken it in and the journal was given it.
@@ -171,14 +171,14 @@ impl Socket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let listener = UnixListener::bind(&Address::of(path)?.path)?;
+        let listener = UnixListener::bind(&SocketAddress::of(path)?.path)?;
         // Until here the directory's mode guards it, and the check of who connects does in any case.
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(listener)
     }
 
     /// Serves as long as the loop listens. `machine` names the machine as its cloud does, empty while that is unknown.
-    pub async fn serve(self, inputs: mpsc::Sender<Handed>, machine: impl Fn() -> MachineId) {
+    pub async fn serve(self, inputs: mpsc::Sender<HandedInput>, machine: impl Fn() -> MachineId) {
         let mut connections = JoinSet::new();
         while !inputs.is_closed() {
             tokio::select! {
@@ -223,7 +223,7 @@ pub(super) fn inode_at(path: &Path) -> Option<u64> {
 /// What is asked of us here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
-pub enum Request {
+pub enum SocketRequest {
     /// A notice is handed in.
     Notice {
         /// Its kind.
@@ -233,7 +233,7 @@ pub enum Request {
         action: Option<NoticeAction>,
         /// The time that is left.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        window: Option<Window>,
+        window: Option<WindowSpan>,
         /// Why, for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
@@ -246,7 +246,7 @@ pub enum Request {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Reply {
+struct SocketReply {
     ok: bool,
     says: String,
 }
@@ -254,9 +254,9 @@ struct Reply {
 /// A span as people write it: `85s`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Window(Duration);
+pub struct WindowSpan(Duration);
 
-impl TryFrom<String> for Window {
+impl TryFrom<String> for WindowSpan {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -268,13 +268,13 @@ impl TryFrom<String> for Window {
     }
 }
 
-impl From<Window> for String {
-    fn from(window: Window) -> Self {
+impl From<WindowSpan> for String {
+    fn from(window: WindowSpan) -> Self {
         format!("{}ms", crate::engine::millis(window.0))
     }
 }
 
-async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<Handed>, machine: MachineId) -> io::Result<()> {
+async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<HandedInput>, machine: MachineId) -> io::Result<()> {
     let asks = stream.peer_cred()?.uid();
     let ours = rustix::process::geteuid().as_raw();
     let reply = if asks != ours && asks != 0 {
@@ -290,8 +290,8 @@ async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<Handed>, machine:
         }
     };
     let reply = match reply {
-        Ok(says) => Reply { ok: true, says },
-        Err(says) => Reply { ok: false, says },
+        Ok(says) => SocketReply { ok: true, says },
+        Err(says) => SocketReply { ok: false, says },
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
@@ -303,7 +303,7 @@ async fn exchange(mut stream: UnixStream, inputs: mpsc::Sender<Handed>, machine:
 ///
 /// # Errors
 /// A sentence that says what is wrong with it.
-pub fn read_request(line: &[u8]) -> Result<Request, String> {
+pub fn read_request(line: &[u8]) -> Result<SocketRequest, String> {
     if !line.ends_with(b"\n") {
         return Err(if line.len() as u64 == LONGEST {
             format!("a request has at most {LONGEST} bytes")
@@ -314,11 +314,15 @@ pub fn read_request(line: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(line).map_err(|error| short(&format!("the request is not understood: {error}")))
 }
 
-async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: MachineId) -> Result<String, String> {
+async fn pass_on(
+    request: SocketRequest,
+    inputs: &mpsc::Sender<HandedInput>,
+    machine: MachineId,
+) -> Result<String, String> {
     let key = |kind, machine| NoticeKey { source: SourceName::new(SOURCE), kind, machine, event: String::new() };
     let input = match request.clone() {
-        Request::Notice { kind, action, window, reason } => {
-            let stated = window.map_or(Stated::Unsaid, |Window(window)| Stated::In(window));
+        SocketRequest::Notice { kind, action, window, reason } => {
+            let stated = window.map_or(Stated::Unsaid, |WindowSpan(window)| Stated::In(window));
             let notice = Notice {
                 key: key(kind, machine),
                 action: action.unwrap_or(NoticeAction::Unstated),
@@ -329,20 +333,20 @@ async fn pass_on(request: Request, inputs: &mpsc::Sender<Handed>, machine: Machi
             };
             Input::HandedIn { notice }
         }
-        Request::Withdraw { kind } => Input::TakenBack { key: key(kind, machine) },
+        SocketRequest::Withdraw { kind } => Input::TakenBack { key: key(kind, machine) },
     };
     let ending = || "the watchdog is ending".to_owned();
     let (taken, is_taken) = oneshot::channel();
-    inputs.send(Handed { input, taken }).await.map_err(|_| ending())?;
+    inputs.send(HandedInput { input, taken }).await.map_err(|_| ending())?;
     let events = is_taken.await.map_err(|_| ending())?;
     Ok(outcome(&request, &events))
 }
 
 /// What became of a request, by the events that it led to.
-fn outcome(request: &Request, events: &[Event]) -> String {
+fn outcome(request: &SocketRequest, events: &[Event]) -> String {
     let (kind, window) = match request {
-        Request::Notice { kind, window, .. } => (kind, window),
-        Request::Withdraw { kind } => {
+        SocketRequest::Notice { kind, window, .. } => (kind, window),
+        SocketRequest::Withdraw { kind } => {
             let is_withdrawn =
                 |event: &Event| matches!(event, Event::NoticeWithdrawn { .. } | Event::DeferralEnded { .. });
             return if events.iter().any(is_withdrawn) {
@@ -359,7 +363,7 @@ fn outcome(request: &Request, events: &[Event]) -> String {
         .find_map(|event| if let Event::NoticeIgnored { because, .. } = event { Some(*because) } else { None });
     let left = window.map_or_else(
         || "with the window that is assumed for its kind".to_owned(),
-        |Window(window)| format!("with {} left", Spoken(window)),
+        |WindowSpan(window)| format!("with {} left", Spoken(window)),
     );
     match ignored {
         Some(IgnoredBecause::NothingToDo) => format!(
@@ -373,9 +377,10 @@ fn outcome(request: &Request, events: &[Event]) -> String {
     }
 }
 
-fn ask(socket: &Path, request: &Request) -> Result<String, SocketError> {
+fn ask(socket: &Path, request: &SocketRequest) -> Result<String, SocketError> {
     let path = || socket.to_owned();
-    let connected = Address::of(socket).and_then(|address| std::os::unix::net::UnixStream::connect(&address.path));
+    let connected =
+        SocketAddress::of(socket).and_then(|address| std::os::unix::net::UnixStream::connect(&address.path));
     let mut stream = connected.map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
             SocketError::NotOurs { path: path() }
@@ -394,23 +399,23 @@ fn ask(socket: &Path, request: &Request) -> Result<String, SocketError> {
         if answer.is_empty() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
         }
-        Ok(serde_json::from_slice::<Reply>(&answer)?)
+        Ok(serde_json::from_slice::<SocketReply>(&answer)?)
     })();
     match reply {
-        Ok(Reply { ok: true, says }) => Ok(short(&says)),
-        Ok(Reply { ok: false, says }) => Err(SocketError::Refused(short(&says))),
+        Ok(SocketReply { ok: true, says }) => Ok(short(&says)),
+        Ok(SocketReply { ok: false, says }) => Err(SocketError::Refused(short(&says))),
         Err(error) => Err(SocketError::NoAnswer { path: path(), error }),
     }
 }
 
 /// A path that fits a socket address: the path itself, or one through a descriptor of its directory.
-struct Address {
+struct SocketAddress {
     path: PathBuf,
     // The path is good as long as this is open.
     _directory: Option<File>,
 }
 
-impl Address {
+impl SocketAddress {
     fn of(path: &Path) -> io::Result<Self> {
         if path.as_os_str().as_bytes().len() <= LONGEST_PATH {
             return Ok(Self { path: path.to_owned(), _directory: None });
@@ -459,11 +464,11 @@ mod tests {
         fs::write(state_dir::socket_in(directory.path()), "left by a dead daemon").unwrap();
         let socket = Socket::listen(state_dir::socket_in(directory.path())).unwrap();
         let (sender, inputs) = mpsc::channel(4);
-        let (hand_over, mut handed) = mpsc::channel::<Handed>(4);
+        let (hand_over, mut handed) = mpsc::channel::<HandedInput>(4);
         let serving = socket.serve(hand_over, || MachineId::new("i-0abc"));
         let server = tokio::spawn(async move {
             let taking = async {
-                while let Some(Handed { input, taken }) = handed.recv().await {
+                while let Some(HandedInput { input, taken }) = handed.recv().await {
                     sender.send(input).await.unwrap();
                     taken.send(Vec::new()).unwrap();
                 }
@@ -489,7 +494,7 @@ mod tests {
         let mut served = serve("state");
         assert_eq!(fs::metadata(&served.path).unwrap().permissions().mode() & 0o777, 0o600);
         let path = served.path.clone();
-        let notice = HandIn {
+        let notice = HandedNotice {
             kind: NoticeKind::Shutdown,
             action: Some(NoticeAction::Terminate),
             window: Some(Duration::from_secs(85)),
@@ -525,8 +530,8 @@ mod tests {
         };
         let ignored = |because| vec![Event::NoticeIgnored { notice: notice.clone(), because, probe: None }];
         let kind = NoticeKind::Maintenance;
-        let hand_in = Request::Notice { kind, action: None, window: None, reason: None };
-        let withdraw = Request::Withdraw { kind };
+        let hand_in = SocketRequest::Notice { kind, action: None, window: None, reason: None };
+        let withdraw = SocketRequest::Withdraw { kind };
         let said = [
             outcome(&hand_in, &[]),
             outcome(&hand_in, &ignored(IgnoredBecause::NothingToDo)),
@@ -551,7 +556,7 @@ mod tests {
         let server = tokio::spawn(Socket::listen(path.clone()).unwrap().serve(sender, || MachineId::new("")));
         let mut answer =
             tokio::spawn(async move { raw(&path, "{\"request\":\"withdraw\",\"kind\":\"rebalance\"}\n").await });
-        let Handed { taken, .. } = handed.recv().await.unwrap();
+        let HandedInput { taken, .. } = handed.recv().await.unwrap();
         assert!(timeout(Duration::from_millis(50), &mut answer).await.is_err(), "nobody has taken it in yet");
         taken.send(Vec::new()).unwrap();
         assert!(answer.await.unwrap().contains("\"ok\":true"));
@@ -562,7 +567,7 @@ mod tests {
     async fn a_path_too_long_for_an_address_is_served_all_the_same() {
         let mut served = serve(&format!("{}/{}", "a".repeat(90), "b".repeat(90)));
         let path = served.path.clone();
-        let notice = HandIn { kind: NoticeKind::Interruption, action: None, window: None, reason: None };
+        let notice = HandedNotice { kind: NoticeKind::Interruption, action: None, window: None, reason: None };
         spawn_blocking(move || hand_in(&path, &notice)).await.unwrap().unwrap();
         let Some(Input::HandedIn { notice }) = served.inputs.recv().await else { unreachable!("handed in") };
         assert_eq!((notice.stated, notice.action), (Stated::Unsaid, NoticeAction::Unstated));
@@ -629,8 +634,8 @@ mod tests {
 
         #[test]
         fn a_window_survives_the_way(millis in 0..31_622_400_000_u64) {
-            let window = Window(Duration::from_millis(millis));
-            prop_assert_eq!(Window::try_from(String::from(window)), Ok(window));
+            let window = WindowSpan(Duration::from_millis(millis));
+            prop_assert_eq!(WindowSpan::try_from(String::from(window)), Ok(window));
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The state of earlier runs, from when it is known whose it is: it is taken up, or put out of the way; and it is mended
 //! where somebody removes it under us.
 
-use super::kept::{Beginning, Kept, Opened, Place};
-use super::owner::{Doubt, Owner, Whose};
-use super::protection::Protection;
+use super::kept::{Beginning, Kept, Opened, StateLocation};
+use super::owner::{MachineIdentity, StateOwner, UnsettledOwner};
+use super::protection::LockStatus;
 use super::{Persistence, context};
 use crate::engine::{Engine, Input, Now};
 use crate::report::Bookcase;
@@ -20,11 +20,11 @@ pub(super) struct State {
     pub(super) kept: Kept,
     pub(super) beginning: Beginning,
     /// Whether the state may be another machine's, and nothing is made of it yet.
-    pub(super) doubt: Option<Box<Doubt>>,
+    pub(super) unsettled: Option<Box<UnsettledOwner>>,
     /// What names this machine beside its state.
-    pub(super) here: Owner,
-    pub(super) owner: watch::Sender<Option<Owner>>,
-    pub(super) protection: watch::Receiver<Protection>,
+    pub(super) here: MachineIdentity,
+    pub(super) owner: watch::Sender<Option<MachineIdentity>>,
+    pub(super) protection: watch::Receiver<LockStatus>,
     /// How often the state directory was made again, as far as it was mended.
     pub(super) made_again: u32,
     /// Kept to the end: the lock, and the socket's file.
@@ -34,7 +34,7 @@ pub(super) struct State {
 /// Whose the state turned out to be, and what was done for it before.
 #[derive(Debug)]
 pub(super) struct Settled {
-    pub(super) whose: Whose,
+    pub(super) whose: StateOwner,
     /// Whether it was taken for ours and acted upon, and is not.
     pub(super) was_wrong: bool,
 }
@@ -42,14 +42,14 @@ pub(super) struct Settled {
 impl State {
     /// Whose the state is, where that can be told before this input is taken in, and was not before.
     pub(super) fn settle(&mut self, input: &Input, machine: &Machine, engine: &Engine) -> Option<Settled> {
-        let doubt = self.doubt.as_mut()?;
+        let unsettled = self.unsettled.as_mut()?;
         let named = &machine.id;
-        let whose = doubt.settle(named, input, engine.policy(), Instant::now())?;
-        let was_taken = std::mem::replace(&mut doubt.is_taken_for_ours, whose == Whose::Ours);
-        if !named.is_empty() || whose != Whose::Ours {
-            self.doubt = None;
+        let whose = unsettled.settle(named, input, engine.policy(), Instant::now())?;
+        let was_taken = std::mem::replace(&mut unsettled.is_taken_for_ours, whose == StateOwner::Ours);
+        if !named.is_empty() || whose != StateOwner::Ours {
+            self.unsettled = None;
         }
-        if was_taken && whose == Whose::Ours {
+        if was_taken && whose == StateOwner::Ours {
             return None;
         }
         Some(Settled { was_wrong: was_taken, whose })
@@ -58,13 +58,13 @@ impl State {
     /// Begins with what lies on disk, or puts it out of the way. It waits for the disk, for 6 s at most.
     pub(super) async fn take_up(
         &mut self,
-        whose: Whose,
+        whose: StateOwner,
         engine: &mut Engine,
         context: &mut Context,
         machine: &Machine,
         now: Now,
     ) -> Option<Bookcase> {
-        let place = Place::of(&self.persistence).ok()?;
+        let place = StateLocation::of(&self.persistence).ok()?;
         let episodes_kept = self.beginning.settings.episodes_kept as usize;
         let opening = tokio::task::spawn_blocking(move || Opened::open(&place, &whose, episodes_kept));
         let opened = match tokio::time::timeout(OPENING, opening).await {
@@ -90,7 +90,7 @@ impl State {
             self.kept.journal.write_anew();
             self.owner.send_modify(|_| {});
         }
-        let (None, Some(earlier)) = (&self.doubt, &self.kept.machine) else { return };
+        let (None, Some(earlier)) = (&self.unsettled, &self.kept.machine) else { return };
         let machine = if machine.id.is_empty() { earlier } else { machine };
         let owner = Some(self.here.clone().with(machine.clone()));
         self.owner.send_if_modified(|written| {

@@ -3,7 +3,7 @@
 //! In it lie `lock`, `daemon` and `memory.json`, which are looked after here; `socket`, `machine.json`, and what is kept of
 //! episodes (`owner.rs` lists it) are others'.
 
-use super::owner::{self, Found};
+use super::owner::{self, FoundState};
 use crate::engine::{BootId, SourceName};
 use crate::process::DaemonId;
 use crate::store::{self, Lasts, Mode};
@@ -45,14 +45,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who asks for a state directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum User {
+pub enum Caller {
     /// Root.
     Root,
     /// Anyone else.
     Other,
 }
 
-impl User {
+impl Caller {
     /// Who we are.
     pub fn current() -> Self {
         if rustix::process::geteuid().is_root() { Self::Root } else { Self::Other }
@@ -62,7 +62,11 @@ impl User {
 /// The state directory for this user and environment: `--state-dir`, else the first of `$STATE_DIRECTORY` (set by
 /// systemd, a colon-separated list), else `/var/lib/spot-watchdog` for root, else `spot-watchdog` in the XDG state
 /// home. `None` where nothing of this is there; relative paths in the environment are ignored, as XDG asks.
-pub fn choose(explicit: Option<&Path>, user: User, environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+pub fn choose(
+    explicit: Option<&Path>,
+    user: Caller,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Option<PathBuf> {
     let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(path) = explicit {
         return Some(path.to_owned());
@@ -76,8 +80,8 @@ pub fn choose(explicit: Option<&Path>, user: User, environment: impl Fn(&str) ->
         return Some(path);
     }
     match user {
-        User::Root => Some(PathBuf::from("/var/lib/spot-watchdog")),
-        User::Other => absolute("XDG_STATE_HOME")
+        Caller::Root => Some(PathBuf::from("/var/lib/spot-watchdog")),
+        Caller::Other => absolute("XDG_STATE_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
             .map(|state| state.join("spot-watchdog")),
     }
@@ -89,7 +93,7 @@ pub fn choose(explicit: Option<&Path>, user: User, environment: impl Fn(&str) ->
 pub struct StateDir {
     path: PathBuf,
     trouble: Option<String>,
-    found: Found,
+    found: FoundState,
     /// The kernel lets go of the lock with it.
     lock: Arc<Mutex<File>>,
 }
@@ -142,17 +146,17 @@ impl StateDir {
     /// [`StateDirError::Taken`] must end the start (exit code 1); with the others the daemon goes on.
     pub fn take(path: &Path) -> Result<Self, StateDirError> {
         let lock = lock(path)?;
-        let trouble =
-            sign(path.join(LOCK)).map(|because| format!("{} cannot be written for now: {because}", path.display()));
+        let trouble = write_pid(path.join(LOCK))
+            .map(|because| format!("{} cannot be written for now: {because}", path.display()));
         let places = ["", "notifications", "reports", "rehearsals"].map(|name| path.join(name));
         // A disk that hangs over it holds up nobody.
         let _ =
             thread::Builder::new().name("tidy".to_owned()).spawn(move || places.iter().for_each(|it| store::sweep(it)));
-        Ok(Self { path: path.to_owned(), trouble, found: Found::look(path), lock: Arc::new(Mutex::new(lock)) })
+        Ok(Self { path: path.to_owned(), trouble, found: FoundState::look(path), lock: Arc::new(Mutex::new(lock)) })
     }
 
     /// What an earlier daemon left in it.
-    pub fn found(&self) -> &Found {
+    pub fn found(&self) -> &FoundState {
         &self.found
     }
 
@@ -168,8 +172,8 @@ impl StateDir {
     }
 
     /// What looks after the lock.
-    pub(super) fn guard(&self) -> Guard {
-        Guard { path: self.path.clone(), lock: Arc::clone(&self.lock) }
+    pub(super) fn guard(&self) -> LockGuard {
+        LockGuard { path: self.path.clone(), lock: Arc::clone(&self.lock) }
     }
 
     /// What sources remember of this boot; empty after a reboot, and where the file is not there or not readable.
@@ -239,25 +243,25 @@ fn lock(path: &Path) -> Result<File, StateDirError> {
 }
 
 /// How often it is looked whether the lock is still there.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks after the lock while the daemon runs.
 #[derive(Clone, Debug)]
-pub(super) struct Guard {
+pub(super) struct LockGuard {
     path: PathBuf,
     lock: Arc<Mutex<File>>,
 }
 
 /// What was found in the place of the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Look {
+pub(super) enum LockCheck {
     /// Our lock.
     InPlace,
     /// It was gone, and was made again.
     MadeAgain,
 }
 
-impl Guard {
+impl LockGuard {
     /// The directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -272,12 +276,12 @@ impl Guard {
     ///
     /// # Errors
     /// Where it cannot be made, or another daemon has taken the directory meanwhile.
-    pub(super) fn look(&self, daemon: &DaemonId) -> Result<Look, StateDirError> {
+    pub(super) fn check(&self, daemon: &DaemonId) -> Result<LockCheck, StateDirError> {
         let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = held.metadata().map(|about| (about.dev(), about.ino()));
         let there = fs::symlink_metadata(self.path.join(LOCK));
         match (ours, there) {
-            (Ok(ours), Ok(about)) if (about.dev(), about.ino()) == ours => return Ok(Look::InPlace),
+            (Ok(ours), Ok(about)) if (about.dev(), about.ino()) == ours => return Ok(LockCheck::InPlace),
             (_, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(StateDirError::Unwritable { path: self.path.clone(), reason: error.to_string() });
             }
@@ -286,17 +290,17 @@ impl Guard {
         *held = lock(&self.path)?;
         drop(held);
         // Who holds it is there for people only.
-        let _ = sign(self.path.join(LOCK));
+        let _ = write_pid(self.path.join(LOCK));
         if store::open_itself(&self.path.join(DAEMON)).is_err() {
             let _ = write_down(&self.path, daemon);
         }
-        Ok(Look::MadeAgain)
+        Ok(LockCheck::MadeAgain)
     }
 }
 
 /// Puts our number into the lock, for people; on a full disk the lock holds without it. Returns why the file cannot be
 /// written at all, if that is so.
-fn sign(lock: PathBuf) -> Option<String> {
+fn write_pid(lock: PathBuf) -> Option<String> {
     let signed = store::within(PATIENCE, "lock", move || {
         File::options().write(true).custom_flags(NO_LINK).open(lock).map(|mut lock| {
             let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
@@ -438,7 +442,7 @@ mod tests {
     use std::time::Instant;
     use tempfile::TempDir;
 
-    fn chosen(explicit: Option<&str>, user: User, environment: &[(&str, &str)]) -> Option<String> {
+    fn chosen(explicit: Option<&str>, user: Caller, environment: &[(&str, &str)]) -> Option<String> {
         let look =
             |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         choose(explicit.map(Path::new), user, look).map(|path| path.display().to_string())
@@ -462,13 +466,13 @@ mod tests {
     fn the_directory_is_the_nearest_that_was_named() {
         let all = [("STATE_DIRECTORY", "/s/a:/s/b"), ("XDG_STATE_HOME", "/x"), ("HOME", "/home/u")];
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(chosen(Some("here"), User::Root, &all), some("here"));
-        assert_eq!(chosen(None, User::Other, &all), some("/s/a"));
-        assert_eq!(chosen(None, User::Root, &all[1..]), some("/var/lib/spot-watchdog"));
-        assert_eq!(chosen(None, User::Other, &all[1..]), some("/x/spot-watchdog"));
-        assert_eq!(chosen(None, User::Other, &all[2..]), some("/home/u/.local/state/spot-watchdog"));
-        assert_eq!(chosen(None, User::Other, &[("XDG_STATE_HOME", "relative")]), None);
-        assert_eq!(chosen(None, User::Root, &[("STATE_DIRECTORY", "")]), some("/var/lib/spot-watchdog"));
+        assert_eq!(chosen(Some("here"), Caller::Root, &all), some("here"));
+        assert_eq!(chosen(None, Caller::Other, &all), some("/s/a"));
+        assert_eq!(chosen(None, Caller::Root, &all[1..]), some("/var/lib/spot-watchdog"));
+        assert_eq!(chosen(None, Caller::Other, &all[1..]), some("/x/spot-watchdog"));
+        assert_eq!(chosen(None, Caller::Other, &all[2..]), some("/home/u/.local/state/spot-watchdog"));
+        assert_eq!(chosen(None, Caller::Other, &[("XDG_STATE_HOME", "relative")]), None);
+        assert_eq!(chosen(None, Caller::Root, &[("STATE_DIRECTORY", "")]), some("/var/lib/spot-watchdog"));
     }
 
     #[test]
@@ -490,23 +494,23 @@ mod tests {
         let path = root.path().join("state");
         let held = StateDir::take(&path).unwrap();
         let (guard, id) = (held.guard(), held.daemon_id());
-        assert_eq!(guard.look(&id).unwrap(), Look::InPlace);
+        assert_eq!(guard.check(&id).unwrap(), LockCheck::InPlace);
         fs::remove_dir_all(&path).unwrap();
-        assert_eq!(guard.look(&id).unwrap(), Look::MadeAgain);
-        assert_eq!((guard.look(&id).unwrap(), held_by(&path)), (Look::InPlace, Some(std::process::id())));
+        assert_eq!(guard.check(&id).unwrap(), LockCheck::MadeAgain);
+        assert_eq!((guard.check(&id).unwrap(), held_by(&path)), (LockCheck::InPlace, Some(std::process::id())));
         assert_eq!(held.daemon_id(), id, "hooks are recognised after a restart");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(matches!(StateDir::take(&path), Err(StateDirError::Taken { .. })));
 
         fs::remove_dir_all(&path).unwrap();
         let other = StateDir::take(&path).unwrap();
-        assert!(matches!(guard.look(&id), Err(StateDirError::Taken { .. })));
+        assert!(matches!(guard.check(&id), Err(StateDirError::Taken { .. })));
         drop(other);
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, "a file").unwrap();
-        guard.look(&id).unwrap_err();
+        guard.check(&id).unwrap_err();
         fs::remove_file(&path).unwrap();
-        assert_eq!(guard.look(&id).unwrap(), Look::MadeAgain);
+        assert_eq!(guard.check(&id).unwrap(), LockCheck::MadeAgain);
     }
 
     #[test]

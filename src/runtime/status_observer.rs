@@ -1,7 +1,7 @@
 //! Watches the loop for those who read the status: `/status`, the page, metrics.
 
 use super::executor::StepAction;
-use super::log_sink::{LINES_WAITING, LogSink, Reader};
+use super::log_sink::{LINES_WAITING, LogReader, LogSink};
 use super::step_checks::Troubles;
 use super::turn::{Health, Observer, Turn};
 use crate::engine::{Now, StepName};
@@ -114,16 +114,16 @@ fn journal_health(state: journal::State) -> JournalHealth {
 }
 
 /// Why not all is well with the log, if it is not.
-fn trouble(reader: Reader) -> Option<Reason> {
+fn trouble(reader: LogReader) -> Option<Reason> {
     match reader {
-        Reader::Reads => None,
-        Reader::Stalls(_) => Some(Reason::new(
+        LogReader::Reads => None,
+        LogReader::Stalls(_) => Some(Reason::new(
             "log-stalled",
             format!(
                 "nobody reads our log: lines wait, and are dropped once there are {LINES_WAITING}; nothing else waits for it"
             ),
         )),
-        Reader::Left => Some(Reason::new(
+        LogReader::Left => Some(Reason::new(
             "log-gone",
             "our log cannot be written any more, since its reader has left: its lines are lost, and nothing else is",
         )),
@@ -147,9 +147,9 @@ mod tests {
             assert_eq!(kept.sentence.is_empty(), durability == Durability::Kept, "{}", kept.sentence);
         }
         for (reader, word) in [
-            (Reader::Reads, None),
-            (Reader::Stalls(std::time::Duration::from_secs(3)), Some("log-stalled")),
-            (Reader::Left, Some("log-gone")),
+            (LogReader::Reads, None),
+            (LogReader::Stalls(std::time::Duration::from_secs(3)), Some("log-stalled")),
+            (LogReader::Left, Some("log-gone")),
         ] {
             assert_eq!(trouble(reader).map(|reason| reason.word).as_deref(), word);
         }

@@ -65,7 +65,7 @@ pub(super) async fn keep(
     known: watch::Sender<Arc<Troubles>>,
 ) {
     let watched = |step: &StepSetting| step.action.watched().is_some();
-    let mut checks: Vec<Check> = steps.into_iter().filter(|step| !watched(step)).map(Check::new).collect();
+    let mut checks: Vec<StepCheck> = steps.into_iter().filter(|step| !watched(step)).map(StepCheck::new).collect();
     if checks.is_empty() {
         return;
     }
@@ -78,7 +78,7 @@ pub(super) async fn keep(
                 check.look(host.get()).await;
             }
         }
-        let troubles: Troubles = checks.iter().filter_map(Check::trouble).collect();
+        let troubles: Troubles = checks.iter().filter_map(StepCheck::trouble).collect();
         let pause = if troubles.is_empty() { INTERVAL } else { INTERVAL_IN_TROUBLE };
         known.send_replace(Arc::new(troubles));
         sleep(pause).await;
@@ -92,7 +92,7 @@ fn news<'a>(before: &[String], now: &'a [String]) -> Vec<&'a str> {
 
 /// A step that is looked at.
 #[derive(Debug)]
-struct Check {
+struct StepCheck {
     step: StepSetting,
     /// The thread of the newest look.
     looking: Option<thread::JoinHandle<()>>,
@@ -100,7 +100,7 @@ struct Check {
     wrong: Vec<String>,
 }
 
-impl Check {
+impl StepCheck {
     const fn new(step: StepSetting) -> Self {
         Self { step, looking: None, wrong: Vec::new() }
     }
@@ -192,7 +192,7 @@ mod tests {
         let action = Arc::new(Slow { asked: Mutex::new(asked), finds: Mutex::new(finds) });
         let name = StepName::new("save");
         let step = StepSetting { name: name.clone(), kind: "hook", reach: Reach::Machine, action };
-        let mut check = Check::new(step);
+        let mut check = StepCheck::new(step);
         for _ in 0..3 {
             check.look(HostInfo::default()).await;
             assert_eq!(check.trouble(), Some((name.clone(), too_slow())));

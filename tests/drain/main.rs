@@ -17,7 +17,7 @@ mod tls;
 mod vllm;
 mod waiting;
 
-use spot_watchdog::actions::proof::Before;
+use spot_watchdog::actions::proof::ProofBaseline;
 use spot_watchdog::actions::{Action, ActionContext, Output, ROWS, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, SourceName, StepName, Work,
@@ -40,7 +40,7 @@ fn context(work: Work, left: Duration) -> RunContext {
     RunContext {
         opened: jiff::Timestamp::now(),
         started: SystemTime::now(),
-        before: Before::default(),
+        before: ProofBaseline::default(),
         run: Run { step: StepName::new("step"), work, attempt: 1 },
         briefing: NoticeContext {
             episode: EpisodeId::new("e"),

@@ -25,7 +25,7 @@ mod tls;
 #[path = "../support/vllm.rs"]
 mod vllm;
 
-use spot_watchdog::actions::proof::Before;
+use spot_watchdog::actions::proof::ProofBaseline;
 use spot_watchdog::actions::{Action, ActionContext, Output, ROWS, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, SourceName, StepName, Work,
@@ -62,7 +62,7 @@ pub(crate) fn context(work: Work, left: Duration) -> RunContext {
         },
         opened: jiff::Timestamp::now(),
         started: std::time::SystemTime::now(),
-        before: Before::default(),
+        before: ProofBaseline::default(),
         stop_by: StopBy::new(stop_by),
         output: Output::default(),
         spawned: mpsc::channel(1).0,

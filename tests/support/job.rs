@@ -1,6 +1,6 @@
 //! One run of an action, as the executor would order it.
 
-use spot_watchdog::actions::proof::Before;
+use spot_watchdog::actions::proof::ProofBaseline;
 use spot_watchdog::actions::{Action, ActionContext, HostInfo, Output, RunContext, StopBy};
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, RunResult, SourceName, StepName, Work,
@@ -22,7 +22,7 @@ pub(crate) fn context(work: Work, left: Duration, place: &HostInfo) -> RunContex
     RunContext {
         opened: jiff::Timestamp::now(),
         started: std::time::SystemTime::now(),
-        before: Before::default(),
+        before: ProofBaseline::default(),
         run: Run { step: StepName::new("leave"), work, attempt: 1 },
         briefing: NoticeContext {
             episode: EpisodeId::new("e"),

@@ -32,7 +32,7 @@ pub(super) fn inherited(
     ours.filter(|(name, _)| !is_about_us(name) && !secret.contains(name)).collect()
 }
 
-/// What a hook begins with whose step names a user: of ours only where programs are found and the language, since
+/// What the environment of a hook starts from whose step names a user: of ours only where programs are found and the language, since
 /// anything else may be secret or lead to what is ours alone.
 pub(super) fn of_user(ours: impl Iterator<Item = (OsString, OsString)>, user: &User) -> BTreeMap<OsString, OsString> {
     let mut environment: BTreeMap<_, _> = ours.filter(|(name, _)| name == "PATH" || name == "LANG").collect();
@@ -80,12 +80,12 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<(String, String)>, String> {
     if text.len() as u64 > LONGEST {
         return Err(failed("it is longer than 1 MiB"));
     }
-    parse(&text).map_err(|Wrong { line, what }| failed(&format!("line {line}: {what}")))
+    parse(&text).map_err(|LineError { line, what }| failed(&format!("line {line}: {what}")))
 }
 
 /// What is wrong with an environment file.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) struct Wrong {
+pub(super) struct LineError {
     /// The line, from 1.
     pub(super) line: usize,
     /// What is wrong with it, without its content.
@@ -97,7 +97,7 @@ pub(super) struct Wrong {
 ///
 /// # Errors
 /// The first line that is none of these.
-pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Wrong> {
+pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, LineError> {
     let mut found = Vec::new();
     let mut parser = FileParser { rest: text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable(), line: 1 };
     loop {
@@ -139,12 +139,12 @@ impl FileParser<'_> {
         }
     }
 
-    fn assignment(&mut self) -> Result<(String, String), Wrong> {
+    fn assignment(&mut self) -> Result<(String, String), LineError> {
         let line = self.line;
         let mut name = String::new();
         loop {
             match self.rest.peek() {
-                None | Some('\n') => return Err(Wrong { line, what: "it is not KEY=VALUE" }),
+                None | Some('\n') => return Err(LineError { line, what: "it is not KEY=VALUE" }),
                 Some('=') => break,
                 Some(_) => name.extend(self.next()),
             }
@@ -154,16 +154,16 @@ impl FileParser<'_> {
         let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
             && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
         if !is_name {
-            return Err(Wrong { line, what: "its key is not a name of parser, digits and underscores" });
+            return Err(LineError { line, what: "its key is not a name of parser, digits and underscores" });
         }
         let value = self.value(line)?;
         if value.contains('\0') {
-            return Err(Wrong { line, what: "it holds a zero byte" });
+            return Err(LineError { line, what: "it holds a zero byte" });
         }
         Ok((name.to_owned(), value))
     }
 
-    fn value(&mut self, line: usize) -> Result<String, Wrong> {
+    fn value(&mut self, line: usize) -> Result<String, LineError> {
         let mut value = String::new();
         // Blanks at the end do not count, unless they were quoted.
         let mut kept = 0;
@@ -190,10 +190,10 @@ impl FileParser<'_> {
         Ok(value)
     }
 
-    fn quoted(&mut self, quote: char, value: &mut String, line: usize) -> Result<(), Wrong> {
+    fn quoted(&mut self, quote: char, value: &mut String, line: usize) -> Result<(), LineError> {
         loop {
             match self.next() {
-                None => return Err(Wrong { line, what: "its quote is not closed" }),
+                None => return Err(LineError { line, what: "its quote is not closed" }),
                 Some(letter) if letter == quote => return Ok(()),
                 Some('\\') if quote == '"' => match self.next() {
                     Some(letter @ ('"' | '\\' | '`' | '$')) => value.push(letter),
@@ -226,9 +226,9 @@ mod tests {
 
     #[test]
     fn a_wrong_line_is_named_and_not_shown() {
-        assert_eq!(parse("A=1\nexport B\n").unwrap_err(), Wrong { line: 2, what: "it is not KEY=VALUE" });
+        assert_eq!(parse("A=1\nexport B\n").unwrap_err(), LineError { line: 2, what: "it is not KEY=VALUE" });
         assert_eq!(parse("A=1\n\n2B=x").unwrap_err().line, 3);
-        assert_eq!(parse("A='x\ny\n").unwrap_err(), Wrong { line: 1, what: "its quote is not closed" });
+        assert_eq!(parse("A='x\ny\n").unwrap_err(), LineError { line: 1, what: "its quote is not closed" });
     }
 
     #[test]

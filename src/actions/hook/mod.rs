@@ -207,7 +207,7 @@ impl Hook {
         })
     }
 
-    /// Waits for the end of a program that was begun by a step which the configuration no longer has, and sees to it.
+    /// Waits for the end of a program that was started by a step which the configuration no longer has, and sees to it.
     pub async fn take_back_unconfigured(context: &RunContext, process: Process) -> RunResult {
         let program = toml::Table::from_iter([("command".to_owned(), vec![UNCONFIGURED].into())]);
         match read_keys(program).and_then(Self::new) {
@@ -410,7 +410,7 @@ fn leave_running(context: &RunContext, leader: Leader, reader: Option<OutputRead
     context.shared.leftovers.take(leader, reader, context.stop_by.clone(), stop, step);
 }
 
-/// Where the configuration has changed since the step was begun.
+/// Where the configuration has changed since the step was started.
 fn nothing_to_undo_with() -> RunResult {
     ending(Outcome::Failed, "its configuration names no `undo` (any more)".to_owned())
 }

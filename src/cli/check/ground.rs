@@ -30,7 +30,7 @@ const ENDPOINT: &str = "endpoint";
 pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> {
     let (named, report_dir) = (settings.state_dir.clone(), settings.report_dir.clone());
     let looking = tokio::task::spawn_blocking(move || {
-        let place = state_dir::choose(named.as_deref(), state_dir::User::current(), |name| std::env::var_os(name));
+        let place = state_dir::choose(named.as_deref(), state_dir::Caller::current(), |name| std::env::var_os(name));
         let mut found = vec![state(place.as_deref(), named.is_some())];
         found.extend(full(place.as_deref()));
         found.extend(report_dir.as_deref().map(reports));
@@ -49,7 +49,7 @@ pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> 
 pub(super) async fn measured(settings: &Settings, limit: Duration) -> (Ledger, Vec<Finding>) {
     let (named, carried_in) = (settings.state_dir.clone(), settings.timings_file.clone());
     let looking = tokio::task::spawn_blocking(move || {
-        let place = state_dir::choose(named.as_deref(), state_dir::User::current(), |name| std::env::var_os(name));
+        let place = state_dir::choose(named.as_deref(), state_dir::Caller::current(), |name| std::env::var_os(name));
         let own = place.map(|place| Ledger::read(&ledger::in_directory(&place))).unwrap_or_default();
         match carried_in.as_deref().map(Ledger::carried_in) {
             None => (own, Vec::new()),

@@ -24,7 +24,7 @@ use crate::process::{self, Launcher};
 use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::runtime::clock;
 use crate::runtime::poller::check_source;
-use crate::runtime::state_dir::{self, StateDir, User};
+use crate::runtime::state_dir::{self, Caller, StateDir};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, REHEARSALS, context};
 use crate::sources::transports::Client;
 use crate::sources::{self, Memory};
@@ -257,7 +257,7 @@ fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
         report.episode.notices.iter_mut().for_each(|notice| notice.detection_delay = None);
     }
     let named = real.state_dir.as_deref();
-    let Some(state) = state_dir::choose(named, User::current(), |name| std::env::var_os(name)) else { return };
+    let Some(state) = state_dir::choose(named, Caller::current(), |name| std::env::var_os(name)) else { return };
     let kept = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).and_then(|()| {
         Shelf { directory: shelf::rehearsals_in(&state), kept: REHEARSALS, mode: 0o644 }.put(&report)?;
         let path = ledger::in_directory(&state);
