@@ -77,7 +77,7 @@ fn a_hook_that_hangs_and_what_another_left_behind_are_gone_before_the_deadline()
 fn a_hook_of_words_gets_them_as_a_shell_would_split_them() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
     scene.script("hook.sh", "printf '%s|' \"$@\" > \"$SCENE/words\"; : > \"$SCENE/ran\"");
-    let hook = format!("{} 'two words' $HOME", scene.path("hook.sh").display());
+    let hook = format!("{} 'two words' '$HOME'", scene.path("hook.sh").display());
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["watching"]);
     cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
