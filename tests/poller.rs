@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
-use spot_watchdog::engine::{Importance, Input, Notice, NoticeAction, NoticeKind};
+use spot_watchdog::engine::{Fault, Importance, Input, Notice, NoticeAction, NoticeKind, ProbeName, SourceName};
 use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
-use spot_watchdog::sources::Memory;
 use spot_watchdog::sources::aws::{Aws, Settings};
-use spot_watchdog::sources::transports::Client;
+use spot_watchdog::sources::transports::{Client, Failure, Response, Service};
+use spot_watchdog::sources::{HttpQuestion, Memory, Pace, Probe, Question, Reading, Source};
 use spot_watchdog::status::AnswerTimes;
 use spot_watchdog::view::{Lifecycle, Machine, Weight};
 use std::sync::{Arc, Mutex};
@@ -43,6 +43,10 @@ async fn emulate(script: Script, interval: Duration) -> (Emulator, Arc<Aws>, Cli
 
 async fn start(script: Script, interval: Duration, memory: Box<dyn MemoryStore>) -> Rig {
     let (emulator, source, client) = emulate(script, interval).await;
+    start_with(emulator, source, client, memory)
+}
+
+fn start_with(emulator: Emulator, source: Arc<dyn Source>, client: Client, memory: Box<dyn MemoryStore>) -> Rig {
     let (sender, inputs) = mpsc::channel(16);
     let (told, machine) = watch::channel(Machine::default());
     let poller = Poller { source, client, inputs: sender, machine: told, memory, answers: AnswerTimes::default() };
@@ -265,4 +269,119 @@ async fn one_look_tells_what_this_machine_is_and_whether_a_notice_can_come() {
 
     let seen = look_at(troubled("/latest/api/token", Behaviour::Status(403))).await;
     assert_eq!((seen.findings.len(), seen.findings[0].weight), (1, Weight::Error));
+}
+
+/// A source of another cloud, on the service of the one that we can play.
+#[derive(Debug)]
+struct Foreign {
+    service: Service,
+    probes: Vec<Probe>,
+}
+
+impl Source for Foreign {
+    fn name(&self) -> SourceName {
+        SourceName::new("foreign")
+    }
+
+    fn service(&self) -> Service {
+        self.service.clone()
+    }
+
+    fn probes(&self) -> &[Probe] {
+        &self.probes
+    }
+
+    /// A long poll goes on from the mark that came with the newest answer.
+    fn next_question(&self, probe: &Probe, newest: Option<&Response>) -> Question {
+        let (Pace::LongPoll { .. }, Question::Http(question)) = (probe.pace, &probe.question) else {
+            return probe.question.clone();
+        };
+        let mark = newest.and_then(|newest| newest.http().ok()?.headers.get("etag")?.to_str().ok()).unwrap_or("0");
+        Question::Http(HttpQuestion { path: format!("{}?last_etag={mark}", question.path), ..question.clone() })
+    }
+
+    fn read(&self, _: &ProbeName, response: &Response, _: &Machine, _: &Memory) -> Result<Reading, Fault> {
+        response.http().map(|_| Reading::default())
+    }
+
+    fn diagnose(&self, failure: &Failure) -> Fault {
+        Fault { word: "silent".to_owned(), sentence: format!("{failure:?}") }
+    }
+}
+
+#[tokio::test]
+async fn a_vital_probe_that_hangs_delays_no_other_and_one_session_is_opened_for_all() {
+    const HANGS: &str = "/latest/meta-data/instance-type";
+    let (emulator, source, _) = emulate(troubled(HANGS, Behaviour::Silent), POLL).await;
+    let hanging = Probe { time_limit: Duration::from_secs(60), ..Probe::vital("hangs", Question::get(HANGS), POLL) };
+    let others =
+        [ACTION_PATH, "/latest/meta-data/instance-id"].map(|path| Probe::vital(path, Question::get(path), POLL));
+    let probes = [hanging].into_iter().chain(others).collect();
+    let source: Arc<dyn Source> = Arc::new(Foreign { service: source.service(), probes });
+    let client = Client::of(source.as_ref()).unwrap();
+    let mut rig = start_with(emulator, source, client, Box::new(NoMemoryStore));
+    let began = Instant::now();
+    for _ in 0..20 {
+        let Input::Answered { probe, .. } = rig.next().await else { unreachable!("what hangs says nothing") };
+        assert_ne!(probe.as_str(), "hangs");
+    }
+    assert!(began.elapsed() < Duration::from_millis(1_500), "10 polls of 50 ms took {:?}", began.elapsed());
+    assert_eq!(rig.emulator.requests("PUT /latest/api/token"), 1);
+    assert_eq!(rig.emulator.requests(&format!("GET {HANGS}")), 1);
+}
+
+#[tokio::test]
+async fn one_that_refuses_sessions_is_asked_for_one_once_a_round_for_all_that_wait() {
+    let (emulator, source, _) = emulate(troubled("/latest/api/token", Behaviour::Silent), POLL).await;
+    let probes = ["/a", "/b", "/c"].map(|path| Probe::vital(path, Question::get(path), Duration::from_secs(60))).into();
+    let source: Arc<dyn Source> = Arc::new(Foreign { service: source.service(), probes });
+    let client = Client::of(source.as_ref()).unwrap();
+    let mut rig = start_with(emulator, source, client, Box::new(NoMemoryStore));
+    for _ in 0..3 {
+        assert!(matches!(rig.next().await, Input::Unanswered { .. }));
+    }
+    assert_eq!(rig.emulator.requests("PUT /latest/api/token"), 1);
+}
+
+#[tokio::test]
+async fn a_long_poll_is_asked_again_at_once_and_goes_on_from_the_newest_answer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let asked = Arc::clone(&heads);
+    tokio::spawn(async move {
+        for mark in 1.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 2048];
+            let length = stream.read(&mut head).await.unwrap();
+            asked.lock().unwrap().push(String::from_utf8_lossy(&head[..length]).into_owned());
+            // The first answer comes at once, the others when something has changed.
+            tokio::time::sleep(Duration::from_millis(if mark == 1 { 0 } else { 400 })).await;
+            let answer =
+                format!("HTTP/1.1 200 OK\r\netag: mark{mark}\r\nconnection: close\r\ncontent-length: 5\r\n\r\nFALSE");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let endpoint = spot_watchdog::sources::transports::Endpoint::parse(&endpoint).unwrap();
+    let probe = Probe {
+        pace: Pace::LongPoll { rest: Duration::from_millis(100) },
+        time_limit: Duration::from_secs(70),
+        ..Probe::vital("preempted", Question::get("/preempted"), POLL)
+    };
+    let service = Service::Http { endpoint, session: None };
+    let source: Arc<dyn Source> = Arc::new(Foreign { service, probes: vec![probe] });
+    let client = Client::of(source.as_ref()).unwrap();
+    let (idle, _, _) = emulate(Script::default(), POLL).await;
+    let mut rig = start_with(idle, source, client, Box::new(NoMemoryStore));
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert!(matches!(rig.next().await, Input::Answered { .. }));
+    }
+    let took = began.elapsed().as_millis();
+    assert!((850..1_600).contains(&took), "at once, after a rest and 400 ms, and after 400 ms more: {took} ms");
+    let heads = heads.lock().unwrap();
+    for (head, mark) in heads.iter().zip(["0", "mark1", "mark2"]) {
+        assert!(head.starts_with(&format!("GET /preempted?last_etag={mark} ")), "{head}");
+    }
 }

@@ -268,12 +268,48 @@ fn wait_for(path: &Path) -> String {
 }
 
 #[test]
-fn where_no_source_is_asked_there_is_nothing_to_wait_for() {
+fn where_no_source_is_asked_a_shutdown_is_handed_in() {
     let desk = Desk::new();
+    let save = desk.script("save.sh", "cat > brief.json");
     fs::write(desk.path("watchdog.toml"), "[[source]]\nkind = 'shutdown'\n").unwrap();
-    let began = Instant::now();
-    let output = desk.rehearse(&["--config", "watchdog.toml", "--hook", "/bin/true", "--yes"]);
+    let hook = ["--config", "watchdog.toml", "--yes", "--hook", save.to_str().unwrap()];
+    let output = desk.rehearse(&hook);
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
-    assert!(said(&output).contains("no source is asked here"), "{}", said(&output));
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(said(&output).contains("no step is for a shutdown"), "{}", said(&output));
+    let output = desk.rehearse(&[&hook[..], &["--on", "shutdown", "--json", "verdict.json"]].concat());
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("a shutdown of 25s is given; no source is asked, so it is handed in"), "{told}");
+    let brief: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("brief.json")).unwrap()).unwrap();
+    assert_eq!(brief["notice-kind"], "shutdown");
+    let verdict: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("verdict.json")).unwrap()).unwrap();
+    assert_eq!((&verdict["good"], &verdict["notice-seconds"]), (&true.into(), &25.into()), "{verdict}");
+}
+
+#[test]
+fn a_file_is_played_and_taken_away_again_and_the_real_one_is_left_alone() {
+    let desk = Desk::new();
+    let leave = desk.script("leave.sh", "echo out >> told; cat > brief.json");
+    let back = desk.script("back.sh", "echo back >> told");
+    let real = desk.path("real-notice");
+    let configuration = format!(
+        "[[source]]\nkind = 'file'\npath = {real:?}\nwindow = '40s'\n[[step]]\nname = 'leave'\nkind = 'hook'\n\
+         command = [{leave:?}]\nundo = [{back:?}]\nworking-directory = {:?}\n",
+        desk.path("")
+    );
+    fs::write(desk.path("watchdog.toml"), configuration).unwrap();
+    let began = Instant::now();
+    let output = desk.rehearse(&["--config", "watchdog.toml", "--yes"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("an interruption of 40s is given; the next poll will detect it"), "{told}");
+    assert_eq!(fs::read_to_string(desk.path("told")).unwrap(), "out\nback\n", "{told}");
+    assert!(
+        began.elapsed() < Duration::from_secs(12),
+        "a removal withdraws at once, and it took {:?}",
+        began.elapsed()
+    );
+    let brief: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("brief.json")).unwrap()).unwrap();
+    assert_eq!((&brief["notice-kind"], &brief["source"]), (&"interruption".into(), &"file".into()), "{brief}");
+    assert!(!real.exists());
 }

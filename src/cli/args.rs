@@ -118,7 +118,7 @@ pub struct RunArgs {
     /// [default: 127.0.0.1:9189]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
-    /// The time between two questions to the metadata service [default: 5s]
+    /// The time between two questions to a source [default: each source's own]
     #[arg(long, value_name = "SPAN")]
     pub poll_interval: Option<String>,
     /// Where the journal is kept [default: what systemd gives, else /var/lib/spot-watchdog or the user's own]
@@ -193,9 +193,9 @@ pub struct RehearseArgs {
     /// What chooses the steps.
     #[command(flatten)]
     pub steps: StepArgs,
-    /// How much time the notice leaves
-    #[arg(long, value_name = "SPAN", default_value = "120s", value_parser = parse_span)]
-    pub notice: Duration,
+    /// How much time the notice leaves [default: what its source usually gives, else what [assume] has]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub notice: Option<Duration>,
     /// Also do what changes something outside this machine: leave the load balancer, and come back
     #[arg(long)]
     pub live: bool,

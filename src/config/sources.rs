@@ -81,6 +81,8 @@ fn source<'l, 'i>(
         table.remove(keys::METADATA_ENDPOINT.name);
         table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
     }
+    let played = ground.start.flags.source_keys.iter().filter(|(kind, ..)| *kind == row.kind);
+    table.extend(played.map(|(_, key, value)| ((*key).to_owned(), toml::Value::String(value.clone()))));
     let environment = &|name: &str| ground.start.variable(name).map(str::to_owned);
     let built = (row.build)(SourceConfig { keys: table, poll_interval, environment });
 

@@ -40,6 +40,8 @@ pub struct Flags {
     pub metadata_endpoint: Option<String>,
     /// `--log-format`
     pub log_format: Option<String>,
+    /// Own keys of sources that beat all else, by kind and key: what a rehearsal plays is asked in place of the world.
+    pub source_keys: Vec<(&'static str, &'static str, String)>,
 }
 
 /// What a start finds.

@@ -224,3 +224,42 @@ impl SourceHealth {
         self.ignored.retain(|key, ignored| !gone(key, &ignored.probe));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Removal;
+
+    #[test]
+    fn a_source_whose_first_answer_may_take_two_minutes_is_warming_up_and_not_blind() {
+        let seconds = Duration::from_secs;
+        let began = Moment::from_millis(5_000);
+        let (source, probe) = (SourceName::new("slow"), ProbeName::new("events"));
+        let asked = AskedSource {
+            source: source.clone(),
+            interval: seconds(1),
+            blind_after: seconds(5),
+            first_answer: seconds(120),
+            usual_window: None,
+            removal: Removal::Counted,
+            kinds: BTreeMap::new(),
+        };
+        let mut health = SourceHealth::since(began);
+        let at = |second| began.plus(seconds(second));
+        let mut happens = |event: &Event, second| {
+            health.apply(event, Now { moment: at(second), wall: jiff::Timestamp::UNIX_EPOCH }, &[]);
+            [second, second + 4, second + 5, 119, 120].map(|second| health.blindness(&asked, at(second)).is_some())
+        };
+        let fault = Fault { word: "refused".to_owned(), sentence: String::new() };
+        let rank = Importance::Vital;
+        let missed = Event::SourceMissed { source: source.clone(), probe: probe.clone(), rank, fault };
+        for second in [1, 2, 3, 60] {
+            assert_eq!(happens(&missed, second), [false, false, false, false, true], "{second}");
+        }
+        let read = Event::SourceRead { source, probe, rank, active: Vec::new() };
+        assert_eq!(happens(&read, 61), [false, false, true, true, true], "then it is as every other");
+        happens(&missed, 62);
+        happens(&missed, 63);
+        assert!(happens(&missed, 64)[0], "three polls in a row");
+    }
+}

@@ -330,7 +330,8 @@ struct FirstLine {
     steps: String,
     ledger: watch::Receiver<Arc<Ledger>>,
     bound: Bound,
-    began: std::time::Instant,
+    /// Until when the machine may become known.
+    known_by: std::time::Instant,
 }
 
 impl FirstLine {
@@ -339,7 +340,9 @@ impl FirstLine {
         let asked: Vec<String> =
             asked.map(|asked| format!("{} every {}", asked.source, Spoken(asked.interval))).collect();
         let watched = if asked.is_empty() { "signals".to_owned() } else { asked.join(" and ") };
-        Self { watched, steps: counted(settings), ledger, bound, began: std::time::Instant::now() }
+        let is_told = settings.sources.iter().any(|source| source.knows_the_machine());
+        let known_by = std::time::Instant::now() + if is_told { PATIENCE } else { Duration::ZERO };
+        Self { watched, steps: counted(settings), ledger, bound, known_by }
     }
 
     /// Says it as soon as the machine is known, or cannot be, and then where the status is served; until then it is given
@@ -349,7 +352,7 @@ impl FirstLine {
         let Machine { id, machine_type, lifecycle, .. } = &context.machine;
         let is_known = lifecycle.known().is_some() && !machine_type.is_empty();
         let fault = engine.health().probes.values().find_map(|probe| probe.fault.as_ref());
-        if !is_known && fault.is_none() && self.began.elapsed() < PATIENCE {
+        if !is_known && fault.is_none() && std::time::Instant::now() < self.known_by {
             return Some(self);
         }
         let machine = match (id.as_str(), machine_type.as_str()) {

@@ -9,6 +9,7 @@
 #[path = "../support/boots.rs"]
 mod boots;
 mod clocks;
+mod files;
 mod hooks;
 mod life;
 mod machines;

@@ -1,13 +1,15 @@
 //! `watchdog rehearse`: an interruption played against the real steps, by the very loop that would meet a real one.
 //!
-//! Our own metadata service answers on loopback. Right after the first poll it begins to give a notice, so that it is
-//! detected as late as a notice can be. The state directory and the notice file are throw-away ones: a rehearsal leaves no
+//! What each configured source asks is played by us: a metadata service on loopback, a file. Right after the first polls
+//! the first of them begins to tell of a notice, so that it is detected as late as a notice can be. Where no source is
+//! asked, the notice is handed in. The state directory and the notice file are throw-away ones: a rehearsal leaves no
 //! episode behind and stops no training loop that watches for the real file. What is told at the end is the episode that
 //! the rehearsal's journal leads to, as a restart would find it.
 //!
 //! Where steps have changed something that can be undone, the notice is then withdrawn, and it is waited until all of it is
 //! undone. A step that never ran, or was only checked, has changed nothing.
 
+mod played;
 mod progress;
 mod verdict;
 
@@ -16,7 +18,7 @@ use super::run::runtime;
 use super::{Exit, complain, print};
 use crate::actions::{self, Reach, Rehearsal};
 use crate::config::{self, Flags, Settings, Start};
-use crate::emulators::aws::{Action, Emulator, Script, StatedTime, serve};
+use crate::emulators::{EmulatedNotice, EmulationSetting};
 use crate::engine::{Event, Input, NoticeKind, Signal, StepName, Undo};
 use crate::journal::{Journal, Record, replay};
 use crate::messages::Sink;
@@ -31,9 +33,10 @@ use crate::sources::{self, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Status, StatusPublisher};
 use crate::store;
-use crate::view::{EpisodeView, Finding, Machine, Spoken, StepView, TimeFit, Weight};
-use anyhow::{Context, bail};
+use crate::view::{EpisodeView, Finding, Machine, Spoken, StepView, TimeFit, Weight, words};
+use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
+use played::{PlayedSources, has_asked};
 use progress::Progress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{BufRead, IsTerminal, Write};
@@ -46,7 +49,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub use verdict::Verdict;
 
 /// How long the machine's own metadata service may take to say what the machine is.
-const OWN_IDENTITY: Duration = Duration::from_secs(3);
+const OWN_MACHINE: Duration = Duration::from_secs(3);
 
 /// How long looking at who would be told may take.
 const CHECKING: Duration = Duration::from_secs(8);
@@ -61,29 +64,18 @@ const COME_BACK: Duration = Duration::from_secs(150);
 pub fn rehearse(args: &RehearseArgs) -> Exit {
     // Where it is not known what we were started with, hooks are no worse off than we are.
     let _ = process::give_defaults();
-    let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    });
-    let (listener, address) = match loopback {
-        Ok(bound) => bound,
-        Err(error) => {
-            complain(&format!("cannot serve metadata on loopback: {error}"));
-            return Exit::Wrong;
-        }
+    // The settings as they are for a real watch say who we are; those of the rehearsal ask what we play.
+    let real = match load(args.steps.flags()) {
+        Ok(real) => real,
+        Err(refused) => return super::refuse(&refused),
     };
-    let flags = args.steps.flags();
-    // The settings as they are for a real watch say who we are; those of the rehearsal ask our own service.
-    let (real, settings) = match (load(flags.clone()), load(rehearsed(flags, address))) {
-        (Ok(real), Ok(settings)) => (real, settings),
-        (Err(refused), _) | (_, Err(refused)) => return super::refuse(&refused),
-    };
-    if let Err(exit) = may_begin(&settings, args) {
+    let expected = TimeFit::expected(&real.policy);
+    let notice = EmulatedNotice { kind: expected.kind, window: args.notice.unwrap_or(expected.window) };
+    if let Err(exit) = may_begin(&real, notice.kind, args) {
         return exit;
     }
     let played = runtime().and_then(|runtime| {
-        let played = runtime.block_on(play(&real, settings, args, listener));
+        let played = runtime.block_on(play(&real, notice, args));
         runtime.shutdown_timeout(Duration::from_secs(1));
         played
     });
@@ -97,23 +89,13 @@ fn load(flags: Flags) -> Result<Settings, config::Refused> {
     config::load(&Start::here(flags), actions::ROWS, sources::ROWS)
 }
 
-/// The same steps, with our own metadata service.
-fn rehearsed(flags: Flags, metadata: SocketAddr) -> Flags {
-    Flags { metadata_endpoint: Some(format!("http://{metadata}")), ..flags }
-}
-
 /// Steps that were not typed are run after one question only.
-fn may_begin(settings: &Settings, args: &RehearseArgs) -> Result<(), Exit> {
-    let concerned = settings.policy.steps.iter().filter(|step| step.on.contains(&NoticeKind::Interruption)).count();
-    if concerned == 0 {
-        complain("no step is for an interruption, so there is nothing to rehearse; name one with --hook or in a file");
-        return Err(Exit::Usage);
-    }
-    if settings.policy.sources.is_empty() {
-        complain(
-            "no source is asked here, so an interruption would never be detected and cannot be rehearsed; add a [[source]] \
-             that is asked, or rehearse the steps alone with --hook",
-        );
+fn may_begin(settings: &Settings, kind: NoticeKind, args: &RehearseArgs) -> Result<(), Exit> {
+    if !settings.policy.steps.iter().any(|step| step.on.contains(&kind)) {
+        let notice = words::a_notice(kind);
+        complain(&format!(
+            "no step is for {notice}, so there is nothing to rehearse; name one with --hook or in a file"
+        ));
         return Err(Exit::Usage);
     }
     let (Some(file), false) = (&settings.origin, args.yes) else { return Ok(()) };
@@ -149,24 +131,16 @@ struct Played {
     left: Vec<(StepName, String)>,
 }
 
-/// Plays the interruption.
-async fn play(
-    real: &Settings,
-    settings: Settings,
-    args: &RehearseArgs,
-    listener: TcpListener,
-) -> anyhow::Result<Played> {
-    let place = Place::make()?;
-    let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve metadata on loopback")?;
+/// Plays the notice.
+async fn play(real: &Settings, notice: EmulatedNotice, args: &RehearseArgs) -> anyhow::Result<Played> {
+    let directory = RehearsalDirectory::make()?;
     let (own, own_endpoint) = own_machine(real).await;
-    let mut script = Script::default();
-    if let Some(own) = &own {
-        wear(&mut script, own);
-    }
-    let emulator = Emulator::with_script(script);
-    let metadata = tokio::spawn(serve(listener, emulator.clone()));
+    let setting = EmulationSetting { machine: own.as_ref(), directory: directory.path() };
+    let stage = PlayedSources::start(real, setting).await?;
+    let flags = Flags { source_keys: stage.keys(), ..args.steps.flags() };
+    let settings = load(flags).map_err(|refused| anyhow!("what is played cannot be configured: {refused}"))?;
 
-    let progress = Progress::begin(&settings, args.notice);
+    let progress = Progress::begin(&settings, notice.window);
     progress.say(&match &own {
         Some(own) => format!("rehearsing on {} ({}, {})", own.id, own.machine_type, own.lifecycle.word()),
         None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
@@ -182,9 +156,9 @@ async fn play(
     let context = context::configured(&settings, rehearsal);
     let options = DaemonOptions {
         settings: Settings { listen: vec![free_address()?], ..settings },
-        persistence: Persistence::Directory(StateDir::take(place.path())?),
+        persistence: Persistence::Directory(StateDir::take(directory.path())?),
         rehearsal,
-        notice_file: place.path().join("notice.json"),
+        notice_file: directory.path().join("notice.json"),
         launcher: Launcher::default(),
         credentials_from: own_endpoint,
         systemd: Systemd::absent(),
@@ -192,20 +166,24 @@ async fn play(
     };
     let daemon = Daemon::assemble(options)?;
     let (publisher, inputs) = (daemon.publisher(), daemon.inputs());
-    let quiet = emulator.answered_quiet();
     let mut watch = tokio::spawn(daemon.run());
-    timeout(GIVE_UP, quiet).await.context("the watch did not ask our metadata service within 15 s")?;
+    timeout(GIVE_UP, has_asked(&publisher, &real.sources)).await.context("the sources were not asked within 15 s")?;
     let given = clock::now();
-    emulator.interrupt(Action::Terminate, StatedTime::After(args.notice));
-    progress.say(&format!("a notice of {} is given; the next poll will detect it", Spoken(args.notice)));
+    stage.give(notice, &inputs).await?;
+    progress.say(&format!(
+        "{} of {} is given; {}",
+        words::a_notice(notice.kind),
+        Spoken(notice.window),
+        if stage.is_asked() { "the next poll will detect it" } else { "no source is asked, so it is handed in" }
+    ));
 
-    let until = Instant::now() + args.notice + GIVE_UP;
+    let until = Instant::now() + notice.window + GIVE_UP;
     let mut stopped = follow(&publisher, &inputs, &progress, until, is_over).await;
     if stopped != Followed::Interrupted
         && publisher.read().episode.is_some_and(|it| it.steps.iter().any(|step| step.to_undo))
     {
-        emulator.withdraw();
-        progress.say("the notice is withdrawn; in some 20 s that counts, and what the steps changed is undone");
+        stage.withdraw(notice.kind, &inputs).await?;
+        progress.say("the notice is withdrawn; once that counts, what the steps changed is undone");
         stopped = follow(&publisher, &inputs, &progress, Instant::now() + COME_BACK, is_closed).await;
     }
     progress.stop();
@@ -213,9 +191,9 @@ async fn play(
     if timeout(GIVE_UP, &mut watch).await.is_err() {
         watch.abort();
     }
-    metadata.abort();
+    drop(stage);
     progress.end();
-    let (journal, recovery) = Journal::open(place.path(), 1);
+    let (journal, recovery) = Journal::open(directory.path(), 1);
     drop(journal);
     let episode_after = |records: &[Record]| {
         let engine = replay(records, policy.clone());
@@ -226,9 +204,9 @@ async fn play(
     let is_rehearsed = |record: &&Record| !matches!(record.event, Event::NoticeWithdrawn { .. });
     let rehearsed = recovery.records.iter().take_while(is_rehearsed).count();
     let verdict = (stopped != Followed::Interrupted)
-        .then(|| Verdict::of(episode_after(&recovery.records[..rehearsed]).as_ref(), given, args.notice));
+        .then(|| Verdict::of(episode_after(&recovery.records[..rehearsed]).as_ref(), given, notice.window));
     if verdict.is_some() {
-        keep_what_was_told(real, place.path(), args.notice);
+        keep_what_was_told(real, directory.path(), notice.window);
     }
     let left = episode_after(&recovery.records).map(|episode| not_undone(&episode, &lasting)).unwrap_or_default();
     Ok(Played { verdict, left })
@@ -345,23 +323,11 @@ async fn own_machine(real: &Settings) -> (Option<Machine>, Option<String>) {
     for source in &real.sources {
         let Some(endpoint) = source.credentials_endpoint() else { continue };
         let Ok(client) = Client::of(source.as_ref()) else { continue };
-        let seen = timeout(OWN_IDENTITY, check_source(source.as_ref(), &client, &Memory::new())).await;
+        let seen = timeout(OWN_MACHINE, check_source(source.as_ref(), &client, &Memory::new())).await;
         let machine = seen.ok().map(|check| check.machine).filter(|machine| !machine.id.is_empty());
         return (machine, Some(endpoint));
     }
     (None, None)
-}
-
-/// Makes the emulated machine look like the real one, but for its lifecycle: an interruption is rehearsed, so it is played
-/// as a machine that can be interrupted.
-fn wear(script: &mut Script, own: &Machine) {
-    script.set_item("instance-id", &own.id);
-    script.set_item("instance-type", &own.machine_type);
-    script.set_item("placement/region", &own.region);
-    script.set_item("placement/availability-zone", &own.zone);
-    if let Some(address) = own.addresses.first() {
-        script.set_item("local-ipv4", address.to_string());
-    }
 }
 
 /// An address on loopback that nobody uses, so that hooks can ask for the state of the rehearsal.
@@ -390,9 +356,9 @@ fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<Exit> {
 }
 
 /// A directory of the rehearsal's own, gone with it.
-struct Place(PathBuf);
+struct RehearsalDirectory(PathBuf);
 
-impl Place {
+impl RehearsalDirectory {
     fn make() -> anyhow::Result<Self> {
         // In a directory that all may write to, a name that can be foreseen may be taken.
         let name = format!("spot-watchdog-rehearsal-{}", store::unguessable());
@@ -409,7 +375,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for RehearsalDirectory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -6,6 +6,7 @@
 
 mod items;
 mod play;
+mod rehearsed;
 mod reply;
 mod script;
 mod script_file;
@@ -13,6 +14,7 @@ mod server;
 mod tokens;
 
 pub use play::{Expected, Play};
+pub(super) use rehearsed::ROW;
 pub use script::{
     Action, Behaviour, Connections, DateHeader, DateSaid, Interruption, MaintenanceEvent, Protocol, Script, Stands,
     StatedTime, Trouble,

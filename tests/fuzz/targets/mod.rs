@@ -13,6 +13,7 @@ pub mod gauges;
 pub mod haproxy;
 pub mod inputs;
 pub mod journal;
+pub mod notice_file;
 pub mod requests;
 pub mod scripts;
 pub mod worlds;
@@ -35,6 +36,7 @@ pub const ALL: &[(&str, Look)] = &[
     ("haproxy", haproxy::look),
     ("inputs", inputs::look),
     ("journal", journal::look),
+    ("notice_file", notice_file::look),
     ("requests", requests::look),
     ("scripts", scripts::look),
     ("worlds", worlds::look),

@@ -1,0 +1,36 @@
+//! The file that a source of kind `file` looks at, put there and taken away by us.
+
+use super::{EmulatedNotice, EmulatedSource, EmulatorRow};
+use crate::store::{Lasts, Mode, replace};
+use std::io;
+use std::path::PathBuf;
+
+/// Its row in the table.
+pub(super) const ROW: EmulatorRow = EmulatorRow {
+    kind: "file",
+    start: |setting| {
+        let path = setting.directory.join("source-notice");
+        Box::pin(std::future::ready(Ok(Box::new(EmulatedFile { path }) as Box<dyn EmulatedSource>)))
+    },
+};
+
+#[derive(Debug)]
+struct EmulatedFile {
+    path: PathBuf,
+}
+
+impl EmulatedSource for EmulatedFile {
+    fn keys(&self) -> Vec<(&'static str, String)> {
+        vec![("path", self.path.to_string_lossy().into_owned())]
+    }
+
+    fn give(&self, EmulatedNotice { kind, window }: EmulatedNotice) -> io::Result<()> {
+        let window = format!("{}ms", window.as_millis());
+        let content = serde_json::json!({ "kind": kind, "window": window, "reason": "a rehearsal" });
+        replace(&self.path, content.to_string().as_bytes(), Mode::Exactly(0o600), Lasts::WhileItRuns)
+    }
+
+    fn withdraw(&self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
