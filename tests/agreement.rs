@@ -269,7 +269,7 @@ impl<'a> Readers<'a> {
         let margin = now.get("spot_watchdog_episode_margin_seconds").copied();
         assert_eq!(margin, newest.margin.map(Seconds::as_f64), "metrics: {at}");
         for step in &newest.steps {
-            let measured = [("duration", step.took), ("margin", step.margin)];
+            let measured = [("duration", step.duration_seconds), ("margin", step.margin)];
             for (of, value) in measured.into_iter().filter_map(|(of, value)| Some((of, value?))) {
                 let name = format!("spot_watchdog_step_{of}_seconds{{step=\"{}\"}}", step.name);
                 assert_eq!(now.get(&name).copied(), Some(value.as_f64()), "metrics: {name}: {at}");
@@ -307,8 +307,8 @@ fn each_with_its_own<'a>(
     closed: Option<&'a EpisodeView>,
     events: &'a [Event],
 ) -> impl Iterator<Item = (&'a EpisodeView, &'a [Event])> {
-    let closing = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
-    let (before, after) = events.split_at(closing.map_or(0, |at| at + 1));
+    let close_reason = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
+    let (before, after) = events.split_at(close_reason.map_or(0, |at| at + 1));
     closed.map(|episode| (episode, before)).into_iter().chain(open.map(|episode| (episode, after)))
 }
 
@@ -338,9 +338,9 @@ fn ends(event: &Event) -> Option<&str> {
 fn whole(told: &Value, episode: &EpisodeView, at: &At<'_>, reader: &str) {
     assert_eq!(told["complete"], episode.complete, "{reader}: {at}");
     assert_eq!(told["good"], episode.good, "{reader}: {at}");
-    assert_eq!(told["margin"], json!(episode.margin), "{reader}: {at}");
+    assert_eq!(told["margin-seconds"], json!(episode.margin), "{reader}: {at}");
     assert_eq!(told["verdict"], episode.verdict, "{reader}: {at}");
-    steps(&told["steps"], ["name", "outcome", "took", "margin"], &episode.steps, at, reader);
+    steps(&told["steps"], ["name", "outcome", "duration-seconds", "margin-seconds"], &episode.steps, at, reader);
     for (told, step) in told["steps"].as_array().unwrap().iter().zip(&episode.steps) {
         assert_eq!(told["progress"], step.stage.word(), "{reader}: {}: {at}", step.name);
         assert_eq!(told["good"], json!(step.good), "{reader}: {}: {at}", step.name);
@@ -359,7 +359,7 @@ fn steps<'a>(told: &Value, keys: [&str; 4], steps: impl IntoIterator<Item = &'a 
     let said: Vec<[Value; 4]> = told.as_array().unwrap().iter().map(|step| keys.map(|key| step[key].clone())).collect();
     let seen: Vec<[Value; 4]> = steps
         .into_iter()
-        .map(|step| [json!(step.name), json!(step.outcome), json!(step.took), json!(step.margin)])
+        .map(|step| [json!(step.name), json!(step.outcome), json!(step.duration_seconds), json!(step.margin)])
         .collect();
     assert_eq!(said, seen, "{reader}: {at}");
 }
@@ -373,7 +373,7 @@ fn rehearsal(episode: &EpisodeView, at: &At<'_>) {
     let sentence = told["verdict"].as_str().unwrap();
     let clause = if episode.good { episode.verdict.clone() } else { words::sentence(&episode.verdict) };
     assert!(sentence.contains(&clause), "rehearsal: {sentence}: {at}");
-    let keys = ["step", "outcome", "took-seconds", "margin-seconds"];
+    let keys = ["step", "outcome", "duration-seconds", "margin-seconds"];
     steps(&told["steps"], keys, episode.concerned(), at, "rehearsal");
 }
 

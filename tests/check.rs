@@ -102,7 +102,7 @@ fn on_a_spot_machine_all_is_well() {
     ✓ ok       source aws       events/maintenance/scheduled can be read and reports no notice
     ✓ ok       source shutdown  told by signals; there is nothing to ask
     ✓ ok       step save        /stage/save.sh can be run
-    ✓ ok       plan             an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve); save needs 45s
+    ✓ ok       plan             an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve); save needs 45s
     ✓ ok       plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve); save needs 45s
     ✓ ok       state directory  /stage/state can be made
     ✓ ok       notice file      /stage/run/notice.json is written on a notice
@@ -125,7 +125,7 @@ fn off_ec2_it_says_so_and_still_checks_the_rest() {
     ! warning  step save        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
     ✗ error    step load        /stage/load.sh is not executable (chmod +x it)
     ! warning  step load        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
-    ✓ ok       plan             an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve); save needs 5s
+    ✓ ok       plan             an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve); save needs 5s
     ✓ ok       plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve); save needs 5s
     ✓ ok       state directory  /stage/state can be made
     ✓ ok       notice file      /stage/run/notice.json is written on a notice
@@ -165,7 +165,7 @@ fn what_cannot_work_is_told_step_by_step() {
     ✓ ok       step save        /stage/save.sh can be run
     ! warning  step save        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
     ✗ error    step upload      /stage/none.sh does not exist
-    ! warning  plan             an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m35s together: drain gets 44s of its 60s, save gets 66s of its 90s, no time is kept for upload (it is optional); most of that is save's
+    ! warning  plan             an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve), and drain → save → upload need 2m35s together: drain gets 44s of its 60s, save gets 66s of its 90s, no time is kept for upload (it is optional); most of that is save's
     · note     plan             a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m35s together: drain gets 22s of its 60s, save gets 33s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
     ! warning  plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain needs 60s: drain gets 55s of its 60s; if it leaves more here, set assume.scale-in
     · note     plan             `watchdog rehearse` measures what each step needs; a step without `after` waits for no other

@@ -466,7 +466,7 @@ async fn what_a_hook_leaves_is_counted_may_go_on_and_ends_at_its_stop_by() {
     let began = Instant::now();
     let ending = script(place.path(), body, "grace = '200ms'").play(&given.context).await;
     assert_eq!(ending.outcome, Outcome::Done);
-    assert!(ending.left_over >= 1, "{ending:?}");
+    assert!(ending.leftover_processes >= 1, "{ending:?}");
     assert!(began.elapsed() < seconds(3.0), "a held pipe does not hold the step: {:?}", began.elapsed());
     let child = pid_in(&place.path().join("child"));
     assert_eq!(remainders.count(), 1);
@@ -485,7 +485,7 @@ async fn a_child_that_ends_in_time_is_let_end() {
     let given = given(seconds(20.0));
     let remainders = given.context.shared.leftovers.clone();
     // The subshell, and its `sleep` where it has begun that already.
-    assert!((1..=2).contains(&script(place.path(), body, "").play(&given.context).await.left_over));
+    assert!((1..=2).contains(&script(place.path(), body, "").play(&given.context).await.leftover_processes));
     until("the upload", || place.path().join("upload").exists()).await;
     until("the remainder's end", || remainders.count() == 0).await;
 }

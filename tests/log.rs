@@ -28,7 +28,7 @@ const KEYS: [&str; 18] = [
     "work",
     "attempt",
     "outcome",
-    "because",
+    "reason",
     "stream",
     "pid",
     "lines",
@@ -138,7 +138,7 @@ fn a_log_for_machines_has_keys_that_stay() {
                 word("notice"),
                 word("step"),
                 word("outcome"),
-                word("because")
+                word("reason")
             )
         })
         .collect();

@@ -82,7 +82,10 @@ fn what_fits_is_timed_and_called_good() {
     let verdict: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("verdict.json")).unwrap()).unwrap();
     assert_eq!(verdict["good"], true);
     assert_eq!(verdict["steps"][0]["outcome"], "done");
-    assert!(verdict["heard-after-seconds"].as_f64().unwrap() >= 0.1, "the notice comes just after a poll: {verdict}");
+    assert!(
+        verdict["detected-after-seconds"].as_f64().unwrap() >= 0.1,
+        "the notice comes just after a poll: {verdict}"
+    );
     let brief: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("brief.json")).unwrap()).unwrap();
     assert_eq!(brief["notice-kind"], "interruption");
     assert_eq!(desk.leftovers(), Vec::<PathBuf>::new());
@@ -133,9 +136,9 @@ fn a_step_that_the_plan_may_skip_and_one_that_is_only_checked_are_good_and_told_
     assert_eq!((&steps[0]["outcome"], &steps[0]["only-checked"]), (&"skipped".into(), &false.into()), "{verdict}");
     assert!(told.contains("warn skipped because it is optional"), "{told}");
     assert_eq!((&steps[1]["outcome"], &steps[1]["only-checked"]), (&"done".into(), &false.into()), "{verdict}");
-    assert!(steps[1]["took-seconds"].is_number() && told.contains("needs = \"1s\"    # save"), "{told}");
+    assert!(steps[1]["duration-seconds"].is_number() && told.contains("needs = \"1s\"    # save"), "{told}");
     assert_eq!((&steps[2]["outcome"], &steps[2]["only-checked"]), (&"done".into(), &true.into()), "{verdict}");
-    for unmeasured in ["took-seconds", "margin-seconds", "needs"] {
+    for unmeasured in ["duration-seconds", "margin-seconds", "needs"] {
         assert!(steps[2][unmeasured].is_null(), "{verdict}");
     }
     assert!(told.contains("What was run fits: 1 of 3 steps done"), "{told}");

@@ -57,13 +57,13 @@ async fn warm_up(action: &Arc<dyn Action>, place: &HostInfo) {
         () = action.keep_warm(&step, &shared) => panic!("the warm-up ended"),
         () = async {
             for _ in 0..200 {
-                let groups = action.warmth()["groups"].as_array().cloned().unwrap();
+                let groups = action.preparation()["groups"].as_array().cloned().unwrap();
                 if groups.iter().all(|group| !group["read-at"].is_null()) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            panic!("not warm after 10 s: {}", action.warmth());
+            panic!("not warm after 10 s: {}", action.preparation());
         } => {}
     }
 }
@@ -79,9 +79,12 @@ async fn an_instance_leaves_and_returns_with_the_very_same_port() {
     let (leave, here) = (action(&moto.url, &[&group]), place(&mine, &[], &fake.url));
 
     warm_up(&leave, &here).await;
-    let warmth = leave.warmth();
-    assert_eq!(warmth["groups"][0]["registered"], serde_json::json!([format!("{mine}:8001")]));
-    assert!(warmth["credentials-good-until"].is_string() && !warmth.to_string().contains("AKID"), "{warmth}");
+    let preparation = leave.preparation();
+    assert_eq!(preparation["groups"][0]["registered"], serde_json::json!([format!("{mine}:8001")]));
+    assert!(
+        preparation["credentials-good-until"].is_string() && !preparation.to_string().contains("AKID"),
+        "{preparation}"
+    );
 
     let (ending, _) = act(&leave, &here, SOON).await;
     assert_eq!(
@@ -457,7 +460,7 @@ async fn the_warm_up_waits_for_the_machine_to_be_known() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!((fake.requests().len(), fake.keys_given()), (0, 0));
         live.set(place("i-0abc", &[], &fake.url));
-        while leave.warmth()["groups"][0]["read-at"].is_null() {
+        while leave.preparation()["groups"][0]["read-at"].is_null() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

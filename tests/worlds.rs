@@ -166,9 +166,9 @@ proptest! {
                     let has_run = step.ended.is_some() && step.outcome != Some(Outcome::Skipped);
                     prop_assert!(step.attempts > 0 || step.began.is_none());
                     prop_assert!(!has_run || step.began.is_some());
-                    prop_assert_eq!(step.took.is_some(), has_run);
+                    prop_assert_eq!(step.duration_seconds.is_some(), has_run);
                     if step.outcome == Some(Outcome::Done) {
-                        prop_assert!(step.began.is_some() && step.had.is_some());
+                        prop_assert!(step.began.is_some() && step.allotted_seconds.is_some());
                     }
                 }
             }

@@ -28,7 +28,7 @@ report=$REPORT_DIR/$name
 # The report is written beside the steps and not before them. It tells how those before this one ended once it tells that
 # this one began.
 waited=0
-until grep -qs "\"name\":\"${SPOT_STEP:-}\"[^}]*\"began\"" "$report"; do
+until grep -qs "\"name\":\"${SPOT_STEP:-}\"[^}]*\"started\"" "$report"; do
     [ "$waited" -lt 15 ] || break
     waited=$((waited + 1))
     sleep 0.2

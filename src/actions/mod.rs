@@ -87,7 +87,7 @@ pub trait Action: Debug + Send + Sync {
     }
 
     /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
-    fn warmth(&self) -> serde_json::Value {
+    fn preparation(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 

@@ -6,8 +6,8 @@ use super::episode::{
 };
 use super::{Engine, Exit, SourceHealth};
 use crate::engine::{
-    Closing, DeferredNotice, Event, HandledNotice, Moment, Notice, NoticeKey, NoticeOrigin, Now, Outcome, ProbeName,
-    Run, Signal, SkippedBecause, Strength, Work,
+    CloseReason, DeferredNotice, Event, HandledNotice, Moment, Notice, NoticeKey, NoticeOrigin, Now, Outcome,
+    ProbeName, Run, Signal, SkipReason, Strength, Work,
 };
 use std::collections::BTreeMap;
 
@@ -26,9 +26,9 @@ impl Engine {
             | Event::SourceSawAgain { .. }
             | Event::ProbeWentBlind { .. }
             | Event::ProbeSawAgain { .. } => self.health.apply(event, now, &[]),
-            Event::NoticeIgnored { notice, because, probe } => {
+            Event::NoticeIgnored { notice, reason, probe } => {
                 // Remembered, so that it is said once.
-                let ignored = super::Ignored { because: *because, stated: notice.stated, probe: probe.clone() };
+                let ignored = super::Ignored { reason: *reason, stated: notice.stated, probe: probe.clone() };
                 self.health.ignored.insert(notice.key.clone(), ignored);
             }
             Event::NoticeDeferred { deferred } => {
@@ -194,12 +194,12 @@ impl Engine {
             }
             Event::StopByMoved { run, stop_by } => self.tell_stop_by(run, *stop_by, now),
             Event::StepEnded { run, ending } => self.end_run(run, ending, now)?,
-            Event::StepSkipped { step, because, optional } => {
-                self.make(step, &StepTransition::Skip(*because), |step| {
+            Event::StepSkipped { step, reason, optional } => {
+                self.make(step, &StepTransition::Skip(*reason), |step| {
                     if step.phase.is_due() {
-                        step.skipped = Some(Skipped { at: now, because: *because, optional: *optional });
+                        step.skipped = Some(Skipped { at: now, reason: *reason, optional: *optional });
                     }
-                    if *because == SkippedBecause::Withdrawn {
+                    if *reason == SkipReason::Withdrawn {
                         step.round = None;
                     }
                 })?;
@@ -208,9 +208,9 @@ impl Engine {
                 self.end_when_done();
                 self.make(step, &StepTransition::UndoDue, |step| step.round = None)?;
             }
-            Event::EpisodeClosing { closing } => {
+            Event::EpisodeClosing { reason } => {
                 if let Some(episode) = &mut self.episode {
-                    episode.phase = EpisodePhase::Closing { closing: *closing, since: now.moment };
+                    episode.phase = EpisodePhase::Closing { reason: *reason, since: now.moment };
                 }
             }
             Event::EpisodeResumed => {
@@ -349,10 +349,10 @@ impl Engine {
     }
 
     /// The notices that an episode leaves standing when it closes for this reason.
-    pub(super) fn left_standing(episode: &Episode, closing: Closing) -> Vec<Notice> {
-        match closing {
-            Closing::Withdrawn => Vec::new(),
-            Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted => episode
+    pub(super) fn left_standing(episode: &Episode, reason: CloseReason) -> Vec<Notice> {
+        match reason {
+            CloseReason::Withdrawn => Vec::new(),
+            CloseReason::Survived | CloseReason::Rebooted | CloseReason::Resumed | CloseReason::Restarted => episode
                 .active()
                 .filter(|active| active.notice.origin == NoticeOrigin::Reported)
                 .map(|active| active.notice.clone())

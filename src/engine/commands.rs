@@ -10,7 +10,7 @@ impl Engine {
         #[expect(clippy::wildcard_enum_match_arm, reason = "most events ask for nothing to be done")]
         match event {
             Event::DeadlineSet { .. } | Event::EpisodeRecovered { .. } => {
-                if let Some(episode) = episode.filter(|it| it.closing().is_none())
+                if let Some(episode) = episode.filter(|it| it.close_reason().is_none())
                     && let Some(briefing) = brief(episode, now)
                 {
                     let since = episode.asked.unwrap_or(episode.opened_wall);
@@ -81,7 +81,7 @@ fn brief(episode: &Episode, now: Now) -> Option<Box<NoticeContext>> {
         action: leading.notice.action,
         instance_id: leading.notice.key.machine.clone(),
         deadline: now.wall_at(deadline.at),
-        stated: deadline.footing == DeadlineBasis::Stated,
+        stated: deadline.deadline_basis == DeadlineBasis::Stated,
         detail: leading.notice.detail.clone(),
     }))
 }

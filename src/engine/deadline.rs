@@ -51,7 +51,7 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
             _,
         ) => notice.usual_window,
     };
-    let (window, footing) = match left(notice, skew, now) {
+    let (window, deadline_basis) = match left(notice, skew, now) {
         Some(left) => {
             let left = Duration::try_from(left).unwrap_or(Duration::ZERO);
             match cap {
@@ -62,9 +62,12 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
         None => (assumed, DeadlineBasis::Assumed),
     };
     // What is planned then is our own doing, and not what was stated.
-    let (window, footing) =
-        if window < policy.least_window { (policy.least_window, DeadlineBasis::Assumed) } else { (window, footing) };
-    Deadline { at: now.moment.plus(window), heard: now.moment, footing }
+    let (window, deadline_basis) = if window < policy.least_window {
+        (policy.least_window, DeadlineBasis::Assumed)
+    } else {
+        (window, deadline_basis)
+    };
+    Deadline { at: now.moment.plus(window), detected: now.moment, deadline_basis }
 }
 
 /// The deadline of a deferred notice that is acted on now: the moment that it had when it was received; where that leaves
@@ -72,9 +75,9 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
 pub fn seen_again(policy: &Policy, received: Deadline, now: Now) -> Deadline {
     let least = now.moment.plus(policy.least_window);
     if received.at < least {
-        Deadline { at: least, heard: now.moment, footing: DeadlineBasis::Assumed }
+        Deadline { at: least, detected: now.moment, deadline_basis: DeadlineBasis::Assumed }
     } else {
-        Deadline { heard: now.moment, ..received }
+        Deadline { detected: now.moment, ..received }
     }
 }
 

@@ -5,8 +5,8 @@
 //! for both, so a journal cannot bring the engine into a state that it could not have reached by itself.
 
 use crate::engine::{
-    BootId, Closing, Deadline, Effect, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName, Process,
-    Run, RunResult, SkippedBecause, StepName, Strength, Undo, Work,
+    BootId, CloseReason, Deadline, Effect, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName,
+    Process, Run, RunResult, SkipReason, StepName, Strength, Undo, Work,
 };
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +92,7 @@ pub enum EpisodePhase {
     /// Nothing new is started; what was left is put back.
     Closing {
         /// Why.
-        closing: Closing,
+        reason: CloseReason,
         /// Since when.
         since: Moment,
     },
@@ -206,7 +206,7 @@ pub struct Skipped {
     /// When.
     pub at: Now,
     /// Why.
-    pub because: SkippedBecause,
+    pub reason: SkipReason,
     /// Whether the policy allows it to be skipped where time is short.
     pub optional: bool,
 }
@@ -242,7 +242,7 @@ pub enum StepTransition {
     /// The run ended.
     End(Run, Outcome),
     /// It will not be started.
-    Skip(SkippedBecause),
+    Skip(SkipReason),
     /// It is to be put back.
     UndoDue,
 }
@@ -291,7 +291,7 @@ impl StepPhase {
                 Self::Undone(*outcome)
             }
 
-            (Self::Due, StepTransition::Skip(SkippedBecause::Withdrawn)) => Self::Dropped,
+            (Self::Due, StepTransition::Skip(SkipReason::Withdrawn)) => Self::Dropped,
             (Self::Due, StepTransition::Skip(_)) => Self::Ended(Outcome::Skipped),
             (Self::UndoDue, StepTransition::Skip(_)) => Self::Undone(Outcome::Skipped),
 
@@ -452,10 +452,10 @@ impl Episode {
     }
 
     /// Whether it comes to its end, and why.
-    pub const fn closing(&self) -> Option<Closing> {
+    pub const fn close_reason(&self) -> Option<CloseReason> {
         match self.phase {
             EpisodePhase::Open { .. } => None,
-            EpisodePhase::Closing { closing, .. } => Some(closing),
+            EpisodePhase::Closing { reason, .. } => Some(reason),
         }
     }
 
@@ -468,10 +468,12 @@ impl Episode {
 
     /// Whether what was left is put back now.
     pub(super) fn puts_back(&self, policy: &Policy) -> bool {
-        match self.closing() {
+        match self.close_reason() {
             None => false,
-            Some(Closing::Withdrawn | Closing::Restarted) => true,
-            Some(Closing::Survived | Closing::Rebooted | Closing::Resumed) => policy.undo_on_survival == Undo::PutBack,
+            Some(CloseReason::Withdrawn | CloseReason::Restarted) => true,
+            Some(CloseReason::Survived | CloseReason::Rebooted | CloseReason::Resumed) => {
+                policy.undo_on_survival == Undo::PutBack
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of the sources in this run of the daemon: rebuilt by reading again after a restart, so never journaled.
 
 use crate::engine::{
-    AskedSource, Event, Fault, IgnoredBecause, Importance, Moment, NoticeKey, Now, ProbeName, SourceName, Stated,
+    AskedSource, Event, Fault, IgnoreReason, Importance, Moment, NoticeKey, Now, ProbeName, SourceName, Stated,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub struct ProbeHealth {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ignored {
     /// Why.
-    pub because: IgnoredBecause,
+    pub reason: IgnoreReason,
     /// The time that it stated; another time is another matter.
     pub stated: Stated,
     /// By which probe it was read.
@@ -80,16 +80,16 @@ impl SourceHealth {
         #[expect(clippy::wildcard_enum_match_arm, reason = "most events say nothing about sources")]
         match event {
             Event::SourceRead { source, probe, rank, active } => {
-                let heard = self.heard(source, probe, *rank);
-                heard.last_good = Some(now.moment);
-                heard.misses = 0;
-                heard.fault = None;
+                let probe_health = self.probe_health(source, probe, *rank);
+                probe_health.last_good = Some(now.moment);
+                probe_health.misses = 0;
+                probe_health.fault = None;
                 self.count_absence(source, probe, active, now.moment, known);
             }
             Event::SourceMissed { source, probe, rank, fault } => {
-                let heard = self.heard(source, probe, *rank);
-                heard.misses = heard.misses.saturating_add(1);
-                heard.fault = Some(fault.clone());
+                let probe_health = self.probe_health(source, probe, *rank);
+                probe_health.misses = probe_health.misses.saturating_add(1);
+                probe_health.fault = Some(fault.clone());
                 // Only good reads in a row withdraw a notice.
                 self.missing.retain(|(key, of), _| key.source != *source || of != probe);
             }
@@ -100,15 +100,16 @@ impl SourceHealth {
             Event::SourceSawAgain { source, .. } => {
                 self.blind.remove(source);
                 // What was missed while nothing at all was answered says nothing of a single probe.
-                for (key, heard) in &mut self.probes {
-                    if key.0 == *source && heard.rank == Importance::Side && !self.blind_probes.contains_key(key) {
-                        heard.misses = 0;
+                for (key, probe_health) in &mut self.probes {
+                    if key.0 == *source && probe_health.rank == Importance::Side && !self.blind_probes.contains_key(key)
+                    {
+                        probe_health.misses = 0;
                     }
                 }
             }
             Event::ProbeWentBlind { source, probe, .. } => {
                 let key = (source.clone(), probe.clone());
-                let read = self.probes.get(&key).and_then(|heard| heard.last_good);
+                let read = self.probes.get(&key).and_then(|probe_health| probe_health.last_good);
                 self.blind_probes.insert(key, read.unwrap_or(self.awake).max(self.awake));
             }
             Event::ProbeSawAgain { source, probe, .. } => {
@@ -121,7 +122,9 @@ impl SourceHealth {
 
     /// Whether this probe was read before in this run.
     pub fn has_read(&self, source: &SourceName, probe: &ProbeName) -> bool {
-        self.probes.iter().any(|((of, asked), heard)| of == source && asked == probe && heard.last_good.is_some())
+        self.probes
+            .iter()
+            .any(|((of, asked), probe_health)| of == source && asked == probe && probe_health.last_good.is_some())
     }
 
     /// Whether each of the probes that reported a notice has been read often enough without it.
@@ -142,12 +145,12 @@ impl SourceHealth {
     pub fn blindness(&self, asked: &AskedSource, now: Moment) -> Option<Fault> {
         let vital = || self.vital(&asked.source);
         let is_warming_up = now < self.first_answer_by(asked);
-        let missed = !is_warming_up && vital().any(|heard| heard.misses >= BLIND_AFTER);
+        let missed = !is_warming_up && vital().any(|probe_health| probe_health.misses >= BLIND_AFTER);
         let silent = now >= self.blind_at(asked);
         if !missed && !silent {
             return None;
         }
-        Some(vital().find_map(|heard| heard.fault.clone()).unwrap_or_else(|| Fault {
+        Some(vital().find_map(|probe_health| probe_health.fault.clone()).unwrap_or_else(|| Fault {
             word: "silent".to_owned(),
             sentence: format!("{} gave no answer at all", asked.source),
         }))
@@ -155,11 +158,12 @@ impl SourceHealth {
 
     /// The probes that have been missed too often, of those whose blindness does not blind their source, and why.
     pub fn missed(&self) -> impl Iterator<Item = (&SourceName, &ProbeName, &Fault)> {
-        let is_missed = |heard: &ProbeHealth| heard.rank == Importance::Side && heard.misses >= BLIND_AFTER;
+        let is_missed =
+            |probe_health: &ProbeHealth| probe_health.rank == Importance::Side && probe_health.misses >= BLIND_AFTER;
         self.probes
             .iter()
-            .filter(move |(_, heard)| is_missed(heard))
-            .filter_map(|((source, probe), heard)| Some((source, probe, heard.fault.as_ref()?)))
+            .filter(move |(_, probe_health)| is_missed(probe_health))
+            .filter_map(|((source, probe), probe_health)| Some((source, probe, probe_health.fault.as_ref()?)))
     }
 
     /// When this source counts as blind unless it answers before.
@@ -170,25 +174,29 @@ impl SourceHealth {
     /// Until when a source that was not read yet is warming up.
     fn first_answer_by(&self, asked: &AskedSource) -> Moment {
         let mut vital = self.vital(&asked.source).peekable();
-        let was_read = vital.peek().is_some() && vital.all(|heard| heard.last_good.is_some());
+        let was_read = vital.peek().is_some() && vital.all(|probe_health| probe_health.last_good.is_some());
         if was_read { self.awake } else { self.awake.plus(asked.first_answer) }
     }
 
     fn vital(&self, source: &SourceName) -> impl Iterator<Item = &ProbeHealth> {
-        let is_vital = move |of: &SourceName, heard: &ProbeHealth| of == source && heard.rank == Importance::Vital;
-        self.probes.iter().filter(move |((of, _), heard)| is_vital(of, heard)).map(|(_, heard)| heard)
+        let is_vital =
+            move |of: &SourceName, probe_health: &ProbeHealth| of == source && probe_health.rank == Importance::Vital;
+        self.probes
+            .iter()
+            .filter(move |((of, _), probe_health)| is_vital(of, probe_health))
+            .map(|(_, probe_health)| probe_health)
     }
 
     /// When the source was last read by a vital probe, or began to be asked.
     pub fn last_seen(&self, source: &SourceName) -> Moment {
         self.vital(source)
-            .map(|heard| heard.last_good.unwrap_or(self.awake))
+            .map(|probe_health| probe_health.last_good.unwrap_or(self.awake))
             .min()
             .unwrap_or(self.awake)
             .max(self.awake)
     }
 
-    fn heard(&mut self, source: &SourceName, probe: &ProbeName, rank: Importance) -> &mut ProbeHealth {
+    fn probe_health(&mut self, source: &SourceName, probe: &ProbeName, rank: Importance) -> &mut ProbeHealth {
         self.probes.entry((source.clone(), probe.clone())).or_insert(ProbeHealth {
             rank,
             last_good: None,

@@ -4,9 +4,9 @@ use super::deadline::STALE_AFTER;
 use super::rules::episode_id;
 use super::{Engine, Exit, deadline};
 use crate::engine::{
-    BootId, Closing, Deadline, DeadlineBasis, Decision, DeferralEnd, DeferredNotice, EpisodeId, Event, Fault,
-    IgnoredBecause, Importance, Input, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome,
-    ProbeName, Removal, Retry, RunResult, Signal, SkippedBecause, SourceName, Stated, Strength,
+    BootId, CloseReason, Deadline, DeadlineBasis, Decision, DeferralEnd, DeferredNotice, EpisodeId, Event, Fault,
+    IgnoreReason, Importance, Input, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome,
+    ProbeName, Removal, Retry, RunResult, Signal, SkipReason, SourceName, Stated, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -50,8 +50,8 @@ impl Engine {
             Input::Signalled { signal } => self.on_signal(signal, now, turn),
             Input::Resumed => {
                 self.take(Event::MachineResumed, now, turn);
-                if self.episode().is_some_and(|episode| episode.closing().is_none()) {
-                    self.take(Event::EpisodeClosing { closing: Closing::Resumed }, now, turn);
+                if self.episode().is_some_and(|episode| episode.close_reason().is_none()) {
+                    self.take(Event::EpisodeClosing { reason: CloseReason::Resumed }, now, turn);
                 }
             }
             Input::Spawned { episode, run, process } => {
@@ -127,10 +127,10 @@ impl Engine {
             .collect();
         let running: Vec<_> =
             episode.steps.iter().filter_map(|step| step.phase.running()).map(|running| running.run.clone()).collect();
-        let settling = episode.closing().is_some();
+        let settling = episode.close_reason().is_some();
         if !same_boot {
             if !settling {
-                self.take(Event::EpisodeClosing { closing: Closing::Rebooted }, now, turn);
+                self.take(Event::EpisodeClosing { reason: CloseReason::Rebooted }, now, turn);
             }
             self.take(Event::EpisodeRecovered { boot }, now, turn);
             for run in running {
@@ -140,7 +140,7 @@ impl Engine {
             return;
         }
         for step in unknown {
-            self.take(Event::StepSkipped { step, because: SkippedBecause::Unknown, optional: false }, now, turn);
+            self.take(Event::StepSkipped { step, reason: SkipReason::Unknown, optional: false }, now, turn);
         }
         self.take(Event::EpisodeRecovered { boot }, now, turn);
         let only_shutdown = |kind: NoticeKind| kind == NoticeKind::Shutdown;
@@ -148,7 +148,7 @@ impl Engine {
             && self.episode().is_some_and(|episode| episode.active().all(|it| only_shutdown(it.notice.kind())));
         if !settling && was_restart {
             // Whoever asked us to end has started us again: the machine did not go down.
-            self.take(Event::EpisodeClosing { closing: Closing::Restarted }, now, turn);
+            self.take(Event::EpisodeClosing { reason: CloseReason::Restarted }, now, turn);
         } else if !settling {
             self.grant_least_window(now, turn);
         }
@@ -165,8 +165,8 @@ impl Engine {
         let Some(planned) = episode.deadline else { return };
         let least = Deadline {
             at: now.moment.plus(self.policy().least_window),
-            heard: now.moment,
-            footing: DeadlineBasis::Assumed,
+            detected: now.moment,
+            deadline_basis: DeadlineBasis::Assumed,
         };
         let is_ahead = episode.steps.iter().any(|step| step.phase.is_ahead());
         let is_over = now.moment >= planned.deadline.at.plus(self.policy().survived_after);
@@ -268,13 +268,13 @@ impl Engine {
         {
             return;
         }
-        if let Some(because) = self.reason_to_ignore(notice, received, now) {
-            self.ignore(notice, received.probe, because, now, turn);
+        if let Some(reason) = self.reason_to_ignore(notice, received, now) {
+            self.ignore(notice, received.probe, reason, now, turn);
             return;
         }
         if notice.strength() == Strength::Weak && !self.is_somebodys(notice.kind()) {
             // A warning that nobody asked to act on empties no machine and stops no job that looks for the notice file.
-            self.ignore(notice, received.probe, IgnoredBecause::NothingToDo, now, turn);
+            self.ignore(notice, received.probe, IgnoreReason::NothingToDo, now, turn);
             return;
         }
         if let Some(known) = self.deferred.get(&notice.key)
@@ -304,9 +304,9 @@ impl Engine {
 
     /// Whether the open episode is coming to an end that a new notice does not stop.
     pub(super) fn is_closing_for_good(&self) -> bool {
-        match self.episode().and_then(super::Episode::closing) {
-            None | Some(Closing::Withdrawn) => false,
-            Some(Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted) => true,
+        match self.episode().and_then(super::Episode::close_reason) {
+            None | Some(CloseReason::Withdrawn) => false,
+            Some(CloseReason::Survived | CloseReason::Rebooted | CloseReason::Resumed | CloseReason::Restarted) => true,
         }
     }
 
@@ -380,8 +380,8 @@ impl Engine {
         };
         let over: Vec<(NoticeKey, DeferralEnd)> =
             self.deferred.iter().filter_map(|(key, deferred)| Some((key.clone(), why(deferred)?))).collect();
-        for (key, because) in over {
-            self.take(self.end_deferral(&key, because), now, turn);
+        for (key, reason) in over {
+            self.take(self.end_deferral(&key, reason), now, turn);
         }
         // Moments of an earlier boot are read anew, by the deadline's wall time.
         let boot = self.boot.clone().unwrap_or_else(|| BootId::new(""));
@@ -400,21 +400,21 @@ impl Engine {
         &mut self,
         notice: &Notice,
         probe: Option<&ProbeName>,
-        because: IgnoredBecause,
+        reason: IgnoreReason,
         now: Now,
         turn: &mut Decision,
     ) {
-        self.take(Event::NoticeIgnored { notice: notice.clone(), because, probe: probe.cloned() }, now, turn);
+        self.take(Event::NoticeIgnored { notice: notice.clone(), reason, probe: probe.cloned() }, now, turn);
     }
 
-    fn reason_to_ignore(&self, notice: &Notice, received: Received<'_>, now: Now) -> Option<IgnoredBecause> {
+    fn reason_to_ignore(&self, notice: &Notice, received: Received<'_>, now: Now) -> Option<IgnoreReason> {
         if notice.origin == NoticeOrigin::HandedIn {
             return None;
         }
         if let Some(handled) = self.handled.get(&notice.key) {
-            return (!is_past(notice, handled.until)).then_some(IgnoredBecause::Handled);
+            return (!is_past(notice, handled.until)).then_some(IgnoreReason::Handled);
         }
-        (received.at_first_read && deadline::is_stale(notice, received.skew, now)).then_some(IgnoredBecause::Stale)
+        (received.at_first_read && deadline::is_stale(notice, received.skew, now)).then_some(IgnoreReason::Stale)
     }
 
     /// A notice that is active already was read again.
@@ -456,7 +456,7 @@ impl Engine {
         let mut deadline = deadline::deadline(self.policy(), notice, received.skew, now);
         if let (Some(usual), NoticeOrigin::Reported) = (notice.usual_window, notice.origin) {
             // The usual window runs from when the notice was first detected, not anew with each move.
-            deadline.at = deadline.at.min(active.deadline.heard.plus(usual).max(now.moment));
+            deadline.at = deadline.at.min(active.deadline.detected.plus(usual).max(now.moment));
         }
         let earlier = active.deadline.at.since(deadline.at) >= SMALLEST_MOVE;
         let later = deadline.at.since(active.deadline.at) >= SMALLEST_MOVE;
@@ -482,7 +482,7 @@ impl Engine {
                     || (self.episode().is_none() && !self.is_somebodys(NoticeKind::Shutdown))
                 {
                     self.take(
-                        Event::NoticeIgnored { notice, because: IgnoredBecause::NothingToDo, probe: None },
+                        Event::NoticeIgnored { notice, reason: IgnoreReason::NothingToDo, probe: None },
                         now,
                         turn,
                     );
@@ -536,7 +536,7 @@ pub(super) fn is_new_deadline(
         None => true,
         Some(planned) if planned.strength < strength => true,
         Some(planned) => {
-            let earliest = earliest.at.max(planned.deadline.heard.plus(least_window));
+            let earliest = earliest.at.max(planned.deadline.detected.plus(least_window));
             planned.deadline.at.since(earliest) >= SMALLEST_MOVE
         }
     }

@@ -202,7 +202,7 @@ pub enum Event {
         /// The notice.
         notice: Notice,
         /// Why.
-        because: IgnoredBecause,
+        reason: IgnoreReason,
         /// The probe that reported it, where one did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<ProbeName>,
@@ -219,7 +219,7 @@ pub enum Event {
         /// How the end of that notice is noticed.
         origin: NoticeOrigin,
         /// Why.
-        because: DeferralEnd,
+        reason: DeferralEnd,
     },
     /// A notice that belonged to a closed episode is no longer active; should it come back, it is a new one.
     NoticeForgotten {
@@ -360,7 +360,7 @@ pub enum Event {
         /// Which.
         step: StepName,
         /// Why.
-        because: SkippedBecause,
+        reason: SkipReason,
         /// Whether the policy allows it to be skipped where time is short.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         optional: bool,
@@ -373,7 +373,7 @@ pub enum Event {
     /// Nothing new will be started: the episode is coming to its end.
     EpisodeClosing {
         /// Why.
-        closing: Closing,
+        reason: CloseReason,
     },
     /// The reason to end the episode is gone: a withdrawn notice is active again.
     EpisodeResumed,
@@ -385,7 +385,7 @@ pub enum Event {
     /// The episode ended.
     EpisodeClosed {
         /// Why.
-        closing: Closing,
+        reason: CloseReason,
         /// Notices that still stood; they open no new episode unless their time moves.
         active: Vec<Notice>,
     },
@@ -463,7 +463,7 @@ pub enum DeferralEnd {
 /// Why a notice is not acted on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum IgnoredBecause {
+pub enum IgnoreReason {
     /// It stood there at the first read, and its time is long past.
     Stale,
     /// Its episode has closed, and its time has not moved.
@@ -475,7 +475,7 @@ pub enum IgnoredBecause {
 /// Why a step was not started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum SkippedBecause {
+pub enum SkipReason {
     /// It is optional, and the others need the time.
     TooLittleTime,
     /// No time was left for it at all.
@@ -493,7 +493,7 @@ pub enum SkippedBecause {
 /// Why an episode ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Closing {
+pub enum CloseReason {
     /// Its notices were withdrawn.
     Withdrawn,
     /// The machine still runs long after its deadline.
@@ -506,7 +506,7 @@ pub enum Closing {
     Restarted,
 }
 
-impl Closing {
+impl CloseReason {
     /// All reasons.
     pub const ALL: [Self; 5] = [Self::Withdrawn, Self::Survived, Self::Rebooted, Self::Resumed, Self::Restarted];
 

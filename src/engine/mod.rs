@@ -32,8 +32,8 @@ pub use episode::{
 };
 pub use health::{Ignored, ProbeHealth, SourceHealth};
 pub use messages::{
-    Closing, Command, Decision, DeferralEnd, Event, Fault, IgnoredBecause, Importance, Input, NoticeContext, Signal,
-    SkippedBecause,
+    CloseReason, Command, Decision, DeferralEnd, Event, Fault, IgnoreReason, Importance, Input, NoticeContext, Signal,
+    SkipReason,
 };
 pub use run::{Effect, NextAttempt, Outcome, Process, Retry, Run, RunResult, Work};
 
@@ -254,7 +254,7 @@ impl Engine {
     pub fn is_leaving(&self) -> bool {
         self.episode
             .as_ref()
-            .is_some_and(|episode| episode.closing().is_none() && episode.strength() == Some(Strength::Strong))
+            .is_some_and(|episode| episode.close_reason().is_none() && episode.strength() == Some(Strength::Strong))
     }
 
     /// The plan for what has not ended; nothing where no episode is open.

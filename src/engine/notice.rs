@@ -233,7 +233,7 @@ impl DeferredNotice {
         let at = now.moment_at(self.until);
         let ahead = self.deadline.at.since(self.opens);
         Self {
-            deadline: Deadline { at, heard: now.moment, ..self.deadline },
+            deadline: Deadline { at, detected: now.moment, ..self.deadline },
             opens: at.minus(ahead),
             boot: boot.clone(),
             ..self.clone()
@@ -258,14 +258,14 @@ pub struct Deadline {
     /// When, on our clock.
     pub at: Moment,
     /// When we learned of it; the window runs from here.
-    pub heard: Moment,
+    pub detected: Moment,
     /// Who named it.
-    pub footing: DeadlineBasis,
+    pub deadline_basis: DeadlineBasis,
 }
 
 impl Deadline {
     /// The whole time that the notice left.
     pub fn window(&self) -> Duration {
-        self.at.since(self.heard)
+        self.at.since(self.detected)
     }
 }

@@ -5,8 +5,8 @@ use super::input::is_new_deadline;
 use super::planner::{self, Share};
 use super::{Engine, Exit, deadline, positions};
 use crate::engine::{
-    BootId, Closing, DeadlineBasis, DeferralEnd, DeferredNotice, EpisodeId, Event, Moment, NextAttempt, NoticeKey,
-    NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName, Rerun, Retry, Run, RunResult, SkippedBecause, Slot,
+    BootId, CloseReason, DeadlineBasis, DeferralEnd, DeferredNotice, EpisodeId, Event, Moment, NextAttempt, NoticeKey,
+    NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName, Rerun, Retry, Run, RunResult, SkipReason, Slot,
     SourceName, Step, StepName, Strength, Undo, Work,
 };
 use std::cell::OnceCell;
@@ -68,7 +68,7 @@ impl Engine {
             self.deferred.values().for_each(|deferred| tell(deferred.opens));
         }
         let Some(episode) = &self.episode else { return };
-        if let (None, Some(planned)) = (episode.closing(), episode.deadline) {
+        if let (None, Some(planned)) = (episode.close_reason(), episode.deadline) {
             if !planned.passed {
                 tell(planned.deadline.at);
             }
@@ -81,7 +81,7 @@ impl Engine {
             }
         }
         if let Some(planned) = episode.deadline
-            && episode.closing().is_none()
+            && episode.close_reason().is_none()
         {
             for step in episode.steps.iter().filter(|step| step.phase.is_due()) {
                 if let Some(policy) = self.step(&step.name)
@@ -143,9 +143,9 @@ impl Engine {
         Some(Event::NoticeAppeared { notice: due.notice.clone(), deadline, probe: due.probe.clone() })
     }
 
-    pub(super) fn end_deferral(&self, key: &NoticeKey, because: DeferralEnd) -> Event {
+    pub(super) fn end_deferral(&self, key: &NoticeKey, reason: DeferralEnd) -> Event {
         let origin = self.deferred.get(key).map_or(NoticeOrigin::Reported, |deferred| deferred.notice.origin);
-        Event::DeferralEnded { key: key.clone(), origin, because }
+        Event::DeferralEnded { key: key.clone(), origin, reason }
     }
 
     /// A new episode, named by when it opens and by its number.
@@ -175,13 +175,13 @@ impl Engine {
     fn phase(&self, now: Now) -> Option<Event> {
         let episode = self.episode.as_ref()?;
         match (episode.phase, episode.strength()) {
-            (EpisodePhase::Open { .. }, None) => Some(Event::EpisodeClosing { closing: Closing::Withdrawn }),
+            (EpisodePhase::Open { .. }, None) => Some(Event::EpisodeClosing { reason: CloseReason::Withdrawn }),
             (EpisodePhase::Open { .. }, Some(_)) => {
                 let planned = episode.deadline?;
                 let survived = now.moment >= planned.deadline.at.plus(self.policy.survived_after);
-                survived.then_some(Event::EpisodeClosing { closing: Closing::Survived })
+                survived.then_some(Event::EpisodeClosing { reason: CloseReason::Survived })
             }
-            (EpisodePhase::Closing { closing: Closing::Withdrawn, .. }, Some(_)) => Some(Event::EpisodeResumed),
+            (EpisodePhase::Closing { reason: CloseReason::Withdrawn, .. }, Some(_)) => Some(Event::EpisodeResumed),
             (EpisodePhase::Closing { .. }, _) => None,
         }
     }
@@ -193,8 +193,9 @@ impl Engine {
     fn deadline(&self) -> Option<Event> {
         let episode = self.open_episode()?;
         let strength = episode.strength()?;
-        let shutdown =
-            |it: &ActiveNotice, footing| it.notice.kind() == NoticeKind::Shutdown && it.deadline.footing == footing;
+        let shutdown = |it: &ActiveNotice, deadline_basis| {
+            it.notice.kind() == NoticeKind::Shutdown && it.deadline.deadline_basis == deadline_basis
+        };
         let somebody_knows = episode.active().any(|active| shutdown(active, DeadlineBasis::Stated));
         let earliest = episode
             .active()
@@ -336,26 +337,26 @@ impl Engine {
         }
         let episode = self.episode.as_ref()?;
         let step = episode.steps.iter().find(|step| matches!(step.phase, StepPhase::Due | StepPhase::UndoDue))?;
-        Some(self.skip(&step.name, SkippedBecause::Stopped))
+        Some(self.skip(&step.name, SkipReason::Stopped))
     }
 
-    fn skip(&self, name: &StepName, because: SkippedBecause) -> Event {
+    fn skip(&self, name: &StepName, reason: SkipReason) -> Event {
         let optional = self.step(name).is_some_and(|step| step.optional);
-        Event::StepSkipped { step: name.clone(), because, optional }
+        Event::StepSkipped { step: name.clone(), reason, optional }
     }
 
     /// In an episode that comes to its end, what has not started is dropped and what was left is put back.
     fn settling(&self, now: Now) -> Option<Event> {
         let episode = self.episode.as_ref()?;
-        let closing = episode.closing()?;
-        let because = match closing {
-            Closing::Withdrawn => SkippedBecause::Withdrawn,
-            Closing::Survived | Closing::Rebooted | Closing::Resumed | Closing::Restarted => {
-                SkippedBecause::EpisodeOver
+        let reason = episode.close_reason()?;
+        let reason = match reason {
+            CloseReason::Withdrawn => SkipReason::Withdrawn,
+            CloseReason::Survived | CloseReason::Rebooted | CloseReason::Resumed | CloseReason::Restarted => {
+                SkipReason::EpisodeOver
             }
         };
         if let Some(step) = episode.steps.iter().find(|step| step.phase.is_due()) {
-            return Some(self.skip(&step.name, because));
+            return Some(self.skip(&step.name, reason));
         }
         if !episode.puts_back(&self.policy) || self.exit.is_at_once() {
             return None;
@@ -368,7 +369,7 @@ impl Engine {
             {
                 Some(Event::UndoDue { step: step.name.clone() })
             }
-            StepPhase::UndoDue if hurried => Some(self.skip(&step.name, SkippedBecause::EpisodeOver)),
+            StepPhase::UndoDue if hurried => Some(self.skip(&step.name, SkipReason::EpisodeOver)),
             StepPhase::UndoDue => Some(Event::StepStarted {
                 run: Run { step: step.name.clone(), work: Work::Undo, attempt: step.attempts + 1 },
                 stop_by: now.moment.plus(UNDO_LIMIT),
@@ -394,18 +395,18 @@ impl Engine {
             return None;
         }
         episode.steps.iter().filter(|step| step.phase.is_due()).find_map(|step| {
-            let skip = |because| Some(self.skip(&step.name, because));
+            let skip = |reason| Some(self.skip(&step.name, reason));
             match (self.step(&step.name), plan.slot(&step.name)) {
-                (None, _) | (_, None) => skip(SkippedBecause::Unknown),
-                (Some(_), Some(_)) if planned.end <= now.moment => skip(SkippedBecause::NoTimeLeft),
+                (None, _) | (_, None) => skip(SkipReason::Unknown),
+                (Some(_), Some(_)) if planned.end <= now.moment => skip(SkipReason::NoTimeLeft),
                 // Until its turn has come, the steps before it may leave it more than they were promised.
                 (Some(policy), Some(slot)) if slot.skip && !self.is_waiting_for_others(episode, policy) => {
-                    skip(SkippedBecause::TooLittleTime)
+                    skip(SkipReason::TooLittleTime)
                 }
                 (Some(policy), Some(slot))
                     if slot.latest_end <= now.moment && !self.is_waiting_for_others(episode, policy) =>
                 {
-                    skip(SkippedBecause::NoTimeLeft)
+                    skip(SkipReason::NoTimeLeft)
                 }
                 (Some(_), Some(_)) => None,
             }
@@ -444,8 +445,8 @@ impl Engine {
     /// An episode in which nothing is left to do closes.
     fn closed(&self) -> Option<Event> {
         let episode = self.episode.as_ref()?;
-        let closing = episode.closing()?;
-        (!episode.is_busy()).then(|| Event::EpisodeClosed { closing, active: Self::left_standing(episode, closing) })
+        let reason = episode.close_reason()?;
+        (!episode.is_busy()).then(|| Event::EpisodeClosed { reason, active: Self::left_standing(episode, reason) })
     }
 
     /// Asked to end, and nothing is due or running: what is left behind may end, and what was done is told, unless we are
@@ -467,7 +468,7 @@ impl Engine {
     }
 
     fn open_episode(&self) -> Option<&Episode> {
-        self.episode.as_ref().filter(|episode| episode.closing().is_none())
+        self.episode.as_ref().filter(|episode| episode.close_reason().is_none())
     }
 
     /// Until when a due step is held where it can be: for the time that it wants to be left, unless we were asked to end,

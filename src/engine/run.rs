@@ -60,7 +60,7 @@ pub struct RunResult {
     pub detail: String,
     /// Processes that it left in its group when its leader ended.
     #[serde(default)]
-    pub left_over: u32,
+    pub leftover_processes: u32,
     /// What an undo needs to know, in its action's own shape: small, nothing secret. It is journaled with the ending, so
     /// that an undo after a restart of ours puts back exactly what was taken away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,7 +150,7 @@ impl RunResult {
         Self {
             outcome,
             detail: detail.into(),
-            left_over: 0,
+            leftover_processes: 0,
             undo_with: None,
             effect: Effect::Possible,
             retry: Retry::Sensible,

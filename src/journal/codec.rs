@@ -190,7 +190,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::engine::{
-        Closing, Deadline, DeadlineBasis, EpisodeId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin,
+        CloseReason, Deadline, DeadlineBasis, EpisodeId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin,
         Outcome, Process, Run, RunResult, SourceName, Stated, StepName, Strength, Work,
     };
     use proptest::prelude::*;
@@ -246,16 +246,16 @@ pub(super) mod tests {
                 notice,
                 deadline: Deadline {
                     at: Moment::from_millis(at),
-                    heard: Moment::from_millis(heard),
-                    footing: DeadlineBasis::Assumed
+                    detected: Moment::from_millis(heard),
+                    deadline_basis: DeadlineBasis::Assumed
                 },
                 probe: None,
             }),
             prop::collection::vec(notice(), 0..3)
-                .prop_map(|active| Event::EpisodeClosed { closing: Closing::Survived, active }),
-            (run.clone(), ".*", any::<u32>()).prop_map(|(run, detail, left_over)| Event::StepEnded {
+                .prop_map(|active| Event::EpisodeClosed { reason: CloseReason::Survived, active }),
+            (run.clone(), ".*", any::<u32>()).prop_map(|(run, detail, leftover_processes)| Event::StepEnded {
                 run,
-                ending: RunResult { left_over, ..RunResult::without_effect(Outcome::TimedOut, detail) }
+                ending: RunResult { leftover_processes, ..RunResult::without_effect(Outcome::TimedOut, detail) }
             }),
             (run, any::<u32>(), any::<u64>())
                 .prop_map(|(run, pid, start_ticks)| Event::StepSpawned { run, process: Process { pid, start_ticks } }),

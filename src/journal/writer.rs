@@ -104,7 +104,7 @@ struct Sheets {
     late_at: u64,
     /// Whether it was said that the disk is late, and not yet that it is no longer.
     said_late: bool,
-    closing: bool,
+    reason: bool,
 }
 
 /// Why a record was not accepted.
@@ -207,7 +207,7 @@ impl Desk {
     }
 
     pub(super) fn close(&self) {
-        self.sheets().closing = true;
+        self.sheets().reason = true;
         self.put.notify_one();
     }
 
@@ -338,7 +338,7 @@ impl Writer {
                 *seen = sheets.asked;
                 return Some(Next::Write(task));
             }
-            if sheets.closing {
+            if sheets.reason {
                 return None;
             }
             if rested {

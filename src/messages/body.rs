@@ -235,7 +235,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
     use super::super::fixture::{CHECKPOINT, Scenario, notice};
     use super::*;
-    use crate::engine::{Closing, NoticeKind, Outcome, RunResult, Work};
+    use crate::engine::{CloseReason, NoticeKind, Outcome, RunResult, Work};
 
     fn read(body: &Body, message: &Message) -> Value {
         serde_json::from_str(&body.of_message(message)).unwrap()
@@ -248,7 +248,10 @@ mod tests {
         let all = Scenario::ended(Outcome::Failed).messages();
         super::super::golden("plain_failure", &read(&Body::Plain, &all[1]));
         super::super::golden("plain_end", &read(&Body::Plain, &all[2]));
-        super::super::golden("plain_closed", &read(&Body::Plain, &Scenario::closed(Closing::Survived).messages()[0]));
+        super::super::golden(
+            "plain_closed",
+            &read(&Body::Plain, &Scenario::closed(CloseReason::Survived).messages()[0]),
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::message::{Message, Occasion, Subscription};
 use crate::engine::{
-    BootId, Closing, Deadline, DeadlineBasis, Engine, EpisodeId, Event, MachineId, Moment, Notice, NoticeAction,
+    BootId, CloseReason, Deadline, DeadlineBasis, Engine, EpisodeId, Event, MachineId, Moment, Notice, NoticeAction,
     NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, Policy, Run, RunResult, SourceName, Stated, Step, StepName,
     Strength, Work,
 };
@@ -86,8 +86,8 @@ impl Scenario {
     }
 
     /// The same, and the episode has closed.
-    pub(super) fn closed(closing: Closing) -> Self {
-        Self::ended(Outcome::Done).undoes(closing, Outcome::Done).closes(closing)
+    pub(super) fn closed(close_reason: CloseReason) -> Self {
+        Self::ended(Outcome::Done).undoes(close_reason, Outcome::Done).closes(close_reason)
     }
 
     /// These steps run for this notice.
@@ -108,8 +108,8 @@ impl Scenario {
         let begin = at(0);
         let deadline = Deadline {
             at: begin.moment.plus(Duration::from_secs(113)),
-            heard: begin.moment,
-            footing: DeadlineBasis::Stated,
+            detected: begin.moment,
+            deadline_basis: DeadlineBasis::Stated,
         };
         let end = deadline.at.minus(Duration::from_secs(5));
         let scenario =
@@ -172,18 +172,18 @@ impl Scenario {
     }
 
     /// It comes to its end, and what the first step did is undone, or not.
-    pub(super) fn undoes(self, closing: Closing, outcome: Outcome) -> Self {
+    pub(super) fn undoes(self, close_reason: CloseReason, outcome: Outcome) -> Self {
         let step = StepName::new(LEAVE);
         self.at(600_000)
-            .event(&Event::EpisodeClosing { closing })
+            .event(&Event::EpisodeClosing { reason: close_reason })
             .event(&Event::UndoDue { step: step.clone() })
             .starts(&step, Work::Undo)
             .stops(LEAVE, Work::Undo, RunResult::new(outcome, "back in 1 target group"))
     }
 
     /// It closes 713 s after it opened.
-    pub(super) fn closes(self, closing: Closing) -> Self {
-        self.at(713_000).event(&Event::EpisodeClosed { closing, active: Vec::new() })
+    pub(super) fn closes(self, close_reason: CloseReason) -> Self {
+        self.at(713_000).event(&Event::EpisodeClosed { reason: close_reason, active: Vec::new() })
     }
 
     /// What is told of it.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Occasion {
-    /// A notice was heard: what, which machine, by when, and what is planned.
+    /// A notice was detected: what, which machine, by when, and what is planned.
     Detection,
     /// A step failed for good.
     Failure,
@@ -172,7 +172,7 @@ impl Subscription {
 mod tests {
     use super::super::fixture::{CHECKPOINT, LEAVE, Scenario, notice};
     use super::*;
-    use crate::engine::{Closing, Event, RunResult, SkippedBecause, Strength, Work};
+    use crate::engine::{CloseReason, Event, RunResult, SkipReason, Strength, Work};
 
     fn names(scenario: &Scenario) -> Vec<String> {
         scenario.messages().into_iter().map(|it| it.owed.id.replace("20260101T000007Z-1/", "")).collect()
@@ -190,12 +190,12 @@ mod tests {
         // A step that is tried again has not failed for good, and the end has not come.
         let due = Event::StepDue { step: StepName::new(CHECKPOINT), round: Strength::Strong, retry: None };
         assert_eq!(names(&Scenario::ended(Outcome::Failed).event(&due)), ["detection/interruption"]);
-        assert_eq!(names(&Scenario::closed(Closing::Withdrawn)), ["closed"]);
-        let not_undone = done.clone().undoes(Closing::Survived, Outcome::Failed).closes(Closing::Survived);
+        assert_eq!(names(&Scenario::closed(CloseReason::Withdrawn)), ["closed"]);
+        let not_undone = done.clone().undoes(CloseReason::Survived, Outcome::Failed).closes(CloseReason::Survived);
         assert_eq!(names(&not_undone), ["failure/undo/leave-load-balancer/2", "closed"]);
         // While it comes to its end, neither the notice nor an end of all steps is news.
-        let closing = done.event(&Event::EpisodeClosing { closing: Closing::Withdrawn });
-        assert_eq!(names(&closing), Vec::<String>::new());
+        let close_reason = done.event(&Event::EpisodeClosing { reason: CloseReason::Withdrawn });
+        assert_eq!(names(&close_reason), Vec::<String>::new());
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
         let wish = Subscription { send: Occasion::ALL.into(), on: [NoticeKind::Interruption].into() };
         assert!(warned.messages_for(&wish).is_empty());
         // Where the interruption was withdrawn and the warning stood last, people learn that it is over all the same.
-        let over = warned.undoes(Closing::Withdrawn, Outcome::Done).closes(Closing::Withdrawn);
+        let over = warned.undoes(CloseReason::Withdrawn, Outcome::Done).closes(CloseReason::Withdrawn);
         assert_eq!(over.messages_for(&wish).len(), 1);
         let wish = Subscription { send: [Occasion::Detection].into(), ..wish };
         let told = Scenario::ended(Outcome::Failed).messages_for(&wish);
@@ -224,7 +224,7 @@ mod tests {
                 step.optional = optional;
             }
             let scenario = scenario.event(&Event::StepDue { step: step.clone(), round: Strength::Strong, retry: None });
-            scenario.event(&Event::StepSkipped { step, because: SkippedBecause::NoTimeLeft, optional }).view()
+            scenario.event(&Event::StepSkipped { step, reason: SkipReason::NoTimeLeft, optional }).view()
         };
         let (allowed, lost) = (skipped(true), skipped(false));
         assert!(

@@ -25,8 +25,8 @@ pub(super) fn title(message: &Message) -> String {
         (Occasion::Detection, _) => format!("{machine} {} in {}", fate(message), message.left().spoken()),
         (Occasion::Failure, Some(step)) => format!("{machine}: {}", words::failed(step)),
         (Occasion::Failure, None) => format!("{machine}: a step failed"),
-        (Occasion::End, _) => match (message.is_closing(), episode.closing) {
-            (true, Some(closing)) => format!("{machine}: episode closed: {}", words::closing(closing)),
+        (Occasion::End, _) => match (message.is_closing(), episode.close_reason) {
+            (true, Some(close_reason)) => format!("{machine}: episode closed: {}", words::close_reason(close_reason)),
             _ => format!("{machine}: {}", episode.verdict),
         },
     };
@@ -62,7 +62,7 @@ pub(super) fn text(message: &Message) -> String {
 }
 
 fn detection(message: &Message) -> Vec<String> {
-    let assumed = match message.plan.footing {
+    let assumed = match message.plan.deadline_basis {
         DeadlineBasis::Stated => "",
         DeadlineBasis::Assumed => " (the notice names no time; this one is assumed)",
     };
@@ -183,7 +183,7 @@ mod tests {
     use super::super::fixture::{CHECKPOINT, Scenario, notice};
     use super::super::message::Subscription;
     use super::*;
-    use crate::engine::{Closing, Outcome};
+    use crate::engine::{CloseReason, Outcome};
 
     /// Each message of this scenario, in words.
     fn told(scenario: &Scenario) -> Vec<String> {
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_stays_is_told_of_too() {
-        let told = told(&Scenario::closed(Closing::Withdrawn));
+        let told = told(&Scenario::closed(CloseReason::Withdrawn));
         assert!(told[0].starts_with("i-0abc: episode closed: its notices were withdrawn.\n"), "{}", told[0]);
         assert!(told[0].contains("leave-load-balancer: done in 400ms, undone, 107s to spare"), "{}", told[0]);
         assert!(told[0].contains("This episode is over"), "{}", told[0]);

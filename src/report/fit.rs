@@ -22,7 +22,7 @@ pub struct Fit {
     pub sentence: String,
     /// By how much that step is short, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub short_by: Option<Seconds>,
+    pub short_by_seconds: Option<Seconds>,
     /// Which step that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
@@ -38,16 +38,16 @@ struct Share<'a> {
 
 impl Share<'_> {
     fn short_by(&self) -> Duration {
-        self.measured.took.span().saturating_sub(self.had)
+        self.measured.duration_seconds.span().saturating_sub(self.had)
     }
 
     fn spare(&self) -> Duration {
-        self.had.saturating_sub(self.measured.took.span())
+        self.had.saturating_sub(self.measured.duration_seconds.span())
     }
 }
 
 impl Fit {
-    /// Whether what was measured fits into a notice of this kind that leaves so much when it is heard; nothing where no
+    /// Whether what was measured fits into a notice of this kind that leaves so much when it is detected; nothing where no
     /// step that it would begin was measured.
     pub fn of(engine: &Engine, kind: NoticeKind, heard_with: Duration, ledger: &Ledger) -> Option<Self> {
         if ledger.is_empty() {
@@ -60,14 +60,14 @@ impl Fit {
         let sentence = format!(
             "{} took {} {} and would have {}",
             told.step.name,
-            Spoken(told.measured.took.span()),
+            Spoken(told.measured.duration_seconds.span()),
             told.measured.from.words(),
             Spoken(told.had)
         );
         Some(Self {
             fits: worst.is_none(),
             sentence,
-            short_by: worst.map(|share| share.short_by().into()),
+            short_by_seconds: worst.map(|share| share.short_by().into()),
             step: worst.map(|share| share.step.name.to_string()),
         })
     }
@@ -96,7 +96,7 @@ fn play<'a>(engine: &'a Engine, kind: NoticeKind, heard_with: Duration, ledger: 
                 continue;
             };
             let had = stop_by.since(start);
-            let takes = measured.map_or(step.needs, |measured| measured.took.span());
+            let takes = measured.map_or(step.needs, |measured| measured.duration_seconds.span());
             ends.insert(&step.name, start.plus(takes.min(had)));
             shares.extend(measured.map(|measured| Share { step, had, measured }));
         }
@@ -135,7 +135,9 @@ mod tests {
         let policy = Policy { steps: steps.to_vec(), reserve: Duration::from_secs(5), ..Policy::for_tests() };
         let measured: Vec<String> = measured
             .iter()
-            .map(|(name, took)| format!(r#""{name}":{{"took":{took},"at":"2026-01-01T00:00:00Z","from":"rehearsal"}}"#))
+            .map(|(name, took)| {
+                format!(r#""{name}":{{"duration-seconds":{took},"at":"2026-01-01T00:00:00Z","from":"rehearsal"}}"#)
+            })
             .collect();
         let text = format!(r#"{{"schema":1,"steps":{{{}}}}}"#, measured.join(","));
         let ledger: Ledger = serde_json::from_str(&text).unwrap();
@@ -143,7 +145,8 @@ mod tests {
         match Fit::of(&engine, NoticeKind::Interruption, Duration::from_secs(115), &ledger) {
             None => "nothing".to_owned(),
             Some(fit) => {
-                let short = fit.short_by.map_or_else(String::new, |short| format!(" ({} short)", short.spoken()));
+                let short =
+                    fit.short_by_seconds.map_or_else(String::new, |short| format!(" ({} short)", short.spoken()));
                 format!("{}: {}{short}", if fit.fits { "fits" } else { "does not fit" }, fit.sentence)
             }
         }

@@ -3,7 +3,7 @@
 
 use super::Report;
 use super::interval::{FEWEST, Interval, Observed, Until};
-use crate::engine::{Closing, NoticeKind, Outcome, Strength};
+use crate::engine::{CloseReason, NoticeKind, Outcome, Strength};
 use crate::view::{Seconds, Spoken, StepView, printable};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -201,16 +201,18 @@ fn why_no_interval(interval: Option<&Interval>, interruptions: u64, checkpoint: 
 impl Brief {
     fn of(report: &Report) -> Self {
         let episode = &report.episode;
-        let heard = episode.notices.first().map_or(episode.opened, |notice| notice.heard);
+        let heard = episode.notices.first().map_or(episode.opened, |notice| notice.detected);
         let strong = episode.notices.iter().filter(|notice| notice.kind.strength() == Strength::Strong);
         let stood = strong.clone().filter(|notice| notice.withdrawn.is_none()).map(|notice| notice.kind);
         // A machine that is interrupted is shut down too.
         let stood = stood.clone().find(|kind| *kind != NoticeKind::Shutdown).or_else(|| stood.clone().next());
-        let kind = match (report.rehearsal, stood, episode.closing) {
+        let kind = match (report.rehearsal, stood, episode.close_reason) {
             (true, _, _) => Kind::Rehearsed,
-            (false, Some(_), Some(Closing::Survived | Closing::Withdrawn | Closing::Restarted)) => Kind::Spared,
+            (false, Some(_), Some(CloseReason::Survived | CloseReason::Withdrawn | CloseReason::Restarted)) => {
+                Kind::Spared
+            }
             (false, Some(NoticeKind::Shutdown), _) => Kind::ShutDown,
-            (false, Some(kind), Some(Closing::Rebooted | Closing::Resumed) | None) => Kind::Taken(kind),
+            (false, Some(kind), Some(CloseReason::Rebooted | CloseReason::Resumed) | None) => Kind::Taken(kind),
             (false, None, _) if strong.count() > 0 => Kind::Spared,
             (false, None, _) => Kind::Warned,
         };
@@ -224,7 +226,7 @@ impl Brief {
             kind,
             complete: episode.complete,
             good: episode.good,
-            delay: episode.notices.iter().find_map(|notice| notice.detection_delay),
+            delay: episode.notices.iter().find_map(|notice| notice.detection_delay_seconds),
             margin: episode.margin,
             failed: episode
                 .steps
@@ -237,7 +239,7 @@ impl Brief {
                 saved: proven().filter(is_done).filter_map(gap).max(),
                 lost: proven().filter(|step| !is_done(step)).filter_map(gap).max(),
             },
-            checkpoint: proven().filter(is_done).filter_map(|step| step.took).max(),
+            checkpoint: proven().filter(is_done).filter_map(|step| step.duration_seconds).max(),
         }
     }
 }
@@ -349,7 +351,7 @@ pub struct Summary {
     pub never_ended: u64,
     /// The first machines of these.
     pub never_ended_on: Vec<String>,
-    /// From the notice to when it was heard.
+    /// From the notice to when it was detected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<Spread>,
     /// What was left when all was done.
@@ -400,21 +402,16 @@ impl fmt::Display for Summary {
         }
         match self.delay {
             Some(Spread { known, median, worst }) => {
-                writeln!(
-                    f,
-                    "heard after      {} in the middle, {} at worst ({known} known)",
-                    spoken(median),
-                    spoken(worst)
-                )?;
+                writeln!(f, "detected after   {} median, {} at worst ({known} known)", spoken(median), spoken(worst))?;
             }
-            None => writeln!(f, "heard after      not known")?,
+            None => writeln!(f, "detected after   not known")?,
         }
         match self.margin {
             Some(Spread { known, median, worst }) => {
                 let late = if worst.is_past() { ", which was too late" } else { "" };
                 writeln!(
                     f,
-                    "margin           {} in the middle, {} at least{late} ({known} known)",
+                    "margin           {} median, {} at least{late} ({known} known)",
                     spoken(median),
                     spoken(worst)
                 )?;

@@ -33,7 +33,7 @@ pub fn in_directory(state_directory: &Path) -> PathBuf {
 #[serde(rename_all = "kebab-case")]
 pub struct Measured {
     /// How long, in seconds; where it was stopped, at least so long.
-    pub took: Seconds,
+    pub duration_seconds: Seconds,
     /// When that was.
     #[schemars(with = "String")]
     pub at: Timestamp,
@@ -88,8 +88,8 @@ impl Ledger {
     pub fn take_in(&mut self, report: &Report) {
         let from = if report.rehearsal { Origin::Rehearsal } else { Origin::Episode };
         for step in report.episode.steps.iter().filter(|step| !step.only_checked) {
-            if let (Some(took), Some(outcome), Some(at)) = (step.took, step.outcome, step.ended) {
-                self.enter(step.name.as_str(), Measured { took, at, from }, outcome);
+            if let (Some(took), Some(outcome), Some(at)) = (step.duration_seconds, step.outcome, step.ended) {
+                self.enter(step.name.as_str(), Measured { duration_seconds: took, at, from }, outcome);
             }
         }
     }
@@ -162,7 +162,7 @@ impl Ledger {
     fn carry(&mut self, step: &Value, at: Timestamp) {
         let text = |key: &str| step.get(key).and_then(Value::as_str);
         let Some(name) = text("name").or_else(|| text("step")) else { return };
-        let took = step.get("took").or_else(|| step.get("took-seconds")).cloned();
+        let took = step.get("duration-seconds").or_else(|| step.get("duration-seconds")).cloned();
         let took = took.and_then(|took| serde_json::from_value::<Seconds>(took).ok());
         if step.get("only-checked").and_then(Value::as_bool) == Some(true) {
             return;
@@ -170,7 +170,7 @@ impl Ledger {
         let outcome = step.get("outcome").cloned().and_then(|it| serde_json::from_value::<Outcome>(it).ok());
         let ended = text("ended").and_then(|ended| ended.parse().ok()).unwrap_or(at);
         if let (Some(took), Some(outcome)) = (took, outcome) {
-            self.enter(name, Measured { took, at: ended, from: Origin::CarriedIn }, outcome);
+            self.enter(name, Measured { duration_seconds: took, at: ended, from: Origin::CarriedIn }, outcome);
         }
     }
 
@@ -179,10 +179,10 @@ impl Ledger {
         let known = self.steps.get(&name);
         let counts = match outcome {
             Outcome::Done => true,
-            Outcome::TimedOut => known.is_none_or(|known| known.took < measured.took),
+            Outcome::TimedOut => known.is_none_or(|known| known.duration_seconds < measured.duration_seconds),
             Outcome::Failed | Outcome::Skipped | Outcome::Lost => false,
         };
-        if counts && !measured.took.is_past() && (known.is_some() || self.steps.len() < STEPS) {
+        if counts && !measured.duration_seconds.is_past() && (known.is_some() || self.steps.len() < STEPS) {
             self.steps.insert(name, measured);
         }
     }
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn took(ledger: &Ledger, step: &str) -> Option<f64> {
-        ledger.of(&StepName::new(step)).map(|measured| measured.took.as_f64())
+        ledger.of(&StepName::new(step)).map(|measured| measured.duration_seconds.as_f64())
     }
 
     #[test]
@@ -213,9 +213,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file.json");
         for text in [
-            r#"{"schema":1,"steps":[{"step":"save","took-seconds":59.1,"outcome":"done"},{"step":"x","took-seconds":1,"outcome":"failed"},{"step":"y","took-seconds":0.014,"outcome":"done","only-checked":true}]}"#,
-            r#"{"schema":1,"episode":{"id":"e","steps":[{"name":"save","took":59.1,"outcome":"done"},{"name":"later"},{"name":"y","took":0.014,"outcome":"done","only-checked":true}]}}"#,
-            r#"{"schema":1,"steps":{"save":{"took":59.1,"at":"2026-01-01T00:00:00Z","from":"rehearsal"}}}"#,
+            r#"{"schema":1,"steps":[{"step":"save","duration-seconds":59.1,"outcome":"done"},{"step":"x","duration-seconds":1,"outcome":"failed"},{"step":"y","duration-seconds":0.014,"outcome":"done","only-checked":true}]}"#,
+            r#"{"schema":1,"episode":{"id":"e","steps":[{"name":"save","duration-seconds":59.1,"outcome":"done"},{"name":"later"},{"name":"y","duration-seconds":0.014,"outcome":"done","only-checked":true}]}}"#,
+            r#"{"schema":1,"steps":{"save":{"duration-seconds":59.1,"at":"2026-01-01T00:00:00Z","from":"rehearsal"}}}"#,
         ] {
             fs::write(&path, text).unwrap();
             let ledger = Ledger::carried_in(&path).unwrap();
@@ -236,8 +236,12 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut enter = |seconds: u64, outcome| {
             let took = std::time::Duration::from_secs(seconds).into();
-            ledger.enter("save", Measured { took, at: Timestamp::UNIX_EPOCH, from: Origin::Episode }, outcome);
-            ledger.of(&StepName::new("save")).map(|measured| measured.took.as_f64())
+            ledger.enter(
+                "save",
+                Measured { duration_seconds: took, at: Timestamp::UNIX_EPOCH, from: Origin::Episode },
+                outcome,
+            );
+            ledger.of(&StepName::new("save")).map(|measured| measured.duration_seconds.as_f64())
         };
         assert_eq!(enter(40, Outcome::Failed), None);
         assert_eq!(enter(40, Outcome::TimedOut), Some(40.0));
@@ -253,7 +257,8 @@ mod tests {
         let path = in_directory(place.path());
         assert!(Ledger::read(&path).is_empty());
         let mut ledger = Ledger { schema: SCHEMA, ..Ledger::default() };
-        let measured = Measured { took: Seconds::default(), at: Timestamp::UNIX_EPOCH, from: Origin::Rehearsal };
+        let measured =
+            Measured { duration_seconds: Seconds::default(), at: Timestamp::UNIX_EPOCH, from: Origin::Rehearsal };
         ledger.enter("save", measured, Outcome::Done);
         ledger.write(&path).unwrap();
         assert_eq!(Ledger::read(&path), ledger);

@@ -91,7 +91,7 @@ impl Daemon {
     /// Builds everything, recovers the engine, and begins to serve and to listen.
     ///
     /// # Errors
-    /// Where a part is missing without which nothing would be heard.
+    /// Where a part is missing without which nothing would be detected.
     pub fn assemble(options: DaemonOptions) -> Result<Self, AssemblyError> {
         let DaemonOptions { settings, persistence, rehearsal, notice_file, launcher, credentials_from, systemd, log } =
             options;

@@ -84,11 +84,14 @@ impl LogObserver {
         }
         let events = causes_first(facts.events);
         let last_end = events.iter().rposition(|event| is_end(event));
-        let closing = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
+        let close_reason = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
         for (at, event) in events.into_iter().enumerate() {
             // Up to its closing, it is about the episode that closed, though another may be open by now.
-            let about =
-                if closing.is_some_and(|closing| at <= closing) { Facts { open: None, ..*facts } } else { *facts };
+            let about = if close_reason.is_some_and(|close_reason| at <= close_reason) {
+                Facts { open: None, ..*facts }
+            } else {
+                *facts
+            };
             self.hourly.count(event);
             if !BlindnessLog::concerns(event) {
                 let line = self.line(event, &about);
@@ -190,7 +193,7 @@ impl LogObserver {
                     attempt = number("/run/attempt"),
                     pid = number("/process/pid"),
                     outcome = word(&["/ending/outcome"]),
-                    because = word(&["/because", "/closing"]),
+                    reason = word(&["/reason", "/close-reason"]),
                     "{sentence}"
                 )
             };

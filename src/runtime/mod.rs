@@ -212,10 +212,10 @@ impl Daemon {
         let (boot, now) = (self.boot.clone(), clock::now());
         self.turn(Input::Restarted { boot }, None).await;
         // Those of an earlier boot were read anew, and said with that.
-        for deferred in self.engine.deferred().values().filter(|it| it.deadline.heard < now.moment) {
+        for deferred in self.engine.deferred().values().filter(|it| it.deadline.detected < now.moment) {
             tracing::info!("{}", Event::NoticeDeferred { deferred: Box::new(deferred.clone()) }.sentence());
         }
-        if self.engine.episode().is_none_or(|episode| episode.closing().is_some()) {
+        if self.engine.episode().is_none_or(|episode| episode.close_reason().is_some()) {
             // One that a run before us had no time to remove.
             self.executor.execute(Command::TakeDownNotice, Instant::now());
         }

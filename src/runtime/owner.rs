@@ -465,7 +465,7 @@ mod tests {
             detail: String::new(),
         };
         let (now, id) = (clock::now(), EpisodeId::new("0000"));
-        let deadline = Deadline { at: now.moment, heard: now.moment, footing: DeadlineBasis::Stated };
+        let deadline = Deadline { at: now.moment, detected: now.moment, deadline_basis: DeadlineBasis::Stated };
         let deferred = DeferredNotice {
             notice: notice.clone(),
             probe: None,
@@ -480,7 +480,7 @@ mod tests {
         let taken_back = || Event::DeferralEnded {
             key: key.clone(),
             origin: NoticeOrigin::HandedIn,
-            because: DeferralEnd::Withdrawn,
+            reason: DeferralEnd::Withdrawn,
         };
         for (events, is_left) in [
             (vec![started(Vec::new())], false),

@@ -14,7 +14,7 @@
 //! disk refuses the journal.
 
 use crate::engine::{
-    Event, IgnoredBecause, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName,
+    Event, IgnoreReason, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName,
     Stated,
 };
 use crate::store;
@@ -360,13 +360,13 @@ fn outcome(request: &SocketRequest, events: &[Event]) -> String {
     };
     let ignored = events
         .iter()
-        .find_map(|event| if let Event::NoticeIgnored { because, .. } = event { Some(*because) } else { None });
+        .find_map(|event| if let Event::NoticeIgnored { reason, .. } = event { Some(*reason) } else { None });
     let left = window.map_or_else(
         || "with the window that is assumed for its kind".to_owned(),
         |WindowSpan(window)| format!("with {} left", Spoken(window)),
     );
     match ignored {
-        Some(IgnoredBecause::NothingToDo) => format!(
+        Some(IgnoreReason::NothingToDo) => format!(
             "the notice of {kind} was handed in, and nothing is done: no step is for it (the `on` of a step, or --on, says \
              which kinds it is for)"
         ),
@@ -528,14 +528,14 @@ mod tests {
             origin: NoticeOrigin::HandedIn,
             detail: String::new(),
         };
-        let ignored = |because| vec![Event::NoticeIgnored { notice: notice.clone(), because, probe: None }];
+        let ignored = |reason| vec![Event::NoticeIgnored { notice: notice.clone(), reason, probe: None }];
         let kind = NoticeKind::Maintenance;
         let hand_in = SocketRequest::Notice { kind, action: None, window: None, reason: None };
         let withdraw = SocketRequest::Withdraw { kind };
         let said = [
             outcome(&hand_in, &[]),
-            outcome(&hand_in, &ignored(IgnoredBecause::NothingToDo)),
-            outcome(&hand_in, &ignored(IgnoredBecause::Handled)),
+            outcome(&hand_in, &ignored(IgnoreReason::NothingToDo)),
+            outcome(&hand_in, &ignored(IgnoreReason::Handled)),
             outcome(&withdraw, &[Event::NoticeWithdrawn { key }]),
             outcome(&withdraw, &[]),
         ];

@@ -91,7 +91,7 @@ impl StatusSources {
         let troubles = self.troubles.borrow().clone();
         let readiness = |(name, hand): (&StepName, &StepAction)| {
             let trouble = hand.action.watched().or_else(|| troubles.get(name).cloned()).unwrap_or_default();
-            (name.clone(), StepReadiness { warmth: hand.action.warmth(), trouble })
+            (name.clone(), StepReadiness { preparation: hand.action.preparation(), trouble })
         };
         self.steps.iter().map(readiness).collect()
     }

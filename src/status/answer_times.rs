@@ -46,7 +46,8 @@ impl AnswerTimes {
             for (probe, took) in &answered.newest {
                 if let Some(shown) = shown.probes.iter_mut().find(|shown| shown.name == probe.as_str()) {
                     let millis = took.as_micros().div_ceil(1_000);
-                    shown.answer_time = Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).into());
+                    shown.answer_time_seconds =
+                        Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).into());
                 }
             }
         }

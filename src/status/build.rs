@@ -47,7 +47,7 @@ impl Status {
             plan: plan(engine),
             notifications: inputs.messages.iter().map(message).collect(),
             last_episode: EpisodeView::last_closed(engine, context, now),
-            fit: fit(engine, inputs),
+            time_fit: fit(engine, inputs),
             health: health(engine, inputs, now),
             durability: inputs.journal.durability,
         }
@@ -93,7 +93,7 @@ fn source(engine: &Engine, name: &SourceName, now: Now) -> SourceStatus {
                 name: clip(probe.as_str(), NAME),
                 rank: heard.rank,
                 last_good_read: heard.last_good.map(|at| Past::new(at, now)),
-                answer_time: None,
+                answer_time_seconds: None,
                 misses: heard.misses,
                 fault: heard.fault.as_ref().map(reason),
             })
@@ -136,28 +136,28 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
     let mut all = Vec::new();
     if let Some(episode) = open {
         let is_active = |notice: &NoticeView| notice.withdrawn.is_none();
-        let leads = |notice: &NoticeView| notice.leads && is_active(notice);
+        let primary = |notice: &NoticeView| notice.primary && is_active(notice);
         let mut joined: Vec<&NoticeView> = episode.notices.iter().collect();
         // What leads comes first, then what stands.
-        joined.sort_by_key(|notice| (!leads(notice), !is_active(notice)));
+        joined.sort_by_key(|notice| (!primary(notice), !is_active(notice)));
         all.extend(joined.into_iter().map(|notice| NoticeStatus {
             kind: notice.kind,
             strength: notice.kind.strength(),
             source: notice.source.clone(),
             event: notice.event.clone(),
-            state: if is_active(notice) { NoticeState::Standing } else { NoticeState::Withdrawn },
-            leads: leads(notice),
-            because: None,
+            state: if is_active(notice) { NoticeState::Active } else { NoticeState::Withdrawn },
+            primary: primary(notice),
+            reason: None,
             action: Some(notice.action),
             stated: notice.stated,
             deadline: Some(notice.deadline),
-            footing: Some(notice.footing),
+            deadline_basis: Some(notice.deadline_basis),
             opens: None,
             detail: notice.detail.clone(),
         }));
     }
     all.extend(engine.deferred().values().map(|deferred| NoticeStatus {
-        state: NoticeState::Waiting,
+        state: NoticeState::Deferred,
         opens: Some(Countdown::new(deferred.opens, now)),
         kind: deferred.notice.kind(),
         strength: deferred.notice.strength(),
@@ -167,7 +167,7 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
         ..remembered(&deferred.notice.key)
     }));
     all.extend(health.ignored.iter().map(|(key, ignored)| NoticeStatus {
-        because: Some(ignored.because),
+        reason: Some(ignored.reason),
         stated: ignored.stated.time(),
         detail: match ignored.stated {
             Stated::Unreadable => "its time cannot be read".to_owned(),
@@ -187,12 +187,12 @@ fn remembered(key: &NoticeKey) -> NoticeStatus {
         source: key.source.clone(),
         event: clip(&key.event, NAME),
         state: NoticeState::Ignored,
-        leads: false,
-        because: None,
+        primary: false,
+        reason: None,
         action: None,
         stated: None,
         deadline: None,
-        footing: None,
+        deadline_basis: None,
         opens: None,
         detail: String::new(),
     }
@@ -207,7 +207,7 @@ fn steps(context: &Context, inputs: &StatusInputs) -> Vec<StepStatus> {
             kind: clip(&step.kind, NAME),
             describe: clip(&step.describe, SENTENCE),
             measured: inputs.ledger.of(&step.name).copied(),
-            warmth: bounded_json(&action.warmth),
+            preparation: bounded_json(&action.preparation),
             trouble: clip(&action.trouble, SENTENCE),
         }
     };
@@ -261,7 +261,7 @@ fn health(engine: &Engine, inputs: &StatusInputs, now: Now) -> Vec<Reason> {
         let fault = engine.health().missed().find(|(of, missed, _)| *of == source && *missed == probe)?.2;
         let silence = crate::view::Spoken(Duration::from_secs(now.moment.since(*since).as_secs()));
         let sentence =
-            format!("a notice of {kind} would not be heard: {source} answers, but {probe} could not be read for {silence}: {fault}");
+            format!("a notice of {kind} would not be detected: {source} answers, but {probe} could not be read for {silence}: {fault}");
         Some(Reason::new(format!("blind-{kind}"), clip(&sentence, SENTENCE)))
     });
     let word = match inputs.journal.durability {

@@ -1,7 +1,7 @@
 //! What is counted over a run of the daemon: occurrences from the events, spans from the view of the episode that they
 //! belong to. Every map is bounded by what the configuration names, and by [`MOST`] beyond that.
 
-use crate::engine::{Closing, Event, NoticeKind, Outcome, Work};
+use crate::engine::{CloseReason, Event, NoticeKind, Outcome, Work};
 use crate::view::{EpisodeView, Seconds};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Counters {
     /// Times that all steps of an episode had ended, by the worst outcome among those that lost something.
     pub(super) episode_outcomes: BTreeMap<Outcome, u64>,
     /// Episodes that closed.
-    pub(super) closings: BTreeMap<Closing, u64>,
+    pub(super) close_reasons: BTreeMap<CloseReason, u64>,
     /// What was left to the newest episode's deadline when it was first set.
     pub(super) window: Option<Duration>,
     /// The least that was left to the end of the plan when a step of the newest episode was done.
@@ -46,8 +46,8 @@ impl Counters {
         for event in events {
             self.count(event);
         }
-        let closing = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
-        let (before, after) = events.split_at(closing.map_or(0, |at| at + 1));
+        let close_reason = events.iter().rposition(|event| matches!(event, Event::EpisodeClosed { .. }));
+        let (before, after) = events.split_at(close_reason.map_or(0, |at| at + 1));
         self.stands(before, closed);
         self.stands(after, open);
     }
@@ -56,7 +56,7 @@ impl Counters {
     fn stands(&mut self, events: &[Event], episode: Option<&EpisodeView>) {
         let Some(episode) = episode.filter(|_| !events.is_empty()) else { return };
         for step in &episode.steps {
-            put(&mut self.took, step.name.as_str(), step.took);
+            put(&mut self.took, step.name.as_str(), step.duration_seconds);
             put(&mut self.margin, step.name.as_str(), step.margin);
         }
         self.episode_margin = episode.margin;
@@ -80,7 +80,9 @@ impl Counters {
             Event::DeadlineSet { deadline, .. } => {
                 self.window.get_or_insert(deadline.window());
             }
-            Event::EpisodeClosed { closing, .. } => *self.closings.entry(*closing).or_default() += 1,
+            Event::EpisodeClosed { reason: close_reason, .. } => {
+                *self.close_reasons.entry(*close_reason).or_default() += 1
+            }
             Event::StepEnded { run, ending } if run.work == Work::Act => self.ended(run.step.as_str(), ending.outcome),
             Event::StepSkipped { step, .. } => self.ended(step.as_str(), Outcome::Skipped),
             _ => {}

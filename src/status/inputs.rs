@@ -30,9 +30,9 @@ pub struct StatusInputs {
 /// What is known of a step's action.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StepReadiness {
-    /// What [`crate::actions::Action::warmth`] knows. Each difference in it is a change and makes a revision, so it tells
+    /// What [`crate::actions::Action::preparation`] knows. Each difference in it is a change and makes a revision, so it tells
     /// times, not ages.
-    pub warmth: serde_json::Value,
+    pub preparation: serde_json::Value,
     /// What keeps it from being ready for a notice; empty where nothing is known.
     pub trouble: String,
 }

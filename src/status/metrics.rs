@@ -16,7 +16,7 @@ pub use page::Format;
 
 use super::counters::Counters;
 use super::{Durability, NoticeState, NoticeStatus, Readiness, Reason, Seconds, SourceStatus, Status};
-use crate::engine::{Closing, IgnoredBecause, Importance, NoticeKind, Outcome, SourceName, StepName};
+use crate::engine::{CloseReason, IgnoreReason, Importance, NoticeKind, Outcome, SourceName, StepName};
 use crate::sources::{Aliases, ROWS};
 use crate::view::{Histogram, StepStage};
 use page::{NONE, Page};
@@ -90,7 +90,7 @@ impl Scrape {
         let sources = &self.status.sources;
         page.counters(
             "spot_watchdog_source_reads",
-            "AnswerTimes of a source's probe by outcome: read, or the word of the fault.",
+            "Reads of a source's probe by outcome: read, or the word of the fault.",
             self.counters.reads.iter().map(|((source, probe, outcome), count)| {
                 ([("source", source.as_str()), ("probe", probe.as_str()), ("outcome", outcome.as_str())], *count)
             }),
@@ -122,7 +122,7 @@ impl Scrape {
         );
         page.gauges(
             "spot_watchdog_source_kind_blind",
-            "Whether a notice of this kind would not be heard: what the source tells of it was not read for too long.",
+            "Whether a notice of this kind would not be detected: what the source tells of it was not read for too long.",
             sources.iter().flat_map(|source| {
                 let labels = |kind: NoticeKind| [("source", source.name.as_str()), ("kind", kind.word())];
                 source.kinds.iter().map(move |it| (labels(it.kind), flag(it.blind)))
@@ -133,14 +133,14 @@ impl Scrape {
     fn write_notices(&self, page: &mut Page) {
         let active = |kind: NoticeKind| {
             let stands = |notice: &&NoticeStatus| match notice.state {
-                NoticeState::Standing => notice.kind == kind,
-                NoticeState::Withdrawn | NoticeState::Waiting | NoticeState::Ignored => false,
+                NoticeState::Active => notice.kind == kind,
+                NoticeState::Withdrawn | NoticeState::Deferred | NoticeState::Ignored => false,
             };
             count(self.status.notices.iter().filter(stands).count())
         };
         page.gauges(
             "spot_watchdog_notices",
-            "Notices that stand, by kind.",
+            "Active notices, by kind.",
             NoticeKind::ALL.into_iter().map(|kind| ([("kind", kind.word())], active(kind))),
         );
         page.counters(
@@ -154,7 +154,7 @@ impl Scrape {
             Readiness::Ready => false,
             Readiness::Draining => true,
         };
-        page.gauge("spot_watchdog_draining", "Whether a strong notice stands and is due.", flag(leaving));
+        page.gauge("spot_watchdog_draining", "Whether a strong notice is active and due.", flag(leaving));
     }
 
     fn write_episode(&self, page: &mut Page) {
@@ -178,13 +178,16 @@ impl Scrape {
         page.counters(
             "spot_watchdog_episodes_closed",
             "Episodes that closed on a machine that is still there, by the reason.",
-            Closing::ALL
-                .into_iter()
-                .map(|closing| ([("closing", closing.word())], counters.closings.get(&closing).copied().unwrap_or(0))),
+            CloseReason::ALL.into_iter().map(|close_reason| {
+                (
+                    [("close-reason", close_reason.word())],
+                    counters.close_reasons.get(&close_reason).copied().unwrap_or(0),
+                )
+            }),
         );
         page.span(
             "spot_watchdog_episode_window",
-            "What was left to the deadline of the newest episode when it was first heard of.",
+            "What was left to the deadline of the newest episode when it was first detected.",
             counters.window.map(|window| window.as_secs_f64()),
         );
         page.span(
@@ -242,9 +245,9 @@ impl Scrape {
         page.spans(
             "spot_watchdog_plan_shortfall",
             "By how much the step that is worst off would be stopped too early in a notice, by the last measured durations; 0 of no step where all fit.",
-            self.status.fit.iter().map(|fit| {
+            self.status.time_fit.iter().map(|fit| {
                 let step = fit.step.as_deref().unwrap_or_default();
-                ([("step", step)], fit.short_by.map_or(0.0, Seconds::as_f64))
+                ([("step", step)], fit.short_by_seconds.map_or(0.0, Seconds::as_f64))
             }),
         );
     }
@@ -337,11 +340,12 @@ impl Scrape {
 
 /// Whether this is a source's word that the machine will be taken, whatever is made of it; not where that is past.
 fn announces(notice: &NoticeStatus, source: &str) -> bool {
-    let holds = match (notice.state, notice.because) {
-        (NoticeState::Standing | NoticeState::Waiting, _)
-        | (NoticeState::Ignored, Some(IgnoredBecause::NothingToDo)) => true,
+    let holds = match (notice.state, notice.reason) {
+        (NoticeState::Active | NoticeState::Deferred, _) | (NoticeState::Ignored, Some(IgnoreReason::NothingToDo)) => {
+            true
+        }
         (NoticeState::Withdrawn, _)
-        | (NoticeState::Ignored, Some(IgnoredBecause::Stale | IgnoredBecause::Handled) | None) => false,
+        | (NoticeState::Ignored, Some(IgnoreReason::Stale | IgnoreReason::Handled) | None) => false,
     };
     holds && notice.kind == NoticeKind::Interruption && notice.source.as_str() == source
 }

@@ -42,7 +42,7 @@ impl Status {
     /// The reasons that `/readyz` gives for [`Readiness::Draining`], in one sentence without its full stop.
     pub fn draining_sentence(&self) -> String {
         let left = self.left().map_or_else(String::new, |left| format!(", {} left", left.spoken()));
-        match self.notices.iter().find(|notice| notice.leads) {
+        match self.notices.iter().find(|notice| notice.primary) {
             Some(notice) => format!("draining: {} from {}{left}", notice.kind, notice.source),
             None => format!("draining{left}"),
         }
@@ -75,7 +75,7 @@ impl Status {
                 }
             }
             Some(episode) => {
-                let kind = self.notices.iter().find(|notice| notice.leads).map_or("episode", |it| it.kind.word());
+                let kind = self.notices.iter().find(|notice| notice.primary).map_or("episode", |it| it.kind.word());
                 let left = self.left().map_or_else(String::new, |left| format!(": {} left", left.spoken()));
                 parts.push(match episode.phase {
                     Phase::Open => format!("{kind}{left}"),
@@ -125,7 +125,7 @@ impl Status {
             }
             for probe in &mut source.probes {
                 probe.misses = 0;
-                probe.answer_time = None;
+                probe.answer_time_seconds = None;
                 if let Some(read) = &mut probe.last_good_read {
                     read.forget();
                 }

@@ -157,7 +157,7 @@ impl StatusPublisher {
     pub fn warnings(&self) -> Vec<Reason> {
         let status = self.published.borrow().status.clone();
         let short = status
-            .fit
+            .time_fit
             .as_ref()
             .filter(|fit| !fit.fits)
             .map(|fit| Reason::new("would-not-fit", format!("{}: the plan no longer fits a notice", fit.sentence)));

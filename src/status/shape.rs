@@ -2,7 +2,7 @@
 
 use super::{Durability, Past, Seconds};
 use crate::engine::{
-    DeadlineBasis, IgnoredBecause, Importance, NoticeAction, NoticeKind, SourceName, StepName, Strength,
+    DeadlineBasis, IgnoreReason, Importance, NoticeAction, NoticeKind, SourceName, StepName, Strength,
 };
 use crate::messages::Occasion;
 use crate::report::{Fit, Measured};
@@ -53,7 +53,7 @@ pub struct Status {
     pub last_episode: Option<EpisodeView>,
     /// Whether what the steps were measured to take fits into a notice; absent where nothing was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fit: Option<Fit>,
+    pub time_fit: Option<Fit>,
     /// What is not as it should be: what `/healthz` answers. Empty is well.
     pub health: Vec<Reason>,
     /// Whether what happens now would be remembered over a crash.
@@ -110,6 +110,7 @@ pub struct SourceStatus {
     pub name: String,
     /// The time between two polls; absent for one that is not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "poll-interval-seconds")]
     pub poll_interval: Option<Seconds>,
     /// The oldest of the newest good reads of its vital probes; absent until each was read once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,7 +134,7 @@ pub struct SourceStatus {
 pub struct KindStatus {
     /// The kind.
     pub kind: NoticeKind,
-    /// Whether one could not be heard: what tells of it was not read for three polls.
+    /// Whether one could not be detected: what tells of it was not read for three polls.
     pub blind: bool,
 }
 
@@ -150,7 +151,7 @@ pub struct ProbeStatus {
     pub last_good_read: Option<Past>,
     /// How long the newest good answer took; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer_time: Option<Seconds>,
+    pub answer_time_seconds: Option<Seconds>,
     /// Polls in a row without an answer.
     pub misses: u32,
     /// The newest reason, while there is one.
@@ -191,10 +192,10 @@ pub struct NoticeStatus {
     /// What is made of it.
     pub state: NoticeState,
     /// Whether it is the one that counts in the open episode.
-    pub leads: bool,
+    pub primary: bool,
     /// Why it is not acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub because: Option<IgnoredBecause>,
+    pub reason: Option<IgnoreReason>,
     /// What will be done with the machine; absent where only its key is remembered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<NoticeAction>,
@@ -207,7 +208,7 @@ pub struct NoticeStatus {
     pub deadline: Option<Countdown>,
     /// Whether the cloud named that deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub footing: Option<DeadlineBasis>,
+    pub deadline_basis: Option<DeadlineBasis>,
     /// When it opens an episode, where it waits for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens: Option<Countdown>,
@@ -221,11 +222,11 @@ pub struct NoticeStatus {
 #[serde(rename_all = "kebab-case")]
 pub enum NoticeState {
     /// It stands in the open episode.
-    Standing,
+    Active,
     /// It stood in the open episode, and was taken back.
     Withdrawn,
     /// Its time to open an episode has not come.
-    Waiting,
+    Deferred,
     /// It is not acted on.
     Ignored,
 }
@@ -245,7 +246,7 @@ pub struct StepStatus {
     pub measured: Option<Measured>,
     /// What its warm-up knows; absent where there is nothing to tell.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-    pub warmth: serde_json::Value,
+    pub preparation: serde_json::Value,
     /// What keeps it from being ready for a notice, by a look at the start and every ten minutes; absent where nothing does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trouble: String,
@@ -261,10 +262,13 @@ pub struct ExpectedPlan {
     /// What its window leaves, for people, without a full stop.
     pub sentence: String,
     /// Its window.
+    #[serde(rename = "window-seconds")]
     pub window: Seconds,
     /// The most of it that passes before the notice is detected.
+    #[serde(rename = "undetected-seconds")]
     pub undetected: Seconds,
     /// The part of it that steps may use.
+    #[serde(rename = "usable-seconds")]
     pub usable: Seconds,
     /// The steps for it.
     pub slots: Vec<ExpectedShare>,
@@ -279,7 +283,9 @@ pub struct ExpectedShare {
     /// Whether there is no time for it.
     pub skip: bool,
     /// When it starts at the latest.
+    #[serde(rename = "start-by-seconds")]
     pub start_by: Seconds,
     /// When it has to end.
+    #[serde(rename = "latest-end-seconds")]
     pub latest_end: Seconds,
 }

@@ -8,8 +8,8 @@
 
 use super::{Countdown, Machine, Seconds, Time, clip, words};
 use crate::engine::{
-    Closing, DeadlineBasis, Engine, Episode, EpisodeId, EpisodePhase, NoticeAction, NoticeKind, Now, Outcome,
-    SkippedBecause, SourceName, StepName, StepPhase, StepState, Strength, UndoState,
+    CloseReason, DeadlineBasis, Engine, Episode, EpisodeId, EpisodePhase, NoticeAction, NoticeKind, Now, Outcome,
+    SkipReason, SourceName, StepName, StepPhase, StepState, Strength, UndoState,
 };
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
@@ -98,7 +98,7 @@ pub struct EpisodeView {
     pub closed: Option<Timestamp>,
     /// Why it comes, or came, to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub closing: Option<Closing>,
+    pub close_reason: Option<CloseReason>,
     /// How strong its active notices are; absent where none is active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strength: Option<Strength>,
@@ -114,6 +114,7 @@ pub struct EpisodeView {
     pub good: bool,
     /// The least that was left to the end of the plan when a step was done; negative where it was late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "margin-seconds")]
     pub margin: Option<Seconds>,
     /// How it stands or how it ended, for people, in one clause without a full stop.
     #[serde(default)]
@@ -166,7 +167,7 @@ pub struct NoticeView {
     pub event: String,
     /// Whether it is the one that counts.
     #[serde(default)]
-    pub leads: bool,
+    pub primary: bool,
     /// What will be done with the machine.
     pub action: NoticeAction,
     /// The time that it states, on its cloud's clock.
@@ -176,14 +177,14 @@ pub struct NoticeView {
     /// Its deadline on our clock, as last read.
     pub deadline: Countdown,
     /// Whether the cloud named that deadline.
-    pub footing: DeadlineBasis,
+    pub deadline_basis: DeadlineBasis,
     /// When it was first detected.
     #[schemars(with = "Time")]
-    pub heard: Timestamp,
+    pub detected: Timestamp,
     /// From when it was given to when it was detected, as far as that can be told: what was missing from its source's usual
     /// window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detection_delay: Option<Seconds>,
+    pub detection_delay_seconds: Option<Seconds>,
     /// When it was withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
@@ -202,7 +203,7 @@ pub struct PlanView {
     /// The last moment that any step may use.
     pub end: Countdown,
     /// Whether the cloud named the deadline.
-    pub footing: DeadlineBasis,
+    pub deadline_basis: DeadlineBasis,
 }
 
 /// Where a step stands.
@@ -264,6 +265,7 @@ pub struct StepView {
     pub describe: String,
     /// The time that is protected for it.
     #[serde(default)]
+    #[serde(rename = "needs-seconds")]
     pub needs: Seconds,
     /// Whether it may be skipped where time is short.
     #[serde(default)]
@@ -288,10 +290,11 @@ pub struct StepView {
     pub waits_for: Vec<StepName>,
     /// Where it is due and waits for no step: how much is to be left to the end when it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_until_left: Option<Seconds>,
+    pub held_until_left_seconds: Option<Seconds>,
     /// Its first start for the newest reason that it became due for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
+    #[serde(rename = "started")]
     pub began: Option<Timestamp>,
     /// When its newest run ended, or it was skipped, since it last became due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -299,20 +302,21 @@ pub struct StepView {
     pub ended: Option<Timestamp>,
     /// From its first start to its end, retries included. Absent where it was only checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub took: Option<Seconds>,
+    pub duration_seconds: Option<Seconds>,
     /// From its last start to its stop-by, as planned at that start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub had: Option<Seconds>,
+    pub allotted_seconds: Option<Seconds>,
     /// From its end to the end of the plan; negative where it ended later. Absent where the machine has booted since, or
     /// where it was only checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "margin-seconds")]
     pub margin: Option<Seconds>,
     /// How the step itself last ended since it last became due; absent while it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Why it was skipped, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub because: Option<SkippedBecause>,
+    pub reason: Option<SkipReason>,
     /// How it ended, as its action or the plan says it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -324,7 +328,7 @@ pub struct StepView {
     pub failure: String,
     /// Processes that it left behind.
     #[serde(default)]
-    pub left_over: u32,
+    pub leftover_processes: u32,
     /// Whether it was only checked, as a rehearsal does with what reaches beyond the machine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_checked: bool,
@@ -427,7 +431,8 @@ impl EpisodeView {
             if let Some(policy) = policy.filter(|_| state.phase.is_due()) {
                 let is_ahead = |name: &&StepName| episode.step(name).is_some_and(|step| step.phase.is_ahead());
                 step.waits_for = policy.after.iter().filter(is_ahead).cloned().collect();
-                step.held_until_left = policy.hold_until_left.filter(|_| step.waits_for.is_empty()).map(Seconds::from);
+                step.held_until_left_seconds =
+                    policy.hold_until_left.filter(|_| step.waits_for.is_empty()).map(Seconds::from);
             }
             steps.push(step);
         }
@@ -448,11 +453,15 @@ impl EpisodeView {
                 (None, EpisodePhase::Closing { .. }) => Phase::Closing,
             },
             closed: episode.closed.map(|closed| closed.wall),
-            closing: episode.closing(),
+            close_reason: episode.close_reason(),
             strength: episode.strength(),
             plan: episode.deadline.map(|planned| {
                 let at = |moment| Countdown::of(Now { moment, wall: planned.set.wall_at(moment) }, boot, now);
-                PlanView { deadline: at(planned.deadline.at), end: at(planned.end), footing: planned.deadline.footing }
+                PlanView {
+                    deadline: at(planned.deadline.at),
+                    end: at(planned.end),
+                    deadline_basis: planned.deadline.deadline_basis,
+                }
             }),
             complete,
             good,
@@ -470,7 +479,7 @@ impl EpisodeView {
     /// The notice that counts: of those that are active, the strongest with the earliest deadline; where none is active any
     /// more, the last one that was.
     pub fn primary(&self) -> Option<&NoticeView> {
-        self.notices.iter().find(|notice| notice.leads)
+        self.notices.iter().find(|notice| notice.primary)
     }
 
     /// The steps that the notices concern.
@@ -521,13 +530,13 @@ fn notices(episode: &Episode, boot: Boot, now: Now) -> Vec<NoticeView> {
                 source: key.source.clone(),
                 machine: clip(key.machine.as_str(), NAME),
                 event: clip(&key.event, NAME),
-                leads: Some(key) == primary,
+                primary: Some(key) == primary,
                 action: notice.action,
                 stated: notice.stated.time(),
                 deadline: Countdown::of(Now { moment: at, wall: active.determined.wall_at(at) }, boot, now),
-                footing: active.deadline.footing,
-                heard: active.detected,
-                detection_delay: match active.first.footing {
+                deadline_basis: active.deadline.deadline_basis,
+                detected: active.detected,
+                detection_delay_seconds: match active.first.deadline_basis {
                     DeadlineBasis::Stated => window.map(|window| window.saturating_sub(active.first.window()).into()),
                     DeadlineBasis::Assumed => None,
                 },
@@ -536,7 +545,7 @@ fn notices(episode: &Episode, boot: Boot, now: Now) -> Vec<NoticeView> {
             }
         })
         .collect();
-    notices.sort_by_key(|notice| notice.heard);
+    notices.sort_by_key(|notice| notice.detected);
     notices
 }
 
@@ -569,7 +578,7 @@ impl StepView {
         let measured = counts.filter(|last| !last.result.only_checked);
         let outcome = counts.map(|last| last.result.outcome).or(state.skipped.map(|_| Outcome::Skipped));
         let detail = match (state.skipped, last) {
-            (Some(skipped), _) => words::skipped(skipped.because, skipped.optional),
+            (Some(skipped), _) => words::skipped(skipped.reason, skipped.optional),
             (None, Some(last)) => &last.result.detail,
             (None, None) => "",
         };
@@ -591,22 +600,25 @@ impl StepView {
             running: None,
             share: None,
             waits_for: Vec::new(),
-            held_until_left: None,
+            held_until_left_seconds: None,
             began: state.began.map(|began| began.wall),
             ended: counts.map(|last| last.ended).or(state.skipped.map(|skipped| skipped.at)).map(|ended| ended.wall),
-            took: state.began.zip(measured).map(|(began, last)| last.ended.moment.since(began.moment).into()),
-            had: match (running, last) {
+            duration_seconds: state
+                .began
+                .zip(measured)
+                .map(|(began, last)| last.ended.moment.since(began.moment).into()),
+            allotted_seconds: match (running, last) {
                 (Some(running), _) => Some(running.planned_stop_by.since(running.since).into()),
                 (None, Some(last)) => Some(last.stop_by.since(last.started.moment).into()),
                 (None, None) => None,
             },
             margin: measured.and_then(|last| Some(Seconds::between(last.ended.moment, last.plan_end?))),
             outcome,
-            because: state.skipped.map(|skipped| skipped.because),
+            reason: state.skipped.map(|skipped| skipped.reason),
             detail: clip(detail, SENTENCE),
             sentence: String::new(),
             failure: String::new(),
-            left_over: counts.map_or(0, |last| last.result.left_over),
+            leftover_processes: counts.map_or(0, |last| last.result.leftover_processes),
             only_checked: counts.is_some_and(|last| last.result.only_checked),
             may_have_changed: counts.is_some_and(|last| last.result.effect.is_possible()),
             to_undo: state.undo_state != UndoState::None,
@@ -634,9 +646,7 @@ fn is_good(step: &StepView) -> Option<bool> {
     match step.stage {
         StepStage::Idle | StepStage::Due | StepStage::Running => None,
         StepStage::Dropped => Some(true),
-        StepStage::Ended(Outcome::Skipped) => {
-            Some(step.because.is_some_and(|because| is_allowed(because, step.optional)))
-        }
+        StepStage::Ended(Outcome::Skipped) => Some(step.reason.is_some_and(|reason| is_allowed(reason, step.optional))),
         StepStage::Ended(outcome) => Some(outcome == Outcome::Done),
         StepStage::Undone if step.not_undone().is_some() => Some(false),
         StepStage::UndoDue | StepStage::Undoing | StepStage::Undone => {
@@ -646,10 +656,10 @@ fn is_good(step: &StepView) -> Option<bool> {
 }
 
 /// Whether a step may be skipped for this reason and nothing is lost.
-const fn is_allowed(because: SkippedBecause, optional: bool) -> bool {
-    match because {
-        SkippedBecause::Withdrawn => true,
-        SkippedBecause::TooLittleTime | SkippedBecause::NoTimeLeft => optional,
-        SkippedBecause::Unknown | SkippedBecause::EpisodeOver | SkippedBecause::Stopped => false,
+const fn is_allowed(reason: SkipReason, optional: bool) -> bool {
+    match reason {
+        SkipReason::Withdrawn => true,
+        SkipReason::TooLittleTime | SkipReason::NoTimeLeft => optional,
+        SkipReason::Unknown | SkipReason::EpisodeOver | SkipReason::Stopped => false,
     }
 }

@@ -70,7 +70,7 @@ impl TimeFit {
         Self::of(policy, self.kind, self.basis, self.window, Duration::ZERO)
     }
 
-    /// `an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve)`.
+    /// `an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve)`.
     pub fn sentence(&self) -> String {
         self.sentence_of(words::a_notice(self.kind))
     }
@@ -81,7 +81,10 @@ impl TimeFit {
         let parts = match self.basis {
             DeadlineBasis::Stated if self.undetected.is_zero() => format!("{window}, less {reserve} in reserve"),
             DeadlineBasis::Stated => {
-                format!("{window}, less up to {} until it is heard and {reserve} in reserve", Spoken(self.undetected))
+                format!(
+                    "{window}, less up to {} until it is detected and {reserve} in reserve",
+                    Spoken(self.undetected)
+                )
             }
             DeadlineBasis::Assumed => format!("{window} assumed, less {reserve} in reserve"),
         };

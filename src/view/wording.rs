@@ -2,8 +2,8 @@
 
 use super::{Spoken, words};
 use crate::engine::{
-    Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, Event, IgnoredBecause, Importance, Notice, NoticeAction,
-    Outcome, Run, Signal, SkippedBecause, Stated, Work,
+    Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, Event, IgnoreReason, Importance, Notice, NoticeAction,
+    Outcome, Run, Signal, SkipReason, Stated, Work,
 };
 
 /// How loudly an event is said.
@@ -35,13 +35,13 @@ impl Event {
                 Outcome::Done | Outcome::Skipped => Loudness::Told,
                 Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Loudness::Cried,
             },
-            Self::StepSkipped { because, .. } => match because {
-                SkippedBecause::Withdrawn => Loudness::Told,
-                SkippedBecause::TooLittleTime
-                | SkippedBecause::NoTimeLeft
-                | SkippedBecause::Unknown
-                | SkippedBecause::EpisodeOver
-                | SkippedBecause::Stopped => Loudness::Warned,
+            Self::StepSkipped { reason, .. } => match reason {
+                SkipReason::Withdrawn => Loudness::Told,
+                SkipReason::TooLittleTime
+                | SkipReason::NoTimeLeft
+                | SkipReason::Unknown
+                | SkipReason::EpisodeOver
+                | SkipReason::Stopped => Loudness::Warned,
             },
             // Whatever is done is done by a time that we only assume.
             Self::NoticeAppeared { notice, .. }
@@ -54,9 +54,9 @@ impl Event {
             Self::NoticeDeferred { deferred } if matches!(deferred.notice.stated, Stated::Unreadable) => {
                 Loudness::Warned
             }
-            Self::NoticeIgnored { because, .. } => match because {
-                IgnoredBecause::NothingToDo | IgnoredBecause::Handled => Loudness::Told,
-                IgnoredBecause::Stale => Loudness::Warned,
+            Self::NoticeIgnored { reason, .. } => match reason {
+                IgnoreReason::NothingToDo | IgnoreReason::Handled => Loudness::Told,
+                IgnoreReason::Stale => Loudness::Warned,
             },
             Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => Loudness::Warned,
             Self::MachineResumed => Loudness::Told,
@@ -112,13 +112,13 @@ impl Event {
                 let after = Spoken(*after);
                 format!("{source} can be read again at {probe}, after {after}: a notice of {kind} would be detected")
             }
-            Self::NoticeIgnored { notice, because, .. } => {
-                format!("noted {}, and not acted on: {}", named(notice), words::ignored(*because))
+            Self::NoticeIgnored { notice, reason, .. } => {
+                format!("noted {}, and not acted on: {}", named(notice), words::ignored(*reason))
             }
             Self::NoticeDeferred { deferred } => {
                 let DeferredNotice { notice, deadline, opens, .. } = &**deferred;
-                let left = Spoken(deadline.at.since(deadline.heard));
-                match opens.since(deadline.heard) {
+                let left = Spoken(deadline.at.since(deadline.detected));
+                match opens.since(deadline.detected) {
                     span if span.is_zero() => {
                         format!(
                             "notice: {}; {left} left; it opens an episode when the one before has closed",
@@ -128,13 +128,13 @@ impl Event {
                     span => format!("notice: {}; {left} left; steps start in {}", named(notice), Spoken(span)),
                 }
             }
-            Self::DeferralEnded { key, because: DeferralEnd::Withdrawn, .. } => {
+            Self::DeferralEnded { key, reason: DeferralEnd::Withdrawn, .. } => {
                 format!("the notice {key} was withdrawn before its time came")
             }
-            Self::DeferralEnded { key, because: DeferralEnd::Past, .. } => {
+            Self::DeferralEnded { key, reason: DeferralEnd::Past, .. } => {
                 format!("the notice {key} that was handed in for later is past: nothing is done for it")
             }
-            Self::DeferralEnded { key, because: DeferralEnd::NothingToDo, .. } => {
+            Self::DeferralEnded { key, reason: DeferralEnd::NothingToDo, .. } => {
                 format!("the notice {key} that was handed in for later is not acted on: no step is for it any more")
             }
             Self::DaemonStarted { .. } => "a run of the daemon began".to_owned(),
@@ -156,7 +156,7 @@ impl Event {
             Self::DeadlineSet { deadline, end } => format!(
                 "planning for {}, of which {} are for steps",
                 Spoken(deadline.window()),
-                Spoken(end.since(deadline.heard))
+                Spoken(end.since(deadline.detected))
             ),
             Self::DeadlinePassed => "the deadline has passed, and the machine still runs".to_owned(),
             Self::StepDue { step, retry: Some(next), .. } => format!("{step}: {}", words::next_attempt(next)),
@@ -167,17 +167,21 @@ impl Event {
                 format!("{} was started before the daemon crashed; looking for it", spoken(run))
             }
             Self::StepEnded { run, ending } => {
-                let left = words::left_behind(ending.left_over);
+                let left = words::left_behind(ending.leftover_processes);
                 format!("{} {}: {}{left}", spoken(run), words::outcome(ending.outcome), ending.detail)
             }
-            Self::StepSkipped { step, because, optional } => {
-                format!("{step} skipped: {}", words::skipped(*because, *optional))
+            Self::StepSkipped { step, reason, optional } => {
+                format!("{step} skipped: {}", words::skipped(*reason, *optional))
             }
             Self::UndoDue { step } => format!("what {step} did is to be undone"),
-            Self::EpisodeClosing { closing } => format!("the episode is closing: {}", words::closing(*closing)),
+            Self::EpisodeClosing { reason: close_reason } => {
+                format!("the episode is closing: {}", words::close_reason(*close_reason))
+            }
             Self::EpisodeResumed => "the notice is active again, and the episode goes on".to_owned(),
             Self::EpisodeRecovered { .. } => "the daemon was restarted in this episode and goes on with it".to_owned(),
-            Self::EpisodeClosed { closing, .. } => format!("episode closed: {}", words::closing(*closing)),
+            Self::EpisodeClosed { reason: close_reason, .. } => {
+                format!("episode closed: {}", words::close_reason(*close_reason))
+            }
             Self::ExitAsked { signal } => match signal {
                 Signal::ShutDown => "asked to end".to_owned(),
                 Signal::Restart => "asked to end; the machine stays".to_owned(),
@@ -219,7 +223,7 @@ fn named(notice: &Notice) -> String {
 
 fn window(deadline: &Deadline) -> String {
     let left = Spoken(deadline.window());
-    match deadline.footing {
+    match deadline.deadline_basis {
         DeadlineBasis::Stated => format!("{left} left"),
         DeadlineBasis::Assumed => format!("{left} assumed left"),
     }

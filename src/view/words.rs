@@ -2,7 +2,7 @@
 
 use super::episode::{EpisodeView, Phase, StepStage, StepView};
 use super::{Seconds, Spoken, wording};
-use crate::engine::{Closing, IgnoredBecause, NextAttempt, NoticeKind, Outcome, Run, SkippedBecause, StepName};
+use crate::engine::{CloseReason, IgnoreReason, NextAttempt, NoticeKind, Outcome, Run, SkipReason, StepName};
 
 /// How an episode stands or how it ended, in one clause without a full stop: `all 2 steps done, 109s to spare`.
 pub fn verdict(episode: &EpisodeView) -> String {
@@ -78,7 +78,7 @@ pub fn failed(step: &StepView) -> String {
 /// What a due step waits for: `upload waits for checkpoint`.
 pub fn waits(step: &StepView) -> String {
     let name = &step.name;
-    match (step.waits_for.as_slice(), step.held_until_left) {
+    match (step.waits_for.as_slice(), step.held_until_left_seconds) {
         ([], Some(left)) => format!("{name} waits until {} are left for steps", Spoken(left.span())),
         ([], None) => format!("{name} is due"),
         (others, _) => {
@@ -150,10 +150,14 @@ pub fn how_it_ended(step: &StepView) -> String {
         (_, Some(it)) => outcome(it).to_owned(),
         (stage, None) => stage.word().to_owned(),
     };
-    let took = step.took.map(|took| format!(" in {}", Spoken(took.span()))).unwrap_or_default();
-    let spare = step.margin.filter(|_| step.took.is_some()).map(|it| format!(", {}", margin(it))).unwrap_or_default();
+    let took = step.duration_seconds.map(|took| format!(" in {}", Spoken(took.span()))).unwrap_or_default();
+    let spare = step
+        .margin
+        .filter(|_| step.duration_seconds.is_some())
+        .map(|it| format!(", {}", margin(it)))
+        .unwrap_or_default();
     let detail = if step.detail.is_empty() { String::new() } else { format!(": {}", step.detail) };
-    format!("{how}{attempts}{took}{undone}{spare}{detail}{}", left_behind(step.left_over))
+    format!("{how}{attempts}{took}{undone}{spare}{detail}{}", left_behind(step.leftover_processes))
 }
 
 /// What is added to the end of a step that left processes behind.
@@ -166,24 +170,24 @@ pub fn left_behind(processes: u32) -> String {
 }
 
 /// Why nothing is done for a notice.
-pub const fn ignored(because: IgnoredBecause) -> &'static str {
-    match because {
-        IgnoredBecause::Stale => "it was there when the daemon started, and its time is long past",
-        IgnoredBecause::Handled => "its episode has closed, and its time has not moved",
-        IgnoredBecause::NothingToDo => "no step is for it",
+pub const fn ignored(reason: IgnoreReason) -> &'static str {
+    match reason {
+        IgnoreReason::Stale => "it was there when the daemon started, and its time is long past",
+        IgnoreReason::Handled => "its episode has closed, and its time has not moved",
+        IgnoreReason::NothingToDo => "no step is for it",
     }
 }
 
 /// Why a step was skipped, as a clause.
-pub const fn skipped(because: SkippedBecause, optional: bool) -> &'static str {
-    match (because, optional) {
-        (SkippedBecause::TooLittleTime, _) => "it is optional, and the others need the time",
-        (SkippedBecause::NoTimeLeft, true) => "it is optional, and no time was left for it",
-        (SkippedBecause::NoTimeLeft, false) => "no time was left for it",
-        (SkippedBecause::Withdrawn, _) => "the notice was withdrawn before it started",
-        (SkippedBecause::Unknown, _) => "the configuration no longer has it",
-        (SkippedBecause::EpisodeOver, _) => "the episode ended before it started",
-        (SkippedBecause::Stopped, _) => "the watchdog was told to stop at once",
+pub const fn skipped(reason: SkipReason, optional: bool) -> &'static str {
+    match (reason, optional) {
+        (SkipReason::TooLittleTime, _) => "it is optional, and the others need the time",
+        (SkipReason::NoTimeLeft, true) => "it is optional, and no time was left for it",
+        (SkipReason::NoTimeLeft, false) => "no time was left for it",
+        (SkipReason::Withdrawn, _) => "the notice was withdrawn before it started",
+        (SkipReason::Unknown, _) => "the configuration no longer has it",
+        (SkipReason::EpisodeOver, _) => "the episode ended before it started",
+        (SkipReason::Stopped, _) => "the watchdog was told to stop at once",
     }
 }
 
@@ -199,12 +203,12 @@ pub const fn a_notice(kind: NoticeKind) -> &'static str {
 }
 
 /// Why an episode ends, as a clause.
-pub const fn closing(closing: Closing) -> &'static str {
-    match closing {
-        Closing::Withdrawn => "its notices were withdrawn",
-        Closing::Survived => "the machine still runs long after its deadline",
-        Closing::Rebooted => "the machine booted again",
-        Closing::Resumed => "the machine came back from hibernation",
-        Closing::Restarted => "only the watchdog's own service had been asked to end",
+pub const fn close_reason(close_reason: CloseReason) -> &'static str {
+    match close_reason {
+        CloseReason::Withdrawn => "its notices were withdrawn",
+        CloseReason::Survived => "the machine still runs long after its deadline",
+        CloseReason::Rebooted => "the machine booted again",
+        CloseReason::Resumed => "the machine came back from hibernation",
+        CloseReason::Restarted => "only the watchdog's own service had been asked to end",
     }
 }

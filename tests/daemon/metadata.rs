@@ -47,7 +47,7 @@ fn a_single_path_that_is_blocked_is_told_as_that() {
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["blind to scale-in: aws answers, but autoscaling/target-lifecycle-state", "403"]);
     let health = watch.answers("/healthz", 503);
-    assert!(health.contains("a notice of scale-in would not be heard"), "{health}");
+    assert!(health.contains("a notice of scale-in would not be detected"), "{health}");
     let metrics = watch.get("/metrics").1;
     for line in [
         "spot_watchdog_source_kind_blind{source=\"aws\",kind=\"scale-in\"} 1",
@@ -60,7 +60,7 @@ fn a_single_path_that_is_blocked_is_told_as_that() {
         assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
     }
     let page = watch.get("/").1;
-    assert!(!page.contains("All is calm") && page.contains("Some notices would not be heard"), "{page}");
+    assert!(!page.contains("All is calm") && page.contains("Some notices would not be detected"), "{page}");
     // What no step is for is none of the operator's cares.
     cloud.emulator.change(|script| {
         script.troubles = blocked("/latest/meta-data/events/recommendations/rebalance").troubles;

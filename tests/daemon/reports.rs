@@ -85,7 +85,7 @@ fn a_report_is_there_from_the_first_moment_and_outlives_the_daemon() {
     });
     assert_eq!(last["episode"]["good"], true, "{last}");
     assert_eq!(last["episode"]["steps"][0]["output"][0], "saved");
-    assert!(last["episode"]["notices"][0]["detection-delay"].as_f64().unwrap() < 60.0);
+    assert!(last["episode"]["notices"][0]["detection-delay-seconds"].as_f64().unwrap() < 60.0);
     let name = format!("i-0123456789abcdef0-{}.json", last["episode"]["id"].as_str().unwrap());
     assert_eq!(fs::metadata(scene.path("reports").join(&name)).unwrap().permissions().mode() & 0o137, 0);
 
@@ -93,15 +93,15 @@ fn a_report_is_there_from_the_first_moment_and_outlives_the_daemon() {
     assert_eq!(scene.read("uploaded"), format!("s3://bucket/reports/{name}\n"));
     let uploaded: Value = serde_json::from_str(&scene.read("in-s3.json")).unwrap();
     assert_eq!(uploaded["episode"]["steps"][0]["outcome"], "done", "{uploaded}");
-    assert!(uploaded["episode"]["steps"][1]["began"].is_string(), "{uploaded}");
+    assert!(uploaded["episode"]["steps"][1]["started"].is_string(), "{uploaded}");
 
     // What it took is known from now on.
     let measured = wait_for("what was measured", || {
         let status = watch.status();
-        status["steps"][0]["measured"]["took"].as_f64().map(|_| status)
+        status["steps"][0]["measured"]["duration-seconds"].as_f64().map(|_| status)
     });
     assert_eq!(measured["steps"][0]["measured"]["from"], "episode");
-    assert_eq!(measured["fit"]["fits"], true, "{measured}");
+    assert_eq!(measured["time-fit"]["fits"], true, "{measured}");
     report(&scene.state().join("reports"), |report| {
         report["episode"]["complete"] == true && !report["episode"]["steps"][0]["proof-after"].is_null()
     });
@@ -141,7 +141,7 @@ fn a_plan_that_no_longer_fits_is_said_everywhere_and_stops_nothing() {
     let hook = scene.script("save.sh", "true");
     let elsewhere = scene.write(
         "verdict.json",
-        r#"{"schema":1,"steps":[{"step":"save","took-seconds":200,"outcome":"done"},{"step":"x","took-seconds":1,"outcome":"done"}]}"#,
+        r#"{"schema":1,"steps":[{"step":"save","duration-seconds":200,"outcome":"done"},{"step":"x","duration-seconds":1,"outcome":"done"}]}"#,
     );
     let words = ["--hook", &hook, "--poll-interval", "1s", "--timings-file", elsewhere.to_str().unwrap()];
     let mut watch = Watch::start(scene.watch(&cloud.url, &words));
@@ -150,8 +150,8 @@ fn a_plan_that_no_longer_fits_is_said_everywhere_and_stops_nothing() {
     let healthy = watch.answers("/healthz", 200);
     assert!(healthy.contains("\"warnings\":[{\"word\":\"would-not-fit\""), "{healthy}");
     let status = watch.status();
-    assert_eq!((&status["fit"]["fits"], &status["fit"]["step"]), (&false.into(), &"save".into()), "{status}");
-    assert_eq!(status["fit"]["short-by"], 86);
+    assert_eq!((&status["time-fit"]["fits"], &status["time-fit"]["step"]), (&false.into(), &"save".into()), "{status}");
+    assert_eq!(status["time-fit"]["short-by-seconds"], 86);
     assert_eq!(watch.get("/readyz").0, 200);
     watch.stop();
 

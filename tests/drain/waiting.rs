@@ -28,9 +28,9 @@ async fn what_is_in_flight_is_let_finish_and_then_the_file_is_there() {
         let began = Instant::now();
         loop {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            let warmth = drain.warmth();
-            if warmth["in-flight"] == 5 || began.elapsed() > LONG {
-                return (warmth, drained.exists());
+            let preparation = drain.preparation();
+            if preparation["in-flight"] == 5 || began.elapsed() > LONG {
+                return (preparation, drained.exists());
             }
         }
     });

@@ -57,9 +57,9 @@ async fn the_status_tells_everything() {
     assert_eq!((&shown["machine"]["type"], &shown["machine"]["lifecycle"]), (&"g5.xlarge".into(), &"spot".into()));
     assert_eq!(shown["sources"][0]["name"], "aws");
     assert_eq!(shown["notices"][0]["kind"], "interruption");
-    assert_eq!(shown["notices"][0]["leads"], true);
+    assert_eq!(shown["notices"][0]["primary"], true);
     assert_eq!(shown["episode"]["deadline"]["at"], "2026-01-01T00:02:05Z");
-    assert_eq!(shown["episode"]["footing"], "stated");
+    assert_eq!(shown["episode"]["deadline-basis"], "stated");
     let left = shown["episode"]["deadline"]["seconds-left"].as_f64().unwrap();
     assert!((100.0..=120.0).contains(&left), "{left}");
     let step = &shown["episode"]["steps"][0];

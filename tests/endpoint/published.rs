@@ -11,13 +11,18 @@ fn full() -> Value {
     daemon.answer(&[interruption(120)], 5);
     let episode = daemon.watchdog.episode().unwrap().id.clone();
     let run = Run { step: StepName::new("checkpoint"), work: Work::Act, attempt: 1 };
-    let ending = RunResult { left_over: 1, ..RunResult::new(Outcome::Failed, "exit status 3") };
+    let ending = RunResult { leftover_processes: 1, ..RunResult::new(Outcome::Failed, "exit status 3") };
     daemon.hear(Input::Ended { episode, run, ending }, at(9));
     for second in [10, 20, 30] {
         daemon.miss(second);
     }
     let status = serde_json::to_value(daemon.publisher.read()).unwrap();
-    for part in ["/episode/deadline", "/episode/steps/0/had", "/sources/0/blind-since", "/sources/0/probes/0/fault"] {
+    for part in [
+        "/episode/deadline",
+        "/episode/steps/0/allotted-seconds",
+        "/sources/0/blind-since",
+        "/sources/0/probes/0/fault",
+    ] {
         assert!(status.pointer(part).is_some(), "{part}: {status:#}");
     }
     status

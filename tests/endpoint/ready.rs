@@ -2,7 +2,7 @@
 
 use crate::stand::{Daemon, Endpoint, Reply, at, interruption, notice, secs};
 use spot_watchdog::engine::{
-    BootId, Closing, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Outcome, Signal,
+    BootId, CloseReason, Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Outcome, Signal,
     SourceName, Stated,
 };
 use spot_watchdog::view::StepStage;
@@ -53,7 +53,7 @@ async fn ready_while_maintenance_is_far() {
     let endpoint = Endpoint::usual(&daemon.publisher).await;
     assert_eq!(endpoint.get("/readyz").await.status, 200);
     let shown = endpoint.get("/status").await.json();
-    assert_eq!(shown["notices"][0]["state"], "waiting");
+    assert_eq!(shown["notices"][0]["state"], "deferred");
     assert_eq!(shown["notices"][0]["opens"]["at"], "2026-01-03T23:50:00Z");
 }
 
@@ -93,7 +93,7 @@ async fn ready_in_another_boot_after_a_crash() {
     after.hear(Input::Restarted { boot: BootId::new("another boot") }, at(20));
     assert_eq!(readyz(&after).await.status, 200);
     let story = after.publisher.read().last_episode.unwrap();
-    assert_eq!(story.closing, Some(Closing::Rebooted));
+    assert_eq!(story.close_reason, Some(CloseReason::Rebooted));
     assert_eq!(story.steps[0].stage, StepStage::Ended(Outcome::Lost), "it ran when the machine went down");
 }
 

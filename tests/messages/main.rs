@@ -124,7 +124,7 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
     notice(&scene, &["--withdraw"]);
     wait_for("the message that it is over", || (receiver.came().len() >= 4).then_some(()));
     let closed = receiver.came()[3].clone();
-    assert_eq!((closed.name().as_str(), &closed.json()["episode"]["closing"]), ("closed", &"withdrawn".into()));
+    assert_eq!((closed.name().as_str(), &closed.json()["episode"]["close-reason"]), ("closed", &"withdrawn".into()));
 
     let checked = scene.command(&["check", "--config", file.to_str().unwrap(), "--metadata-endpoint", &cloud.url]);
     let checked = { checked }.output().unwrap();
@@ -228,7 +228,7 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
     let watch = start(&scene, &cloud.url, &file);
     says(&watch, "notification to ops sent: end");
     assert_eq!(receiver.names()[before..], ["closed"]);
-    assert_eq!(receiver.came()[before].json()["episode"]["closing"], "withdrawn");
+    assert_eq!(receiver.came()[before].json()["episode"]["close-reason"], "withdrawn");
     watch.is_sane();
 }
 

@@ -365,7 +365,7 @@ def keyboard(page):
 def blind(page):
     page.world.stop_cloud()
     page.is_headed("A source is blind.")
-    page.waits_for("Not as it should be", "A notice from it would not be heard", "blind")
+    page.waits_for("Not as it should be", "A notice from it would not be detected", "blind")
     page.says("blind")
     page.look("blind")
     page.is_clean()

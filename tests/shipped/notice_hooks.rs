@@ -268,14 +268,14 @@ fn upload_report(aws: &str, report: Option<&str>, seconds_left: u32) -> (Output,
 #[test]
 fn the_report_is_uploaded_and_what_hinders_that_is_said() {
     let report =
-        Some(r#"{"steps":[{"name":"save","attempts":1,"began":"x"},{"name":"tell","attempts":1,"began":"x"}]}"#);
+        Some(r#"{"steps":[{"name":"save","attempts":1,"started":"x"},{"name":"tell","attempts":1,"started":"x"}]}"#);
     let (output, asked) = upload_report("exit 0", report, 30);
     assert!(output.status.success(), "{}", text(&output));
     let name = "i-0abc-2026-01-01T00:00:00Z-1.json";
     assert_eq!(asked, [format!("s3 cp --only-show-errors HERE/{name} s3://bucket/reports/{name}")]);
 
     // It is uploaded too where it does not come to tell of this step.
-    let behind = Some(r#"{"steps":[{"name":"save","attempts":1,"began":"x"},{"name":"tell","attempts":0}]}"#);
+    let behind = Some(r#"{"steps":[{"name":"save","attempts":1,"started":"x"},{"name":"tell","attempts":0}]}"#);
     assert!(upload_report("exit 0", behind, 30).0.status.success());
     for (aws, report, seconds_left, words) in [
         ("exit 1", report, 30, "exit status 1"),

@@ -60,7 +60,7 @@ impl Judge {
     /// A due step waits only for the steps that it is after, for its `hold_until_left`, or for the pause after a
     /// failure.
     fn no_step_waits_for_nothing(&mut self, engine: &Engine) {
-        let Some(episode) = engine.episode().filter(|episode| episode.closing().is_none()) else { return };
+        let Some(episode) = engine.episode().filter(|episode| episode.close_reason().is_none()) else { return };
         for state in episode.steps.iter().filter(|state| state.phase.is_due() && state.tries == 0) {
             let Some(step) = engine.policy().steps.iter().find(|step| step.name == state.name) else { continue };
             let is_waiting =

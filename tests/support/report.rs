@@ -11,11 +11,11 @@ pub(crate) fn written(number: u32) -> Value {
         "a-key-of-later": [1, 2],
         "episode": {
             "id": format!("{}-1", at(30, 0)), "opened": at(30, 0), "booted": "2026-02-01T00:00:00Z", "complete": true,
-            "good": true, "margin": 50, "a-key-of-later": [1, 2],
+            "good": true, "margin-seconds": 50, "a-key-of-later": [1, 2],
             "notices": [{ "kind": "interruption", "announced": "interruption", "source": "aws", "action": "terminate",
-                "deadline": { "at": at(32, 0), "seconds-left": 50 }, "footing": "stated", "heard": at(30, 0),
-                "detection-delay": 4 }],
-            "steps": [{ "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60,
+                "deadline": { "at": at(32, 0), "seconds-left": 50 }, "deadline-basis": "stated", "detected": at(30, 0),
+                "detection-delay-seconds": 4 }],
+            "steps": [{ "name": "save", "attempts": 1, "outcome": "done", "good": true, "duration-seconds": 60,
                 "proof-before": at(0, 0) }],
         },
     })

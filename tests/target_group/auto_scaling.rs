@@ -48,7 +48,7 @@ async fn warm_until(action: &Arc<dyn Action>, shared: &ActionContext, what: &str
         () = action.keep_warm(&step, shared) => panic!("the warm-up ended"),
         () = async {
             while !seen() {
-                assert!(Instant::now() < until, "waited in vain for {what}: {}", action.warmth());
+                assert!(Instant::now() < until, "waited in vain for {what}: {}", action.preparation());
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         } => {}
@@ -59,11 +59,11 @@ async fn warm_until(action: &Arc<dyn Action>, shared: &ActionContext, what: &str
 async fn warm_up(action: &Arc<dyn Action>, place: &HostInfo) {
     let shared = surrounded(place);
     warm_until(action, &shared, "all to be read", || {
-        let warmth = action.warmth();
-        let groups = warmth["groups"].as_array();
+        let preparation = action.preparation();
+        let groups = preparation["groups"].as_array();
         match groups {
-            Some(groups) => warmth["found"].is_string() && groups.iter().all(|group| !group["read-at"].is_null()),
-            None => !warmth["read-at"].is_null(),
+            Some(groups) => preparation["found"].is_string() && groups.iter().all(|group| !group["read-at"].is_null()),
+            None => !preparation["read-at"].is_null(),
         }
     })
     .await;
@@ -96,9 +96,9 @@ async fn groups_are_found_through_the_auto_scaling_group_and_left_and_joined_aga
     told(&findings, Weight::Warning, "fleet uses ELB health checks");
     told(&findings, Weight::Warning, "deregistration delay is 5m");
     warm_up(&leave, &here).await;
-    let warmth = leave.warmth();
-    assert_eq!(warmth["found"], "through Auto Scaling group fleet", "{warmth}");
-    assert_eq!(warmth["groups"].as_array().unwrap().len(), 2, "{warmth}");
+    let preparation = leave.preparation();
+    assert_eq!(preparation["found"], "through Auto Scaling group fleet", "{preparation}");
+    assert_eq!(preparation["groups"].as_array().unwrap().len(), 2, "{preparation}");
 
     let (ending, _) = act(&leave, &here, SOON).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
@@ -127,7 +127,7 @@ async fn without_an_auto_scaling_group_all_groups_are_looked_through() {
     moto.register(REGION, &foreign, &other, "8000").await;
     let (leave, here) = (leave(&moto.url, ""), here(&mine, &["10.0.0.7"], &fake.url));
     warm_up(&leave, &here).await;
-    assert_eq!(leave.warmth()["found"], "by a look at all 4 target groups");
+    assert_eq!(leave.preparation()["found"], "by a look at all 4 target groups");
     let (ending, _) = act(&leave, &here, SOON).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert!(ending.detail.contains(&format!("deregistered {mine}:8001 from by-name")), "{}", ending.detail);
@@ -233,7 +233,7 @@ async fn a_warning_warms_the_connections_at_once() {
         }
         // Nothing more comes by itself for minutes.
         quiet = if fake.requests().is_empty() { quiet + 1 } else { 0 };
-        if quiet > 20 && leave.warmth()["found"].is_string() {
+        if quiet > 20 && leave.preparation()["found"].is_string() {
             warned = true;
             shared.episode.set(EpisodeSignal { kinds: [NoticeKind::Rebalance].into(), going: Going::Over });
         }
@@ -253,7 +253,7 @@ async fn the_lifecycle_action_of_every_termination_hook_is_completed() {
     let (done, place) = scaled(&fake, "");
     warm_up(&done, &place).await;
     let shown = ["drain holds a scale-in for 5m", "audit holds a scale-in for 15m"];
-    assert_eq!(done.warmth()["hooks"], serde_json::json!(shown));
+    assert_eq!(done.preparation()["hooks"], serde_json::json!(shown));
     fake.requests();
     let (ending, _) = act(&done, &place, SOON).await;
     assert_eq!(
@@ -366,7 +366,7 @@ async fn heartbeats_hold_the_machine_while_steps_run_and_no_longer() {
         let requests = fake.requests();
         requests.into_iter().filter(|request| request.contains("RecordLifecycleActionHeartbeat")).collect::<Vec<_>>()
     };
-    warm_until(&done, &shared, "the hooks", || done.warmth()["read-at"].is_string()).await;
+    warm_until(&done, &shared, "the hooks", || done.preparation()["read-at"].is_string()).await;
     assert_eq!(shared.scale_in_window.get(), Some(Duration::from_secs(300)));
     assert!(beats().is_empty());
     let going = |kind, going| shared.episode.set(EpisodeSignal { kinds: [kind].into(), going });
@@ -458,7 +458,7 @@ async fn the_policy_that_is_shipped_allows_exactly_the_calls_that_are_made() {
     all.check(&place).await;
     let shared = surrounded(&place);
     shared.episode.set(EpisodeSignal { kinds: [NoticeKind::ScaleIn].into(), going: Going::On });
-    warm_until(&all, &shared, "a heartbeat", || all.warmth()["heartbeat-at"].is_string()).await;
+    warm_until(&all, &shared, "a heartbeat", || all.preparation()["heartbeat-at"].is_string()).await;
     let (ending, _) = act(&all, &place, SOON).await;
     undo(&all, &ending, &place).await;
 

@@ -249,7 +249,7 @@ impl Action for AutoScalingAction {
         })
     }
 
-    fn warmth(&self) -> serde_json::Value {
+    fn preparation(&self) -> serde_json::Value {
         self.show_preparation()
     }
 

@@ -387,10 +387,10 @@ impl Action for DrainAction {
         })
     }
 
-    fn warmth(&self) -> serde_json::Value {
+    fn preparation(&self) -> serde_json::Value {
         match self.seen.lock().ok().and_then(|seen| seen.clone()) {
             None => serde_json::Value::Null,
-            Some(Observation::Unread(why)) => json!({ "in-flight": null, "because": why }),
+            Some(Observation::Unread(why)) => json!({ "in-flight": null, "reason": why }),
             Some(Observation::Saw(seen)) => {
                 json!({
                     "in-flight": seen.count(),

@@ -222,7 +222,7 @@ impl Hook {
             Some(process) => Leader::adopt(process, marker(context)).await,
             None => Adopted::Gone,
         };
-        let left_over = match adopted {
+        let leftover_processes = match adopted {
             Adopted::Running(leader, streams) => {
                 let (step, attempt) = (context.run.step.as_str(), context.run.attempt);
                 let reader = OutputReader::start(streams, &context.output, step, attempt, None);
@@ -234,7 +234,7 @@ impl Hook {
             }
             Adopted::Gone => 0,
         };
-        RunResult { left_over, ..self.verdict(context, ExitState::Unknown, Stopped::No).await }
+        RunResult { leftover_processes, ..self.verdict(context, ExitState::Unknown, Stopped::No).await }
     }
 
     async fn see_to_its_end(
@@ -246,12 +246,12 @@ impl Hook {
     ) -> RunResult {
         let stopped = leader.run_until(&context.stop_by, stop).await;
         let exit = leader.exit();
-        let ((refusal, left_over), verdict) = tokio::join!(
+        let ((refusal, leftover_processes), verdict) = tokio::join!(
             async { tokio::join!(reader.catch_up(CATCH_UP), leader.count_members()) },
             self.verdict(context, exit, stopped),
         );
         // Where it could not be seen whether anyone is left, it is looked again.
-        if left_over != Some(0) {
+        if leftover_processes != Some(0) {
             leave_running(context, leader, Some(reader), stop);
         } else {
             match stopped {
@@ -260,15 +260,15 @@ impl Hook {
                 Stopped::InVain => drop(leader),
             }
         }
-        let left_over = match stopped {
-            Stopped::No | Stopped::Asked => left_over.unwrap_or_default(),
+        let leftover_processes = match stopped {
+            Stopped::No | Stopped::Asked => leftover_processes.unwrap_or_default(),
             // What is still seen was killed a moment ago, and is on its way out.
             Stopped::Killed | Stopped::InVain => 0,
         };
         match refusal {
             // What was started could not become the program, which so never ran.
-            Some(why) => RunResult { left_over, ..StartError { why, retry: retry_after(exit) }.into() },
-            None => RunResult { left_over, ..verdict },
+            Some(why) => RunResult { leftover_processes, ..StartError { why, retry: retry_after(exit) }.into() },
+            None => RunResult { leftover_processes, ..verdict },
         }
     }
 

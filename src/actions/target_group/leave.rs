@@ -331,7 +331,7 @@ impl Action for TargetGroupAction {
         Box::pin(keep_ready(self, shared))
     }
 
-    fn warmth(&self) -> serde_json::Value {
+    fn preparation(&self) -> serde_json::Value {
         self.show_preparation()
     }
 

@@ -119,7 +119,7 @@ fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
 /// Whether what the steps were measured to take fits; said of an interruption where it does, of any where it does not.
 fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
     let fit = Fit::of(engine, case.fit.kind, case.fit.left, ledger)?;
-    let Some(short_by) = fit.short_by else {
+    let Some(short_by_seconds) = fit.short_by_seconds else {
         return case
             .is_usual()
             .then(|| Finding::new(Weight::Good, SUBJECT, format!("measured for {}: {}", case.what, fit.sentence)));
@@ -128,7 +128,7 @@ fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
         "measured for {}: {}, which is {} too little: do less in a step, or start it earlier{}",
         case.what,
         fit.sentence,
-        Spoken(short_by.span()),
+        Spoken(short_by_seconds.span()),
         case.aside
     );
     Some(Finding::new(case.weight, SUBJECT, sentence))
@@ -218,7 +218,7 @@ mod tests {
             step("save", "needs = '15s'\nafter = ['drain']\non = ['interruption']"),
         ];
         insta::assert_snapshot!(said(&steps.concat()), @r#"
-    Good plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve); drain → save need 35s together
+    Good plan: an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve); drain → save need 35s together
     Good plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve); alone needs 30s
     "#);
     }
@@ -231,7 +231,7 @@ mod tests {
             step("upload", "needs = '30s'\noptional = true\nafter = ['save']"),
         ];
         insta::assert_snapshot!(said(&steps.concat()), @r#"
-    Note plan: an interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve), and drain → save → upload need 2m20s together: no time is kept for upload (it is optional); most of that is save's
+    Note plan: an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve), and drain → save → upload need 2m20s together: no time is kept for upload (it is optional); most of that is save's
     Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
     Warning plan: a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m20s together: drain gets 10s of its 20s, save gets 45s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.scale-in
     Note plan: `watchdog rehearse` measures what each step needs; a step without `after` waits for no other
@@ -258,7 +258,7 @@ mod tests {
     fn a_slow_poll_takes_from_the_time() {
         let text = format!("poll-interval = '60s'\n{}", step("save", "needs = '60s'\non = ['interruption']"));
         insta::assert_snapshot!(said(&text), @r#"
-    Warning plan: an interruption leaves 55s for steps (120s, less up to 60s until it is heard and 5s in reserve), and save needs 60s: save gets 55s of its 60s; a shorter poll-interval leaves enough
+    Warning plan: an interruption leaves 55s for steps (120s, less up to 60s until it is detected and 5s in reserve), and save needs 60s: save gets 55s of its 60s; a shorter poll-interval leaves enough
     Note plan: a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and save needs 60s: save gets 55s of its 60s; if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
     Note plan: `watchdog rehearse` measures what each step needs; a step without `after` waits for no other
     "#);

@@ -232,7 +232,7 @@ fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
     let Some(mut report) = played.newest(1).pop() else { return };
     if notice != TimeFit::interruption(&real.policy).window {
         // The delay was counted from the usual window, and this one is another.
-        report.episode.notices.iter_mut().for_each(|notice| notice.detection_delay = None);
+        report.episode.notices.iter_mut().for_each(|notice| notice.detection_delay_seconds = None);
     }
     let named = real.state_dir.as_deref();
     let Some(state) = state_dir::choose(named, Caller::current(), |name| std::env::var_os(name)) else { return };

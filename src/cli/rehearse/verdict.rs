@@ -19,7 +19,7 @@ pub struct Verdict {
     /// The window of the notice.
     notice_seconds: Seconds,
     /// From the notice to its detection.
-    heard_after_seconds: Option<Seconds>,
+    detected_after_seconds: Option<Seconds>,
     /// From the notice to the end of the time that steps may use.
     end_after_seconds: Option<Seconds>,
     /// The steps for an interruption, in declared order.
@@ -40,11 +40,11 @@ struct Row {
     /// Whether it was only checked and not run, so that nothing was measured.
     only_checked: bool,
     /// From the notice to its first start.
-    began_seconds: Option<Seconds>,
+    started_seconds: Option<Seconds>,
     /// From its first start to its last end.
-    took_seconds: Option<Seconds>,
+    duration_seconds: Option<Seconds>,
     /// From its last start to its stop-by.
-    had_seconds: Option<Seconds>,
+    allotted_seconds: Option<Seconds>,
     /// From its end to the end of the time that steps may use.
     margin_seconds: Option<Seconds>,
     outcome: Option<Outcome>,
@@ -62,7 +62,7 @@ impl Verdict {
         Self {
             schema: SCHEMA,
             notice_seconds: notice.into(),
-            heard_after_seconds: episode.map(|episode| after(episode.opened)),
+            detected_after_seconds: episode.map(|episode| after(episode.opened)),
             end_after_seconds: end.map(after),
             steps: episode
                 .into_iter()
@@ -90,13 +90,13 @@ impl Row {
             kind: step.kind.clone(),
             attempts: step.attempts,
             only_checked: step.only_checked,
-            began_seconds: began,
-            took_seconds: step.took,
-            had_seconds: step.had,
+            started_seconds: began,
+            duration_seconds: step.duration_seconds,
+            allotted_seconds: step.allotted_seconds,
             margin_seconds: step.margin,
             outcome: step.outcome,
             detail: step.detail.clone(),
-            needs: step.took.filter(|_| step.outcome == Some(Outcome::Done)).map(|took| needs(took.span())),
+            needs: step.duration_seconds.filter(|_| step.outcome == Some(Outcome::Done)).map(|took| needs(took.span())),
         }
     }
 }
@@ -111,7 +111,7 @@ fn needs(took: Duration) -> String {
 fn sentence(episode: &EpisodeView) -> String {
     let checked: Vec<&str> =
         episode.steps.iter().filter(|step| step.only_checked).map(|step| step.name.as_str()).collect();
-    let ran = episode.steps.iter().any(|step| step.took.is_some());
+    let ran = episode.steps.iter().any(|step| step.duration_seconds.is_some());
     let verdict = match (episode.good, ran, checked.is_empty()) {
         (true, true, true) => format!("It fits: {}.", episode.verdict),
         (true, true, false) => format!("What was run fits: {}.", episode.verdict),
@@ -133,7 +133,7 @@ impl fmt::Display for Verdict {
             None => "-".to_owned(),
             Some(it) => format!("{}{}", if it.is_past() { "-" } else { "" }, Spoken(it.apart())),
         };
-        let head = ["step", "started", "took", "had", "margin", "outcome"].map(str::to_owned);
+        let head = ["step", "started", "duration", "allotted", "margin", "outcome"].map(str::to_owned);
         let rows: Vec<[String; 6]> = self
             .steps
             .iter()
@@ -144,9 +144,9 @@ impl fmt::Display for Verdict {
                     if row.detail.is_empty() { String::new() } else { format!(": {}", printable(&row.detail)) };
                 [
                     row.step.clone(),
-                    span(row.began_seconds),
-                    span(row.took_seconds),
-                    span(row.had_seconds),
+                    span(row.started_seconds),
+                    span(row.duration_seconds),
+                    span(row.allotted_seconds),
                     span(row.margin_seconds),
                     format!("{outcome}{attempts}{detail}"),
                 ]
@@ -164,7 +164,7 @@ impl fmt::Display for Verdict {
             writeln!(f, "  {}", row[5])?;
         }
         writeln!(f)?;
-        if let (Some(detected), Some(end)) = (self.heard_after_seconds, self.end_after_seconds) {
+        if let (Some(detected), Some(end)) = (self.detected_after_seconds, self.end_after_seconds) {
             writeln!(
                 f,
                 "Counted from the notice; it was detected after {}, and steps may use the time until {}.",

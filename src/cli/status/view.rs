@@ -1,7 +1,7 @@
 //! The status for people: the machine, what is listened to, what stands, and what is done about it. Lines of plain text;
 //! how they come onto a screen is another file's.
 
-use crate::engine::{Closing, Outcome};
+use crate::engine::{CloseReason, Outcome};
 use crate::status::{Mode, NoticeState, NoticeStatus, Past, Seconds, SourceStatus, Status};
 use crate::view::{Countdown, EpisodeView, Phase, PlanView, Spoken, StepStage, StepView, printable, words};
 use jiff::Timestamp;
@@ -110,9 +110,9 @@ fn countdown(episode: &EpisodeView, plan: &PlanView, now: Timestamp) -> String {
 }
 
 fn phase(episode: &EpisodeView) -> String {
-    match (episode.phase, episode.closing) {
+    match (episode.phase, episode.close_reason) {
         (Phase::Open, _) => "open".to_owned(),
-        (Phase::Closing, Some(closing)) => format!("coming to its end ({})", words::closing(closing)),
+        (Phase::Closing, Some(close_reason)) => format!("coming to its end ({})", words::close_reason(close_reason)),
         (Phase::Closing, None) => "coming to its end".to_owned(),
         (Phase::Closed, _) => "closed".to_owned(),
     }
@@ -136,9 +136,9 @@ fn source(source: &SourceStatus) -> Line {
 
 fn notice(notice: &NoticeStatus) -> Line {
     let (state, tone) = match notice.state {
-        NoticeState::Standing => ("standing", Tone::Going),
+        NoticeState::Active => ("active", Tone::Going),
         NoticeState::Withdrawn => ("withdrawn", Tone::Plain),
-        NoticeState::Waiting => ("waiting for its time", Tone::Plain),
+        NoticeState::Deferred => ("waiting for its time", Tone::Plain),
         NoticeState::Ignored => ("not acted on", Tone::Plain),
     };
     let action = notice.action.map_or_else(String::new, |action| format!(", {action}"));
@@ -196,7 +196,7 @@ fn output(step: &StepView) -> impl Iterator<Item = Line> {
 }
 
 fn last(closed: &EpisodeView, now: Timestamp) -> String {
-    let why = closed.closing.map_or("closed", Closing::word);
+    let why = closed.close_reason.map_or("closed", CloseReason::word);
     let ago = closed.closed.map(|at| format!(" {} ago", Spoken(Seconds::between_times(at, now).span())));
     let ago = ago.unwrap_or_default();
     format!("{}, {why}{ago}: {}", closed.id, closed.verdict)
@@ -270,16 +270,16 @@ pub(super) mod tests {
                 { "name": "shutdown", "probes": [] },
             ],
             "notices": [{
-                "kind": "interruption", "strength": "strong", "source": "aws", "state": "standing", "leads": true,
+                "kind": "interruption", "strength": "strong", "source": "aws", "state": "active", "primary": true,
                 "action": "terminate", "deadline": left(93.7),
             }],
             "episode": {
                 "id": "20260102T030405Z-1", "generation": 1, "opened": "2026-01-02T03:03:45Z", "phase": "open",
-                "deadline": left(93.7), "end": left(88.7), "footing": "stated", "complete": false, "good": false,
+                "deadline": left(93.7), "end": left(88.7), "deadline-basis": "stated", "complete": false, "good": false,
                 "verdict": "in progress: save is running, tell is due",
                 "steps": [
                     { "name": "leave", "kind": "target-group", "progress": "done", "attempts": 1, "outcome": "done",
-                      "detail": "deregistered", "ended": "2026-01-02T03:03:56Z", "took": 1.2, "margin": 100,
+                      "detail": "deregistered", "ended": "2026-01-02T03:03:56Z", "duration-seconds": 1.2, "margin-seconds": 100,
                       "sentence": "done in 1.2s, 100s to spare: deregistered" },
                     { "name": "save", "kind": "hook", "describe": "runs /job/save.sh", "progress": "running",
                       "running": { "started": "2026-01-02T03:03:45Z", "stop-by": left(60.0) },
@@ -301,7 +301,7 @@ pub(super) mod tests {
     source   other: read 2.2s ago
     source   third: not read yet
     source   shutdown: listening
-    notice   interruption from aws, standing, terminate, 93s left
+    notice   interruption from aws, active, terminate, 93s left
     episode  20260102T030405Z-1, open: in progress: save is running, tell is due
     step     leave: done in 1.2s, 100s to spare: deregistered
     step     save: running for 20s, 60s left [#####---------------]
@@ -318,7 +318,7 @@ pub(super) mod tests {
     fn a_calm_status_tells_of_the_last_episode() {
         let mut status = calm(9);
         status["last-episode"] = json!({
-            "id": "20260102T030405Z-1", "generation": 1, "phase": "closed", "closing": "withdrawn", "steps": [],
+            "id": "20260102T030405Z-1", "generation": 1, "phase": "closed", "close-reason": "withdrawn", "steps": [],
             "complete": true, "good": true, "verdict": "the notice was withdrawn",
             "opened": "2026-01-02T02:57:25Z", "closed": "2026-01-02T02:59:05Z",
         });

@@ -175,7 +175,7 @@ impl Emulator {
     }
 
     /// Returns once a client was told, after this call, that no interruption stands: by `spot/instance-action` and, where
-    /// it asks for that in the same poll, by `spot/termination-time`. A notice that is placed then is heard as late as a
+    /// it asks for that in the same poll, by `spot/termination-time`. A notice that is placed then is detected as late as a
     /// poller can hear it: at its next poll.
     pub async fn answered_quiet(&self) {
         let mut quiet = self.0.quiet.subscribe();

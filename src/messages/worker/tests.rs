@@ -355,7 +355,7 @@ async fn what_was_sent_is_not_sent_again_after_a_restart_and_what_was_not_is() {
     scene.queue.settled().await;
     assert_eq!(scene.names(), ["end/2"]);
     // That an episode is over is told to those who know of it.
-    let over = Scenario::closed(crate::engine::Closing::Survived).messages().remove(0);
+    let over = Scenario::closed(crate::engine::CloseReason::Survived).messages().remove(0);
     let mut another = EpisodeView::clone(&over.episode);
     another.id = EpisodeId::new("another");
     scene.push(Message { episode: Arc::new(another), ..over.clone() }, Occasion::End, 3);

@@ -18,13 +18,13 @@ fn report(number: i64, hours: i64, change: impl FnOnce(&mut Value)) -> Report {
         "schema": 1, "written": at(70), "machine": { "id": format!("i-{number:03}") }, "last-report-by": at(120),
         "episode": {
             "id": format!("{opened}-1"), "opened": at(0), "booted": at(-3_600 * hours), "complete": true, "good": true,
-            "margin": 40 + number,
+            "margin-seconds": 40 + number,
             "notices": [{ "kind": "interruption", "announced": "interruption", "source": "aws", "action": "terminate",
-                "deadline": { "at": at(120), "seconds-left": 50 }, "footing": "stated", "heard": at(0),
-                "detection-delay": 3 + number % 3 }],
+                "deadline": { "at": at(120), "seconds-left": 50 }, "deadline-basis": "stated", "detected": at(0),
+                "detection-delay-seconds": 3 + number % 3 }],
             "steps": [
-                { "name": "leave", "attempts": 1, "outcome": "done", "good": true, "took": 1 },
-                { "name": "save", "attempts": 1, "outcome": "done", "good": true, "took": 60, "proof-before": at(-1_800),
+                { "name": "leave", "attempts": 1, "outcome": "done", "good": true, "duration-seconds": 1 },
+                { "name": "save", "attempts": 1, "outcome": "done", "good": true, "duration-seconds": 60, "proof-before": at(-1_800),
                     "proof-after": at(60) },
                 { "name": "upload" },
             ],
@@ -56,7 +56,7 @@ fn a_fleet_is_told_with_what_it_lost_and_how_often_to_save() {
     });
     reports[5] = report(5, 25, |it| it["episode"]["notices"][0]["kind"] = json!("scale-in"));
     reports[6] = report(6, 26, |it| it["episode"]["notices"][0]["withdrawn"] = json!("2026-03-02T18:00:20Z"));
-    reports[7] = report(7, 27, |it| it["episode"]["closing"] = json!("survived"));
+    reports[7] = report(7, 27, |it| it["episode"]["close-reason"] = json!("survived"));
     reports[8] = report(8, 28, |it| it["rehearsal"] = json!(true));
     reports[9] = report(9, 29, |it| it["episode"]["notices"][0]["kind"] = json!("rebalance"));
     insta::assert_snapshot!(told(&reports, &terms()).to_string(), @r#"
@@ -65,8 +65,8 @@ fn a_fleet_is_told_with_what_it_lost_and_how_often_to_save() {
     beside them      2 withdrawn or survived, 0 shutdowns, 1 warnings, 1 rehearsals (1 good)
     all was done     in 12 of 14
     end never told   of 1 (i-004): their last report says that steps were still due
-    heard after      4s in the middle, 5s at worst (14 known)
-    margin           50s in the middle, 40s at least (14 known)
+    detected after   4s median, 5s at worst (14 known)
+    margin           50s median, 40s at least (14 known)
     steps failed     save: 1 timed-out
                      upload: 1 skipped
     work saved       6h in 12 interruptions: 48.0 GPU hours, 120.00 USD
@@ -120,7 +120,7 @@ fn little_is_known_of_few_and_nothing_of_none() {
     interruptions    0 of 0 machines
     beside them      0 withdrawn or survived, 0 shutdowns, 0 warnings, 0 rehearsals (0 good)
     all was done     in 0 of 0
-    heard after      not known
+    detected after   not known
     margin           not known
     steps            none failed
     work saved       0s in 0 interruptions: 0.0 GPU hours, 0.00 USD

@@ -8,7 +8,7 @@ use crate::journal::{Record, replay};
 use crate::view::StepContext;
 use std::time::Duration;
 
-/// One that is nothing but a good story: heard 4 s late, two steps, one of them at its second attempt.
+/// One that is nothing but a good story: detected 4 s late, two steps, one of them at its second attempt.
 const STORY: &[(u64, &str)] = &[
     (
         1_000_000,
@@ -16,11 +16,11 @@ const STORY: &[(u64, &str)] = &[
     ),
     (
         1_000_000,
-        r#"{"event":"notice-appeared","notice":{"key":{"source":"aws","kind":"interruption","machine":"i-0abc"},"action":"terminate","stated":{"at":"2026-01-01T00:18:36Z"},"usual-window":{"secs":120,"nanos":0},"origin":"reported"},"deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"probe":"instance-action"}"#,
+        r#"{"event":"notice-appeared","notice":{"key":{"source":"aws","kind":"interruption","machine":"i-0abc"},"action":"terminate","stated":{"at":"2026-01-01T00:18:36Z"},"usual-window":{"secs":120,"nanos":0},"origin":"reported"},"deadline":{"at":1116000,"detected":1000000,"deadline-basis":"stated"},"probe":"instance-action"}"#,
     ),
     (
         1_000_000,
-        r#"{"event":"deadline-set","deadline":{"at":1116000,"heard":1000000,"footing":"stated"},"end":1111000}"#,
+        r#"{"event":"deadline-set","deadline":{"at":1116000,"detected":1000000,"deadline-basis":"stated"},"end":1111000}"#,
     ),
     (1_000_000, r#"{"event":"step-due","step":"leave","round":"strong"}"#),
     (1_000_000, r#"{"event":"step-due","step":"save","round":"strong"}"#),
@@ -47,7 +47,7 @@ const STORY: &[(u64, &str)] = &[
     ),
     (
         1_050_500,
-        r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","left-over":1,"output":["saved"],"proof-before":"2026-01-01T00:10:00Z","proof-after":"2026-01-01T00:17:30Z"}}"#,
+        r#"{"event":"step-ended","run":{"step":"save","work":"act","attempt":2},"ending":{"outcome":"done","detail":"exit status 0, proof holds","leftover-processes":1,"output":["saved"],"proof-before":"2026-01-01T00:10:00Z","proof-after":"2026-01-01T00:17:30Z"}}"#,
     ),
 ];
 
@@ -112,10 +112,10 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
           "at": "2026-01-01T00:18:31Z",
           "seconds-left": 60.5
         },
-        "footing": "stated",
+        "deadline-basis": "stated",
         "complete": true,
         "good": true,
-        "margin": 60.5,
+        "margin-seconds": 60.5,
         "verdict": "all 2 steps done, 60s to spare",
         "notices": [
           {
@@ -123,16 +123,16 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
             "announced": "interruption",
             "source": "aws",
             "machine": "i-0abc",
-            "leads": true,
+            "primary": true,
             "action": "terminate",
             "stated": "2026-01-01T00:18:36Z",
             "deadline": {
               "at": "2026-01-01T00:18:36Z",
               "seconds-left": 65.5
             },
-            "footing": "stated",
-            "heard": "2026-01-01T00:16:40Z",
-            "detection-delay": 4
+            "deadline-basis": "stated",
+            "detected": "2026-01-01T00:16:40Z",
+            "detection-delay-seconds": 4
           }
         ],
         "steps": [
@@ -140,20 +140,20 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
             "name": "leave",
             "kind": "hook",
             "describe": "runs leave",
-            "needs": 3,
+            "needs-seconds": 3,
             "optional": false,
             "progress": "done",
             "attempt": 1,
             "attempts": 1,
-            "began": "2026-01-01T00:16:40Z",
+            "started": "2026-01-01T00:16:40Z",
             "ended": "2026-01-01T00:16:42Z",
-            "took": 2,
-            "had": 111,
-            "margin": 109,
+            "duration-seconds": 2,
+            "allotted-seconds": 111,
+            "margin-seconds": 109,
             "outcome": "done",
             "detail": "out",
             "sentence": "done in 2s, 109s to spare: out",
-            "left-over": 0,
+            "leftover-processes": 0,
             "may-have-changed": true,
             "good": true
           },
@@ -161,20 +161,20 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
             "name": "save",
             "kind": "hook",
             "describe": "runs save",
-            "needs": 45,
+            "needs-seconds": 45,
             "optional": false,
             "progress": "done",
             "attempt": 2,
             "attempts": 2,
-            "began": "2026-01-01T00:16:40Z",
+            "started": "2026-01-01T00:16:40Z",
             "ended": "2026-01-01T00:17:30.5Z",
-            "took": 50.5,
-            "had": 90,
-            "margin": 60.5,
+            "duration-seconds": 50.5,
+            "allotted-seconds": 90,
+            "margin-seconds": 60.5,
             "outcome": "done",
             "detail": "exit status 0, proof holds",
             "sentence": "done (attempt 2) in 50s, 60s to spare: exit status 0, proof holds; it left 1 process behind",
-            "left-over": 1,
+            "leftover-processes": 1,
             "may-have-changed": true,
             "good": true,
             "proof-before": "2026-01-01T00:10:00Z",
@@ -187,12 +187,12 @@ fn a_good_story_is_told_with_its_delay_and_margins() {
             "name": "never",
             "kind": "hook",
             "describe": "runs never",
-            "needs": 5,
+            "needs-seconds": 5,
             "optional": false,
             "progress": "idle",
             "attempt": 0,
             "attempts": 0,
-            "left-over": 0
+            "leftover-processes": 0
           }
         ]
       }

@@ -55,7 +55,7 @@ pub struct Settings {
 /// How often scheduled maintenance is asked for where the configuration does not say.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The most that it may be: what is heard of later than this may begin before it is acted on.
+/// The most that it may be: what is detected later than this may begin before it is acted on.
 const LONGEST_MAINTENANCE_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Over which protocol the instance's own service is asked.

@@ -2,7 +2,7 @@
 
 use super::html::Html;
 use super::pieces::{self, Bar, Look};
-use crate::engine::{DeadlineBasis, IgnoredBecause, Importance, Outcome};
+use crate::engine::{DeadlineBasis, IgnoreReason, Importance, Outcome};
 use crate::status::{
     Durability, ExpectedPlan, ExpectedShare, NoticeState, NoticeStatus, ProbeStatus, Reason, Seconds, SourceStatus,
     Status,
@@ -29,7 +29,7 @@ pub(super) fn plan(status: &Status, html: &mut Html) {
     let steps_have = (undetected.as_f64(), undetected.as_f64() + usable.as_f64());
     html.raw("<section aria-labelledby=\"plan\"><h2 id=\"plan\">If a notice came now</h2>");
     html.tag("<p>", words::sentence(sentence), "</p>");
-    if let Some(fit) = &status.fit {
+    if let Some(fit) = &status.time_fit {
         let look = if fit.fits { Look::of_outcome(Outcome::Done) } else { Look::TROUBLE };
         html.raw("<p").attr("class", if fit.fits { "who good" } else { "who bad" }).raw(">");
         pieces::mark(html, look);
@@ -82,14 +82,14 @@ fn share(status: &Status, slot: &ExpectedShare, window: Seconds, steps_have: (f6
         html.raw("begins by ").text(pieces::span(slot.start_by)).raw(", ends by ").text(pieces::span(slot.latest_end));
     }
     if let Some(measured) = step.and_then(|step| step.measured) {
-        html.raw("; took <b>").text(pieces::span(measured.took)).raw("</b> ").raw(measured.from.words());
+        html.raw("; took <b>").text(pieces::span(measured.duration_seconds)).raw("</b> ").raw(measured.from.words());
     }
     html.raw("</p>");
-    if let Some(step) = step.filter(|step| !step.describe.is_empty() || !step.warmth.is_null()) {
+    if let Some(step) = step.filter(|step| !step.describe.is_empty() || !step.preparation.is_null()) {
         html.raw("<details><summary>What it does</summary>");
         html.tag("<p>", &step.describe, "</p>");
-        if let Some(warmth) = Some(&step.warmth).filter(|warmth| !warmth.is_null()) {
-            html.tag("<pre>", format_args!("{warmth:#}"), "</pre>");
+        if let Some(preparation) = Some(&step.preparation).filter(|preparation| !preparation.is_null()) {
+            html.tag("<pre>", format_args!("{preparation:#}"), "</pre>");
         }
         html.raw("</details>");
     }
@@ -113,17 +113,17 @@ pub(super) fn notices(status: &Status, html: &mut Html) {
 
 fn told(notice: &NoticeStatus, html: &mut Html) {
     html.raw(match notice.state {
-        NoticeState::Standing if notice.leads => "stands, and is the one that counts",
-        NoticeState::Standing => "stands",
+        NoticeState::Active if notice.primary => "active, and the one that counts",
+        NoticeState::Active => "active",
         NoticeState::Withdrawn => "was withdrawn",
-        NoticeState::Waiting => "waits for its time",
+        NoticeState::Deferred => "waits for its time",
         NoticeState::Ignored => "is not acted on",
     });
-    if let Some(because) = notice.because {
-        html.raw(match because {
-            IgnoredBecause::Stale => ": its time was long past when it was first read",
-            IgnoredBecause::Handled => ": its episode has closed, and its time has not moved",
-            IgnoredBecause::NothingToDo => ": no step is for it",
+    if let Some(reason) = notice.reason {
+        html.raw(match reason {
+            IgnoreReason::Stale => ": its time was long past when it was first read",
+            IgnoreReason::Handled => ": its episode has closed, and its time has not moved",
+            IgnoreReason::NothingToDo => ": no step is for it",
         });
     }
     if let Some(action) = notice.action {
@@ -132,7 +132,7 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
     if let Some(at) = notice.deadline {
         html.raw("; deadline ");
         pieces::clock(html, at.at);
-        html.raw(match notice.footing {
+        html.raw(match notice.deadline_basis {
             Some(DeadlineBasis::Stated) => " as the cloud states it",
             Some(DeadlineBasis::Assumed) => ", which is assumed",
             None => "",
@@ -179,7 +179,7 @@ pub(super) fn sources(status: &Status, html: &mut Html) {
             }
         }
         // Of all that it asks, the slowest tells how far the metadata service is from a time-out.
-        if let Some(took) = source.probes.iter().filter_map(|probe| probe.answer_time).max() {
+        if let Some(took) = source.probes.iter().filter_map(|probe| probe.answer_time_seconds).max() {
             html.raw(", answered in <b>").text(pieces::span(took)).raw("</b>");
         }
         if let Some(interval) = source.poll_interval.filter(|_| !source.probes.is_empty()) {
@@ -220,7 +220,7 @@ fn probes(probes: &[ProbeStatus], html: &mut Html) {
                 html.raw(", read ");
                 pieces::ago(html, read);
                 html.raw(" ago");
-                if let Some(took) = probe.answer_time {
+                if let Some(took) = probe.answer_time_seconds {
                     html.raw(", answered in ").text(pieces::span(took));
                 }
             }

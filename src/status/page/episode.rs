@@ -32,7 +32,7 @@ pub(super) fn steps(episode: &EpisodeView, now: Timestamp, html: &mut Html) {
     let line = Line::of(episode, now);
     html.raw("<section aria-labelledby=\"steps\"><h2 id=\"steps\">The steps</h2>");
     if let (Some(_), Some(plan)) = (&line, &episode.plan) {
-        html.raw("<p class=\"axis\"><span>heard ");
+        html.raw("<p class=\"axis\"><span>detected ");
         pieces::clock(html, episode.opened);
         html.raw("</span><span>deadline ");
         pieces::clock(html, plan.deadline.at);
@@ -92,7 +92,7 @@ fn draw(step: &StepView, line: &Line, html: &mut Html) {
     if let Some(ended) = step.ended.filter(|_| step.outcome.is_some()) {
         let ended = line.second_of(ended);
         let (ran, stop) = if step.failure.is_empty() { ("ran", "stop") } else { ("ran wrong", "stop wrong") };
-        if let Some(took) = step.took {
+        if let Some(took) = step.duration_seconds {
             bar.part(html, ran, ended - took.as_f64(), ended);
         }
         bar.line(html, stop, ended);

@@ -71,7 +71,7 @@ impl Headline {
     fn headline(self, status: &Status) -> String {
         match self {
             Self::Calm => "All is calm.".to_owned(),
-            Self::PartlyBlind => "Some notices would not be heard.".to_owned(),
+            Self::PartlyBlind => "Some notices would not be detected.".to_owned(),
             Self::Blind => "A source is blind.".to_owned(),
             Self::Troubled => "Something is not as it should be.".to_owned(),
             Self::Warned => match leading(status) {
@@ -138,7 +138,7 @@ impl Headline {
         let blind: Vec<_> = status.sources.iter().filter(|source| source.blind_since.is_some()).collect();
         if blind.is_empty() {
             let names: Vec<&str> = status.sources.iter().map(|source| source.name.as_str()).collect();
-            html.raw("No notice stands. Watching ").text(if names.is_empty() {
+            html.raw("No notice is active. Watching ").text(if names.is_empty() {
                 "nothing".to_owned()
             } else {
                 list(&names)
@@ -150,7 +150,7 @@ impl Headline {
             if let Some(since) = &source.blind_since {
                 pieces::ago(html, since);
             }
-            html.raw(". A notice from it would not be heard. ");
+            html.raw(". A notice from it would not be detected. ");
         }
         if status.machine.lifecycle == Lifecycle::OnDemand {
             html.raw(" This machine is on-demand: no Spot notice will ever come.");
@@ -175,8 +175,8 @@ impl Headline {
         match self {
             Self::Settling => {
                 html.raw("The episode comes to its end");
-                if let Some(closing) = episode.closing {
-                    html.raw(": ").raw(words::closing(closing));
+                if let Some(close_reason) = episode.close_reason {
+                    html.raw(": ").raw(words::close_reason(close_reason));
                 }
                 html.raw(". What can be put back is put back.");
             }
@@ -225,7 +225,7 @@ fn remaining(episode: &EpisodeView, html: &mut Html) {
 
 /// What the deadline is the moment of.
 fn fate(status: &Status) -> &'static str {
-    let action = status.notices.iter().find(|notice| notice.leads).and_then(|notice| notice.action);
+    let action = status.notices.iter().find(|notice| notice.primary).and_then(|notice| notice.action);
     match action {
         Some(NoticeAction::Terminate) => "the machine is terminated",
         Some(NoticeAction::Stop) => "the machine is stopped",
@@ -236,7 +236,7 @@ fn fate(status: &Status) -> &'static str {
 }
 
 fn leading(status: &Status) -> Option<NoticeKind> {
-    status.notices.iter().find(|notice| notice.leads).map(|notice| notice.kind)
+    status.notices.iter().find(|notice| notice.primary).map(|notice| notice.kind)
 }
 
 /// The steps that the episode is about.

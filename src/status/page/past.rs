@@ -37,8 +37,8 @@ fn story(report: &Report, html: &mut Html) {
     pieces::date(html, episode.opened);
     html.raw("</b> <span class=\"quiet\">").raw(if report.rehearsal { "rehearsal" } else { "episode" });
     html.raw("</span></p><p class=\"figures\">").text(words::sentence(&episode.verdict));
-    if let Some(closing) = episode.closing {
-        html.raw(" (").raw(words::closing(closing)).raw(")");
+    if let Some(close_reason) = episode.close_reason {
+        html.raw(" (").raw(words::close_reason(close_reason)).raw(")");
     }
     html.raw("</p><details><summary>Its steps</summary><ul class=\"probes\">");
     for step in &episode.steps {
@@ -69,8 +69,8 @@ fn last(status: &Status, html: &mut Html) {
         html.raw(" to ");
         pieces::clock(html, at);
     }
-    if let Some(closing) = closed.closing {
-        html.raw("; it closed because ").raw(words::closing(closing));
+    if let Some(close_reason) = closed.close_reason {
+        html.raw("; it closed because ").raw(words::close_reason(close_reason));
     }
     html.raw(". ").text(words::sentence(&closed.verdict)).raw("</p><ul class=\"rows\">");
     for step in &closed.steps {

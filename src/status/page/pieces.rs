@@ -109,7 +109,7 @@ impl Look {
     }
 
     /// A source that is heard.
-    pub(super) const HEARD: Self = Self::new("#m-done", "good", "heard");
+    pub(super) const HEARD: Self = Self::new("#m-done", "good", "detected");
     /// A source that is not.
     pub(super) const BLIND: Self = Self::new("#m-failed", "bad", "blind");
     /// A source that was not read yet.

@@ -18,7 +18,7 @@ fn status(publisher: &crate::status::StatusPublisher, change: impl FnOnce(&mut V
 fn end(step: &mut Value, outcome: &str, detail: &str) {
     let sentence = format!("{outcome} in 25s, 80s to spare: {detail}");
     let end = json!({ "attempts": 1, "outcome": outcome, "detail": detail, "sentence": sentence,
-        "ended": "2026-01-01T00:00:30Z", "took": 25, "margin": 80, "left-over": 0 });
+        "ended": "2026-01-01T00:00:30Z", "duration-seconds": 25, "margin-seconds": 80, "leftover-processes": 0 });
     step.as_object_mut().unwrap().extend(end.as_object().unwrap().clone());
 }
 
@@ -84,9 +84,9 @@ async fn a_calm_page_says_who_is_watched_and_what_would_run() {
     let words = words(&html);
     for wanted in [
         "All is calm.",
-        "No notice stands. Watching aws.",
+        "No notice is active. Watching aws.",
         "If a notice came now",
-        "An interruption leaves 110s for steps (120s, less up to 5s until it is heard and 5s in reserve).",
+        "An interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve).",
         "begins by 70s , ends by 115s",
         "spot-watchdog 0.1.0",
     ] {
@@ -98,11 +98,11 @@ async fn a_calm_page_says_who_is_watched_and_what_would_run() {
 #[tokio::test(start_paused = true)]
 async fn each_state_has_its_headline() {
     let blind = [Reason::new("blind", "aws could not be read for 20s")];
-    let partly = [Reason::new("blind-scale-in", "a notice of scale-in would not be heard")];
+    let partly = [Reason::new("blind-scale-in", "a notice of scale-in would not be detected")];
     let broken = [Reason::new("journal-broken", "the disk is full")];
     let settling = status(&draining_publisher(), |it| {
         it["episode"]["phase"] = json!("closing");
-        it["episode"]["closing"] = json!("withdrawn");
+        it["episode"]["close-reason"] = json!("withdrawn");
     });
     let warned = status(&draining_publisher(), |it| {
         it["episode"]["strength"] = json!("weak");
@@ -120,7 +120,7 @@ async fn each_state_has_its_headline() {
         (skipped(false, "checkpoint skipped"), &[], "failed", "checkpoint skipped."),
         (calm(), &[], "calm", "All is calm."),
         (calm(), &blind, "blind", "A source is blind."),
-        (calm(), &partly, "blind", "Some notices would not be heard."),
+        (calm(), &partly, "blind", "Some notices would not be detected."),
         (calm(), &broken, "troubled", "Something is not as it should be."),
         (active("running", ""), &[], "draining", "This machine will be taken away."),
         (active("due", ""), &blind, "draining", "This machine will be taken away."),
@@ -176,7 +176,7 @@ async fn the_story_of_the_last_episode_is_told() {
         let at = json!("2026-01-01T00:00:00Z");
         it["last-episode"] = json!({
             "id": "e-1", "generation": 1, "opened": at, "closed": at, "phase": "closed",
-            "closing": "survived",
+            "close-reason": "survived",
             "complete": true, "good": true, "verdict": "its only step done, 80s to spare",
             "steps": [{ "name": "checkpoint", "kind": "hook", "describe": "", "attempt": 1, "progress": "done" }],
         });
@@ -190,7 +190,7 @@ async fn the_story_of_the_last_episode_is_told() {
 /// A report whose texts are this one.
 fn report(text: &str) -> Report {
     let step = json!({ "name": text, "kind": text, "progress": "failed", "outcome": "failed", "detail": text, "sentence": text,
-        "took": 31, "output": [text] });
+        "duration-seconds": 31, "output": [text] });
     let at = "2026-01-01T00:00:00Z";
     serde_json::from_value(json!({
         "schema": 1, "rehearsal": true, "written": at, "last-report-by": at,
@@ -260,7 +260,7 @@ fn full_of(text: &str, episode: bool) -> (Status, Vec<Reason>) {
         for key in ["kind", "describe", "name"] {
             step[key] = json!(text);
         }
-        step["warmth"] = json!({ text: [text] });
+        step["preparation"] = json!({ text: [text] });
         step["trouble"] = json!(text);
         it["last-episode"] = json!({
             "id": text, "generation": 1, "opened": at["at"], "closed": at["at"], "phase": "closed",

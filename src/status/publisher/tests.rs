@@ -4,9 +4,9 @@
 use super::*;
 use crate::engine::Engine;
 use crate::engine::{
-    AskedSource, Assume, BootId, Closing, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey,
-    NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Removal, Rerun, RunResult, SourceName, Stated, Step,
-    StepName, Undo,
+    AskedSource, Assume, BootId, CloseReason, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction,
+    NoticeKey, NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Removal, Rerun, RunResult, SourceName, Stated,
+    Step, StepName, Undo,
 };
 use crate::status::{Durability, ExpectedPlan, JournalHealth, NoticeState, Readiness, StatusInputs};
 use crate::view::{Context, EpisodeView, StepContext, StepStage};
@@ -245,17 +245,17 @@ async fn the_story_of_a_closed_episode_is_kept() {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
     let run = it.engine.episode().unwrap().steps[0].phase.running().unwrap().run.clone();
-    let ending = RunResult { left_over: 1, ..RunResult::new(Outcome::Done, "exit status 0") };
+    let ending = RunResult { leftover_processes: 1, ..RunResult::new(Outcome::Done, "exit status 0") };
     let episode = it.engine.episode().unwrap().id.clone();
     it.hear(Input::Ended { episode, run, ending }, now(35));
     it.answer(vec![interruption(now(125))], now(40));
     it.hear(Input::Woke, now(125 + 601));
     let closed = it.publisher.read().last_episode.unwrap();
-    assert_eq!(closed.closing, Some(Closing::Survived));
+    assert_eq!(closed.close_reason, Some(CloseReason::Survived));
     let last = &closed.steps[0];
     assert_eq!(last.stage, StepStage::Ended(Outcome::Done));
-    let spans = [last.took, last.margin].map(|span| span.unwrap().as_f64());
-    assert_eq!((spans, last.left_over), ([30.0, 85.0], 1));
+    let spans = [last.duration_seconds, last.margin].map(|span| span.unwrap().as_f64());
+    assert_eq!((spans, last.leftover_processes), ([30.0, 85.0], 1));
     assert_eq!(last.sentence, "done in 30s, 85s to spare: exit status 0; it left 1 process behind");
     assert_eq!((closed.complete, closed.good, closed.margin), (true, true, last.margin));
     assert_eq!(closed.verdict, "its only step done, 85s to spare");
@@ -276,7 +276,7 @@ async fn the_story_of_a_closed_episode_is_kept() {
         "spot_watchdog_episode_steps_left 0",
         "spot_watchdog_episode_outcomes_total{outcome=\"done\"} 1",
         "spot_watchdog_episode_outcomes_total{outcome=\"failed\"} 0",
-        "spot_watchdog_episodes_closed_total{closing=\"survived\"} 1",
+        "spot_watchdog_episodes_closed_total{reason=\"survived\"} 1",
         "spot_watchdog_episode_window_seconds 120",
         "spot_watchdog_episode_margin_seconds 85",
         "spot_watchdog_notices_detected_total{kind=\"interruption\"} 1",
@@ -290,14 +290,18 @@ async fn what_an_answer_took_is_shown_and_is_no_change() {
     let mut it = Loop::new();
     let (source, probe) = (SourceName::new("aws"), ProbeName::new("spot/instance-action"));
     let calm = it.answer(vec![], now(5));
-    assert_eq!(it.publisher.read().sources[0].probes[0].answer_time, None, "nobody has measured it");
+    assert_eq!(it.publisher.read().sources[0].probes[0].answer_time_seconds, None, "nobody has measured it");
     for (second, micros, shown) in [(10, 300, 0.001), (15, 2_000, 0.002), (20, 2_001, 0.003)] {
         it.publisher.answers().note(&source, &probe, Duration::from_micros(micros));
         assert_eq!(it.answer(vec![], now(second)), calm);
-        assert_eq!(it.publisher.read().sources[0].probes[0].answer_time.unwrap().as_f64(), shown);
+        assert_eq!(it.publisher.read().sources[0].probes[0].answer_time_seconds.unwrap().as_f64(), shown);
     }
     it.miss(1_001, now(25));
-    assert_eq!(it.publisher.read().sources[0].probes[0].answer_time.unwrap().as_f64(), 0.003, "a miss is no answer");
+    assert_eq!(
+        it.publisher.read().sources[0].probes[0].answer_time_seconds.unwrap().as_f64(),
+        0.003,
+        "a miss is no answer"
+    );
     let metrics = it.publisher.metrics(Format::Text);
     for line in [
         "spot_watchdog_source_answer_duration_seconds_bucket{source=\"aws\",le=\"0.001\"} 1",

@@ -103,7 +103,7 @@ impl Sequence {
                 let ending = RunResult {
                     undo_with,
                     effect,
-                    left_over: bytes.number(),
+                    leftover_processes: bytes.number(),
                     ..RunResult::new(outcome, "so it ended")
                 };
                 Input::Ended { episode, run, ending }
