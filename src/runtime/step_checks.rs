@@ -2,7 +2,7 @@
 //! cannot run is said while there is time to mend it, and not in the two minutes that count.
 //!
 //! Each look has a thread and a limit of its own, since paths may lie on mounts that hang; a step whose last look has not
-//! ended is not looked at again. While a notice stands nothing is looked at. Steps whose warm-up looks all the time
+//! ended is not looked at again. While a notice stands nothing is looked at. Steps whose preparation looks all the time
 //! ([`Action::watched`](crate::actions::Action::watched)) are left to that.
 
 use crate::actions::{EpisodeSignal, HostInfo, Watchable};

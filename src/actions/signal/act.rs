@@ -10,7 +10,7 @@ use super::{ROW, SignalScope};
 use crate::actions::proof::Proof;
 use crate::actions::{Action, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult};
-use crate::process::Stat;
+use crate::process::{Stat, is_alive};
 use crate::view::printable_bytes;
 use crate::view::{Finding, Spoken, Weight};
 use rustix::io::Errno;
@@ -64,8 +64,13 @@ impl SignalAction {
             Ok(FoundProcess::NotRunning(why)) => return self.needless(context, why).await,
             Err(why) => return unsent(Outcome::Failed, why),
         };
-        let name = called(process);
-        let refused = match self.may_go_out(process) {
+        let (scope, sent) = (self.to, self.sent.clone());
+        // Who is in its group is seen by looking at all processes.
+        let looking = tokio::task::spawn_blocking(move || (called(process), may_go_out(process, scope, &sent)));
+        let Ok((name, allowed)) = looking.await else {
+            return unsent(Outcome::Failed, format!("{} could not be looked at", self.target));
+        };
+        let refused = match allowed {
             Ok(()) => {
                 // Before the signal: who comes after a crash of ours has to know that it may have gone out.
                 let _ = context.spawned.try_send(process);
@@ -103,7 +108,7 @@ impl SignalAction {
         let mut proof_looked_for = None;
         let mut unproven = String::new();
         loop {
-            let has_ended = !is_running(process);
+            let has_ended = !is_alive(process);
             if let Some(proof) = &self.proof {
                 let due = proof_looked_for.is_none_or(|at: Instant| at.elapsed() >= LOOK_FOR_PROOF);
                 if has_ended || due {
@@ -134,43 +139,12 @@ impl SignalAction {
         }
     }
 
-    /// Whether the signal may go out: nobody dies of it who was not meant to, and we may send it.
-    fn may_go_out(&self, process: Process) -> Result<(), SignalError> {
-        let members = match self.to {
-            SignalScope::Process => vec![process],
-            SignalScope::Group => members_with(process)?,
-        };
-        for member in members {
-            let of_group =
-                if member == process { String::new() } else { format!("has {} in its group, which ", called(member)) };
-            let because = |why: String| SignalError::Because(format!("{of_group}{why}"));
-            let Some(reaction) = reaction::of(member.pid, self.sent.signal) else {
-                if member == process {
-                    return Err(SignalError::Gone);
-                }
-                continue;
-            };
-            self.sent.fits(reaction).map_err(because)?;
-            match raw(member).map(test_kill_process) {
-                Some(Err(Errno::PERM)) => {
-                    let owner = std::fs::metadata(format!("/proc/{}", member.pid)).map(|it| it.uid());
-                    let owner = owner.map_or_else(|_| String::new(), |uid| format!(", it belongs to user {uid}"));
-                    let why = format!("may not be signalled by us{owner} (run as that user, as root or with CAP_KILL)");
-                    return Err(because(why));
-                }
-                Some(Err(Errno::SRCH)) | None if member == process => return Err(SignalError::Gone),
-                Some(Ok(()) | Err(_)) | None => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Sends it to this very process, or to its group while it leads or is in it.
     fn send(&self, process: Process) -> Result<(), SignalError> {
         let pid = raw(process).ok_or(SignalError::Gone)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
         // With the pidfd in hand the number may pass on.
-        let stat = Stat::of(process.pid).filter(|stat| stat.is_alive() && stat.start_ticks == process.start_ticks);
+        let stat = Stat::of_process(process).filter(Stat::is_alive);
         let stat = stat.ok_or(SignalError::Gone)?;
         let sent = match (self.to, pidfd) {
             (SignalScope::Process, Ok(pidfd)) => pidfd_send_signal(pidfd, self.sent.signal),
@@ -197,7 +171,7 @@ impl SignalAction {
             }
             Ok(FoundProcess::Running(process)) => {
                 let name = called(process);
-                match self.may_go_out(process) {
+                match may_go_out(process, self.to, &self.sent) {
                     Err(SignalError::Because(why)) => say(Weight::Error, format!("{name} {why}")),
                     Err(SignalError::Gone) => say(Weight::Warning, format!("{name} ended just now")),
                     Ok(()) => {
@@ -293,12 +267,39 @@ impl fmt::Display for NamedSignal {
     }
 }
 
-fn raw(process: Process) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(process.pid).ok()?)
+/// Whether the signal may go out: nobody dies of it who was not meant to, and we may send it.
+fn may_go_out(process: Process, scope: SignalScope, sent: &NamedSignal) -> Result<(), SignalError> {
+    let members = match scope {
+        SignalScope::Process => vec![process],
+        SignalScope::Group => members_with(process)?,
+    };
+    for member in members {
+        let of_group =
+            if member == process { String::new() } else { format!("has {} in its group, which ", called(member)) };
+        let because = |why: String| SignalError::Because(format!("{of_group}{why}"));
+        let Some(reaction) = reaction::of(member.pid, sent.signal) else {
+            if member == process {
+                return Err(SignalError::Gone);
+            }
+            continue;
+        };
+        sent.fits(reaction).map_err(because)?;
+        match raw(member).map(test_kill_process) {
+            Some(Err(Errno::PERM)) => {
+                let owner = std::fs::metadata(format!("/proc/{}", member.pid)).map(|it| it.uid());
+                let owner = owner.map_or_else(|_| String::new(), |uid| format!(", it belongs to user {uid}"));
+                let why = format!("may not be signalled by us{owner} (run as that user, as root or with CAP_KILL)");
+                return Err(because(why));
+            }
+            Some(Err(Errno::SRCH)) | None if member == process => return Err(SignalError::Gone),
+            Some(Ok(()) | Err(_)) | None => {}
+        }
+    }
+    Ok(())
 }
 
-fn is_running(process: Process) -> bool {
-    Stat::of(process.pid).is_some_and(|stat| stat.is_alive() && stat.start_ticks == process.start_ticks)
+fn raw(process: Process) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(process.pid).ok()?)
 }
 
 /// Everyone in the group of a process.
