@@ -179,10 +179,7 @@ impl Scrape {
             "spot_watchdog_episodes_closed",
             "Episodes that closed on a machine that is still there, by the reason.",
             CloseReason::ALL.into_iter().map(|close_reason| {
-                (
-                    [("close-reason", close_reason.word())],
-                    counters.close_reasons.get(&close_reason).copied().unwrap_or(0),
-                )
+                ([("reason", close_reason.word())], counters.close_reasons.get(&close_reason).copied().unwrap_or(0))
             }),
         );
         page.span(
