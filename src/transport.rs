@@ -3,7 +3,7 @@
 //! A server may send any number of `1xx` answers before the final one (RFC 9110, 15.2), and the HTTP library reads on
 //! through all of them without giving way to anything else on the thread. Here the connection ends after
 //! [`MOST_INTERIM`], and a head that is longer than [`MOST_HEAD`] is refused. It knows no addresses, no limits of time
-//! and no bodies.
+//! and no bodies. It is not reqwest, which neither bounds interim answers nor says whether a request went out.
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};

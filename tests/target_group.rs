@@ -214,7 +214,7 @@ async fn what_a_run_took_away_whose_end_nobody_saw_is_found_by_its_draining_and_
         (
             vec![("i-other", 8000, "healthy")],
             Outcome::Failed,
-            "not known whether this machine was in llm before a run of which we lost sight: nothing of this machine is \
+            "not known whether this machine was in llm before a run whose end was not recorded: nothing of this machine is \
              registered or drains there now; register it again by hand if it belongs there (1 group)",
             0,
         ),
@@ -256,7 +256,10 @@ async fn what_a_run_took_away_whose_end_nobody_saw_is_found_by_its_draining_and_
 async fn a_drain_that_goes_on_is_not_asked_for_again() {
     let fake = FakeAws::start(&[], Reply::Well(vec![("i-0abc", 8000, "draining")])).await;
     let (ending, _) = act(&action(&fake.url, &[LLM]), &place("i-0abc", &[], &fake.url), SOON).await;
-    assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "i-0abc:8000 had left llm already (1 group)"));
+    assert_eq!(
+        (ending.outcome, ending.detail.as_str()),
+        (Outcome::Done, "i-0abc:8000 had been deregistered from llm already (1 group)")
+    );
     assert_eq!(fake.requests().len(), 1);
 }
 
@@ -298,10 +301,10 @@ async fn every_trouble_has_its_own_sentence_and_ends_before_the_stop_by() {
     let cases = [
         (Reply::Error(400, "Throttling"), Outcome::TimedOut, "the AWS API throttles this account (Throttling)"),
         (Reply::Error(500, "InternalFailure"), Outcome::TimedOut, "the AWS API failed on its side (InternalFailure)"),
-        (Reply::Html(200), Outcome::TimedOut, "something else than the AWS API answered (status 200, text/html)"),
-        (Reply::Html(403), Outcome::TimedOut, "something else than the AWS API answered (status 403, text/html)"),
+        (Reply::Html(200), Outcome::TimedOut, "something other than the AWS API answered (status 200, text/html)"),
+        (Reply::Html(403), Outcome::TimedOut, "something other than the AWS API answered (status 403, text/html)"),
         (Reply::Hang, Outcome::TimedOut, "the AWS API had not answered when time ran out"),
-        (Reply::Error(403, "ExpiredToken"), Outcome::Failed, "the credentials are past their end (ExpiredToken)"),
+        (Reply::Error(403, "ExpiredToken"), Outcome::Failed, "the credentials have expired (ExpiredToken)"),
         (Reply::Error(403, "RequestTimeTooSkewed"), Outcome::Failed, "as it is when this machine's clock is wrong"),
         (
             Reply::Error(403, "SignatureDoesNotMatch"),
@@ -357,7 +360,7 @@ async fn every_trouble_has_its_own_sentence_and_ends_before_the_stop_by() {
 async fn an_endless_reply_is_cut_off() {
     let (outcome, detail, asked) = said(Reply::Flood, Duration::from_secs(2)).await;
     assert_eq!(outcome, Outcome::TimedOut, "{detail}");
-    assert!(detail.contains("something else than the AWS API answered (status 200, text/xml)"), "{detail}");
+    assert!(detail.contains("something other than the AWS API answered (status 200, text/xml)"), "{detail}");
     assert!(asked > 1, "the first reply was read until the end of time");
 }
 
@@ -409,7 +412,7 @@ async fn ports_that_cannot_be_read_leave_it_unsure_and_it_says_so() {
     let leave = action(&fake.url, &[LLM]);
     let (ending, _) = act(&leave, &place("i-0abc", &[], &fake.url), SOON).await;
     assert_eq!(ending.outcome, Outcome::Failed);
-    assert!(ending.detail.starts_with("cannot be sure that i-0abc left llm"), "{}", ending.detail);
+    assert!(ending.detail.starts_with("it is not certain that i-0abc is deregistered from llm"), "{}", ending.detail);
     assert!(ending.detail.contains("elasticloadbalancing:DescribeTargetHealth"), "{}", ending.detail);
     let requests = fake.requests();
     assert!(requests[1].ends_with("&Targets.member.1.Id=i-0abc"), "{requests:?}");

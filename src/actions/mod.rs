@@ -64,7 +64,7 @@ pub trait Action: Debug + Send + Sync {
     /// What is done is not known, unless the action says otherwise; it suits one that may be done twice.
     fn adopt<'a>(&'a self, context: &'a RunContext, process: Option<Process>) -> Task<'a, RunResult> {
         let _ = (context, process);
-        let detail = "we ended while it ran; asking a second time does no harm";
+        let detail = "the watchdog ended while it ran; to run it again does no harm";
         Box::pin(std::future::ready(RunResult::new(Outcome::Lost, detail)))
     }
 

@@ -7,8 +7,8 @@
 use super::body::Body;
 use super::message::Message;
 use crate::actions::Task;
-use crate::actions::http::address;
 use crate::actions::http::exchange::{ExchangeError, HttpReply, TlsSettings, agree, connect, exchange};
+use crate::actions::http::{address, is_loopback};
 use crate::view::error_text;
 use crate::view::in_one_line;
 use crate::view::{Finding, Weight};
@@ -219,11 +219,7 @@ impl Webhook {
             Ok(()) => say(Weight::Good, format!("{shown} takes connections; nothing was sent")),
             Err(trouble) => say(Weight::Error, trouble.at(&shown).to_string()),
         }
-        let is_near = url.host_str().is_some_and(|host| {
-            let host = host.trim_matches(['[', ']']);
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        });
-        if url.scheme() == "http" && !is_near {
+        if url.scheme() == "http" && !is_loopback(&url) {
             let sentence = "what is sent, and the secret part of its URL, goes over the network in clear text (https:// \
                             would hide it)";
             say(Weight::Warning, format!("{shown}: {sentence}"));

@@ -97,7 +97,7 @@ fn example(scene: &Scene, unit: &Unit) -> String {
         ("/run/spot-watchdog/drained", scene.path("run/drained").display().to_string()),
         ("kind = \"drain\"", "kind = \"drain\"\nsettle = \"3s\"".to_owned()),
         ("listen = \"127.0.0.1:9189\"\n", String::new()),
-        ("needs = \"60s\"", "needs = \"5s\"".to_owned()),
+        ("needs = \"45s\"", "needs = \"5s\"".to_owned()),
     ] {
         assert!(text.contains(from), "the example has no {from}");
         text = text.replace(from, &to);

@@ -316,11 +316,11 @@ async fn every_trouble_has_its_own_sentence_and_ends_before_the_stop_by() {
         (Reply::Error(400, "Throttling"), Outcome::TimedOut, "the AWS API throttles this account (Throttling)"),
         (Reply::Error(400, "ResourceContention"), Outcome::TimedOut, "something else is being done"),
         (Reply::Error(500, "InternalFailure"), Outcome::TimedOut, "the AWS API failed on its side (InternalFailure)"),
-        (Reply::Html(200), Outcome::TimedOut, "something else than the AWS API answered (status 200, text/html)"),
-        (Reply::Html(403), Outcome::TimedOut, "something else than the AWS API answered (status 403, text/html)"),
+        (Reply::Html(200), Outcome::TimedOut, "something other than the AWS API answered (status 200, text/html)"),
+        (Reply::Html(403), Outcome::TimedOut, "something other than the AWS API answered (status 403, text/html)"),
         (Reply::Hang, Outcome::TimedOut, "the AWS API had not answered when time ran out"),
         (Reply::Flood, Outcome::TimedOut, "the AWS API had not answered when time ran out"),
-        (Reply::Error(403, "ExpiredToken"), Outcome::Failed, "the credentials are past their end (ExpiredToken)"),
+        (Reply::Error(403, "ExpiredToken"), Outcome::Failed, "the credentials have expired (ExpiredToken)"),
         (Reply::Later("SignatureDoesNotMatch"), Outcome::Failed, "as it is when this machine's clock is wrong"),
         (
             Reply::Error(403, "AccessDenied"),
@@ -336,7 +336,7 @@ async fn every_trouble_has_its_own_sentence_and_ends_before_the_stop_by() {
         let left = if matches!(reply, Reply::Flood) { brief * 2 } else { brief };
         let (ending, _) = act(&done, &place, left).await;
         assert_eq!(ending.outcome, outcome, "{reply:?}: {}", ending.detail);
-        let is_flood = matches!(reply, Reply::Flood) && ending.detail.contains("something else than the AWS API");
+        let is_flood = matches!(reply, Reply::Flood) && ending.detail.contains("something other than the AWS API");
         assert!(is_flood || ending.detail.contains(part), "{reply:?}: {}", ending.detail);
         assert!(ending.detail.starts_with("this machine is held by drain (fleet): "), "{reply:?}: {}", ending.detail);
     });

@@ -124,7 +124,7 @@ impl AutoScalingAction {
         }
         if self.settings.complete_lifecycle_action {
             if hooks.is_empty() {
-                change(report, |report| report.done.push(format!("{group} holds no instance at its end")));
+                change(report, |report| report.done.push(format!("{group} has no termination hook")));
             }
             let completions = hooks.iter().map(|hook| async {
                 let call = InstanceCall::Complete(hook.name.clone(), self.settings.result.word());
@@ -172,7 +172,7 @@ impl AutoScalingAction {
                 match context.stop_by.in_time(call).await.unwrap_or_else(|| Err(last.at_time_out())) {
                     Ok(()) => report.done.push(format!("told {group} that {instance} is healthy")),
                     Err(error) => {
-                        report.doing = format!("{group} still takes it for unhealthy");
+                        report.doing = format!("{group} still has it as unhealthy");
                         report.fails(error);
                     }
                 }

@@ -84,7 +84,7 @@ impl CredentialCache {
             }
             Ok(Err(CredentialsError::CredentialsNotLoaded(_))) => Err(none()),
             Ok(Err(error)) => Err(unread(&causes(&error))),
-            Err(_) => Err(unread("nobody who could give them answered within 5s")),
+            Err(_) => Err(unread("no provider of them answered within 5s")),
         }
     }
 

@@ -178,7 +178,7 @@ impl AwsError {
             }
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Self::new(
                 AwsErrorKind::Expired,
-                format!("the credentials are past their end ({code}): whoever gives them gives old ones"),
+                format!("the credentials have expired ({code}): their provider gives old ones"),
             ),
             "RequestTimeTooSkewed" | "RequestExpired" | "SignatureDoesNotMatch" | "InvalidSignatureException" => {
                 Self::new(AwsErrorKind::Skewed, format!("the signature was refused ({code}){}", signature(&message)))
@@ -249,7 +249,7 @@ impl AwsError {
         };
         Self::new(
             AwsErrorKind::NotAnAwsReply,
-            format!("something else than the AWS API answered ({what}): a proxy or a portal stands between"),
+            format!("something other than the AWS API answered ({what}): a proxy or a captive portal is in between"),
         )
     }
 }

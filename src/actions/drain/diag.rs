@@ -2,7 +2,8 @@
 //!
 //! Beyond what stands in `/proc/net/tcp` it knows since when nothing was sent and nothing was received on a connection,
 //! which tells one that is kept open from one on which an answer is under way. The messages are those of the kernel's
-//! `linux/netlink.h`, `linux/inet_diag.h` and `linux/tcp.h`.
+//! `linux/netlink.h`, `linux/inet_diag.h` and `linux/tcp.h`: one question and four numbers of its answer, for which the
+//! three crates of netlink would come in.
 
 use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};

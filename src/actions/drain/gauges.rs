@@ -1,7 +1,8 @@
 //! Gauges in Prometheus' text format: which count requests in flight, and what they add up to.
 //!
 //! Metrics are read line by line as they come, in constant memory, whatever their size. All label sets of a name are
-//! added: one server may run several models and engines. Nothing here asks anybody.
+//! added: one server may run several models and engines. Nothing here asks anybody. A crate that parses this format holds
+//! the whole page with all of its labels in memory, for the two numbers that are wanted of it.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

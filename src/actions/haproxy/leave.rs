@@ -279,7 +279,7 @@ impl HaproxyAction {
             Some(server_state) => find(
                 Weight::Good,
                 format!(
-                    "HAProxy at {} knows {server} ({server_state} now), and would take {} from us",
+                    "HAProxy at {} knows {server} ({server_state} now), and would accept {}",
                     self.socket,
                     wanted.word()
                 ),

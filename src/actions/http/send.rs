@@ -2,7 +2,7 @@
 
 use super::certificates::CertificateFiles;
 use super::exchange::{ExchangeError, HttpReply, TlsSettings, agree_and_listen, connect, exchange};
-use super::{RequestTemplate, address, template};
+use super::{RequestTemplate, address, is_loopback, template};
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, StopBy, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName, Undo};
 use crate::view::in_one_line;
@@ -203,7 +203,9 @@ impl HttpAction {
             match self.reach(request).await {
                 Ok(url) => {
                     say(Weight::Good, format!("{} takes connections; the request itself is not tried", request.shown));
-                    if url.scheme() == "http" && !is_near(&url) && request.headers.values().any(|it| it.is_sensitive())
+                    if url.scheme() == "http"
+                        && !is_loopback(&url)
+                        && request.headers.values().any(|it| it.is_sensitive())
                     {
                         let sentence = "its headers go over the network in clear text (https:// would hide them)";
                         say(Weight::Warning, format!("{}: {sentence}", request.shown));
@@ -222,12 +224,6 @@ impl HttpAction {
         }
         found
     }
-}
-
-/// Whether an address is on this machine.
-fn is_near(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What can be filled into the request of a step.

@@ -99,7 +99,7 @@ fn read(keys: toml::Table) -> Result<Settings, BuildError> {
     for (at, choice) in settings.target_groups.iter().enumerate() {
         match choice {
             GroupChoice::Auto if settings.target_groups.len() > 1 => {
-                return wrong("target-groups", "names \"auto\" beside others: it stands alone".to_owned());
+                return wrong("target-groups", "\"auto\" cannot be combined with other groups".to_owned());
             }
             GroupChoice::Named(group) if settings.target_groups.iter().take(at).any(|earlier| earlier == choice) => {
                 return wrong("target-groups", format!("names {group} twice"));
@@ -149,7 +149,7 @@ mod tests {
         let (key, message) = error(&format!("target-groups = ['auto', '{LLM}']"));
         assert_eq!(
             (key.as_str(), message.as_str()),
-            ("target-groups", "names \"auto\" beside others: it stands alone")
+            ("target-groups", "\"auto\" cannot be combined with other groups")
         );
         assert!(error("target-groups = ['auto']\nuntil = 'idle'").1.contains("unknown variant `idle`"));
     }

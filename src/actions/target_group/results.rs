@@ -48,7 +48,7 @@ pub(super) enum LeaveResult {
 pub(super) enum ReturnResult {
     /// They are registered again.
     Back(Vec<RegisteredTarget>),
-    /// They are registered, and we had not to do anything.
+    /// They are registered, and we had to do nothing.
     There(Vec<RegisteredTarget>),
     /// A run of which we lost sight may have removed some, and nothing of them is to be seen; why not, where that is
     /// known.
@@ -174,13 +174,15 @@ fn draining(name: &str, left: &LeaveResult) -> (Severity, String) {
                 format!("deregistered {} from {name}, but it {yet} when time ran out{why}", listed(removed)),
             )
         }
-        LeaveResult::Draining(targets) => (Severity::Well, format!("{} had left {name} already", listed(targets))),
+        LeaveResult::Draining(targets) => {
+            (Severity::Well, format!("{} had been deregistered from {name} already", listed(targets)))
+        }
         LeaveResult::NotRegistered => (Severity::Well, format!("was not registered in {name}")),
         LeaveResult::Unsure { asked, error } => (
             Severity::Unsure,
             format!(
-                "cannot be sure that {} left {name}: its ports could not be read ({error}), and a target with a port \
-                 of its own is still in the load balancer",
+                "it is not certain that {} is deregistered from {name}: its ports could not be read ({error}), and a target \
+                 with a port of its own is still in the load balancer",
                 listed(asked)
             ),
         ),
@@ -202,8 +204,8 @@ fn returning(name: &str, end: &ReturnResult) -> (Severity, String) {
                 AwsError::to_string,
             );
             let sentence = format!(
-                "not known whether this machine was in {name} before a run of which we lost sight: {why}; register it \
-                 again by hand if it belongs there"
+                "not known whether this machine was in {name} before a run whose end was not recorded: {why}; register \
+                 it again by hand if it belongs there"
             );
             (rank, sentence)
         }

@@ -204,7 +204,7 @@ impl TargetGroupAction {
         Ok(ours)
     }
 
-    /// For `watchdog check`: where the groups are from, and whether the Auto Scaling group ends machines that leave.
+    /// For `watchdog check`: where the groups are from, and whether the Auto Scaling group terminates deregistered machines.
     pub(super) async fn check_scaling_group(&self, host: &HostInfo, findings: &mut Vec<Finding>) {
         let scaling_group = match (&self.named, self.found()) {
             (None, Some(found)) => {
@@ -229,8 +229,9 @@ impl TargetGroupAction {
             (Some(_), _) => match self.scaling_group_of(host).await {
                 Ok(scaling_group) => scaling_group,
                 Err(why) => {
-                    let sentence =
-                        format!("whether an Auto Scaling group ends machines that leave could not be seen: {why}");
+                    let sentence = format!(
+                        "whether an Auto Scaling group terminates deregistered machines could not be read: {why}"
+                    );
                     findings.push(Finding::new(Weight::Note, "Auto Scaling", sentence));
                     None
                 }
@@ -238,8 +239,8 @@ impl TargetGroupAction {
         };
         if let Some(scaling_group) = scaling_group.filter(|group| group.has_load_balancer_checks) {
             let sentence = format!(
-                "{} uses ELB health checks: a machine that leaves its target group is unhealthy to it, and may be ended \
-                 before the other steps are through; a termination hook and an auto-scaling step hold it",
+                "{} uses ELB health checks: it counts a deregistered machine as unhealthy, and may terminate it before the \
+                 other steps have ended; a termination hook with an auto-scaling step holds it",
                 scaling_group.name
             );
             findings.push(Finding::new(Weight::Warning, "Auto Scaling", sentence));
