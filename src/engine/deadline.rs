@@ -24,8 +24,8 @@ pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<S
 
 /// The deadline of a notice read now.
 ///
-/// A stated time is capped by the source's usual window, a hibernation by the window assumed for it because it begins
-/// at once; less than the policy's least window is planned as that, since times are approximate, the machine still
+/// A stated or assumed time is capped by the source's usual window, a hibernation by the window assumed for it because it
+/// begins at once; less than the policy's least window is planned as that, since times are approximate, the machine still
 /// runs and there is nothing to lose.
 pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Deadline {
     let assumed = match (notice.strength(), notice.action) {
@@ -59,7 +59,7 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
                 Some(_) | None => (left, DeadlineBasis::Stated),
             }
         }
-        None => (assumed, DeadlineBasis::Assumed),
+        None => (cap.map_or(assumed, |cap| assumed.min(cap)), DeadlineBasis::Assumed),
     };
     // What is planned then is our own doing, and not what was stated.
     let (window, deadline_basis) = if window < policy.least_window {
@@ -89,4 +89,36 @@ pub fn is_stale(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> bool
 /// The end of the time that steps may use: the deadline less the reserve.
 pub fn end(policy: &Policy, deadline: &Deadline) -> crate::engine::Moment {
     deadline.at.minus(policy.reserve_of(deadline.window()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{MachineId, Moment, NoticeKey, NoticeOrigin, SourceName};
+
+    #[test]
+    fn an_interruption_without_a_time_leaves_no_more_than_its_source_usually_does() {
+        let now = Now { moment: Moment::from_millis(1_000), wall: jiff::Timestamp::UNIX_EPOCH };
+        let notice = |window| Notice {
+            key: NoticeKey {
+                source: SourceName::new("a-cloud"),
+                kind: NoticeKind::Interruption,
+                machine: MachineId::new("i-0abc"),
+                event: String::new(),
+            },
+            action: NoticeAction::Terminate,
+            stated: Stated::Unsaid,
+            usual_window: window,
+            origin: NoticeOrigin::Reported,
+            detail: String::new(),
+        };
+        let policy = Policy::for_tests();
+        let assumed = policy.assume.interruption;
+        for (usual, window) in [(None, assumed), (Some(assumed / 4), assumed / 4), (Some(assumed * 2), assumed)] {
+            let deadline = deadline(&policy, &notice(usual), None, now);
+            assert_eq!(deadline.at, now.moment.plus(window), "{usual:?}");
+            assert_eq!(deadline.deadline_basis, DeadlineBasis::Assumed);
+        }
+        assert!(assumed / 4 > policy.least_window, "else the least window counts");
+    }
 }

@@ -171,7 +171,7 @@ pub struct Notice {
     pub action: NoticeAction,
     /// When, on the cloud's clock.
     pub stated: Stated,
-    /// The longest window that its source is known to give; a stated time beyond it is not believed.
+    /// The longest window that its source is known to give; a stated or assumed time beyond it is not believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usual_window: Option<Duration>,
     /// How its end is noticed.
