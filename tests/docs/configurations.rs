@@ -1,7 +1,8 @@
-//! Every configuration and every emulator script that is shown is taken by what reads it.
+//! Every configuration and every emulator script that is shown is taken by what reads it, and code that is shown stands in
+//! the file that it is from.
 
 use crate::configuration::is_taken;
-use crate::markdown::pages;
+use crate::markdown::{pages, root};
 use spot_watchdog::emulators::aws::Play;
 
 #[test]
@@ -19,4 +20,25 @@ fn every_configuration_that_is_shown_is_taken() {
         }
     }
     assert!(configurations > 8 && scripts > 0, "{configurations} and {scripts}");
+}
+
+#[test]
+fn code_that_is_shown_stands_in_its_file() {
+    let mut shown = 0;
+    for page in pages() {
+        for block in page.blocks.iter().filter(|block| block.language == "rust") {
+            let place = page.at(block.line);
+            let file = block.mark.strip_prefix("from ").unwrap_or_else(|| panic!("{place}: from which file?"));
+            let source = std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{place}: {error}"));
+            // What a line with `…` leaves out may be anything.
+            let mut rest = source.as_str();
+            for part in block.text.split_inclusive('\n').collect::<Vec<_>>().split(|line| line.trim() == "…") {
+                let part = part.concat();
+                let (_, after) = rest.split_once(&part).unwrap_or_else(|| panic!("{place}: {file} has no\n{part}"));
+                rest = after;
+            }
+            shown += 1;
+        }
+    }
+    assert!(shown > 3, "{shown}");
 }

@@ -10,6 +10,8 @@
 //! | `runs until it is stopped` | it has to be still running after two seconds |
 //! | `run with: a running watchdog` | beside a daemon that `watchdog status` and `watchdog notice` find |
 //! | `run with: reports of a fleet` | beside a directory `reports` |
+//!
+//! A block of `rust` says `from FILE`, and stands there.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where it fails")]
 #![expect(clippy::disallowed_methods, reason = "a test beside real processes has nothing to do but wait for them")]

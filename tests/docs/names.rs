@@ -228,3 +228,39 @@ fn every_variable_that_is_named_is_there_and_every_variable_of_a_hook_is_named()
         }
     }
 }
+
+#[test]
+fn every_item_of_the_code_that_is_named_is_there() {
+    let mut words = BTreeSet::new();
+    words_of_sources(&root().join("src"), &mut words);
+    let pages = pages();
+    let guide = pages.iter().find(|page| page.path == "CONTRIBUTING.md").unwrap();
+    let mut named = 0;
+    for (line, span) in &guide.spans {
+        let code = span.split(['(', ')', '?', '"', '.', ' ']).flat_map(|part| part.split("::"));
+        let is_item = |word: &&str| {
+            let letters = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            word.chars().all(letters) && word.contains(char::is_lowercase)
+        };
+        let shaped = |word: &&str| word.contains('_') || word.starts_with(char::is_uppercase);
+        for word in code.filter(is_item).filter(shaped) {
+            named += 1;
+            assert!(words.contains(word), "{}: nothing in src is called {word}", guide.at(*line));
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
+/// Every word of the sources.
+fn words_of_sources(directory: &Path, words: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            words_of_sources(&path, words);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            let all = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+            words.extend(all.map(str::to_owned));
+        }
+    }
+}
