@@ -13,7 +13,7 @@ mod story;
 
 use serde_json::{Value, json};
 use simulator::{World, random, watch};
-use spot_watchdog::cli::Exit;
+use spot_watchdog::cli::ExitStatus;
 use spot_watchdog::cli::rehearse::Verdict;
 use spot_watchdog::cli::status::lines;
 use spot_watchdog::engine::{Engine, Event, Moment, NoticeKind, Now, Outcome, Policy, Work};
@@ -367,7 +367,7 @@ fn steps<'a>(told: &Value, keys: [&str; 4], steps: impl IntoIterator<Item = &'a 
 fn rehearsal(episode: &EpisodeView, at: &At<'_>) {
     let given = Now { moment: Moment::default(), wall: episode.opened };
     let verdict = Verdict::of(Some(episode), given, Duration::from_secs(120));
-    assert_eq!(verdict.exit() == Exit::Well, episode.good, "rehearsal: {at}");
+    assert_eq!(verdict.exit() == ExitStatus::Success, episode.good, "rehearsal: {at}");
     let told = serde_json::to_value(&verdict).unwrap();
     assert_eq!(told["good"], episode.good, "rehearsal: {at}");
     let sentence = told["verdict"].as_str().unwrap();

@@ -100,11 +100,11 @@ fn on_a_spot_machine_all_is_well() {
     ✓ ok       source aws       events/recommendations/rebalance can be read and reports no notice
     ✓ ok       source aws       autoscaling/target-lifecycle-state can be read and reports no notice
     ✓ ok       source aws       events/maintenance/scheduled can be read and reports no notice
-    ✓ ok       source shutdown  told by signals; there is nothing to ask
+    ✓ ok       source shutdown  receives signals; there is nothing to query
     ✓ ok       step save        /stage/save.sh can be run
     ✓ ok       plan             an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve); save needs 45s
     ✓ ok       plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve); save needs 45s
-    ✓ ok       state directory  /stage/state can be made
+    ✓ ok       state directory  /stage/state can be created
     ✓ ok       notice file      /stage/run/notice.json is written on a notice
     · note     endpoint         off: nobody can ask /healthz, /readyz or `watchdog status`
     all well: it would work here
@@ -120,14 +120,14 @@ fn off_ec2_it_says_so_and_still_checks_the_rest() {
     insta::assert_snapshot!(said, @r#"
     ✓ ok       configuration    flags and variables alone: 2 steps
     ! warning  source aws       http://metadata refuses connections: this is not an EC2 instance, a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running
-    ✓ ok       source shutdown  told by signals; there is nothing to ask
+    ✓ ok       source shutdown  receives signals; there is nothing to query
     ✓ ok       step save        /stage/save.sh can be run
     ! warning  step save        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
     ✗ error    step load        /stage/load.sh is not executable (chmod +x it)
     ! warning  step load        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
     ✓ ok       plan             an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve); save needs 5s
     ✓ ok       plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve); save needs 5s
-    ✓ ok       state directory  /stage/state can be made
+    ✓ ok       state directory  /stage/state can be created
     ✓ ok       notice file      /stage/run/notice.json is written on a notice
     · note     endpoint         off: nobody can ask /healthz, /readyz or `watchdog status`
     3 warnings, 1 error: it would not work here as configured
@@ -159,7 +159,7 @@ fn what_cannot_work_is_told_step_by_step() {
     ✓ ok       source aws       events/recommendations/rebalance can be read and reports no notice
     ✓ ok       source aws       autoscaling/target-lifecycle-state can be read and reports no notice
     ✓ ok       source aws       events/maintenance/scheduled can be read and reports no notice
-    ✓ ok       source shutdown  told by signals; there is nothing to ask
+    ✓ ok       source shutdown  receives signals; there is nothing to query
     ✓ ok       step drain       /bin/sleep can be run
     ✗ error    step save        there is no user `nobody-of-this-name` on this machine (see `getent passwd`)
     ✓ ok       step save        /stage/save.sh can be run
@@ -169,7 +169,7 @@ fn what_cannot_work_is_told_step_by_step() {
     · note     plan             a hibernation leaves 55s for steps (60s assumed, less 5s in reserve), and drain → save → upload need 2m35s together: drain gets 22s of its 60s, save gets 33s of its 90s, no time is kept for upload (it is optional); if it leaves more here, set assume.hibernate (only where an interruption hibernates this machine)
     ! warning  plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve), and drain needs 60s: drain gets 55s of its 60s; if it leaves more here, set assume.scale-in
     · note     plan             `watchdog rehearse` measures what each step needs; a step without `after` waits for no other
-    ✓ ok       state directory  /stage/state can be made
+    ✓ ok       state directory  /stage/state can be created
     ✓ ok       notice file      /stage/run/notice.json is written on a notice
     ✗ error    endpoint         http://127.0.0.1:TAKEN is taken by another program: give another address with `listen`, or "off"
     3 warnings, 3 errors: it would not work here as configured
@@ -242,8 +242,8 @@ fn what_a_running_watchdog_holds_is_no_error() {
     let stage = Stage::new();
     let running = run(&stage, &url, None);
     let said = stage.check(&url, &["--hook", "./save.sh", "--listen", &running.address, "--state-dir", "kept"]);
-    assert!(said.contains("/stage/kept is used by the watchdog that runs (pid "), "{said}");
-    assert!(said.contains("is served by a watchdog that runs") && said.ends_with("exit 0"), "{said}");
+    assert!(said.contains("/stage/kept is used by a running watchdog (pid "), "{said}");
+    assert!(said.contains("is served by a running watchdog") && said.ends_with("exit 0"), "{said}");
 }
 
 /// The next line of a follower.

@@ -26,7 +26,7 @@ pub struct Cli {
     pub run: RunArgs,
     /// The command.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
 }
 
 const AFTER_HELP: &str = "\
@@ -48,36 +48,36 @@ are separated by commas. Flags beat variables, and variables beat the file. SPOT
 makes the log say more.
 
 Exit codes:
-  0   well
-  1   something went wrong; also: another watchdog holds the state directory
+  0   success
+  1   an error; also: another watchdog uses the state directory
   2   rehearse: a step was not done in time
   64  the command line is wrong
   78  the configuration is wrong";
 
 /// What can be done.
 #[derive(Clone, PartialEq, Debug, Subcommand)]
-pub enum Command {
-    /// Watch this machine, and act when it is to be taken; what happens without a command
+pub enum CliCommand {
+    /// Watch for notices, and run the steps when one arrives (the default)
     Run(RunArgs),
-    /// Is the configuration right, and would it work here? Changes nothing
+    /// Check the configuration, and whether it would work on this machine; changes nothing
     Check(CheckArgs),
-    /// Play an interruption against the real steps, time each of them, and give a verdict
+    /// Play an interruption: run the steps, time each of them, and say whether the time suffices
     Rehearse(RehearseArgs),
-    /// What many episodes tell together: delays, margins, work saved and lost, and how often to save
+    /// Summarize the reports of many episodes: delays, margins, work saved and lost, how often to save
     Report(ReportArgs),
-    /// Serve a metadata service for tests, scriptable and hostile
+    /// Serve a metadata service for tests, with notices and faults on demand
     Emulate {
-        /// Whose.
+        /// The cloud.
         #[command(subcommand)]
         cloud: EmulatedCloud,
     },
-    /// Hand the running watchdog a notice, or take it back
+    /// Send a notice to the running watchdog, or withdraw it
     Notice(NoticeArgs),
-    /// What the running watchdog sees and does
+    /// Show what the running watchdog sees and does
     Status(StatusArgs),
-    /// Write man pages, completions, or the JSON schemas of the configuration and of the status
+    /// Generate man pages, shell completions, or the JSON schemas of the configuration and the status
     Generate {
-        /// What.
+        /// The kind of file.
         #[command(subcommand)]
         what: Generated,
     },
@@ -90,20 +90,20 @@ pub struct StepArgs {
     /// "sh -c '...'". May be given again: the commands run side by side
     #[arg(long, value_name = "COMMAND")]
     pub hook: Vec<String>,
-    /// The kinds of notice that --hook and --target-group are for [default: interruption and scale-in]
+    /// The kinds of notice that start --hook and --target-group [default: interruption and scale-in]
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     pub on: Vec<NoticeKind>,
-    /// An AWS target group to leave on a notice
+    /// An AWS target group to deregister this machine from on a notice; may be given again
     #[arg(long, value_name = "ARN")]
     pub target_group: Vec<String>,
     /// The configuration file; with --hook or --target-group it is read only if it is named here
     /// [default: /etc/spot-watchdog/watchdog.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The base URL of the metadata service, where it is not the machine's own
+    /// The base URL of the metadata service [default: the one of this machine's cloud]
     #[arg(long, value_name = "URL")]
     pub metadata_endpoint: Option<String>,
-    /// How log lines look [default: text]
+    /// The format of the log [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
@@ -118,16 +118,17 @@ pub struct RunArgs {
     /// [default: 127.0.0.1:9189]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
-    /// The time between two questions to a source [default: each source's own]
+    /// How often each source is polled [default: the source's own interval]
     #[arg(long, value_name = "SPAN")]
     pub poll_interval: Option<String>,
-    /// Where the journal is kept [default: what systemd gives, else /var/lib/spot-watchdog or the user's own]
+    /// The directory of the journal [default: systemd's StateDirectory=, else /var/lib/spot-watchdog for root and
+    /// ~/.local/state/spot-watchdog for others]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// A directory that a report of each episode is written to as well, on a disk that outlives the machine
+    /// Also write a report of each episode to this directory, on a disk that outlives the machine
     #[arg(long, value_name = "DIR")]
     pub report_dir: Option<PathBuf>,
-    /// What the steps took elsewhere, as `watchdog rehearse --json` writes it, where nothing was measured here yet
+    /// How long the steps took elsewhere, as `watchdog rehearse --json` writes it; counts until they were timed here
     #[arg(long, value_name = "FILE")]
     pub timings_file: Option<PathBuf>,
 }
@@ -169,12 +170,12 @@ Examples:
   watchdog check                              what /etc/spot-watchdog/watchdog.toml says
   watchdog check --hook ./save_checkpoint.sh  the same flags as for a run
 
-Exit code 1 says that something would not work here; warnings alone end with 0.")]
+The exit code is 1 where something would not work here, and 0 where there are only warnings.")]
 pub struct CheckArgs {
     /// What a run would be told.
     #[command(flatten)]
     pub run: RunArgs,
-    /// Print what was found as one JSON object
+    /// Print the findings as one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -187,8 +188,8 @@ Examples:
   watchdog rehearse --config watchdog.toml --yes --json verdict.json
 
 A hook sees SPOT_REHEARSAL=1: it should save and not stop. Steps that others would feel, such as
-leaving a load balancer or signalling a server, are only checked, unless --live is given. Exit
-code 2 says that a step was not done in time.")]
+leaving a load balancer or signalling a server, are only checked, unless --live is given. The exit
+code is 2 where a step was not done in time.")]
 pub struct RehearseArgs {
     /// What chooses the steps.
     #[command(flatten)]
@@ -196,7 +197,7 @@ pub struct RehearseArgs {
     /// How much time the notice leaves [default: what its source usually gives, else what [assume] has]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub notice: Option<Duration>,
-    /// Also do what changes something outside this machine: leave the load balancer, and come back
+    /// Also run the steps that act outside this machine, such as leaving the load balancer, and undo them
     #[arg(long)]
     pub live: bool,
     /// Run the steps of a configuration file without asking
@@ -227,16 +228,16 @@ pub struct ReportArgs {
     /// What one GPU costs in an hour
     #[arg(long, value_name = "AMOUNT", value_parser = parse_amount)]
     pub price: Option<f64>,
-    /// The currency of that
+    /// The currency of --price
     #[arg(long, value_name = "NAME", default_value = "USD")]
     pub currency: String,
-    /// For how long all machines ran together, those without an interruption too
+    /// How long all machines ran in total, including those without an interruption
     #[arg(long, value_name = "HOURS", value_parser = parse_amount)]
     pub machine_hours: Option<f64>,
-    /// What a checkpoint takes [default: the middle of what steps with a proof took]
+    /// How long a checkpoint takes [default: the median of the steps with a proof]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub checkpoint: Option<Duration>,
-    /// Print it as one JSON object
+    /// Print the summary as one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -258,7 +259,7 @@ Examples:
   watchdog --hook ./save_checkpoint.sh --metadata-endpoint http://127.0.0.1:1338")]
 pub struct EmulateAwsArgs {
     /// Where it is served
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1338")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1338", value_parser = parse_address)]
     pub listen: SocketAddr,
     /// When the interruption notice appears, counted from the start [default: never]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
@@ -272,21 +273,21 @@ pub struct EmulateAwsArgs {
     /// When a rebalance recommendation appears, counted from the start [default: never]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub rebalance_after: Option<Duration>,
-    /// Whether a session is needed, as `modify-instance-metadata-options --http-tokens` has it
+    /// Whether a session token is required, as in `modify-instance-metadata-options --http-tokens`
     #[arg(long, value_name = "TOKENS", default_value = "required")]
     pub http_tokens: Protocol,
     /// Close the connection after each answer, as the real service may
     #[arg(long)]
     pub close_connections: bool,
-    /// Play a story of notices and troubles from a TOML file: outages, hangs, resets, garbage, notices that move, go
-    /// and come back. It begins with the first connection; after its end the last state stays
+    /// Play notices and faults from a TOML file: outages, hangs, resets, garbage, notices that move, go and come back.
+    /// It begins with the first connection; after its end the last state stays
     #[arg(
         long,
         value_name = "FILE",
         conflicts_with_all = ["notice_after", "action", "time", "rebalance_after", "http_tokens", "close_connections"]
     )]
     pub script: Option<PathBuf>,
-    /// Play the script so many times as fast, for tests
+    /// Play the script this many times as fast
     #[arg(
         long,
         value_name = "TIMES",
@@ -304,10 +305,10 @@ pub struct EmulateAwsArgs {
 fn kinds() -> impl TypedValueParser<Value = NoticeKind> {
     let told = |kind| match kind {
         NoticeKind::Interruption => "The cloud takes the machine back",
-        NoticeKind::ScaleIn => "The group that the machine belongs to gives it up",
-        NoticeKind::Shutdown => "The machine, or the container that we run in, is going down",
-        NoticeKind::Rebalance => "The cloud holds an interruption for likely",
-        NoticeKind::Maintenance => "The cloud works on the host at a time it names",
+        NoticeKind::ScaleIn => "The group that the machine belongs to removes it",
+        NoticeKind::Shutdown => "The machine, or the container of the watchdog, is shutting down",
+        NoticeKind::Rebalance => "The cloud says that an interruption is likely",
+        NoticeKind::Maintenance => "The cloud maintains the host at a stated time",
     };
     let values = NoticeKind::ALL.map(|kind| PossibleValue::new(kind.word()).help(told(kind)));
     PossibleValuesParser::new(values).try_map(|word| {
@@ -315,9 +316,13 @@ fn kinds() -> impl TypedValueParser<Value = NoticeKind> {
     })
 }
 
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an address with a port, such as 127.0.0.1:9189".to_owned())
+}
+
 fn parse_amount(text: &str) -> Result<f64, String> {
     let amount = text.parse::<f64>().ok().filter(|amount| (0.0..=1e9).contains(amount));
-    amount.ok_or_else(|| "write a number from 0 to a thousand million, with a point".to_owned())
+    amount.ok_or_else(|| "write a number from 0 to 1000000000, such as 2.50".to_owned())
 }
 
 fn parse_time(text: &str) -> Result<StatedTime, String> {
@@ -340,19 +345,19 @@ Examples:
   watchdog notice interruption                                      from another tool
   watchdog notice interruption --withdraw                           it was a mistake")]
 pub struct NoticeArgs {
-    /// What it announces
+    /// The kind of notice
     #[arg(value_name = "KIND", value_parser = kinds())]
     pub kind: NoticeKind,
     /// How much time it leaves [default: what the configuration assumes for the kind]
     #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "withdraw")]
     pub window: Option<Duration>,
-    /// Why, for people; it is shown in the log and in the status
+    /// Why, for people; shown in the log and in the status
     #[arg(long, value_name = "TEXT", conflicts_with = "withdraw")]
     pub reason: Option<String>,
-    /// Take back the notice of this kind that was handed in
+    /// Withdraw the notice of this kind that was sent before
     #[arg(long)]
     pub withdraw: bool,
-    /// The state directory of the running watchdog [default: where it is looked for by this user]
+    /// The state directory of the running watchdog [default: as for `watchdog run`]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -366,19 +371,19 @@ Examples:
   watchdog status --json | jq .episode
   watchdog status --probe livez         for health checks")]
 pub struct StatusArgs {
-    /// Show each change as it comes, until interrupted: live on a terminal, else a line for each
+    /// Show each change until interrupted: live on a terminal, else one line each
     #[arg(long)]
     pub follow: bool,
-    /// Ask this path alone, print the first line of its answer, and end well only if that is 200
+    /// Request this path alone, print the first line of the answer, and exit with 0 only if its status is 200
     #[arg(long, value_name = "PATH", conflicts_with_all = ["follow", "json"])]
     pub probe: Option<String>,
-    /// Show it as JSON, one object a line
+    /// Print the status as JSON, one object a line
     #[arg(long)]
     pub json: bool,
     /// The address that the running watchdog serves [default: what the configuration says]
-    #[arg(long, value_name = "ADDR", conflicts_with = "url")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address, conflicts_with = "url")]
     pub listen: Option<SocketAddr>,
-    /// The same as a URL, where a proxy or a name stands between
+    /// The same as a URL, for a proxy or a host name
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
 }
@@ -388,13 +393,13 @@ pub struct StatusArgs {
 pub enum Generated {
     /// Man pages, one for each command, into a directory
     Man {
-        /// The directory; it is made if it is not there
+        /// The directory, created where it does not exist
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
     /// Completions for a shell
     Completions {
-        /// Which
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// The JSON schema of the configuration file, for editors
@@ -422,7 +427,7 @@ mod tests {
     #[test]
     fn run_is_what_happens_without_a_command() {
         let bare = typed("--hook a --hook b --on rebalance --listen off --poll-interval 1s --state-dir s").run;
-        let Some(Command::Run(named)) =
+        let Some(CliCommand::Run(named)) =
             typed("run --hook a --hook b --on rebalance --listen off --poll-interval 1s --state-dir s").command
         else {
             unreachable!("it says run")

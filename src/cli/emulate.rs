@@ -1,7 +1,7 @@
 //! `watchdog emulate`: serves a metadata service of our own for anyone's tests, until it is interrupted.
 
 use super::args::{EmulateAwsArgs, EmulatedCloud};
-use super::{Exit, complain, end, print};
+use super::{ExitStatus, complain, end, print};
 use crate::emulators::aws::{Connections, Emulator, EmulatorOptions, Expected, Play, environment, serve};
 use crate::view::Spoken;
 use anyhow::Context;
@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 /// Serves it, or prints how to reach it. A script that cannot be played is said before anything is served, and is a wrong
 /// configuration.
-pub fn emulate(cloud: &EmulatedCloud) -> Exit {
+pub fn emulate(cloud: &EmulatedCloud) -> ExitStatus {
     let EmulatedCloud::Aws(args) = cloud;
     if args.print_env {
         return end(print(&environment(args.listen)));
@@ -18,7 +18,7 @@ pub fn emulate(cloud: &EmulatedCloud) -> Exit {
         Ok(play) => end(play_aws(args, play.map(|play| play.faster(args.speed)))),
         Err(error) => {
             complain(&error.to_string());
-            Exit::Configuration
+            ExitStatus::Configuration
         }
     }
 }

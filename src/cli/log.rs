@@ -1,5 +1,5 @@
 //! How log lines look: as text for people, as JSON with stable keys for machines. Where they go is
-//! [`log_sink`]'s; what is said, everybody else's.
+//! [`log_sink`]'s; what they say, everybody else's.
 
 use super::colours;
 use crate::config::{LOG_VARIABLE, LogFormat};
@@ -39,7 +39,7 @@ pub(super) fn start_log(format: LogFormat) -> std::io::Result<LogSink> {
         }
         LogFormat::Text => {
             // systemd's journal puts its own time before each line.
-            let time = if std::env::var_os("JOURNAL_STREAM").is_some() { Time::Untold } else { Time::Told };
+            let time = if std::env::var_os("JOURNAL_STREAM").is_some() { LineTime::Hidden } else { LineTime::Shown };
             builder.with_ansi(is_colourful).event_format(Text { time }).finish().with(ours).try_init()
         }
     };
@@ -79,15 +79,15 @@ where
 
 /// Whether a line begins with its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Time {
-    Told,
-    Untold,
+enum LineTime {
+    Shown,
+    Hidden,
 }
 
 /// `2026-01-02T03:04:05.678Z INFO [87s left] checkpoint begins`, and a hook's own line as `INFO checkpoint | saved 3 of 8`.
 /// The other fields are for machines; they are added only where somebody looks for a fault.
 struct Text {
-    time: Time,
+    time: LineTime,
 }
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -96,10 +96,10 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut said = Said::default();
-        event.record(&mut said);
+        let mut fields = LogFields::default();
+        event.record(&mut fields);
         let level = *event.metadata().level();
-        if self.time == Time::Told {
+        if self.time == LineTime::Shown {
             Clock.format_time(&mut writer)?;
             writer.write_char(' ')?;
         }
@@ -114,12 +114,12 @@ where
         } else {
             write!(writer, "{level} ")?;
         }
-        if let Some(left) = said.left {
+        if let Some(left) = fields.left {
             write!(writer, "[{left}s left] ")?;
         }
-        write!(writer, "{}", said.text())?;
+        write!(writer, "{}", fields.text())?;
         if level >= Level::DEBUG {
-            write!(writer, "{}", printable(&said.others))?;
+            write!(writer, "{}", printable(&fields.others))?;
         }
         writeln!(writer)
     }
@@ -127,7 +127,7 @@ where
 
 /// What an event of the log has to say.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct LogFields {
     message: String,
     /// Whether it is about an episode.
     pub(super) is_of_episode: bool,
@@ -138,7 +138,7 @@ pub(super) struct Said {
     others: String,
 }
 
-impl Said {
+impl LogFields {
     /// The sentence, or the hook's line with its step.
     pub(super) fn text(&self) -> String {
         if self.is_output {
@@ -149,7 +149,7 @@ impl Said {
     }
 }
 
-impl Visit for Said {
+impl Visit for LogFields {
     fn record_u64(&mut self, field: &Field, value: u64) {
         if field.name() == "seconds-left" {
             self.left = Some(value);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     /// The same for people.
-    fn written(time: Time, is_colourful: bool, say: impl FnOnce()) -> String {
+    fn written(time: LineTime, is_colourful: bool, say: impl FnOnce()) -> String {
         let log = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_ansi(is_colourful);
         let begin = |kept: Kept| log.with_writer(move || kept.clone()).event_format(Text { time }).finish().into();
         written_by(begin, say)
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_line_has_what_a_person_needs_and_the_seconds_that_are_left() {
-        let text = written(Time::Untold, false, || {
+        let text = written(LineTime::Hidden, false, || {
             tracing::info!("seconds-left" = 87_u64, event = "step-started", step = "save", "save begins");
             tracing::warn!("the disk is slow");
             tracing::info!(step = %"save", stream = "out", attempt = 1, "saved 3 of 8");
@@ -230,11 +230,11 @@ mod tests {
 
     #[test]
     fn a_time_is_told_where_nobody_else_tells_it_and_a_colour_ends_with_its_word() {
-        let text = written(Time::Told, false, || tracing::error!("lost"));
+        let text = written(LineTime::Shown, false, || tracing::error!("lost"));
         let (time, rest) = text.split_once(' ').unwrap();
         assert_eq!((time.len(), rest), (24, "ERROR lost\n"));
         assert!(time.parse::<jiff::Timestamp>().is_ok());
-        assert_eq!(written(Time::Untold, true, || tracing::error!("lost")), "\u{1b}[31mERROR\u{1b}[0m lost\n");
+        assert_eq!(written(LineTime::Hidden, true, || tracing::error!("lost")), "\u{1b}[31mERROR\u{1b}[0m lost\n");
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_line_stays_a_line_whatever_is_in_it() {
-        let text = written(Time::Untold, false, || tracing::info!("one\nINFO two \u{1b}[2J\r"));
+        let text = written(LineTime::Hidden, false, || tracing::info!("one\nINFO two \u{1b}[2J\r"));
         assert_eq!(text, "INFO one INFO two \u{fffd}[2J \n");
     }
 }

@@ -1,7 +1,6 @@
 //! The command line: one file a command. The only place where something is printed and where `anyhow` is used.
 
 pub mod args;
-mod ask;
 pub mod check;
 pub mod emulate;
 pub mod generate;
@@ -12,8 +11,9 @@ pub mod rehearse;
 pub mod report;
 pub mod run;
 pub mod status;
+mod status_client;
 
-use crate::config::{Blame, Refused};
+use crate::config::{ConfigError, ConfigErrorKind};
 use crate::view::{printable, printable_json, printable_lines};
 use args::Cli;
 use clap::Parser;
@@ -25,33 +25,33 @@ use std::process::{ExitCode, Termination};
 
 /// How the process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
-    /// Well.
-    Well,
-    /// Something went wrong.
-    Wrong,
+pub enum ExitStatus {
+    /// As asked.
+    Success,
+    /// An error.
+    Failure,
     /// A rehearsed step was not done in time.
-    Late,
+    StepLate,
     /// The command line is wrong: `EX_USAGE` of `sysexits.h`.
     Usage,
     /// The configuration is wrong: `EX_CONFIG` of `sysexits.h`. systemd does not restart after it.
     Configuration,
 }
 
-impl Exit {
+impl ExitStatus {
     /// The number for it.
     pub const fn code(self) -> u8 {
         match self {
-            Self::Well => 0,
-            Self::Wrong => 1,
-            Self::Late => 2,
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::StepLate => 2,
             Self::Usage => 64,
             Self::Configuration => 78,
         }
     }
 }
 
-impl Termination for Exit {
+impl Termination for ExitStatus {
     fn report(self) -> ExitCode {
         ExitCode::from(self.code())
     }
@@ -61,7 +61,7 @@ impl Termination for Exit {
 ///
 /// # Errors
 /// How to end, where there is nothing to do: help was asked for, or the line is wrong. It was said already.
-pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitStatus> {
     let mut line: Vec<OsString> = line.into_iter().collect();
     // `watchdog help run`, as other programs have it.
     if line.get(1).is_some_and(|word| word == "help") {
@@ -75,7 +75,7 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
         }
         // A closed stdout or stderr changes nothing about how we end.
         let _ = error.print();
-        if error.use_stderr() { Exit::Usage } else { Exit::Well }
+        if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Success }
     })
 }
 
@@ -91,22 +91,22 @@ fn stray_command(line: &[OsString], error: &clap::Error) -> Option<String> {
 }
 
 /// Says why nothing starts.
-pub fn refuse(refused: &Refused) -> Exit {
+pub fn refuse(refused: &ConfigError) -> ExitStatus {
     complain(&refused.to_string());
-    match refused.blame() {
-        Blame::Usage => Exit::Usage,
-        Blame::Configuration => Exit::Configuration,
+    match refused.kind() {
+        ConfigErrorKind::Usage => ExitStatus::Usage,
+        ConfigErrorKind::Configuration => ExitStatus::Configuration,
     }
 }
 
 /// Ends a command that stands for itself; what went wrong is told, each cause on its line.
-pub fn end(result: anyhow::Result<()>) -> Exit {
+pub fn end(result: anyhow::Result<()>) -> ExitStatus {
     match result {
-        Ok(()) => Exit::Well,
+        Ok(()) => ExitStatus::Success,
         Err(error) => {
             let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
             complain(&printable(&causes.join(": ")));
-            Exit::Wrong
+            ExitStatus::Failure
         }
     }
 }
@@ -123,26 +123,26 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where stdout cannot be written.
-fn print_json(text: &str) -> anyhow::Result<Reader> {
+fn print_json(text: &str) -> anyhow::Result<Pipe> {
     print_to_reader(&format!("{}\n", printable_json(text)))
 }
 
-/// Whether anybody still reads what is printed.
+/// Whether what is printed is still read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reader {
-    /// As far as we know.
-    There,
-    /// Nobody: the pipe is closed.
-    Gone,
+enum Pipe {
+    /// Somebody, as far as we know.
+    Open,
+    /// Nobody reads it any more.
+    Closed,
 }
 
 /// Prints to stdout as it is, colours and cursor movements of ours too, and tells whether it is worth printing more. What
 /// others said in it was made printable before.
-fn print_to_reader(text: &str) -> anyhow::Result<Reader> {
+fn print_to_reader(text: &str) -> anyhow::Result<Pipe> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(Reader::There),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Ok(()) => Ok(Pipe::Open),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Pipe::Closed),
         Err(error) => Err(error.into()),
     }
 }

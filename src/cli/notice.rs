@@ -2,7 +2,7 @@
 
 use super::args::NoticeArgs;
 use super::print;
-use crate::config::Whereabouts;
+use crate::config::DaemonAddress;
 use crate::runtime::socket::{HandedNotice, hand_in, take_back};
 use crate::runtime::state_dir::{Caller, choose, socket_in};
 use anyhow::Context;
@@ -12,8 +12,8 @@ use std::path::absolute;
 ///
 /// # Errors
 /// Where no daemon takes it; the sentence says what to do.
-pub fn notice(args: &NoticeArgs, whereabouts: &Whereabouts) -> anyhow::Result<()> {
-    let named = args.state_dir.as_deref().or(whereabouts.state_dir.as_deref());
+pub fn notice(args: &NoticeArgs, daemon_address: &DaemonAddress) -> anyhow::Result<()> {
+    let named = args.state_dir.as_deref().or(daemon_address.state_dir.as_deref());
     let directory = choose(named, Caller::current(), |name| std::env::var_os(name))
         .context("no state directory is known for this user; name that of the running watchdog with --state-dir")?;
     // The path stands in sentences, where a relative one would say little.

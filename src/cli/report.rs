@@ -2,7 +2,7 @@
 //! time is in memory; what is none is named and counted, and hinders nothing.
 
 use super::args::ReportArgs;
-use super::{Exit, complain, print, print_json};
+use super::{ExitStatus, complain, print, print_json};
 use crate::report::fleet::{Fleet, Terms};
 use crate::report::shelf;
 use crate::view::printable;
@@ -22,7 +22,7 @@ const DEEPEST: usize = 16;
 const SIGN: u64 = 64;
 
 /// Reads, and tells.
-pub fn report(args: &ReportArgs) -> Exit {
+pub fn report(args: &ReportArgs) -> ExitStatus {
     let mut reading = Reading::begin();
     for path in &args.paths {
         reading.read(path);
@@ -31,7 +31,7 @@ pub fn report(args: &ReportArgs) -> Exit {
     reading.say_what_was_left_out();
     if reading.counted == 0 {
         complain("no report was found; they are what `report-dir` writes, one file for each episode");
-        return Exit::Wrong;
+        return ExitStatus::Failure;
     }
     let terms = Terms {
         gpus: args.gpus,

@@ -1,7 +1,7 @@
 //! `watchdog run`: the watch itself.
 
 use super::log::start_log;
-use super::{Exit, complain, end};
+use super::{ExitStatus, complain, end};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::process::{self, DelegatedCgroup, Launcher};
@@ -30,7 +30,7 @@ const BLOCKING_THREADS: usize = 32;
 const STAYS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Watches until it is asked to end.
-pub fn run(settings: Settings) -> Exit {
+pub fn run(settings: Settings) -> ExitStatus {
     let defaults = process::give_defaults();
     let log = match start_log(settings.log_format) {
         Ok(log) => Some(log),
@@ -49,7 +49,7 @@ pub fn run(settings: Settings) -> Exit {
         Ok(persistence) => end(watch(settings, persistence, log.clone())),
         Err(taken) => {
             tracing::error!("{taken}");
-            Exit::Wrong
+            ExitStatus::Failure
         }
     };
     if let Some(log) = log {

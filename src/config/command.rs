@@ -1,7 +1,7 @@
 //! Commands and paths as a person writes them. A command that is one text is split into words as a shell would split
 //! it, and refused where only a shell could do what it says. A relative path becomes an absolute one.
 
-use super::wrong::shown;
+use super::problem::shown;
 use crate::actions::proof::anchored;
 use crate::actions::{BuildError, PathKey};
 use std::path::{Path, PathBuf};

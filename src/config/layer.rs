@@ -1,11 +1,11 @@
 //! Layers: the same keys, written in four places, each value with the place where it was written.
 //!
 //! From the top: flags, variables, the user's file, and the shipped file with the defaults. Every layer is looked at
-//! whole, so that a mistake in the file is told even where a flag beats it; then the topmost value counts.
+//! whole, so that a mistake in the file is reported even where a flag beats it; then the topmost value counts.
 
 use super::keys::Key;
+use super::problem::{Location, Problems, hint, shown, worded};
 use super::value;
-use super::wrong::{Place, Wrongs, hint, shown, worded};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub(super) const PREFIX: &str = "SPOT_WATCHDOG_";
 
 /// Who wrote a layer.
 #[derive(Clone, Debug)]
-pub(super) enum Origin {
+pub(super) enum LayerOrigin {
     Flags,
     Variables,
     File(Arc<str>),
@@ -27,7 +27,7 @@ pub(super) enum Origin {
 
 /// What a flag or a variable holds. A list that is written as one text is split at its commas when it is read.
 #[derive(Clone, Debug)]
-pub(super) enum Written {
+pub(super) enum RawValue {
     Text(String),
     Texts(Vec<String>),
 }
@@ -35,7 +35,7 @@ pub(super) enum Written {
 /// One place where keys are written.
 #[derive(Debug)]
 pub(super) struct Layer<'i> {
-    origin: Origin,
+    origin: LayerOrigin,
     /// What relative paths are relative to.
     directory: &'i Path,
     text: &'i str,
@@ -43,11 +43,11 @@ pub(super) struct Layer<'i> {
 }
 
 impl<'i> Layer<'i> {
-    /// How many slips of the TOML itself are told: one bracket left open makes many, and the first ones are the true ones.
+    /// How many syntax errors are reported: one open bracket causes many, and the first ones are the true ones.
     const SLIPS: usize = 5;
 
     /// The layer of a file. Where it is no TOML, that is all that is said of it: the rest would be guesses.
-    pub(super) fn of_file(name: &str, directory: &'i Path, text: &'i str, wrongs: &mut Wrongs) -> Self {
+    pub(super) fn of_file(name: &str, directory: &'i Path, text: &'i str, problems: &mut Problems) -> Self {
         let name: Arc<str> = name.into();
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut table = table.into_inner();
@@ -57,23 +57,27 @@ impl<'i> Layer<'i> {
                 Some(part) if !part.is_empty() && !part.contains('\n') => format!(", at `{}`", shown(part)),
                 Some(_) | None => String::new(),
             };
-            let place = Place::Line(Arc::clone(&name), line_of(text, span.start));
-            wrongs.add(place, format!("not valid TOML: {}{about}", error.message()));
+            let location = Location::Line(Arc::clone(&name), line_of(text, span.start));
+            problems.add(location, format!("not valid TOML: {}{about}", error.message()));
         }
         if !errors.is_empty() {
             table.clear();
         }
-        Self { origin: Origin::File(name), directory, text, table }
+        Self { origin: LayerOrigin::File(name), directory, text, table }
     }
 
     /// A layer of texts and lists of texts, as flags and variables give them.
-    pub(super) fn of_texts(origin: Origin, directory: &'i Path, written: &'i BTreeMap<&'static str, Written>) -> Self {
+    pub(super) fn of_texts(
+        origin: LayerOrigin,
+        directory: &'i Path,
+        written: &'i BTreeMap<&'static str, RawValue>,
+    ) -> Self {
         let text = |text: &'i String| Spanned::new(0..0, DeValue::String(Cow::Borrowed(text)));
         let mut table = DeTable::new();
         for (key, written) in written {
             let value = match written {
-                Written::Text(one) => text(one),
-                Written::Texts(all) => {
+                RawValue::Text(one) => text(one),
+                RawValue::Texts(all) => {
                     Spanned::new(0..0, DeValue::Array(all.iter().map(text).collect::<DeArray<'i>>()))
                 }
             };
@@ -113,20 +117,20 @@ impl<'l, 'i> Section<'l, 'i> {
     pub(super) fn read<T>(
         &self,
         key: &str,
-        read: impl FnOnce(&Spanned<DeValue<'i>>) -> Result<T, Miss>,
-        wrongs: &mut Wrongs,
+        read: impl FnOnce(&Spanned<DeValue<'i>>) -> Result<T, ValueError>,
+        problems: &mut Problems,
     ) -> Option<T> {
         let value = self.table.get(key)?;
         match read(value) {
             Ok(value) => Some(value),
-            Err(miss) => {
-                let span = miss.span.unwrap_or_else(|| value.span());
+            Err(error) => {
+                let span = error.span.unwrap_or_else(|| value.span());
                 let sentence = match self.layer.origin {
                     // The place is the key's own name there.
-                    Origin::Flags | Origin::Variables => miss.sentence,
-                    Origin::File(_) => self.sentence(&format!("{key}: {}", miss.sentence)),
+                    LayerOrigin::Flags | LayerOrigin::Variables => error.sentence,
+                    LayerOrigin::File(_) => self.sentence(&format!("{key}: {}", error.sentence)),
                 };
-                wrongs.add(self.place(key, span), sentence);
+                problems.add(self.location(key, span), sentence);
                 None
             }
         }
@@ -136,28 +140,28 @@ impl<'l, 'i> Section<'l, 'i> {
     pub(super) fn require<T>(
         &self,
         key: &str,
-        read: impl FnOnce(&Spanned<DeValue<'i>>) -> Result<T, Miss>,
-        wrongs: &mut Wrongs,
+        read: impl FnOnce(&Spanned<DeValue<'i>>) -> Result<T, ValueError>,
+        problems: &mut Problems,
     ) -> Option<T> {
         if !self.has(key) {
-            wrongs.add(self.here(), self.sentence(&format!("{key} is missing")));
+            problems.add(self.here(), self.sentence(&format!("{key} is missing")));
         }
-        self.read(key, read, wrongs)
+        self.read(key, read, problems)
     }
 
     /// A table below this one.
-    pub(super) fn table(&self, key: &str, wrongs: &mut Wrongs) -> Option<Section<'l, 'i>> {
+    pub(super) fn table(&self, key: &str, problems: &mut Problems) -> Option<Section<'l, 'i>> {
         let value = self.table.get(key)?;
         let Some(table) = value.get_ref().as_table() else {
             let sentence = format!("{key} is a table, and begins with [{key}]");
-            wrongs.add(self.place(key, value.span()), sentence);
+            problems.add(self.location(key, value.span()), sentence);
             return None;
         };
         Some(Section { layer: self.layer, table, span: value.span(), subject: format!("[{key}]") })
     }
 
     /// The tables of an array below this one; `None` where there is no such key.
-    pub(super) fn tables(&self, key: &str, wrongs: &mut Wrongs) -> Option<Vec<Section<'l, 'i>>> {
+    pub(super) fn tables(&self, key: &str, problems: &mut Problems) -> Option<Vec<Section<'l, 'i>>> {
         let value = self.table.get(key)?;
         let items = value.get_ref().as_array().map_or(&[][..], |items| items);
         let mut sections = Vec::new();
@@ -167,18 +171,18 @@ impl<'l, 'i> Section<'l, 'i> {
             }
         }
         if sections.len() < items.len() || value.get_ref().as_array().is_none() {
-            wrongs.add(self.place(key, value.span()), format!("{key}: each {key} begins with [[{key}]]"));
+            problems.add(self.location(key, value.span()), format!("{key}: each {key} begins with [[{key}]]"));
         }
         Some(sections)
     }
 
     /// Complains of every key that is none of these.
-    pub(super) fn only(&self, valid: &[&str], wrongs: &mut Wrongs) {
+    pub(super) fn only(&self, valid: &[&str], problems: &mut Problems) {
         for (key, _) in self.table {
             let name = key.get_ref().as_ref();
             if !valid.contains(&name) {
                 let sentence = format!("unknown key \"{}\"{}", shown(name), hint(name, valid.iter().copied()));
-                wrongs.add(self.place(name, key.span()), self.sentence(&sentence));
+                problems.add(self.location(name, key.span()), self.sentence(&sentence));
             }
         }
     }
@@ -196,7 +200,7 @@ impl<'l, 'i> Section<'l, 'i> {
     }
 
     /// Complains of the key at this path (`proof.newer`), or of the section where there is none.
-    pub(super) fn complain(&self, path: &str, sentence: &str, wrongs: &mut Wrongs) {
+    pub(super) fn complain(&self, path: &str, sentence: &str, problems: &mut Problems) {
         let sentence = worded(sentence);
         let mut span = self.span.clone();
         let mut table = Some(self.table);
@@ -211,7 +215,7 @@ impl<'l, 'i> Section<'l, 'i> {
         let above = path.rsplit_once('.').map_or("", |(above, _)| above);
         let shown = if sentence.starts_with("unknown key") { above } else { path };
         let sentence = if shown.is_empty() { sentence } else { format!("{shown}: {sentence}") };
-        wrongs.add(self.place(path, span), self.sentence(&sentence));
+        problems.add(self.location(path, span), self.sentence(&sentence));
     }
 
     /// What relative paths are relative to.
@@ -220,21 +224,21 @@ impl<'l, 'i> Section<'l, 'i> {
     }
 
     /// Where the section begins.
-    pub(super) fn here(&self) -> Place {
-        self.place("", self.span.clone())
+    pub(super) fn here(&self) -> Location {
+        self.location("", self.span.clone())
     }
 
     /// Where the key stands, or the section where it does not.
-    pub(super) fn here_of(&self, key: &str) -> Place {
+    pub(super) fn here_of(&self, key: &str) -> Location {
         let span = self.table.get_key_value(key).map_or_else(|| self.span.clone(), |(key, _)| key.span());
-        self.place(key, span)
+        self.location(key, span)
     }
 
-    fn place(&self, key: &str, span: Range<usize>) -> Place {
+    fn location(&self, key: &str, span: Range<usize>) -> Location {
         match &self.layer.origin {
-            Origin::Flags => Place::Flag(format!("--{key}")),
-            Origin::Variables => Place::Variable(variable(key)),
-            Origin::File(name) => Place::Line(Arc::clone(name), line_of(self.layer.text, span.start)),
+            LayerOrigin::Flags => Location::Flag(format!("--{key}")),
+            LayerOrigin::Variables => Location::Variable(variable(key)),
+            LayerOrigin::File(name) => Location::Line(Arc::clone(name), line_of(self.layer.text, span.start)),
         }
     }
 
@@ -250,32 +254,32 @@ impl<'l, 'i> Section<'l, 'i> {
 pub(super) fn pick<'i, T: Default>(
     sections: &[Section<'_, 'i>],
     key: &Key,
-    read: impl Fn(&Spanned<DeValue<'i>>) -> Result<T, Miss>,
-    wrongs: &mut Wrongs,
+    read: impl Fn(&Spanned<DeValue<'i>>) -> Result<T, ValueError>,
+    problems: &mut Problems,
 ) -> T {
-    pick_if_any(sections, key, read, wrongs).unwrap_or_default()
+    pick_if_any(sections, key, read, problems).unwrap_or_default()
 }
 
 /// [`pick`] for keys that need not stand anywhere.
 pub(super) fn pick_if_any<'i, T>(
     sections: &[Section<'_, 'i>],
     key: &Key,
-    read: impl Fn(&Spanned<DeValue<'i>>) -> Result<T, Miss>,
-    wrongs: &mut Wrongs,
+    read: impl Fn(&Spanned<DeValue<'i>>) -> Result<T, ValueError>,
+    problems: &mut Problems,
 ) -> Option<T> {
     let mut found = None;
     for section in sections {
-        let value = section.read(key.name, &read, wrongs);
+        let value = section.read(key.name, &read, problems);
         found = found.or(value);
     }
     found
 }
 
 /// [`pick_if_any`] for paths.
-pub(super) fn pick_path(sections: &[Section<'_, '_>], key: &Key, wrongs: &mut Wrongs) -> Option<PathBuf> {
+pub(super) fn pick_path(sections: &[Section<'_, '_>], key: &Key, problems: &mut Problems) -> Option<PathBuf> {
     let mut found = None;
     for section in sections {
-        let path = section.read(key.name, |value| value::path(value, section.directory()), wrongs);
+        let path = section.read(key.name, |value| value::path(value, section.directory()), problems);
         found = found.or(path);
     }
     found
@@ -283,24 +287,24 @@ pub(super) fn pick_path(sections: &[Section<'_, '_>], key: &Key, wrongs: &mut Wr
 
 /// Why a value cannot be read.
 #[derive(Debug)]
-pub(super) struct Miss {
+pub(super) struct ValueError {
     sentence: String,
     span: Option<Range<usize>>,
 }
 
-impl Miss {
+impl ValueError {
     pub(super) fn new(sentence: impl Into<String>) -> Self {
         Self { sentence: sentence.into(), span: None }
     }
 
-    /// The miss is about a part of the value.
+    /// The error is about a part of the value.
     pub(super) fn at(mut self, span: Range<usize>) -> Self {
         self.span = self.span.or(Some(span));
         self
     }
 }
 
-impl Miss {
+impl ValueError {
     /// What it says.
     pub(super) fn sentence(self) -> String {
         self.sentence

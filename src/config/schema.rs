@@ -132,9 +132,9 @@ pub(super) fn prose(file: &str) -> BTreeMap<(String, String), String> {
         if code.starts_with('[') {
             code.trim_matches(['[', ']']).clone_into(&mut table);
         } else if let Some((key, _)) = code.split_once(" = ") {
-            let place = (table.clone(), key.to_owned());
+            let location = (table.clone(), key.to_owned());
             if !paragraph.is_empty() {
-                found.entry(place).or_insert_with(|| paragraph.join(" "));
+                found.entry(location).or_insert_with(|| paragraph.join(" "));
             }
         }
         paragraph.clear();

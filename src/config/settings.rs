@@ -12,13 +12,13 @@ use std::sync::Arc;
 /// Everything that was configured.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What the mind needs to know.
+    /// What the engine needs to know.
     pub policy: Policy,
     /// What carries out each step of the policy, in the same order.
     pub steps: Vec<StepSetting>,
     /// What tells of notices.
     pub sources: Vec<Arc<dyn Source>>,
-    /// Who is told.
+    /// Where notifications go.
     pub notifications: Vec<Sink>,
     /// Where the endpoint is served; empty where it is off.
     pub listen: Vec<SocketAddr>,
@@ -40,7 +40,7 @@ pub struct Settings {
     pub metadata_endpoint: Option<String>,
     /// The file that was read, where one was.
     pub origin: Option<PathBuf>,
-    /// What is odd and not wrong.
+    /// What is odd, but no error.
     pub warnings: Vec<Finding>,
 }
 

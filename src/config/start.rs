@@ -2,8 +2,8 @@
 //! configuration that looks at the process; everything else gets it as an argument.
 
 use super::keys;
-use super::layer::{PREFIX, Written, variable};
-use super::wrong::{listed, shown};
+use super::layer::{PREFIX, RawValue, variable};
+use super::problem::{listed, shown};
 use crate::view::{Finding, Weight, nearest};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -51,7 +51,7 @@ pub struct Start {
     pub flags: Flags,
     /// The variables, by name. Sources look theirs up here; values may be secrets and are not shown.
     pub variables: BTreeMap<String, String>,
-    /// The directory that relative paths are meant from.
+    /// The directory that relative paths are relative to.
     pub directory: PathBuf,
     /// Where the file is when no flag and no variable names one.
     pub usual_file: PathBuf,
@@ -86,7 +86,7 @@ impl Start {
     }
 
     /// The flags as keys.
-    pub(super) fn typed(&self) -> BTreeMap<&'static str, Written> {
+    pub(super) fn typed(&self) -> BTreeMap<&'static str, RawValue> {
         let flags = &self.flags;
         let mut written = BTreeMap::new();
         let texts = [
@@ -100,7 +100,7 @@ impl Start {
         ];
         for (key, text) in texts {
             if let Some(text) = text {
-                written.insert(key.name, Written::Text(text.clone()));
+                written.insert(key.name, RawValue::Text(text.clone()));
             }
         }
         let lists = [
@@ -111,14 +111,14 @@ impl Start {
         ];
         for (key, list) in lists {
             if !list.is_empty() {
-                written.insert(key.name, Written::Texts(list.clone()));
+                written.insert(key.name, RawValue::Texts(list.clone()));
             }
         }
         written
     }
 
     /// Our variables as keys, and a warning for each that is none.
-    pub(super) fn set(&self) -> (BTreeMap<&'static str, Written>, Vec<Finding>) {
+    pub(super) fn set(&self) -> (BTreeMap<&'static str, RawValue>, Vec<Finding>) {
         let known: Vec<_> = keys::TOP.iter().chain(keys::TYPED).collect();
         let names: Vec<String> = known.iter().map(|key| variable(key.name)).collect();
         let mut written = BTreeMap::new();
@@ -135,7 +135,7 @@ impl Start {
             let key = known.iter().find(|key| variable(key.name) == *name);
             match (key, self.variable(name)) {
                 (Some(key), Some(value)) => {
-                    written.insert(key.name, Written::Text(value.to_owned()));
+                    written.insert(key.name, RawValue::Text(value.to_owned()));
                 }
                 (Some(_), None) => {}
                 (None, _) => {

@@ -6,10 +6,10 @@
 use super::command;
 use super::keys;
 use super::layer::Section;
+use super::problem::{Location, Problems, hint, shown, worded};
 use super::settings::StepSetting;
 use super::start::Start;
 use super::value;
-use super::wrong::{Place, Wrongs, hint, shown, worded};
 use crate::actions::{Action, BuildError, Row};
 use crate::engine::{NoticeKind, Rerun, Step, StepName, Undo};
 use crate::process::find_program;
@@ -40,17 +40,17 @@ pub(super) struct Steps {
 
 impl Steps {
     /// Adds the steps of a file.
-    pub(super) fn read(&mut self, file: &Section<'_, '_>, rows: &'static [Row], wrongs: &mut Wrongs) {
-        let tables = file.tables("step", wrongs).unwrap_or_default();
+    pub(super) fn read(&mut self, file: &Section<'_, '_>, rows: &'static [Row], problems: &mut Problems) {
+        let tables = file.tables("step", problems).unwrap_or_default();
         if let Some(one_too_many) = tables.get(MOST) {
-            wrongs.add(one_too_many.here(), format!("more than {MOST} steps"));
+            problems.add(one_too_many.here(), format!("more than {MOST} steps"));
             return;
         }
         // Names first, so that `after` may name a step that is declared later.
         let mut named = Vec::new();
         for (index, table) in tables.into_iter().enumerate() {
             let table = table.called(format!("step {}", index + 1));
-            let name = table.require(keys::NAME.name, value::name, wrongs);
+            let name = table.require(keys::NAME.name, value::name, problems);
             let table = match &name {
                 Some(name) => table.called(format!("step \"{name}\"")),
                 None => table,
@@ -58,7 +58,7 @@ impl Steps {
             if let Some(name) = &name
                 && !self.names.insert(name.clone())
             {
-                table.complain(keys::NAME.name, "another step has this name", wrongs);
+                table.complain(keys::NAME.name, "another step has this name", problems);
             }
             named.push((name, table));
         }
@@ -67,7 +67,7 @@ impl Steps {
         let shared: Vec<_> = named
             .iter()
             .filter_map(|(name, table)| {
-                let (step, row) = shared_keys(name.as_deref(), table, &names, rows, wrongs)?;
+                let (step, row) = shared_keys(name.as_deref(), table, &names, rows, problems)?;
                 Some((step, row, table))
             })
             .collect();
@@ -87,7 +87,7 @@ impl Steps {
             }
             match build(row, own, table.directory()) {
                 Ok(action) => built.push((step.clone(), *row, action)),
-                Err(BuildError { key, message }) => table.complain(&key, &message, wrongs),
+                Err(BuildError { key, message }) => table.complain(&key, &message, problems),
             }
         }
         for (step, row, action) in built {
@@ -97,7 +97,7 @@ impl Steps {
             let first = named.iter().find(|(name, _)| name.as_deref() == circle.first().copied());
             if let Some((_, table)) = first {
                 let sentence = format!("these steps wait for each other: {}", circle.join(" → "));
-                table.complain(keys::AFTER.name, &sentence, wrongs);
+                table.complain(keys::AFTER.name, &sentence, problems);
             }
         }
     }
@@ -105,19 +105,19 @@ impl Steps {
     /// Adds a step that a flag or a variable stands for.
     pub(super) fn add(
         &mut self,
-        typed: Typed,
+        typed: FlagStep,
         directory: &Path,
         on: Option<&BTreeSet<NoticeKind>>,
         rows: &'static [Row],
-        wrongs: &mut Wrongs,
+        problems: &mut Problems,
     ) {
-        let Typed { place, name, kind, own } = typed;
+        let FlagStep { location, name, kind, own } = typed;
         let Some(row) = rows.iter().find(|row| row.kind == kind) else {
-            wrongs.add(place, format!("this build has no step of kind \"{kind}\""));
+            problems.add(location, format!("this build has no step of kind \"{kind}\""));
             return;
         };
         if self.steps.len() >= MOST {
-            wrongs.add(place, format!("more than {MOST} steps"));
+            problems.add(location, format!("more than {MOST} steps"));
             return;
         }
         let name = self.unique(&name);
@@ -127,7 +127,7 @@ impl Steps {
         }
         match build(row, own, directory) {
             Ok(action) => self.push(step, row, action),
-            Err(BuildError { key: _, message }) => wrongs.add(place, worded(&message)),
+            Err(BuildError { key: _, message }) => problems.add(location, worded(&message)),
         }
     }
 
@@ -159,8 +159,8 @@ fn build(row: &Row, mut own: toml::Table, directory: &Path) -> Result<Arc<dyn Ac
 
 /// A step that a flag or a variable stands for.
 #[derive(Debug)]
-pub(super) struct Typed {
-    pub(super) place: Place,
+pub(super) struct FlagStep {
+    pub(super) location: Location,
     pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) own: toml::Table,
@@ -170,7 +170,7 @@ pub(super) struct Typed {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn hook(place: Place, text: &str, start: &Start) -> Result<Typed, String> {
+pub(super) fn hook(location: Location, text: &str, start: &Start) -> Result<FlagStep, String> {
     let is_file = text.contains('/') && start.directory.join(text).is_file();
     let words = if is_file { vec![text.to_owned()] } else { command::split(text)? };
     let program = words.first().map_or("", String::as_str);
@@ -184,14 +184,14 @@ pub(super) fn hook(place: Place, text: &str, start: &Start) -> Result<Typed, Str
     let mut own = toml::Table::new();
     own.insert("command".to_owned(), words.into());
     own.insert("working-directory".to_owned(), toml::Value::String(directory));
-    Ok(Typed { place, name, kind: "hook", own })
+    Ok(FlagStep { location, name, kind: "hook", own })
 }
 
 /// The step of a `--target-group`.
-pub(super) fn target_group(place: Place, arn: &str) -> Typed {
+pub(super) fn target_group(location: Location, arn: &str) -> FlagStep {
     let mut own = toml::Table::new();
     own.insert("target-groups".to_owned(), toml::Value::Array(vec![toml::Value::String(arn.to_owned())]));
-    Typed { place, name: "leave-load-balancer".to_owned(), kind: "target-group", own }
+    FlagStep { location, name: "leave-load-balancer".to_owned(), kind: "target-group", own }
 }
 
 /// A step's name from the program that it runs.
@@ -209,34 +209,34 @@ fn shared_keys(
     table: &Section<'_, '_>,
     names: &BTreeSet<String>,
     rows: &'static [Row],
-    wrongs: &mut Wrongs,
+    problems: &mut Problems,
 ) -> Option<(Step, &'static Row)> {
-    let kind = table.require(keys::KIND.name, value::text, wrongs);
+    let kind = table.require(keys::KIND.name, value::text, problems);
     let row = kind.as_ref().and_then(|kind| rows.iter().find(|row| row.kind == kind));
     if let (Some(kind), None) = (&kind, row)
         && kind == crate::messages::KIND
     {
         let sentence =
             "a notification is no step, since nothing waits for it; write it as [[notification]] with the same kind";
-        table.complain(keys::KIND.name, sentence, wrongs);
+        table.complain(keys::KIND.name, sentence, problems);
     } else if let (Some(kind), None) = (&kind, row) {
         let hint = hint(kind, rows.iter().map(|row| row.kind));
-        table.complain(keys::KIND.name, &format!("unknown kind of step \"{}\"{hint}", shown(kind)), wrongs);
+        table.complain(keys::KIND.name, &format!("unknown kind of step \"{}\"{hint}", shown(kind)), problems);
     }
 
-    let on = table.read(keys::ON.name, value::kinds, wrongs);
-    let after = table.read(keys::AFTER.name, value::texts, wrongs).unwrap_or_default();
+    let on = table.read(keys::ON.name, value::kinds, problems);
+    let after = table.read(keys::AFTER.name, value::texts, problems).unwrap_or_default();
     for earlier in &after {
         if Some(earlier.as_str()) == name {
-            table.complain(keys::AFTER.name, "a step cannot wait for itself", wrongs);
+            table.complain(keys::AFTER.name, "a step cannot wait for itself", problems);
         } else if !names.contains(earlier) {
             let near = nearest(earlier, names.iter().map(String::as_str).filter(|other| Some(*other) != name));
             let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-            table.complain(keys::AFTER.name, &format!("there is no step \"{}\"{hint}", shown(earlier)), wrongs);
+            table.complain(keys::AFTER.name, &format!("there is no step \"{}\"{hint}", shown(earlier)), problems);
         }
     }
-    let timeout = table.read(keys::TIMEOUT.name, value::span_from(Duration::from_millis(1)), wrongs);
-    let needs = table.read(keys::NEEDS.name, value::span, wrongs);
+    let timeout = table.read(keys::TIMEOUT.name, value::span_from(Duration::from_millis(1)), problems);
+    let needs = table.read(keys::NEEDS.name, value::span, problems);
     if let (Some(needs), Some(timeout)) = (needs, timeout)
         && needs > timeout
     {
@@ -245,20 +245,20 @@ fn shared_keys(
             crate::view::Spoken(needs),
             crate::view::Spoken(timeout)
         );
-        table.complain(keys::NEEDS.name, &sentence, wrongs);
+        table.complain(keys::NEEDS.name, &sentence, problems);
     }
-    let optional = table.read(keys::OPTIONAL.name, value::flag, wrongs);
-    let hold_until_left = table.read(keys::HOLD_UNTIL_LEFT.name, value::span, wrongs);
-    let retries = table.read(keys::RETRIES.name, value::count(0, MOST_RETRIES), wrongs);
-    let repeat = table.read(keys::REPEAT.name, value::flag, wrongs);
+    let optional = table.read(keys::OPTIONAL.name, value::flag, problems);
+    let hold_until_left = table.read(keys::HOLD_UNTIL_LEFT.name, value::span, problems);
+    let retries = table.read(keys::RETRIES.name, value::count(0, MOST_RETRIES), problems);
+    let repeat = table.read(keys::REPEAT.name, value::flag, problems);
     let words = [("if-lost", Rerun::IfLost), ("never", Rerun::Never)];
-    let rerun = table.read(keys::RERUN.name, value::word(&words), wrongs);
+    let rerun = table.read(keys::RERUN.name, value::word(&words), problems);
 
     let row = row?;
     if let Some(own) = own_keys(row) {
         let shared = keys::STEP.iter().map(|key| key.name.to_owned());
         let valid: Vec<String> = shared.chain(own).collect();
-        table.only(&valid.iter().map(String::as_str).collect::<Vec<_>>(), wrongs);
+        table.only(&valid.iter().map(String::as_str).collect::<Vec<_>>(), problems);
     }
     let default = plain(StepName::new(name.unwrap_or_default()), row);
     let step = Step {

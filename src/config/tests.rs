@@ -132,13 +132,13 @@ impl Scene {
         self
     }
 
-    fn load(&self) -> Result<Settings, Refused> {
-        load(&self.start, ROWS, ears::ROWS)
+    fn load(&self) -> Result<Settings, ConfigError> {
+        load(&self.start, ROWS, crate::sources::ROWS)
     }
 
     /// The settings with [`REAL_ROWS`].
     fn real(&self) -> Settings {
-        load(&self.start, REAL_ROWS, ears::ROWS).unwrap_or_else(|refused| panic!("{refused}"))
+        load(&self.start, REAL_ROWS, crate::sources::ROWS).unwrap_or_else(|refused| panic!("{refused}"))
     }
 
     /// The settings; a refusal is shown.
@@ -197,16 +197,16 @@ fn every_key_stands_in_the_shipped_file_with_its_reason_and_nothing_else_does() 
         for key in keys {
             assert!(here.contains_key(key.name), "{table}: {} does not stand in the shipped file", key.name);
             if key.name != "kind" || table == "step" {
-                let place = (table.to_owned(), key.name.to_owned());
-                assert!(prose.contains_key(&place), "{table}: {} has no reason", key.name);
+                let location = (table.to_owned(), key.name.to_owned());
+                assert!(prose.contains_key(&location), "{table}: {} has no reason", key.name);
             }
         }
     };
     stands("", &whole, keys::TOP);
     stands("assume", whole["assume"].as_table().unwrap(), keys::ASSUME);
     let sources = whole["source"].as_array().unwrap();
-    assert_eq!(sources.len(), ears::ROWS.len());
-    for (source, row) in sources.iter().zip(ears::ROWS) {
+    assert_eq!(sources.len(), crate::sources::ROWS.len());
+    for (source, row) in sources.iter().zip(crate::sources::ROWS) {
         assert_eq!(source["kind"].as_str(), Some(row.kind));
         for key in sources::own_keys(row) {
             assert!(source.get(&key).is_some(), "{}: {key} does not stand in the shipped file", row.kind);
@@ -264,7 +264,7 @@ fn a_drain_settles_where_a_load_balancer_was_left_before_it() {
 
 #[test]
 fn the_schema_has_every_key_and_the_keys_of_each_kind() {
-    let schema = schema(ROWS, ears::ROWS);
+    let schema = schema(ROWS, crate::sources::ROWS);
     for key in keys::TOP {
         assert!(schema["properties"][key.name]["description"].is_string(), "{}", key.name);
     }
@@ -281,7 +281,7 @@ fn the_schema_has_every_key_and_the_keys_of_each_kind() {
 
 #[test]
 fn every_kind_of_source_can_be_built() {
-    for row in ears::ROWS {
+    for row in crate::sources::ROWS {
         let needed = if row.kind == "file" { "path = \"/run/notice\"\n" } else { "" };
         let settings = scene(&format!("[[source]]\nkind = \"{}\"\n{needed}", row.kind)).settings();
         assert_eq!(settings.sources.len(), 1);
@@ -381,13 +381,13 @@ fn an_unknown_variable_is_a_warning_with_the_nearest_name() {
 fn a_wrong_flag_is_a_matter_of_usage_and_a_wrong_variable_is_not() {
     let flags = Flags { listen: vec!["9189".to_owned()], ..Flags::default() };
     let refused = scene("#\n").flags(flags).load().unwrap_err();
-    assert_eq!(refused.blame(), Blame::Usage);
+    assert_eq!(refused.kind(), ConfigErrorKind::Usage);
     assert_eq!(
         refused.to_string(),
         "--listen: \"9189\" has no address; write \"127.0.0.1:9189\" for this machine, \"0.0.0.0:9189\" for every network"
     );
     let refused = scene("#\n").set("SPOT_WATCHDOG_LISTEN", "here").load().unwrap_err();
-    assert_eq!(refused.blame(), Blame::Configuration);
+    assert_eq!(refused.kind(), ConfigErrorKind::Configuration);
     assert_eq!(
         refused.to_string(),
         "SPOT_WATCHDOG_LISTEN: \"here\" is no address with a port; write one as \"127.0.0.1:9189\" or \"[::1]:9189\""
@@ -398,7 +398,7 @@ fn a_wrong_flag_is_a_matter_of_usage_and_a_wrong_variable_is_not() {
 fn without_a_file_or_a_hook_there_is_nothing_to_do() {
     let nothing = scene("");
     let refused = nothing.load().unwrap_err();
-    assert_eq!(refused.blame(), Blame::Usage);
+    assert_eq!(refused.kind(), ConfigErrorKind::Usage);
     insta::assert_snapshot!(nothing.refused(), @r"
     nothing to do: no --hook, no --target-group, no --config, and there is no watchdog.toml
     give it a command to run when the machine is to be taken: watchdog --hook ./save_checkpoint.sh
@@ -585,10 +585,11 @@ fn a_poll_interval_for_tests_warns() {
 
 #[test]
 fn a_daemon_is_looked_for_where_its_configuration_puts_it_even_if_that_is_wrong_elsewhere() {
-    let found = whereabouts(&scene("listen = \"127.0.0.1:7\"\nstate-dir = \"/elsewhere\"\npoll-interval = 5\n").start);
+    let found =
+        daemon_address(&scene("listen = \"127.0.0.1:7\"\nstate-dir = \"/elsewhere\"\npoll-interval = 5\n").start);
     assert_eq!(found.listen, ["127.0.0.1:7".parse().unwrap()]);
     assert_eq!(found.state_dir, Some(PathBuf::from("/elsewhere")));
-    let found = whereabouts(&scene("").start);
+    let found = daemon_address(&scene("").start);
     assert_eq!(found.state_dir, None);
     assert_eq!(found.listen, ["127.0.0.1:9189".parse().unwrap()]);
 }

@@ -18,7 +18,7 @@ use crate::engine::{
     Stated,
 };
 use crate::store;
-use crate::view::{Spoken, clip, words};
+use crate::view::{Spoken, clip, error_text, words};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
@@ -75,8 +75,9 @@ pub enum SocketError {
     /// Nobody listens there.
     #[error(
         "no watchdog listens at {}; start one with `watchdog run`, or name the state directory of the one that runs with \
-         --state-dir ({error})",
-        .path.display()
+         --state-dir ({})",
+        .path.display(),
+        error_text(.error)
     )]
     NobodyThere {
         /// Where.

@@ -177,6 +177,8 @@ pub struct Row {
     pub build: fn(SourceConfig<'_>) -> Result<Arc<dyn Source>, BuildError>,
     /// The JSON schema of its own keys.
     pub schema: fn() -> schemars::Schema,
+    /// Which of its own keys hold a path. A relative one is made absolute before it is built.
+    pub paths: &'static [&'static str],
     /// The names that others have made known for what this source says; none where nobody has.
     pub aliases: Option<Aliases>,
 }

@@ -14,6 +14,7 @@ pub(super) const ROW: Row = Row {
     poll_interval: None,
     build: |config| settings::<NoKeys>(config.keys).map(|NoKeys {}| Arc::new(Shutdown) as Arc<dyn Source>),
     schema: || schemars::schema_for!(NoKeys),
+    paths: &[],
     aliases: None,
 };
 

@@ -2,12 +2,12 @@
 //! at: sources, steps, the plan, messages, the state directory, the notice file, the endpoint. It changes nothing, takes nothing
 //! from a daemon that runs, and ends within a bounded time whatever hangs.
 
-mod ground;
+mod host;
 mod report;
 mod time;
 
 use super::args::CheckArgs;
-use super::{Exit, complain, run};
+use super::{ExitStatus, complain, run};
 use crate::actions::HostInfo;
 use crate::config::Settings;
 use crate::messages::Sink;
@@ -18,7 +18,7 @@ use crate::sources::{Memory, Source};
 use crate::view::{Finding, Machine, Weight};
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use report::Report;
+use report::CheckReport;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,31 +29,31 @@ const LIMIT: Duration = Duration::from_secs(10);
 const LAST_WORK: Duration = Duration::from_millis(200);
 
 /// Looks at everything, and says what was found.
-pub fn check(args: &CheckArgs, settings: &Settings) -> Exit {
+pub fn check(args: &CheckArgs, settings: &Settings) -> ExitStatus {
     let runtime = match run::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return super::end(Err(error)),
     };
     let findings = runtime.block_on(findings(settings));
     runtime.shutdown_timeout(LAST_WORK);
-    let report = Report::of(findings);
+    let report = CheckReport::of(findings);
     let printed = if args.json { report.print_json() } else { report.print() };
     match printed {
         Ok(()) => report.exit(),
         Err(error) => {
             complain(&format!("the report could not be printed: {error}"));
-            Exit::Wrong
+            ExitStatus::Failure
         }
     }
 }
 
 async fn findings(settings: &Settings) -> Vec<Finding> {
-    let waiting = Waiting::show();
+    let waiting = CheckProgress::show();
     let (looks, files, endpoint, (ledger, carried)) = tokio::join!(
         join_all(settings.sources.iter().map(|source| source_checked(source.as_ref(), &waiting))),
-        waiting.during("files", ground::files(settings, LIMIT)),
-        waiting.during("addresses", ground::endpoint(settings)),
-        waiting.during("what was measured", ground::measured(settings, LIMIT)),
+        waiting.during("files", host::files(settings, LIMIT)),
+        waiting.during("addresses", host::endpoint(settings)),
+        waiting.during("what was measured", host::measured(settings, LIMIT)),
     );
     // Steps are looked at as the machine that the sources know, as they would be done.
     let place = place(settings, &looks);
@@ -89,7 +89,7 @@ fn configuration(settings: &Settings) -> Finding {
     Finding::new(Weight::Good, "configuration", format!("{read}: {steps}"))
 }
 
-async fn source_checked(source: &dyn Source, waiting: &Waiting) -> SourceCheck {
+async fn source_checked(source: &dyn Source, waiting: &CheckProgress) -> SourceCheck {
     let name = source.name();
     waiting.during(name.as_str(), source_seen(source)).await
 }
@@ -101,7 +101,7 @@ async fn source_seen(source: &dyn Source) -> SourceCheck {
         findings: vec![Finding::new(weight, subject.clone(), sentence)],
     };
     if !source.is_asked() {
-        return only(Weight::Good, "told by signals; there is nothing to ask".to_owned());
+        return only(Weight::Good, "receives signals; there is nothing to query".to_owned());
     }
     let client = match Client::of(source) {
         Ok(client) => client,
@@ -160,12 +160,12 @@ async fn message_seen(sink: &Sink) -> Vec<Finding> {
 }
 
 /// What is waited for, shown on a terminal.
-struct Waiting {
+struct CheckProgress {
     bar: ProgressBar,
     names: Mutex<Vec<String>>,
 }
 
-impl Waiting {
+impl CheckProgress {
     fn show() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {

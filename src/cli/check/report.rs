@@ -1,6 +1,6 @@
 //! What was found, as it is printed: a line for each finding, those of one subject together, and a verdict.
 
-use crate::cli::{Exit, colours, print_json, print_to_reader};
+use crate::cli::{ExitStatus, colours, print_json, print_to_reader};
 use crate::view::{Finding, Weight, printable};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
@@ -15,7 +15,7 @@ const NARROWEST: usize = 30;
 
 /// What was found.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     findings: Vec<Finding>,
     warnings: usize,
     errors: usize,
@@ -28,7 +28,7 @@ enum Paint {
     Plain,
 }
 
-impl Report {
+impl CheckReport {
     /// The report of these findings: subjects in the order in which each was first named, its findings as they came.
     pub(super) fn of(mut findings: Vec<Finding>) -> Self {
         let mut order: Vec<String> = Vec::new();
@@ -43,8 +43,8 @@ impl Report {
     }
 
     /// How the command ends: warnings are no reason not to start.
-    pub(super) fn exit(&self) -> Exit {
-        if self.errors == 0 { Exit::Well } else { Exit::Wrong }
+    pub(super) fn exit(&self) -> ExitStatus {
+        if self.errors == 0 { ExitStatus::Success } else { ExitStatus::Failure }
     }
 
     /// Prints it for people.
@@ -97,7 +97,7 @@ impl Report {
         };
         match (self.errors, self.warnings) {
             (0, 0) => "all well: it would work here".to_owned(),
-            (0, _) => format!("{warnings}, no errors: it would work here; see what the warnings may cost"),
+            (0, _) => format!("{warnings}, no errors: it would work here"),
             (1, _) => format!("{warnings}, 1 error: it would not work here as configured"),
             (errors, _) => format!("{warnings}, {errors} errors: it would not work here as configured"),
         }
@@ -145,8 +145,8 @@ fn painted(text: &str, colour: &str, paint: Paint) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
-        Report::of(vec![
+    fn report() -> CheckReport {
+        CheckReport::of(vec![
             Finding::new(Weight::Good, "source aws", "this machine is i-0abc"),
             Finding::new(Weight::Error, "step save", "/job/save.sh is not executable\u{1b}[2J"),
             Finding::new(Weight::Note, "a subject that is far longer than any that we have", "is not padded to"),
@@ -163,7 +163,7 @@ mod tests {
     · note     a subject that is far longer than any that we have  is not padded to
     1 warning, 1 error: it would not work here as configured
     "#);
-        assert_eq!(report().exit(), Exit::Wrong);
+        assert_eq!(report().exit(), ExitStatus::Failure);
     }
 
     #[test]
@@ -176,27 +176,27 @@ mod tests {
     #[test]
     fn a_terminal_gets_lines_that_fit() {
         let sentence = "an interruption leaves 110s for steps, and drain → save need 2m20s together";
-        let report = Report::of(vec![Finding::new(Weight::Warning, "plan", sentence)]);
+        let report = CheckReport::of(vec![Finding::new(Weight::Warning, "plan", sentence)]);
         insta::assert_snapshot!(report.text(Paint::Plain, Some(50)), @r"
         ! warning  plan  an interruption leaves 110s for
                          steps, and drain → save need
                          2m20s together
-        1 warning, no errors: it would work here; see what the warnings may cost
+        1 warning, no errors: it would work here
         ");
         insta::assert_snapshot!(report.text(Paint::Plain, Some(40)), @r"
         ! warning  plan  an interruption leaves
           110s for steps, and drain → save need
           2m20s together
-        1 warning, no errors: it would work here; see what the warnings may cost
+        1 warning, no errors: it would work here
         ");
     }
 
     #[test]
     fn warnings_alone_are_no_reason_not_to_start() {
-        let warned = Report::of(vec![Finding::new(Weight::Warning, "plan", "too long")]);
-        assert_eq!(warned.exit(), Exit::Well);
+        let warned = CheckReport::of(vec![Finding::new(Weight::Warning, "plan", "too long")]);
+        assert_eq!(warned.exit(), ExitStatus::Success);
         assert!(warned.verdict().starts_with("1 warning, no errors"));
-        let well = Report::of(vec![Finding::new(Weight::Note, "endpoint", "off")]);
-        assert_eq!((well.exit(), well.verdict().as_str()), (Exit::Well, "all well: it would work here"));
+        let well = CheckReport::of(vec![Finding::new(Weight::Note, "endpoint", "off")]);
+        assert_eq!((well.exit(), well.verdict().as_str()), (ExitStatus::Success, "all well: it would work here"));
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
 }
 
 /// A way in which the machine may be taken, as far as its time differs from another's.
-struct Case {
+struct WindowCase {
     what: &'static str,
     fit: TimeFit,
     /// How much it matters where the needs do not fit.
@@ -57,7 +57,7 @@ struct Case {
     assumed_by: &'static str,
 }
 
-impl Case {
+impl WindowCase {
     fn of(fit: TimeFit) -> Self {
         Self { what: words::a_notice(fit.kind), fit, weight: Weight::Warning, aside: "", assumed_by: fit.kind.word() }
     }
@@ -68,22 +68,22 @@ impl Case {
     }
 }
 
-fn cases(policy: &Policy) -> Vec<Case> {
+fn cases(policy: &Policy) -> Vec<WindowCase> {
     let hibernation = TimeFit::with_assumed(policy, NoticeKind::Interruption, policy.assume.hibernate);
-    let hibernation = Case {
+    let hibernation = WindowCase {
         what: "a hibernation",
         // Most machines are set to terminate.
         weight: Weight::Note,
         aside: " (only where an interruption hibernates this machine)",
         assumed_by: "hibernate",
-        ..Case::of(hibernation)
+        ..WindowCase::of(hibernation)
     };
     let others = [NoticeKind::ScaleIn, NoticeKind::Shutdown, NoticeKind::Rebalance, NoticeKind::Maintenance];
-    let others = others.map(|kind| Case::of(TimeFit::assumed(policy, kind)));
-    [Case::of(TimeFit::interruption(policy)), hibernation].into_iter().chain(others).collect()
+    let others = others.map(|kind| WindowCase::of(TimeFit::assumed(policy, kind)));
+    [WindowCase::of(TimeFit::interruption(policy)), hibernation].into_iter().chain(others).collect()
 }
 
-fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
+fn weigh(engine: &Engine, case: &WindowCase) -> Option<Finding> {
     let policy = engine.policy();
     let due: Vec<&Step> = policy.steps.iter().filter(|step| step.on.contains(&case.fit.kind)).collect();
     if due.is_empty() {
@@ -117,7 +117,7 @@ fn weigh(engine: &Engine, case: &Case) -> Option<Finding> {
 }
 
 /// Whether what the steps were measured to take fits; said of an interruption where it does, of any where it does not.
-fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
+fn measured(engine: &Engine, case: &WindowCase, ledger: &Ledger) -> Option<Finding> {
     let fit = Fit::of(engine, case.fit.kind, case.fit.left, ledger)?;
     let Some(short_by_seconds) = fit.short_by_seconds else {
         return case
@@ -135,7 +135,7 @@ fn measured(engine: &Engine, case: &Case, ledger: &Ledger) -> Option<Finding> {
 }
 
 /// What to do about a path that does not fit, or whose fault it is.
-fn cure(policy: &Policy, case: &Case, path: &[&Step]) -> String {
+fn cure(policy: &Policy, case: &WindowCase, path: &[&Step]) -> String {
     let sum: Duration = path.iter().map(|step| step.needs).sum();
     if sum <= case.fit.detected_at_once(policy).usable {
         return "; a shorter poll-interval leaves enough".to_owned();

@@ -15,7 +15,7 @@ mod verdict;
 
 use super::args::RehearseArgs;
 use super::run::runtime;
-use super::{Exit, complain, print};
+use super::{ExitStatus, complain, print};
 use crate::actions::{self, Reach, Rehearsal};
 use crate::config::{self, Flags, Settings, Start};
 use crate::emulators::{EmulatedNotice, EmulationSetting};
@@ -61,7 +61,7 @@ const GIVE_UP: Duration = Duration::from_secs(15);
 const COME_BACK: Duration = Duration::from_secs(150);
 
 /// Rehearses, and tells what came of it.
-pub fn rehearse(args: &RehearseArgs) -> Exit {
+pub fn rehearse(args: &RehearseArgs) -> ExitStatus {
     // Where it is not known what we were started with, hooks are no worse off than we are.
     let _ = process::give_defaults();
     // The settings as they are for a real watch say who we are; those of the rehearsal ask what we play.
@@ -85,23 +85,23 @@ pub fn rehearse(args: &RehearseArgs) -> Exit {
     }
 }
 
-fn load(flags: Flags) -> Result<Settings, config::Refused> {
+fn load(flags: Flags) -> Result<Settings, config::ConfigError> {
     config::load(&Start::here(flags), actions::ROWS, sources::ROWS)
 }
 
 /// Steps that were not typed are run after one question only.
-fn may_begin(settings: &Settings, kind: NoticeKind, args: &RehearseArgs) -> Result<(), Exit> {
+fn may_begin(settings: &Settings, kind: NoticeKind, args: &RehearseArgs) -> Result<(), ExitStatus> {
     if !settings.policy.steps.iter().any(|step| step.on.contains(&kind)) {
         let notice = words::a_notice(kind);
         complain(&format!(
             "no step is for {notice}, so there is nothing to rehearse; name one with --hook or in a file"
         ));
-        return Err(Exit::Usage);
+        return Err(ExitStatus::Usage);
     }
     let (Some(file), false) = (&settings.origin, args.yes) else { return Ok(()) };
     if !std::io::stdin().is_terminal() {
         complain(&format!("the steps of {} are run for real: say --yes if they should be", file.display()));
-        return Err(Exit::Usage);
+        return Err(ExitStatus::Usage);
     }
     for step in &settings.steps {
         let how = match (step.reach, args.live) {
@@ -118,7 +118,7 @@ fn may_begin(settings: &Settings, kind: NoticeKind, args: &RehearseArgs) -> Resu
         "y" | "Y" | "yes" => Ok(()),
         _ => {
             complain("nothing was run");
-            Err(Exit::Usage)
+            Err(ExitStatus::Usage)
         }
     }
 }
@@ -336,7 +336,7 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     listener.local_addr().context("cannot find a free port on loopback")
 }
 
-fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<Exit> {
+fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<ExitStatus> {
     if let Some(verdict) = &played.verdict {
         print(&verdict.to_string())?;
         if let Some(path) = &args.json {
@@ -350,7 +350,7 @@ fn tell(played: &Played, args: &RehearseArgs) -> anyhow::Result<Exit> {
     }
     match &played.verdict {
         None => bail!("stopped before it came to its end"),
-        Some(_) if !played.left.is_empty() => Ok(Exit::Wrong),
+        Some(_) if !played.left.is_empty() => Ok(ExitStatus::Failure),
         Some(verdict) => Ok(verdict.exit()),
     }
 }

@@ -2,7 +2,7 @@
 //! terminal. On standard error, so that the verdict on standard output stands alone.
 
 use crate::cli::complain;
-use crate::cli::log::Said;
+use crate::cli::log::LogFields;
 use crate::config::Settings;
 use crate::status::Status;
 use crate::view::{Seconds, Spoken, StepStage, printable};
@@ -107,7 +107,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         if level > Level::INFO || !is_ours || self.is_over.load(Ordering::Relaxed) {
             return;
         }
-        let mut said = Said::default();
+        let mut said = LogFields::default();
         event.record(&mut said);
         if said.is_of_episode || said.is_output || level <= Level::WARN {
             self.say(&said.text());

@@ -1,6 +1,6 @@
 //! What came of a rehearsal: its episode as a table, lines to paste, JSON and a sentence.
 
-use super::Exit;
+use super::ExitStatus;
 use crate::engine::{Now, Outcome, millis};
 use crate::view::{EpisodeView, Seconds, Spoken, StepView, printable, words};
 use jiff::Timestamp;
@@ -78,8 +78,8 @@ impl Verdict {
     }
 
     /// How a rehearsal with this verdict ends.
-    pub const fn exit(&self) -> Exit {
-        if self.good { Exit::Well } else { Exit::Late }
+    pub const fn exit(&self) -> ExitStatus {
+        if self.good { ExitStatus::Success } else { ExitStatus::StepLate }
     }
 }
 

@@ -5,9 +5,9 @@ mod screen;
 mod view;
 
 use super::args::StatusArgs;
-use super::ask::{Answer, Asker};
-use super::{Exit, Reader, end, print_json, print_to_reader};
-use crate::config::Whereabouts;
+use super::status_client::{StatusClient, StatusResponse};
+use super::{ExitStatus, Pipe, end, print_json, print_to_reader};
+use crate::config::DaemonAddress;
 use crate::status::{SCHEMA, Status};
 use crate::view::printable;
 use anyhow::{Context, bail};
@@ -33,13 +33,13 @@ const LIVE_WAIT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Shows the status once, or each change of it, or asks one path.
-pub fn status(args: &StatusArgs, whereabouts: &Whereabouts) -> Exit {
-    let asked = Asker::find(args.url.as_deref(), args.listen, whereabouts).and_then(|asker| {
-        let runtime = super::ask::runtime().context("failed to start")?;
+pub fn status(args: &StatusArgs, daemon_address: &DaemonAddress) -> ExitStatus {
+    let asked = StatusClient::find(args.url.as_deref(), args.listen, daemon_address).and_then(|client| {
+        let runtime = super::status_client::runtime().context("failed to start")?;
         runtime.block_on(async {
             match &args.probe {
-                Some(path) => probe(&asker, path).await,
-                None => show(args, &asker).await.map(|()| Exit::Well),
+                Some(path) => probe(&client, path).await,
+                None => show(args, &client).await.map(|()| ExitStatus::Success),
             }
         })
     });
@@ -52,26 +52,29 @@ pub fn lines(status: &Status) -> Vec<String> {
 }
 
 /// Asks one path: well only where it answers 200. Its first line says the rest.
-async fn probe(asker: &Asker, path: &str) -> anyhow::Result<Exit> {
-    asker.look_who_listens()?;
-    let Answer { status, body } = asker.get(path, None, PROBE_PATIENCE).await?;
+async fn probe(client: &StatusClient, path: &str) -> anyhow::Result<ExitStatus> {
+    client.look_who_listens()?;
+    let StatusResponse { status, body } = client.get(path, None, PROBE_PATIENCE).await?;
     let text = String::from_utf8_lossy(&body);
     print_to_reader(&format!("{}\n", printable(text.lines().next().unwrap_or_default())))?;
-    Ok(if status == StatusCode::OK { Exit::Well } else { Exit::Wrong })
+    Ok(if status == StatusCode::OK { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-async fn show(args: &StatusArgs, asker: &Asker) -> anyhow::Result<()> {
+async fn show(args: &StatusArgs, client: &StatusClient) -> anyhow::Result<()> {
     if args.follow {
-        return follow(asker, Screen::of(args)).await;
+        return follow(client, Screen::of(args)).await;
     }
-    let said = ask(asker, None, Duration::ZERO).await?;
-    let printed =
-        if args.json { print_json(&said.raw.to_string()) } else { print_to_reader(&screen::once(&said.typed(asker)?)) };
+    let said = ask(client, None, Duration::ZERO).await?;
+    let printed = if args.json {
+        print_json(&said.raw.to_string())
+    } else {
+        print_to_reader(&screen::once(&said.typed(client)?))
+    };
     printed.map(|_| ())
 }
 
 /// Shows each change until interrupted, over restarts of the daemon.
-async fn follow(asker: &Asker, mut screen: Screen) -> anyhow::Result<()> {
+async fn follow(client: &StatusClient, mut screen: Screen) -> anyhow::Result<()> {
     let wait = match screen {
         Screen::Live(_) => LIVE_WAIT,
         Screen::Lines { .. } | Screen::Json => WAIT,
@@ -80,10 +83,10 @@ async fn follow(asker: &Asker, mut screen: Screen) -> anyhow::Result<()> {
     let mut is_gone = false;
     loop {
         let began = Instant::now();
-        match ask(asker, seen, wait).await {
+        match ask(client, seen, wait).await {
             Ok(said) => {
                 let is_news = is_gone || seen != Some(said.revision());
-                if screen.show(&said.raw, || said.typed(asker), is_news)? == Reader::Gone {
+                if screen.show(&said.raw, || said.typed(client), is_news)? == Pipe::Closed {
                     return Ok(());
                 }
                 if !is_news {
@@ -94,7 +97,7 @@ async fn follow(asker: &Asker, mut screen: Screen) -> anyhow::Result<()> {
             }
             Err(error) if seen.is_none() && !is_gone => return Err(error),
             Err(error) => {
-                if !is_gone && screen.lose(&format!("still asking; {error:#}"))? == Reader::Gone {
+                if !is_gone && screen.lose(&format!("still asking; {error:#}"))? == Pipe::Closed {
                     return Ok(());
                 }
                 // A daemon that was restarted counts from the beginning.
@@ -116,29 +119,29 @@ impl Said {
     }
 
     /// As our own version knows it.
-    fn typed(&self, asker: &Asker) -> anyhow::Result<Status> {
+    fn typed(&self, client: &StatusClient) -> anyhow::Result<Status> {
         serde_json::from_value(self.raw.clone()).with_context(|| {
             match self.raw.get("schema").and_then(Value::as_u64) {
                 Some(schema) if schema != u64::from(SCHEMA) => format!(
                     "the watchdog at {} is of another version (its status has schema {schema}, this one reads {SCHEMA}); ask \
                      with --json, or with its own binary",
-                    asker.base()
+                    client.base()
                 ),
-                Some(_) | None => format!("failed to read the answer of {}; is it a watchdog?", asker.base()),
+                Some(_) | None => format!("failed to read the answer of {}; is it a watchdog?", client.base()),
             }
         })
     }
 }
 
 /// Asks once; with a revision, for what comes after it.
-async fn ask(asker: &Asker, after: Option<u64>, wait: Duration) -> anyhow::Result<Said> {
+async fn ask(client: &StatusClient, after: Option<u64>, wait: Duration) -> anyhow::Result<Said> {
     if after.is_none() {
-        asker.look_who_listens()?;
+        client.look_who_listens()?;
     }
     let query = after.map(|after| format!("after={after}&wait={}ms", wait.as_millis()));
     let patience = if query.is_some() { wait + PATIENCE } else { PATIENCE };
-    let Answer { status, body } = asker.get("status", query.as_deref(), patience).await?;
-    let base = asker.base();
+    let StatusResponse { status, body } = client.get("status", query.as_deref(), patience).await?;
+    let base = client.base();
     match status {
         StatusCode::OK => {}
         StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => bail!(
@@ -156,7 +159,7 @@ async fn ask(asker: &Asker, after: Option<u64>, wait: Duration) -> anyhow::Resul
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
-    use super::super::ask::LARGEST;
+    use super::super::status_client::LARGEST;
     use super::view::tests::calm;
     use super::*;
     use axum::Router;
@@ -164,17 +167,17 @@ mod tests {
     use serde_json::json;
 
     /// Serves these routes on loopback, and returns who asks there.
-    async fn serving(routes: Router) -> Asker {
+    async fn serving(routes: Router) -> StatusClient {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Asker::at(address).unwrap()
+        StatusClient::at(address).unwrap()
     }
 
     async fn refusal(routes: Router) -> String {
-        let asker = serving(routes).await;
-        match ask(&asker, None, WAIT).await {
-            Ok(said) => format!("{:#}", said.typed(&asker).unwrap_err()),
+        let client = serving(routes).await;
+        match ask(&client, None, WAIT).await {
+            Ok(said) => format!("{:#}", said.typed(&client).unwrap_err()),
             Err(error) => format!("{error:#}"),
         }
     }
@@ -186,11 +189,11 @@ mod tests {
             status["asked"] = json!(uri.to_string());
             axum::Json(status)
         };
-        let asker = serving(Router::new().route("/status", get(echo))).await;
-        let once = ask(&asker, None, WAIT).await.unwrap();
+        let client = serving(Router::new().route("/status", get(echo))).await;
+        let once = ask(&client, None, WAIT).await.unwrap();
         assert_eq!((once.revision(), &once.raw["asked"]), (4, &json!("/status")));
-        assert_eq!(ask(&asker, Some(4), WAIT).await.unwrap().raw["asked"], "/status?after=4&wait=30000ms");
-        assert_eq!(once.typed(&asker).unwrap().revision, 4);
+        assert_eq!(ask(&client, Some(4), WAIT).await.unwrap().raw["asked"], "/status?after=4&wait=30000ms");
+        assert_eq!(once.typed(&client).unwrap().revision, 4);
     }
 
     #[tokio::test]
@@ -209,12 +212,12 @@ mod tests {
     #[tokio::test]
     async fn a_probe_is_well_with_200_alone() {
         let ill = async || (StatusCode::SERVICE_UNAVAILABLE, "draining\nmore\n");
-        let asker = serving(Router::new().route("/livez", get("the loop turns\n")).route("/readyz", get(ill))).await;
-        assert_eq!(probe(&asker, "/livez").await.unwrap(), Exit::Well);
-        assert_eq!(probe(&asker, "livez").await.unwrap(), Exit::Well);
-        assert_eq!(probe(&asker, "readyz").await.unwrap(), Exit::Wrong);
-        assert_eq!(probe(&asker, "nothing").await.unwrap(), Exit::Wrong);
-        let nobody = Asker::at("127.0.0.1:1".parse().unwrap()).unwrap();
+        let client = serving(Router::new().route("/livez", get("the loop turns\n")).route("/readyz", get(ill))).await;
+        assert_eq!(probe(&client, "/livez").await.unwrap(), ExitStatus::Success);
+        assert_eq!(probe(&client, "livez").await.unwrap(), ExitStatus::Success);
+        assert_eq!(probe(&client, "readyz").await.unwrap(), ExitStatus::Failure);
+        assert_eq!(probe(&client, "nothing").await.unwrap(), ExitStatus::Failure);
+        let nobody = StatusClient::at("127.0.0.1:1".parse().unwrap()).unwrap();
         assert!(probe(&nobody, "livez").await.unwrap_err().to_string().contains("no watchdog answers"));
     }
 }

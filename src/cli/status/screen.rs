@@ -6,7 +6,7 @@
 
 use super::view::{Line, Tone, view};
 use crate::cli::args::StatusArgs;
-use crate::cli::{Reader, colours, complain, is_live, print_json, print_to_reader};
+use crate::cli::{Pipe, colours, complain, is_live, print_json, print_to_reader};
 use crate::status::Status;
 use crate::view::printable;
 use rustix::termios::tcgetwinsize;
@@ -45,7 +45,7 @@ impl Screen {
         raw: &Value,
         typed: impl FnOnce() -> anyhow::Result<Status>,
         is_news: bool,
-    ) -> anyhow::Result<Reader> {
+    ) -> anyhow::Result<Pipe> {
         match self {
             Self::Live(canvas) => {
                 let status = typed()?;
@@ -57,18 +57,18 @@ impl Screen {
                 let status = typed()?;
                 let bare = timeless(&status);
                 if *said == bare {
-                    return Ok(Reader::There);
+                    return Ok(Pipe::Open);
                 }
                 *said = bare;
                 print_to_reader(&format!("{} {}\n", at(&status), printable(&status.line())))
             }
             Self::Json if is_news => print_json(&raw.to_string()),
-            Self::Lines { .. } | Self::Json => Ok(Reader::There),
+            Self::Lines { .. } | Self::Json => Ok(Pipe::Open),
         }
     }
 
     /// Says that the daemon does not answer.
-    pub(super) fn lose(&mut self, sentence: &str) -> anyhow::Result<Reader> {
+    pub(super) fn lose(&mut self, sentence: &str) -> anyhow::Result<Pipe> {
         match self {
             Self::Live(canvas) => {
                 let mut lines = std::mem::take(&mut canvas.lines);
@@ -79,11 +79,11 @@ impl Screen {
                 // What comes next is told, even if it is what was told before.
                 said.clear();
                 complain(&printable(sentence));
-                Ok(Reader::There)
+                Ok(Pipe::Open)
             }
             Self::Json => {
                 complain(&printable(sentence));
-                Ok(Reader::There)
+                Ok(Pipe::Open)
             }
         }
     }
@@ -129,7 +129,7 @@ impl Canvas {
         Self { is_colourful, lines: Vec::new(), drawn: Vec::new() }
     }
 
-    fn show(&mut self, lines: Vec<Line>) -> anyhow::Result<Reader> {
+    fn show(&mut self, lines: Vec<Line>) -> anyhow::Result<Pipe> {
         let (columns, rows) = size();
         let frame = self.frame(&lines, columns, rows);
         self.lines = lines;

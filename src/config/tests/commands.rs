@@ -66,7 +66,7 @@ fn a_name_without_a_slash_is_searched_in_path_and_nowhere_else() {
 fn what_is_relative_in_a_file_is_so_to_the_file_and_elsewhere_to_the_caller() {
     let file = "state-dir = 'state'\nreport-dir = '/mnt/reports'\n\
                 [[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['bin/save.sh', 'out']\nworking-directory = '.'\n\
-                proof = { newer = 'ckpt/*/DONE' }\n";
+                proof = { newer = 'ckpt/*/DONE' }\n[[source]]\nkind = 'file'\npath = 'leave'\n";
     let scene = scene("").flags(Flags {
         config: Some("conf/watchdog.toml".to_owned()),
         timings_file: Some("measured.json".to_owned()),
@@ -79,7 +79,9 @@ fn what_is_relative_in_a_file_is_so_to_the_file_and_elsewhere_to_the_caller() {
     assert_eq!(settings.state_dir, Some(here.join("conf/state")));
     assert_eq!(settings.report_dir, Some(PathBuf::from("/mnt/reports")));
     assert_eq!(settings.timings_file, Some(here.join("measured.json")));
-    assert_eq!(whereabouts(&scene.start).state_dir, settings.state_dir);
+    assert_eq!(daemon_address(&scene.start).state_dir, settings.state_dir);
+    let file_source = format!("{:?}", settings.sources);
+    assert!(file_source.contains(&format!("{:?}", here.join("conf/leave"))), "{file_source}");
     let action = settings.steps[0].action.describe().replace(&here.display().to_string(), "HERE");
     insta::assert_snapshot!(action, @r#"
     command = ["HERE/conf/bin/save.sh", "out"]

@@ -29,6 +29,7 @@ pub const ROW: Row = Row {
     },
     schema: || schemars::schema_for!(Settings),
     // Those of banzaicloud/spot-termination-exporter, with the labels of its last version (metadata.go).
+    paths: &[],
     aliases: Some(Aliases {
         available: "aws_instance_metadata_service_available",
         imminent: "aws_instance_termination_imminent",

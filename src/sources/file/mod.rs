@@ -23,6 +23,7 @@ pub(super) const ROW: Row = Row {
     poll_interval: Some(Duration::from_secs(1)),
     build: |SourceConfig { keys, poll_interval, .. }| Ok(Arc::new(NoticeFile::new(settings(keys)?, poll_interval)?)),
     schema: || schemars::schema_for!(Settings),
+    paths: &["path"],
     aliases: None,
 };
 
@@ -30,7 +31,7 @@ pub(super) const ROW: Row = Row {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// Where the file appears; absolute. Its directory has to be there.
+    /// Where the file appears. Its directory has to be there.
     pub path: PathBuf,
     /// What its appearance announces where it does not say so itself.
     #[serde(default = "interruption")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Where a value was written.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Place {
+pub enum Location {
     /// A flag, as it is typed: `--poll-interval`.
     Flag(String),
     /// A variable: `SPOT_WATCHDOG_POLL_INTERVAL`.
@@ -17,7 +17,7 @@ pub enum Place {
     File(Arc<str>),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) | Self::Variable(name) => f.write_str(name),
@@ -29,22 +29,22 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Wrong {
+pub struct Problem {
     /// Where.
-    pub place: Place,
+    pub location: Location,
     /// What: it names the step and the key, and says what would be right.
     pub sentence: String,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.sentence)
+        write!(f, "{}: {}", self.location, self.sentence)
     }
 }
 
-/// Whom a refusal is about, which decides the exit code.
+/// What an error is about, which decides the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Blame {
+pub enum ConfigErrorKind {
     /// The command line: exit code 64.
     Usage,
     /// A file or a variable: exit code 78.
@@ -53,57 +53,57 @@ pub enum Blame {
 
 /// Why nothing starts: everything that is wrong, one line each, in the order in which it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refused {
-    blame: Blame,
+pub struct ConfigError {
+    kind: ConfigErrorKind,
     lines: Vec<String>,
 }
 
-impl Refused {
+impl ConfigError {
     /// The command line asks for something that cannot be.
     pub(super) fn usage(sentence: impl Into<String>) -> Self {
-        Self { blame: Blame::Usage, lines: vec![sentence.into()] }
+        Self { kind: ConfigErrorKind::Usage, lines: vec![sentence.into()] }
     }
 
-    /// Whom it is about.
-    pub fn blame(&self) -> Blame {
-        self.blame
+    /// What it is about.
+    pub fn kind(&self) -> ConfigErrorKind {
+        self.kind
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.lines.join("\n"))
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ConfigError {}
 
 /// Everything that was found wrong so far.
 #[derive(Debug, Default)]
-pub(super) struct Wrongs(Vec<Wrong>);
+pub(super) struct Problems(Vec<Problem>);
 
-impl Wrongs {
+impl Problems {
     /// The most that are shown; a file that is no configuration at all would fill the screen.
     const SHOWN: usize = 50;
 
-    pub(super) fn add(&mut self, place: Place, sentence: impl Into<String>) {
-        self.0.push(Wrong { place, sentence: sentence.into() });
+    pub(super) fn add(&mut self, location: Location, sentence: impl Into<String>) {
+        self.0.push(Problem { location, sentence: sentence.into() });
     }
 
     /// Refuses if anything is wrong. Flags are to blame only where nothing else is.
-    pub(super) fn verdict(mut self) -> Result<(), Refused> {
+    pub(super) fn verdict(mut self) -> Result<(), ConfigError> {
         if self.0.is_empty() {
             return Ok(());
         }
         self.0.sort();
         self.0.dedup();
-        let typed = self.0.iter().all(|wrong| matches!(wrong.place, Place::Flag(_)));
-        let blame = if typed { Blame::Usage } else { Blame::Configuration };
-        let mut lines: Vec<String> = self.0.iter().take(Self::SHOWN).map(Wrong::to_string).collect();
+        let typed = self.0.iter().all(|wrong| matches!(wrong.location, Location::Flag(_)));
+        let kind = if typed { ConfigErrorKind::Usage } else { ConfigErrorKind::Configuration };
+        let mut lines: Vec<String> = self.0.iter().take(Self::SHOWN).map(Problem::to_string).collect();
         if let Some(more) = self.0.len().checked_sub(Self::SHOWN).filter(|more| *more > 0) {
             lines.push(format!("and {more} more"));
         }
-        Err(Refused { blame, lines })
+        Err(ConfigError { kind, lines })
     }
 }
 
@@ -186,15 +186,15 @@ mod tests {
 
     #[test]
     fn flags_are_to_blame_only_where_nothing_else_is() {
-        let flag = || Place::Flag("--listen".to_owned());
-        let mut wrongs = Wrongs::default();
-        wrongs.add(flag(), "no");
-        assert_eq!(wrongs.verdict().unwrap_err().blame(), Blame::Usage);
-        let mut wrongs = Wrongs::default();
-        wrongs.add(flag(), "no");
-        wrongs.add(Place::Line("f".into(), 3), "no");
-        let refused = wrongs.verdict().unwrap_err();
-        assert_eq!(refused.blame(), Blame::Configuration);
+        let flag = || Location::Flag("--listen".to_owned());
+        let mut problems = Problems::default();
+        problems.add(flag(), "no");
+        assert_eq!(problems.verdict().unwrap_err().kind(), ConfigErrorKind::Usage);
+        let mut problems = Problems::default();
+        problems.add(flag(), "no");
+        problems.add(Location::Line("f".into(), 3), "no");
+        let refused = problems.verdict().unwrap_err();
+        assert_eq!(refused.kind(), ConfigErrorKind::Configuration);
         assert_eq!(refused.to_string(), "--listen: no\nf:3: no");
     }
 }

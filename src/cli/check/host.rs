@@ -2,7 +2,7 @@
 //! serves on. Nothing is written, and nothing is taken from a daemon that runs; files are looked at on another thread
 //! under a limit, since their mounts may hang.
 
-use crate::cli::ask::Asker;
+use crate::cli::status_client::StatusClient;
 use crate::config::{Expose, Settings};
 use crate::report::{Ledger, ledger};
 use crate::runtime::{notice_file, state_dir};
@@ -70,10 +70,10 @@ pub(super) async fn measured(settings: &Settings, limit: Duration) -> (Ledger, V
 fn reports(directory: &Path) -> Finding {
     let shown = directory.display();
     match usable(directory) {
-        Ok(Standing::There) => Finding::new(Weight::Good, REPORTS, format!("{shown} can be written")),
-        Ok(Standing::ToBeMade) => Finding::new(Weight::Good, REPORTS, format!("{shown} can be made")),
+        Ok(DirectoryState::Exists) => Finding::new(Weight::Good, REPORTS, format!("{shown} is writable")),
+        Ok(DirectoryState::CanBeCreated) => Finding::new(Weight::Good, REPORTS, format!("{shown} can be created")),
         Err(why) => {
-            let sentence = format!("{why}, so no report of an episode would be written there");
+            let sentence = format!("{shown}: {why}, so no report of an episode would be written there");
             Finding::new(Weight::Warning, REPORTS, sentence)
         }
     }
@@ -88,23 +88,24 @@ fn state(place: Option<&Path>, is_named: bool) -> Finding {
     let shown = place.display();
     match (usable(place), state_dir::held_by(place)) {
         (_, Some(pid)) => {
-            let sentence =
-                format!("{shown} is used by the watchdog that runs (pid {pid}); a second one would not start");
+            let sentence = format!("{shown} is used by a running watchdog (pid {pid}); a second one would not start");
             Finding::new(Weight::Note, STATE, sentence)
         }
-        (Ok(Standing::There), None) if let Some(why) = state_dir::not_ours_alone(place) => {
+        (Ok(DirectoryState::Exists), None) if let Some(why) = state_dir::not_ours_alone(place) => {
             let weight = if is_named { Weight::Error } else { Weight::Warning };
             let sentence =
                 format!("{shown} would be refused to this user, and a crash would forget what was done: {why}");
             Finding::new(weight, STATE, sentence)
         }
-        (Ok(Standing::There), None) => Finding::new(Weight::Good, STATE, format!("{shown} can be written")),
-        (Ok(Standing::ToBeMade), None) => Finding::new(Weight::Good, STATE, format!("{shown} can be made")),
+        (Ok(DirectoryState::Exists), None) => Finding::new(Weight::Good, STATE, format!("{shown} is writable")),
+        (Ok(DirectoryState::CanBeCreated), None) => {
+            Finding::new(Weight::Good, STATE, format!("{shown} can be created"))
+        }
         (Err(why), None) => {
             let weight = if is_named { Weight::Error } else { Weight::Warning };
             let sentence = format!(
-                "{shown} cannot be used by this user: {why}; the watch would go on in memory, a crash would forget what was \
-                 done, and `watchdog notice` would not reach it: name another with --state-dir"
+                "{shown} cannot be used by this user: {why}; the watchdog would keep its state in memory, lose it in a crash, and not \
+                 receive `watchdog notice`: name another directory with --state-dir"
             );
             Finding::new(weight, STATE, sentence)
         }
@@ -130,7 +131,7 @@ fn notice(file: &Path) -> Finding {
         return Finding::new(Weight::Error, NOTICE, format!("{shown} is a directory: remove it"));
     }
     match usable(file.parent().unwrap_or(Path::new("/"))) {
-        Ok(Standing::There | Standing::ToBeMade) => {
+        Ok(DirectoryState::Exists | DirectoryState::CanBeCreated) => {
             Finding::new(Weight::Good, NOTICE, format!("{shown} is written on a notice"))
         }
         Err(why) => {
@@ -142,25 +143,29 @@ fn notice(file: &Path) -> Finding {
 }
 
 /// Whether a directory that can be used is there yet.
-enum Standing {
-    There,
-    ToBeMade,
+enum DirectoryState {
+    Exists,
+    CanBeCreated,
 }
 
-/// Whether a directory can be written by us, or be made.
-fn usable(directory: &Path) -> Result<Standing, String> {
-    let (there, standing) = match directory.ancestors().find(|path| path.symlink_metadata().is_ok()) {
-        Some(there) if there == directory => (there, Standing::There),
-        Some(above) => (above, Standing::ToBeMade),
+/// Whether a directory can be written by us, or be created. The error names no directory where it is about this one.
+fn usable(directory: &Path) -> Result<DirectoryState, String> {
+    let (there, state) = match directory.ancestors().find(|path| path.symlink_metadata().is_ok()) {
+        Some(there) if there == directory => (there, DirectoryState::Exists),
+        Some(above) => (above, DirectoryState::CanBeCreated),
         None => return Err("no directory above it exists".to_owned()),
     };
-    let kind = fs::metadata(there).map_err(|error| format!("{}: {}", there.display(), error_text(&error)))?;
+    let cannot = |why: String| match state {
+        DirectoryState::Exists => why,
+        DirectoryState::CanBeCreated => format!("{}: {why}", there.display()),
+    };
+    let kind = fs::metadata(there).map_err(|error| cannot(error_text(&error)))?;
     if !kind.is_dir() {
-        return Err(format!("{} is not a directory", there.display()));
+        return Err(cannot("not a directory".to_owned()));
     }
     match access(there, Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) => Ok(standing),
-        Err(error) => Err(format!("{}: {}", there.display(), error_text(&error.into()))),
+        Ok(()) => Ok(state),
+        Err(error) => Err(cannot(error_text(&error.into()))),
     }
 }
 
@@ -204,7 +209,7 @@ fn bind(address: SocketAddr) -> io::Result<()> {
 async fn taken(address: SocketAddr, error: &io::Error) -> Finding {
     let why = match error.kind() {
         io::ErrorKind::AddrInUse if is_a_watchdog(address).await => {
-            let sentence = format!("http://{address} is served by a watchdog that runs");
+            let sentence = format!("http://{address} is served by a running watchdog");
             return Finding::new(Weight::Note, ENDPOINT, sentence);
         }
         io::ErrorKind::AddrInUse => {
@@ -221,8 +226,8 @@ async fn taken(address: SocketAddr, error: &io::Error) -> Finding {
 
 /// Whether a watchdog answers there.
 async fn is_a_watchdog(address: SocketAddr) -> bool {
-    let Ok(asker) = Asker::at(address) else { return false };
-    let answer = asker.get("livez", None, PATIENCE).await;
+    let Ok(client) = StatusClient::at(address) else { return false };
+    let answer = client.get("livez", None, PATIENCE).await;
     answer.is_ok_and(|answer| answer.body.starts_with(b"the loop "))
 }
 
@@ -244,7 +249,7 @@ mod tests {
     fn a_state_directory_is_looked_at_and_left_as_it_is() {
         let root = TempDir::new().unwrap();
         let fresh = root.path().join("a/b");
-        assert_eq!(weight_and("can be made", &state(Some(&fresh), true)), Weight::Good);
+        assert_eq!(weight_and("can be created", &state(Some(&fresh), true)), Weight::Good);
         assert!(!root.path().join("a").exists(), "nothing is made");
         let held = StateDir::take(&fresh).unwrap();
         let pid = format!("(pid {})", std::process::id());
@@ -258,7 +263,7 @@ mod tests {
         assert_eq!(weight_and(&mend, &state(Some(&open), true)), Weight::Error);
         assert_eq!(state(Some(&open), false).weight, Weight::Warning);
         let wrong = root.path().join("file/state");
-        assert_eq!(weight_and("is not a directory", &state(Some(&wrong), true)), Weight::Error);
+        assert_eq!(weight_and("not a directory", &state(Some(&wrong), true)), Weight::Error);
         assert_eq!(state(Some(&wrong), false).weight, Weight::Warning);
         assert_eq!(weight_and("--state-dir", &state(None, false)), Weight::Warning);
     }
@@ -272,7 +277,7 @@ mod tests {
         assert_eq!(weight_and("is a directory", &notice(&file)), Weight::Error);
         fs::write(root.path().join("file"), "").unwrap();
         let wrong = root.path().join("file/notice.json");
-        assert_eq!(weight_and("is not a directory", &notice(&wrong)), Weight::Warning);
+        assert_eq!(weight_and("not a directory", &notice(&wrong)), Weight::Warning);
     }
 
     #[tokio::test]
@@ -289,7 +294,7 @@ mod tests {
         let livez = axum::Router::new().route("/livez", axum::routing::get("the loop turns\n"));
         tokio::spawn(async move { axum::serve(ours, livez).await });
         let error = bind(address).unwrap_err();
-        assert_eq!(weight_and("by a watchdog that runs", &taken(address, &error).await), Weight::Note);
+        assert_eq!(weight_and("by a running watchdog", &taken(address, &error).await), Weight::Note);
 
         let elsewhere: SocketAddr = "192.0.2.1:9189".parse().unwrap();
         let error = bind(elsewhere).unwrap_err();

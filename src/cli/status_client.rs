@@ -1,7 +1,7 @@
 //! Asks the endpoint of a running daemon: where it is, and one bounded question. It judges no answer.
 
 use super::listener::users_at;
-use crate::config::Whereabouts;
+use crate::config::DaemonAddress;
 use crate::runtime::state_dir::{Caller, choose};
 use crate::runtime::status_url::{preferred, reachable};
 use anyhow::{Context, bail};
@@ -16,7 +16,7 @@ pub(super) const LARGEST: usize = 4 << 20;
 
 /// Whom to ask, and how.
 #[derive(Debug)]
-pub(super) struct Asker {
+pub(super) struct StatusClient {
     client: Client,
     base: Url,
     believed: Option<Believed>,
@@ -31,7 +31,7 @@ struct Believed {
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct StatusResponse {
     /// The HTTP status.
     pub(super) status: StatusCode,
     /// The body, at most [`LARGEST`].
@@ -44,7 +44,7 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build()
 }
 
-impl Asker {
+impl StatusClient {
     /// Whoever serves at this address.
     pub(super) fn at(address: SocketAddr) -> anyhow::Result<Self> {
         let base = format!("http://{}/", reachable(address));
@@ -56,17 +56,18 @@ impl Asker {
     pub(super) fn find(
         url: Option<&str>,
         typed: Option<SocketAddr>,
-        whereabouts: &Whereabouts,
+        daemon_address: &DaemonAddress,
     ) -> anyhow::Result<Self> {
         if let Some(url) = url {
-            return Self::of(Url::parse(url).with_context(|| format!("failed to read \"{url}\" as a URL"))?);
+            let parsed = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+            return Self::of(parsed.with_context(|| format!("\"{url}\" is not a URL; write http://HOST:PORT"))?);
         }
         if let Some(address) = typed {
             return Self::at(address);
         }
-        match preferred(&whereabouts.listen) {
+        match preferred(&daemon_address.listen) {
             Some(address) => {
-                let believed = believed(whereabouts).map(|users| Believed { address, users });
+                let believed = believed(daemon_address).map(|users| Believed { address, users });
                 Ok(Self { believed, ..Self::at(address)? })
             }
             None => bail!("the configuration serves no status (listen = \"off\"); name its address with --listen"),
@@ -111,7 +112,12 @@ impl Asker {
     ///
     /// # Errors
     /// Where no whole answer comes within `patience`.
-    pub(super) async fn get(&self, path: &str, query: Option<&str>, patience: Duration) -> anyhow::Result<Answer> {
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        patience: Duration,
+    ) -> anyhow::Result<StatusResponse> {
         let mut url = self.base.clone();
         let below = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{below}/{}", path.trim_start_matches('/')));
@@ -131,17 +137,17 @@ impl Asker {
             }
             body.extend_from_slice(&part);
         }
-        Ok(Answer { status: answer.status(), body })
+        Ok(StatusResponse { status: answer.status(), body })
     }
 }
 
 /// The users as whom a watchdog runs here, as root sees it: root, and whoever owns the state directory. Others cannot
 /// know, since the daemon they ask is seldom their own.
-fn believed(whereabouts: &Whereabouts) -> Option<BTreeSet<u32>> {
+fn believed(daemon_address: &DaemonAddress) -> Option<BTreeSet<u32>> {
     if Caller::current() != Caller::Root {
         return None;
     }
-    let directory = choose(whereabouts.state_dir.as_deref(), Caller::Root, |name| std::env::var_os(name));
+    let directory = choose(daemon_address.state_dir.as_deref(), Caller::Root, |name| std::env::var_os(name));
     let owner = directory.and_then(|directory| std::fs::symlink_metadata(directory).ok()).map(|it| it.uid());
     Some([0].into_iter().chain(owner).collect())
 }
@@ -154,19 +160,19 @@ mod tests {
 
     #[test]
     fn it_is_asked_where_it_can_be_reached() {
-        let serving = |texts: &[&str]| Whereabouts {
+        let serving = |texts: &[&str]| DaemonAddress {
             listen: texts.iter().map(|text| text.parse().unwrap()).collect(),
             state_dir: None,
         };
-        let asked = |texts: &[&str]| Asker::find(None, None, &serving(texts)).unwrap().base();
+        let asked = |texts: &[&str]| StatusClient::find(None, None, &serving(texts)).unwrap().base();
         assert_eq!(asked(&["0.0.0.0:9189"]), "http://127.0.0.1:9189/");
         assert_eq!(asked(&["[::]:9189"]), "http://[::1]:9189/");
         assert_eq!(asked(&["10.0.0.1:1", "127.0.0.1:2"]), "http://127.0.0.1:2/", "everything is served on loopback");
-        let typed = Asker::find(None, Some("10.0.0.1:7".parse().unwrap()), &serving(&["0.0.0.0:9189"]));
+        let typed = StatusClient::find(None, Some("10.0.0.1:7".parse().unwrap()), &serving(&["0.0.0.0:9189"]));
         assert_eq!(typed.unwrap().base(), "http://10.0.0.1:7/");
-        let url = Asker::find(Some("https://me:secret@proxy/watch"), None, &serving(&[]));
+        let url = StatusClient::find(Some("https://me:secret@proxy/watch"), None, &serving(&[]));
         assert_eq!(url.unwrap().base(), "https://proxy/watch");
-        assert!(Asker::find(None, None, &serving(&[])).unwrap_err().to_string().contains("--listen"));
+        assert!(StatusClient::find(None, None, &serving(&[])).unwrap_err().to_string().contains("--listen"));
     }
 
     #[test]
@@ -180,12 +186,12 @@ mod tests {
             let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1_000);
             while stream.write_all(interim.as_bytes()).is_ok() {}
         });
-        let asker = Asker::at(address).unwrap();
+        let client = StatusClient::at(address).unwrap();
         let runtime = runtime().unwrap();
-        let error = runtime.block_on(asker.get("status", None, Duration::from_millis(300))).unwrap_err();
+        let error = runtime.block_on(client.get("status", None, Duration::from_millis(300))).unwrap_err();
         assert!(error.to_string().starts_with("no answer from"), "{error}");
         // It hangs up.
-        drop((asker, runtime));
+        drop((client, runtime));
         server.join().unwrap();
     }
 
@@ -196,9 +202,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(echo)).await });
         let base = format!("http://{address}/below");
-        let asker = Asker::find(Some(&base), None, &Whereabouts { listen: Vec::new(), state_dir: None }).unwrap();
+        let client =
+            StatusClient::find(Some(&base), None, &DaemonAddress { listen: Vec::new(), state_dir: None }).unwrap();
         for (path, expected) in [("livez", "/below/livez"), ("/livez", "/below/livez"), ("//evil/x", "/below/evil/x")] {
-            let answer = asker.get(path, Some("a=1"), Duration::from_secs(5)).await.unwrap();
+            let answer = client.get(path, Some("a=1"), Duration::from_secs(5)).await.unwrap();
             assert_eq!(String::from_utf8(answer.body).unwrap(), format!("{expected}?a=1"));
         }
     }
