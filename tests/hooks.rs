@@ -242,7 +242,7 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
         path.display().to_string()
     };
     let cases = [
-        ("/no/such/hook".to_owned(), "no such file (check the path"),
+        ("/no/such/hook".to_owned(), "no such file"),
         (file("plain", "#!/bin/sh\n", 0o644), "not executable (chmod +x it)"),
         (place.path().display().to_string(), "it is a directory"),
         (file("interpreter", "#!/no/python\n", 0o755), "asks for the interpreter `/no/python`, which does not exist"),
@@ -709,12 +709,12 @@ async fn check_says_good_of_a_hook_that_works_and_warns_of_what_may_cost_work() 
 /// An executor with one hook, and what it reports.
 fn executor(hook: Hook, notice_file: PathBuf) -> (Executor, mpsc::Receiver<Input>) {
     let (inputs, reports) = mpsc::channel(16);
-    let hand = StepAction { action: Arc::new(hook), reach: Reach::Machine };
-    let hands = BTreeMap::from([(StepName::new("save"), hand)]);
+    let step_action = StepAction { action: Arc::new(hook), reach: Reach::Machine };
+    let actions = BTreeMap::from([(StepName::new("save"), step_action)]);
     let shared = ActionContext { notice_file, launcher: launcher(), ..ActionContext::default() };
     let origin = Instant::now();
     let clock = move |moment: Moment| origin + Duration::from_millis(moment.as_millis());
-    (Executor::new(hands, shared, inputs, clock), reports)
+    (Executor::new(actions, shared, inputs, clock), reports)
 }
 
 async fn reports(reports: &mut mpsc::Receiver<Input>) -> (Option<Process>, RunResult) {

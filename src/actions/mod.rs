@@ -1,4 +1,4 @@
-//! The hands: ways to act on the world.
+//! Ways to act on the world.
 //!
 //! An action is one file: its settings, its [`Action`], its tests, and a row in [`ROWS`]. Configuration, `check`,
 //! `/status`, help, schema and metrics learn it from the row. The wait for the notice file, limits, stops, kills and

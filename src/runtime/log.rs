@@ -335,6 +335,8 @@ struct FirstLine {
     bound: Bound,
     /// Until when the machine may become known.
     known_by: std::time::Instant,
+    /// Until when the status may become served.
+    served_by: std::time::Instant,
 }
 
 impl FirstLine {
@@ -345,7 +347,8 @@ impl FirstLine {
         let watched = if asked.is_empty() { "signals".to_owned() } else { asked.join(" and ") };
         let is_told = settings.sources.iter().any(|source| source.knows_the_machine());
         let known_by = std::time::Instant::now() + if is_told { PATIENCE } else { Duration::ZERO };
-        Self { watched, steps: counted(settings), ledger, bound, known_by }
+        let served_by = std::time::Instant::now() + Duration::from_secs(1);
+        Self { watched, steps: counted(settings), ledger, bound, known_by, served_by }
     }
 
     /// Says it as soon as the machine is known, or cannot be, and then where the status is served; until then it is given
@@ -356,6 +359,10 @@ impl FirstLine {
         let is_known = lifecycle.known().is_some() && !machine_type.is_empty();
         let fault = engine.health().probes.values().find_map(|probe| probe.fault.as_ref());
         if !is_known && fault.is_none() && std::time::Instant::now() < self.known_by {
+            return Some(self);
+        }
+        let is_served = self.bound.borrow().iter().all(Option::is_some);
+        if !is_served && std::time::Instant::now() < self.served_by {
             return Some(self);
         }
         let machine = match (id.as_str(), machine_type.as_str()) {

@@ -89,9 +89,9 @@ impl StatusSources {
 
     fn steps(&self) -> BTreeMap<StepName, StepReadiness> {
         let troubles = self.troubles.borrow().clone();
-        let readiness = |(name, hand): (&StepName, &StepAction)| {
-            let trouble = hand.action.watched().or_else(|| troubles.get(name).cloned()).unwrap_or_default();
-            (name.clone(), StepReadiness { preparation: hand.action.preparation(), trouble })
+        let readiness = |(name, step_action): (&StepName, &StepAction)| {
+            let trouble = step_action.action.watched().or_else(|| troubles.get(name).cloned()).unwrap_or_default();
+            (name.clone(), StepReadiness { preparation: step_action.action.preparation(), trouble })
         };
         self.steps.iter().map(readiness).collect()
     }
