@@ -131,7 +131,8 @@ async fn addresses_several_groups_and_regions_are_left_cold_and_each_is_told() {
     let told = |weight, part: &str| findings.iter().any(|one| one.weight == weight && one.sentence.contains(part));
     assert!(told(Weight::Error, "there is no such target group"), "{findings:?}");
     assert!(told(Weight::Warning, "this machine is not registered"), "{findings:?}");
-    let here = HostInfo { region: "eu-west-1".to_owned(), ..place(&mine, &["10.0.0.7"], &fake.url) };
+    let mut here = place(&mine, &["10.0.0.7"], &fake.url);
+    "eu-west-1".clone_into(&mut here.machine.region);
     let findings = leave.check(&here).await;
     let elsewhere = "the group is in us-east-1, and this machine in eu-west-1";
     assert!(findings.iter().any(|one| one.sentence.contains(elsewhere)), "{findings:?}");

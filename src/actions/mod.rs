@@ -21,7 +21,7 @@ pub use crate::view::Span;
 
 use crate::engine::{NoticeContext, NoticeKind, Outcome, Process, Run, RunResult, StepName, Strength, Undo};
 use crate::process::{DaemonId, Launcher, LeftoverProcesses};
-use crate::view::Finding;
+use crate::view::{Finding, Machine};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -114,12 +114,8 @@ pub enum Reach {
 /// Where we run, as far as actions need to know.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostInfo {
-    /// The machine, once a source has told it; empty before.
-    pub instance_id: String,
-    /// The machine's own addresses, as its source tells them.
-    pub addresses: Vec<std::net::IpAddr>,
-    /// The region, from configuration, environment or metadata; empty while unknown.
-    pub region: String,
+    /// The machine, as far as a source has told it.
+    pub machine: Machine,
     /// The metadata service's base URL, for credentials.
     pub metadata_endpoint: String,
     /// Where `/status` is served; empty where nothing is.

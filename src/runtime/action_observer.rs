@@ -25,12 +25,9 @@ pub(super) struct ActionObserver {
 impl ActionObserver {
     /// Tells where we run, as it is known now.
     pub(super) fn tell_host(&self) {
-        let machine = self.machine.borrow();
         let bound = self.bound.as_ref().map(|bound| bound.borrow().clone()).unwrap_or_default();
         self.host.set(HostInfo {
-            instance_id: machine.id.clone(),
-            addresses: machine.addresses.clone(),
-            region: machine.region.clone(),
+            machine: self.machine.borrow().clone(),
             metadata_endpoint: self.metadata_endpoint.clone(),
             status_url: status_url(&self.listen, &bound),
         });

@@ -366,7 +366,7 @@ mod tests {
     use crate::actions::{HostInfo, Task as Doing};
     use crate::engine::{Effect, EpisodeId, MachineId, NoticeAction, NoticeKind, SourceName};
     use crate::journal::{LONGEST_LINE, Record, encode};
-    use crate::view::Finding;
+    use crate::view::{Finding, Machine};
     use std::sync::Mutex;
 
     /// An action of which a test chooses what it does.
@@ -415,7 +415,7 @@ mod tests {
         }
 
         fn keep_warm<'a>(&'a self, _: &'a StepName, shared: &'a ActionContext) -> Doing<'a, ()> {
-            self.prepared.lock().unwrap().push(shared.host.get().instance_id);
+            self.prepared.lock().unwrap().push(shared.host.get().machine.id);
             Box::pin(async {
                 if self.does == Does::Panics {
                     panic!("played");
@@ -579,7 +579,10 @@ mod tests {
             let place = given.executor.shared.host.clone();
             given.executor.prepare();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            place.set(HostInfo { instance_id: "i-1".to_owned(), ..HostInfo::default() });
+            place.set(HostInfo {
+                machine: Machine { id: "i-1".to_owned(), ..Machine::default() },
+                ..HostInfo::default()
+            });
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(*given.played.prepared.lock().unwrap(), wanted);
         }

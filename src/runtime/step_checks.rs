@@ -71,7 +71,7 @@ pub(super) async fn keep(
     }
     let mut hosts = host.follow();
     // Where no source is asked, nobody will say it.
-    drop(timeout(IDENTITY, hosts.wait_for(|host| !host.instance_id.is_empty())).await);
+    drop(timeout(IDENTITY, hosts.wait_for(|host| !host.machine.id.is_empty())).await);
     loop {
         for check in &mut checks {
             if episode.get().kinds.is_empty() {

@@ -5,6 +5,7 @@ use spot_watchdog::actions::{Action, ActionContext, HostInfo, Output, RunContext
 use spot_watchdog::engine::{
     EpisodeId, MachineId, NoticeAction, NoticeContext, NoticeKind, Run, RunResult, SourceName, StepName, Work,
 };
+use spot_watchdog::view::Machine;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -29,7 +30,7 @@ pub(crate) fn context(work: Work, left: Duration, place: &HostInfo) -> RunContex
             source: SourceName::new("aws"),
             notice_kind: NoticeKind::Interruption,
             action: NoticeAction::Terminate,
-            instance_id: MachineId::new(&place.instance_id),
+            instance_id: MachineId::new(&place.machine.id),
             deadline: jiff::Timestamp::now(),
             stated: true,
             detail: String::new(),
@@ -44,8 +45,11 @@ pub(crate) fn context(work: Work, left: Duration, place: &HostInfo) -> RunContex
 
 pub(crate) fn place(instance: &str, addresses: &[&str], metadata: &str) -> HostInfo {
     HostInfo {
-        instance_id: instance.into(),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        machine: Machine {
+            id: instance.into(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ..Machine::default()
+        },
         metadata_endpoint: metadata.into(),
         ..HostInfo::default()
     }

@@ -31,7 +31,9 @@ fn leave(endpoint: &str, more: &str) -> Arc<dyn Action> {
 }
 
 fn here(instance: &str, addresses: &[&str], metadata: &str) -> HostInfo {
-    HostInfo { region: REGION.into(), ..place(instance, addresses, metadata) }
+    let mut host = place(instance, addresses, metadata);
+    REGION.clone_into(&mut host.machine.region);
+    host
 }
 
 fn surrounded(place: &HostInfo) -> ActionContext {

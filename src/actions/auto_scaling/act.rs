@@ -101,7 +101,7 @@ impl AutoScalingAction {
     async fn do_all(&self, context: &RunContext, last: &LastError, report: &Mutex<LeaveReport>) {
         change(report, |report| report.doing = "the Auto Scaling group of this machine is not known".to_owned());
         let unknown = AwsError::new(AwsErrorKind::Refused, "this machine's instance id is not known");
-        let host = known_host(context, last, |host| host.instance_id.is_empty(), unknown).await;
+        let host = known_host(context, last, |host| host.machine.id.is_empty(), unknown).await;
         let (group, hooks) = match self.group_and_hooks(&host, context, last).await {
             Ok(Some(known)) => known,
             Ok(None) => return change(report, |report| report.done.push(NO_GROUP.to_owned())),
@@ -109,7 +109,7 @@ impl AutoScalingAction {
         };
         change(report, |report| {
             report.note.group.clone_from(&group);
-            report.note.instance.clone_from(&host.instance_id);
+            report.note.instance.clone_from(&host.machine.id);
         });
         let calls = Calls { action: self, context, host: &host, group: &group, last, report };
         if self.settings.set_unhealthy {
@@ -199,7 +199,7 @@ struct Calls<'a> {
 
 impl Calls<'_> {
     async fn make(&self, call: &InstanceCall, undo: Option<UndoTask>, told: String, otherwise: &str) {
-        let (group, instance) = (self.group, self.host.instance_id.as_str());
+        let (group, instance) = (self.group, self.host.machine.id.as_str());
         let otherwise = format!("this machine {otherwise} ({group})");
         change(self.report, |report| {
             report.doing.clone_from(&otherwise);

@@ -73,7 +73,7 @@ impl AutoScaling {
     /// # Errors
     /// Where it is not known.
     pub(in crate::actions) fn region<'a>(&'a self, host: &'a HostInfo) -> Result<&'a str, AwsError> {
-        match self.region.as_deref().unwrap_or(&host.region) {
+        match self.region.as_deref().unwrap_or(&host.machine.region) {
             "" => {
                 Err(AwsError::new(AwsErrorKind::Refused, "the region is not known here: name it with the key `region`"))
             }

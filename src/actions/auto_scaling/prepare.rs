@@ -56,7 +56,7 @@ impl Prepare for AutoScalingAction {
     const SUBJECT: &'static str = "auto scaling";
 
     fn is_unknown(&self, host: &HostInfo) -> bool {
-        host.instance_id.is_empty()
+        host.machine.id.is_empty()
     }
 
     fn region(&self, host: &HostInfo) -> Result<String, AwsError> {
@@ -136,7 +136,7 @@ impl AutoScalingAction {
     async fn look_up(&self, host: &HostInfo) -> Result<(Membership, Vec<LifecycleHook>), AwsError> {
         let name = match &self.settings.group {
             Some(named) => Some(named.clone()),
-            None => self.api.membership(host, &host.instance_id).await?,
+            None => self.api.membership(host, &host.machine.id).await?,
         };
         let Some(name) = name else { return Ok((Membership::NoGroup, Vec::new())) };
         if !self.settings.complete_lifecycle_action {
@@ -187,7 +187,7 @@ impl AutoScalingAction {
         let Membership::In(group) = &known.membership else { return };
         let heartbeats = known.hooks.iter().map(|hook| async move {
             let heartbeat = InstanceCall::Heartbeat(hook.name.clone());
-            (hook, self.api.once(host, (group.as_str(), host.instance_id.as_str()), &heartbeat).await)
+            (hook, self.api.once(host, (group.as_str(), host.machine.id.as_str()), &heartbeat).await)
         });
         for (hook, answer) in join_all(heartbeats).await {
             match answer {
@@ -231,7 +231,7 @@ impl AutoScalingAction {
             return findings;
         }
         let mut find = |weight, sentence: String| findings.push(Finding::new(weight, "Auto Scaling", sentence));
-        if host.instance_id.is_empty() && self.settings.group.is_none() {
+        if host.machine.id.is_empty() && self.settings.group.is_none() {
             find(Weight::Warning, "which group has this machine is not known here".to_owned());
             return findings;
         }

@@ -155,8 +155,8 @@ pub async fn known_host(
 /// Where we run, as far as that is known.
 pub fn host_of(context: &RunContext) -> HostInfo {
     let mut host = context.shared.host.get();
-    if host.instance_id.is_empty() {
-        host.instance_id = context.briefing.instance_id.as_str().to_owned();
+    if host.machine.id.is_empty() {
+        host.machine.id = context.briefing.instance_id.as_str().to_owned();
     }
     host
 }

@@ -59,7 +59,7 @@ impl DrainAction {
         let (mut told, mut detector, mut newest) = (ProgressLog::default(), DrainDetector::default(), None);
         let drained = loop {
             let at = Instant::now();
-            let ours = context.shared.host.get().addresses;
+            let ours = context.shared.host.get().machine.addresses;
             let look = tokio::select! {
                 biased;
                 look = self.look(client.as_ref(), &ours) => look,
@@ -206,7 +206,7 @@ impl DrainAction {
         let mut found = Vec::new();
         let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
         let metrics = self.settings.metrics.as_ref().map(ToString::to_string).unwrap_or_default();
-        match self.look(self.client().await.as_ref(), &place.addresses).await {
+        match self.look(self.client().await.as_ref(), &place.machine.addresses).await {
             Observation::Unread(why) => {
                 say(Weight::Error, format!("{why}; what cannot be read never counts as drained"))
             }

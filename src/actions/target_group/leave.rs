@@ -120,7 +120,7 @@ impl TargetGroupAction {
         };
         let host = known_host(context, last, is_unknown, nobody()).await;
         let ignored = LastError::default();
-        let with_addresses = known_host(context, &ignored, |host| host.addresses.is_empty(), nobody());
+        let with_addresses = known_host(context, &ignored, |host| host.machine.addresses.is_empty(), nobody());
         timeout_at(end, with_addresses).await.unwrap_or(host)
     }
 
@@ -148,12 +148,12 @@ impl TargetGroupAction {
             Ok(Registrations { registered, .. }) if !registered.is_empty() => targets = registered,
             Ok(Registrations { draining, .. }) if !draining.is_empty() => return LeaveResult::Draining(draining),
             Ok(_) => return LeaveResult::NotRegistered,
-            Err(error) if !targets.is_empty() || host.instance_id.is_empty() => {
+            Err(error) if !targets.is_empty() || host.machine.id.is_empty() => {
                 return LeaveResult::Still { asked: targets, error };
             }
             // Better by name alone than not at all.
             Err(unread) => {
-                let asked = vec![RegisteredTarget::named(&host.instance_id)];
+                let asked = vec![RegisteredTarget::named(&host.machine.id)];
                 return match self.deregister(group, &host, context, &asked, progress).await {
                     Ok(()) => LeaveResult::Unsure { asked, error: unread },
                     Err(error) => LeaveResult::Still { asked, error },

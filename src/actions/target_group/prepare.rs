@@ -193,7 +193,7 @@ impl TargetGroupAction {
                 find(Weight::Warning, "exists; which of its targets is this machine is not known here".to_owned());
             }
             Ok(registrations) if registrations.registered.is_empty() && registrations.draining.is_empty() => {
-                let (region, here) = (self.api.region(group), host.region.as_str());
+                let (region, here) = (self.api.region(group), host.machine.region.as_str());
                 let elsewhere = match here {
                     "" => String::new(),
                     here if here == region => String::new(),

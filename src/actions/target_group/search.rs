@@ -110,7 +110,7 @@ impl TargetGroupAction {
 
     async fn look_for(&self, host: &HostInfo, limits: SearchLimits, last: &LastError) -> Result<FoundGroups, AwsError> {
         let mut unasked = None;
-        if !host.instance_id.is_empty() {
+        if !host.machine.id.is_empty() {
             let asked =
                 aws::retry(self.api.credentials(), || limits.end, last, || Box::pin(self.scaling_group_of(host)));
             match asked.await {
@@ -144,7 +144,7 @@ impl TargetGroupAction {
     /// # Errors
     /// Why it could not be asked.
     pub(super) async fn scaling_group_of(&self, host: &HostInfo) -> Result<Option<AutoScalingGroup>, AwsError> {
-        match self.auto_scaling.membership(host, &host.instance_id).await? {
+        match self.auto_scaling.membership(host, &host.machine.id).await? {
             Some(name) => self.auto_scaling.group(host, &name).await,
             None => Ok(None),
         }
@@ -225,7 +225,7 @@ impl TargetGroupAction {
                 }
             }
             (None, None) => None,
-            (Some(_), _) if host.instance_id.is_empty() || self.auto_scaling.region(host).is_err() => None,
+            (Some(_), _) if host.machine.id.is_empty() || self.auto_scaling.region(host).is_err() => None,
             (Some(_), _) => match self.scaling_group_of(host).await {
                 Ok(scaling_group) => scaling_group,
                 Err(why) => {

@@ -61,13 +61,13 @@ pub(super) struct Registrations {
 
 /// Whether nothing is known that this machine could go by in a target group.
 pub(super) const fn is_unknown(host: &HostInfo) -> bool {
-    host.instance_id.is_empty() && host.addresses.is_empty()
+    host.machine.id.is_empty() && host.machine.addresses.is_empty()
 }
 
 /// Whether a target of this id is this machine.
 fn is_ours(host: &HostInfo, id: &str) -> bool {
     // Addresses are compared as such: one IPv6 address has many spellings.
-    !id.is_empty() && (id == host.instance_id || id.parse().is_ok_and(|id: IpAddr| host.addresses.contains(&id)))
+    !id.is_empty() && (id == host.machine.id || id.parse().is_ok_and(|id: IpAddr| host.machine.addresses.contains(&id)))
 }
 
 impl Registrations {
@@ -98,6 +98,7 @@ impl Registrations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::Machine;
     use aws_sdk_elasticloadbalancingv2::types::TargetHealth;
 
     fn described(id: &str, port: i32, state: TargetHealthStateEnum) -> TargetHealthDescription {
@@ -110,8 +111,11 @@ mod tests {
     #[test]
     fn our_registrations_are_known_by_instance_id_or_address_and_others_are_left_alone() {
         let host = HostInfo {
-            instance_id: "i-0abc".into(),
-            addresses: vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7])],
+            machine: Machine {
+                id: "i-0abc".into(),
+                addresses: vec![IpAddr::from([10, 0, 0, 7]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7])],
+                ..Machine::default()
+            },
             ..HostInfo::default()
         };
         let all = [

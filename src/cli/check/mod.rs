@@ -135,12 +135,9 @@ fn unproven(settings: &Settings) -> Vec<Finding> {
 /// Where a daemon would know itself to be.
 fn place(settings: &Settings, looks: &[SourceCheck]) -> HostInfo {
     let known = looks.iter().map(|look| &look.machine).find(|machine| !machine.id.is_empty());
-    let machine = known.cloned().unwrap_or_default();
     let endpoint = settings.sources.iter().find_map(|source| source.credentials_endpoint());
     HostInfo {
-        instance_id: machine.id,
-        addresses: machine.addresses,
-        region: machine.region,
+        machine: known.cloned().unwrap_or_default(),
         metadata_endpoint: endpoint.unwrap_or_default(),
         // Nothing is served while only checking.
         status_url: String::new(),
