@@ -4,10 +4,10 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::emulators::aws::{
-    Action, Behaviour, Connections, Emulator, Protocol, Script, StatedTime, Trouble, serve,
+    Action, Behaviour, ConnectionReuse, Emulator, Protocol, Script, StatedTime, Trouble, serve,
 };
 use spot_watchdog::engine::{NoticeKind, ProbeName};
-use spot_watchdog::sources::aws::{Aws, ImdsV1, Settings};
+use spot_watchdog::sources::aws::{Aws, AwsSettings, ImdsV1};
 use spot_watchdog::sources::transports::http::{
     HttpFailure, HttpResponse, MOST_BODY, MetadataClient, RequestFailure, RequestOutcome,
 };
@@ -35,7 +35,8 @@ async fn emulate(script: Script) -> (Emulator, SocketAddr) {
 }
 
 fn source(address: SocketAddr, imds_v1: ImdsV1) -> Aws {
-    let settings = Settings { metadata_endpoint: Some(format!("http://{address}")), imds_v1, ..Settings::default() };
+    let settings =
+        AwsSettings { metadata_endpoint: Some(format!("http://{address}")), imds_v1, ..AwsSettings::default() };
     Aws::new(&settings, Duration::from_secs(5), &|_| None).unwrap()
 }
 
@@ -247,7 +248,7 @@ async fn the_clouds_clock_is_heard() {
 
 #[tokio::test]
 async fn it_speaks_ipv6_and_to_servers_that_close_each_connection() {
-    let script = Script { connections: Connections::ClosedEachTime, ..Script::default() };
+    let script = Script { connections: ConnectionReuse::ClosedEachTime, ..Script::default() };
     let (_emulator, address) = emulate(script.clone()).await;
     let closing = client(address);
     for _ in 0..3 {
@@ -547,7 +548,7 @@ async fn proxies_of_the_environment_are_ignored() {
 async fn the_sdks_own_client_accepts_the_emulator() {
     use aws_sdk_elasticloadbalancingv2::config::ProvideCredentials;
 
-    for connections in [Connections::KeptOpen, Connections::ClosedEachTime] {
+    for connections in [ConnectionReuse::KeptOpen, ConnectionReuse::ClosedEachTime] {
         let (emulator, address) = emulate(Script { connections, ..Script::default() }).await;
         let http = aws_smithy_http_client::Builder::new().build_http();
         let config = aws_config::provider_config::ProviderConfig::without_region().with_http_client(http);

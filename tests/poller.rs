@@ -4,9 +4,9 @@
 use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
 use spot_watchdog::engine::{Fault, Importance, Input, Notice, NoticeAction, NoticeKind, ProbeName, SourceName};
 use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
-use spot_watchdog::sources::aws::{Aws, Settings};
+use spot_watchdog::sources::aws::{Aws, AwsSettings};
 use spot_watchdog::sources::transports::{Client, Failure, Response, Service};
-use spot_watchdog::sources::{HttpQuestion, Memory, Pace, Probe, Question, Reading, Source};
+use spot_watchdog::sources::{HttpQuestion, Memory, Probe, ProbePace, Question, Reading, Source};
 use spot_watchdog::status::AnswerTimes;
 use spot_watchdog::view::{Lifecycle, Machine, Weight};
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ async fn emulate(script: Script, interval: Duration) -> (Emulator, Arc<Aws>, Cli
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let emulator = Emulator::with_script(script);
     tokio::spawn(serve(listener, emulator.clone()));
-    let settings = Settings { metadata_endpoint: Some(endpoint), ..Settings::default() };
+    let settings = AwsSettings { metadata_endpoint: Some(endpoint), ..AwsSettings::default() };
     let source = Aws::new(&settings, interval, &|_| None).unwrap();
     let client = Client::of(&source).unwrap();
     (emulator, Arc::new(source), client)
@@ -293,7 +293,7 @@ impl Source for Foreign {
 
     /// A long poll goes on from the mark that came with the newest answer.
     fn next_question(&self, probe: &Probe, newest: Option<&Response>) -> Question {
-        let (Pace::LongPoll { .. }, Question::Http(question)) = (probe.pace, &probe.question) else {
+        let (ProbePace::LongPoll { .. }, Question::Http(question)) = (probe.pace, &probe.question) else {
             return probe.question.clone();
         };
         let mark = newest.and_then(|newest| newest.http().ok()?.headers.get("etag")?.to_str().ok()).unwrap_or("0");
@@ -365,7 +365,7 @@ async fn a_long_poll_is_asked_again_at_once_and_goes_on_from_the_newest_answer()
     });
     let endpoint = spot_watchdog::sources::transports::Endpoint::parse(&endpoint).unwrap();
     let probe = Probe {
-        pace: Pace::LongPoll { rest: Duration::from_millis(100) },
+        pace: ProbePace::LongPoll { rest: Duration::from_millis(100) },
         time_limit: Duration::from_secs(70),
         ..Probe::vital("preempted", Question::get("/preempted"), POLL)
     };

@@ -2,7 +2,7 @@
 
 use super::args::{EmulateAwsArgs, EmulatedCloud};
 use super::{ExitStatus, complain, end, print};
-use crate::emulators::aws::{Connections, Emulator, EmulatorOptions, Expected, Play, environment, serve};
+use crate::emulators::aws::{ConnectionReuse, Emulator, EmulatorOptions, Expected, Play, environment, serve};
 use crate::view::Spoken;
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -69,7 +69,7 @@ fn options(args: &EmulateAwsArgs) -> EmulatorOptions {
         action: args.action,
         time: args.time,
         rebalance_after: args.rebalance_after,
-        connections: if args.close_connections { Connections::ClosedEachTime } else { Connections::KeptOpen },
+        connections: if args.close_connections { ConnectionReuse::ClosedEachTime } else { ConnectionReuse::KeptOpen },
         protocol: args.http_tokens,
     }
 }

@@ -12,7 +12,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// Where it cannot be written.
-pub fn generate(what: &Generated, step_rows: &[actions::Row], source_rows: &[sources::Row]) -> anyhow::Result<()> {
+pub fn generate(
+    what: &Generated,
+    step_rows: &[actions::Row],
+    source_rows: &[sources::SourceRow],
+) -> anyhow::Result<()> {
     match what {
         Generated::Man { directory } => man(directory),
         Generated::Completions { shell } => {

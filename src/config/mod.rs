@@ -29,6 +29,7 @@ pub use value::parse_span;
 
 use crate::actions;
 use crate::engine::{Assume, Policy, Undo};
+use crate::sources::SourceRow;
 use crate::view::{Finding, Weight, error_text};
 use layer::{Layer, LayerOrigin, RawValue, Section, pick, pick_if_any, pick_path};
 use problem::Problems;
@@ -57,7 +58,7 @@ const MOST_EPISODES: u32 = 10_000;
 pub fn load(
     start: &Start,
     step_rows: &'static [actions::Row],
-    source_rows: &'static [crate::sources::Row],
+    source_rows: &'static [SourceRow],
 ) -> Result<Settings, ConfigError> {
     let typed = start.typed();
     let (set, mut warnings) = start.set();

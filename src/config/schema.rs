@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The schema, with the kinds of step and of source of these rows.
-pub fn schema(step_rows: &[actions::Row], source_rows: &[sources::Row]) -> Value {
+pub fn schema(step_rows: &[actions::Row], source_rows: &[sources::SourceRow]) -> Value {
     let prose = prose(SHIPPED);
     let defaults: Value = toml::from_str(SHIPPED).unwrap_or_default();
     let table = |name: &str, keys: &[Key], defaults: Option<&Value>| {

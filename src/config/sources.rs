@@ -9,7 +9,7 @@ use super::start::Start;
 use super::value;
 use crate::actions::{self, PathKey};
 use crate::engine::AskedSource;
-use crate::sources::{BuildError, Row, Source, SourceConfig};
+use crate::sources::{Source, SourceBuildError, SourceConfig, SourceRow};
 use crate::view::{Finding, Spoken, Weight};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) struct SourceLayers<'s, 'l, 'i> {
 /// Reads the sources: the user's if there are any, else the shipped ones.
 pub(super) fn read(
     layers: &SourceLayers<'_, '_, '_>,
-    rows: &'static [Row],
+    rows: &'static [SourceRow],
     problems: &mut Problems,
 ) -> Vec<Arc<dyn Source>> {
     let shipped = layers.shipped.tables("source", problems).unwrap_or_default();
@@ -68,7 +68,7 @@ pub(super) fn read(
 
 /// Reads one source. What concerns the environment is reported at `location` where the source stands in no file of the user's.
 fn source<'l, 'i>(
-    row: &Row,
+    row: &SourceRow,
     own: &Section<'l, 'i>,
     defaults: Option<&Section<'l, 'i>>,
     layers: &SourceLayers<'_, 'l, 'i>,
@@ -92,7 +92,7 @@ fn source<'l, 'i>(
     let environment = &|name: &str| layers.start.variable(name).map(str::to_owned);
     let paths: Vec<PathKey> = row.paths.iter().copied().map(PathKey::File).collect();
     let built = command::resolve(&mut table, &paths, own.directory())
-        .map_err(|actions::BuildError { key, message }| BuildError { key, message })
+        .map_err(|actions::BuildError { key, message }| SourceBuildError { key, message })
         .and_then(|()| (row.build)(SourceConfig { keys: table, poll_interval, environment }));
 
     let ours: &[keys::Key] = if row.poll_interval.is_some() { keys::SOURCE } else { &[keys::KIND] };
@@ -100,7 +100,7 @@ fn source<'l, 'i>(
     own.only(&names, problems);
     match built {
         Ok(source) => Some(source),
-        Err(BuildError { key, message }) => {
+        Err(SourceBuildError { key, message }) => {
             match location.filter(|_| key.is_empty()) {
                 Some(location) => problems.add(location, worded(&message)),
                 None => own.complain(&key, &message, problems),
@@ -111,7 +111,7 @@ fn source<'l, 'i>(
 }
 
 /// A kind's own keys, as its schema names them.
-pub(super) fn own_keys(row: &Row) -> Vec<String> {
+pub(super) fn own_keys(row: &SourceRow) -> Vec<String> {
     let schema = (row.schema)();
     let properties = schema.get("properties").and_then(serde_json::Value::as_object);
     properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()

@@ -52,7 +52,7 @@ pub struct EmulationSetting<'a> {
 }
 
 /// A source that is played, or why it cannot be.
-pub type Started = io::Result<Box<dyn EmulatedSource>>;
+pub type StartedEmulator = io::Result<Box<dyn EmulatedSource>>;
 
 /// How a kind of source is played.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ pub struct EmulatorRow {
     /// The `kind` in the configuration.
     pub kind: &'static str,
     /// Begins to play it.
-    pub start: for<'a> fn(EmulationSetting<'a>) -> BoxFuture<'a, Started>,
+    pub start: for<'a> fn(EmulationSetting<'a>) -> BoxFuture<'a, StartedEmulator>,
 }
 
 /// Every kind of source that is asked.

@@ -8,7 +8,7 @@
 
 use crate::engine::{Fault, Importance, Input};
 use crate::sources::transports::{Answered, Client, Failure, Response};
-use crate::sources::{Memory, Pace, Probe, Reading, Source};
+use crate::sources::{Memory, Probe, ProbePace, Reading, Source};
 use crate::status::AnswerTimes;
 use crate::view::{Finding, Lifecycle, Machine, Weight};
 use futures_util::future::{BoxFuture, select_all};
@@ -115,15 +115,15 @@ impl Lanes<'_> {
         let mut ticks = interval(probe.pace.interval().max(SHORTEST_INTERVAL));
         // After a delay the next tick is at its old place: polls neither drift nor bunch up.
         ticks.set_missed_tick_behavior(match probe.pace {
-            Pace::Every(_) => MissedTickBehavior::Skip,
-            Pace::LongPoll { .. } => MissedTickBehavior::Delay,
+            ProbePace::Every(_) => MissedTickBehavior::Skip,
+            ProbePace::LongPoll { .. } => MissedTickBehavior::Delay,
         });
         loop {
             ticks.tick().await;
             match self.poll(&mut asked).await {
-                Ok(Service::Reached) => self.answered.notify_one(),
+                Ok(ServiceState::Reached) => self.answered.notify_one(),
                 // Every other question would wait for the same silence.
-                Ok(Service::Closed) => {}
+                Ok(ServiceState::Closed) => {}
                 Err(closed) => return closed,
             }
         }
@@ -134,8 +134,8 @@ impl Lanes<'_> {
         let source = &self.poller.source;
         let mut probes: Vec<AskedProbe<'_>> = of_rank(source, Importance::Side).map(AskedProbe::new).collect();
         let polled = of_rank(source, Importance::Vital).filter_map(|probe| match probe.pace {
-            Pace::Every(interval) => Some(interval),
-            Pace::LongPoll { .. } => None,
+            ProbePace::Every(interval) => Some(interval),
+            ProbePace::LongPoll { .. } => None,
         });
         let round = polled.min();
         loop {
@@ -148,8 +148,8 @@ impl Lanes<'_> {
             let now = Instant::now() + round.unwrap_or_default() / 2;
             for probe in probes.iter_mut().filter(|probe| probe.due() <= now) {
                 match self.poll(probe).await {
-                    Ok(Service::Reached) => {}
-                    Ok(Service::Closed) => break,
+                    Ok(ServiceState::Reached) => {}
+                    Ok(ServiceState::Closed) => break,
                     Err(closed) => return closed,
                 }
             }
@@ -158,13 +158,13 @@ impl Lanes<'_> {
     }
 
     /// Asks one probe and hands on what it says.
-    async fn poll(&self, asked: &mut AskedProbe<'_>) -> Result<Service, InputsClosed> {
+    async fn poll(&self, asked: &mut AskedProbe<'_>) -> Result<ServiceState, InputsClosed> {
         let Poller { source, .. } = self.poller;
         let probe = asked.probe;
         let began = Instant::now();
         let answer = asked.ask(source.as_ref(), &self.poller.client).await;
         let took = began.elapsed();
-        let service = Service::of(&answer);
+        let service = ServiceState::of(&answer);
         let read = match answer {
             Ok(Answered { response, skew }) => self.read(probe, &response).await.map(|reading| (reading, skew)),
             Err(failure) => Err(source.diagnose(&failure)),
@@ -273,12 +273,12 @@ enum Learned {
 
 /// Whether it makes sense to ask on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Service {
+enum ServiceState {
     Reached,
     Closed,
 }
 
-impl Service {
+impl ServiceState {
     fn of(answer: &Result<Answered, Failure>) -> Self {
         match answer {
             Err(failure) if failure.concerns_all() => Self::Closed,
@@ -313,7 +313,7 @@ impl<'a> AskedProbe<'a> {
         let question = source.next_question(probe, self.newest.as_ref());
         let answer = client.ask(&question, time_limit).await?;
         self.was_answered = true;
-        if let Pace::LongPoll { .. } = probe.pace {
+        if let ProbePace::LongPoll { .. } = probe.pace {
             self.newest = Some(answer.response.clone());
         }
         Ok(answer)

@@ -14,7 +14,7 @@ mod shutdown;
 mod time;
 pub mod transports;
 
-pub use probe::{HttpQuestion, Pace, Probe, Question};
+pub use probe::{HttpQuestion, Probe, ProbePace, Question};
 
 use crate::engine::{AskedSource, Fault, Importance, Notice, NoticeKey, ProbeName, Removal, SourceName};
 use crate::view::Machine;
@@ -152,7 +152,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct SourceConfig<'a> {
     /// The keys of its `[[source]]` that are its own.
     pub keys: toml::Table,
-    /// The time between two polls: what was configured, else [`Row::poll_interval`].
+    /// The time between two polls: what was configured, else [`SourceRow::poll_interval`].
     pub poll_interval: Duration,
     /// The environment.
     pub environment: Environment<'a>,
@@ -166,7 +166,7 @@ impl Debug for SourceConfig<'_> {
 
 /// What the table knows of a kind of source.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct SourceRow {
     /// The `kind` in the configuration.
     pub kind: &'static str,
     /// One line for help and documentation.
@@ -174,7 +174,7 @@ pub struct Row {
     /// The time between two polls where the configuration does not say; none for one that is not polled.
     pub poll_interval: Option<Duration>,
     /// Builds the source.
-    pub build: fn(SourceConfig<'_>) -> Result<Arc<dyn Source>, BuildError>,
+    pub build: fn(SourceConfig<'_>) -> Result<Arc<dyn Source>, SourceBuildError>,
     /// The JSON schema of its own keys.
     pub schema: fn() -> schemars::Schema,
     /// Which of its own keys hold a path. A relative one is made absolute before it is built.
@@ -199,7 +199,7 @@ pub struct Aliases {
 /// Why a source's own keys, or the environment it reads, cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct BuildError {
+pub struct SourceBuildError {
     /// The key it is about; empty for the source as a whole or for the environment.
     pub key: String,
     /// What is wrong, in lowercase words.
@@ -207,14 +207,14 @@ pub struct BuildError {
 }
 
 /// Every kind of source.
-pub const ROWS: &[Row] = &[aws::ROW, shutdown::ROW, file::ROW];
+pub const ROWS: &[SourceRow] = &[aws::ROW, shutdown::ROW, file::ROW];
 
 /// Reads a source's own keys into its settings.
-fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, BuildError> {
+fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, SourceBuildError> {
     serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
         let key = error.path().to_string();
         let key = if key == "." { String::new() } else { key };
-        BuildError { key, message: error.into_inner().to_string() }
+        SourceBuildError { key, message: error.into_inner().to_string() }
     })
 }
 
@@ -223,7 +223,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
     use super::*;
 
-    fn build(row: &Row, keys: &str) -> Result<Arc<dyn Source>, BuildError> {
+    fn build(row: &SourceRow, keys: &str) -> Result<Arc<dyn Source>, SourceBuildError> {
         let poll_interval = row.poll_interval.unwrap_or_default();
         (row.build)(SourceConfig { keys: keys.parse().unwrap(), poll_interval, environment: &|_| None })
     }

@@ -16,7 +16,7 @@ pub struct Probe {
     /// other.
     pub rank: Importance,
     /// When it is asked again.
-    pub pace: Pace,
+    pub pace: ProbePace,
     /// How long a whole answer may take.
     pub time_limit: Duration,
     /// How long the first answer may take, where a service takes its time with that. Until then the source is warming up,
@@ -33,7 +33,7 @@ impl Probe {
             name: ProbeName::new(name),
             question,
             rank: Importance::Vital,
-            pace: Pace::Every(interval),
+            pace: ProbePace::Every(interval),
             time_limit: DEFAULT_TIME_LIMIT,
             first_time_limit: None,
             kinds: Vec::new(),
@@ -85,7 +85,7 @@ impl Question {
 
 /// When a probe is asked again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pace {
+pub enum ProbePace {
     /// So long after it was asked before.
     Every(Duration),
     /// At once after an answer, since the service answers when something changes; yet never sooner than this after it was
@@ -96,7 +96,7 @@ pub enum Pace {
     },
 }
 
-impl Pace {
+impl ProbePace {
     /// The shortest time from one question to the next.
     pub const fn interval(self) -> Duration {
         match self {

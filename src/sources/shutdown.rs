@@ -2,13 +2,13 @@
 //! told of signals anyway, and this source says that they count as notices.
 
 use super::transports::{Failure, Response, Service};
-use super::{Memory, Probe, Reading, Row, Source, settings};
+use super::{Memory, Probe, Reading, Source, SourceRow, settings};
 use crate::engine::{Fault, ProbeName, SourceName};
 use crate::view::Machine;
 use std::sync::Arc;
 
 /// Its row in the table.
-pub(super) const ROW: Row = Row {
+pub(super) const ROW: SourceRow = SourceRow {
     kind: "shutdown",
     summary: "signals that this host or container is going down",
     poll_interval: None,

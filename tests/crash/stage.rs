@@ -7,7 +7,7 @@ use super::daemon::{Cloud, PATIENCE, Scene, Watch};
 use super::truths;
 use crate::boots::{booted_again, later};
 use spot_watchdog::config::{self, Flags, Start};
-use spot_watchdog::emulators::aws::{Action, Script, Stands, StatedTime};
+use spot_watchdog::emulators::aws::{Action, ActiveSpan, Script, StatedTime};
 use spot_watchdog::engine::{Event, Outcome, Policy, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -184,7 +184,7 @@ impl<'a> Story<'a> {
         match episode.fate {
             Fate::Interrupted | Fate::Rebooted | Fate::Slept => {}
             Fate::WarnedThenInterrupted => {
-                cloud.emulator.change(|script| script.rebalance = Some(Stands::from(Duration::ZERO)));
+                cloud.emulator.change(|script| script.rebalance = Some(ActiveSpan::from(Duration::ZERO)));
             }
             Fate::WithdrawnAndReturned => {
                 scene.write("hold", "");

@@ -37,7 +37,7 @@ use crate::view::{EpisodeView, Finding, Machine, Spoken, StepView, TimeFit, Weig
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use played::{PlayedSources, has_asked};
-use progress::Progress;
+use progress::RehearsalProgress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{BufRead, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -140,7 +140,7 @@ async fn play(real: &Settings, notice: EmulatedNotice, args: &RehearseArgs) -> a
     let flags = Flags { source_keys: stage.keys(), ..args.steps.flags() };
     let settings = load(flags).map_err(|refused| anyhow!("what is played cannot be configured: {refused}"))?;
 
-    let progress = Progress::begin(&settings, notice.window);
+    let progress = RehearsalProgress::begin(&settings, notice.window);
     progress.say(&match &own {
         Some(own) => format!("rehearsing on {} ({}, {})", own.id, own.machine_type, own.lifecycle.word()),
         None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
@@ -213,7 +213,7 @@ async fn play(real: &Settings, notice: EmulatedNotice, args: &RehearseArgs) -> a
 }
 
 /// Says whether those who would be told can be reached. Nothing is sent: it would be taken for the notice.
-async fn only_check(messages: &[Sink], progress: &Progress) {
+async fn only_check(messages: &[Sink], progress: &RehearsalProgress) {
     for sink in messages {
         let found = match timeout(CHECKING, sink.check()).await {
             Ok(found) => found,
@@ -277,7 +277,7 @@ enum Followed {
 async fn follow(
     publisher: &StatusPublisher,
     inputs: &mpsc::Sender<Input>,
-    progress: &Progress,
+    progress: &RehearsalProgress,
     until: Instant,
     is_so: fn(&Status) -> bool,
 ) -> Followed {

@@ -17,7 +17,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is seen while a rehearsal runs.
-pub(super) struct Progress {
+pub(super) struct RehearsalProgress {
     lines: Lines,
     bars: Option<Bars>,
 }
@@ -37,7 +37,7 @@ struct Bars {
     window: Duration,
 }
 
-impl Progress {
+impl RehearsalProgress {
     /// Begins to show what the log says.
     pub(super) fn begin(settings: &Settings, window: Duration) -> Self {
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());

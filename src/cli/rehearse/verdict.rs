@@ -23,7 +23,7 @@ pub struct Verdict {
     /// From the notice to the end of the time that steps may use.
     end_after_seconds: Option<Seconds>,
     /// The steps for an interruption, in declared order.
-    steps: Vec<Row>,
+    steps: Vec<StepRow>,
     /// Whether nothing would be lost: every step was done in time, or skipped as the policy allows.
     good: bool,
     /// The same for people.
@@ -33,7 +33,7 @@ pub struct Verdict {
 /// One step.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Row {
+struct StepRow {
     step: String,
     kind: String,
     attempts: u32,
@@ -67,7 +67,7 @@ impl Verdict {
             steps: episode
                 .into_iter()
                 .flat_map(EpisodeView::concerned)
-                .map(|step| Row::of(step, step.began.map(after)))
+                .map(|step| StepRow::of(step, step.began.map(after)))
                 .collect(),
             good: episode.is_some_and(|episode| episode.good),
             verdict: episode.map_or_else(
@@ -83,7 +83,7 @@ impl Verdict {
     }
 }
 
-impl Row {
+impl StepRow {
     fn of(step: &StepView, began: Option<Seconds>) -> Self {
         Self {
             step: step.name.to_string(),

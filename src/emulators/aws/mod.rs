@@ -16,16 +16,16 @@ mod tokens;
 pub use play::{Expected, Play};
 pub(super) use rehearsed::ROW;
 pub use script::{
-    Action, Behaviour, Connections, DateHeader, DateSaid, Interruption, MaintenanceEvent, Protocol, Script, Stands,
-    StatedTime, Trouble,
+    Action, ActiveSpan, Behaviour, ConnectionReuse, DateHeader, DateSaid, Interruption, MaintenanceEvent, Protocol,
+    Script, StatedTime, Trouble,
 };
 pub use script_file::ScriptError;
 pub use server::serve;
 
 use axum::http::{Method, Request};
 use jiff::Timestamp;
-use play::{Dice, Door, Spoils};
-use reply::{Asked, Reply};
+use play::{Disturbance, PortState, RandomSequence};
+use reply::{MetadataRequest, Reply};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -46,7 +46,7 @@ pub struct EmulatorOptions {
     /// When the rebalance recommendation appears, after the start.
     pub rebalance_after: Option<Duration>,
     /// Whether a connection serves one request or many.
-    pub connections: Connections,
+    pub connections: ConnectionReuse,
     /// Whether questions without a session are answered.
     pub protocol: Protocol,
 }
@@ -58,7 +58,7 @@ impl Default for EmulatorOptions {
             action: Action::Terminate,
             time: StatedTime::default(),
             rebalance_after: None,
-            connections: Connections::KeptOpen,
+            connections: ConnectionReuse::KeptOpen,
             protocol: Protocol::Version2,
         }
     }
@@ -72,20 +72,20 @@ const SAME_POLL: Duration = Duration::from_millis(250);
 
 /// A handle on a running emulator: what it serves can be changed and watched through it. Clones share one emulator.
 #[derive(Clone, Debug)]
-pub struct Emulator(Arc<Shared>);
+pub struct Emulator(Arc<EmulatorState>);
 
 #[derive(Debug)]
-struct Shared {
+struct EmulatorState {
     /// When its time began; nothing yet for a play that waits for its first connection.
     began: OnceLock<Instant>,
     play: Option<Play>,
     inner: Mutex<Inner>,
-    quiet: watch::Sender<Quiet>,
+    quiet: watch::Sender<QuietAnswers>,
 }
 
 /// How often a client was told that no interruption stands, by each of the two items that tell of one.
 #[derive(Clone, Copy, Default, Debug)]
-struct Quiet {
+struct QuietAnswers {
     action: u64,
     time: u64,
 }
@@ -95,7 +95,7 @@ struct Inner {
     script: Script,
     tokens: Tokens,
     asked: BTreeMap<String, u64>,
-    dice: Dice,
+    dice: RandomSequence,
     /// When the play last ended all sessions.
     ended: Option<Duration>,
 }
@@ -125,13 +125,13 @@ impl Emulator {
     }
 
     fn waiting(script: Script, play: Option<Play>) -> Self {
-        let dice = Dice(play.as_ref().map_or(0, |play| play.seed));
+        let dice = RandomSequence(play.as_ref().map_or(0, |play| play.seed));
         let inner = Inner { script, tokens: Tokens::default(), asked: BTreeMap::new(), dice, ended: None };
-        Self(Arc::new(Shared {
+        Self(Arc::new(EmulatorState {
             began: OnceLock::new(),
             play,
             inner: Mutex::new(inner),
-            quiet: watch::Sender::new(Quiet::default()),
+            quiet: watch::Sender::new(QuietAnswers::default()),
         }))
     }
 
@@ -146,9 +146,9 @@ impl Emulator {
     }
 
     /// Whether it listens now, and when that changes.
-    fn door(&self) -> (Door, Option<Instant>) {
-        let door = self.0.play.as_ref().map_or(Door::Open(None), |play| play.door(self.elapsed()));
-        let (Door::Open(change) | Door::Shut(change)) = door;
+    fn door(&self) -> (PortState, Option<Instant>) {
+        let door = self.0.play.as_ref().map_or(PortState::Listening(None), |play| play.door(self.elapsed()));
+        let (PortState::Listening(change) | PortState::Closed(change)) = door;
         let change = self.0.began.get().zip(change).and_then(|(began, change)| began.checked_add(change));
         (door, change)
     }
@@ -160,7 +160,7 @@ impl Emulator {
 
     /// Places an interruption notice now.
     pub fn interrupt(&self, action: Action, time: StatedTime) {
-        let stands = Stands::from(self.elapsed());
+        let stands = ActiveSpan::from(self.elapsed());
         self.change(|script| script.interruption = Some(Interruption { stands, action, time }));
     }
 
@@ -202,11 +202,11 @@ impl Emulator {
     }
 
     /// Decides on one request, all at one instant.
-    fn decide<B>(&self, request: &Request<B>) -> Decision {
+    fn decide<B>(&self, request: &Request<B>) -> EmulatedAnswer {
         let elapsed = self.elapsed();
         let mut inner = self.inner();
         let inner = &mut *inner;
-        let asked = Asked::new(request.method(), request.uri().path(), request.headers());
+        let asked = MetadataRequest::new(request.method(), request.uri().path(), request.headers());
         let path = asked.path.as_str();
         let named = format!("{} {path}", asked.method);
         if inner.asked.len() < MOST_COUNTED || inner.asked.contains_key(&named) {
@@ -224,9 +224,9 @@ impl Emulator {
         }
         let delay = met.map_or(Duration::ZERO, |met| met.latency + inner.dice.span(met.jitter));
         let trouble = match met.map(|met| &met.spoils) {
-            Some(Spoils::Answer(behaviour)) => Some(behaviour.clone()),
-            Some(Spoils::Garbage) => Some(Behaviour::Body(inner.dice.garbage())),
-            Some(Spoils::Nothing | Spoils::Refused | Spoils::TokenKill) | None => {
+            Some(Disturbance::Answer(behaviour)) => Some(behaviour.clone()),
+            Some(Disturbance::Garbage) => Some(Behaviour::Body(inner.dice.garbage())),
+            Some(Disturbance::Nothing | Disturbance::Refused | Disturbance::TokenKill) | None => {
                 inner.script.trouble_at(asked.method, path).cloned()
             }
         };
@@ -245,16 +245,16 @@ impl Emulator {
                 _ => false,
             });
         }
-        Decision { reply, delay, trouble, connections: inner.script.connections, date: inner.script.date, now }
+        EmulatedAnswer { reply, delay, trouble, connections: inner.script.connections, date: inner.script.date, now }
     }
 }
 
-struct Decision {
+struct EmulatedAnswer {
     reply: Reply,
     /// How long the answer waits.
     delay: Duration,
     trouble: Option<Behaviour>,
-    connections: Connections,
+    connections: ConnectionReuse,
     date: DateHeader,
     now: Timestamp,
 }

@@ -2,7 +2,7 @@
 //! where it is written as a file is `script_file`, and who carries it out is the emulator.
 
 use super::script::{
-    Action, Behaviour, Connections, Interruption, MaintenanceEvent, Protocol, Script, Stands, StatedTime,
+    Action, ActiveSpan, Behaviour, ConnectionReuse, Interruption, MaintenanceEvent, Protocol, Script, StatedTime,
 };
 use axum::http::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -17,7 +17,7 @@ pub struct Play {
     pub expected: Expected,
     pub(super) seed: u64,
     pub(super) protocol: Protocol,
-    pub(super) connections: Connections,
+    pub(super) connections: ConnectionReuse,
     pub(super) longest_session: Option<Duration>,
     pub(super) ahead: SignedDuration,
     pub(super) notices: Vec<PlayedNotice>,
@@ -37,14 +37,14 @@ pub struct Expected {
 
 /// When something stands: once, or again and again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Turns {
-    pub(super) stands: Stands,
-    pub(super) again: Option<Again>,
+pub(super) struct ActiveTimes {
+    pub(super) stands: ActiveSpan,
+    pub(super) again: Option<Repetition>,
 }
 
 /// Within its span it stands for the first part of each turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Again {
+pub(super) struct Repetition {
     /// The length of a turn; more than nothing.
     pub(super) every: Duration,
     /// The part in which it stands; more than nothing, and less than a turn.
@@ -54,13 +54,13 @@ pub(super) struct Again {
 /// A notice that stands at times.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PlayedNotice {
-    pub(super) turns: Turns,
-    pub(super) says: Says,
+    pub(super) turns: ActiveTimes,
+    pub(super) says: PlayedContent,
 }
 
 /// What a notice says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Says {
+pub(super) enum PlayedContent {
     Interruption { action: Action, time: StatedTime },
     Rebalance,
     ScaleIn,
@@ -70,14 +70,14 @@ pub(super) enum Says {
 /// A trouble that stands at times.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PlayedTrouble {
-    pub(super) turns: Turns,
+    pub(super) turns: ActiveTimes,
     /// Which questions it meets, where it does not meet the service as a whole.
     pub(super) questions: Questions,
     /// How long an answer waits at the least.
     pub(super) latency: Duration,
     /// How much longer at the most.
     pub(super) jitter: Duration,
-    pub(super) spoils: Spoils,
+    pub(super) spoils: Disturbance,
 }
 
 /// Which questions a trouble meets.
@@ -91,7 +91,7 @@ pub(super) struct Questions {
 
 /// What a trouble does.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Spoils {
+pub(super) enum Disturbance {
     /// It only takes its time.
     Nothing,
     /// Nobody listens, and what was connected is cut off.
@@ -106,9 +106,9 @@ pub(super) enum Spoils {
 
 /// Whether the service listens, and until when that holds, in the emulator's time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Door {
-    Open(Option<Duration>),
-    Shut(Option<Duration>),
+pub(super) enum PortState {
+    Listening(Option<Duration>),
+    Closed(Option<Duration>),
 }
 
 impl Play {
@@ -131,12 +131,12 @@ impl Play {
     pub fn end(&self) -> Duration {
         let turns =
             self.notices.iter().map(|notice| notice.turns).chain(self.troubles.iter().map(|trouble| trouble.turns));
-        turns.map(Turns::end).max().unwrap_or_default()
+        turns.map(ActiveTimes::end).max().unwrap_or_default()
     }
 
     /// Whether it cannot wait for the first connection, since there would be none.
     pub(super) fn begins_at_once(&self) -> bool {
-        matches!(self.door(Duration::ZERO), Door::Shut(_))
+        matches!(self.door(Duration::ZERO), PortState::Closed(_))
     }
 
     /// Sets what stands at this time.
@@ -153,20 +153,20 @@ impl Play {
         script.maintenance.clear();
         for (number, PlayedNotice { turns, says }) in self.notices.iter().enumerate() {
             let stands = turns.at(elapsed);
-            let since = Stands::from(turns.stands.from);
+            let since = ActiveSpan::from(turns.stands.from);
             match says {
-                Says::Interruption { action, time } if stands => {
+                PlayedContent::Interruption { action, time } if stands => {
                     script.interruption = Some(Interruption { stands: since, action: *action, time: *time });
                 }
-                Says::Rebalance if stands => script.rebalance = Some(since),
+                PlayedContent::Rebalance if stands => script.rebalance = Some(since),
                 // A group that will scale in has had the machine in service before.
-                Says::ScaleIn => {
+                PlayedContent::ScaleIn => {
                     let state = script.lifecycle_state.get_or_insert_with(|| "InService".to_owned());
                     if stands {
                         "Terminated".clone_into(state);
                     }
                 }
-                Says::Maintenance { code, after } if stands => {
+                PlayedContent::Maintenance { code, after } if stands => {
                     let ahead = signed(since.from + *after).saturating_sub(signed(elapsed));
                     script.maintenance.push(MaintenanceEvent {
                         event_id: format!("instance-event-0emulated{number:08x}"),
@@ -175,7 +175,7 @@ impl Play {
                         not_before: now.saturating_add(ahead).unwrap_or(now),
                     });
                 }
-                Says::Interruption { .. } | Says::Rebalance | Says::Maintenance { .. } => {}
+                PlayedContent::Interruption { .. } | PlayedContent::Rebalance | PlayedContent::Maintenance { .. } => {}
             }
         }
     }
@@ -183,8 +183,8 @@ impl Play {
     /// What meets a question at this time: the first that does.
     pub(super) fn trouble(&self, method: &Method, path: &str, elapsed: Duration) -> Option<&PlayedTrouble> {
         self.troubles.iter().find(|trouble| match trouble.spoils {
-            Spoils::Refused | Spoils::TokenKill => false,
-            Spoils::Nothing | Spoils::Garbage | Spoils::Answer(_) => {
+            Disturbance::Refused | Disturbance::TokenKill => false,
+            Disturbance::Nothing | Disturbance::Garbage | Disturbance::Answer(_) => {
                 trouble.turns.at(elapsed) && trouble.questions.include(method, path)
             }
         })
@@ -192,16 +192,17 @@ impl Play {
 
     /// When sessions last ended all at once, if they did.
     pub(super) fn sessions_ended(&self, elapsed: Duration) -> Option<Duration> {
-        let kills = self.troubles.iter().filter(|trouble| trouble.spoils == Spoils::TokenKill);
+        let kills = self.troubles.iter().filter(|trouble| trouble.spoils == Disturbance::TokenKill);
         kills.filter_map(|trouble| trouble.turns.last_begin(elapsed)).max()
     }
 
     /// Whether the service listens at this time.
-    pub(super) fn door(&self, elapsed: Duration) -> Door {
-        let shut =
-            || self.troubles.iter().filter(|trouble| trouble.spoils == Spoils::Refused).map(|trouble| trouble.turns);
+    pub(super) fn door(&self, elapsed: Duration) -> PortState {
+        let shut = || {
+            self.troubles.iter().filter(|trouble| trouble.spoils == Disturbance::Refused).map(|trouble| trouble.turns)
+        };
         let next = shut().filter_map(|turns| turns.next_change(elapsed)).min();
-        if shut().any(|turns| turns.at(elapsed)) { Door::Shut(next) } else { Door::Open(next) }
+        if shut().any(|turns| turns.at(elapsed)) { PortState::Closed(next) } else { PortState::Listening(next) }
     }
 }
 
@@ -219,7 +220,7 @@ impl Questions {
     }
 }
 
-impl Turns {
+impl ActiveTimes {
     /// Whether it stands at this time.
     pub(super) fn at(self, elapsed: Duration) -> bool {
         self.stands.at(elapsed)
@@ -228,7 +229,7 @@ impl Turns {
 
     /// When it last began to stand.
     fn last_begin(self, elapsed: Duration) -> Option<Duration> {
-        let Stands { from, until } = self.stands;
+        let ActiveSpan { from, until } = self.stands;
         let latest = until.map_or(elapsed, |until| elapsed.min(until.saturating_sub(Duration::from_nanos(1))));
         let since = latest.checked_sub(from)?;
         Some(self.again.map_or(from, |again| latest - again.within(since)))
@@ -236,7 +237,7 @@ impl Turns {
 
     /// The next moment after this at which it may begin or end to stand.
     fn next_change(self, elapsed: Duration) -> Option<Duration> {
-        let Stands { from, until } = self.stands;
+        let ActiveSpan { from, until } = self.stands;
         if elapsed < from {
             return Some(from);
         }
@@ -251,7 +252,7 @@ impl Turns {
     }
 
     fn end(self) -> Duration {
-        let Stands { from, until } = self.stands;
+        let ActiveSpan { from, until } = self.stands;
         until.unwrap_or_else(|| self.again.map_or(from, |again| from + again.every * 2))
     }
 
@@ -259,14 +260,14 @@ impl Turns {
         self.stands.from /= times;
         self.stands.until = self.stands.until.map(|until| until / times);
         // Nothing may become so short that it never stands.
-        self.again = self.again.map(|Again { every, lasting }| Again {
+        self.again = self.again.map(|Repetition { every, lasting }| Repetition {
             every: (every / times).max(Duration::from_nanos(2)),
             lasting: (lasting / times).max(Duration::from_nanos(1)),
         });
     }
 }
 
-impl Again {
+impl Repetition {
     /// How far a turn has gone when so much has passed since the first began.
     fn within(self, since: Duration) -> Duration {
         // Both fit: no play is longer than a year.
@@ -277,9 +278,9 @@ impl Again {
 
 /// A seeded sequence of numbers (SplitMix64, public domain, Vigna 2015): the same play is as jittery each time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Dice(pub(super) u64);
+pub(super) struct RandomSequence(pub(super) u64);
 
-impl Dice {
+impl RandomSequence {
     pub(super) fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
@@ -309,15 +310,15 @@ fn signed(span: Duration) -> SignedDuration {
 mod tests {
     use super::*;
 
-    fn turns(from: u64, until: Option<u64>, again: Option<(u64, u64)>) -> Turns {
+    fn turns(from: u64, until: Option<u64>, again: Option<(u64, u64)>) -> ActiveTimes {
         let seconds = Duration::from_secs;
-        Turns {
-            stands: Stands { from: seconds(from), until: until.map(seconds) },
-            again: again.map(|(every, lasting)| Again { every: seconds(every), lasting: seconds(lasting) }),
+        ActiveTimes {
+            stands: ActiveSpan { from: seconds(from), until: until.map(seconds) },
+            again: again.map(|(every, lasting)| Repetition { every: seconds(every), lasting: seconds(lasting) }),
         }
     }
 
-    fn seconds_that_stand(turns: Turns, most: u64) -> Vec<u64> {
+    fn seconds_that_stand(turns: ActiveTimes, most: u64) -> Vec<u64> {
         (0..most).filter(|second| turns.at(Duration::from_secs(*second))).collect()
     }
 
@@ -358,12 +359,12 @@ mod tests {
     #[test]
     fn the_dice_fall_as_their_seed_wants() {
         let rolls = |seed| {
-            let mut dice = Dice(seed);
+            let mut dice = RandomSequence(seed);
             [dice.span(Duration::from_secs(1)), dice.span(Duration::from_secs(1))]
         };
         assert_eq!(rolls(7), rolls(7));
         assert_ne!(rolls(7), rolls(8));
         assert!(rolls(7).iter().all(|span| *span <= Duration::from_secs(1)));
-        assert_eq!(Dice(7).span(Duration::ZERO), Duration::ZERO);
+        assert_eq!(RandomSequence(7).span(Duration::ZERO), Duration::ZERO);
     }
 }

@@ -43,14 +43,14 @@ const VERSIONS: [&str; 29] = [
 ];
 
 /// What is asked.
-pub(super) struct Asked<'a> {
+pub(super) struct MetadataRequest<'a> {
     pub(super) method: &'a Method,
     /// In its plain form.
     pub(super) path: String,
     pub(super) headers: &'a HeaderMap,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> MetadataRequest<'a> {
     pub(super) fn new(method: &'a Method, path: &str, headers: &'a HeaderMap) -> Self {
         Self { method, path: plain(path), headers }
     }
@@ -103,7 +103,7 @@ impl Reply {
 
 /// Answers a request. `elapsed` is the emulator's own time, `now` the service's wall clock.
 pub(super) fn reply(
-    asked: &Asked<'_>,
+    asked: &MetadataRequest<'_>,
     script: &Script,
     tokens: &mut Tokens,
     elapsed: Duration,
@@ -126,7 +126,7 @@ pub(super) fn reply(
     Reply { token_ttl, ..item(&asked.path, script, elapsed, now) }
 }
 
-fn open_session(asked: &Asked<'_>, script: &Script, tokens: &mut Tokens, elapsed: Duration) -> Reply {
+fn open_session(asked: &MetadataRequest<'_>, script: &Script, tokens: &mut Tokens, elapsed: Duration) -> Reply {
     let Some((version, "api/token")) = split(&asked.path) else { return Reply::error(405) };
     if version != "latest" || asked.headers.contains_key("x-forwarded-for") {
         return Reply::error(403);

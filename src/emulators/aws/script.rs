@@ -13,7 +13,7 @@ pub struct Script {
     /// `spot/instance-action` and, for a termination, `spot/termination-time`.
     pub interruption: Option<Interruption>,
     /// When `events/recommendations/rebalance` stands.
-    pub rebalance: Option<Stands>,
+    pub rebalance: Option<ActiveSpan>,
     /// `autoscaling/target-lifecycle-state`; a 404 without it.
     pub lifecycle_state: Option<String>,
     /// `events/maintenance/scheduled`.
@@ -21,7 +21,7 @@ pub struct Script {
     /// Whether questions without a session are answered.
     pub protocol: Protocol,
     /// Whether a connection serves one request or many.
-    pub connections: Connections,
+    pub connections: ConnectionReuse,
     /// The longest life that a session gets; the cloud's own limit is 21600 s.
     pub longest_session: Duration,
     /// How far its clock is ahead of ours.
@@ -34,20 +34,20 @@ pub struct Script {
 
 /// A span of the emulator's own time in which something stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stands {
+pub struct ActiveSpan {
     /// From when.
     pub from: Duration,
     /// Until when; for good without it.
     pub until: Option<Duration>,
 }
 
-impl From<Duration> for Stands {
+impl From<Duration> for ActiveSpan {
     fn from(from: Duration) -> Self {
         Self { from, until: None }
     }
 }
 
-impl Stands {
+impl ActiveSpan {
     /// Whether it stands at this time.
     pub fn at(self, elapsed: Duration) -> bool {
         self.from <= elapsed && self.until.is_none_or(|until| elapsed < until)
@@ -58,7 +58,7 @@ impl Stands {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Interruption {
     /// When it stands.
-    pub stands: Stands,
+    pub stands: ActiveSpan,
     /// What it announces.
     pub action: Action,
     /// Which time it states.
@@ -130,7 +130,7 @@ pub enum Protocol {
 
 /// Whether a connection serves one request or many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Connections {
+pub enum ConnectionReuse {
     /// Many.
     KeptOpen,
     /// One, as captures of the real service show.
@@ -260,7 +260,7 @@ impl Default for Script {
             lifecycle_state: None,
             maintenance: Vec::new(),
             protocol: Protocol::Version2,
-            connections: Connections::KeptOpen,
+            connections: ConnectionReuse::KeptOpen,
             longest_session: Duration::from_secs(21_600),
             ahead: SignedDuration::ZERO,
             date: DateHeader::Sent,
@@ -273,8 +273,8 @@ impl From<EmulatorOptions> for Script {
     fn from(options: EmulatorOptions) -> Self {
         let EmulatorOptions { notice_after, action, time, rebalance_after, connections, protocol } = options;
         Self {
-            interruption: notice_after.map(|after| Interruption { stands: Stands::from(after), action, time }),
-            rebalance: rebalance_after.map(Stands::from),
+            interruption: notice_after.map(|after| Interruption { stands: ActiveSpan::from(after), action, time }),
+            rebalance: rebalance_after.map(ActiveSpan::from),
             connections,
             protocol,
             ..Self::default()

@@ -1,9 +1,11 @@
 //! How a play is written as a TOML file: what may stand in it, and what is wrong with one that cannot be played. It only
 //! reads; when something stands is decided in `play`.
 
-use super::play::{Again, Expected, Play, PlayedNotice, PlayedTrouble, Questions, Says, Spoils, Turns};
+use super::play::{
+    ActiveTimes, Disturbance, Expected, Play, PlayedContent, PlayedNotice, PlayedTrouble, Questions, Repetition,
+};
 use super::reply::plain;
-use super::script::{Action, Behaviour, Connections, DateSaid, Protocol, Stands, StatedTime};
+use super::script::{Action, ActiveSpan, Behaviour, ConnectionReuse, DateSaid, Protocol, StatedTime};
 use crate::view::clip;
 use axum::http::{HeaderValue, Method};
 use jiff::SignedDuration;
@@ -106,14 +108,14 @@ struct ScriptFile {
     http_tokens: HttpTokens,
     #[serde(default)]
     close_connections: bool,
-    longest_session: Option<Span>,
+    longest_session: Option<ScriptedSpan>,
     #[serde(default)]
-    clock_ahead: Span,
+    clock_ahead: ScriptedSpan,
     #[serde(default)]
-    clock_behind: Span,
+    clock_behind: ScriptedSpan,
     #[serde(default)]
     expect_hook_runs: u32,
-    expect_hook_by: Option<Span>,
+    expect_hook_by: Option<ScriptedSpan>,
     expect_blind: Option<bool>,
     #[serde(default)]
     notice: Vec<NoticeTable>,
@@ -135,7 +137,11 @@ impl From<ScriptFile> for Play {
                 HttpTokens::Required => Protocol::Version2,
                 HttpTokens::Optional => Protocol::Version1Too,
             },
-            connections: if file.close_connections { Connections::ClosedEachTime } else { Connections::KeptOpen },
+            connections: if file.close_connections {
+                ConnectionReuse::ClosedEachTime
+            } else {
+                ConnectionReuse::KeptOpen
+            },
             longest_session: file.longest_session.map(|span| span.0),
             ahead: file.clock_ahead.signed() - file.clock_behind.signed(),
             notices: file.notice.into_iter().map(|table| table.0).collect(),
@@ -156,15 +162,15 @@ enum HttpTokens {
 /// A duration with its unit, as everywhere.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(try_from = "String")]
-struct Span(Duration);
+struct ScriptedSpan(Duration);
 
-impl Span {
+impl ScriptedSpan {
     fn signed(self) -> SignedDuration {
         SignedDuration::try_from(self.0).unwrap_or(SignedDuration::MAX)
     }
 }
 
-impl TryFrom<String> for Span {
+impl TryFrom<String> for ScriptedSpan {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -185,20 +191,20 @@ struct NoticeTable(PlayedNotice);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawNotice {
-    kind: Kind,
+    kind: ScriptedKind,
     #[serde(default)]
-    from: Span,
-    until: Option<Span>,
-    r#for: Option<Span>,
-    every: Option<Span>,
+    from: ScriptedSpan,
+    until: Option<ScriptedSpan>,
+    r#for: Option<ScriptedSpan>,
+    every: Option<ScriptedSpan>,
     action: Option<ActionWord>,
-    time: Option<Time>,
+    time: Option<ScriptedTime>,
     code: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Kind {
+enum ScriptedKind {
     Interruption,
     Rebalance,
     ScaleIn,
@@ -216,9 +222,9 @@ enum ActionWord {
 /// `"120s"` after it appears, a time in RFC 3339, or `"none"`.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-struct Time(StatedTime);
+struct ScriptedTime(StatedTime);
 
-impl TryFrom<String> for Time {
+impl TryFrom<String> for ScriptedTime {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -229,7 +235,7 @@ impl TryFrom<String> for Time {
             return Ok(Self(StatedTime::At(time)));
         }
         let told = format!("{text:?} is no time; write a span (\"120s\"), an RFC 3339 time or \"none\"");
-        Span::try_from(text).map(|span| Self(StatedTime::After(span.0))).map_err(|_| told)
+        ScriptedSpan::try_from(text).map(|span| Self(StatedTime::After(span.0))).map_err(|_| told)
     }
 }
 
@@ -241,12 +247,12 @@ impl TryFrom<RawNotice> for NoticeTable {
         let only = |given: bool, key: &str, whose: &str| {
             if given { Err(format!("`{key}` is only for {whose}")) } else { Ok(()) }
         };
-        only(action.is_some() && kind != Kind::Interruption, "action", "an interruption")?;
-        only(code.is_some() && kind != Kind::Maintenance, "code", "maintenance")?;
-        let timeless = matches!(kind, Kind::Rebalance | Kind::ScaleIn);
+        only(action.is_some() && kind != ScriptedKind::Interruption, "action", "an interruption")?;
+        only(code.is_some() && kind != ScriptedKind::Maintenance, "code", "maintenance")?;
+        let timeless = matches!(kind, ScriptedKind::Rebalance | ScriptedKind::ScaleIn);
         only(time.is_some() && timeless, "time", "an interruption or maintenance")?;
         let says = match kind {
-            Kind::Interruption => Says::Interruption {
+            ScriptedKind::Interruption => PlayedContent::Interruption {
                 action: match action.unwrap_or(ActionWord::Terminate) {
                     ActionWord::Terminate => Action::Terminate,
                     ActionWord::Stop => Action::Stop,
@@ -254,9 +260,9 @@ impl TryFrom<RawNotice> for NoticeTable {
                 },
                 time: time.map_or_else(StatedTime::default, |time| time.0),
             },
-            Kind::Rebalance => Says::Rebalance,
-            Kind::ScaleIn => Says::ScaleIn,
-            Kind::Maintenance => {
+            ScriptedKind::Rebalance => PlayedContent::Rebalance,
+            ScriptedKind::ScaleIn => PlayedContent::ScaleIn,
+            ScriptedKind::Maintenance => {
                 let after = match time.map(|time| time.0) {
                     None => Duration::from_secs(3_600),
                     Some(StatedTime::After(after)) => after,
@@ -264,7 +270,7 @@ impl TryFrom<RawNotice> for NoticeTable {
                         return Err("`time` of maintenance is a span, counted from where it appears".to_owned());
                     }
                 };
-                Says::Maintenance { code: code.unwrap_or_else(|| "system-reboot".to_owned()), after }
+                PlayedContent::Maintenance { code: code.unwrap_or_else(|| "system-reboot".to_owned()), after }
             }
         };
         Ok(Self(PlayedNotice { turns: turns(from, until, r#for, every)?, says }))
@@ -279,14 +285,14 @@ struct TroubleTable(PlayedTrouble);
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawTrouble {
     #[serde(default)]
-    from: Span,
-    until: Option<Span>,
-    r#for: Option<Span>,
-    every: Option<Span>,
+    from: ScriptedSpan,
+    until: Option<ScriptedSpan>,
+    r#for: Option<ScriptedSpan>,
+    every: Option<ScriptedSpan>,
     path: Option<String>,
     method: Option<String>,
-    latency: Option<Span>,
-    jitter: Option<Span>,
+    latency: Option<ScriptedSpan>,
+    jitter: Option<ScriptedSpan>,
     does: Option<Does>,
 }
 
@@ -299,7 +305,7 @@ enum Does {
     /// Sends an answer of these many bytes too few.
     Truncated(usize),
     /// Sends one byte of the body, waits so long, sends the next.
-    Drip(Span),
+    Drip(ScriptedSpan),
     /// Sends a body of so many bytes.
     Oversized(usize),
     /// Sends a body that never ends.
@@ -327,9 +333,9 @@ enum Does {
     /// Answers well, with this text as `Date`; without that header where it is empty.
     Date(String),
     /// Answers well, with a `Date` that is so far ahead.
-    DateAhead(Span),
+    DateAhead(ScriptedSpan),
     /// Answers well, with a `Date` that is so far behind.
-    DateBehind(Span),
+    DateBehind(ScriptedSpan),
     /// Answers well, in packets that go so many hops.
     HopLimit(u8),
     /// Ends all sessions when it begins.
@@ -367,20 +373,20 @@ impl TryFrom<RawTrouble> for TroubleTable {
             questions: Questions { method, path: path.as_deref().map(plain) },
             latency: latency.unwrap_or_default().0,
             jitter: jitter.unwrap_or_default().0,
-            spoils: does.map_or(Ok(Spoils::Nothing), spoils)?,
+            spoils: does.map_or(Ok(Disturbance::Nothing), spoils)?,
         }))
     }
 }
 
-fn spoils(does: Does) -> Result<Spoils, String> {
+fn spoils(does: Does) -> Result<Disturbance, String> {
     let header = |text: String| match HeaderValue::from_str(&text) {
         Ok(_) => Ok(text),
         Err(_) => Err(format!("{text:?} cannot stand in a header")),
     };
-    Ok(Spoils::Answer(match does {
-        Does::Refused => return Ok(Spoils::Refused),
-        Does::TokenKill => return Ok(Spoils::TokenKill),
-        Does::Garbage => return Ok(Spoils::Garbage),
+    Ok(Disturbance::Answer(match does {
+        Does::Refused => return Ok(Disturbance::Refused),
+        Does::TokenKill => return Ok(Disturbance::TokenKill),
+        Does::Garbage => return Ok(Disturbance::Garbage),
         Does::Hang => Behaviour::Silent,
         Does::Truncated(bytes) => Behaviour::Truncated(bytes.max(1)),
         Does::Drip(gap) => Behaviour::Drip(gap.0),
@@ -407,7 +413,12 @@ fn spoils(does: Does) -> Result<Spoils, String> {
 }
 
 /// From when to when, and whether again and again.
-fn turns(from: Span, until: Option<Span>, lasting: Option<Span>, every: Option<Span>) -> Result<Turns, String> {
+fn turns(
+    from: ScriptedSpan,
+    until: Option<ScriptedSpan>,
+    lasting: Option<ScriptedSpan>,
+    every: Option<ScriptedSpan>,
+) -> Result<ActiveTimes, String> {
     let from = from.0;
     if let Some(until) = until
         && until.0 <= from
@@ -428,16 +439,16 @@ fn turns(from: Span, until: Option<Span>, lasting: Option<Span>, every: Option<S
         (_, Some(lasting), Some(every)) if lasting.0 >= every.0 => {
             return Err("`for` is not shorter than `every`, so that it would always stand".to_owned());
         }
-        (until, Some(lasting), Some(every)) => (until, Some(Again { every: every.0, lasting: lasting.0 })),
+        (until, Some(lasting), Some(every)) => (until, Some(Repetition { every: every.0, lasting: lasting.0 })),
     };
-    Ok(Turns { stands: Stands { from, until }, again })
+    Ok(ActiveTimes { stands: ActiveSpan { from, until }, again })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
-    use super::super::play::Door;
+    use super::super::play::PortState;
     use super::*;
     use crate::view::printable;
 
@@ -536,11 +547,11 @@ mod tests {
         assert_eq!(play.expected, Expected { hook_runs: 1, hook_by: Some(Duration::from_secs(5)), blind: Some(true) });
         assert_eq!(play.end(), Duration::from_secs(3));
         let (second, ms) = (Duration::from_secs, Duration::from_millis);
-        assert_eq!(play.door(second(0)), Door::Open(Some(second(2))));
-        assert_eq!(play.door(second(2)), Door::Shut(Some(second(3))));
-        assert_eq!(play.door(second(3)), Door::Open(None));
+        assert_eq!(play.door(second(0)), PortState::Listening(Some(second(2))));
+        assert_eq!(play.door(second(2)), PortState::Closed(Some(second(3))));
+        assert_eq!(play.door(second(3)), PortState::Listening(None));
         let trouble = play.trouble(&Method::GET, "/latest/meta-data/x", Duration::ZERO).unwrap();
-        assert_eq!((trouble.latency, &trouble.spoils), (ms(50), &Spoils::Answer(Behaviour::Status(503))));
+        assert_eq!((trouble.latency, &trouble.spoils), (ms(50), &Disturbance::Answer(Behaviour::Status(503))));
         assert_eq!(play.trouble(&Method::PUT, "/latest/api/token", Duration::ZERO), None);
     }
 

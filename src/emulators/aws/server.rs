@@ -1,10 +1,10 @@
 //! The emulated service's connections: accepted, answered, and ended as badly as the play wants. What is answered is
 //! decided by [`Emulator`]; this only carries it out.
 
-use super::play::Door;
+use super::play::PortState;
 use super::reply::Reply;
-use super::script::{Behaviour, Connections, DateHeader, DateSaid};
-use super::{Decision, Emulator, tokens};
+use super::script::{Behaviour, ConnectionReuse, DateHeader, DateSaid};
+use super::{EmulatedAnswer, Emulator, tokens};
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -56,12 +56,12 @@ pub async fn serve(listener: TcpListener, emulator: Emulator) -> io::Result<()> 
     let mut connections = JoinSet::new();
     loop {
         match emulator.door() {
-            (Door::Shut(_), change) => {
+            (PortState::Closed(_), change) => {
                 listener = None;
                 connections.shutdown().await;
                 moment(change).await;
             }
-            (Door::Open(_), change) => {
+            (PortState::Listening(_), change) => {
                 let listening = match listener.take() {
                     Some(listening) => listening,
                     None => bind(address).await?,
@@ -119,16 +119,16 @@ async fn attend(stream: TcpStream, emulator: Emulator) {
     let Err(error) = (&mut connection).await else { return };
     let mut stream = connection.into_parts().io.into_inner();
     match cut(&error) {
-        Some(Cut::Reset) => {
+        Some(BrokenAnswer::Reset) => {
             if let Err(error) = stream.set_zero_linger() {
                 tracing::debug!("a connection could not be reset: {error}");
             }
         }
-        Some(Cut::NotHttp) => {
+        Some(BrokenAnswer::NotHttp) => {
             // Who does not read it within a second has gone.
             let _ = timeout(Duration::from_secs(1), stream.write_all(GIBBERISH)).await;
         }
-        Some(Cut::Closed) | None => {}
+        Some(BrokenAnswer::Closed) | None => {}
     }
 }
 
@@ -144,7 +144,7 @@ fn limit_hops(socket: &OwnedFd, trouble: Option<&Behaviour>) {
 }
 
 /// How the play wanted a connection to end, from the error that it ended with.
-fn cut(error: &(dyn Error + 'static)) -> Option<Cut> {
+fn cut(error: &(dyn Error + 'static)) -> Option<BrokenAnswer> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(cut) = error.downcast_ref() {
@@ -157,22 +157,22 @@ fn cut(error: &(dyn Error + 'static)) -> Option<Cut> {
 
 /// How a connection ends in the middle of things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Cut {
+enum BrokenAnswer {
     Closed,
     Reset,
     NotHttp,
 }
 
-impl fmt::Display for Cut {
+impl fmt::Display for BrokenAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the play ends this connection")
     }
 }
 
-impl Error for Cut {}
+impl Error for BrokenAnswer {}
 
-async fn answer(decision: Decision) -> Result<Response, Cut> {
-    let Decision { reply, delay, trouble, connections, date, now } = decision;
+async fn answer(decision: EmulatedAnswer) -> Result<Response, BrokenAnswer> {
+    let EmulatedAnswer { reply, delay, trouble, connections, date, now } = decision;
     if !delay.is_zero() {
         sleep(delay).await;
     }
@@ -193,7 +193,7 @@ async fn answer(decision: Decision) -> Result<Response, Cut> {
     if let Some(date) = date_header(said, now) {
         headers.insert(DATE, date);
     }
-    if connections == Connections::ClosedEachTime {
+    if connections == ConnectionReuse::ClosedEachTime {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -230,7 +230,7 @@ fn head(reply: Reply) -> (Reply, Response) {
 }
 
 /// Spoils a reply as the script wants it.
-async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, Cut> {
+async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, BrokenAnswer> {
     Ok(match behaviour {
         Behaviour::Status(status) => plainly(Reply::error(status)),
         Behaviour::Body(body) => plainly(Reply { status: 200, body, ..reply }),
@@ -259,17 +259,17 @@ async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, Cut> 
         }
         Behaviour::Truncated(missing) => {
             let announced = reply.body.len().max(missing);
-            shortened(reply, announced, announced - missing, Cut::Closed)
+            shortened(reply, announced, announced - missing, BrokenAnswer::Closed)
         }
         Behaviour::ResetAfter(sent) => {
             // One byte more than there is, so that there is something left to be cut off.
             let announced = reply.body.len().max(sent.saturating_add(1));
-            shortened(reply, announced, sent, Cut::Reset)
+            shortened(reply, announced, sent, BrokenAnswer::Reset)
         }
         Behaviour::Oversized(bytes) => plainly(Reply { status: 200, body: vec![b'x'; bytes], ..reply }),
-        Behaviour::Reset => return Err(Cut::Reset),
-        Behaviour::Closed => return Err(Cut::Closed),
-        Behaviour::NotHttp => return Err(Cut::NotHttp),
+        Behaviour::Reset => return Err(BrokenAnswer::Reset),
+        Behaviour::Closed => return Err(BrokenAnswer::Closed),
+        Behaviour::NotHttp => return Err(BrokenAnswer::NotHttp),
         Behaviour::ContentType(text) => {
             let mut response = plainly(reply);
             if let Ok(text) = HeaderValue::from_str(&text) {
@@ -292,7 +292,7 @@ fn drip(body: Vec<u8>, gap: Duration) -> impl Stream<Item = Result<Bytes, Infall
 }
 
 /// An answer that announces so many bytes, sends the first of them, and is cut off.
-fn shortened(reply: Reply, announced: usize, sent: usize, cut: Cut) -> Response {
+fn shortened(reply: Reply, announced: usize, sent: usize, cut: BrokenAnswer) -> Response {
     let (Reply { mut body, .. }, mut response) = head(reply);
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(announced));
     body.truncate(sent);
@@ -301,7 +301,7 @@ fn shortened(reply: Reply, announced: usize, sent: usize, cut: Cut) -> Response 
 }
 
 /// A body after which the connection ends, whatever length was announced.
-fn cut_off(body: Vec<u8>, cut: Cut) -> impl Stream<Item = Result<Bytes, Cut>> {
+fn cut_off(body: Vec<u8>, cut: BrokenAnswer) -> impl Stream<Item = Result<Bytes, BrokenAnswer>> {
     stream::unfold(Some(Some(body)), move |left| async move {
         match left? {
             Some(body) => Some((Ok(Bytes::from(body)), Some(None))),

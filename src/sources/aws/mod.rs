@@ -11,7 +11,9 @@ mod read;
 
 use super::transports::http::{TokenHandshake, WithoutSession};
 use super::transports::{Endpoint, Failure, Response, Service};
-use super::{Aliases, BuildError, Environment, Memory, Probe, Question, Reading, Row, Source, SourceConfig, settings};
+use super::{
+    Aliases, Environment, Memory, Probe, Question, Reading, Source, SourceBuildError, SourceConfig, SourceRow, settings,
+};
 use crate::engine::{Fault, NoticeKind, ProbeName, SourceName};
 use crate::view::{Machine, Span};
 use serde::Deserialize;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Its row in the table.
-pub const ROW: Row = Row {
+pub const ROW: SourceRow = SourceRow {
     kind: "aws",
     summary: "EC2 instance metadata: Spot interruptions, rebalance, Auto Scaling, maintenance",
     // As often as the EC2 User Guide recommends for both items of Spot.
@@ -27,7 +29,7 @@ pub const ROW: Row = Row {
     build: |SourceConfig { keys, poll_interval, environment }| {
         Ok(Arc::new(Aws::new(&settings(keys)?, poll_interval, environment)?))
     },
-    schema: || schemars::schema_for!(Settings),
+    schema: || schemars::schema_for!(AwsSettings),
     // Those of banzaicloud/spot-termination-exporter, with the labels of its last version (metadata.go).
     paths: &[],
     aliases: Some(Aliases {
@@ -40,7 +42,7 @@ pub const ROW: Row = Row {
 /// The keys of a `[[source]]` of kind `aws` that are its own.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Settings {
+pub struct AwsSettings {
     /// Where the metadata service is, as `http://HOST[:PORT]`. Without it the environment is asked
     /// (`AWS_EC2_METADATA_SERVICE_ENDPOINT`, then `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE`), then the link-local IPv4
     /// address is used.
@@ -112,13 +114,17 @@ impl Aws {
     ///
     /// # Errors
     /// Where the endpoint, from the settings or the environment, cannot be used.
-    pub fn new(settings: &Settings, poll_interval: Duration, environment: Environment<'_>) -> Result<Self, BuildError> {
+    pub fn new(
+        settings: &AwsSettings,
+        poll_interval: Duration,
+        environment: Environment<'_>,
+    ) -> Result<Self, SourceBuildError> {
         let item = |name: &str| Question::get(format!("/latest/meta-data/{name}"));
         let side = |name: &str| Probe::side(name, item(name), poll_interval);
         let maintenance = settings.maintenance_interval.map_or(MAINTENANCE_INTERVAL, |Span(span)| span);
         if maintenance > LONGEST_MAINTENANCE_INTERVAL {
             let message = "it is longer than \"10m\": maintenance would be heard of too late".to_owned();
-            return Err(BuildError { key: "maintenance-interval".to_owned(), message });
+            return Err(SourceBuildError { key: "maintenance-interval".to_owned(), message });
         }
         let maintenance = Probe::side(MAINTENANCE, item(MAINTENANCE), maintenance.max(poll_interval));
         Ok(Self {
@@ -194,10 +200,10 @@ impl Source for Aws {
 }
 
 /// Where the metadata service is: our own setting, else the variables that the AWS SDKs read, else IPv4.
-fn endpoint(settings: &Settings, environment: Environment<'_>) -> Result<Endpoint, BuildError> {
+fn endpoint(settings: &AwsSettings, environment: Environment<'_>) -> Result<Endpoint, SourceBuildError> {
     let parse = |text: &str, key: &str, named: &str| {
         Endpoint::parse(text)
-            .map_err(|error| BuildError { key: key.to_owned(), message: format!("{named} is {error}") })
+            .map_err(|error| SourceBuildError { key: key.to_owned(), message: format!("{named} is {error}") })
     };
     if let Some(text) = &settings.metadata_endpoint {
         return parse(text, "metadata-endpoint", "metadata-endpoint");
@@ -214,7 +220,9 @@ fn endpoint(settings: &Settings, environment: Environment<'_>) -> Result<Endpoin
     match variable(ENDPOINT_MODE).map(|mode| mode.trim().to_ascii_lowercase()).as_deref() {
         None | Some("ipv4") => parse(IPV4_ENDPOINT, "", "the default"),
         Some("ipv6") => parse(IPV6_ENDPOINT, "", "the default"),
-        Some(_) => Err(BuildError { key: String::new(), message: format!("{ENDPOINT_MODE} must be IPv4 or IPv6") }),
+        Some(_) => {
+            Err(SourceBuildError { key: String::new(), message: format!("{ENDPOINT_MODE} must be IPv4 or IPv6") })
+        }
     }
 }
 
@@ -269,11 +277,11 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
     use super::*;
     use crate::engine::Importance;
-    use crate::sources::Pace;
+    use crate::sources::ProbePace;
 
-    fn resolve(setting: Option<&str>, variables: &[(&str, &str)]) -> Result<String, BuildError> {
+    fn resolve(setting: Option<&str>, variables: &[(&str, &str)]) -> Result<String, SourceBuildError> {
         let look = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let settings = Settings { metadata_endpoint: setting.map(str::to_owned), ..Settings::default() };
+        let settings = AwsSettings { metadata_endpoint: setting.map(str::to_owned), ..AwsSettings::default() };
         endpoint(&settings, &look).map(|endpoint| endpoint.as_str().to_owned())
     }
 
@@ -297,7 +305,7 @@ mod tests {
         assert!(error.message.contains(ENDPOINT_MODE), "{error}");
     }
 
-    fn built(keys: &str) -> Result<Arc<dyn Source>, BuildError> {
+    fn built(keys: &str) -> Result<Arc<dyn Source>, SourceBuildError> {
         let poll_interval = Duration::from_secs(5);
         (ROW.build)(SourceConfig { keys: keys.parse().unwrap(), poll_interval, environment: &|_| None })
     }
@@ -314,9 +322,9 @@ mod tests {
         let with_interval = |interval: &str| {
             let source = built(&format!("maintenance-interval = '{interval}'"))?;
             let probe = source.probes().iter().find(|probe| probe.name.as_str() == MAINTENANCE).unwrap();
-            Ok::<_, BuildError>(probe.pace)
+            Ok::<_, SourceBuildError>(probe.pace)
         };
-        assert_eq!(with_interval("20s"), Ok(Pace::Every(Duration::from_secs(20))));
+        assert_eq!(with_interval("20s"), Ok(ProbePace::Every(Duration::from_secs(20))));
         for wrong in ["11m", "20", "-1s"] {
             assert_eq!(with_interval(wrong).unwrap_err().key, "maintenance-interval", "{wrong}");
         }

@@ -2,14 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 use super::*;
-use crate::sources::aws::{Aws, Settings};
+use crate::sources::aws::{Aws, AwsSettings};
 use crate::sources::transports::Response;
 use crate::sources::{Environment, Source};
 use hyper::HeaderMap;
 
 fn source() -> Aws {
     let nothing: Environment<'_> = &|_| None;
-    Aws::new(&Settings::default(), Duration::from_secs(5), nothing).unwrap()
+    Aws::new(&AwsSettings::default(), Duration::from_secs(5), nothing).unwrap()
 }
 
 fn ask_with(memory: &[&str], probe: &str, status: u16, body: impl AsRef<[u8]>) -> Result<Reading, Fault> {

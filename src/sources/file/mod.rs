@@ -7,7 +7,7 @@ mod read;
 
 use super::transports::file::WatchedFile;
 use super::transports::{Failure, Response, Service};
-use super::{BuildError, Memory, Probe, Question, Reading, Row, Source, SourceConfig, settings};
+use super::{Memory, Probe, Question, Reading, Source, SourceBuildError, SourceConfig, SourceRow, settings};
 use crate::engine::{Fault, NoticeKind, ProbeName, Removal, SourceName};
 use crate::view::{Machine, Span};
 use nix::unistd::{Uid, User};
@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Its row in the table.
-pub(super) const ROW: Row = Row {
+pub(super) const ROW: SourceRow = SourceRow {
     kind: "file",
     summary: "a file whose appearance is a notice and whose removal withdraws it",
     poll_interval: Some(Duration::from_secs(1)),
-    build: |SourceConfig { keys, poll_interval, .. }| Ok(Arc::new(NoticeFile::new(settings(keys)?, poll_interval)?)),
-    schema: || schemars::schema_for!(Settings),
+    build: |SourceConfig { keys, poll_interval, .. }| Ok(Arc::new(FileSource::new(settings(keys)?, poll_interval)?)),
+    schema: || schemars::schema_for!(FileSettings),
     paths: &["path"],
     aliases: None,
 };
@@ -30,7 +30,7 @@ pub(super) const ROW: Row = Row {
 /// The keys of a `[[source]]` of kind `file` that are its own.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Settings {
+pub struct FileSettings {
     /// Where the file appears. Its directory has to be there.
     pub path: PathBuf,
     /// What its appearance announces where it does not say so itself.
@@ -64,16 +64,16 @@ const fn interruption() -> NoticeKind {
 const CONTENT: &str = "content";
 
 #[derive(Clone, Debug)]
-struct NoticeFile {
+struct FileSource {
     watched: WatchedFile,
     meaning: read::Meaning,
     probes: [Probe; 1],
 }
 
-impl NoticeFile {
-    fn new(settings: Settings, poll_interval: Duration) -> Result<Self, BuildError> {
-        let Settings { path, announces, window, owner, empty } = settings;
-        let wrong = |key: &str, message: String| BuildError { key: key.to_owned(), message };
+impl FileSource {
+    fn new(settings: FileSettings, poll_interval: Duration) -> Result<Self, SourceBuildError> {
+        let FileSettings { path, announces, window, owner, empty } = settings;
+        let wrong = |key: &str, message: String| SourceBuildError { key: key.to_owned(), message };
         if !path.is_absolute() {
             return Err(wrong("path", "it must be absolute, since the watchdog may be started anywhere".to_owned()));
         }
@@ -87,7 +87,7 @@ impl NoticeFile {
     }
 }
 
-impl Source for NoticeFile {
+impl Source for FileSource {
     fn name(&self) -> SourceName {
         self.meaning.source.clone()
     }
@@ -139,7 +139,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
     use super::*;
 
-    fn built(keys: &str) -> Result<Arc<dyn Source>, BuildError> {
+    fn built(keys: &str) -> Result<Arc<dyn Source>, SourceBuildError> {
         let poll_interval = Duration::from_secs(1);
         (ROW.build)(SourceConfig { keys: keys.parse().unwrap(), poll_interval, environment: &|_| None })
     }
