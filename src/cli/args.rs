@@ -194,7 +194,7 @@ pub struct RehearseArgs {
     /// What chooses the steps.
     #[command(flatten)]
     pub steps: StepArgs,
-    /// How much time the notice leaves [default: what its source usually gives, else what [assume] has]
+    /// How much time the notice leaves [default: what its source usually gives, else what `assume` has]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub notice: Option<Duration>,
     /// Also run the steps that act outside this machine, such as leaving the load balancer, and undo them
