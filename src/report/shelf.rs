@@ -73,10 +73,11 @@ impl Shelf {
         reports
     }
 
-    /// Whether there is a report of this episode, of whatever machine.
-    pub fn has(&self, episode: &str) -> bool {
+    /// The report of this episode, of whatever machine.
+    pub fn of(&self, episode: &str) -> Option<Report> {
         let end = format!("-{}.json", safe(episode));
-        names(&self.directory).iter().any(|name| name.ends_with(&end))
+        let name = names(&self.directory).into_iter().find(|name| name.ends_with(&end))?;
+        read(&self.directory.join(name)).ok()
     }
 
     /// Removes the oldest ones whose names begin so. Others may keep theirs in the same directory.
@@ -205,7 +206,7 @@ mod tests {
             ]
         );
         assert_eq!(shelf.newest(1).len(), 1);
-        assert!(shelf.has("2026-01-01T00:04:00Z-1") && !shelf.has("2026-01-01T00:01:00Z-1"));
+        assert!(shelf.of("2026-01-01T00:04:00Z-1").is_some() && shelf.of("2026-01-01T00:01:00Z-1").is_none());
         let mode = fs::metadata(shelf.directory.join(&told[0])).unwrap().permissions().mode();
         assert_eq!(mode & 0o777 & !0o040, 0o600, "others may not read it: {mode:o}");
     }

@@ -52,17 +52,20 @@ impl Past {
         Self { policy: engine.policy().clone(), context: context.clone(), open }
     }
 
-    /// Makes reports of the episodes before, as far as their journals are there and none was kept of them. It waits for a
-    /// disk.
+    /// Makes reports of the episodes before, as far as their journals are there and say more than the report that is kept: a
+    /// crash may come between an episode's last change and its last report. It waits for a disk.
     fn tell(&self, state_directory: &Path, shelf: &Shelf) {
-        let is_known =
-            |episode: &str| shelf.has(episode) || self.open.as_ref().is_some_and(|it| it.as_str() == episode);
-        for records in journal::past(state_directory, PAST, is_known) {
+        let is_told = |episode: &str| {
+            let is_open = self.open.as_ref().is_some_and(|it| it.as_str() == episode);
+            is_open || shelf.of(episode).is_some_and(|report| report.episode.closed.is_some())
+        };
+        for records in journal::past(state_directory, PAST, is_told) {
             let Some(last) = records.last().map(|record| record.now) else { continue };
             let engine = journal::replay(&records, self.policy.clone());
             let view = EpisodeView::open(&engine, &self.context, last)
                 .or_else(|| EpisodeView::last_closed(&engine, &self.context, last));
             if let Some(view) = view
+                && (view.closed.is_some() || shelf.of(view.id.as_str()).is_none())
                 && let Err(error) = shelf.put(&Report::of(&view, &self.context, last.wall))
             {
                 tracing::debug!("no report of episode {} is kept: {error}", view.id);

@@ -1,6 +1,7 @@
 //! What is told of an episode while it goes on, afterwards and after a restart, and whether the next one would fit.
 
 use super::stand::{Cloud, Scene, Watch, wait_for};
+use rustix::process::Signal;
 use serde_json::Value;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use std::fs;
@@ -117,6 +118,32 @@ fn a_report_is_there_from_the_first_moment_and_outlives_the_daemon() {
         "the journal does not know what it printed"
     );
     assert_eq!(again.status()["steps"][0]["measured"]["from"], "episode");
+    again.stop();
+}
+
+#[test]
+fn a_report_that_a_crash_left_open_is_closed_by_the_next_start() {
+    let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
+    let words = ["--hook", &scene.script("save.sh", "true"), "--poll-interval", "1s"];
+    let mut watch = Watch::start(scene.watch(&cloud.url, &words));
+    watch.says(&["watching"]);
+    scene.notice(&["interruption", "--window", "85s"]);
+    watch.says(&["save", "done"]);
+    scene.notice(&["interruption", "--withdraw"]);
+    let kept = scene.state().join("reports");
+    let closed = report(&kept, |report| report["episode"]["closed"].is_string());
+    watch.signal(Signal::KILL);
+    watch.ends();
+    // As it was written before the episode closed.
+    let file = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path();
+    let mut before = closed.clone();
+    before["episode"].as_object_mut().unwrap().retain(|key, _| key != "closed" && key != "closing");
+    fs::write(&file, before.to_string()).unwrap();
+
+    let mut again = Watch::start(scene.watch(&cloud.url, &words));
+    again.says(&["watching"]);
+    let told = report(&kept, |report| report["episode"]["closed"].is_string());
+    assert_eq!(told["episode"]["closing"], closed["episode"]["closing"], "{told}");
     again.stop();
 }
 
