@@ -19,13 +19,11 @@
 //! |---|---|
 //! | [`engine`] | the core, pure: input → decision; policy, planner, episode state machine |
 //! | [`view`] | pure projection of an episode: everything that anyone is told of it, and its wording |
-//! | [`store`] | how files are written: whole, and through no link |
+//! | [`store`] | what lies on disk: journal, reports, timings, sent notifications; one way to write a file whole |
 //! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
 //! | [`process`] | child processes: launch, user, cgroup, output, signals, reaping |
 //! | [`sources`] | a trait, a table, one file a cloud |
 //! | [`actions`] | a trait, a table, one file a way to act |
-//! | [`journal`] | what a restart has to remember: one log in segments |
-//! | [`report`] | the report of an episode, and the summary of many |
 //! | [`messages`] | webhooks |
 //! | [`emulators`] | metadata services that we play ourselves |
 //! | [`config`] | flags, variables and files → validated settings |
@@ -40,10 +38,8 @@ pub mod cli;
 pub mod config;
 pub mod emulators;
 pub mod engine;
-pub mod journal;
 pub mod messages;
 pub mod process;
-pub mod report;
 pub mod runtime;
 pub mod sources;
 pub mod status;

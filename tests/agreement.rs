@@ -18,10 +18,10 @@ use spot_watchdog::cli::rehearse::Verdict;
 use spot_watchdog::cli::status::lines;
 use spot_watchdog::engine::{Engine, Event, Moment, NoticeKind, Now, Outcome, Policy, Work};
 use spot_watchdog::messages::{Occasion, Sink};
-use spot_watchdog::report::Report;
 use spot_watchdog::runtime::log::{Facts, LogObserver};
 use spot_watchdog::status::metrics::Format;
 use spot_watchdog::status::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher, page};
+use spot_watchdog::view::Report;
 use spot_watchdog::view::{Context, EpisodeView, Phase, Seconds, StepContext, StepStage, StepView, words};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -130,7 +130,7 @@ impl<'a> Readers<'a> {
         let inputs = StatusInputs {
             started: now,
             steps: BTreeMap::new(),
-            ledger: Arc::default(),
+            timings: Arc::default(),
             journal: JournalHealth { durability: Durability::Kept, sentence: String::new() },
             messages: Vec::new(),
             trouble: Vec::new(),

@@ -12,24 +12,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("view", &["engine"]),
     ("transport", &[]),
-    ("store", &[]),
+    ("store", &["engine", "view"]),
     ("process", &["engine", "view", "store"]),
     ("sources", &["engine", "view", "store", "transport"]),
     ("actions", &["engine", "view", "transport", "store", "process"]),
-    ("journal", &["engine", "view"]),
-    ("report", &["engine", "view", "journal", "store"]),
     // Its requests go out as those of a step do, and a report may be what they carry.
-    ("messages", &["engine", "view", "actions", "report", "store"]),
+    ("messages", &["engine", "view", "actions", "store"]),
     ("emulators", &["engine", "view", "store"]),
     ("config", &["engine", "view", "process", "sources", "actions", "messages"]),
-    ("status", &["engine", "view", "sources", "actions", "journal", "report", "messages", "config"]),
-    (
-        "runtime",
-        &[
-            "engine", "view", "store", "process", "sources", "actions", "journal", "report", "messages", "config",
-            "status",
-        ],
-    ),
+    ("status", &["engine", "view", "sources", "actions", "store", "messages", "config"]),
+    ("runtime", &["engine", "view", "store", "process", "sources", "actions", "messages", "config", "status"]),
     (
         "cli",
         &[
@@ -39,8 +31,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "process",
             "sources",
             "actions",
-            "journal",
-            "report",
             "messages",
             "config",
             "status",

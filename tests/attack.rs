@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use spot_watchdog::emulators::aws::{Action, Emulator, Script, StatedTime};
 use spot_watchdog::engine::Event;
-use spot_watchdog::journal::decode_all;
+use spot_watchdog::store::journal::decode_all;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use spot_watchdog::engine::{EpisodeId, Event, Moment, Now, StepName, Strength};
-use spot_watchdog::journal::{Durability, Journal};
+use spot_watchdog::store::journal::{Durability, Journal};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

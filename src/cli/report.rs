@@ -3,8 +3,8 @@
 
 use super::args::ReportArgs;
 use super::{ExitStatus, complain, print, print_json};
-use crate::report::fleet::{Fleet, Terms};
-use crate::report::shelf;
+use crate::store::reports;
+use crate::view::fleet::{Fleet, FleetTerms};
 use crate::view::printable;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -33,7 +33,7 @@ pub fn report(args: &ReportArgs) -> ExitStatus {
         complain("no report was found; they are what `report-dir` writes, one file for each episode");
         return ExitStatus::Failure;
     }
-    let terms = Terms {
+    let terms = FleetTerms {
         gpus: args.gpus,
         price: args.price,
         currency: printable(&args.currency),
@@ -96,7 +96,7 @@ impl Reading {
     }
 
     fn read_file(&mut self, path: &Path) {
-        match shelf::read(path) {
+        match reports::read(path) {
             Ok(report) => {
                 self.counted += 1;
                 self.fleet.take_in(&report);

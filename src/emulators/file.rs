@@ -1,7 +1,7 @@
 //! The file that a source of kind `file` looks at, put there and taken away by us.
 
 use super::{EmulatedNotice, EmulatedSource, EmulatorRow};
-use crate::store::{Lasts, Mode, replace};
+use crate::store::{FileMode, FileSync, replace};
 use std::io;
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ impl EmulatedSource for EmulatedFile {
     fn give(&self, EmulatedNotice { kind, window }: EmulatedNotice) -> io::Result<()> {
         let window = format!("{}ms", window.as_millis());
         let content = serde_json::json!({ "kind": kind, "window": window, "reason": "a rehearsal" });
-        replace(&self.path, content.to_string().as_bytes(), Mode::Exactly(0o600), Lasts::WhileItRuns)
+        replace(&self.path, content.to_string().as_bytes(), FileMode::Exactly(0o600), FileSync::Never)
     }
 
     fn withdraw(&self) -> io::Result<()> {

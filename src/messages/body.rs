@@ -5,7 +5,7 @@ use super::message::{Message, Occasion};
 use super::nth;
 use super::words::{clock, sentences, steps, text, title};
 use crate::actions::http::template::{self, Template};
-use crate::report::Report;
+use crate::view::Report;
 use crate::view::StepView;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -14,7 +14,6 @@ mod fixture;
 mod message;
 mod nth;
 mod queue;
-mod sent;
 mod webhook;
 mod words;
 mod worker;

@@ -3,8 +3,8 @@
 
 use super::message::{Message, Occasion};
 use super::queue::{DeliveryQueue, Queued};
-use super::sent::SentMessages;
 use super::webhook::{Deliver, DeliveryResult};
+use crate::store::SentNotifications;
 use crate::view::{Context, Machine, Spoken};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +128,7 @@ impl<D: Deliver> DeliveryWorker<D> {
         if let Err(why) = self.receiver.make_ready().await {
             self.trouble(why, NextTry::None);
         }
-        let mut sent = SentMessages::load(self.state_directory.as_deref(), &self.name).await;
+        let mut sent = SentNotifications::load(self.state_directory.as_deref(), &self.name).await;
         let mut tries = Tries::default();
         loop {
             let limits = *self.limits.borrow_and_update();
@@ -196,7 +196,7 @@ impl<D: Deliver> DeliveryWorker<D> {
     }
 
     /// One try, and what follows from it.
-    async fn attempt(&mut self, queued: Queued, tries: &mut Tries, sent: &mut SentMessages) {
+    async fn attempt(&mut self, queued: Queued, tries: &mut Tries, sent: &mut SentNotifications) {
         let Queued { message, since } = queued;
         let id = message.owed.id.as_str();
         let is_news = !sent.contains(id) && (!message.is_closing() || sent.knows_episode_of(id));

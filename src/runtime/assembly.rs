@@ -157,17 +157,17 @@ impl Daemon {
         executor.prepare();
         let leftovers = executor.leftovers();
 
-        let (ledger_in, ledger) = watch::channel(Arc::default());
+        let (ledger_in, timings) = watch::channel(Arc::default());
         let (troubles_in, troubles) = watch::channel(Arc::default());
         // A rehearsal sees at once what works.
         if rehearsal == Rehearsal::No {
             tasks.spawn(step_checks::keep(settings.steps.clone(), host, episode, troubles_in));
         }
-        let measured = ledger.clone();
-        let beginning = Beginning { settings: settings.clone(), rehearsal, ledger: ledger_in };
+        let measured = timings.clone();
+        let beginning = Beginning { settings: settings.clone(), rehearsal, timings: ledger_in };
         let mut context = context::configured(&settings, rehearsal);
         context::recall(&mut context, opened.machine(), &machine.borrow());
-        let (kept, bookcase) = beginning.begin(opened, &engine, &context, now);
+        let (kept, recent_reports) = beginning.begin(opened, &engine, &context, now);
         let open = EpisodeView::open(&engine, &context, now);
         let health = Health { journal: &kept.journal, notifier: &kept.notifier, unprotected: None, lateness: None };
         let turn =
@@ -175,7 +175,7 @@ impl Daemon {
         let sources = StatusSources {
             started: now,
             steps: executor.actions().clone(),
-            ledger,
+            timings,
             troubles,
             log,
             lateness: Histogram::default(),
@@ -203,7 +203,7 @@ impl Daemon {
             let machine = move || MachineId::new(&machine.borrow().id);
             tasks.spawn(protection::keep(guard, daemon, inputs.hand_over.clone(), machine, guarded));
         }
-        publisher.show(bookcase);
+        publisher.show(recent_reports);
         let observers: Vec<Box<dyn Observer>> = vec![
             Box::new(LogObserver::new(&settings, measured, bound, leftovers)),
             Box::new(status),

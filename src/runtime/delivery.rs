@@ -2,8 +2,9 @@
 //! place has a task of its own, and nothing waits for either: a disk that hangs is said once, and the rest goes on.
 
 use crate::engine::{Engine, EpisodeId, Policy};
-use crate::journal;
-use crate::report::{Bookcase, Report, Shelf, bookcase, shelf};
+use crate::store::journal;
+use crate::store::{RecentReports, ReportStore, recent_reports, reports};
+use crate::view::Report;
 use crate::view::{Context, EpisodeView};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,10 +55,10 @@ impl Past {
 
     /// Makes reports of the episodes before, as far as their journals are there and say more than the report that is kept: a
     /// crash may come between an episode's last change and its last report. It waits for a disk.
-    fn tell(&self, state_directory: &Path, shelf: &Shelf) {
+    fn tell(&self, state_directory: &Path, store: &ReportStore) {
         let is_told = |episode: &str| {
             let is_open = self.open.as_ref().is_some_and(|it| it.as_str() == episode);
-            is_open || shelf.of(episode).is_some_and(|report| report.episode.closed.is_some())
+            is_open || store.of(episode).is_some_and(|report| report.episode.closed.is_some())
         };
         for records in journal::past(state_directory, PAST, is_told) {
             let Some(last) = records.last().map(|record| record.now) else { continue };
@@ -65,8 +66,8 @@ impl Past {
             let view = EpisodeView::open(&engine, &self.context, last)
                 .or_else(|| EpisodeView::last_closed(&engine, &self.context, last));
             if let Some(view) = view
-                && (view.closed.is_some() || shelf.of(view.id.as_str()).is_none())
-                && let Err(error) = shelf.put(&Report::of(&view, &self.context, last.wall))
+                && (view.closed.is_some() || store.of(view.id.as_str()).is_none())
+                && let Err(error) = store.put(&Report::of(&view, &self.context, last.wall))
             {
                 tracing::debug!("no report of episode {} is kept: {error}", view.id);
                 return;
@@ -75,44 +76,46 @@ impl Past {
     }
 }
 
-/// Begins to carry reports; what is returned ends soon after `stop`. The bookcase shows what is kept.
+/// Begins to carry reports; what is returned ends soon after `stop`. The recent_reports shows what is kept.
 pub(super) fn begin(
     to: Destinations,
     reports: &watch::Receiver<Option<Arc<Report>>>,
     closed: &watch::Receiver<Option<Arc<Report>>>,
     past: Past,
     stop: &CancellationToken,
-) -> (JoinSet<()>, Bookcase) {
+) -> (JoinSet<()>, RecentReports) {
     let mut carriers = JoinSet::new();
-    let mut shelves = Vec::new();
+    let mut stores = Vec::new();
     if let Some(state_directory) = to.state_directory {
-        let shelf = Shelf { directory: shelf::episodes_in(&state_directory), kept: bookcase::MOST, mode: 0o640 };
-        let rehearsals = Shelf { directory: shelf::rehearsals_in(&state_directory), kept: REHEARSALS, mode: 0o644 };
-        shelves = vec![shelf.clone(), rehearsals];
+        let store =
+            ReportStore { directory: reports::episodes_in(&state_directory), kept: recent_reports::MOST, mode: 0o640 };
+        let rehearsals =
+            ReportStore { directory: reports::rehearsals_in(&state_directory), kept: REHEARSALS, mode: 0o644 };
+        stores = vec![store.clone(), rehearsals];
         let (reports, closed, stop) = (reports.clone(), closed.clone(), stop.clone());
         carriers.spawn(async move {
-            let to = shelf.clone();
+            let to = store.clone();
             let looking = tokio::task::spawn_blocking(move || past.tell(&state_directory, &to));
             tokio::select! {
                 _ = looking => {}
                 () = stop.cancelled() => {}
             }
-            keep(reports, closed, shelf, "state-dir", stop).await;
+            keep(reports, closed, store, "state-dir", stop).await;
         });
     }
     if let Some(directory) = to.report_dir {
-        let shelf = Shelf { directory, kept: to.kept, mode: 0o640 };
-        carriers.spawn(keep(reports.clone(), closed.clone(), shelf, "report-dir", stop.clone()));
+        let store = ReportStore { directory, kept: to.kept, mode: 0o640 };
+        carriers.spawn(keep(reports.clone(), closed.clone(), store, "report-dir", stop.clone()));
     }
-    (carriers, Bookcase::new(shelves, reports.clone()))
+    (carriers, RecentReports::new(stores, reports.clone()))
 }
 
-/// Writes the newest report to a shelf: when an episode opens, at most every two seconds while it goes on, and at once when
+/// Writes the newest report to a store: when an episode opens, at most every two seconds while it goes on, and at once when
 /// its last step has ended or it closes. It ends when told to, after what there is has been written.
 async fn keep(
     mut reports: watch::Receiver<Option<Arc<Report>>>,
     mut closed: watch::Receiver<Option<Arc<Report>>>,
-    shelf: Shelf,
+    store: ReportStore,
     what: &'static str,
     stop: CancellationToken,
 ) {
@@ -130,7 +133,7 @@ async fn keep(
             // The last report of one episode is not passed over for the first of the next.
             let last = closed.has_changed().unwrap_or_default().then(|| closed.borrow_and_update().clone()).flatten();
             if let Some(last) = last {
-                troubled = put(&shelf, &last, what, troubled).await;
+                troubled = put(&store, &last, what, troubled).await;
             }
             let newest = reports.borrow_and_update().clone();
             let Some(report) = newest else { break };
@@ -145,7 +148,7 @@ async fn keep(
                 }
                 continue;
             }
-            troubled = put(&shelf, &report, what, troubled).await;
+            troubled = put(&store, &report, what, troubled).await;
             written = Some(report);
             wrote_at = Instant::now();
         }
@@ -170,10 +173,10 @@ enum Troubled {
     Said,
 }
 
-async fn put(shelf: &Shelf, report: &Arc<Report>, what: &str, troubled: Troubled) -> Troubled {
-    let (to, text) = (shelf.clone(), Arc::clone(report));
+async fn put(store: &ReportStore, report: &Arc<Report>, what: &str, troubled: Troubled) -> Troubled {
+    let (to, text) = (store.clone(), Arc::clone(report));
     let mut writing = tokio::task::spawn_blocking(move || to.put(&text));
-    let place = shelf.directory.display();
+    let place = store.directory.display();
     let (outcome, was_late) = match timeout(LIMIT, &mut writing).await {
         Ok(outcome) => (outcome, false),
         Err(_) => {
@@ -216,9 +219,9 @@ mod tests {
         Arc::new(serde_json::from_str(&text).unwrap())
     }
 
-    async fn until(shelf: &Shelf, verdict: &str) {
+    async fn until(store: &ReportStore, verdict: &str) {
         let began = std::time::Instant::now();
-        while shelf.newest(1).first().is_none_or(|report| report.episode.verdict != verdict) {
+        while store.newest(1).first().is_none_or(|report| report.episode.verdict != verdict) {
             assert!(began.elapsed() < Duration::from_secs(30), "{verdict} was never written");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -227,28 +230,28 @@ mod tests {
     #[tokio::test]
     async fn the_first_and_the_last_are_written_at_once_and_the_newest_when_it_ends() {
         let place = tempfile::tempdir().unwrap();
-        let shelf = Shelf { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
+        let store = ReportStore { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
         let (offer, reports) = watch::channel(None);
         let stop = CancellationToken::new();
         let (_, closed) = watch::channel(None);
-        let kept = tokio::spawn(keep(reports, closed, shelf.clone(), "a test", stop.clone()));
+        let kept = tokio::spawn(keep(reports, closed, store.clone(), "a test", stop.clone()));
         offer.send_replace(Some(report(false, "opened")));
-        until(&shelf, "opened").await;
+        until(&store, "opened").await;
         let began = Instant::now();
         offer.send_replace(Some(report(true, "over")));
-        until(&shelf, "over").await;
+        until(&store, "over").await;
         assert!(began.elapsed() < PACE, "the end does not wait for the pace");
         offer.send_replace(Some(report(true, "later")));
         stop.cancel();
         kept.await.unwrap();
-        assert_eq!(shelf.newest(5).len(), 1);
-        assert_eq!(shelf.newest(5)[0].episode.verdict, "later");
+        assert_eq!(store.newest(5).len(), 1);
+        assert_eq!(store.newest(5)[0].episode.verdict, "later");
     }
 
     #[tokio::test]
     async fn the_last_report_of_an_episode_is_kept_though_another_opens_in_the_same_moment() {
         let place = tempfile::tempdir().unwrap();
-        let shelf = Shelf { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
+        let store = ReportStore { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
         let (offer, reports) = watch::channel(None);
         let (ends, closed) = watch::channel(None);
         let stop = CancellationToken::new();
@@ -256,22 +259,22 @@ mod tests {
         let mut second = Report::clone(&report(false, "the second"));
         second.episode.id = EpisodeId::new("2026-01-01T00:05:00Z-2");
         offer.send_replace(Some(Arc::new(second)));
-        let kept = tokio::spawn(keep(reports, closed, shelf.clone(), "a test", stop.clone()));
-        until(&shelf, "the second").await;
+        let kept = tokio::spawn(keep(reports, closed, store.clone(), "a test", stop.clone()));
+        until(&store, "the second").await;
         stop.cancel();
         kept.await.unwrap();
-        let verdicts: Vec<String> = shelf.newest(5).into_iter().map(|report| report.episode.verdict).collect();
+        let verdicts: Vec<String> = store.newest(5).into_iter().map(|report| report.episode.verdict).collect();
         assert_eq!(verdicts, ["the second", "the last of the first"]);
     }
 
     #[tokio::test]
     async fn a_place_that_refuses_is_tried_again_with_the_next_report() {
         let place = tempfile::tempdir().unwrap();
-        let shelf = Shelf { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
-        std::fs::write(&shelf.directory, "in the way").unwrap();
-        let troubled = put(&shelf, &report(false, "lost"), "a test", Troubled::No).await;
+        let store = ReportStore { directory: place.path().join("reports"), kept: 5, mode: 0o640 };
+        std::fs::write(&store.directory, "in the way").unwrap();
+        let troubled = put(&store, &report(false, "lost"), "a test", Troubled::No).await;
         assert_eq!(troubled, Troubled::Said);
-        std::fs::remove_file(&shelf.directory).unwrap();
-        assert_eq!(put(&shelf, &report(true, "kept"), "a test", troubled).await, Troubled::No);
+        std::fs::remove_file(&store.directory).unwrap();
+        assert_eq!(put(&store, &report(true, "kept"), "a test", troubled).await, Troubled::No);
     }
 }

@@ -365,7 +365,7 @@ mod tests {
     use super::*;
     use crate::actions::{HostInfo, Task as Doing};
     use crate::engine::{Effect, EpisodeId, MachineId, NoticeAction, NoticeKind, SourceName};
-    use crate::journal::{LONGEST_LINE, Record, encode};
+    use crate::store::journal::{LONGEST_LINE, Record, encode};
     use crate::view::{Finding, Machine};
     use std::sync::Mutex;
 

@@ -10,10 +10,11 @@ use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::{Now, Policy};
-use crate::journal::{Journal, Recovery, replay};
 use crate::messages::Notifier;
-use crate::report::{Bookcase, Ledger, Machine, Report};
+use crate::store::RecentReports;
+use crate::store::journal::{Journal, Recovery, replay};
 use crate::view::Context;
+use crate::view::{Machine, Report, StepTimings};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -39,7 +40,7 @@ pub(super) struct Kept {
 pub(super) struct Beginning {
     pub(super) settings: Settings,
     pub(super) rehearsal: Rehearsal,
-    pub(super) ledger: watch::Sender<Arc<Ledger>>,
+    pub(super) timings: watch::Sender<Arc<StepTimings>>,
 }
 
 /// The state as a start finds it.
@@ -120,8 +121,8 @@ impl StateLocation {
 
 impl Beginning {
     /// Begins to keep and to tell, with what was found on disk; within a runtime.
-    pub(super) fn begin(&self, opened: Opened, engine: &Engine, context: &Context, now: Now) -> (Kept, Bookcase) {
-        let Self { settings, rehearsal, ledger } = self;
+    pub(super) fn begin(&self, opened: Opened, engine: &Engine, context: &Context, now: Now) -> (Kept, RecentReports) {
+        let Self { settings, rehearsal, timings } = self;
         let Opened { journal, place, .. } = opened;
         let (state_directory, machine) = place.unzip();
         let (newest, reports) = watch::channel(None);
@@ -136,13 +137,13 @@ impl Beginning {
             kept: settings.episodes_kept as usize,
         };
         let stop = CancellationToken::new();
-        let (mut keepers, bookcase) =
+        let (mut keepers, recent_reports) =
             delivery::begin(destinations, &reports, &closed, delivery::Past::of(engine, context), &stop);
-        keepers.spawn(measuring::keep(measured, reports, ledger.clone(), stop.clone()));
+        keepers.spawn(measuring::keep(measured, reports, timings.clone(), stop.clone()));
         let observer = ReportObserver::new(newest, closed_in, keepers, stop);
         let (reports, notifier) = (observer.follow(), notifications.notifier());
         let observers: Vec<Box<dyn Observer>> = vec![Box::new(observer), Box::new(notifications)];
         let kept = Kept { journal, observers, notifier, reports, machine, _workers: workers };
-        (kept, bookcase)
+        (kept, recent_reports)
     }
 }

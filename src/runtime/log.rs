@@ -5,10 +5,10 @@ use super::turn::{Observer, Turn};
 use super::{Bound, Persistence};
 use crate::config::Settings;
 use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work};
-use crate::journal::Recovery;
 use crate::process::LeftoverProcesses;
-use crate::report::{Fit, Ledger};
+use crate::store::journal::Recovery;
 use crate::view::{EpisodeView, Lifecycle, Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
+use crate::view::{MeasuredFit, StepTimings};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,13 +52,13 @@ pub struct Facts<'a> {
 impl LogObserver {
     pub(super) fn new(
         settings: &Settings,
-        ledger: watch::Receiver<Arc<Ledger>>,
+        timings: watch::Receiver<Arc<StepTimings>>,
         bound: Bound,
         leftovers: LeftoverProcesses,
     ) -> Self {
         let programs = settings.steps.iter().filter(|step| step.action.runs_programs());
         let programs = programs.map(|step| step.name.clone()).collect();
-        let first_line = Some(FirstLine::new(settings, ledger, bound));
+        let first_line = Some(FirstLine::new(settings, timings, bound));
         Self { first_line, leftovers, ..Self::without_first_line(programs) }
     }
 
@@ -331,7 +331,7 @@ impl Hourly {
 struct FirstLine {
     watched: String,
     steps: String,
-    ledger: watch::Receiver<Arc<Ledger>>,
+    timings: watch::Receiver<Arc<StepTimings>>,
     bound: Bound,
     /// Until when the machine may become known.
     known_by: std::time::Instant,
@@ -340,7 +340,7 @@ struct FirstLine {
 }
 
 impl FirstLine {
-    fn new(settings: &Settings, ledger: watch::Receiver<Arc<Ledger>>, bound: Bound) -> Self {
+    fn new(settings: &Settings, timings: watch::Receiver<Arc<StepTimings>>, bound: Bound) -> Self {
         let asked = settings.policy.sources.iter();
         let asked: Vec<String> =
             asked.map(|asked| format!("{} every {}", asked.source, Spoken(asked.interval))).collect();
@@ -348,7 +348,7 @@ impl FirstLine {
         let is_told = settings.sources.iter().any(|source| source.knows_the_machine());
         let known_by = std::time::Instant::now() + if is_told { PATIENCE } else { Duration::ZERO };
         let served_by = std::time::Instant::now() + Duration::from_secs(1);
-        Self { watched, steps: counted(settings), ledger, bound, known_by, served_by }
+        Self { watched, steps: counted(settings), timings, bound, known_by, served_by }
     }
 
     /// Says it as soon as the machine is known, or cannot be, and then where the status is served; until then it is given
@@ -374,7 +374,7 @@ impl FirstLine {
         let time = TimeFit::expected(engine.policy());
         let leaves = if is_on_demand { "on-demand: no Spot notice will ever come".to_owned() } else { time.sentence() };
         let line = format!("watching {machine} through {}; {}; {leaves}", self.watched, self.steps);
-        let short = Fit::of(engine, time.kind, time.left, &self.ledger.borrow()).filter(|fit| !fit.fits);
+        let short = MeasuredFit::of(engine, time.kind, time.left, &self.timings.borrow()).filter(|fit| !fit.fits);
         match (fault.filter(|_| !is_known), short.filter(|_| !is_on_demand)) {
             (Some(fault), _) => tracing::warn!("{line}; but {fault}"),
             (None, Some(short)) => tracing::warn!("{line}; but {}", short.sentence),

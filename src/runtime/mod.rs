@@ -36,8 +36,8 @@ pub use delivery::REHEARSALS;
 
 use crate::engine::{BootId, Command, Decision, Engine, Event, Exit, Input, Now};
 use crate::process;
-use crate::report::Report;
 use crate::status::StatusPublisher;
+use crate::view::Report;
 use crate::view::{Context, EpisodeView, Machine, Spoken};
 use executor::Executor;
 use socket::HandedInput;
@@ -230,8 +230,8 @@ impl Daemon {
             self.executor.execute(Command::TakeDownNotice, Instant::now());
         }
         let (engine, context) = (&mut self.engine, &mut self.context);
-        if let Some(bookcase) = self.state.take_up(settled.whose, engine, context, &machine, clock::now()).await {
-            self.publisher.show(bookcase);
+        if let Some(recent_reports) = self.state.take_up(settled.whose, engine, context, &machine, clock::now()).await {
+            self.publisher.show(recent_reports);
             self.restart().await;
         }
     }

@@ -8,7 +8,7 @@
 
 use crate::engine::{NoticeContext, Process};
 use crate::process::{self, DaemonId, Stat};
-use crate::store::{self, Draft, Mode};
+use crate::store::{self, FileMode, TemporaryFile};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, Permissions};
@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 const NAME: &str = "notice.json";
 
 /// Who may read it: a trainer of any user.
-const READABLE: Mode = Mode::Exactly(0o644);
+const READABLE: FileMode = FileMode::Exactly(0o644);
 
 /// Our directory below those for runtime files.
 const DIRECTORY: &str = "spot-watchdog";
@@ -203,7 +203,7 @@ async fn write(
 /// Makes the directory and tries it, so that what is wrong with it is said long before a notice.
 fn prepare(path: &Path, us: &DaemonId) -> io::Result<()> {
     ensure_directory(path)?;
-    drop(Draft::write(path, b"", READABLE)?);
+    drop(TemporaryFile::write(path, b"", READABLE)?);
     match owner_of(path, us) {
         FileOwner::OtherDaemon(pid) => Err(is_anothers(pid)),
         FileOwner::Gone => remove(path),
@@ -213,7 +213,7 @@ fn prepare(path: &Path, us: &DaemonId) -> io::Result<()> {
 
 fn post(path: &Path, line: &[u8], since: SystemTime, us: &DaemonId) -> io::Result<()> {
     ensure_directory(path)?;
-    let draft = Draft::write(path, line, READABLE)?;
+    let draft = TemporaryFile::write(path, line, READABLE)?;
     draft.set_modified(since)?;
     for _ in 0..TRIES {
         match owner_of(path, us) {

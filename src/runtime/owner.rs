@@ -6,9 +6,9 @@
 //! found. Where no cloud says a name, the identity of this boot and that of the operating system decide.
 
 use crate::engine::{BootId, Event, Importance, Input, NoticeKind, Policy, Signal};
-use crate::journal::{self, Record};
-use crate::report::Machine;
-use crate::store::{self, Lasts, Mode};
+use crate::store::journal::{self, Record};
+use crate::store::{self, FileMode, FileSync};
+use crate::view::Machine;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -318,7 +318,7 @@ pub(super) async fn keep(state_directory: PathBuf, mut owner: watch::Receiver<Op
         let Some(owner) = owner.borrow_and_update().clone() else { continue };
         let place = state_directory.join(NAME);
         let writing = tokio::task::spawn_blocking(move || {
-            store::replace(&place, &serde_json::to_vec(&owner)?, Mode::AtMost(0o600), Lasts::OnDisk)
+            store::replace(&place, &serde_json::to_vec(&owner)?, FileMode::AtMost(0o600), FileSync::ToDisk)
         });
         if let Ok(Err(error)) = writing.await
             && !std::mem::replace(&mut was_said, true)

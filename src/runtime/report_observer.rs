@@ -3,7 +3,7 @@
 
 use super::turn::{Observer, Turn};
 use crate::engine::Event;
-use crate::report::Report;
+use crate::view::Report;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use tokio::sync::watch;

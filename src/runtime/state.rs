@@ -6,7 +6,7 @@ use super::owner::{MachineIdentity, StateOwner, UnsettledOwner};
 use super::protection::LockStatus;
 use super::{Persistence, context};
 use crate::engine::{Engine, Input, Now};
-use crate::report::Bookcase;
+use crate::store::RecentReports;
 use crate::view::{Context, Machine, Spoken};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -63,7 +63,7 @@ impl State {
         context: &mut Context,
         machine: &Machine,
         now: Now,
-    ) -> Option<Bookcase> {
+    ) -> Option<RecentReports> {
         let place = StateLocation::of(&self.persistence).ok()?;
         let episodes_kept = self.beginning.settings.episodes_kept as usize;
         let opening = tokio::task::spawn_blocking(move || Opened::open(&place, &whose, episodes_kept));
@@ -77,9 +77,9 @@ impl State {
         };
         engine.take_up(opened.recovered(engine.policy().clone()));
         context::recall(context, opened.machine(), machine);
-        let (kept, bookcase) = self.beginning.begin(opened, engine, context, now);
+        let (kept, recent_reports) = self.beginning.begin(opened, engine, context, now);
         self.kept = kept;
-        Some(bookcase)
+        Some(recent_reports)
     }
 
     /// Has it written down beside the state which machine this is, as far as that is known, and all of it anew where the

@@ -6,7 +6,7 @@
 use super::owner::{self, FoundState};
 use crate::engine::{BootId, SourceName};
 use crate::process::DaemonId;
-use crate::store::{self, Lasts, Mode};
+use crate::store::{self, FileMode, FileSync};
 use procfs::{Lock, LockType};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
@@ -214,7 +214,7 @@ impl StateDir {
 
 /// Puts what tells this daemon from others into the directory.
 fn write_down(directory: &Path, id: &DaemonId) -> io::Result<()> {
-    store::replace(&directory.join(DAEMON), format!("{id}\n").as_bytes(), Mode::AtMost(0o600), Lasts::OnDisk)
+    store::replace(&directory.join(DAEMON), format!("{id}\n").as_bytes(), FileMode::AtMost(0o600), FileSync::ToDisk)
 }
 
 /// Makes the directory where it is not there, and takes its lock.
@@ -333,7 +333,7 @@ impl SourceMemory {
     /// # Errors
     /// Where the disk refuses; what was saved before then stays.
     pub fn save(&self, place: &Path) -> io::Result<()> {
-        store::replace(place, &serde_json::to_vec(self)?, Mode::AtMost(0o600), Lasts::OnDisk)
+        store::replace(place, &serde_json::to_vec(self)?, FileMode::AtMost(0o600), FileSync::ToDisk)
     }
 }
 

@@ -5,11 +5,11 @@ use super::log_sink::{LINES_WAITING, LogReader, LogSink};
 use super::step_checks::Troubles;
 use super::turn::{Health, Observer, Turn};
 use crate::engine::{Now, StepName};
-use crate::journal::{self, Journal};
-use crate::report::Ledger;
 use crate::status::metrics::Figures;
 use crate::status::{Durability, JournalHealth, Reason, Status, StatusInputs, StatusPublisher, StepReadiness};
+use crate::store::journal::{self, Journal};
 use crate::view::Histogram;
+use crate::view::StepTimings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -26,7 +26,7 @@ pub(super) struct StatusObserver {
 pub(super) struct StatusSources {
     pub(super) started: Now,
     pub(super) steps: BTreeMap<StepName, StepAction>,
-    pub(super) ledger: watch::Receiver<Arc<Ledger>>,
+    pub(super) timings: watch::Receiver<Arc<StepTimings>>,
     pub(super) troubles: watch::Receiver<Arc<Troubles>>,
     pub(super) log: Option<LogSink>,
     pub(super) lateness: Histogram,
@@ -62,7 +62,7 @@ impl StatusSources {
         let inputs = StatusInputs {
             started: self.started,
             steps: self.steps(),
-            ledger: Arc::clone(&self.ledger.borrow()),
+            timings: Arc::clone(&self.timings.borrow()),
             journal: journal_health(journal.state()),
             messages: notifier.receivers(),
             trouble: [

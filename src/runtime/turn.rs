@@ -1,8 +1,8 @@
 //! One turn of the loop, and what watches the loop.
 
 use crate::engine::{Engine, Event, Now};
-use crate::journal::Journal;
 use crate::messages::Notifier;
+use crate::store::journal::Journal;
 use crate::view::{Context, EpisodeView};
 use futures_util::future::BoxFuture;
 use std::time::Duration;

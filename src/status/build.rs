@@ -9,7 +9,7 @@ use crate::engine::{
     AskedSource, Engine, Exit, Fault, Importance, Moment, NoticeKey, Now, ProbeHealth, ProbeName, SourceName, Stated,
 };
 use crate::messages::ReceiverState;
-use crate::report::Fit;
+use crate::view::MeasuredFit;
 use crate::view::{Context, Countdown, EpisodeView, Machine, NoticeView, StepContext, TimeFit, clip, to_the_second};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -206,7 +206,7 @@ fn steps(context: &Context, inputs: &StatusInputs) -> Vec<StepStatus> {
             name: step.name.clone(),
             kind: clip(&step.kind, NAME),
             describe: clip(&step.describe, SENTENCE),
-            measured: inputs.ledger.of(&step.name).copied(),
+            measured: inputs.timings.of(&step.name).copied(),
             preparation: bounded_json(&action.preparation),
             trouble: clip(&action.trouble, SENTENCE),
         }
@@ -241,10 +241,10 @@ fn plan(engine: &Engine) -> Option<ExpectedPlan> {
 }
 
 /// Whether the notice that has to be expected would leave enough.
-fn fit(engine: &Engine, inputs: &StatusInputs) -> Option<Fit> {
+fn fit(engine: &Engine, inputs: &StatusInputs) -> Option<MeasuredFit> {
     let time = TimeFit::expected(engine.policy());
-    let fit = Fit::of(engine, time.kind, time.left, &inputs.ledger)?;
-    Some(Fit { sentence: clip(&fit.sentence, SENTENCE), ..fit })
+    let fit = MeasuredFit::of(engine, time.kind, time.left, &inputs.timings)?;
+    Some(MeasuredFit { sentence: clip(&fit.sentence, SENTENCE), ..fit })
 }
 
 fn health(engine: &Engine, inputs: &StatusInputs, now: Now) -> Vec<Reason> {
@@ -308,7 +308,7 @@ mod tests {
             let inputs = StatusInputs {
                 started: now,
                 steps: std::collections::BTreeMap::new(),
-                ledger: std::sync::Arc::default(),
+                timings: std::sync::Arc::default(),
                 journal: crate::status::JournalHealth { durability: Durability::Kept, sentence: String::new() },
                 messages: Vec::new(),
                 trouble: Vec::new(),

@@ -3,7 +3,7 @@
 use super::Reason;
 use crate::engine::{Now, StepName};
 use crate::messages::ReceiverState;
-use crate::report::Ledger;
+use crate::view::StepTimings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub struct StatusInputs {
     /// What is known of each step's action.
     pub steps: BTreeMap<StepName, StepReadiness>,
     /// What each step last took.
-    pub ledger: Arc<Ledger>,
+    pub timings: Arc<StepTimings>,
     /// How the journal does.
     pub journal: JournalHealth,
     /// How it goes with each of those who are told.

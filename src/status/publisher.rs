@@ -4,9 +4,9 @@ use super::counters::Counters;
 use super::metrics::{Figures, Format, Scrape};
 use super::{AnswerTimes, Reason, Status};
 use crate::engine::{Event, Now};
-use crate::report::Report;
-use crate::report::bookcase::{Bookcase, Hangs};
+use crate::store::{DiskHangs, RecentReports};
 use crate::view::EpisodeView;
+use crate::view::Report;
 use jiff::SignedDuration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct StatusPublisher {
     published: Arc<watch::Sender<Published>>,
     state: Arc<Mutex<State>>,
     answers: AnswerTimes,
-    bookcase: Arc<Mutex<Option<Bookcase>>>,
+    recent_reports: Arc<Mutex<Option<RecentReports>>>,
 }
 
 /// A status, and when it was true.
@@ -59,7 +59,7 @@ impl StatusPublisher {
             published: Arc::new(published),
             state: Arc::new(Mutex::new(state)),
             answers: AnswerTimes::default(),
-            bookcase: Arc::default(),
+            recent_reports: Arc::default(),
         }
     }
 
@@ -164,19 +164,19 @@ impl StatusPublisher {
         short.into_iter().chain(status.unready()).collect()
     }
 
-    /// Shows what stands in this bookcase from now on.
-    pub fn show(&self, bookcase: Bookcase) {
-        *self.bookcase.lock().unwrap_or_else(PoisonError::into_inner) = Some(bookcase);
+    /// Shows what stands in this recent_reports from now on.
+    pub fn show(&self, recent_reports: RecentReports) {
+        *self.recent_reports.lock().unwrap_or_else(PoisonError::into_inner) = Some(recent_reports);
     }
 
     /// What is told of the newest episodes and rehearsals, newest first.
     ///
     /// # Errors
     /// Where the disk that they are kept on hangs.
-    pub async fn episodes(&self) -> Result<Vec<Report>, Hangs> {
-        let bookcase = self.bookcase.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match bookcase {
-            Some(bookcase) => bookcase.episodes().await,
+    pub async fn episodes(&self) -> Result<Vec<Report>, DiskHangs> {
+        let recent_reports = self.recent_reports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match recent_reports {
+            Some(recent_reports) => recent_reports.episodes().await,
             None => Ok(Vec::new()),
         }
     }

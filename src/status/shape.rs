@@ -5,8 +5,8 @@ use crate::engine::{
     DeadlineBasis, IgnoreReason, Importance, NoticeAction, NoticeKind, SourceName, StepName, Strength,
 };
 use crate::messages::Occasion;
-use crate::report::{Fit, Measured};
 use crate::view::{Countdown, EpisodeView, Machine, Time};
+use crate::view::{MeasuredFit, StepTiming};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ pub struct Status {
     pub last_episode: Option<EpisodeView>,
     /// Whether what the steps were measured to take fits into a notice; absent where nothing was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_fit: Option<Fit>,
+    pub time_fit: Option<MeasuredFit>,
     /// What is not as it should be: what `/healthz` answers. Empty is well.
     pub health: Vec<Reason>,
     /// Whether what happens now would be remembered over a crash.
@@ -243,7 +243,7 @@ pub struct StepStatus {
     pub describe: String,
     /// What it last took, where that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub measured: Option<Measured>,
+    pub measured: Option<StepTiming>,
     /// What its warm-up knows; absent where there is nothing to tell.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub preparation: serde_json::Value,

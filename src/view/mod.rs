@@ -3,13 +3,18 @@
 mod countdown;
 mod episode;
 mod finding;
+pub mod fleet;
 mod histogram;
+pub mod interval;
 mod machine;
+mod measured_fit;
+mod report;
 mod seconds;
 mod span;
 mod spoken;
 mod text;
 mod time_fit;
+mod timings;
 mod wording;
 pub mod words;
 
@@ -21,6 +26,8 @@ pub use episode::{
 pub use finding::{Finding, Weight};
 pub use histogram::Histogram;
 pub use machine::{Lifecycle, Machine};
+pub use measured_fit::MeasuredFit;
+pub use report::{REPORT_SCHEMA, Report};
 pub use seconds::{Seconds, Time};
 pub use span::Span;
 pub use spoken::Spoken;
@@ -28,4 +35,5 @@ pub use text::{
     clip, error_text, in_one_line, is_printable, nearest, printable, printable_bytes, printable_json, printable_lines,
 };
 pub use time_fit::TimeFit;
+pub use timings::{StepTiming, StepTimings, TimingOrigin};
 pub use wording::Loudness;

@@ -27,7 +27,7 @@ mod truths;
 
 use boots::can_sleep;
 use daemon::{get, wait_for};
-use spot_watchdog::journal::decode_all;
+use spot_watchdog::store::journal::decode_all;
 use stage::{AT_ONCE, Behind, Episode, Fate, Hooks, Story, is_everything_asked_for};
 use std::sync::Mutex;
 use std::thread;

@@ -4,7 +4,7 @@
 use super::stage::{AT_ONCE, is_everything_asked_for};
 use super::truths;
 use spot_watchdog::engine::{Event, Policy};
-use spot_watchdog::journal::{Durability, Journal, Record, decode_all};
+use spot_watchdog::store::journal::{Durability, Journal, Record, decode_all};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

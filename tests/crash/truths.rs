@@ -4,7 +4,7 @@
 use super::stage::Ran;
 use spot_watchdog::engine::Engine;
 use spot_watchdog::engine::{Event, Outcome, Policy, Strength, Work};
-use spot_watchdog::journal::{Record, decode_all};
+use spot_watchdog::store::journal::{Record, decode_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

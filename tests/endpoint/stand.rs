@@ -193,7 +193,7 @@ fn inputs() -> StatusInputs {
     StatusInputs {
         started: at(0),
         steps: BTreeMap::new(),
-        ledger: std::sync::Arc::default(),
+        timings: std::sync::Arc::default(),
         journal: JournalHealth { durability: Durability::Kept, sentence: String::new() },
         messages: Vec::new(),
         trouble: Vec::new(),

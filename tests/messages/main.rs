@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
 use spot_watchdog::engine::Outcome;
-use spot_watchdog::report::Report;
+use spot_watchdog::view::Report;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

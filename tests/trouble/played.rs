@@ -6,7 +6,7 @@ use super::disks::Disk;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, kill_process};
 use spot_watchdog::emulators::aws::Script;
-use spot_watchdog::journal::decode_all;
+use spot_watchdog::store::journal::decode_all;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::process::Stdio;

@@ -11,7 +11,7 @@ use crate::actions::http::certificates::CertificateFiles;
 use crate::actions::http::exchange::TlsSettings;
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
-use crate::store::{self, Lasts, Mode};
+use crate::store::{self, FileMode, FileSync};
 use crate::view::printable_bytes;
 use crate::view::{Finding, Spoken, Weight};
 use serde_json::json;
@@ -306,7 +306,7 @@ fn remove(file: &Path) -> io::Result<()> {
 
 /// Writes the file whole or not at all; whoever may enter its directory may read it.
 fn write(file: &Path, line: &str) -> io::Result<()> {
-    store::replace(file, format!("{line}\n").as_bytes(), Mode::Exactly(0o644), Lasts::WhileItRuns)
+    store::replace(file, format!("{line}\n").as_bytes(), FileMode::Exactly(0o644), FileSync::Never)
 }
 
 /// What the log and the step's last lines were told.

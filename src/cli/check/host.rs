@@ -4,9 +4,9 @@
 
 use crate::cli::status_client::StatusClient;
 use crate::config::{Expose, Settings};
-use crate::report::{Ledger, ledger};
 use crate::runtime::{notice_file, state_dir};
-use crate::view::{Finding, Weight, error_text};
+use crate::store::timings;
+use crate::view::{Finding, StepTimings, Weight, error_text};
 use rustix::fs::{Access, access, statvfs};
 use std::fs;
 use std::io;
@@ -46,12 +46,12 @@ pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> 
 }
 
 /// What the steps were measured to take, as a daemon would know it, and what is wrong with where that comes from.
-pub(super) async fn measured(settings: &Settings, limit: Duration) -> (Ledger, Vec<Finding>) {
+pub(super) async fn measured(settings: &Settings, limit: Duration) -> (StepTimings, Vec<Finding>) {
     let (named, carried_in) = (settings.state_dir.clone(), settings.timings_file.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let place = state_dir::choose(named.as_deref(), state_dir::Caller::current(), |name| std::env::var_os(name));
-        let own = place.map(|place| Ledger::read(&ledger::in_directory(&place))).unwrap_or_default();
-        match carried_in.as_deref().map(Ledger::carried_in) {
+        let own = place.map(|place| timings::read(&timings::in_directory(&place))).unwrap_or_default();
+        match carried_in.as_deref().map(timings::read_elsewhere) {
             None => (own, Vec::new()),
             Some(Ok(carried_in)) => (own.or(&carried_in), Vec::new()),
             Some(Err(sentence)) => (own, vec![Finding::new(Weight::Warning, "timings-file", sentence)]),
@@ -61,7 +61,7 @@ pub(super) async fn measured(settings: &Settings, limit: Duration) -> (Ledger, V
         Ok(Ok(found)) => found,
         Ok(Err(_)) | Err(_) => {
             let sentence = "what was measured could not be looked at in time (does its mount answer?)";
-            (Ledger::default(), vec![Finding::new(Weight::Warning, "timings-file", sentence)])
+            (StepTimings::default(), vec![Finding::new(Weight::Warning, "timings-file", sentence)])
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn check(args: &CheckArgs, settings: &Settings) -> ExitStatus {
 
 async fn findings(settings: &Settings) -> Vec<Finding> {
     let waiting = CheckProgress::show();
-    let (looks, files, endpoint, (ledger, carried)) = tokio::join!(
+    let (looks, files, endpoint, (timings, carried)) = tokio::join!(
         join_all(settings.sources.iter().map(|source| source_checked(source.as_ref(), &waiting))),
         waiting.during("files", host::files(settings, LIMIT)),
         waiting.during("addresses", host::endpoint(settings)),
@@ -69,7 +69,7 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     all.extend(steps.into_iter().flatten());
     all.extend(unproven(settings));
     all.extend(messages.into_iter().flatten());
-    all.extend(time::findings(&settings.policy, &ledger));
+    all.extend(time::findings(&settings.policy, &timings));
     all.extend(carried);
     all.extend(files);
     all.extend(endpoint);

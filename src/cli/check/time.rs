@@ -3,8 +3,7 @@
 
 use crate::engine::Engine;
 use crate::engine::{DeadlineBasis, Moment, NoticeKind, Policy, Step, StepName, millis};
-use crate::report::{Fit, Ledger};
-use crate::view::{Finding, Spoken, TimeFit, Weight, words};
+use crate::view::{Finding, MeasuredFit, Spoken, StepTimings, TimeFit, Weight, words};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ const SUBJECT: &str = "plan";
 const TRIFLE: Duration = Duration::from_millis(50);
 
 /// What the plan would be for each kind of notice that a step is for.
-pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
+pub(super) fn findings(policy: &Policy, timings: &StepTimings) -> Vec<Finding> {
     if policy.steps.is_empty() {
         return Vec::new();
     }
@@ -25,7 +24,7 @@ pub(super) fn findings(policy: &Policy, ledger: &Ledger) -> Vec<Finding> {
         let sentence = "`watchdog rehearse` measures what each step needs; a step without `after` waits for no other";
         found.push(Finding::new(Weight::Note, SUBJECT, sentence));
     }
-    found.extend(cases(policy).iter().filter_map(|case| measured(&engine, case, ledger)));
+    found.extend(cases(policy).iter().filter_map(|case| measured(&engine, case, timings)));
     let is_for_it = |step: &Step| step.on.contains(&NoticeKind::Interruption);
     if !policy.sources.is_empty() && !policy.steps.iter().any(is_for_it) {
         let sentence = "no step is for an interruption: when the machine is taken back, nothing is done (see `on`)";
@@ -117,8 +116,8 @@ fn weigh(engine: &Engine, case: &WindowCase) -> Option<Finding> {
 }
 
 /// Whether what the steps were measured to take fits; said of an interruption where it does, of any where it does not.
-fn measured(engine: &Engine, case: &WindowCase, ledger: &Ledger) -> Option<Finding> {
-    let fit = Fit::of(engine, case.fit.kind, case.fit.left, ledger)?;
+fn measured(engine: &Engine, case: &WindowCase, timings: &StepTimings) -> Option<Finding> {
+    let fit = MeasuredFit::of(engine, case.fit.kind, case.fit.left, timings)?;
     let Some(short_by_seconds) = fit.short_by_seconds else {
         return case
             .is_usual()
@@ -200,7 +199,7 @@ mod tests {
         let start = Start { variables: BTreeMap::new(), ..Start::here(flags) };
         let settings = load(&start, crate::actions::ROWS, crate::sources::ROWS).unwrap();
         let mut lines = String::new();
-        for Finding { weight, subject, sentence } in findings(&settings.policy, &Ledger::default()) {
+        for Finding { weight, subject, sentence } in findings(&settings.policy, &StepTimings::default()) {
             writeln!(lines, "{weight:?} {subject}: {sentence}").unwrap();
         }
         lines

@@ -20,10 +20,8 @@ use crate::actions::{self, Reach, Rehearsal};
 use crate::config::{self, Flags, Settings, Start};
 use crate::emulators::{EmulatedNotice, EmulationSetting};
 use crate::engine::{Event, Input, NoticeKind, Signal, StepName, Undo};
-use crate::journal::{Journal, Record, replay};
 use crate::messages::Sink;
 use crate::process::{self, Launcher};
-use crate::report::{Ledger, Shelf, ledger, shelf};
 use crate::runtime::clock;
 use crate::runtime::poller::check_source;
 use crate::runtime::state_dir::{self, Caller, StateDir};
@@ -33,6 +31,8 @@ use crate::sources::{self, Memory};
 use crate::status::systemd::Systemd;
 use crate::status::{Status, StatusPublisher};
 use crate::store;
+use crate::store::journal::{Journal, Record, replay};
+use crate::store::{ReportStore, reports, timings};
 use crate::view::{EpisodeView, Finding, Machine, Spoken, StepView, TimeFit, Weight, words};
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
@@ -228,7 +228,7 @@ async fn only_check(messages: &[Sink], progress: &RehearsalProgress) {
 /// Keeps what the steps took and the report of the rehearsal where a real watch would look for them, beside a daemon that
 /// runs. Where that cannot be, it is said, and the rehearsal was one all the same.
 fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
-    let played = Shelf { directory: shelf::episodes_in(place), kept: 1, mode: 0o644 };
+    let played = ReportStore { directory: reports::episodes_in(place), kept: 1, mode: 0o644 };
     let Some(mut report) = played.newest(1).pop() else { return };
     if notice != TimeFit::interruption(&real.policy).window {
         // The delay was counted from the usual window, and this one is another.
@@ -237,11 +237,11 @@ fn keep_what_was_told(real: &Settings, place: &Path, notice: Duration) {
     let named = real.state_dir.as_deref();
     let Some(state) = state_dir::choose(named, Caller::current(), |name| std::env::var_os(name)) else { return };
     let kept = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).and_then(|()| {
-        Shelf { directory: shelf::rehearsals_in(&state), kept: REHEARSALS, mode: 0o644 }.put(&report)?;
-        let path = ledger::in_directory(&state);
-        let mut ledger = Ledger::read(&path);
-        ledger.take_in(&report);
-        ledger.write(&path)
+        ReportStore { directory: reports::rehearsals_in(&state), kept: REHEARSALS, mode: 0o644 }.put(&report)?;
+        let path = timings::in_directory(&state);
+        let mut known = timings::read(&path);
+        known.take_in(&report);
+        timings::write(&known, &path)
     });
     if let Err(error) = kept {
         complain(&format!(

@@ -2,9 +2,9 @@
 
 use super::Expose;
 use super::gate::{Gate, Refusal};
-use crate::report::Report;
 use crate::status::metrics::Format;
 use crate::status::{BEAT_LOST, Readiness, Status, StatusPublisher, page};
+use crate::view::Report;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -192,7 +192,7 @@ async fn episodes(State(publisher): State<StatusPublisher>) -> Response {
         episodes: Vec<Report>,
     }
     match publisher.episodes().await {
-        Ok(episodes) => json(StatusCode::OK, &Told { schema: crate::report::SCHEMA, episodes }),
+        Ok(episodes) => json(StatusCode::OK, &Told { schema: crate::view::REPORT_SCHEMA, episodes }),
         Err(hangs) => told(StatusCode::SERVICE_UNAVAILABLE, hangs.to_string()),
     }
 }

@@ -13,7 +13,7 @@ mod past;
 mod pieces;
 
 use super::{Reason, Status};
-use crate::report::Report;
+use crate::view::Report;
 use headline::Headline;
 use html::Html;
 

@@ -3,8 +3,8 @@
 use super::html::Html;
 use super::pieces::{self, Look};
 use crate::engine::Outcome;
-use crate::report::Report;
 use crate::status::Status;
+use crate::view::Report;
 use crate::view::{StepView, words};
 
 /// What is told of past episodes; where nothing is kept of them, the newest one that closed in this run of the daemon.

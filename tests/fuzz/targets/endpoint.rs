@@ -81,7 +81,7 @@ fn inputs() -> StatusInputs {
     StatusInputs {
         started: Now { moment: Moment::from_millis(0), wall: World::BEGINNING },
         steps: BTreeMap::new(),
-        ledger: std::sync::Arc::default(),
+        timings: std::sync::Arc::default(),
         journal: JournalHealth { durability: Durability::Kept, sentence: String::new() },
         messages: Vec::new(),
         trouble: Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::simulator::{World, random};
 use spot_watchdog::engine::{BootId, Engine, Event, Input, Moment, Now};
-use spot_watchdog::journal::{Record, decode, decode_all, encode};
+use spot_watchdog::store::journal::{Record, decode, decode_all, encode};
 use std::time::Duration;
 
 pub fn look(data: &[u8]) {

@@ -9,7 +9,7 @@
 //! machine time T, 2·T/M is distributed as chi-square with 2·n degrees of freedom where the time ends with the last
 //! interruption, which gives an interval for M; where it goes on after that, its lower end has 2·n + 2.
 
-use crate::view::Spoken;
+use super::Spoken;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct Observed {
     /// How long machines ran for that, all together.
     pub machine_time: Duration,
     /// When that time ends.
-    pub until: Until,
+    pub until: TimeCounted,
     /// How long a checkpoint takes.
     pub checkpoint: Duration,
 }
@@ -36,7 +36,7 @@ pub struct Observed {
 /// When the machine time ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Until {
+pub enum TimeCounted {
     /// With the interruption of each machine, since only such machines are known.
     Interrupted,
     /// Whenever it was counted: machines without an interruption are in it.
@@ -64,7 +64,7 @@ pub struct Interval {
     /// By Daly, for the upper end of M.
     pub to_seconds: f64,
     /// What the machine time holds.
-    pub until: Until,
+    pub until: TimeCounted,
 }
 
 impl Interval {
@@ -78,8 +78,8 @@ impl Interval {
         let count = interruptions as f64;
         let (time, c) = (machine_time.as_secs_f64(), checkpoint.as_secs_f64());
         let more = match until {
-            Until::Interrupted => 0.0,
-            Until::Counted => 2.0,
+            TimeCounted::Interrupted => 0.0,
+            TimeCounted::Counted => 2.0,
         };
         let m = time / count;
         let from = 2.0 * time / chi_square(2.0 * count + more, Z);
@@ -120,12 +120,12 @@ impl fmt::Display for Interval {
         )?;
         writeln!(f, "This takes interruptions for independent of one another, at a rate that stays the same.")?;
         match self.until {
-            Until::Interrupted => writeln!(
+            TimeCounted::Interrupted => writeln!(
                 f,
                 "M is counted from boot to interruption. Machines that were never interrupted leave no report, so M is \
                  really longer:\nsay with --machine-hours for how long all machines ran together."
             ),
-            Until::Counted => Ok(()),
+            TimeCounted::Counted => Ok(()),
         }
     }
 }
@@ -194,7 +194,7 @@ mod tests {
         let observed = |interruptions, checkpoint| Observed {
             interruptions,
             machine_time: Duration::from_secs(3_600 * 24 * 10),
-            until: Until::Interrupted,
+            until: TimeCounted::Interrupted,
             checkpoint: Duration::from_secs(checkpoint),
         };
         assert_eq!(Interval::of(&observed(9, 60)), None);
@@ -203,7 +203,7 @@ mod tests {
         close(interval.between_seconds, 86_400.0, 1e-9);
         close(interval.between_from_seconds, 2.0 * 864_000.0 / 34.170, 0.002);
         close(interval.between_to_seconds, 2.0 * 864_000.0 / 9.591, 0.002);
-        let counted = Interval::of(&Observed { until: Until::Counted, ..observed(10, 60) }).unwrap();
+        let counted = Interval::of(&Observed { until: TimeCounted::Counted, ..observed(10, 60) }).unwrap();
         assert!(counted.between_from_seconds < interval.between_from_seconds);
         assert!(!counted.to_string().contains("--machine-hours"));
     }

@@ -4,12 +4,12 @@
 //! What reads it may be years younger or older than what wrote it: keys that are missing have a default, keys that are
 //! not known are passed over, and only another `schema` is another shape.
 
-use crate::view::{Context, EpisodeView, Machine, clip};
+use super::{Context, EpisodeView, Machine, clip};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The version of this shape; it grows when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 1;
+pub const REPORT_SCHEMA: u32 = 1;
 
 /// The most characters of a name or an identity.
 const NAME: usize = 128;
@@ -18,7 +18,7 @@ const NAME: usize = 128;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Report {
-    /// The version of this shape: [`SCHEMA`].
+    /// The version of this shape: [`REPORT_SCHEMA`].
     pub schema: u32,
     /// Whether it was a rehearsal.
     #[serde(default)]
@@ -43,7 +43,7 @@ impl Report {
     pub fn of(episode: &EpisodeView, context: &Context, written: Timestamp) -> Self {
         let Machine { machine_type, lifecycle, region, zone, .. } = &context.machine;
         Self {
-            schema: SCHEMA,
+            schema: REPORT_SCHEMA,
             rehearsal: context.rehearsal,
             version: clip(&context.version, NAME),
             written,

@@ -1,8 +1,8 @@
 //! Reports on disk: one small file each, put in place at once, in a directory that keeps the newest ones. Whoever calls
 //! this waits for a disk, so it is never the loop.
 
-use super::{Report, SCHEMA};
-use crate::store::{self, Lasts, Mode};
+use crate::store::{self, FileMode, FileSync};
+use crate::view::{REPORT_SCHEMA, Report};
 use jiff::Timestamp;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -30,7 +30,7 @@ pub fn file_name(report: &Report) -> String {
 
 /// A directory of reports.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Shelf {
+pub struct ReportStore {
     /// Where.
     pub directory: PathBuf,
     /// How many of one machine stay.
@@ -39,7 +39,7 @@ pub struct Shelf {
     pub mode: u32,
 }
 
-impl Shelf {
+impl ReportStore {
     /// Puts a report in its place, whole and on disk, and removes the oldest ones of the same machine. After a crash there
     /// is the one before it or this one.
     ///
@@ -52,7 +52,7 @@ impl Shelf {
         if !self.directory.is_dir() {
             DirBuilder::new().recursive(true).mode(0o755).create(&self.directory)?;
         }
-        store::replace(&place, &text, Mode::AtMost(self.mode), Lasts::OnDisk)?;
+        store::replace(&place, &text, FileMode::AtMost(self.mode), FileSync::ToDisk)?;
         self.prune(&prefix(report), &name);
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Shelf {
 
 /// Why a file is not counted.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum ReportError {
     /// The disk does not give it.
     #[error("it cannot be read: {0}")]
     Disk(#[from] io::Error),
@@ -106,7 +106,7 @@ pub enum Unreadable {
     #[error("it is cut short")]
     CutShort,
     /// It says another version.
-    #[error("it is of version {0} of the shape, and this watchdog reads {SCHEMA}")]
+    #[error("it is of version {0} of the shape, and this watchdog reads {REPORT_SCHEMA}")]
     OtherVersion(u64),
     /// It is something else.
     #[error("it is no report: {0}")]
@@ -116,16 +116,16 @@ pub enum Unreadable {
 /// Reads a report.
 ///
 /// # Errors
-/// [`Unreadable`], in a clause that follows the file's name.
-pub fn read(path: &Path) -> Result<Report, Unreadable> {
+/// [`ReportError`], in a clause that follows the file's name.
+pub fn read(path: &Path) -> Result<Report, ReportError> {
     let mut text = Vec::new();
     // A pipe would be waited for.
     if !fs::metadata(path)?.is_file() {
-        return Err(Unreadable::Other("it is no plain file".to_owned()));
+        return Err(ReportError::Other("it is no plain file".to_owned()));
     }
     File::open(path)?.take(LARGEST + 1).read_to_end(&mut text)?;
     if text.len() as u64 > LARGEST {
-        return Err(Unreadable::TooLarge);
+        return Err(ReportError::TooLarge);
     }
     parse(&text)
 }
@@ -133,19 +133,19 @@ pub fn read(path: &Path) -> Result<Report, Unreadable> {
 /// Reads the text of a report.
 ///
 /// # Errors
-/// [`Unreadable`], in a clause.
-pub fn parse(text: &[u8]) -> Result<Report, Unreadable> {
+/// [`ReportError`], in a clause.
+pub fn parse(text: &[u8]) -> Result<Report, ReportError> {
     #[derive(serde::Deserialize)]
     struct Version {
         schema: Option<u64>,
         episode: Option<serde::de::IgnoredAny>,
     }
     let said = serde_json::from_slice::<Version>(text)
-        .map_err(|error| if error.is_eof() { Unreadable::CutShort } else { Unreadable::Other(error.to_string()) })?;
+        .map_err(|error| if error.is_eof() { ReportError::CutShort } else { ReportError::Other(error.to_string()) })?;
     match (said.schema, said.episode) {
-        (Some(schema), _) if schema != u64::from(SCHEMA) => Err(Unreadable::OtherVersion(schema)),
-        (Some(_), Some(_)) => serde_json::from_slice(text).map_err(|error| Unreadable::Other(error.to_string())),
-        (_, _) => Err(Unreadable::Other("it names no schema and no episode".to_owned())),
+        (Some(schema), _) if schema != u64::from(REPORT_SCHEMA) => Err(ReportError::OtherVersion(schema)),
+        (Some(_), Some(_)) => serde_json::from_slice(text).map_err(|error| ReportError::Other(error.to_string())),
+        (_, _) => Err(ReportError::Other("it names no schema and no episode".to_owned())),
     }
 }
 
@@ -190,13 +190,13 @@ mod tests {
     #[test]
     fn the_newest_of_each_machine_stay_and_come_newest_first() {
         let place = tempfile::tempdir().unwrap();
-        let shelf = Shelf { directory: place.path().join("deep/shelf"), kept: 2, mode: 0o640 };
+        let store = ReportStore { directory: place.path().join("deep/store"), kept: 2, mode: 0o640 };
         for minute in 1..5 {
-            shelf.put(&report("i-1", minute)).unwrap();
+            store.put(&report("i-1", minute)).unwrap();
         }
-        shelf.put(&report("", 0)).unwrap();
-        fs::write(shelf.directory.join("i-1-broken.json"), "{").unwrap();
-        let told: Vec<_> = shelf.newest(20).into_iter().map(|report| file_name(&report)).collect();
+        store.put(&report("", 0)).unwrap();
+        fs::write(store.directory.join("i-1-broken.json"), "{").unwrap();
+        let told: Vec<_> = store.newest(20).into_iter().map(|report| file_name(&report)).collect();
         assert_eq!(
             told,
             [
@@ -205,9 +205,9 @@ mod tests {
                 "machine-2026-01-01T00:00:00Z-1.json"
             ]
         );
-        assert_eq!(shelf.newest(1).len(), 1);
-        assert!(shelf.of("2026-01-01T00:04:00Z-1").is_some() && shelf.of("2026-01-01T00:01:00Z-1").is_none());
-        let mode = fs::metadata(shelf.directory.join(&told[0])).unwrap().permissions().mode();
+        assert_eq!(store.newest(1).len(), 1);
+        assert!(store.of("2026-01-01T00:04:00Z-1").is_some() && store.of("2026-01-01T00:01:00Z-1").is_none());
+        let mode = fs::metadata(store.directory.join(&told[0])).unwrap().permissions().mode();
         assert_eq!(mode & 0o777 & !0o040, 0o600, "others may not read it: {mode:o}");
     }
 
@@ -217,13 +217,13 @@ mod tests {
         hostile.episode.id = EpisodeId::new("/../x\n");
         assert_eq!(file_name(&hostile), "______etc-____x_.json");
         let place = tempfile::tempdir().unwrap();
-        let shelf = Shelf { directory: place.path().to_owned(), kept: 2, mode: 0o640 };
+        let store = ReportStore { directory: place.path().to_owned(), kept: 2, mode: 0o640 };
         let target = place.path().join("target");
         fs::write(&target, "mine").unwrap();
         std::os::unix::fs::symlink(&target, place.path().join(file_name(&hostile))).unwrap();
-        shelf.put(&hostile).unwrap();
+        store.put(&hostile).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
-        assert_eq!(shelf.newest(20), [hostile]);
+        assert_eq!(store.newest(20), [hostile]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! numbers of each.
 
 use super::Report;
-use super::interval::{FEWEST, Interval, Observed, Until};
+use super::interval::{FEWEST, Interval, Observed, TimeCounted};
 use crate::engine::{CloseReason, NoticeKind, Outcome, Strength};
 use crate::view::{Seconds, Spoken, StepView, printable};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(2 * 365 * 24 * 3_600);
 
 /// What the operator says beside the reports.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Terms {
+pub struct FleetTerms {
     /// The GPUs of one machine.
     pub gpus: f64,
     /// What one of them costs in an hour.
@@ -39,29 +39,29 @@ pub struct Terms {
 #[derive(Debug, Default)]
 pub struct Fleet {
     /// By machine and episode: one that was written twice counts once, as it was last.
-    briefs: BTreeMap<(String, String), Brief>,
+    digests: BTreeMap<(String, String), ReportDigest>,
     beyond: u64,
 }
 
 /// What is kept of a report.
 #[derive(Clone, Debug)]
-struct Brief {
+struct ReportDigest {
     written: Timestamp,
     opened: Timestamp,
     booted: Option<Timestamp>,
-    kind: Kind,
+    kind: EpisodeKind,
     complete: bool,
     good: bool,
     delay: Option<Seconds>,
     margin: Option<Seconds>,
     failed: Vec<(String, &'static str)>,
-    work: Work,
+    work: WorkAtRisk,
     checkpoint: Option<Seconds>,
 }
 
 /// What a report is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum EpisodeKind {
     /// The machine was taken.
     Taken(NoticeKind),
     /// A strong notice was withdrawn, or the machine outlived it.
@@ -76,7 +76,7 @@ enum Kind {
 
 /// What became of the work since the newest proof before the notice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Work {
+struct WorkAtRisk {
     saved: Option<Duration>,
     lost: Option<Duration>,
 }
@@ -85,37 +85,37 @@ impl Fleet {
     /// Takes a report in.
     pub fn take_in(&mut self, report: &Report) {
         let key = (report.machine.id.clone(), report.episode.id.to_string());
-        let brief = Brief::of(report);
-        let has_room = self.briefs.len() < MOST;
-        match self.briefs.get_mut(&key) {
+        let digest = ReportDigest::of(report);
+        let has_room = self.digests.len() < MOST;
+        match self.digests.get_mut(&key) {
             Some(known) => {
-                if (brief.complete, brief.written) >= (known.complete, known.written) {
-                    *known = brief;
+                if (digest.complete, digest.written) >= (known.complete, known.written) {
+                    *known = digest;
                 }
             }
-            None if has_room => drop(self.briefs.insert(key, brief)),
+            None if has_room => drop(self.digests.insert(key, digest)),
             None => self.beyond += 1,
         }
     }
 
     /// All of it told as one.
-    pub fn tell(&self, terms: &Terms) -> Summary {
-        let of = |wanted: fn(Kind) -> bool| self.briefs.iter().filter(move |(_, brief)| wanted(brief.kind));
-        let taken: Vec<(&(String, String), &Brief)> = of(|kind| matches!(kind, Kind::Taken(_))).collect();
-        let briefs = || taken.iter().map(|(_, brief)| *brief);
+    pub fn tell(&self, terms: &FleetTerms) -> FleetSummary {
+        let of = |wanted: fn(EpisodeKind) -> bool| self.digests.iter().filter(move |(_, digest)| wanted(digest.kind));
+        let taken: Vec<(&(String, String), &ReportDigest)> = of(|kind| matches!(kind, EpisodeKind::Taken(_))).collect();
+        let digests = || taken.iter().map(|(_, digest)| *digest);
         let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
         let mut failed: BTreeMap<String, BTreeMap<&'static str, u64>> = BTreeMap::new();
-        for brief in briefs() {
-            if let Kind::Taken(kind) = brief.kind {
+        for digest in digests() {
+            if let EpisodeKind::Taken(kind) = digest.kind {
                 *kinds.entry(kind.word().to_owned()).or_default() += 1;
             }
-            for (step, outcome) in &brief.failed {
+            for (step, outcome) in &digest.failed {
                 *failed.entry(step.clone()).or_default().entry(outcome).or_default() += 1;
             }
         }
-        let never_ended = taken.iter().filter(|(_, brief)| !brief.complete);
+        let never_ended = taken.iter().filter(|(_, digest)| !digest.complete);
         let never_ended_on = never_ended.clone().map(|((machine, _), _)| machine.clone()).take(NAMED).collect();
-        let checkpoints = || self.briefs.values().filter_map(|brief| brief.checkpoint);
+        let checkpoints = || self.digests.values().filter_map(|digest| digest.checkpoint);
         let (interruptions, machine_time) = self.observed();
         let checkpoint = terms.checkpoint.or_else(|| median(checkpoints()).map(Seconds::span));
         let counted = terms.machine_hours.map(|hours| Duration::from_secs_f64((hours * 3_600.0).clamp(0.0, 1e12)));
@@ -123,33 +123,33 @@ impl Fleet {
             Interval::of(&Observed {
                 interruptions: if counted.is_some() { taken.len() as u64 } else { interruptions },
                 machine_time: counted.unwrap_or(machine_time),
-                until: if counted.is_some() { Until::Counted } else { Until::Interrupted },
+                until: if counted.is_some() { TimeCounted::Counted } else { TimeCounted::Interrupted },
                 checkpoint,
             })
         });
-        Summary {
-            schema: super::SCHEMA,
-            reports: self.briefs.len() as u64,
+        FleetSummary {
+            schema: super::REPORT_SCHEMA,
+            reports: self.digests.len() as u64,
             beyond: self.beyond,
             interruptions: taken.len() as u64,
             kinds,
             machines: taken.iter().map(|((machine, _), _)| machine).collect::<BTreeSet<_>>().len() as u64,
-            first: briefs().map(|brief| brief.opened).min(),
-            last: briefs().map(|brief| brief.opened).max(),
-            spared: of(|kind| kind == Kind::Spared).count() as u64,
-            shutdowns: of(|kind| kind == Kind::ShutDown).count() as u64,
-            warnings: of(|kind| kind == Kind::Warned).count() as u64,
-            rehearsals: of(|kind| kind == Kind::Rehearsed).count() as u64,
-            rehearsals_good: of(|kind| kind == Kind::Rehearsed).filter(|(_, brief)| brief.good).count() as u64,
-            good: briefs().filter(|brief| brief.good).count() as u64,
+            first: digests().map(|digest| digest.opened).min(),
+            last: digests().map(|digest| digest.opened).max(),
+            spared: of(|kind| kind == EpisodeKind::Spared).count() as u64,
+            shutdowns: of(|kind| kind == EpisodeKind::ShutDown).count() as u64,
+            warnings: of(|kind| kind == EpisodeKind::Warned).count() as u64,
+            rehearsals: of(|kind| kind == EpisodeKind::Rehearsed).count() as u64,
+            rehearsals_good: of(|kind| kind == EpisodeKind::Rehearsed).filter(|(_, digest)| digest.good).count() as u64,
+            good: digests().filter(|digest| digest.good).count() as u64,
             never_ended: never_ended.count() as u64,
             never_ended_on,
-            delay: Spread::of(briefs().filter_map(|brief| brief.delay), Seconds::max),
-            margin: Spread::of(briefs().filter_map(|brief| brief.margin), Seconds::min),
+            delay: MedianAndWorst::of(digests().filter_map(|digest| digest.delay), Seconds::max),
+            margin: MedianAndWorst::of(digests().filter_map(|digest| digest.margin), Seconds::min),
             failed,
-            saved: Worth::of(briefs().filter_map(|brief| brief.work.saved), terms),
-            lost: Worth::of(briefs().filter_map(|brief| brief.work.lost), terms),
-            work_unknown: briefs().filter(|brief| brief.work == Work::default()).count() as u64,
+            saved: WorkValue::of(digests().filter_map(|digest| digest.work.saved), terms),
+            lost: WorkValue::of(digests().filter_map(|digest| digest.work.lost), terms),
+            work_unknown: digests().filter(|digest| digest.work == WorkAtRisk::default()).count() as u64,
             currency: terms.currency.clone(),
             interval,
             why_no_interval: why_no_interval(interval.as_ref(), taken.len() as u64, checkpoint),
@@ -162,14 +162,14 @@ impl Fleet {
         let mut count = 0;
         let mut time = Duration::ZERO;
         let mut before: BTreeMap<&str, Timestamp> = BTreeMap::new();
-        let mut in_order: Vec<_> = self.briefs.iter().collect();
-        in_order.sort_by_key(|(_, brief)| brief.opened);
-        for ((machine, _), brief) in in_order {
-            let (Kind::Taken(_), Some(booted)) = (brief.kind, brief.booted) else { continue };
+        let mut in_order: Vec<_> = self.digests.iter().collect();
+        in_order.sort_by_key(|(_, digest)| digest.opened);
+        for ((machine, _), digest) in in_order {
+            let (EpisodeKind::Taken(_), Some(booted)) = (digest.kind, digest.booted) else { continue };
             // Machines without a name cannot be told from one another.
-            let last = before.insert(machine, brief.opened).filter(|_| !machine.is_empty());
+            let last = before.insert(machine, digest.opened).filter(|_| !machine.is_empty());
             let from = last.map_or(booted, |last| last.max(booted));
-            if let Some(ran) = between(from, brief.opened) {
+            if let Some(ran) = between(from, digest.opened) {
                 count += 1;
                 time += ran;
             }
@@ -198,7 +198,7 @@ fn why_no_interval(interval: Option<&Interval>, interruptions: u64, checkpoint: 
     }
 }
 
-impl Brief {
+impl ReportDigest {
     fn of(report: &Report) -> Self {
         let episode = &report.episode;
         let heard = episode.notices.first().map_or(episode.opened, |notice| notice.detected);
@@ -207,14 +207,14 @@ impl Brief {
         // A machine that is interrupted is shut down too.
         let stood = stood.clone().find(|kind| *kind != NoticeKind::Shutdown).or_else(|| stood.clone().next());
         let kind = match (report.rehearsal, stood, episode.close_reason) {
-            (true, _, _) => Kind::Rehearsed,
+            (true, _, _) => EpisodeKind::Rehearsed,
             (false, Some(_), Some(CloseReason::Survived | CloseReason::Withdrawn | CloseReason::Restarted)) => {
-                Kind::Spared
+                EpisodeKind::Spared
             }
-            (false, Some(NoticeKind::Shutdown), _) => Kind::ShutDown,
-            (false, Some(kind), Some(CloseReason::Rebooted | CloseReason::Resumed) | None) => Kind::Taken(kind),
-            (false, None, _) if strong.count() > 0 => Kind::Spared,
-            (false, None, _) => Kind::Warned,
+            (false, Some(NoticeKind::Shutdown), _) => EpisodeKind::ShutDown,
+            (false, Some(kind), Some(CloseReason::Rebooted | CloseReason::Resumed) | None) => EpisodeKind::Taken(kind),
+            (false, None, _) if strong.count() > 0 => EpisodeKind::Spared,
+            (false, None, _) => EpisodeKind::Warned,
         };
         let proven = || episode.steps.iter().filter(|step| is_proven(step));
         let gap = |step: &StepView| step.proof_before.and_then(|before| between(before, heard));
@@ -235,7 +235,7 @@ impl Brief {
                 .take(16)
                 .map(|step| (step.name.to_string(), failure(step)))
                 .collect(),
-            work: Work {
+            work: WorkAtRisk {
                 saved: proven().filter(is_done).filter_map(gap).max(),
                 lost: proven().filter(|step| !is_done(step)).filter_map(gap).max(),
             },
@@ -273,7 +273,7 @@ fn median(values: impl Iterator<Item = Seconds>) -> Option<Seconds> {
 /// The middle of some spans, and the worst of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Spread {
+pub struct MedianAndWorst {
     /// How many are known.
     pub known: u64,
     /// The middle one.
@@ -282,7 +282,7 @@ pub struct Spread {
     pub worst: Seconds,
 }
 
-impl Spread {
+impl MedianAndWorst {
     fn of(values: impl Iterator<Item = Seconds>, worse: fn(Seconds, Seconds) -> Seconds) -> Option<Self> {
         let values: Vec<Seconds> = values.collect();
         let worst = values.iter().copied().reduce(worse)?;
@@ -290,10 +290,10 @@ impl Spread {
     }
 }
 
-/// Work, and what it is worth.
+/// WorkAtRisk, and what it is worth.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Worth {
+pub struct WorkValue {
     /// In how many interruptions.
     pub times: u64,
     /// How long machines had worked for it, together.
@@ -305,8 +305,8 @@ pub struct Worth {
     pub price: Option<f64>,
 }
 
-impl Worth {
-    fn of(spans: impl Iterator<Item = Duration>, terms: &Terms) -> Self {
+impl WorkValue {
+    fn of(spans: impl Iterator<Item = Duration>, terms: &FleetTerms) -> Self {
         let (times, span) = spans.fold((0, Duration::ZERO), |(times, sum), span| (times + 1, sum + span));
         let gpu_hours = span.as_secs_f64() / 3_600.0 * terms.gpus;
         Self { times, seconds: span.into(), gpu_hours, price: terms.price.map(|price| price * gpu_hours) }
@@ -316,7 +316,7 @@ impl Worth {
 /// What many reports tell.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Summary {
+pub struct FleetSummary {
     /// The version of this shape.
     pub schema: u32,
     /// Episodes and rehearsals that were counted.
@@ -353,16 +353,16 @@ pub struct Summary {
     pub never_ended_on: Vec<String>,
     /// From the notice to when it was detected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub delay: Option<Spread>,
+    pub delay: Option<MedianAndWorst>,
     /// What was left when all was done.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub margin: Option<Spread>,
+    pub margin: Option<MedianAndWorst>,
     /// How often each step did not end well, by outcome.
     pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// Work since the newest proof before the notice, where the step that saves it was done.
-    pub saved: Worth,
+    /// WorkAtRisk since the newest proof before the notice, where the step that saves it was done.
+    pub saved: WorkValue,
     /// The same where it was not.
-    pub lost: Worth,
+    pub lost: WorkValue,
     /// Interruptions of which neither is known.
     pub work_unknown: u64,
     /// The currency of prices.
@@ -375,7 +375,7 @@ pub struct Summary {
     pub why_no_interval: Option<String>,
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for FleetSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spoken = |seconds: Seconds| Spoken(seconds.span());
         let kinds: Vec<String> = self.kinds.iter().map(|(kind, count)| format!("{count} by {kind}")).collect();
@@ -401,13 +401,13 @@ impl fmt::Display for Summary {
             )?;
         }
         match self.delay {
-            Some(Spread { known, median, worst }) => {
+            Some(MedianAndWorst { known, median, worst }) => {
                 writeln!(f, "detected after   {} median, {} at worst ({known} known)", spoken(median), spoken(worst))?;
             }
             None => writeln!(f, "detected after   not known")?,
         }
         match self.margin {
-            Some(Spread { known, median, worst }) => {
+            Some(MedianAndWorst { known, median, worst }) => {
                 let late = if worst.is_past() { ", which was too late" } else { "" };
                 writeln!(
                     f,

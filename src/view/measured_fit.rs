@@ -1,9 +1,8 @@
 //! Will it fit? The plan that a notice would get, played with what each step last took. Pure.
 
-use super::ledger::{Ledger, Measured};
+use super::{Seconds, Spoken, StepTiming, StepTimings};
 use crate::engine::Engine;
 use crate::engine::{Moment, NoticeKind, Plan, Step, StepName};
-use crate::view::{Seconds, Spoken};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +14,7 @@ const TRIFLE: Duration = Duration::from_millis(100);
 /// Whether the steps that were measured fit into a notice.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct Fit {
+pub struct MeasuredFit {
     /// Whether they do.
     pub fits: bool,
     /// The same for people, without a full stop: of the step that is short by most, or has least to spare.
@@ -30,13 +29,13 @@ pub struct Fit {
 
 /// What a step would get.
 #[derive(Clone, Debug)]
-struct Share<'a> {
+struct StepTime<'a> {
     step: &'a Step,
     had: Duration,
-    measured: Measured,
+    measured: StepTiming,
 }
 
-impl Share<'_> {
+impl StepTime<'_> {
     fn short_by(&self) -> Duration {
         self.measured.duration_seconds.span().saturating_sub(self.had)
     }
@@ -46,14 +45,14 @@ impl Share<'_> {
     }
 }
 
-impl Fit {
+impl MeasuredFit {
     /// Whether what was measured fits into a notice of this kind that leaves so much when it is detected; nothing where no
     /// step that it would begin was measured.
-    pub fn of(engine: &Engine, kind: NoticeKind, heard_with: Duration, ledger: &Ledger) -> Option<Self> {
-        if ledger.is_empty() {
+    pub fn of(engine: &Engine, kind: NoticeKind, heard_with: Duration, timings: &StepTimings) -> Option<Self> {
+        if timings.is_empty() {
             return None;
         }
-        let shares = play(engine, kind, heard_with, ledger);
+        let shares = play(engine, kind, heard_with, timings);
         let worst = shares.iter().filter(|share| share.short_by() > TRIFLE).max_by_key(|share| share.short_by());
         let tightest = || shares.iter().min_by_key(|share| share.spare());
         let told = worst.or_else(tightest)?;
@@ -75,7 +74,7 @@ impl Fit {
 
 /// Plays the plan: a step begins when those that it waits for have ended, and is stopped as it would be. One that was
 /// never measured is taken to last as long as it needs.
-fn play<'a>(engine: &'a Engine, kind: NoticeKind, heard_with: Duration, ledger: &Ledger) -> Vec<Share<'a>> {
+fn play<'a>(engine: &'a Engine, kind: NoticeKind, heard_with: Duration, timings: &StepTimings) -> Vec<StepTime<'a>> {
     let heard = Moment::from_millis(0);
     let plan = engine.plan_against(kind, heard_with, heard);
     let due: Vec<&Step> = engine.policy().steps.iter().filter(|step| step.on.contains(&kind)).collect();
@@ -90,7 +89,7 @@ fn play<'a>(engine: &'a Engine, kind: NoticeKind, heard_with: Duration, ledger: 
                 continue;
             }
             let free = before.iter().filter_map(|name| ends.get(*name)).max().copied().unwrap_or(heard);
-            let measured = ledger.of(&step.name).copied();
+            let measured = timings.of(&step.name).copied();
             let Some((start, stop_by)) = slot(step, &plan, free) else {
                 ends.insert(&step.name, free);
                 continue;
@@ -98,7 +97,7 @@ fn play<'a>(engine: &'a Engine, kind: NoticeKind, heard_with: Duration, ledger: 
             let had = stop_by.since(start);
             let takes = measured.map_or(step.needs, |measured| measured.duration_seconds.span());
             ends.insert(&step.name, start.plus(takes.min(had)));
-            shares.extend(measured.map(|measured| Share { step, had, measured }));
+            shares.extend(measured.map(|measured| StepTime { step, had, measured }));
         }
     }
     shares
@@ -140,9 +139,9 @@ mod tests {
             })
             .collect();
         let text = format!(r#"{{"schema":1,"steps":{{{}}}}}"#, measured.join(","));
-        let ledger: Ledger = serde_json::from_str(&text).unwrap();
+        let timings: StepTimings = serde_json::from_str(&text).unwrap();
         let engine = Engine::new(policy);
-        match Fit::of(&engine, NoticeKind::Interruption, Duration::from_secs(115), &ledger) {
+        match MeasuredFit::of(&engine, NoticeKind::Interruption, Duration::from_secs(115), &timings) {
             None => "nothing".to_owned(),
             Some(fit) => {
                 let short =

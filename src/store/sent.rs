@@ -1,9 +1,9 @@
-//! Which messages one receiver got, over restarts: a small file in the state directory.
+//! Which notifications one receiver got, over restarts: a small file in the state directory.
 //!
 //! What was sent and not yet written down when we crash is sent again under the same name. Trouble with the file is said
 //! once and goes no further.
 
-use crate::store::{self, Lasts, Mode};
+use crate::store::{self, FileMode, FileSync};
 use serde::{Deserialize, Serialize};
 use std::fs::DirBuilder;
 use std::io;
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The names of what was sent.
 #[derive(Debug, Default)]
-pub(super) struct SentMessages {
+pub struct SentNotifications {
     /// Nowhere without a state directory.
     place: Option<PathBuf>,
     kept: SentFile,
@@ -42,9 +42,9 @@ struct SentFile {
     sent: Vec<String>,
 }
 
-impl SentMessages {
+impl SentNotifications {
     /// What the receiver of this name got.
-    pub(super) async fn load(state_directory: Option<&Path>, name: &str) -> Self {
+    pub async fn load(state_directory: Option<&Path>, name: &str) -> Self {
         let Some(place) = state_directory.map(|state| state.join(FOLDER).join(format!("{name}.json"))) else {
             return Self::default();
         };
@@ -61,19 +61,20 @@ impl SentMessages {
         Self { place: Some(place), kept, writing: None, trouble_was_said: false }
     }
 
-    pub(super) fn contains(&self, id: &str) -> bool {
+    /// Whether the notification of this name was sent.
+    pub fn contains(&self, id: &str) -> bool {
         self.kept.sent.iter().any(|sent| sent == id)
     }
 
     /// Whether anything of the same episode was sent: a name begins with its episode's.
-    pub(super) fn knows_episode_of(&self, id: &str) -> bool {
+    pub fn knows_episode_of(&self, id: &str) -> bool {
         let episode = |id: &str| id.split('/').next().map(str::to_owned);
         let wanted = episode(id);
         self.kept.sent.iter().any(|sent| episode(sent) == wanted)
     }
 
     /// Remembers that it was sent.
-    pub(super) async fn add(&mut self, id: &str) {
+    pub async fn add(&mut self, id: &str) {
         self.kept.sent.push(id.to_owned());
         let too_many = self.kept.sent.len().saturating_sub(MOST);
         self.kept.sent.drain(..too_many);
@@ -112,7 +113,7 @@ fn write(place: &Path, kept: &SentFile) -> io::Result<()> {
     if let Some(folder) = place.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    store::replace(place, &serde_json::to_vec(kept)?, Mode::AtMost(0o600), Lasts::OnDisk)
+    store::replace(place, &serde_json::to_vec(kept)?, FileMode::AtMost(0o600), FileSync::ToDisk)
 }
 
 #[cfg(test)]
@@ -129,16 +130,18 @@ mod tests {
     #[tokio::test]
     async fn what_was_sent_is_known_after_a_restart_and_the_oldest_is_forgotten() {
         let state = place();
-        let mut sent = SentMessages::load(Some(state.path()), "ops").await;
+        let mut sent = SentNotifications::load(Some(state.path()), "ops").await;
         for number in 0..=MOST {
             sent.add(&format!("episode-{number}/detection/interruption")).await;
         }
-        let sent = SentMessages::load(Some(state.path()), "ops").await;
+        let sent = SentNotifications::load(Some(state.path()), "ops").await;
         assert!(
             sent.contains("episode-1/detection/interruption") && !sent.contains("episode-0/detection/interruption")
         );
         assert!(sent.knows_episode_of("episode-1/closed") && !sent.knows_episode_of("episode-/x"));
-        assert!(!SentMessages::load(Some(state.path()), "other").await.contains("episode-1/detection/interruption"));
+        assert!(
+            !SentNotifications::load(Some(state.path()), "other").await.contains("episode-1/detection/interruption")
+        );
     }
 
     #[tokio::test]
@@ -148,10 +151,10 @@ mod tests {
         let file = state.path().join(FOLDER).join("ops.json");
         for text in ["", "{", "[]", "{\"sent\": 1}", "\u{0}"] {
             fs::write(&file, text).unwrap();
-            let mut sent = SentMessages::load(Some(state.path()), "ops").await;
+            let mut sent = SentNotifications::load(Some(state.path()), "ops").await;
             assert!(!sent.contains("a"), "{text}");
             sent.add("a").await;
-            assert!(SentMessages::load(Some(state.path()), "ops").await.contains("a"), "{text}");
+            assert!(SentNotifications::load(Some(state.path()), "ops").await.contains("a"), "{text}");
         }
     }
 }

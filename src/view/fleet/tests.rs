@@ -5,8 +5,8 @@
 use super::*;
 use serde_json::{Value, json};
 
-fn terms() -> Terms {
-    Terms { gpus: 8.0, price: Some(2.5), currency: "USD".to_owned(), machine_hours: None, checkpoint: None }
+fn terms() -> FleetTerms {
+    FleetTerms { gpus: 8.0, price: Some(2.5), currency: "USD".to_owned(), machine_hours: None, checkpoint: None }
 }
 
 /// The report of a machine that booted a number of hours before it was taken.
@@ -34,7 +34,7 @@ fn report(number: i64, hours: i64, change: impl FnOnce(&mut Value)) -> Report {
     serde_json::from_value(value).unwrap()
 }
 
-fn told(reports: &[Report], terms: &Terms) -> Summary {
+fn told(reports: &[Report], terms: &FleetTerms) -> FleetSummary {
     let mut fleet = Fleet::default();
     reports.iter().for_each(|report| fleet.take_in(report));
     fleet.tell(terms)
@@ -110,7 +110,7 @@ fn a_machine_that_is_taken_again_is_counted_from_the_time_before() {
     let interval = told(&again, &terms()).interval.unwrap();
     // 100 hours to the first, then 7 to each of eleven others.
     assert!((interval.between_seconds - 3_600.0 * (100.0 + 77.0) / 12.0).abs() < 1.0, "{interval:?}");
-    let counted = told(&again, &Terms { machine_hours: Some(1_200.0), ..terms() }).interval.unwrap();
+    let counted = told(&again, &FleetTerms { machine_hours: Some(1_200.0), ..terms() }).interval.unwrap();
     assert!((counted.between_seconds - 360_000.0).abs() < 1.0);
 }
 
@@ -133,7 +133,7 @@ fn little_is_known_of_few_and_nothing_of_none() {
     let without = |it: &mut Value| it["episode"]["steps"] = json!([]);
     let unproven = (0..12).map(|number| report(number, 5, without)).collect::<Vec<_>>();
     assert!(told(&unproven, &terms()).why_no_interval.unwrap().contains("--checkpoint"));
-    assert!(told(&unproven, &Terms { checkpoint: Some(Duration::from_secs(60)), ..terms() }).interval.is_some());
+    assert!(told(&unproven, &FleetTerms { checkpoint: Some(Duration::from_secs(60)), ..terms() }).interval.is_some());
     assert_eq!(told(&unproven, &terms()).work_unknown, 12);
 }
 

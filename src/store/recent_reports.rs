@@ -1,7 +1,8 @@
-//! The bookcase: past episodes and rehearsals, and the one that is open, for whoever looks. It reads small files each time
+//! The recent_reports: past episodes and rehearsals, and the one that is open, for whoever looks. It reads small files each time
 //! rather than keep them in memory, on another thread, and one look at a time: a disk that hangs takes one thread.
 
-use super::{Report, Shelf};
+use super::ReportStore;
+use crate::view::Report;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -14,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where reports are found.
 #[derive(Clone, Debug)]
-pub struct Bookcase {
-    shelves: Vec<Shelf>,
+pub struct RecentReports {
+    stores: Vec<ReportStore>,
     newest: watch::Receiver<Option<Arc<Report>>>,
     looks: Arc<Semaphore>,
 }
@@ -23,32 +24,32 @@ pub struct Bookcase {
 /// The disk does not answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the disk that past episodes are kept on does not answer")]
-pub struct Hangs;
+pub struct DiskHangs;
 
-impl Bookcase {
-    /// What stands on these shelves, and what is told of the open episode.
-    pub fn new(shelves: Vec<Shelf>, newest: watch::Receiver<Option<Arc<Report>>>) -> Self {
-        Self { shelves, newest, looks: Arc::new(Semaphore::new(1)) }
+impl RecentReports {
+    /// What stands on these stores, and what is told of the open episode.
+    pub fn new(stores: Vec<ReportStore>, newest: watch::Receiver<Option<Arc<Report>>>) -> Self {
+        Self { stores, newest, looks: Arc::new(Semaphore::new(1)) }
     }
 
     /// The newest reports of episodes and rehearsals, newest first.
     ///
     /// # Errors
-    /// [`Hangs`], after two seconds.
-    pub async fn episodes(&self) -> Result<Vec<Report>, Hangs> {
+    /// [`DiskHangs`], after two seconds.
+    pub async fn episodes(&self) -> Result<Vec<Report>, DiskHangs> {
         let newest = self.newest.borrow().clone();
         let look = async {
             let permit = Arc::clone(&self.looks).acquire_owned().await.ok()?;
-            let shelves = self.shelves.clone();
+            let stores = self.stores.clone();
             let reading = tokio::task::spawn_blocking(move || {
-                let found: Vec<Report> = shelves.iter().flat_map(|shelf| shelf.newest(MOST)).collect();
+                let found: Vec<Report> = stores.iter().flat_map(|store| store.newest(MOST)).collect();
                 // Kept until the disk has answered, however long nobody waits for it.
                 drop(permit);
                 found
             });
             reading.await.ok()
         };
-        let mut found = tokio::time::timeout(PATIENCE, look).await.ok().flatten().ok_or(Hangs)?;
+        let mut found = tokio::time::timeout(PATIENCE, look).await.ok().flatten().ok_or(DiskHangs)?;
         if let Some(newest) = newest {
             // The file may be behind what is known here.
             found.retain(|report| report.rehearsal || report.episode.id != newest.episode.id);

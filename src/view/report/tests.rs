@@ -3,8 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
 use super::*;
-use crate::engine::{Moment, Now, Policy, StepName};
-use crate::journal::{Record, replay};
+use crate::engine::{Engine, Event, Moment, Now, Policy, StepName};
 use crate::view::StepContext;
 use std::time::Duration;
 
@@ -51,15 +50,13 @@ const STORY: &[(u64, &str)] = &[
     ),
 ];
 
-fn story() -> Vec<Record> {
+fn story() -> Vec<(Now, Event)> {
     let beginning: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-    let mut records = Vec::new();
-    for (seq, (at, event)) in (1..).zip(STORY) {
-        let moment = Moment::from_millis(*at);
+    let event = |(at, event): &(u64, &str)| {
         let wall = beginning + jiff::SignedDuration::from_millis(i64::try_from(*at).unwrap());
-        records.push(Record { seq, now: Now { moment, wall }, event: serde_json::from_str(event).unwrap() });
-    }
-    records
+        (Now { moment: Moment::from_millis(*at), wall }, serde_json::from_str(event).unwrap())
+    };
+    STORY.iter().map(event).collect()
 }
 
 fn context() -> Context {
@@ -75,9 +72,10 @@ fn context() -> Context {
 }
 
 /// The report of the beginning of the story.
-fn told(records: &[Record]) -> Report {
-    let engine = replay(records, Policy::for_tests());
-    let now = records.last().unwrap().now;
+fn told(story: &[(Now, Event)]) -> Report {
+    let mut engine = Engine::new(Policy::for_tests());
+    story.iter().for_each(|(now, event)| engine.recover(event, *now).unwrap());
+    let now = story.last().unwrap().0;
     Report::of(&EpisodeView::open(&engine, &context(), now).unwrap(), &context(), now.wall)
 }
 

@@ -196,7 +196,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    pub(in crate::journal) fn opened(generation: u64) -> Event {
+    pub(in crate::store::journal) fn opened(generation: u64) -> Event {
         Event::SegmentStarted {
             id: EpisodeId::new(format!("2026-01-01T00:00:00Z-{generation}")),
             generation,
@@ -235,7 +235,7 @@ pub(super) mod tests {
     }
 
     /// Any event of a kind that carries something of each type the journal has to hold.
-    pub(in crate::journal) fn event() -> impl Strategy<Value = Event> {
+    pub(in crate::store::journal) fn event() -> impl Strategy<Value = Event> {
         let run = (".*", any::<u32>()).prop_map(|(step, attempt)| Run {
             step: StepName::new(step),
             work: Work::Undo,

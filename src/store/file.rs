@@ -5,10 +5,6 @@
 //! what is to become the file is made anew under a name that cannot be guessed, in the same directory, and renamed:
 //! nothing that is there already is opened, and no link is followed.
 
-mod authored;
-
-pub use authored::{AuthoredFile, Authors, Owned};
-
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -28,16 +24,16 @@ const LEFT_AFTER: Duration = Duration::from_secs(3_600);
 
 /// How long a file has to last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lasts {
+pub enum FileSync {
     /// Over a power cut: it and its directory are synced.
-    OnDisk,
+    ToDisk,
     /// As long as the machine runs.
-    WhileItRuns,
+    Never,
 }
 
 /// Who may read a file, as mode bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
+pub enum FileMode {
     /// These, less what our umask takes away.
     AtMost(u32),
     /// These, whatever our umask is.
@@ -49,9 +45,9 @@ pub enum Mode {
 ///
 /// # Errors
 /// Where the disk refuses; what stood there before is still there then.
-pub fn replace(path: &Path, content: &[u8], mode: Mode, lasts: Lasts) -> io::Result<()> {
-    let draft = Draft::write(path, content, mode)?;
-    if lasts == Lasts::WhileItRuns {
+pub fn replace(path: &Path, content: &[u8], mode: FileMode, lasts: FileSync) -> io::Result<()> {
+    let draft = TemporaryFile::write(path, content, mode)?;
+    if lasts == FileSync::Never {
         return draft.put_in_place();
     }
     draft.file.sync_all()?;
@@ -85,9 +81,9 @@ pub fn write_as_named(path: &Path, content: &[u8]) -> io::Result<()> {
         Ok(it) if !it.is_file() => return OpenOptions::new().write(true).open(&path)?.write_all(content),
         Ok(_) | Err(_) => {}
     }
-    let mode = fs::metadata(&path).map(|it| Mode::Exactly(it.permissions().mode() & 0o777));
-    let mode = mode.unwrap_or(Mode::AtMost(0o666));
-    replace(&path, content, mode, Lasts::WhileItRuns)
+    let mode = fs::metadata(&path).map(|it| FileMode::Exactly(it.permissions().mode() & 0o777));
+    let mode = mode.unwrap_or(FileMode::AtMost(0o666));
+    replace(&path, content, mode, FileSync::Never)
 }
 
 /// Opens the file at this path for reading, and never what a link there leads to. It does not wait for a pipe's writer.
@@ -141,27 +137,27 @@ pub fn fill(directory: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io:
 
 /// What is to become a file, beside it; gone with this where it did not.
 #[derive(Debug)]
-pub struct Draft {
+pub struct TemporaryFile {
     file: File,
     at: PathBuf,
     becomes: PathBuf,
 }
 
-impl Draft {
+impl TemporaryFile {
     /// Writes it.
     ///
     /// # Errors
     /// Where the disk refuses; nothing is left then.
-    pub fn write(becomes: &Path, content: &[u8], mode: Mode) -> io::Result<Self> {
+    pub fn write(becomes: &Path, content: &[u8], mode: FileMode) -> io::Result<Self> {
         let at = directory_of(becomes).join(format!("{DRAFT}{}", unguessable()));
         let at_first = match mode {
-            Mode::AtMost(bits) => bits,
-            Mode::Exactly(bits) => bits & 0o700,
+            FileMode::AtMost(bits) => bits,
+            FileMode::Exactly(bits) => bits & 0o700,
         };
         // Made anew or not at all, so that no link is followed (`O_EXCL`, open(2)).
         let file = OpenOptions::new().write(true).create_new(true).mode(at_first).open(&at)?;
         let mut draft = Self { file, at, becomes: becomes.to_owned() };
-        if let Mode::Exactly(bits) = mode {
+        if let FileMode::Exactly(bits) = mode {
             draft.file.set_permissions(Permissions::from_mode(bits))?;
         }
         draft.file.write_all(content)?;
@@ -197,7 +193,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         // Not there any more where it took its place.
         let _ = fs::remove_file(&self.at);
@@ -234,8 +230,8 @@ mod tests {
         let (path, other) = (place.path().join("file"), place.path().join("other"));
         fs::write(&other, "mine").unwrap();
         symlink(&other, &path).unwrap();
-        for lasts in [Lasts::OnDisk, Lasts::WhileItRuns] {
-            replace(&path, b"new", Mode::Exactly(0o644), lasts).unwrap();
+        for lasts in [FileSync::ToDisk, FileSync::Never] {
+            replace(&path, b"new", FileMode::Exactly(0o644), lasts).unwrap();
             assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
             assert_eq!(fs::read_to_string(&path).unwrap(), "new");
             let it = fs::symlink_metadata(&path).unwrap();
@@ -248,11 +244,12 @@ mod tests {
     fn no_two_drafts_have_one_name_and_none_is_left() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
-        let drafts: Vec<Draft> = (0..50).map(|_| Draft::write(&path, b"", Mode::AtMost(0o600)).unwrap()).collect();
+        let drafts: Vec<TemporaryFile> =
+            (0..50).map(|_| TemporaryFile::write(&path, b"", FileMode::AtMost(0o600)).unwrap()).collect();
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 50);
         drop(drafts);
         fs::create_dir(&path).unwrap();
-        assert!(replace(&path, b"", Mode::AtMost(0o600), Lasts::OnDisk).is_err());
+        assert!(replace(&path, b"", FileMode::AtMost(0o600), FileSync::ToDisk).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "only the directory in its place");
     }
 
@@ -261,7 +258,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name);
         let old = SystemTime::now() - 2 * LEFT_AFTER;
-        let fresh = Draft::write(&at("file"), b"", Mode::AtMost(0o600)).unwrap();
+        let fresh = TemporaryFile::write(&at("file"), b"", FileMode::AtMost(0o600)).unwrap();
         for name in [".spot-watchdog.0123", "file", ".other"] {
             File::create(at(name)).unwrap().set_modified(old).unwrap();
         }
