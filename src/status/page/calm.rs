@@ -150,11 +150,11 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
     }
 }
 
-/// Who is listened to.
+/// The sources.
 pub(super) fn sources(status: &Status, html: &mut Html) {
     html.raw("<section aria-labelledby=\"sources\"><h2 id=\"sources\">Sources</h2>");
     if status.sources.is_empty() {
-        html.raw("<p>Nothing is listened to.</p></section>");
+        html.raw("<p>There is no source.</p></section>");
         return;
     }
     html.raw("<ul class=\"rows\">");
@@ -198,7 +198,7 @@ pub(super) fn sources(status: &Status, html: &mut Html) {
 fn look(source: &SourceStatus) -> Look {
     match (&source.blind_since, &source.last_good_read, source.probes.is_empty()) {
         (Some(_), _, _) => Look::BLIND,
-        (None, Some(_), _) => Look::HEARD,
+        (None, Some(_), _) => Look::READ,
         (None, None, true) => Look::LISTENING,
         (None, None, false) => Look::UNREAD,
     }

@@ -109,13 +109,13 @@ impl Look {
     }
 
     /// A source that is heard.
-    pub(super) const HEARD: Self = Self::new("#m-done", "good", "detected");
+    pub(super) const READ: Self = Self::new("#m-done", "good", "read");
     /// A source that is not.
     pub(super) const BLIND: Self = Self::new("#m-failed", "bad", "blind");
     /// A source that was not read yet.
     pub(super) const UNREAD: Self = Self::new("#m-due", "quiet", "not read yet");
     /// A source that speaks of itself.
-    pub(super) const LISTENING: Self = Self::new("#m-done", "good", "listened to");
+    pub(super) const LISTENING: Self = Self::new("#m-done", "good", "listening");
     /// Something that is not as it should be.
     pub(super) const TROUBLE: Self = Self::new("#m-failed", "bad", "");
 }
