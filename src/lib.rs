@@ -24,10 +24,10 @@
 //! | [`process`] | child processes: launch, user, cgroup, output, signals, reaping |
 //! | [`sources`] | a trait, a table, one file a cloud |
 //! | [`actions`] | a trait, a table, one file a way to act |
-//! | [`messages`] | webhooks |
+//! | [`notify`] | webhooks |
 //! | [`emulators`] | metadata services that we play ourselves |
 //! | [`config`] | flags, variables and files → validated settings |
-//! | [`status`] | status, HTTP, page, metrics, systemd |
+//! | [`server`] | status, HTTP, page, metrics, systemd |
 //! | [`runtime`] | the loop, poller, executor, observers, control socket, signals, clock |
 //! | [`cli`] | one file a command |
 //!
@@ -38,11 +38,11 @@ pub mod cli;
 pub mod config;
 pub mod emulators;
 pub mod engine;
-pub mod messages;
+pub mod notify;
 pub mod process;
 pub mod runtime;
+pub mod server;
 pub mod sources;
-pub mod status;
 pub mod store;
 mod transport;
 pub mod view;

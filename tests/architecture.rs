@@ -17,11 +17,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sources", &["engine", "view", "store", "transport"]),
     ("actions", &["engine", "view", "transport", "store", "process"]),
     // Its requests go out as those of a step do, and a report may be what they carry.
-    ("messages", &["engine", "view", "actions", "store"]),
+    ("notify", &["engine", "view", "actions", "store"]),
     ("emulators", &["engine", "view", "store"]),
-    ("config", &["engine", "view", "process", "sources", "actions", "messages"]),
-    ("status", &["engine", "view", "sources", "actions", "store", "messages", "config"]),
-    ("runtime", &["engine", "view", "store", "process", "sources", "actions", "messages", "config", "status"]),
+    ("config", &["engine", "view", "process", "sources", "actions", "notify"]),
+    ("server", &["engine", "view", "sources", "actions", "store", "notify", "config"]),
+    ("runtime", &["engine", "view", "store", "process", "sources", "actions", "notify", "config", "server"]),
     (
         "cli",
         &[
@@ -31,9 +31,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "process",
             "sources",
             "actions",
-            "messages",
+            "notify",
             "config",
-            "status",
+            "server",
             "runtime",
             "emulators",
         ],
@@ -311,6 +311,6 @@ fn imports_are_found_in_every_way_they_are_written() {
     assert_eq!(named_modules("use crate::engine::Event;"), ["engine"]);
     assert_eq!(named_modules("use crate::{actions, sources as ears};"), ["actions", "sources"]);
     assert_eq!(named_modules("use crate::{engine::{Event, Now}, view::Finding};"), ["engine", "view"]);
-    assert_eq!(named_modules("fn f(x: crate::status::StatusPublisher) -> crate::engine::Now"), ["status", "engine"]);
+    assert_eq!(named_modules("fn f(x: crate::server::StatusPublisher) -> crate::engine::Now"), ["server", "engine"]);
     assert_eq!(named_modules("let http = othercrate::model::Now;"), Vec::<String>::new());
 }

@@ -4,10 +4,10 @@
 use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
 use spot_watchdog::engine::{Fault, Importance, Input, Notice, NoticeAction, NoticeKind, ProbeName, SourceName};
 use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
+use spot_watchdog::server::AnswerTimes;
 use spot_watchdog::sources::aws::{Aws, AwsSettings};
 use spot_watchdog::sources::transports::{Client, Failure, Response, Service};
 use spot_watchdog::sources::{HttpQuestion, Memory, Probe, ProbePace, Question, Reading, Source};
-use spot_watchdog::status::AnswerTimes;
 use spot_watchdog::view::{Lifecycle, Machine, Weight};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use super::args::{Cli, Generated};
 use super::print;
-use crate::{actions, config, sources, status, store};
+use crate::{actions, config, server, sources, store};
 use anyhow::Context;
 use clap::CommandFactory;
 use std::fs;
@@ -25,7 +25,7 @@ pub fn generate(
             print(&String::from_utf8_lossy(&text))
         }
         Generated::Schema => print_schema(&config::schema(step_rows, source_rows)),
-        Generated::StatusSchema => print_schema(&status::schema()),
+        Generated::StatusSchema => print_schema(&server::schema()),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::runtime::log_sink::{self, LogSink};
 use crate::runtime::signals::{Signals, Supervisor};
 use crate::runtime::state_dir::{self, Caller, StateDir, StateDirError};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, notice_file};
-use crate::status::systemd::Systemd;
+use crate::server::systemd::Systemd;
 use crate::store;
 use crate::view::{Spoken, Weight};
 use anyhow::Context;

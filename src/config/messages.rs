@@ -9,7 +9,7 @@ use super::start::Start;
 use super::value;
 use crate::actions::BuildError;
 use crate::engine::NoticeKind;
-use crate::messages::{KIND, MOST, Occasion, PATHS, Settings, Sink};
+use crate::notify::{KIND, MOST, Occasion, PATHS, Settings, Sink};
 use std::collections::BTreeSet;
 
 /// The kinds of notice that notifications are sent for by default: those that take the machine for good.

@@ -6,7 +6,7 @@
 use super::SHIPPED;
 use super::keys::{self, Key, Shape};
 use crate::engine::NoticeKind;
-use crate::{actions, messages, sources};
+use crate::{actions, notify, sources};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -51,9 +51,9 @@ pub fn schema(step_rows: &[actions::Row], source_rows: &[sources::SourceRow]) ->
     properties.insert("source".to_owned(), json!({ "type": "array", "items": { "oneOf": kinds } }));
     properties.insert("step".to_owned(), json!({ "type": "array", "items": { "oneOf": steps } }));
     let mut message = table("notification", keys::NOTIFICATION, None);
-    message.insert("kind".to_owned(), json!({ "const": messages::KIND }));
+    message.insert("kind".to_owned(), json!({ "const": notify::KIND }));
     let mut required = vec![json!("kind")];
-    add_own(schemars::schema_for!(messages::Settings), &mut message, &mut required, &mut definitions);
+    add_own(schemars::schema_for!(notify::Settings), &mut message, &mut required, &mut definitions);
     properties.insert("notification".to_owned(), json!({ "type": "array", "items": closed(message, required) }));
     let mut root = closed(properties, Vec::new());
     if let Some(root) = root.as_object_mut() {

@@ -2,7 +2,7 @@
 
 use crate::actions::{Action, Reach};
 use crate::engine::{Policy, StepName};
-use crate::messages::Sink;
+use crate::notify::Sink;
 use crate::sources::Source;
 use crate::view::Finding;
 use std::net::SocketAddr;

@@ -214,7 +214,7 @@ fn shared_keys(
     let kind = table.require(keys::KIND.name, value::text, problems);
     let row = kind.as_ref().and_then(|kind| rows.iter().find(|row| row.kind == kind));
     if let (Some(kind), None) = (&kind, row)
-        && kind == crate::messages::KIND
+        && kind == crate::notify::KIND
     {
         let sentence =
             "a notification is no step, since nothing waits for it; write it as [[notification]] with the same kind";

@@ -178,7 +178,7 @@ fn the_shipped_file_is_a_configuration_with_and_without_its_examples() {
     assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
     let settings = scene(&shipped_whole()).real();
     assert_eq!(settings.steps.len(), REAL_ROWS.len() + 1, "one of each kind, and a second hook");
-    let told: Vec<&str> = settings.notifications.iter().map(crate::messages::Sink::name).collect();
+    let told: Vec<&str> = settings.notifications.iter().map(crate::notify::Sink::name).collect();
     assert_eq!(told, ["ops", "channel", "pager"]);
     assert_eq!(settings.warnings, []);
 }

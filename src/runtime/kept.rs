@@ -10,7 +10,7 @@ use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::engine::{Now, Policy};
-use crate::messages::Notifier;
+use crate::notify::Notifier;
 use crate::store::RecentReports;
 use crate::store::journal::{Journal, Recovery, replay};
 use crate::view::Context;

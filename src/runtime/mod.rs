@@ -36,7 +36,7 @@ pub use delivery::REHEARSALS;
 
 use crate::engine::{BootId, Command, Decision, Engine, Event, Exit, Input, Now};
 use crate::process;
-use crate::status::StatusPublisher;
+use crate::server::StatusPublisher;
 use crate::view::Report;
 use crate::view::{Context, EpisodeView, Machine, Spoken};
 use executor::Executor;

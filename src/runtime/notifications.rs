@@ -6,7 +6,7 @@ use super::turn::{Observer, Turn};
 use crate::actions::Rehearsal;
 use crate::config::Settings;
 use crate::engine::{Engine, Event, Now};
-use crate::messages::{Notifier, PlanEnd};
+use crate::notify::{Notifier, PlanEnd};
 use crate::view::{Context, Countdown, EpisodeView};
 use futures_util::future::BoxFuture;
 use std::path::Path;

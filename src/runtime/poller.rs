@@ -7,9 +7,9 @@
 //! is, no vital lane ever waits for it.
 
 use crate::engine::{Fault, Importance, Input};
+use crate::server::AnswerTimes;
 use crate::sources::transports::{Answered, Client, Failure, Response};
 use crate::sources::{Memory, Probe, ProbePace, Reading, Source};
-use crate::status::AnswerTimes;
 use crate::view::{Finding, Lifecycle, Machine, Weight};
 use futures_util::future::{BoxFuture, select_all};
 use jiff::SignedDuration;

@@ -2,8 +2,8 @@
 
 use super::turn::{Observer, Turn};
 use crate::engine::Exit;
-use crate::status::StatusPublisher;
-use crate::status::systemd::Systemd;
+use crate::server::StatusPublisher;
+use crate::server::systemd::Systemd;
 use std::time::Duration;
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 //! One turn of the loop, and what watches the loop.
 
 use crate::engine::{Engine, Event, Now};
-use crate::messages::Notifier;
+use crate::notify::Notifier;
 use crate::store::journal::Journal;
 use crate::view::{Context, EpisodeView};
 use futures_util::future::BoxFuture;

@@ -10,7 +10,7 @@ mod schema;
 mod stand;
 mod strangers;
 
-use spot_watchdog::status::{Reason, Status};
+use spot_watchdog::server::{Reason, Status};
 use stand::{Daemon, Endpoint, PATIENCE, interruption, secs};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;

@@ -7,8 +7,8 @@ use spot_watchdog::engine::{
     AskedSource, Assume, BootId, Event, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction, NoticeKey,
     NoticeKind, NoticeOrigin, Now, Policy, ProbeName, Removal, Rerun, SourceName, Stated, Step, StepName, Undo,
 };
-use spot_watchdog::status::http::{HttpServer, Serving};
-use spot_watchdog::status::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
+use spot_watchdog::server::http::{HttpServer, Serving};
+use spot_watchdog::server::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
 use spot_watchdog::view::{Context, EpisodeView, Lifecycle, Machine, StepContext};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Those who should not be here, or do not behave.
 
 use crate::stand::{Daemon, Endpoint, PATIENCE, interruption, secs};
-use spot_watchdog::status::http::{Expose, Serving};
+use spot_watchdog::server::http::{Expose, Serving};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 

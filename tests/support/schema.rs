@@ -9,7 +9,7 @@ static STATUS: LazyLock<(Schemas, SchemaIndex)> = LazyLock::new(|| {
     let mut compiler = Compiler::new();
     compiler.set_default_draft(Draft::V2020_12);
     compiler.enable_format_assertions();
-    compiler.add_resource("http://schema.invalid/status.json", spot_watchdog::status::schema()).unwrap();
+    compiler.add_resource("http://schema.invalid/status.json", spot_watchdog::server::schema()).unwrap();
     let mut schemas = Schemas::new();
     let index = compiler.compile("http://schema.invalid/status.json", &mut schemas).unwrap();
     (schemas, index)

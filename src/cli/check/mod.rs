@@ -10,7 +10,7 @@ use super::args::CheckArgs;
 use super::{ExitStatus, complain, run};
 use crate::actions::HostInfo;
 use crate::config::Settings;
-use crate::messages::Sink;
+use crate::notify::Sink;
 use crate::runtime::poller::{SourceCheck, check_source};
 use crate::runtime::step_checks;
 use crate::sources::transports::Client;

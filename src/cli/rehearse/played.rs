@@ -3,8 +3,8 @@
 use crate::config::Settings;
 use crate::emulators::{self, EmulatedNotice, EmulatedSource, EmulationSetting};
 use crate::engine::{Input, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName, Stated};
+use crate::server::StatusPublisher;
 use crate::sources::Source;
-use crate::status::StatusPublisher;
 use anyhow::{Context, bail};
 use std::sync::Arc;
 use std::time::Duration;

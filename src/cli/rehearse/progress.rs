@@ -4,7 +4,7 @@
 use crate::cli::complain;
 use crate::cli::log::LogFields;
 use crate::config::Settings;
-use crate::status::Status;
+use crate::server::Status;
 use crate::view::{Seconds, Spoken, StepStage, printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;

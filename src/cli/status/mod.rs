@@ -8,7 +8,7 @@ use super::args::StatusArgs;
 use super::status_client::{StatusClient, StatusResponse};
 use super::{ExitStatus, Pipe, end, print_json, print_to_reader};
 use crate::config::DaemonAddress;
-use crate::status::{SCHEMA, Status};
+use crate::server::{SCHEMA, Status};
 use crate::view::printable;
 use anyhow::{Context, bail};
 use reqwest::StatusCode;

@@ -7,7 +7,7 @@
 use super::view::{Line, Tone, view};
 use crate::cli::args::StatusArgs;
 use crate::cli::{Pipe, colours, complain, is_live, print_json, print_to_reader};
-use crate::status::Status;
+use crate::server::Status;
 use crate::view::printable;
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;

@@ -2,7 +2,7 @@
 //! how they come onto a screen is another file's.
 
 use crate::engine::{CloseReason, Outcome};
-use crate::status::{Mode, NoticeState, NoticeStatus, Past, Seconds, SourceStatus, Status};
+use crate::server::{Mode, NoticeState, NoticeStatus, Past, Seconds, SourceStatus, Status};
 use crate::view::{Countdown, EpisodeView, Phase, PlanView, Spoken, StepStage, StepView, printable, words};
 use jiff::Timestamp;
 
@@ -246,7 +246,7 @@ pub(super) mod tests {
     pub(in crate::cli) fn calm(revision: u64) -> Value {
         let at = |seconds: f64| json!({ "at": "2026-01-02T03:04:05Z", "seconds-ago": seconds });
         json!({
-            "schema": crate::status::SCHEMA, "revision": revision, "now": "2026-01-02T03:04:05Z", "version": "0.1.0",
+            "schema": crate::server::SCHEMA, "revision": revision, "now": "2026-01-02T03:04:05Z", "version": "0.1.0",
             "mode": "running", "readiness": "ready", "started": at(60.0),
             "machine": { "id": "", "type": "", "lifecycle": "unknown", "region": "", "zone": "" },
             "sources": [], "notices": [], "steps": [], "health": [],

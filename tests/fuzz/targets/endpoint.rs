@@ -2,8 +2,8 @@
 
 use super::simulator::{World, random};
 use spot_watchdog::engine::{Engine, Moment, Now};
-use spot_watchdog::status::http::{HttpServer, Serving};
-use spot_watchdog::status::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
+use spot_watchdog::server::http::{HttpServer, Serving};
+use spot_watchdog::server::{Durability, JournalHealth, Status, StatusInputs, StatusPublisher};
 use spot_watchdog::view::Context;
 use std::collections::BTreeMap;
 use std::time::Duration;

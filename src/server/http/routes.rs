@@ -2,8 +2,8 @@
 
 use super::Expose;
 use super::gate::{Gate, Refusal};
-use crate::status::metrics::Format;
-use crate::status::{BEAT_LOST, Readiness, Status, StatusPublisher, page};
+use crate::server::metrics::Format;
+use crate::server::{BEAT_LOST, Readiness, Status, StatusPublisher, page};
 use crate::view::Report;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
@@ -86,9 +86,9 @@ async fn livez(State(publisher): State<StatusPublisher>) -> Response {
 async fn healthz(State(publisher): State<StatusPublisher>) -> Response {
     #[derive(Serialize)]
     struct Health {
-        reasons: Vec<crate::status::Reason>,
+        reasons: Vec<crate::server::Reason>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
-        warnings: Vec<crate::status::Reason>,
+        warnings: Vec<crate::server::Reason>,
     }
     let (reasons, warnings) = (publisher.reasons(), publisher.warnings());
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -231,8 +231,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
     use super::super::Serving;
     use super::*;
-    use crate::status::BEAT_LATE;
-    use crate::status::publisher::tests::calm_publisher;
+    use crate::server::BEAT_LATE;
+    use crate::server::publisher::tests::calm_publisher;
     use axum::body::Body;
     use futures_util::StreamExt as _;
     use hyper::service::Service as _;

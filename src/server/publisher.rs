@@ -214,4 +214,4 @@ impl Follow {
 }
 
 #[cfg(test)]
-pub(in crate::status) mod tests;
+pub(in crate::server) mod tests;

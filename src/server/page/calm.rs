@@ -3,7 +3,7 @@
 use super::html::Html;
 use super::pieces::{self, Bar, Look};
 use crate::engine::{DeadlineBasis, IgnoreReason, Importance, Outcome};
-use crate::status::{
+use crate::server::{
     Durability, ExpectedPlan, ExpectedShare, NoticeState, NoticeStatus, ProbeStatus, Reason, Seconds, SourceStatus,
     Status,
 };

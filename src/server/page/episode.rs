@@ -2,7 +2,7 @@
 
 use super::html::Html;
 use super::pieces::{self, Bar, Look};
-use crate::status::Seconds;
+use crate::server::Seconds;
 use crate::view::{EpisodeView, StepStage, StepView};
 use jiff::Timestamp;
 

@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking")]
 use super::*;
-use crate::status::publisher::tests::{calm_publisher, draining_publisher};
+use crate::server::publisher::tests::{calm_publisher, draining_publisher};
 use base64::Engine as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// A status of the publisher, with this changed in it.
-fn status(publisher: &crate::status::StatusPublisher, change: impl FnOnce(&mut Value)) -> Status {
+fn status(publisher: &crate::server::StatusPublisher, change: impl FnOnce(&mut Value)) -> Status {
     let mut value = serde_json::to_value(publisher.read()).unwrap();
     change(&mut value);
     serde_json::from_value(value).unwrap()

@@ -196,7 +196,7 @@ fn trouble(address: SocketAddr, error: &io::Error) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
     use super::*;
-    use crate::status::publisher::tests::calm_publisher;
+    use crate::server::publisher::tests::calm_publisher;
 
     #[tokio::test(start_paused = true)]
     async fn a_port_that_is_taken_is_tried_again_until_it_is_free() {

@@ -3,7 +3,7 @@
 use super::html::Html;
 use super::pieces::{self, Look};
 use crate::engine::Outcome;
-use crate::status::Status;
+use crate::server::Status;
 use crate::view::Report;
 use crate::view::{StepView, words};
 

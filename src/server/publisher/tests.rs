@@ -8,7 +8,7 @@ use crate::engine::{
     NoticeKey, NoticeKind, NoticeOrigin, Outcome, Policy, ProbeName, Removal, Rerun, RunResult, SourceName, Stated,
     Step, StepName, Undo,
 };
-use crate::status::{Durability, ExpectedPlan, JournalHealth, NoticeState, Readiness, StatusInputs};
+use crate::server::{Durability, ExpectedPlan, JournalHealth, NoticeState, Readiness, StatusInputs};
 use crate::view::{Context, EpisodeView, StepContext, StepStage};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -154,12 +154,12 @@ fn interruption(at: Now) -> Notice {
 }
 
 /// A publisher on which all is calm.
-pub(in crate::status) fn calm_publisher() -> StatusPublisher {
+pub(in crate::server) fn calm_publisher() -> StatusPublisher {
     Loop::new().publisher
 }
 
 /// A publisher on which an interruption stands that is heard with 120 s left.
-pub(in crate::status) fn draining_publisher() -> StatusPublisher {
+pub(in crate::server) fn draining_publisher() -> StatusPublisher {
     let mut it = Loop::new();
     it.answer(vec![interruption(now(125))], now(5));
     it.publisher

@@ -4,7 +4,7 @@ use super::{Durability, Past, Seconds};
 use crate::engine::{
     DeadlineBasis, IgnoreReason, Importance, NoticeAction, NoticeKind, SourceName, StepName, Strength,
 };
-use crate::messages::Occasion;
+use crate::notify::Occasion;
 use crate::view::{Countdown, EpisodeView, Machine, Time};
 use crate::view::{MeasuredFit, StepTiming};
 use jiff::Timestamp;

@@ -2,7 +2,7 @@
 
 use super::html::Html;
 use crate::engine::Outcome;
-use crate::status::{Past, Seconds};
+use crate::server::{Past, Seconds};
 use crate::view::{Countdown, StepStage, StepView};
 use jiff::Timestamp;
 

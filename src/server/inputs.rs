@@ -2,7 +2,7 @@
 
 use super::Reason;
 use crate::engine::{Now, StepName};
-use crate::messages::ReceiverState;
+use crate::notify::ReceiverState;
 use crate::view::StepTimings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

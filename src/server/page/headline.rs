@@ -3,7 +3,7 @@
 use super::html::Html;
 use super::pieces;
 use crate::engine::{NoticeAction, NoticeKind, Strength};
-use crate::status::{Reason, Status};
+use crate::server::{Reason, Status};
 use crate::view::{EpisodeView, Lifecycle, Phase, PlanView, StepStage, StepView, words};
 
 /// How things stand.

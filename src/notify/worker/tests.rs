@@ -5,9 +5,9 @@
 use super::*;
 use crate::actions::Task;
 use crate::engine::{EpisodeId, StepName};
-use crate::messages::fixture::{Scenario, known};
-use crate::messages::message::DueMessage;
-use crate::messages::queue::MOST;
+use crate::notify::fixture::{Scenario, known};
+use crate::notify::message::DueMessage;
+use crate::notify::queue::MOST;
 use crate::view::EpisodeView;
 use std::sync::Mutex;
 use tokio::time::sleep;

@@ -8,7 +8,7 @@ use super::{
 use crate::engine::{
     AskedSource, Engine, Exit, Fault, Importance, Moment, NoticeKey, Now, ProbeHealth, ProbeName, SourceName, Stated,
 };
-use crate::messages::ReceiverState;
+use crate::notify::ReceiverState;
 use crate::view::MeasuredFit;
 use crate::view::{Context, Countdown, EpisodeView, Machine, NoticeView, StepContext, TimeFit, clip, to_the_second};
 use std::collections::BTreeSet;
@@ -309,7 +309,7 @@ mod tests {
                 started: now,
                 steps: std::collections::BTreeMap::new(),
                 timings: std::sync::Arc::default(),
-                journal: crate::status::JournalHealth { durability: Durability::Kept, sentence: String::new() },
+                journal: crate::server::JournalHealth { durability: Durability::Kept, sentence: String::new() },
                 messages: Vec::new(),
                 trouble: Vec::new(),
             };
