@@ -14,7 +14,7 @@ mod daemon;
 use daemon::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use jiff::Timestamp;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
-use spot_watchdog::emulators::aws::{Action, Emulator, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Emulator, Script, StatedTime};
 use spot_watchdog::engine::Event;
 use spot_watchdog::store::journal::decode_all;
 use std::fs;
@@ -193,7 +193,7 @@ fn where_few_files_may_be_open_connections_leave_enough_for_hooks_and_journal() 
         let silent: Vec<_> = (0..64).map_while(|_| UnixStream::connect(&socket).ok()).collect();
         wait_for("many connections", || (opened.load(Ordering::Relaxed) > 600).then_some(()));
         let before = stand.files();
-        stand.cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+        stand.cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
         wait_for("every hook", || (stand.scene.read("ran").lines().count() >= hooks.len()).then_some(()));
         wait_for("their ends", || {
             (stand.watch.log().matches("done: exit status 0").count() == hooks.len()).then_some(())
@@ -341,7 +341,7 @@ impl Stand {
     /// Places a notice, and tells how long after the answer that held it the hook wrote its first line.
     fn interrupt(&self) -> Duration {
         let before = polls(&self.cloud.emulator);
-        self.cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+        self.cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
         let until = Instant::now() + PATIENCE;
         while polls(&self.cloud.emulator) == before {
             assert!(Instant::now() < until, "no poll came");

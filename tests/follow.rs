@@ -11,7 +11,7 @@ mod stand;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use spot_watchdog::process;
 use stand::{Cloud, Scene, Watch, wait_for};
 use std::fs::File;
@@ -198,9 +198,9 @@ fn a_follower_on_a_terminal_draws_in_place_counts_down_and_outlives_a_restart() 
     wide.until_it_sees(&["notice   none", "step     save: idle"]);
     narrow.until_it_sees(&["notice   none"]);
 
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let seen = wide.until_it_sees(&["left     1", "save: running for", "| saving"]);
-    assert!(seen.contains("notice   interruption from aws, standing, terminate, 1"), "{seen}");
+    assert!(seen.contains("notice   interruption from aws, active, terminate, 1"), "{seen}");
     assert!(seen.contains("| saving red") && !seen.contains("mine"), "{seen}");
     for title in ["left ", "machine ", "step ", "now "] {
         assert_eq!(seen.lines().filter(|line| line.starts_with(title)).count(), 1, "{title}:\n{seen}");
@@ -342,7 +342,7 @@ fn a_terminal_that_cannot_draw_gets_a_line_for_each_change() {
     let (mut watch, address) = watch(&scene, &cloud, &hook, "127.0.0.1:0");
     let dumb = Follower::start(&scene, address, (200, 50), &[("TERM", "dumb")]);
     dumb.until_it_sees(&["Z watching aws; calm"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     dumb.until_it_sees(&["left; save running"]);
     let sent = dumb.sent();
     assert!(!sent.contains('\u{1b}'), "{sent:?}");

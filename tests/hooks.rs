@@ -13,7 +13,7 @@ use spot_watchdog::process::DelegatedCgroup;
 use spot_watchdog::process::Launcher;
 use spot_watchdog::process::Stat;
 use spot_watchdog::runtime::executor::{Executor, StepAction};
-use spot_watchdog::view::{Finding, Weight};
+use spot_watchdog::view::{Finding, FindingLevel};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -168,7 +168,7 @@ async fn a_hook_that_names_an_undo_is_put_back_by_it_and_its_proof_does_not_coun
     );
     assert_eq!(undo.undo(&given.context).await.outcome, Outcome::Failed);
     let found = script(place.path(), "", "undo = ['/no/such/program']").check(&HostInfo::default()).await;
-    let errors: Vec<_> = found.iter().filter(|finding| finding.weight == Weight::Error).collect();
+    let errors: Vec<_> = found.iter().filter(|finding| finding.weight == FindingLevel::Error).collect();
     assert!(errors.len() == 1 && errors[0].sentence.contains("/no/such/program"), "{found:?}");
 }
 
@@ -265,7 +265,7 @@ async fn what_cannot_be_started_says_why_and_what_to_do() {
             assert_eq!(ending.retry, Retry::Pointless, "{command} {keys}");
             assert!(given.context.output.tail().is_empty(), "{:?}", given.context.output.tail());
             let findings = hook.check(&Default::default()).await;
-            assert!(findings.iter().any(|it| it.weight == Weight::Error), "{command} {keys}: {findings:?}");
+            assert!(findings.iter().any(|it| it.weight == FindingLevel::Error), "{command} {keys}: {findings:?}");
         }
     }
     let ending =
@@ -654,7 +654,10 @@ async fn without_root_another_user_is_refused_in_words() {
     assert_eq!(ending.outcome, Outcome::Failed);
     assert!(ending.detail.starts_with("could not become user root: only root may"), "{}", ending.detail);
     let findings = hook.check(&Default::default()).await;
-    assert!(findings.iter().any(|it| it.weight == Weight::Error && it.sentence.contains("user root")), "{findings:?}");
+    assert!(
+        findings.iter().any(|it| it.weight == FindingLevel::Error && it.sentence.contains("user root")),
+        "{findings:?}"
+    );
 }
 
 #[tokio::test]
@@ -690,18 +693,20 @@ async fn exit_status_126_of_the_hook_itself_is_not_taken_for_ours() {
 async fn check_says_good_of_a_hook_that_works_and_warns_of_what_may_cost_work() {
     let place = tempfile::tempdir().unwrap();
     let findings = script(place.path(), "exit 0", "").check(&Default::default()).await;
-    assert!(findings.iter().any(|it| it.weight == Weight::Good), "{findings:?}");
+    assert!(findings.iter().any(|it| it.weight == FindingLevel::Good), "{findings:?}");
     let mark = fs::File::create(place.path().join("DONE")).unwrap();
     mark.set_modified(SystemTime::now() + seconds(3600.0)).unwrap();
     let findings = script(place.path(), "exit 0", "proof = { newer = 'DONE' }").check(&Default::default()).await;
-    let warned = |it: &Finding| it.weight == Weight::Warning && it.sentence.contains("ahead of this machine's clock");
+    let warned =
+        |it: &Finding| it.weight == FindingLevel::Warning && it.sentence.contains("ahead of this machine's clock");
     assert!(findings.iter().any(warned), "{findings:?}");
     if is_root() {
         fs::set_permissions(place.path().join("hook.sh"), PermissionsExt::from_mode(0o777)).unwrap();
         let keys =
             format!("command = ['{}']\nproof = {{ newer = '/no/such/*' }}", place.path().join("hook.sh").display());
         let findings = hook(&keys).check(&Default::default()).await;
-        let warned = |part: &str| findings.iter().any(|it| it.weight == Weight::Warning && it.sentence.contains(part));
+        let warned =
+            |part: &str| findings.iter().any(|it| it.weight == FindingLevel::Warning && it.sentence.contains(part));
         assert!(warned("anybody may change") && warned("/no/such, which does not exist"), "{findings:?}");
     }
 }

@@ -9,7 +9,7 @@
 mod stand;
 
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use stand::{Cloud, Scene, Watch, wait_for};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -57,7 +57,7 @@ fn interrupted(format: &str) -> String {
     let before = watch.log();
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(watch.log(), before, "quiet while nothing happens");
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     wait_for("the end of the last step", || watch.log().contains("saves done").then_some(()));
     watch.stop();
     watch.log()

@@ -4,14 +4,14 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::emulators::aws::{
-    Action, Behaviour, ConnectionReuse, Emulator, Protocol, Script, StatedTime, Trouble, serve,
+    Behaviour, ConnectionReuse, EmulatedAction, Emulator, Protocol, Script, StatedTime, Trouble, serve,
 };
 use spot_watchdog::engine::{NoticeKind, ProbeName};
 use spot_watchdog::sources::aws::{Aws, AwsSettings, ImdsV1};
 use spot_watchdog::sources::transports::http::{
     HttpFailure, HttpResponse, MOST_BODY, MetadataClient, RequestFailure, RequestOutcome,
 };
-use spot_watchdog::sources::transports::{Answered, DEFAULT_TIME_LIMIT, Endpoint, Failure, Response, Service};
+use spot_watchdog::sources::transports::{DEFAULT_TIME_LIMIT, Endpoint, Failure, Response, Service, TimedResponse};
 use spot_watchdog::sources::{HttpQuestion, Memory, Source};
 use spot_watchdog::view::Machine;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -60,7 +60,7 @@ fn open_service(address: SocketAddr) -> Asker {
 struct Asker(MetadataClient);
 
 impl Asker {
-    async fn ask(&self, path: &str) -> Result<Answered, HttpFailure> {
+    async fn ask(&self, path: &str) -> Result<TimedResponse, HttpFailure> {
         let question = HttpQuestion { path: path.to_owned(), headers: HeaderMap::new() };
         self.0.ask(&question, DEFAULT_TIME_LIMIT).await
     }
@@ -74,12 +74,12 @@ impl Asker {
     }
 }
 
-fn http(answered: Answered) -> HttpResponse {
+fn http(answered: TimedResponse) -> HttpResponse {
     let Response::Http(response) = answered.response else { unreachable!() };
     response
 }
 
-fn text(answer: Result<Answered, HttpFailure>) -> (u16, String) {
+fn text(answer: Result<TimedResponse, HttpFailure>) -> (u16, String) {
     let HttpResponse { status, body, .. } = http(answer.unwrap());
     (status, String::from_utf8(body).unwrap())
 }
@@ -101,7 +101,7 @@ async fn a_notice_is_heard_through_one_session_and_a_404_is_an_answer() {
     let client = client_of(&source);
     assert_eq!(text(client.ask(ID).await), (200, "i-0123456789abcdef0".to_owned()));
     assert_eq!(client.answer(ACTION).await.status, 404);
-    emulator.interrupt(Action::Stop, StatedTime::At("2026-01-01T00:00:00Z".parse().unwrap()));
+    emulator.interrupt(EmulatedAction::Stop, StatedTime::At("2026-01-01T00:00:00Z".parse().unwrap()));
     let heard = client.ask(ACTION).await.unwrap();
     let probe = ProbeName::new("spot/instance-action");
     let reading = source.read(&probe, &heard.response, &Machine::default(), &Memory::new()).unwrap();

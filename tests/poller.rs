@@ -1,14 +1,14 @@
 //! The poller with the real client against the emulator on loopback: what reaches the mind, when, and in which order.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
-use spot_watchdog::emulators::aws::{Action, Behaviour, Emulator, Script, StatedTime, Trouble, serve};
+use spot_watchdog::emulators::aws::{Behaviour, EmulatedAction, Emulator, Script, StatedTime, Trouble, serve};
 use spot_watchdog::engine::{Fault, Importance, Input, Notice, NoticeAction, NoticeKind, ProbeName, SourceName};
 use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
 use spot_watchdog::server::AnswerTimes;
 use spot_watchdog::sources::aws::{Aws, AwsSettings};
 use spot_watchdog::sources::transports::{Client, Failure, Response, Service};
 use spot_watchdog::sources::{HttpQuestion, Memory, Probe, ProbePace, Question, Reading, Source};
-use spot_watchdog::view::{Lifecycle, Machine, Weight};
+use spot_watchdog::view::{FindingLevel, Lifecycle, Machine};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -106,7 +106,7 @@ async fn the_vital_probe_is_answered_first_and_every_probe_follows() {
 async fn a_notice_placed_just_after_a_poll_is_heard_at_the_next_with_the_machines_name() {
     let mut rig = start(Script::default(), Duration::from_millis(300), Box::new(NoMemoryStore)).await;
     rig.emulator.answered_quiet().await;
-    rig.emulator.interrupt(Action::Terminate, StatedTime::default());
+    rig.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let placed = Instant::now();
     let (probe, first) = rig.notice().await;
     assert_eq!(probe, ACTION);
@@ -122,7 +122,7 @@ async fn a_notice_placed_just_after_a_poll_is_heard_at_the_next_with_the_machine
 async fn a_notice_that_stands_at_the_start_has_its_name_at_once_and_keeps_its_key() {
     let mut script = troubled("/latest/meta-data/instance-id", Behaviour::Status(500));
     let (named, _, _) = emulate(Script::default(), POLL).await;
-    named.interrupt(Action::Stop, StatedTime::default());
+    named.interrupt(EmulatedAction::Stop, StatedTime::default());
     named.change(|now| script.interruption = now.interruption);
     let mut rig = fast(script.clone()).await;
     let (_, nameless) = rig.notice().await;
@@ -173,7 +173,7 @@ async fn a_fault_is_told_as_such_and_the_fallback_still_hears_the_notice() {
     let mut script = troubled(ACTION_PATH, Behaviour::Body(b"<html>".to_vec()));
     script.rebalance = Some(Duration::ZERO.into());
     let mut rig = fast(script).await;
-    rig.emulator.interrupt(Action::Terminate, StatedTime::default());
+    rig.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let Input::Unanswered { probe, rank, fault, .. } = rig.next().await else { unreachable!() };
     assert_eq!((probe.as_str(), rank, fault.word.as_str()), (ACTION, Importance::Vital, "unreadable"));
     assert_eq!(rig.notice().await.0, "spot/termination-time");
@@ -188,7 +188,7 @@ async fn without_a_session_only_the_vital_probe_is_asked_for() {
         assert_eq!((rank, fault.word.as_str()), (Importance::Vital, "disabled"));
     }
     rig.emulator.change(|script| script.troubles.clear());
-    rig.emulator.interrupt(Action::Stop, StatedTime::default());
+    rig.emulator.interrupt(EmulatedAction::Stop, StatedTime::default());
     assert_eq!(rig.notice().await.0, ACTION, "heard at the first poll that is answered");
 }
 
@@ -255,7 +255,7 @@ async fn look_at(script: Script) -> SourceCheck {
 #[tokio::test]
 async fn one_look_tells_what_this_machine_is_and_whether_a_notice_can_come() {
     let seen = look_at(Script::default()).await;
-    assert!(seen.findings.iter().all(|finding| finding.weight == Weight::Good), "{:?}", seen.findings);
+    assert!(seen.findings.iter().all(|finding| finding.weight == FindingLevel::Good), "{:?}", seen.findings);
     assert_eq!(seen.findings[0].sentence, "this machine is i-0123456789abcdef0 (g5.xlarge, spot, us-east-1a)");
     assert_eq!((seen.findings.len(), seen.findings[0].subject.as_str()), (6, "source aws"));
 
@@ -264,11 +264,11 @@ async fn one_look_tells_what_this_machine_is_and_whether_a_notice_can_come() {
     script.ahead = jiff::SignedDuration::from_secs(-180);
     let seen = look_at(script).await;
     let of = |weight| seen.findings.iter().filter(|finding| finding.weight == weight).collect::<Vec<_>>();
-    assert!(of(Weight::Warning)[0].sentence.contains("no Spot notice will ever come"));
-    assert!(of(Weight::Note)[0].sentence.contains("behind ours"), "{:?}", seen.findings);
+    assert!(of(FindingLevel::Warning)[0].sentence.contains("no Spot notice will ever come"));
+    assert!(of(FindingLevel::Note)[0].sentence.contains("behind ours"), "{:?}", seen.findings);
 
     let seen = look_at(troubled("/latest/api/token", Behaviour::Status(403))).await;
-    assert_eq!((seen.findings.len(), seen.findings[0].weight), (1, Weight::Error));
+    assert_eq!((seen.findings.len(), seen.findings[0].weight), (1, FindingLevel::Error));
 }
 
 /// A source of another cloud, on the service of the one that we can play.

@@ -28,7 +28,7 @@ use fake_aws::{FakeAws, Reply};
 use moto::Moto;
 use spot_watchdog::actions::{Action, ActionContext, HostInfo, ROWS};
 use spot_watchdog::engine::{Outcome, StepName, Work};
-use spot_watchdog::view::Weight;
+use spot_watchdog::view::FindingLevel;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,14 +129,14 @@ async fn addresses_several_groups_and_regions_are_left_cold_and_each_is_told() {
 
     let findings = leave.check(&place(&mine, &["10.0.0.7"], &fake.url)).await;
     let told = |weight, part: &str| findings.iter().any(|one| one.weight == weight && one.sentence.contains(part));
-    assert!(told(Weight::Error, "there is no such target group"), "{findings:?}");
-    assert!(told(Weight::Warning, "this machine is not registered"), "{findings:?}");
+    assert!(told(FindingLevel::Error, "there is no such target group"), "{findings:?}");
+    assert!(told(FindingLevel::Warning, "this machine is not registered"), "{findings:?}");
     let mut here = place(&mine, &["10.0.0.7"], &fake.url);
     "eu-west-1".clone_into(&mut here.machine.region);
     let findings = leave.check(&here).await;
     let elsewhere = "the group is in us-east-1, and this machine in eu-west-1";
     assert!(findings.iter().any(|one| one.sentence.contains(elsewhere)), "{findings:?}");
-    assert!(told(Weight::Warning, "deregistration delay is 5m"), "{findings:?}");
+    assert!(told(FindingLevel::Warning, "deregistration delay is 5m"), "{findings:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! configuration file may hold too stay texts here, so that one reader judges them wherever they stand.
 
 use crate::config::{Flags, LogFormat, parse_span};
-use crate::emulators::aws::{Action, Protocol, StatedTime};
+use crate::emulators::aws::{EmulatedAction, Protocol, StatedTime};
 use crate::engine::NoticeKind;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -266,7 +266,7 @@ pub struct EmulateAwsArgs {
     pub notice_after: Option<Duration>,
     /// What the notice says will be done
     #[arg(long, value_name = "ACTION", default_value = "terminate")]
-    pub action: Action,
+    pub action: EmulatedAction,
     /// The time that the notice states: a span from its appearance, an RFC 3339 time, or "none"
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_time)]
     pub time: StatedTime,

@@ -23,7 +23,7 @@ const SIGN: u64 = 64;
 
 /// Reads, and tells.
 pub fn report(args: &ReportArgs) -> ExitStatus {
-    let mut reading = Reading::begin();
+    let mut reading = ReportReading::begin();
     for path in &args.paths {
         reading.read(path);
     }
@@ -51,7 +51,7 @@ pub fn report(args: &ReportArgs) -> ExitStatus {
 }
 
 /// Reports as they are read.
-struct Reading {
+struct ReportReading {
     fleet: Fleet,
     bar: ProgressBar,
     seen: u64,
@@ -59,7 +59,7 @@ struct Reading {
     left_out: u64,
 }
 
-impl Reading {
+impl ReportReading {
     fn begin() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         Self { fleet: Fleet::default(), bar, seen: 0, counted: 0, left_out: 0 }

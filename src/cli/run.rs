@@ -11,7 +11,7 @@ use crate::runtime::state_dir::{self, Caller, StateDir, StateDirError};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, notice_file};
 use crate::server::systemd::Systemd;
 use crate::store;
-use crate::view::{Spoken, Weight};
+use crate::view::{FindingLevel, Spoken};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub fn run(settings: Settings) -> ExitStatus {
     if let Err(error) = defaults {
         tracing::warn!("hooks inherit the signals that we were started to ignore: /proc/self/status: {error}");
     }
-    for warning in settings.warnings.iter().filter(|warning| warning.weight >= Weight::Warning) {
+    for warning in settings.warnings.iter().filter(|warning| warning.weight >= FindingLevel::Warning) {
         tracing::warn!("{}: {}", warning.subject, warning.sentence);
     }
     let exit = match persistence(settings.state_dir.as_deref()) {

@@ -30,7 +30,7 @@ pub use value::parse_span;
 use crate::actions;
 use crate::engine::{Assume, Policy, Undo};
 use crate::sources::SourceRow;
-use crate::view::{Finding, Weight, error_text};
+use crate::view::{Finding, FindingLevel, error_text};
 use layer::{Layer, LayerOrigin, RawValue, Section, pick, pick_if_any, pick_path};
 use problem::Problems;
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ pub fn load(
     let steps = steps(start, &typed, &file.top(), step_rows, &mut problems);
     if steps.steps.is_empty() {
         let sentence = "there are none: a notice will be shown, written down and served, and nothing will be done";
-        warnings.push(Finding::new(Weight::Warning, "steps", sentence));
+        warnings.push(Finding::new(FindingLevel::Warning, "steps", sentence));
     }
 
     let messages = messages::read(start, &file.top(), &mut problems);

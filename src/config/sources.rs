@@ -10,7 +10,7 @@ use super::value;
 use crate::actions::{self, PathKey};
 use crate::engine::AskedSource;
 use crate::sources::{Source, SourceBuildError, SourceConfig, SourceRow};
-use crate::view::{Finding, Spoken, Weight};
+use crate::view::{Finding, FindingLevel, Spoken};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +125,7 @@ pub(super) fn warnings(asked: &[AskedSource]) -> Vec<Finding> {
             "it is asked every {}, which is for tests: a metadata service limits how often it may be asked",
             Spoken(*interval)
         );
-        Finding::new(Weight::Warning, format!("source {source}"), sentence)
+        Finding::new(FindingLevel::Warning, format!("source {source}"), sentence)
     };
     brisk.map(warning).collect()
 }

@@ -4,7 +4,7 @@
 use super::keys;
 use super::layer::{PREFIX, RawValue, variable};
 use super::problem::{listed, shown};
-use crate::view::{Finding, Weight, nearest};
+use crate::view::{Finding, FindingLevel, nearest};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -128,7 +128,7 @@ impl Start {
         {
             let sentence =
                 format!("there is no level \"{}\" and it is ignored; it may be {}", shown(level), listed(LOG_LEVELS));
-            warnings.push(Finding::new(Weight::Warning, LOG_VARIABLE, sentence));
+            warnings.push(Finding::new(FindingLevel::Warning, LOG_VARIABLE, sentence));
         }
         let ours = self.variables.keys().filter(|name| name.starts_with(PREFIX) && *name != LOG_VARIABLE);
         for name in ours {
@@ -144,7 +144,7 @@ impl Start {
                         None => String::new(),
                     };
                     let sentence = format!("no such variable is known, and it is ignored{hint}");
-                    warnings.push(Finding::new(Weight::Warning, shown(name), sentence));
+                    warnings.push(Finding::new(FindingLevel::Warning, shown(name), sentence));
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::actions::http::exchange::{ExchangeError, HttpReply, TlsSettings, agre
 use crate::actions::http::{address, is_loopback};
 use crate::view::error_text;
 use crate::view::in_one_line;
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, FindingLevel};
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
@@ -204,7 +204,7 @@ impl Webhook {
         let url = match self.url().await {
             Ok(url) => url,
             Err(why) => {
-                say(Weight::Error, why);
+                say(FindingLevel::Error, why);
                 return found;
             }
         };
@@ -212,17 +212,17 @@ impl Webhook {
             && anybody_reads(path).await
         {
             let sentence = format!("{} can be read by everybody here; chmod 600 would keep it secret", path.display());
-            say(Weight::Warning, sentence);
+            say(FindingLevel::Warning, sentence);
         }
         let shown = url.origin().ascii_serialization();
         match self.reach(&url).await {
-            Ok(()) => say(Weight::Good, format!("{shown} takes connections; nothing was sent")),
-            Err(trouble) => say(Weight::Error, trouble.at(&shown).to_string()),
+            Ok(()) => say(FindingLevel::Good, format!("{shown} takes connections; nothing was sent")),
+            Err(trouble) => say(FindingLevel::Error, trouble.at(&shown).to_string()),
         }
         if url.scheme() == "http" && !is_loopback(&url) {
             let sentence = "what is sent, and the secret part of its URL, goes over the network in clear text (https:// \
                             would hide it)";
-            say(Weight::Warning, format!("{shown}: {sentence}"));
+            say(FindingLevel::Warning, format!("{shown}: {sentence}"));
         }
         found
     }

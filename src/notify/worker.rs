@@ -114,7 +114,7 @@ struct Tries {
 }
 
 /// What is to be done next.
-enum Next {
+enum NextDelivery {
     /// This is tried.
     Try(Box<Queued>),
     /// Nothing, until then or until something changes.
@@ -133,13 +133,13 @@ impl<D: Deliver> DeliveryWorker<D> {
         loop {
             let limits = *self.limits.borrow_and_update();
             match self.next(&mut tries, &limits) {
-                Next::Try(queued) => self.attempt(*queued, &mut tries, &mut sent).await,
-                Next::Rest(until) => self.wait(until).await,
+                NextDelivery::Try(queued) => self.attempt(*queued, &mut tries, &mut sent).await,
+                NextDelivery::Rest(until) => self.wait(until).await,
             }
         }
     }
 
-    fn next(&self, tries: &mut Tries, limits: &DeliveryLimits) -> Next {
+    fn next(&self, tries: &mut Tries, limits: &DeliveryLimits) -> NextDelivery {
         let now = Instant::now();
         let state = self.queue.lock();
         let is_last = limits.is_last(now);
@@ -149,7 +149,7 @@ impl<D: Deliver> DeliveryWorker<D> {
         if state.waiting.is_empty() {
             *tries = Tries::default();
             self.queue.settled.send_replace(true);
-            return Next::Rest(None);
+            return NextDelivery::Rest(None);
         }
         if is_last {
             // What tells the end says most, so it goes first when time is short.
@@ -158,22 +158,22 @@ impl<D: Deliver> DeliveryWorker<D> {
             if let Some(queued) = untried().find(ends).or_else(|| untried().next()) {
                 let wanted = tries.retry_after.min(limits.last_call()).filter(|from| *from > now);
                 if wanted.is_some() {
-                    return Next::Rest(wanted);
+                    return NextDelivery::Rest(wanted);
                 }
                 tries.last.insert(queued.message.owed.id.clone());
-                return Next::Try(Box::new(queued.clone()));
+                return NextDelivery::Try(Box::new(queued.clone()));
             }
             if limits.exit.is_some() {
                 self.queue.settled.send_replace(true);
-                return Next::Rest(None);
+                return NextDelivery::Rest(None);
             }
         }
         let rest = tries.backoff.max(tries.retry_after).filter(|until| *until > now);
         match (rest, state.waiting.front()) {
-            (None, Some(queued)) => Next::Try(Box::new(queued.clone())),
+            (None, Some(queued)) => NextDelivery::Try(Box::new(queued.clone())),
             (rest, _) => {
                 let last = limits.last_begins().filter(|begins| *begins > now);
-                Next::Rest([rest, last].into_iter().flatten().min())
+                NextDelivery::Rest([rest, last].into_iter().flatten().min())
             }
         }
     }

@@ -2,25 +2,25 @@
 
 use super::action_observer::ActionObserver;
 use super::executor::{Executor, StepAction};
-use super::kept::{Beginning, Opened};
+use super::kept::{OpenedState, RecordsSetup};
 use super::log::LogObserver;
 use super::log_sink::LogSink;
 use super::owner::MachineIdentity;
 use super::poller::Poller;
 use super::protection::LockStatus;
 use super::remembered::{SourceMemories, StoredMemory};
-use super::state::State;
+use super::state::DaemonState;
 use super::state_dir::StateDir;
 use super::status_observer::{StatusObserver, StatusSources};
 use super::systemd_observer::SystemdObserver;
-use super::turn::{Health, Observer, Turn};
+use super::turn::{DaemonHealth, Observer, Turn};
 use super::{Daemon, Inputs, clock, context, kept, log, owner, protection, step_checks};
 use crate::actions::{ActionContext, Rehearsal, Watchable};
 use crate::config::Settings;
 use crate::engine::{BootId, Input, MachineId};
 use crate::process::{DaemonId, Launcher, LeftoverProcesses};
 use crate::server::StatusPublisher;
-use crate::server::http::{HttpServer, MostConnections, Serving};
+use crate::server::http::{ConnectionLimit, HttpServer, Serving};
 use crate::server::systemd::Systemd;
 use crate::sources::Source;
 use crate::sources::transports::Client;
@@ -107,11 +107,11 @@ impl Daemon {
         let (opened, unsettled) = match (&persistence, kept::StateLocation::of(&persistence)) {
             (Persistence::Directory(directory), Ok(place)) => {
                 match owner::at_start(directory.found(), &here, is_cloud_asked) {
-                    Ok(whose) => (Opened::open(&place, &whose, settings.episodes_kept as usize), None),
-                    Err(unsettled) => (Opened::nothing_yet(), Some(unsettled)),
+                    Ok(whose) => (OpenedState::open(&place, &whose, settings.episodes_kept as usize), None),
+                    Err(unsettled) => (OpenedState::nothing_yet(), Some(unsettled)),
                 }
             }
-            (_, place) => (Opened::in_memory(place.err().unwrap_or_default()), None),
+            (_, place) => (OpenedState::in_memory(place.err().unwrap_or_default()), None),
         };
         let engine = opened.recovered(settings.policy.clone());
 
@@ -164,12 +164,13 @@ impl Daemon {
             tasks.spawn(step_checks::keep(settings.steps.clone(), host, episode, troubles_in));
         }
         let measured = timings.clone();
-        let beginning = Beginning { settings: settings.clone(), rehearsal, timings: ledger_in };
+        let beginning = RecordsSetup { settings: settings.clone(), rehearsal, timings: ledger_in };
         let mut context = context::configured(&settings, rehearsal);
         context::recall(&mut context, opened.machine(), &machine.borrow());
         let (kept, recent_reports) = beginning.begin(opened, &engine, &context, now);
         let open = EpisodeView::open(&engine, &context, now);
-        let health = Health { journal: &kept.journal, notifier: &kept.notifier, unprotected: None, lateness: None };
+        let health =
+            DaemonHealth { journal: &kept.journal, notifier: &kept.notifier, unprotected: None, lateness: None };
         let turn =
             Turn { now, events: &[], engine: &engine, context: &context, open: open.as_ref(), closed: None, health };
         let sources = StatusSources {
@@ -210,14 +211,14 @@ impl Daemon {
             Box::new(SystemdObserver::new(systemd, publisher.clone())),
             Box::new(actions),
         ];
-        let state = State { kept, beginning, unsettled, here, owner, protection, made_again: 0, persistence };
+        let state = DaemonState { kept, beginning, unsettled, here, owner, protection, made_again: 0, persistence };
         let suspend = clock::SuspendDetector::watch();
         Ok(Self { engine, executor, context, inputs, machine, state, observers, publisher, suspend, boot, stop, tasks })
     }
 }
 
 /// As many connections to the endpoint as leave enough open files for the watch and its steps.
-fn most_connections(steps: usize) -> MostConnections {
+fn most_connections(steps: usize) -> ConnectionLimit {
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     let kept = FILES + FILES_OF_A_STEP.saturating_mul(steps);
     if limit <= kept {
@@ -226,7 +227,7 @@ fn most_connections(steps: usize) -> MostConnections {
              LimitNOFILE= of the unit)"
         );
     }
-    MostConnections::within(limit.saturating_sub(kept))
+    ConnectionLimit::within(limit.saturating_sub(kept))
 }
 
 /// Starts a poller for each source that is asked.

@@ -11,7 +11,7 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// What was said of each source and each of its probes, and what waits to be said.
 #[derive(Debug, Default)]
-pub(super) struct BlindnessLog(BTreeMap<Subject, Said>);
+pub(super) struct BlindnessLog(BTreeMap<Subject, LoggedBlindness>);
 
 /// A source, or one of its probes.
 type Subject = (SourceName, Option<ProbeName>);
@@ -28,7 +28,7 @@ fn about(event: &Event) -> Option<(Subject, bool)> {
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct LoggedBlindness {
     blind: Option<Moment>,
     seeing: Option<Moment>,
     /// The change that was not said yet.
@@ -58,7 +58,7 @@ impl BlindnessLog {
     }
 }
 
-impl Said {
+impl LoggedBlindness {
     fn due(&mut self, now: Moment) -> Option<(Event, String)> {
         let event = self.waiting.take()?;
         let is_blind = about(&event).is_some_and(|(_, is_blind)| is_blind);

@@ -39,14 +39,14 @@ pub(super) struct Destinations {
 
 /// What the reports of episodes before are made with.
 #[derive(Debug)]
-pub(super) struct Past {
+pub(super) struct EarlierEpisodes {
     policy: Policy,
     context: Context,
     /// The episode that is open, and no past one.
     open: Option<EpisodeId>,
 }
 
-impl Past {
+impl EarlierEpisodes {
     /// As this engine recovered it.
     pub(super) fn of(engine: &Engine, context: &Context) -> Self {
         let open = engine.episode().map(|episode| episode.id.clone());
@@ -81,7 +81,7 @@ pub(super) fn begin(
     to: Destinations,
     reports: &watch::Receiver<Option<Arc<Report>>>,
     closed: &watch::Receiver<Option<Arc<Report>>>,
-    past: Past,
+    past: EarlierEpisodes,
     stop: &CancellationToken,
 ) -> (JoinSet<()>, RecentReports) {
     let mut carriers = JoinSet::new();

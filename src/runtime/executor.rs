@@ -9,7 +9,7 @@ use crate::actions::proof::ProofBaseline;
 use crate::actions::{Action, ActionContext, Output, Reach, Rehearsal, RunContext, StopBy};
 use crate::engine::{Command, Input, Moment, NoticeContext, Now, Outcome, Process, Run, RunResult, StepName, Work};
 use crate::process::{LeftoverProcesses, RunMarker};
-use crate::view::{Spoken, Weight, clip};
+use crate::view::{FindingLevel, Spoken, clip};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -335,7 +335,7 @@ async fn adopt(
 
 async fn only_check(action: &dyn Action, context: &RunContext) -> RunResult {
     let findings = action.check(&context.shared.host.get()).await;
-    let result = match findings.iter().find(|finding| finding.weight == Weight::Error) {
+    let result = match findings.iter().find(|finding| finding.weight == FindingLevel::Error) {
         Some(finding) => {
             let detail = format!("only checked, and it would not work: {}", finding.sentence);
             RunResult::without_effect(Outcome::Failed, detail)
@@ -424,7 +424,7 @@ mod tests {
         }
 
         fn check<'a>(&'a self, _: &'a HostInfo) -> Doing<'a, Vec<Finding>> {
-            Box::pin(async { vec![Finding::new(Weight::Error, "step", "no credentials")] })
+            Box::pin(async { vec![Finding::new(FindingLevel::Error, "step", "no credentials")] })
         }
     }
 

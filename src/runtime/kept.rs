@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// What is kept and told of episodes.
-pub(super) struct Kept {
+pub(super) struct EpisodeRecords {
     pub(super) journal: Journal,
     /// Those who tell of episodes by what is kept.
     pub(super) observers: Vec<Box<dyn Observer>>,
@@ -37,7 +37,7 @@ pub(super) struct Kept {
 
 /// What it takes to begin with it.
 #[derive(Clone, Debug)]
-pub(super) struct Beginning {
+pub(super) struct RecordsSetup {
     pub(super) settings: Settings,
     pub(super) rehearsal: Rehearsal,
     pub(super) timings: watch::Sender<Arc<StepTimings>>,
@@ -45,14 +45,14 @@ pub(super) struct Beginning {
 
 /// The state as a start finds it.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedState {
     journal: Journal,
     recovery: Recovery,
     /// Where everything beside the journal is kept, and the machine that it is about.
     place: Option<(PathBuf, Machine)>,
 }
 
-impl Opened {
+impl OpenedState {
     /// Nothing is made yet of what lies there.
     pub(super) fn nothing_yet() -> Self {
         Self { journal: Journal::unopened(), recovery: Recovery::default(), place: None }
@@ -119,11 +119,17 @@ impl StateLocation {
     }
 }
 
-impl Beginning {
+impl RecordsSetup {
     /// Begins to keep and to tell, with what was found on disk; within a runtime.
-    pub(super) fn begin(&self, opened: Opened, engine: &Engine, context: &Context, now: Now) -> (Kept, RecentReports) {
+    pub(super) fn begin(
+        &self,
+        opened: OpenedState,
+        engine: &Engine,
+        context: &Context,
+        now: Now,
+    ) -> (EpisodeRecords, RecentReports) {
         let Self { settings, rehearsal, timings } = self;
-        let Opened { journal, place, .. } = opened;
+        let OpenedState { journal, place, .. } = opened;
         let (state_directory, machine) = place.unzip();
         let (newest, reports) = watch::channel(None);
         let (closed_in, closed) = watch::channel(None);
@@ -138,12 +144,12 @@ impl Beginning {
         };
         let stop = CancellationToken::new();
         let (mut keepers, recent_reports) =
-            delivery::begin(destinations, &reports, &closed, delivery::Past::of(engine, context), &stop);
+            delivery::begin(destinations, &reports, &closed, delivery::EarlierEpisodes::of(engine, context), &stop);
         keepers.spawn(measuring::keep(measured, reports, timings.clone(), stop.clone()));
         let observer = ReportObserver::new(newest, closed_in, keepers, stop);
         let (reports, notifier) = (observer.follow(), notifications.notifier());
         let observers: Vec<Box<dyn Observer>> = vec![Box::new(observer), Box::new(notifications)];
-        let kept = Kept { journal, observers, notifier, reports, machine, _workers: workers };
+        let kept = EpisodeRecords { journal, observers, notifier, reports, machine, _workers: workers };
         (kept, recent_reports)
     }
 }

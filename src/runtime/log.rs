@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work};
 use crate::process::LeftoverProcesses;
 use crate::store::journal::Recovery;
-use crate::view::{EpisodeView, Lifecycle, Loudness, Machine, Phase, Spoken, StepStage, TimeFit, words};
+use crate::view::{EpisodeView, Lifecycle, LogLevel, Machine, Phase, Spoken, StepStage, TimeFit, words};
 use crate::view::{MeasuredFit, StepTimings};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -78,7 +78,7 @@ impl LogObserver {
     /// Says what became fact.
     pub fn tell(&mut self, facts: &Facts<'_>) {
         for (event, added) in self.blindness.take(facts.events, facts.now) {
-            let line = Line::of(&event);
+            let line = LogLine::of(&event);
             let sentence = format!("{}{added}", line.sentence);
             self.say(&line.saying(sentence), facts);
         }
@@ -109,8 +109,8 @@ impl LogObserver {
     }
 
     /// The line for an event.
-    fn line<'a>(&mut self, event: &'a Event, facts: &Facts<'_>) -> Line<'a> {
-        let line = Line::of(event);
+    fn line<'a>(&mut self, event: &'a Event, facts: &Facts<'_>) -> LogLine<'a> {
+        let line = LogLine::of(event);
         let step = |name: &StepName| facts.open.or(facts.closed).and_then(|episode| episode.step(name));
         #[expect(clippy::wildcard_enum_match_arm, reason = "the others say all by themselves")]
         match event {
@@ -128,7 +128,7 @@ impl LogObserver {
             }
             Event::StepStarted { run, .. } => line.saying(words::started(run, step(&run.step))),
             Event::StepSpawned { run, .. } if self.starting.remove(run) => {
-                Line { word: Some("step-started"), ..line.saying(words::started(run, step(&run.step))) }
+                LogLine { word: Some("step-started"), ..line.saying(words::started(run, step(&run.step))) }
             }
             Event::StepEnded { run, .. } => {
                 self.starting.remove(run);
@@ -149,8 +149,8 @@ impl LogObserver {
                     None => line,
                 }
             }
-            Event::ExitPending { .. } if self.leftovers.count() > 0 => Line {
-                loudness: Loudness::Told,
+            Event::ExitPending { .. } if self.leftovers.count() > 0 => LogLine {
+                loudness: LogLevel::Told,
                 ..line.saying(
                     "waiting for processes that hooks left behind; SIGINT (Ctrl-C) ends them at once".to_owned(),
                 )
@@ -167,9 +167,9 @@ impl LogObserver {
     }
 
     /// Says a line: for people its sentence; for machines fields, named as the journal names them.
-    fn say(&mut self, line: &Line<'_>, facts: &Facts<'_>) {
+    fn say(&mut self, line: &LogLine<'_>, facts: &Facts<'_>) {
         let sentence = &line.sentence;
-        if line.loudness == Loudness::Quiet {
+        if line.loudness == LogLevel::Quiet {
             tracing::debug!("{sentence}");
             return;
         }
@@ -199,10 +199,10 @@ impl LogObserver {
             };
         }
         match line.loudness {
-            Loudness::Quiet => {}
-            Loudness::Told => line!(info),
-            Loudness::Warned => line!(warn),
-            Loudness::Cried => line!(error),
+            LogLevel::Quiet => {}
+            LogLevel::Told => line!(info),
+            LogLevel::Warned => line!(warn),
+            LogLevel::Cried => line!(error),
         }
     }
 }
@@ -217,16 +217,16 @@ impl Observer for LogObserver {
 
 /// A line of the log.
 #[derive(Debug)]
-struct Line<'a> {
+struct LogLine<'a> {
     /// What it is about.
     event: Option<&'a Event>,
     /// The word for it, where it is not the event's.
     word: Option<&'static str>,
-    loudness: Loudness,
+    loudness: LogLevel,
     sentence: String,
 }
 
-impl<'a> Line<'a> {
+impl<'a> LogLine<'a> {
     fn of(event: &'a Event) -> Self {
         Self { event: Some(event), word: None, loudness: event.loudness(), sentence: event.sentence() }
     }
@@ -236,7 +236,7 @@ impl<'a> Line<'a> {
     }
 
     fn quiet(self) -> Self {
-        Self { loudness: Loudness::Quiet, ..self }
+        Self { loudness: LogLevel::Quiet, ..self }
     }
 }
 
@@ -272,10 +272,10 @@ fn is_end(event: &Event) -> bool {
 }
 
 /// How the plan ended, where every step has.
-fn verdict(facts: &Facts<'_>) -> Option<Line<'static>> {
+fn verdict(facts: &Facts<'_>) -> Option<LogLine<'static>> {
     let episode = facts.open.filter(|episode| episode.complete && episode.phase == Phase::Open)?;
-    let loudness = if episode.good { Loudness::Told } else { Loudness::Cried };
-    Some(Line { event: None, word: Some("steps-ended"), loudness, sentence: episode.verdict.clone() })
+    let loudness = if episode.good { LogLevel::Told } else { LogLevel::Cried };
+    Some(LogLine { event: None, word: Some("steps-ended"), loudness, sentence: episode.verdict.clone() })
 }
 
 /// Says once an hour that the watch goes on, where nothing else was said: so that the log of a machine that vanished tells

@@ -41,7 +41,7 @@ use crate::view::Report;
 use crate::view::{Context, EpisodeView, Machine, Spoken};
 use executor::Executor;
 use socket::HandedInput;
-use state::State;
+use state::DaemonState;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use turn::{Health, Observer, Turn};
+use turn::{DaemonHealth, Observer, Turn};
 
 /// Inputs that wait for the loop; whoever sends more waits too.
 const INPUTS: usize = 256;
@@ -77,7 +77,7 @@ pub struct Daemon {
     context: Context,
     inputs: Inputs,
     machine: watch::Receiver<Machine>,
-    state: State,
+    state: DaemonState,
     /// Those who watch the loop, beside those of the state.
     observers: Vec<Box<dyn Observer>>,
     publisher: StatusPublisher,
@@ -131,7 +131,7 @@ impl Daemon {
     pub async fn run(mut self) {
         self.restart().await;
         while self.engine.exit() != Exit::Ordered {
-            let Next { input, taken, lateness } = self.inputs.next(self.due()).await;
+            let NextInput { input, taken, lateness } = self.inputs.next(self.due()).await;
             if let Some(resumed) = self.suspend.look() {
                 tracing::warn!("the machine slept for {}", Spoken(resumed.asleep));
                 self.turn(Input::Resumed, None).await;
@@ -179,8 +179,12 @@ impl Daemon {
         let open = EpisodeView::open(engine, context, now);
         let has_closed = events.iter().any(|event| matches!(event, Event::EpisodeClosed { .. }));
         let closed = has_closed.then(|| EpisodeView::last_closed(engine, context, now)).flatten();
-        let health =
-            Health { journal: &kept.journal, notifier: &kept.notifier, unprotected: unprotected.as_deref(), lateness };
+        let health = DaemonHealth {
+            journal: &kept.journal,
+            notifier: &kept.notifier,
+            unprotected: unprotected.as_deref(),
+            lateness,
+        };
         let (open, closed) = (open.as_ref(), closed.as_ref());
         let turn = Turn { now, events, engine, context, open, closed, health };
         for observer in kept.observers.iter_mut().chain(observers) {
@@ -267,7 +271,7 @@ pub(super) struct Inputs {
 
 /// An input, and who waits for its turn to be over.
 #[derive(Debug)]
-pub(super) struct Next {
+pub(super) struct NextInput {
     pub(super) input: Input,
     pub(super) taken: Option<oneshot::Sender<Vec<Event>>>,
     /// How much later than it was due it came, where only a time was waited for.
@@ -287,19 +291,19 @@ impl Inputs {
     }
 
     /// The next input; at this moment at the latest, that time has passed.
-    pub(super) async fn next(&mut self, due: Instant) -> Next {
-        let of = |input| Next { input, taken: None, lateness: None };
+    pub(super) async fn next(&mut self, due: Instant) -> NextInput {
+        let of = |input| NextInput { input, taken: None, lateness: None };
         tokio::select! {
             biased;
             Some(input) = self.received.recv() => of(input),
-            Some(HandedInput { input, taken }) = self.handed.recv() => Next { taken: Some(taken), ..of(input) },
+            Some(HandedInput { input, taken }) = self.handed.recv() => NextInput { taken: Some(taken), ..of(input) },
             Ok(()) = self.machine.changed() => of(Input::Woke),
             Ok(()) = self.window.changed() => {
                 let window = self.window.borrow_and_update().unwrap_or(self.window_assumed);
                 of(Input::ScaleInWindow { window })
             }
             () = sleep_until(due) => {
-                Next { lateness: Some(Instant::now().duration_since(due)), ..of(Input::Woke) }
+                NextInput { lateness: Some(Instant::now().duration_since(due)), ..of(Input::Woke) }
             }
         }
     }

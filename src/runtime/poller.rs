@@ -8,9 +8,9 @@
 
 use crate::engine::{Fault, Importance, Input};
 use crate::server::AnswerTimes;
-use crate::sources::transports::{Answered, Client, Failure, Response};
+use crate::sources::transports::{Client, Failure, Response, TimedResponse};
 use crate::sources::{Memory, Probe, ProbePace, Reading, Source};
-use crate::view::{Finding, Lifecycle, Machine, Weight};
+use crate::view::{Finding, FindingLevel, Lifecycle, Machine};
 use futures_util::future::{BoxFuture, select_all};
 use jiff::SignedDuration;
 use std::collections::VecDeque;
@@ -166,7 +166,7 @@ impl Lanes<'_> {
         let took = began.elapsed();
         let service = ServiceState::of(&answer);
         let read = match answer {
-            Ok(Answered { response, skew }) => self.read(probe, &response).await.map(|reading| (reading, skew)),
+            Ok(TimedResponse { response, skew }) => self.read(probe, &response).await.map(|reading| (reading, skew)),
             Err(failure) => Err(source.diagnose(&failure)),
         };
         let (name, rank) = (probe.name.clone(), probe.rank);
@@ -279,7 +279,7 @@ enum ServiceState {
 }
 
 impl ServiceState {
-    fn of(answer: &Result<Answered, Failure>) -> Self {
+    fn of(answer: &Result<TimedResponse, Failure>) -> Self {
         match answer {
             Err(failure) if failure.concerns_all() => Self::Closed,
             Ok(_) | Err(_) => Self::Reached,
@@ -306,7 +306,7 @@ impl<'a> AskedProbe<'a> {
         self.asked.map_or_else(Instant::now, |asked| asked + self.probe.pace.interval())
     }
 
-    async fn ask(&mut self, source: &dyn Source, client: &Client) -> Result<Answered, Failure> {
+    async fn ask(&mut self, source: &dyn Source, client: &Client) -> Result<TimedResponse, Failure> {
         let probe = self.probe;
         self.asked = Some(Instant::now());
         let time_limit = if self.was_answered { probe.time_limit } else { probe.first_answer() };
@@ -342,15 +342,15 @@ pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory)
             Ok(answer) => {
                 skew = answer.skew.or(skew);
                 if let Err(fault) = source.identify(&probe.name, &answer.response, &mut check.machine) {
-                    find(Weight::Warning, fault.sentence);
+                    find(FindingLevel::Warning, fault.sentence);
                 }
             }
             Err(failure) if failure.concerns_all() => {
-                let weight = if failure.is_silence() { Weight::Warning } else { Weight::Error };
+                let weight = if failure.is_silence() { FindingLevel::Warning } else { FindingLevel::Error };
                 find(weight, source.diagnose(&failure).sentence);
                 return check;
             }
-            Err(failure) => find(Weight::Warning, source.diagnose(&failure).sentence),
+            Err(failure) => find(FindingLevel::Warning, source.diagnose(&failure).sentence),
         }
     }
     if source.knows_the_machine() {
@@ -363,40 +363,43 @@ pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory)
         };
         match (read, probe.rank) {
             (Ok(reading), _) if reading.notices.is_empty() => {
-                find(Weight::Good, format!("{} can be read and reports no notice", probe.name));
+                find(FindingLevel::Good, format!("{} can be read and reports no notice", probe.name));
             }
             (Ok(reading), _) => {
                 for notice in reading.notices {
-                    find(Weight::Warning, format!("{} reports a notice right now: {}", probe.name, notice.detail));
+                    find(
+                        FindingLevel::Warning,
+                        format!("{} reports a notice right now: {}", probe.name, notice.detail),
+                    );
                 }
             }
-            (Err(fault), Importance::Vital) => find(Weight::Error, fault.sentence),
-            (Err(fault), Importance::Side) => find(Weight::Warning, fault.sentence),
+            (Err(fault), Importance::Vital) => find(FindingLevel::Error, fault.sentence),
+            (Err(fault), Importance::Side) => find(FindingLevel::Warning, fault.sentence),
         }
     }
     if let Some(skew) = skew.filter(|skew| skew.abs() > NOTABLE_SKEW) {
         let way = if skew.is_negative() { "behind" } else { "ahead of" };
         let sentence =
             format!("the cloud's clock is {} s {way} ours; deadlines are corrected for it", skew.abs().as_secs());
-        find(Weight::Note, sentence);
+        find(FindingLevel::Note, sentence);
     }
     check
 }
 
-fn find_machine(machine: &Machine, find: &mut impl FnMut(Weight, String)) {
+fn find_machine(machine: &Machine, find: &mut impl FnMut(FindingLevel, String)) {
     let Machine { id, machine_type, lifecycle, zone, .. } = machine;
     let parts: Vec<&str> =
         [machine_type.as_str(), lifecycle.word(), zone.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
     let name = if id.is_empty() { "of unknown name" } else { id };
-    find(Weight::Good, format!("this machine is {name} ({})", parts.join(", ")));
+    find(FindingLevel::Good, format!("this machine is {name} ({})", parts.join(", ")));
     match lifecycle {
         Lifecycle::Spot => {}
         Lifecycle::OnDemand => {
-            find(Weight::Warning, "this machine is on-demand: no Spot notice will ever come".to_owned())
+            find(FindingLevel::Warning, "this machine is on-demand: no Spot notice will ever come".to_owned())
         }
         Lifecycle::Unknown | Lifecycle::Other => {
             find(
-                Weight::Note,
+                FindingLevel::Note,
                 "the cloud does not say that this is a Spot machine: a notice may never come".to_owned(),
             );
         }

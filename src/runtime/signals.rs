@@ -179,9 +179,9 @@ fn ignored_sentence(number: c_int) -> String {
     format!("{name} is ignored: the watch goes on; {why}")
 }
 
-type Question = std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+type SystemdAnswer = std::pin::Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
-async fn meaning(state: &mut Question) -> Signal {
+async fn meaning(state: &mut SystemdAnswer) -> Signal {
     match state.await.as_deref().map(str::trim) {
         Some("stopping") => Signal::ShutDown,
         // What systemctl(1) prints where it could not ask: D-Bus is among the first to go when the host goes down.
@@ -194,7 +194,7 @@ async fn meaning(state: &mut Question) -> Signal {
     }
 }
 
-fn ask_systemd() -> Question {
+fn ask_systemd() -> SystemdAnswer {
     let mut systemctl = Command::new("systemctl");
     systemctl.arg("is-system-running");
     Box::pin(first_words(systemctl, PATIENCE))
@@ -228,7 +228,7 @@ mod tests {
     }
 
     async fn meaning_of(script: &str) -> Signal {
-        let mut question: Question = Box::pin(first_words(shell(script), Duration::from_millis(500)));
+        let mut question: SystemdAnswer = Box::pin(first_words(shell(script), Duration::from_millis(500)));
         meaning(&mut question).await
     }
 
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(meaning_of("echo unknown; exit 1").await, Signal::ShutDown);
         assert_eq!(meaning_of("echo offline; exit 1").await, Signal::ShutDown);
         assert_eq!(meaning_of("exec sleep 20").await, Signal::ShutDown);
-        let mut question: Question = Box::pin(first_words(Command::new("/no/such/systemctl"), PATIENCE));
+        let mut question: SystemdAnswer = Box::pin(first_words(Command::new("/no/such/systemctl"), PATIENCE));
         assert_eq!(meaning(&mut question).await, Signal::ShutDown);
     }
 

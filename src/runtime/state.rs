@@ -1,7 +1,7 @@
 //! The state of earlier runs, from when it is known whose it is: it is taken up, or put out of the way; and it is mended
 //! where somebody removes it under us.
 
-use super::kept::{Beginning, Kept, Opened, StateLocation};
+use super::kept::{EpisodeRecords, OpenedState, RecordsSetup, StateLocation};
 use super::owner::{MachineIdentity, StateOwner, UnsettledOwner};
 use super::protection::LockStatus;
 use super::{Persistence, context};
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 const OPENING: Duration = Duration::from_secs(6);
 
 /// What is kept, and where.
-pub(super) struct State {
-    pub(super) kept: Kept,
-    pub(super) beginning: Beginning,
+pub(super) struct DaemonState {
+    pub(super) kept: EpisodeRecords,
+    pub(super) beginning: RecordsSetup,
     /// Whether the state may be another machine's, and nothing is made of it yet.
     pub(super) unsettled: Option<Box<UnsettledOwner>>,
     /// What names this machine beside its state.
@@ -39,7 +39,7 @@ pub(super) struct Settled {
     pub(super) was_wrong: bool,
 }
 
-impl State {
+impl DaemonState {
     /// Whose the state is, where that can be told before this input is taken in, and was not before.
     pub(super) fn settle(&mut self, input: &Input, machine: &Machine, engine: &Engine) -> Option<Settled> {
         let unsettled = self.unsettled.as_mut()?;
@@ -66,13 +66,13 @@ impl State {
     ) -> Option<RecentReports> {
         let place = StateLocation::of(&self.persistence).ok()?;
         let episodes_kept = self.beginning.settings.episodes_kept as usize;
-        let opening = tokio::task::spawn_blocking(move || Opened::open(&place, &whose, episodes_kept));
+        let opening = tokio::task::spawn_blocking(move || OpenedState::open(&place, &whose, episodes_kept));
         let opened = match tokio::time::timeout(OPENING, opening).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(_)) | Err(_) => {
                 let reason = format!("the disk did not answer for {}", Spoken(OPENING));
                 tracing::error!("nothing is kept, and what was done before is not known: {reason}");
-                Opened::in_memory(&reason)
+                OpenedState::in_memory(&reason)
             }
         };
         engine.take_up(opened.recovered(engine.policy().clone()));

@@ -3,9 +3,9 @@
 use super::executor::StepAction;
 use super::log_sink::{LINES_WAITING, LogReader, LogSink};
 use super::step_checks::Troubles;
-use super::turn::{Health, Observer, Turn};
+use super::turn::{DaemonHealth, Observer, Turn};
 use crate::engine::{Now, StepName};
-use crate::server::metrics::Figures;
+use crate::server::metrics::DaemonFigures;
 use crate::server::{Durability, JournalHealth, Reason, Status, StatusInputs, StatusPublisher, StepReadiness};
 use crate::store::journal::{self, Journal};
 use crate::view::Histogram;
@@ -58,7 +58,7 @@ impl Observer for StatusObserver {
 
 impl StatusSources {
     fn status(&self, turn: &Turn<'_>) -> Status {
-        let Health { journal, notifier, unprotected, .. } = turn.health;
+        let DaemonHealth { journal, notifier, unprotected, .. } = turn.health;
         let inputs = StatusInputs {
             started: self.started,
             steps: self.steps(),
@@ -76,9 +76,9 @@ impl StatusSources {
         Status::of(turn.engine, turn.open, turn.context, &inputs, turn.now)
     }
 
-    fn figures(&self, journal: &Journal) -> Figures {
+    fn figures(&self, journal: &Journal) -> DaemonFigures {
         let figures = journal.figures();
-        Figures {
+        DaemonFigures {
             journal_syncs: figures.syncs,
             journal_failures: figures.failures,
             journal_late: figures.late,
@@ -97,15 +97,15 @@ impl StatusSources {
     }
 }
 
-fn journal_health(state: journal::State) -> JournalHealth {
+fn journal_health(state: journal::JournalState) -> JournalHealth {
     let (durability, sentence) = match state {
-        journal::State::Kept => (Durability::Kept, String::new()),
-        journal::State::Late => (
+        journal::JournalState::Kept => (Durability::Kept, String::new()),
+        journal::JournalState::Late => (
             Durability::Late,
             "the disk does not take the journal's records in time; a crash of ours might forget them".to_owned(),
         ),
-        journal::State::Broken(sentence) => (Durability::Broken, sentence),
-        journal::State::InMemory(reason) => (
+        journal::JournalState::Broken(sentence) => (Durability::Broken, sentence),
+        journal::JournalState::InMemory(reason) => (
             Durability::InMemory,
             format!("the journal is kept in memory only, and a crash of ours would forget what was done: {reason}"),
         ),
@@ -137,10 +137,10 @@ mod tests {
     #[test]
     fn each_trouble_of_journal_and_log_has_its_word_and_sentence() {
         for (state, durability) in [
-            (journal::State::Kept, Durability::Kept),
-            (journal::State::Late, Durability::Late),
-            (journal::State::Broken("full".to_owned()), Durability::Broken),
-            (journal::State::InMemory("read-only".to_owned()), Durability::InMemory),
+            (journal::JournalState::Kept, Durability::Kept),
+            (journal::JournalState::Late, Durability::Late),
+            (journal::JournalState::Broken("full".to_owned()), Durability::Broken),
+            (journal::JournalState::InMemory("read-only".to_owned()), Durability::InMemory),
         ] {
             let kept = journal_health(state);
             assert_eq!(kept.durability, durability);

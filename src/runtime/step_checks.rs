@@ -8,7 +8,7 @@
 use crate::actions::{EpisodeSignal, HostInfo, Watchable};
 use crate::config::StepSetting;
 use crate::engine::StepName;
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, FindingLevel};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
@@ -49,7 +49,7 @@ pub async fn look(step: &StepSetting, host: &HostInfo) -> Vec<Finding> {
                 Finding::new(weight, subject.clone(), sentence)
             })
             .collect(),
-        Err(_) => vec![Finding::new(Weight::Error, subject, too_slow())],
+        Err(_) => vec![Finding::new(FindingLevel::Error, subject, too_slow())],
     }
 }
 
@@ -139,7 +139,7 @@ impl StepCheck {
         }
         match timeout(LIMIT + SLACK, answered).await {
             Ok(Ok(found)) => {
-                let errors = found.into_iter().filter(|finding| finding.weight == Weight::Error);
+                let errors = found.into_iter().filter(|finding| finding.weight == FindingLevel::Error);
                 errors.map(|finding| finding.sentence).collect()
             }
             Ok(Err(_)) => {
@@ -207,15 +207,15 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let found = [
-            wrong(Weight::Error, "/job/save.sh is not executable"),
-            wrong(Weight::Warning, "it has no `proof`"),
-            wrong(Weight::Error, "there is no user trainer"),
+            wrong(FindingLevel::Error, "/job/save.sh is not executable"),
+            wrong(FindingLevel::Warning, "it has no `proof`"),
+            wrong(FindingLevel::Error, "there is no user trainer"),
         ];
         find.send(found.to_vec()).unwrap();
         check.look(HostInfo::default()).await;
         let both = "/job/save.sh is not executable; there is no user trainer".to_owned();
         assert_eq!(check.trouble(), Some((name, both)), "warnings are for `watchdog check`");
-        find.send(vec![wrong(Weight::Good, "/job/save.sh can be run")]).unwrap();
+        find.send(vec![wrong(FindingLevel::Good, "/job/save.sh can be run")]).unwrap();
         while !check.looking.as_ref().unwrap().is_finished() {
             tokio::task::yield_now().await;
         }

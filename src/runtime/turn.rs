@@ -24,12 +24,12 @@ pub(super) struct Turn<'a> {
     /// The episode that closed in this turn.
     pub(super) closed: Option<&'a EpisodeView>,
     /// What the loop works with, for what is told of it.
-    pub(super) health: Health<'a>,
+    pub(super) health: DaemonHealth<'a>,
 }
 
 /// How that does which no event tells of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Health<'a> {
+pub(super) struct DaemonHealth<'a> {
     /// The journal.
     pub(super) journal: &'a Journal,
     /// Those who are told by message.

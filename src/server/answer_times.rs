@@ -13,10 +13,10 @@ const MOST: usize = 128;
 
 /// Where the time that good answers took is noted; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct AnswerTimes(Arc<Mutex<BTreeMap<SourceName, Answered>>>);
+pub struct AnswerTimes(Arc<Mutex<BTreeMap<SourceName, SourceAnswers>>>);
 
 #[derive(Debug, Default)]
-struct Answered {
+struct SourceAnswers {
     /// What the newest good answer to each probe took.
     newest: BTreeMap<ProbeName, Duration>,
     /// What all good answers took.
@@ -58,7 +58,7 @@ impl AnswerTimes {
         self.sources().iter().map(|(source, answered)| (source.clone(), answered.all)).collect()
     }
 
-    fn sources(&self) -> MutexGuard<'_, BTreeMap<SourceName, Answered>> {
+    fn sources(&self) -> MutexGuard<'_, BTreeMap<SourceName, SourceAnswers>> {
         // Nobody panics while holding it; if it were so, what it holds would still be whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

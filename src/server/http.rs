@@ -12,8 +12,8 @@ mod stall;
 
 use super::StatusPublisher;
 pub use crate::config::Expose;
+pub use connections::ConnectionLimit;
 use connections::Connections;
-pub use connections::MostConnections;
 use gate::Gate;
 use std::io;
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ pub struct Serving {
     /// Names that a request may use for this machine, beside literal addresses and `localhost`.
     pub allowed_hosts: Vec<String>,
     /// How many connections there may be.
-    pub most_connections: MostConnections,
+    pub most_connections: ConnectionLimit,
 }
 
 /// The HTTP endpoint.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// Figures that only metrics show. Totals count from the start of the daemon.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Figures {
+pub struct DaemonFigures {
     /// What bringing the journal to disk took each time.
     pub journal_syncs: Histogram,
     /// Times that it could not be.
@@ -43,7 +43,7 @@ pub struct Figures {
 pub(super) struct Scrape {
     pub(super) status: Status,
     pub(super) counters: Counters,
-    pub(super) figures: Figures,
+    pub(super) figures: DaemonFigures,
     /// What good answers of each source took.
     pub(super) answers: Vec<(SourceName, Histogram)>,
     /// Why not all is well.

@@ -1,7 +1,7 @@
 //! Where the newest [`Status`] is published. The loop publishes and goes on; whoever looks waits here, never the loop.
 
 use super::counters::Counters;
-use super::metrics::{Figures, Format, Scrape};
+use super::metrics::{DaemonFigures, Format, Scrape};
 use super::{AnswerTimes, Reason, Status};
 use crate::engine::{Event, Now};
 use crate::store::{DiskHangs, RecentReports};
@@ -23,7 +23,7 @@ pub const BEAT_LOST: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct StatusPublisher {
     published: Arc<watch::Sender<Published>>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<PublisherState>>,
     answers: AnswerTimes,
     recent_reports: Arc<Mutex<Option<RecentReports>>>,
 }
@@ -38,11 +38,11 @@ struct Published {
 
 /// What only the publishing side needs.
 #[derive(Debug)]
-struct State {
+struct PublisherState {
     /// The newest status without what merely passes with time.
     timeless: Status,
     counters: Counters,
-    figures: Figures,
+    figures: DaemonFigures,
     beat: Instant,
 }
 
@@ -52,8 +52,12 @@ impl StatusPublisher {
     pub fn new(first: Status, now: Now) -> Self {
         let first = Status { revision: 1, ..first };
         let at = Instant::now();
-        let state =
-            State { timeless: first.timeless(), counters: Counters::default(), figures: Figures::default(), beat: at };
+        let state = PublisherState {
+            timeless: first.timeless(),
+            counters: Counters::default(),
+            figures: DaemonFigures::default(),
+            beat: at,
+        };
         let (published, _) = watch::channel(Published { status: Arc::new(first), now, at });
         Self {
             published: Arc::new(published),
@@ -101,7 +105,7 @@ impl StatusPublisher {
     }
 
     /// Takes in the figures that only metrics show. They are levels and totals, and replace the ones before.
-    pub fn measure(&self, figures: Figures) {
+    pub fn measure(&self, figures: DaemonFigures) {
         self.state().figures = figures;
     }
 
@@ -192,7 +196,7 @@ impl StatusPublisher {
         scrape.write(format)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PublisherState> {
         // Nobody panics while holding it; if it were so, what it holds would still be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// How much a finding matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Weight {
+pub enum FindingLevel {
     /// It is as it should be.
     Good,
     /// It is worth knowing.
@@ -20,7 +20,7 @@ pub enum Weight {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Finding {
     /// How much it matters.
-    pub weight: Weight,
+    pub weight: FindingLevel,
     /// What was looked at: `step checkpoint`, `source aws`.
     pub subject: String,
     /// What was seen and, where it is not good, what to do about it.
@@ -29,7 +29,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding of this weight.
-    pub fn new(weight: Weight, subject: impl Into<String>, sentence: impl Into<String>) -> Self {
+    pub fn new(weight: FindingLevel, subject: impl Into<String>, sentence: impl Into<String>) -> Self {
         Self { weight, subject: subject.into(), sentence: sentence.into() }
     }
 }

@@ -23,7 +23,7 @@ pub use episode::{
     Boot, Context, EpisodeView, Names, NoticeView, Phase, PlanView, RunningView, StepContext, StepShare, StepStage,
     StepView,
 };
-pub use finding::{Finding, Weight};
+pub use finding::{Finding, FindingLevel};
 pub use histogram::Histogram;
 pub use machine::{Lifecycle, Machine};
 pub use measured_fit::MeasuredFit;
@@ -36,4 +36,4 @@ pub use text::{
 };
 pub use time_fit::TimeFit;
 pub use timings::{StepTiming, StepTimings, TimingOrigin};
-pub use wording::Loudness;
+pub use wording::LogLevel;

@@ -8,7 +8,7 @@ use crate::engine::{
 
 /// How loudly an event is said.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Loudness {
+pub enum LogLevel {
     /// For those who look for a fault.
     Quiet,
     /// Part of the story.
@@ -21,7 +21,7 @@ pub enum Loudness {
 
 impl Event {
     /// How loudly it is said.
-    pub const fn loudness(&self) -> Loudness {
+    pub const fn loudness(&self) -> LogLevel {
         match self {
             Self::SourceRead { .. }
             | Self::SourceMissed { .. }
@@ -29,19 +29,19 @@ impl Event {
             | Self::DaemonStarted { .. }
             | Self::SegmentStarted { .. }
             | Self::StopByMoved { .. }
-            | Self::ExitPending { .. } => Loudness::Quiet,
-            Self::SourceWentBlind { .. } | Self::ProbeWentBlind { .. } => Loudness::Warned,
+            | Self::ExitPending { .. } => LogLevel::Quiet,
+            Self::SourceWentBlind { .. } | Self::ProbeWentBlind { .. } => LogLevel::Warned,
             Self::StepEnded { ending, .. } => match ending.outcome {
-                Outcome::Done | Outcome::Skipped => Loudness::Told,
-                Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Loudness::Cried,
+                Outcome::Done | Outcome::Skipped => LogLevel::Told,
+                Outcome::Failed | Outcome::TimedOut | Outcome::Lost => LogLevel::Cried,
             },
             Self::StepSkipped { reason, .. } => match reason {
-                SkipReason::Withdrawn => Loudness::Told,
+                SkipReason::Withdrawn => LogLevel::Told,
                 SkipReason::TooLittleTime
                 | SkipReason::NoTimeLeft
                 | SkipReason::Unknown
                 | SkipReason::EpisodeOver
-                | SkipReason::Stopped => Loudness::Warned,
+                | SkipReason::Stopped => LogLevel::Warned,
             },
             // Whatever is done is done by a time that we only assume.
             Self::NoticeAppeared { notice, .. }
@@ -49,17 +49,17 @@ impl Event {
             | Self::NoticeIgnored { notice, .. }
                 if matches!(notice.stated, Stated::Unreadable) =>
             {
-                Loudness::Warned
+                LogLevel::Warned
             }
             Self::NoticeDeferred { deferred } if matches!(deferred.notice.stated, Stated::Unreadable) => {
-                Loudness::Warned
+                LogLevel::Warned
             }
             Self::NoticeIgnored { reason, .. } => match reason {
-                IgnoreReason::NothingToDo | IgnoreReason::Handled => Loudness::Told,
-                IgnoreReason::Stale => Loudness::Warned,
+                IgnoreReason::NothingToDo | IgnoreReason::Handled => LogLevel::Told,
+                IgnoreReason::Stale => LogLevel::Warned,
             },
-            Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => Loudness::Warned,
-            Self::MachineResumed => Loudness::Told,
+            Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => LogLevel::Warned,
+            Self::MachineResumed => LogLevel::Told,
             Self::NoticeDeferred { .. }
             | Self::DeferralEnded { .. }
             | Self::ScaleInWindowSet { .. }
@@ -80,7 +80,7 @@ impl Event {
             | Self::EpisodeResumed
             | Self::EpisodeClosed { .. }
             | Self::ExitAsked { .. }
-            | Self::Exited => Loudness::Told,
+            | Self::Exited => LogLevel::Told,
         }
     }
 

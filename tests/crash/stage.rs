@@ -7,7 +7,7 @@ use super::daemon::{Cloud, PATIENCE, Scene, Watch};
 use super::truths;
 use crate::boots::{booted_again, later};
 use spot_watchdog::config::{self, Flags, Start};
-use spot_watchdog::emulators::aws::{Action, ActiveSpan, Script, StatedTime};
+use spot_watchdog::emulators::aws::{ActiveSpan, EmulatedAction, Script, StatedTime};
 use spot_watchdog::engine::{Event, Outcome, Policy, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -222,12 +222,12 @@ impl<'a> Story<'a> {
     /// The cloud's part: each act comes when its time has come.
     fn go_on(&mut self) {
         let played = match (self.episode.fate, self.acts) {
-            (Fate::Interrupted | Fate::Rebooted, 0) => self.interrupt(Action::Terminate, 120),
-            (Fate::Slept, 0) => self.interrupt(Action::Hibernate, 120),
+            (Fate::Interrupted | Fate::Rebooted, 0) => self.interrupt(EmulatedAction::Terminate, 120),
+            (Fate::Slept, 0) => self.interrupt(EmulatedAction::Hibernate, 120),
             (Fate::WarnedThenInterrupted, 0) => {
                 self.episode.steps.iter().all(|step| !self.done(step).is_empty())
                     && self.is_old()
-                    && self.interrupt(Action::Terminate, 120)
+                    && self.interrupt(EmulatedAction::Terminate, 120)
             }
             (Fate::WithdrawnAndReturned, 0) => self.tell(true, &["interruption", "--window", "100s"]),
             (Fate::WithdrawnAndReturned, 1) => {
@@ -256,7 +256,7 @@ impl<'a> Story<'a> {
         self.acts += usize::from(played);
     }
 
-    fn interrupt(&self, action: Action, after: u64) -> bool {
+    fn interrupt(&self, action: EmulatedAction, after: u64) -> bool {
         self.cloud.emulator.interrupt(action, StatedTime::After(Duration::from_secs(after)));
         true
     }
@@ -285,7 +285,7 @@ impl<'a> Story<'a> {
         if second.known {
             assert_eq!(self.begun().len(), second.begun, "a spent notice is acted on: {}", self.scene.read("told"));
         }
-        self.interrupt(Action::Terminate, 180)
+        self.interrupt(EmulatedAction::Terminate, 180)
     }
 
     /// How the step that leaves the load balancer ended last, or its undoing.

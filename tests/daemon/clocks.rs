@@ -4,7 +4,7 @@
 use super::stand::{Cloud, Scene, Watch};
 use super::{ACTION, NOTES, troubled};
 use jiff::{SignedDuration, Timestamp};
-use spot_watchdog::emulators::aws::{Action, Behaviour, DateHeader, Script, StatedTime};
+use spot_watchdog::emulators::aws::{Behaviour, DateHeader, EmulatedAction, Script, StatedTime};
 use std::ops::RangeInclusive;
 use std::thread;
 
@@ -59,7 +59,7 @@ fn told_by_a_clock(minutes_ahead: i64, date: DateHeader, wanted: RangeInclusive<
     let hook = scene.script("save.sh", NOTES);
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["save done"]);
     let left = scene.noted("SPOT_SECONDS_LEFT").parse().unwrap();
     assert!(wanted.contains(&left), "{minutes_ahead} min, {date:?}: {left} s\n{}", watch.log());

@@ -2,7 +2,7 @@
 
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use super::{NOTES, stand};
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn hooks_that_cannot_be_begun_are_said_and_the_others_run_beside_them() {
     let arguments: Vec<&str> = hooks.iter().flat_map(|hook| ["--hook", hook]).collect();
     let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
     watch.says(&["watching", "6 hooks"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     for (step, sentence) in [
         ("missing", "no such file"),
         ("plain", "not executable"),
@@ -43,7 +43,7 @@ fn a_hook_that_fails_is_tried_again_and_told_that_it_is() {
         .script("save.sh", &format!("{NOTES}\n[ \"$SPOT_ATTEMPT\" = 2 ] || {{ echo 'disk is full' >&2; exit 3; }}"));
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Stop, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Stop, StatedTime::default());
     watch.says(&["ERROR", "save failed: exit status 3"]);
     watch.says(&["disk is full"]);
     watch.says(&["save (attempt 2) done: exit status 0"]);
@@ -80,7 +80,7 @@ fn a_hook_of_words_gets_them_as_a_shell_would_split_them() {
     let hook = format!("{} 'two words' '$HOME'", scene.path("hook.sh").display());
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     stand::wait_for("the hook to run", || scene.path("ran").exists().then_some(()));
     assert_eq!(scene.read("words"), "two words|$HOME|", "no shell has read it");
     watch.stop();
@@ -94,7 +94,7 @@ fn what_a_hook_prints_at_once_is_logged_after_its_start() {
     let arguments: Vec<&str> = hooks.iter().flat_map(|hook| ["--hook", hook]).collect();
     let mut watch = Watch::start(scene.watch(&cloud.url, &arguments));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["all 4 steps done"]);
     let log = watch.log();
     for hook in 1..=4 {

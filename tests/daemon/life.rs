@@ -4,7 +4,7 @@ use super::stand::{Cloud, Scene, Watch, wait_for};
 use super::{ACTION, NOTES, after};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -30,7 +30,7 @@ fn a_notice_runs_the_hook_once_with_all_it_needs_and_the_daemon_serves_on_until_
     assert_eq!(watch.get("/livez").0, 200);
     assert_eq!(watch.answers("/healthz", 200), "{\"reasons\":[]}\n");
 
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let reason = watch.answers("/readyz", 503);
     assert!(reason.contains("interruption"), "{reason}");
     wait_for("the hook to note everything", || scene.path("ran").exists().then_some(()));
@@ -84,7 +84,7 @@ fn a_hang_up_of_the_terminal_does_not_matter() {
     watch.says(&["watching"]);
     watch.signal(Signal::HUP);
     watch.says(&["SIGHUP is ignored"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["hook", "done"]);
     watch.stop();
 }
@@ -95,7 +95,7 @@ fn another_sigterm_stops_nothing_and_sigint_stops_a_hook_that_hangs_at_once() {
     let hook = scene.script("hang.sh", &format!("trap '' TERM INT; {NOTES}\nwhile :; do sleep 1; done"));
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     wait_for("the hook to begin", || scene.path("ran").exists().then_some(()));
     watch.signal(Signal::TERM);
     watch.says(&["asked to end"]);
@@ -140,7 +140,7 @@ fn closed_outputs_hold_up_neither_hook_nor_end() {
 
 fn runs_and_ends(scene: &Scene, cloud: &Cloud, child: &mut std::process::Child) {
     wait_for("the first question", || (cloud.emulator.requests(&format!("GET {ACTION}")) > 2).then_some(()));
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     wait_for("the hook to run", || scene.path("ran").exists().then_some(()));
     rustix::process::kill_process(rustix::process::Pid::from_child(child), Signal::TERM).unwrap();
     let status = wait_for("the daemon to end", || child.try_wait().unwrap());
@@ -153,7 +153,7 @@ fn only_this_user_can_read_what_is_kept() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
     let hook = scene.script("hook.sh", NOTES);
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.wait_until_all_are("done");
     let mode = |name: &str| scene.state().join(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode("episodes"), mode("socket")), (0o700, 0o700, 0o600));

@@ -5,7 +5,7 @@ use super::stand::{Cloud, Scene, Watch, wait_for};
 use crate::boots::booted_again;
 use rustix::process::Signal;
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{Action, Behaviour, Script, StatedTime, Trouble};
+use spot_watchdog::emulators::aws::{Behaviour, EmulatedAction, Script, StatedTime, Trouble};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -47,7 +47,7 @@ fn interrupted(scene: &Scene, cloud: &Cloud, file: &str) {
     let mut first = Watch::start(watch(scene, cloud, file));
     first.says(&["watching", FIRST]);
     scene.notice(&["maintenance", "--window", "30h", "--reason", "the rack is rewired"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(110)));
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::After(Duration::from_secs(110)));
     wait_for("both steps to have begun", || {
         (scene.read("left") == format!("{FIRST}\n") && scene.read("saved") == format!("{FIRST}\n")).then_some(())
     });
@@ -91,7 +91,7 @@ fn another_machines_episode_is_set_aside_and_nothing_of_it_is_done() {
         assert!(!told.contains(FIRST), "{told}");
 
         // Its own interruption is dealt with as if nothing had been there.
-        cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(110)));
+        cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::After(Duration::from_secs(110)));
         let both = format!("{FIRST}\n{SECOND}\n");
         wait_for("its own steps", || (scene.read("saved") == both && scene.read("left") == both).then_some(()));
         let report = wait_for("its report", || {
@@ -187,7 +187,7 @@ fn an_episode_that_went_on_without_the_cloud_is_given_up_once_that_says_another_
     assert_eq!(watch.get("/readyz").0, 200);
     wait_for("the notice file to be gone", || (!scene.path("run/notice.json").exists()).then_some(()));
     assert_eq!(scene.read("back"), "");
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(110)));
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::After(Duration::from_secs(110)));
     wait_for("its own steps", || (scene.read("saved").lines().count() == 3).then_some(()));
     assert!(scene.read("saved").ends_with(&format!("{SECOND}\n")), "{}", scene.read("saved"));
     watch.signal(Signal::KILL);

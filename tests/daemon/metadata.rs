@@ -4,7 +4,7 @@
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use super::{ACTION, NOTES, troubled};
 use axum::http::Method;
-use spot_watchdog::emulators::aws::{Action, Behaviour, Protocol, Script, StatedTime, Trouble};
+use spot_watchdog::emulators::aws::{Behaviour, EmulatedAction, Protocol, Script, StatedTime, Trouble};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
@@ -23,7 +23,7 @@ fn survives(behaviour: Behaviour, words: &str) {
     cloud.emulator.change(|script| script.troubles.clear());
     watch.says(&["aws can be read again"]);
     watch.answers("/healthz", 200);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["save done"]);
     watch.stop();
 }
@@ -132,7 +132,7 @@ fn a_service_without_sessions_is_refused_and_the_way_to_allow_it_is_said() {
     let hook = scene.script("save.sh", NOTES);
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["IMDSv1 only", "set imds-v1 = \"allow\""]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["blind: aws"]);
     assert!(!scene.path("ran").exists());
     watch.stop();
@@ -142,7 +142,7 @@ fn a_service_without_sessions_is_refused_and_the_way_to_allow_it_is_said() {
     scene.write("watchdog.toml", "[[source]]\nkind = \"aws\"\nimds-v1 = \"allow\"\n");
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook, "--config", "watchdog.toml"]));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["save done"]);
     watch.signal(rustix::process::Signal::KILL);
 }
@@ -155,7 +155,7 @@ fn sessions_that_end_early_are_opened_anew_without_a_word() {
     watch.says(&["watching"]);
     cloud.emulator.end_sessions();
     wait_for("a new session", || (cloud.emulator.requests("PUT /latest/api/token") > 1).then_some(()));
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["save done"]);
     assert!(!watch.log().contains("blind"), "{}", watch.log());
     watch.stop();

@@ -3,7 +3,7 @@
 use super::NOTES;
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
@@ -34,7 +34,7 @@ fn a_notice_that_is_handed_in_runs_the_hook_and_taking_it_back_ends_the_episode(
     watch.answers("/readyz", 200);
     wait_for("the notice file to be gone", || (!file.exists()).then_some(()));
 
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["notice: interruption from aws"]);
     wait_for("the next episode to run it again", || (scene.read("ran") == "save 1\nsave 1\n").then_some(()));
     watch.wait_until_all_are("done");

@@ -2,7 +2,7 @@
 
 use super::NOTES;
 use super::stand::{Cloud, Scene, Watch, wait_for};
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -19,7 +19,7 @@ fn a_port_that_is_taken_is_said_and_everything_else_goes_on() {
         Watch::start(scene.watch(&cloud.url, &["--hook", &hook, "--listen", &taken, "--listen", "127.0.0.1:0"]));
     watch.says(&["WARN", &taken, "another program listens there"]);
     assert_eq!(watch.get("/livez").0, 200, "the other address is served");
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["save done"]);
     watch.stop();
 }
@@ -34,7 +34,7 @@ fn a_state_directory_that_cannot_be_made_is_said_and_the_hook_runs() {
     watch.says(&["ERROR", "a crash of ours would forget what was done", state.to_str().unwrap()]);
     let health = watch.answers("/healthz", 503);
     assert!(health.contains("journal-in-memory"), "{health}");
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["save done"]);
     assert_eq!(scene.read("ran"), "save 1\n");
     watch.stop();
@@ -106,7 +106,7 @@ fn a_state_directory_that_others_may_change_is_refused_as_root_and_as_a_user_and
             }
             None => drop(watch.answers("/healthz", 200)),
         }
-        cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+        cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
         watch.says(&["save done"]);
         watch.stop();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
@@ -151,7 +151,7 @@ fn a_disk_that_is_full_is_said_the_hook_runs_and_the_journal_is_mended_when_ther
     watch.says(&["watching"]);
     let filler = mount.0.join("filler");
     assert!(fs::write(&filler, vec![0; 1024 * 1024]).is_err(), "it is full now");
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["ERROR", "the journal is broken, the watch goes on", "free some space"]);
     watch.says(&["save done"]);
     assert_eq!(scene.read("ran"), "save 1\n");
@@ -173,7 +173,7 @@ fn a_disk_that_is_read_only_is_said_and_the_hook_runs() {
     let hook = scene.script("save.sh", NOTES);
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
     watch.says(&["ERROR", "a crash of ours would forget what was done", "ead-only"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["save done"]);
     watch.stop();
     drop(watch);
@@ -194,7 +194,7 @@ fn a_second_daemon_on_the_same_directory_ends_with_1_and_names_the_first() {
         said.contains("another watchdog") && said.contains(&pid) && said.contains(state.to_str().unwrap()),
         "{said}"
     );
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     first.says(&["save done"]);
     first.stop();
     assert_eq!(scene.read("ran"), "save 1\n");
@@ -208,7 +208,7 @@ fn a_hook_that_removes_the_state_directory_takes_neither_lock_nor_socket_nor_jou
         scene.script("clean.sh", &format!("rm -rf '{}'; echo \"$SPOT_STEP\" >> \"$SCENE/ran\"", state.display()));
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &clean]));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["WARN", "somebody removed the lock", state.to_str().unwrap()]);
     watch.says(&["clean done"]);
     wait_for("lock and socket to be there again", || {

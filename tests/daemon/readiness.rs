@@ -2,7 +2,7 @@
 
 use super::NOTES;
 use super::stand::{Cloud, Scene, Watch, wait_for};
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -56,7 +56,7 @@ fn hooks_that_cannot_run_are_told_at_the_start_everywhere_and_the_watch_is_healt
     assert!(metrics.contains("spot_watchdog_step_ready{step=\"good\"} 1"), "{metrics}");
     assert_eq!(watch.log().matches("is not ready for a notice").count(), wrong.len(), "{}", watch.log());
     // What can work does.
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["good", "done"]);
     watch.stop();
 }

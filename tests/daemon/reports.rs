@@ -3,7 +3,7 @@
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ fn a_report_is_there_from_the_first_moment_and_outlives_the_daemon() {
     watch.says(&["watching"]);
     assert_eq!(episodes(&mut watch), Vec::<Value>::new());
 
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let first = report(&scene.path("reports"), |report| report["episode"]["steps"][0]["proof-before"].is_string());
     assert_eq!((&first["episode"]["complete"], &first["episode"]["good"]), (&false.into(), &false.into()), "{first}");
     assert_eq!(first["machine"]["id"], "i-0123456789abcdef0");
@@ -154,7 +154,7 @@ fn a_place_for_reports_that_refuses_is_said_once_and_the_hook_runs() {
     scene.write("go", "");
     let mut watch = configured(&scene, &cloud);
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["report-dir", "could not be written"]);
     watch.says(&["save", "done"]);
     report(&scene.state().join("reports"), |report| report["episode"]["steps"][0]["outcome"] == "done");

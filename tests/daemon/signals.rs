@@ -4,7 +4,7 @@ use super::stand::{Cloud, Scene, Watch, wait_for};
 use super::{NOTES, after};
 use nix::sys::signal::{SigSet, Signal as Named};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 
 #[test]
 fn a_hook_that_sends_us_what_means_nothing_does_not_end_the_watch() {
@@ -19,7 +19,7 @@ fn a_hook_that_sends_us_what_means_nothing_does_not_end_the_watch() {
     watch.says(&["watching"]);
     watch.signal(Signal::USR1);
     watch.says(&["SIGUSR1 is ignored: the watch goes on; it means nothing to the watchdog"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["hook", "done"]);
     for signal in ["SIGUSR2", "SIGALRM", "SIGXCPU", "SIGXFSZ", "SIGHUP", "signal 40", "signal 64"] {
         watch.says(&[signal, "is ignored: the watch goes on"]);
@@ -41,7 +41,7 @@ fn hooks_get_default_signals_however_the_daemon_was_started() {
     let mut watch = Watch::start(command);
     before.thread_set_mask().unwrap();
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     wait_for("the hook to note its signals", || scene.path("ran").exists().then_some(()));
     for line in scene.read("noted").lines() {
         let mask = u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
@@ -59,7 +59,7 @@ fn a_file_size_limit_ends_neither_the_watch_nor_the_rescue() {
     // In blocks of 512 bytes: an episode has more to remember.
     let mut watch = Watch::start(after("ulimit -f 1", &scene.watch(&cloud.url, &["--hook", &hook])));
     watch.says(&["watching"]);
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["hook", "done"]);
     watch.says(&["SIGXFSZ is ignored"]);
     assert!(watch.answers("/healthz", 503).contains("journal-broken"));

@@ -9,7 +9,7 @@ mod fake_aws;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use crate::vllm::{Answer, Vllm, ask};
 use fake_aws::{FakeAws, Reply};
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -180,7 +180,7 @@ fn a_request_that_outlasts_the_machine_is_told_and_nobody_cuts_it_sooner() {
     let (api, _) = balancer();
     let mut watch = watch(&scene, &cloud, &unit, &api);
     let request = ask(unit.port, Duration::from_secs(45));
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(15)));
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::After(Duration::from_secs(15)));
     wait_for("everything to have ended", || {
         let log = watch.log();
         (log.contains("drain ran out of time") && log.contains("stop-vllm failed")).then_some(())

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use spot_watchdog::actions::HostInfo;
 use spot_watchdog::engine::{Outcome, Process, RunResult, Work};
 use spot_watchdog::process;
-use spot_watchdog::view::Weight;
+use spot_watchdog::view::FindingLevel;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl Trained {
         action("signal", &self.keys(others)).act(&context(Work::Act, left)).await
     }
 
-    async fn checked(&self, others: &str) -> (Weight, String) {
+    async fn checked(&self, others: &str) -> (FindingLevel, String) {
         let found = action("signal", &self.keys(others)).check(&HostInfo::default()).await;
         (found[0].weight, found[0].sentence.clone())
     }
@@ -74,7 +74,7 @@ async fn a_server_is_asked_to_end_and_waited_for() {
     let mut vllm = Vllm::start(place.path(), 0);
     let signal = action("signal", &format!("process = {{ pid-file = '{}' }}", vllm.pid_file.display()));
     let found = signal.check(&HostInfo::default()).await;
-    assert_eq!(found[0].weight, Weight::Good, "{found:?}");
+    assert_eq!(found[0].weight, FindingLevel::Good, "{found:?}");
     assert!(found[0].sentence.ends_with("which catches it"), "{found:?}");
     let ending = signal.act(&context(Work::Act, LONG)).await;
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
@@ -93,7 +93,7 @@ async fn nobody_dies_of_a_signal_that_he_does_not_catch() {
         // Python catches INT by itself.
         let refused = signal != "SIGINT";
         let (weight, said) = plain.checked(&format!("signal = '{signal}'")).await;
-        assert_eq!(weight == Weight::Error, refused, "{signal}: {said}");
+        assert_eq!(weight == FindingLevel::Error, refused, "{signal}: {said}");
         if refused {
             let ending = plain.signalled(&format!("signal = '{signal}'"), LONG).await;
             assert_eq!(ending.outcome, Outcome::Failed, "{signal}: {}", ending.detail);
@@ -257,7 +257,7 @@ async fn a_container_is_known_by_its_cgroup() {
     fs::write(cgroup.0.join("cgroup.procs"), later.0.id().to_string()).unwrap();
     let signal = |name: &str| action("signal", &format!("process = {{ container = '{name}' }}"));
     let unknown = signal("0123456789ab").check(&HostInfo::default()).await;
-    assert_eq!(unknown[0].weight, Weight::Error, "{unknown:?}");
+    assert_eq!(unknown[0].weight, FindingLevel::Error, "{unknown:?}");
     assert!(unknown[0].sentence.starts_with("no process that we see is in a container 0123456789ab"), "{unknown:?}");
     for name in [id.as_str(), &id[..60], &format!("docker-{id}.scope")] {
         let found = signal(name).check(&HostInfo::default()).await;
@@ -284,7 +284,7 @@ async fn check_names_those_in_a_group_whom_the_process_did_not_begin() {
     let keys = format!("process = {{ pid-file = '{}' }}\ntarget = 'group'", pid.display());
     let found = action("signal", &keys).check(&HostInfo::default()).await;
     let said = &found[1].sentence;
-    assert_eq!(found[1].weight, Weight::Warning, "{found:?}");
+    assert_eq!(found[1].weight, FindingLevel::Warning, "{found:?}");
     assert!(
         said.contains("processes that it did not begin") && said.contains(&format!("(pid {})", shell.0.id())),
         "{said}"
@@ -296,7 +296,7 @@ async fn check_names_those_in_a_group_whom_the_process_did_not_begin() {
     let found = action("signal", &alone.keys("target = 'group'")).check(&HostInfo::default()).await;
     let group = Pid::from_raw(i32::try_from(alone.child.id()).unwrap()).unwrap();
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
-    assert!(found.iter().all(|finding| finding.weight != Weight::Warning), "{found:?}");
+    assert!(found.iter().all(|finding| finding.weight != FindingLevel::Warning), "{found:?}");
 }
 
 #[tokio::test]
@@ -354,7 +354,7 @@ async fn a_pid_file_of_another_user_names_his_own_processes_alone() {
     let signal = |name: &str| action("signal", &format!("process = {{ pid-file = '{}' }}", at(name).display()));
     for name in ["theirs/of-root", "theirs/link"] {
         let found = signal(name).check(&HostInfo::default()).await;
-        assert_eq!(found[0].weight, Weight::Error, "{found:?}");
+        assert_eq!(found[0].weight, FindingLevel::Error, "{found:?}");
         let ending = signal(name).act(&context(Work::Act, LONG)).await;
         assert_eq!(ending.outcome, Outcome::Failed, "{name}: {}", ending.detail);
         assert!(ending.detail.contains("to user 65534") && ending.detail.contains("nobody is signalled"), "{ending:?}");

@@ -5,7 +5,7 @@ use crate::{action, context, tls};
 use futures_util::future::join_all;
 use spot_watchdog::actions::HostInfo;
 use spot_watchdog::engine::{Outcome, Work};
-use spot_watchdog::view::Weight;
+use spot_watchdog::view::FindingLevel;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -171,7 +171,7 @@ async fn is_no_zero(trick: &str, said: &str, place: &TempDir, vllm: &Vllm) {
     match trick {
         "stuck" => assert_eq!(found[0].sentence, "it sees 3 requests in flight now (vllm)"),
         _ => {
-            assert_eq!(found[0].weight, Weight::Error, "{trick}: {found:?}");
+            assert_eq!(found[0].weight, FindingLevel::Error, "{trick}: {found:?}");
             assert!(found[0].sentence.contains(said), "{trick}: {found:?}");
         }
     }
@@ -190,7 +190,10 @@ async fn metrics_are_read_by_tls_with_our_certificate() {
     assert_eq!(ending.outcome, Outcome::Done, "{}", ending.detail);
     assert_eq!(request.join().unwrap(), Answer::Whole);
     let found = drain.check(&HostInfo::default()).await;
-    assert_eq!((found[0].weight, found[0].sentence.as_str()), (Weight::Good, "it sees nothing in flight now (vllm)"));
+    assert_eq!(
+        (found[0].weight, found[0].sentence.as_str()),
+        (FindingLevel::Good, "it sees nothing in flight now (vllm)")
+    );
     for (keys, words) in [
         (tls::keys("other-ca.pem", true), "cannot be asked by TLS: invalid peer certificate: UnknownIssuer"),
         // In what words depends on whether its own come before the end of the connection.
@@ -201,7 +204,7 @@ async fn metrics_are_read_by_tls_with_our_certificate() {
         let ending = drain.act(&context(Work::Act, Duration::from_secs(2))).await;
         assert!(ending.outcome == Outcome::TimedOut && ending.detail.contains(words), "{}", ending.detail);
         let found = drain.check(&HostInfo::default()).await;
-        assert!(found[0].weight == Weight::Error && found[0].sentence.contains(words), "{found:?}");
+        assert!(found[0].weight == FindingLevel::Error && found[0].sentence.contains(words), "{found:?}");
     }
 }
 
@@ -219,7 +222,7 @@ async fn a_server_that_is_gone_is_drained_and_one_that_only_listens_no_more_is_n
     assert!(request.is_finished(), "it ended before the answer did");
     assert_eq!(request.join().unwrap(), Answer::Whole);
     let found = drain.check(&HostInfo::default()).await;
-    assert_eq!(found[0].weight, Weight::Warning);
+    assert_eq!(found[0].weight, FindingLevel::Warning);
     assert!(found[0].sentence.starts_with("nobody listens at http://127.0.0.1:"), "{found:?}");
 }
 
@@ -237,7 +240,7 @@ async fn connections_are_counted_where_there_are_no_gauges() {
     let found = drain.check(&HostInfo::default()).await;
     assert_eq!(found[0].sentence, "it sees 1 connection in flight now");
     assert!(
-        found.iter().any(|it| it.weight == Weight::Note && it.sentence.contains("keep idle ones open")),
+        found.iter().any(|it| it.weight == FindingLevel::Note && it.sentence.contains("keep idle ones open")),
         "{found:?}"
     );
 

@@ -7,7 +7,7 @@ use crate::played::{Says, reply};
 use crate::proxy::Proxy;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,8 +77,8 @@ fn play(comes: Comes, left: Left) {
 
     let watch = start(&|command| command);
     let action = match comes {
-        Comes::Booted => Action::Stop,
-        Comes::Resumed => Action::Hibernate,
+        Comes::Booted => EmulatedAction::Stop,
+        Comes::Resumed => EmulatedAction::Hibernate,
     };
     cloud.emulator.interrupt(action, StatedTime::After(Duration::from_secs(120)));
     says(&watch, "proxy done");

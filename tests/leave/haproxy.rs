@@ -6,7 +6,7 @@ use crate::{LONG, action, context, undo_after_a_lost_run_and, undo_of};
 use rustix::process::{Signal, kill_process};
 use spot_watchdog::actions::{Action, HostInfo};
 use spot_watchdog::engine::{Outcome, RunResult, Work};
-use spot_watchdog::view::Weight;
+use spot_watchdog::view::FindingLevel;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ async fn what_haproxy_refuses_is_said_in_plain_words_and_not_asked_twice() {
         assert!(ending.detail.starts_with("still in the load balancer: l"), "{ending:?}");
         is(&leave.undo(&undo_of(&ending)).await, Outcome::Done, "nothing to put back");
         let found = leave.check(&HostInfo::default()).await;
-        assert!(found[0].weight == Weight::Error && found[0].sentence.contains(words), "{found:?}");
+        assert!(found[0].weight == FindingLevel::Error && found[0].sentence.contains(words), "{found:?}");
     }
     assert_eq!(proxy.who_answers().len(), 2);
 }
@@ -138,12 +138,15 @@ async fn check_changes_nothing_and_says_what_would_be_done() {
     let Some(proxy) = Proxy::start() else { return };
     let leave = leave(&proxy, "server = 'llm/gpu1'");
     let found = leave.check(&HostInfo::default()).await;
-    assert!(found.len() == 1 && found[0].weight == Weight::Good, "{found:?}");
+    assert!(found.len() == 1 && found[0].weight == FindingLevel::Good, "{found:?}");
     assert!(found[0].sentence.contains("knows llm/gpu1 (ready now)"), "{found:?}");
     assert_eq!(proxy.state("llm", "gpu1"), 0);
     proxy.tell("set server llm/gpu1 state maint");
     let found = leave.check(&HostInfo::default()).await;
-    assert!(found[0].weight == Weight::Warning && found[0].sentence.contains("in maintenance already"), "{found:?}");
+    assert!(
+        found[0].weight == FindingLevel::Warning && found[0].sentence.contains("in maintenance already"),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]

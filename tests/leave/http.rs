@@ -5,7 +5,7 @@ use crate::tls;
 use crate::{LONG, action, context, undo_after_a_lost_run_and, undo_of};
 use spot_watchdog::actions::Action;
 use spot_watchdog::engine::{Outcome, RunResult, Undo, Work};
-use spot_watchdog::view::Weight;
+use spot_watchdog::view::FindingLevel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -192,12 +192,12 @@ async fn check_sends_nothing_and_says_what_it_can() {
     let server = PlayedServer::start(|_| reply("200 OK", "")).await;
     let leave = action("http", &format!("url = '{}/x'", server.url));
     let found = leave.check(&Default::default()).await;
-    let weights: Vec<Weight> = found.iter().map(|finding| finding.weight).collect();
-    assert_eq!(weights, [Weight::Good, Weight::Note], "{found:?}");
+    let weights: Vec<FindingLevel> = found.iter().map(|finding| finding.weight).collect();
+    assert_eq!(weights, [FindingLevel::Good, FindingLevel::Note], "{found:?}");
     assert_eq!(server.asked.all(), Vec::<String>::new());
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let found = action("http", &format!("url = 'http://{nobody}'\nundo = {{}}")).check(&Default::default()).await;
-    assert!(found.len() == 1 && found[0].weight == Weight::Error, "{found:?}");
+    assert!(found.len() == 1 && found[0].weight == FindingLevel::Error, "{found:?}");
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn a_server_with_a_private_authority_is_asked_with_our_certificate() {
     let leave = action("http", &format!("{url}{}", tls::keys("ca.pem", true)));
     is(&act(&leave, LONG).await, Outcome::Done, ": 204");
     let found = leave.check(&Default::default()).await;
-    assert_eq!(found[0].weight, Weight::Good, "{found:?}");
+    assert_eq!(found[0].weight, FindingLevel::Good, "{found:?}");
     // Those who cannot be trusted, and those who do not trust us.
     for (keys, words) in [
         (tls::keys("other-ca.pem", true), "UnknownIssuer (its authority is not among those that are trusted here)"),
@@ -223,7 +223,7 @@ async fn a_server_with_a_private_authority_is_asked_with_our_certificate() {
         let ending = act(&leave, LONG).await;
         assert_eq!(ending.outcome, Outcome::Failed, "{ending:?}");
         let found = leave.check(&Default::default()).await;
-        assert!(found[0].weight == Weight::Error && found[0].sentence.contains(words), "{words}: {found:?}");
+        assert!(found[0].weight == FindingLevel::Error && found[0].sentence.contains(words), "{words}: {found:?}");
     }
     assert_eq!(server.asked.all().len(), 1, "nothing else was taken");
     let open = action("http", &format!("url = '{}'\n{}", server.url, tls::keys("ca.pem", true)));

@@ -8,7 +8,7 @@ use crate::played::reply;
 use crate::proxy;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use crate::vllm::{Answer, Vllm, ask_through};
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use spot_watchdog::view::Spoken;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -227,7 +227,7 @@ fn interruption(way: Way, program: &Path) -> Counts {
         let _ending = Ending(&over);
         wait_for("the load to flow", || (counts[0].load(Ordering::Relaxed) >= 4).then_some(()));
         let (in_flight, noticed) = (farm.going.running(), Instant::now());
-        cloud.emulator.interrupt(Action::Terminate, StatedTime::After(Duration::from_secs(120)));
+        cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::After(Duration::from_secs(120)));
         match &watch {
             Some(watch) => {
                 wait_for("the server to be stopped", || farm.going.has_ended().then_some(()));

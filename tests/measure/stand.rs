@@ -2,7 +2,7 @@
 
 use super::relay::{self, Seen};
 use anyhow::{Context, Result, bail};
-use spot_watchdog::emulators::aws::{Action, Emulator, EmulatorOptions, StatedTime, serve};
+use spot_watchdog::emulators::aws::{EmulatedAction, Emulator, EmulatorOptions, StatedTime, serve};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -151,7 +151,7 @@ impl Stand<'_> {
 
     /// Places a notice, as EC2 does: two minutes ahead.
     pub(crate) fn interrupt(&self) {
-        self.bench.emulator.interrupt(Action::Terminate, StatedTime::default());
+        self.bench.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     }
 
     /// How many questions the metadata service has had, from all stands.

@@ -12,7 +12,7 @@ mod stand;
 use receiver::{Answers, Receiver, TAKEN};
 use rustix::process::Signal;
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use spot_watchdog::engine::Outcome;
 use spot_watchdog::view::Report;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
@@ -151,7 +151,7 @@ fn people_are_told_at_detection_on_failure_and_at_the_end_and_the_secret_of_the_
 #[test]
 fn a_notice_that_stands_at_the_start_is_told_with_what_the_machine_is() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let (receiver, archive) = (Receiver::start(TAKEN), Receiver::start(TAKEN));
     let file = [
         hook("save", &scene.script("save.sh", "sleep 3"), ""),

@@ -4,7 +4,7 @@
 use crate::daemon::{Cloud, Scene, Watch, wait_for};
 use crate::{Ended, have, root};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
@@ -94,7 +94,7 @@ fn whoever_asks_how_much_is_left_is_told_from_the_notice_to_its_withdrawal() {
     hand(&["--withdraw"]);
     all_say("calm after the withdrawal", &is_calm);
 
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     all_say("what is left of a real notice", &is_left(121.0));
     watch.signal(Signal::KILL);
     watch.ends();

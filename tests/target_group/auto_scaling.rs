@@ -5,7 +5,7 @@ use crate::fake_aws::{FakeAws, Fleet, Reply};
 use crate::moto::Moto;
 use spot_watchdog::actions::{Action, ActionContext, EpisodeSignal, Going, HostInfo, ROWS, Rehearsal};
 use spot_watchdog::engine::{NoticeKind, Outcome, RunResult, StepName, Work};
-use spot_watchdog::view::{Finding, Weight};
+use spot_watchdog::view::{Finding, FindingLevel};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ async fn warm_up(action: &Arc<dyn Action>, place: &HostInfo) {
     .await;
 }
 
-fn told(findings: &[Finding], weight: Weight, part: &str) {
+fn told(findings: &[Finding], weight: FindingLevel, part: &str) {
     let is_there = findings.iter().any(|one| one.weight == weight && one.sentence.contains(part));
     assert!(is_there, "no {weight:?} with {part:?} in {findings:#?}");
 }
@@ -94,9 +94,9 @@ async fn groups_are_found_through_the_auto_scaling_group_and_left_and_joined_aga
     let (leave, here) = (leave(&moto.url, "until = 'unused'"), here(&mine, &[], &fake.url));
 
     let findings = leave.check(&here).await;
-    told(&findings, Weight::Good, "2 target groups have this machine, found through Auto Scaling group fleet");
-    told(&findings, Weight::Warning, "fleet uses ELB health checks");
-    told(&findings, Weight::Warning, "deregistration delay is 5m");
+    told(&findings, FindingLevel::Good, "2 target groups have this machine, found through Auto Scaling group fleet");
+    told(&findings, FindingLevel::Warning, "fleet uses ELB health checks");
+    told(&findings, FindingLevel::Warning, "deregistration delay is 5m");
     warm_up(&leave, &here).await;
     let preparation = leave.preparation();
     assert_eq!(preparation["found"], "through Auto Scaling group fleet", "{preparation}");
@@ -186,12 +186,16 @@ async fn an_auto_scaling_group_that_may_not_be_asked_is_told_and_got_around() {
     fake.refuse("DescribeTargetGroupAttributes");
     let (leave, place) = (leave(&fake.url, ""), here("i-0abc", &[], &fake.url));
     let findings = leave.check(&place).await;
-    told(&findings, Weight::Warning, "the role needs the permission autoscaling:DescribeAutoScalingInstances");
-    told(&findings, Weight::Good, "2 target groups have this machine, found by a look at all 2 target groups");
-    told(&findings, Weight::Note, "the role needs the permission elasticloadbalancing:DescribeTargetGroupAttributes");
+    told(&findings, FindingLevel::Warning, "the role needs the permission autoscaling:DescribeAutoScalingInstances");
+    told(&findings, FindingLevel::Good, "2 target groups have this machine, found by a look at all 2 target groups");
+    told(
+        &findings,
+        FindingLevel::Note,
+        "the role needs the permission elasticloadbalancing:DescribeTargetGroupAttributes",
+    );
     fake.refuse("DescribeTargetGroups");
     let findings = self::leave(&fake.url, "").check(&place).await;
-    told(&findings, Weight::Error, "the role needs the permission elasticloadbalancing:DescribeTargetGroups");
+    told(&findings, FindingLevel::Error, "the role needs the permission elasticloadbalancing:DescribeTargetGroups");
     let (ending, _) = act(&self::leave(&fake.url, ""), &place, SOON).await;
     assert_eq!(ending.outcome, Outcome::Failed);
     assert!(ending.detail.starts_with("still in the load balancer as far as we know"), "{}", ending.detail);
@@ -290,7 +294,11 @@ async fn a_group_and_a_hook_by_name_need_no_reading() {
         "{}",
         ending.detail
     );
-    told(&any.check(&place).await, Weight::Error, "the role needs the permission autoscaling:DescribeLifecycleHooks");
+    told(
+        &any.check(&place).await,
+        FindingLevel::Error,
+        "the role needs the permission autoscaling:DescribeLifecycleHooks",
+    );
 }
 
 #[tokio::test]
@@ -422,7 +430,7 @@ async fn detaching_and_calling_unhealthy_are_done_by_the_group_and_what_can_be_i
     let place = here(&mine, &[], &fake.url);
 
     let ill = action("auto-scaling", &moto.url, "complete-lifecycle-action = false\nset-unhealthy = true");
-    told(&ill.check(&place).await, Weight::Warning, "`set-unhealthy` lets the group end this machine");
+    told(&ill.check(&place).await, FindingLevel::Warning, "`set-unhealthy` lets the group end this machine");
     let (ending, _) = act(&ill, &place, SOON).await;
     assert_eq!(ending.detail, "told fleet that this machine is unhealthy");
     assert_eq!(moto.health(REGION, "fleet").await, [format!("{mine} Unhealthy")]);
@@ -431,7 +439,7 @@ async fn detaching_and_calling_unhealthy_are_done_by_the_group_and_what_can_be_i
     assert_eq!(moto.health(REGION, "fleet").await, [format!("{mine} Healthy")]);
 
     let off = action("auto-scaling", &moto.url, "complete-lifecycle-action = false\ndetach = true");
-    told(&off.check(&place).await, Weight::Warning, "`detach` starts a replacement at once");
+    told(&off.check(&place).await, FindingLevel::Warning, "`detach` starts a replacement at once");
     let (ending, _) = act(&off, &place, SOON).await;
     assert_eq!((ending.outcome, ending.detail.as_str()), (Outcome::Done, "detached from fleet, which starts another"));
     let members = moto.members(REGION, "fleet").await;
@@ -441,7 +449,7 @@ async fn detaching_and_calling_unhealthy_are_done_by_the_group_and_what_can_be_i
     assert!(back.detail.contains("attach it again") && back.detail.contains("end it yourself"), "{}", back.detail);
     let again = undo(&off, &RunResult { undo_with: None, ..ending }, &place).await;
     assert_eq!((again.outcome, again.detail.as_str()), (Outcome::Done, "nothing to put back"));
-    told(&off.check(&place).await, Weight::Warning, "this machine is in no group");
+    told(&off.check(&place).await, FindingLevel::Warning, "this machine is in no group");
 }
 
 /// `config/aws-iam-policy.json` allows what is called, and nothing else.

@@ -6,13 +6,13 @@ use crate::boots::{booted_again, can_sleep, later};
 use crate::daemon::{Cloud, Scene, Watch, get, wait_for};
 use crate::moto::Moto;
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::process::Command;
 use std::time::Duration;
 
 #[tokio::test]
 async fn a_stopped_machine_is_registered_again_once_when_it_boots() {
-    play(Action::Stop, &booted_again).await;
+    play(EmulatedAction::Stop, &booted_again).await;
 }
 
 #[tokio::test]
@@ -21,10 +21,10 @@ async fn a_hibernated_machine_is_registered_again_once_when_it_resumes() {
         eprintln!("skipped: no time namespaces");
         return;
     }
-    play(Action::Hibernate, &|command| later(command, 3_600)).await;
+    play(EmulatedAction::Hibernate, &|command| later(command, 3_600)).await;
 }
 
-async fn play(action: Action, back: &dyn Fn(Command) -> Command) {
+async fn play(action: EmulatedAction, back: &dyn Fn(Command) -> Command) {
     let Some(moto) = Moto::start().await else { return };
     let (mine, other) = (moto.instance(REGION).await, moto.instance(REGION).await);
     let group = moto.group(REGION, "llm", "instance").await;

@@ -15,7 +15,7 @@ use daemon::{Cloud, Scene, Watch, get, wait_for};
 use disks::Disk;
 use played::{Moment, Play, Trouble};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{Action, Script, StatedTime};
+use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
 use std::collections::VecDeque;
 use std::fs;
 use std::process::{Command, Stdio};
@@ -138,7 +138,7 @@ fn a_start_and_an_end_on_a_frozen_disk_are_not_held_up() {
         disk.freeze();
         let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
         wait_for("the watch to begin", || watch.log().contains("watching").then_some(()));
-        cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+        cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
         wait_for("the hook to run", || (scene.read("ran") == ran).then_some(()));
         wait_for("the step to be done", || watch.all_are("done").then_some(()));
         let address = watch.address_said().unwrap();
@@ -183,7 +183,7 @@ fn a_frozen_place_for_reports_holds_nothing_up_and_gets_them_later() {
     let mut watch = start();
     wait_for("the watch to begin", || watch.log().contains("watching").then_some(()));
     disk.freeze();
-    cloud.emulator.interrupt(Action::Terminate, StatedTime::default());
+    cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     wait_for("the step to be done", || watch.all_are("done").then_some(()));
     let told = get(watch.address_said().unwrap(), "/episodes").unwrap();
     assert!(told.0 == 200 && told.1.contains("\"outcome\":\"done\""), "{told:?}");

@@ -6,7 +6,7 @@ use super::calls::{InstanceCall, LifecycleHook};
 use crate::actions::aws::{AwsError, AwsErrorKind, CredentialCache, LastError, Prepare};
 use crate::actions::{ActionContext, EpisodeSignal, Going, HostInfo, Rehearsal};
 use crate::engine::NoticeKind;
-use crate::view::{Finding, Spoken, Weight};
+use crate::view::{Finding, FindingLevel, Spoken};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
@@ -223,38 +223,38 @@ impl AutoScalingAction {
     pub(super) async fn look(&self, host: &HostInfo) -> Vec<Finding> {
         let region = match self.api.region(host) {
             Ok(region) => region,
-            Err(unknown) => return vec![Finding::new(Weight::Error, "Auto Scaling", unknown.to_string())],
+            Err(unknown) => return vec![Finding::new(FindingLevel::Error, "Auto Scaling", unknown.to_string())],
         };
         let credentials = self.api.credentials().look(host, region).await;
         let mut findings = vec![credentials];
-        if findings.iter().any(|finding| finding.weight == Weight::Error) {
+        if findings.iter().any(|finding| finding.weight == FindingLevel::Error) {
             return findings;
         }
         let mut find = |weight, sentence: String| findings.push(Finding::new(weight, "Auto Scaling", sentence));
         if host.machine.id.is_empty() && self.settings.group.is_none() {
-            find(Weight::Warning, "which group has this machine is not known here".to_owned());
+            find(FindingLevel::Warning, "which group has this machine is not known here".to_owned());
             return findings;
         }
         if let Err(error) = self.read_group(host).await {
-            find(Weight::Error, error.to_string());
+            find(FindingLevel::Error, error.to_string());
             return findings;
         }
         let known = self.known();
         match &known.membership {
             Membership::Unread | Membership::NoGroup => {
                 find(
-                    Weight::Warning,
+                    FindingLevel::Warning,
                     "this machine is in no group: a notice now would have nothing to tell".to_owned(),
                 );
             }
             Membership::In(group) => {
-                find(Weight::Good, format!("this machine is in {group}"));
+                find(FindingLevel::Good, format!("this machine is in {group}"));
                 self.look_at_hooks(group, &known.hooks, &mut find);
             }
         }
         if self.settings.detach {
             find(
-                Weight::Warning,
+                FindingLevel::Warning,
                 "`detach` starts a replacement at once; should the notice be withdrawn, this machine runs on in no \
                  group until you attach it again or end it"
                     .to_owned(),
@@ -262,7 +262,7 @@ impl AutoScalingAction {
         }
         if self.settings.set_unhealthy {
             find(
-                Weight::Warning,
+                FindingLevel::Warning,
                 "`set-unhealthy` lets the group end this machine as soon as it looks, which may be before the other \
                  steps are through"
                     .to_owned(),
@@ -271,19 +271,19 @@ impl AutoScalingAction {
         findings
     }
 
-    fn look_at_hooks(&self, group: &str, hooks: &[LifecycleHook], find: &mut impl FnMut(Weight, String)) {
+    fn look_at_hooks(&self, group: &str, hooks: &[LifecycleHook], find: &mut impl FnMut(FindingLevel, String)) {
         if !self.settings.complete_lifecycle_action {
             return;
         }
         match (hooks, &self.settings.lifecycle_hook) {
-            ([], Some(named)) => find(Weight::Error, format!("{group} has no hook {named} at termination")),
+            ([], Some(named)) => find(FindingLevel::Error, format!("{group} has no hook {named} at termination")),
             ([], None) => find(
-                Weight::Warning,
+                FindingLevel::Warning,
                 format!("{group} has no hook at termination: a scale-in ends this machine without waiting for it"),
             ),
             (some, _) => {
                 for hook in some {
-                    find(Weight::Good, format!("hook {}", shown(hook)));
+                    find(FindingLevel::Good, format!("hook {}", shown(hook)));
                 }
             }
         }

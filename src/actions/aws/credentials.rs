@@ -6,7 +6,7 @@
 use super::error::causes;
 use super::{AwsError, AwsErrorKind, LASTING, http_client};
 use crate::actions::HostInfo;
-use crate::view::{Finding, Weight, clip};
+use crate::view::{Finding, FindingLevel, clip};
 use aws_config::Region;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::imds;
@@ -91,13 +91,13 @@ impl CredentialCache {
     /// For `watchdog check`: whether there are any, and how long they last.
     pub async fn look(&self, host: &HostInfo, region: &str) -> Finding {
         if let Err(trouble) = self.ensure(host, region, LASTING).await {
-            return Finding::new(Weight::Error, "AWS credentials", trouble.to_string());
+            return Finding::new(FindingLevel::Error, "AWS credentials", trouble.to_string());
         }
         let sentence = match self.good_until() {
             CredentialExpiry::Until(at) => format!("good until {at}, then renewed"),
             CredentialExpiry::Open | CredentialExpiry::None => "found; they tell no end".to_owned(),
         };
-        Finding::new(Weight::Good, "AWS credentials", sentence)
+        Finding::new(FindingLevel::Good, "AWS credentials", sentence)
     }
 
     /// Drops what is kept: it was refused as expired, whatever end it told.

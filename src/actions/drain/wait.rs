@@ -13,7 +13,7 @@ use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
 use crate::store::{self, FileMode, FileSync};
 use crate::view::printable_bytes;
-use crate::view::{Finding, Spoken, Weight};
+use crate::view::{Finding, FindingLevel, Spoken};
 use serde_json::json;
 use std::io;
 use std::net::IpAddr;
@@ -208,10 +208,10 @@ impl DrainAction {
         let metrics = self.settings.metrics.as_ref().map(ToString::to_string).unwrap_or_default();
         match self.look(self.client().await.as_ref(), &place.machine.addresses).await {
             Observation::Unread(why) => {
-                say(Weight::Error, format!("{why}; what cannot be read never counts as drained"))
+                say(FindingLevel::Error, format!("{why}; what cannot be read never counts as drained"))
             }
             Observation::Saw(seen @ InFlight { server: MetricsState::Gone, .. }) => say(
-                Weight::Warning,
+                FindingLevel::Warning,
                 format!(
                     "nobody listens at {metrics} now, which would count as drained ({seen} in flight): is the address \
                      right, and does the server run?"
@@ -222,17 +222,17 @@ impl DrainAction {
                     MetricsState::Answers(Some(server)) => format!(" ({})", server.word()),
                     MetricsState::Answers(None) | MetricsState::NotAsked | MetricsState::Gone => String::new(),
                 };
-                say(Weight::Good, format!("it sees {seen} in flight now{of}"));
+                say(FindingLevel::Good, format!("it sees {seen} in flight now{of}"));
                 if seen.server == MetricsState::Answers(Some(InferenceServer::Triton))
                     && self.settings.connections.is_empty()
                 {
                     let sentence = "Triton's gauge counts what waits for execution, not what is executed: give \
                                     `connections` too, with the ports that it serves on";
-                    say(Weight::Warning, sentence.to_owned());
+                    say(FindingLevel::Warning, sentence.to_owned());
                 }
                 match &seen.clients {
                     Some(clients) if !clients.are_visible() => say(
-                        Weight::Note,
+                        FindingLevel::Note,
                         format!(
                             "whoever answers at {metrics} is in another network namespace, so connections of its clients \
                              cannot be seen: a zero of its gauges is believed as it comes, and gauges that are stuck are \
@@ -242,7 +242,7 @@ impl DrainAction {
                     Some(clients) if !clients.is_idleness_known() => {
                         let sentence = "this kernel does not tell since when connections are quiet, so while there are \
                                         any, a zero of the gauges is believed after 15 s of it only";
-                        say(Weight::Note, sentence.to_owned());
+                        say(FindingLevel::Note, sentence.to_owned());
                     }
                     Some(_) | None => {}
                 }
@@ -250,22 +250,25 @@ impl DrainAction {
         }
         let is_by_tls = self.settings.metrics.as_ref().is_some_and(MetricsUrl::is_by_tls);
         if let Some(sentence) = self.roots.wrong_with_files(is_by_tls).await {
-            say(Weight::Warning, sentence);
+            say(FindingLevel::Warning, sentence);
         }
         for port in &self.settings.connections {
             if let Ok(PortConnections { listening: 0, .. }) = connections::look(vec![*port]).await {
-                say(Weight::Warning, format!("nobody listens on port {port} here (in another network namespace?)"));
+                say(
+                    FindingLevel::Warning,
+                    format!("nobody listens on port {port} here (in another network namespace?)"),
+                );
             }
         }
         if !self.settings.connections.is_empty() && self.settings.metrics.is_none() {
             let sentence = "a connection counts whether or not a request is on it, and proxies keep idle ones open: where \
                             the server exports gauges, `metrics` is better";
-            say(Weight::Note, sentence.to_owned());
+            say(FindingLevel::Note, sentence.to_owned());
         }
         if let Some(file) = &self.settings.drained
             && let Some(wrong) = wrong_with_file(file.clone()).await
         {
-            say(Weight::Warning, wrong);
+            say(FindingLevel::Warning, wrong);
         }
         found
     }

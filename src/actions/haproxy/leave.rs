@@ -1,11 +1,11 @@
 //! Leaving the backend on a notice, waiting until no session is left, and coming back when the notice is withdrawn.
 
 use super::replies::{CommandError, ServerState, command_result, server_state, sessions};
-use super::socket::{SocketError, ask};
+use super::socket::{RuntimeApiError, ask};
 use super::{ApiAddress, BackendServer, LeaveState, WaitUntil};
 use crate::actions::{Action, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, RunResult};
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, FindingLevel};
 use backon::{ConstantBuilder, Retryable};
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
@@ -58,7 +58,7 @@ struct HaproxyProgress {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum HaproxyError {
     /// HAProxy could not be asked.
-    ApiAddress(SocketError),
+    ApiAddress(RuntimeApiError),
     /// It said no.
     Command(CommandError),
 }
@@ -256,7 +256,7 @@ impl HaproxyAction {
 
     async fn look_around(&self) -> Vec<Finding> {
         let find = |weight, sentence: String| vec![Finding::new(weight, SUBJECT, sentence)];
-        let wrong = |sentence| find(Weight::Error, sentence);
+        let wrong = |sentence| find(FindingLevel::Error, sentence);
         let level = match ask(&self.socket, "show cli level").await {
             Ok(level) => level,
             Err(error) => return wrong(error.at(&self.socket).to_string()),
@@ -271,13 +271,13 @@ impl HaproxyAction {
         let (server, wanted) = (&self.server, ServerState::from(self.state));
         match server_state(&answer, server) {
             Some(server_state) if server_state.is_out(self.state) => find(
-                Weight::Warning,
+                FindingLevel::Warning,
                 format!(
                     "{server} is {server_state} already: the step would leave it so, and not put it back afterwards"
                 ),
             ),
             Some(server_state) => find(
-                Weight::Good,
+                FindingLevel::Good,
                 format!(
                     "HAProxy at {} knows {server} ({server_state} now), and would accept {}",
                     self.socket,

@@ -1,7 +1,7 @@
 //! One question to HAProxy's runtime API and its whole answer, within a limit.
 //!
 //! A connection is good for one command: HAProxy answers, ends the answer with an empty line, and closes (management
-//! guide, 9.3). What kept us from an answer is a [`SocketError`], each with a sentence of its own.
+//! guide, 9.3). What kept us from an answer is a [`RuntimeApiError`], each with a sentence of its own.
 
 use super::ApiAddress;
 use std::fmt;
@@ -22,7 +22,7 @@ const MOST: u64 = 4 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum SocketError {
+pub(super) enum RuntimeApiError {
     /// There is no such file.
     Missing,
     /// We may not open it.
@@ -41,7 +41,7 @@ pub(super) enum SocketError {
     TooLong,
 }
 
-impl SocketError {
+impl RuntimeApiError {
     /// Whether the command may have been carried out all the same.
     pub(super) const fn may_have_worked(&self) -> bool {
         match self {
@@ -88,47 +88,47 @@ impl SocketError {
 }
 
 /// Asks once; in all it takes at most three seconds.
-pub(super) async fn ask(socket: &ApiAddress, command: &str) -> Result<String, SocketError> {
+pub(super) async fn ask(socket: &ApiAddress, command: &str) -> Result<String, RuntimeApiError> {
     match socket {
         ApiAddress::Path(path) => exchange(connected(UnixStream::connect(path)).await?, command).await,
         ApiAddress::Host(host) => exchange(connected(TcpStream::connect(host)).await?, command).await,
     }
 }
 
-async fn connected<S>(connecting: impl Future<Output = io::Result<S>>) -> Result<S, SocketError> {
+async fn connected<S>(connecting: impl Future<Output = io::Result<S>>) -> Result<S, RuntimeApiError> {
     let error = match timeout(CONNECTING, connecting).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => error,
-        Err(_) => return Err(SocketError::Unconnected),
+        Err(_) => return Err(RuntimeApiError::Unconnected),
     };
     let is = |kind| error.kind() == kind;
     Err(if is(io::ErrorKind::NotFound) {
-        SocketError::Missing
+        RuntimeApiError::Missing
     } else if is(io::ErrorKind::PermissionDenied) {
-        SocketError::Closed
+        RuntimeApiError::Closed
     } else if is(io::ErrorKind::ConnectionRefused) {
-        SocketError::Refused
+        RuntimeApiError::Refused
     } else if is(io::ErrorKind::WouldBlock) || is(io::ErrorKind::TimedOut) {
         // A unix socket whose queue is full says so at once.
-        SocketError::Unconnected
+        RuntimeApiError::Unconnected
     } else {
-        SocketError::Unreachable(crate::view::error_text(&error))
+        RuntimeApiError::Unreachable(crate::view::error_text(&error))
     })
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> Result<String, SocketError> {
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> Result<String, RuntimeApiError> {
     let socket = async {
-        stream.write_all(format!("{command}\n").as_bytes()).await.map_err(|_| SocketError::Cut)?;
+        stream.write_all(format!("{command}\n").as_bytes()).await.map_err(|_| RuntimeApiError::Cut)?;
         let mut answer = Vec::new();
         // HAProxy may reset a connection that it has answered on, so what was read counts, not how that ended.
         let _ = (&mut stream).take(MOST + 1).read_to_end(&mut answer).await;
         if answer.is_empty() {
-            return Err(SocketError::Cut);
+            return Err(RuntimeApiError::Cut);
         }
         if answer.len() as u64 > MOST {
-            return Err(SocketError::TooLong);
+            return Err(RuntimeApiError::TooLong);
         }
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    timeout(ANSWERING, socket).await.unwrap_or(Err(SocketError::Unanswered))
+    timeout(ANSWERING, socket).await.unwrap_or(Err(RuntimeApiError::Unanswered))
 }

@@ -8,7 +8,7 @@ use crate::actions::proof::anchored;
 use crate::process::{
     User, bad_interpreter, cannot_become, find_program, find_user, groups_of, has_no_format, is_us, may,
 };
-use crate::view::{Finding, Weight, error_text};
+use crate::view::{Finding, FindingLevel, error_text};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -29,10 +29,10 @@ pub(super) async fn look(hook: Hook) -> Vec<Finding> {
     let looking = tokio::task::spawn_blocking(move || findings(&hook));
     match tokio::time::timeout(LIMIT, looking).await {
         Ok(Ok(findings)) => findings,
-        Ok(Err(_)) => vec![Finding::new(Weight::Error, SUBJECT, "could not be looked at")],
+        Ok(Err(_)) => vec![Finding::new(FindingLevel::Error, SUBJECT, "could not be looked at")],
         Err(_) => {
             let sentence = "its files could not be looked at within 5 s (does their mount answer?)";
-            vec![Finding::new(Weight::Error, SUBJECT, sentence)]
+            vec![Finding::new(FindingLevel::Error, SUBJECT, sentence)]
         }
     }
 }
@@ -51,20 +51,23 @@ fn findings(hook: &Hook) -> Vec<Finding> {
         Ok(user)
     });
     let user = user.unwrap_or_else(|why| {
-        say(Weight::Error, why);
+        say(FindingLevel::Error, why);
         None
     });
     if let Some(directory) = &settings.working_directory {
         match fs::metadata(directory) {
             Ok(it) if it.is_dir() => {}
-            Ok(_) => say(Weight::Error, format!("its working directory {} is a file", directory.display())),
+            Ok(_) => say(FindingLevel::Error, format!("its working directory {} is a file", directory.display())),
             Err(error) => {
-                say(Weight::Error, format!("its working directory {}: {}", directory.display(), error_text(&error)));
+                say(
+                    FindingLevel::Error,
+                    format!("its working directory {}: {}", directory.display(), error_text(&error)),
+                );
             }
         }
     }
     let environment = hook.environment(std::env::vars_os(), &[], user.as_ref(), Vec::new()).unwrap_or_else(|why| {
-        say(Weight::Error, why);
+        say(FindingLevel::Error, why);
         Default::default()
     });
     let program = settings.command.first().map_or("", String::as_str);
@@ -74,9 +77,9 @@ fn findings(hook: &Hook) -> Vec<Finding> {
         let Some(program) = program else { continue };
         match find_program(program, settings.working_directory.as_deref(), path) {
             Ok(file) => match wrong_with_program(&file, user.as_ref()) {
-                Some(why) => say(Weight::Error, format!("{role}{} {why}", file.display())),
+                Some(why) => say(FindingLevel::Error, format!("{role}{} {why}", file.display())),
                 None => {
-                    say(Weight::Good, format!("{role}{} can be run", file.display()));
+                    say(FindingLevel::Good, format!("{role}{} can be run", file.display()));
                     let as_root = user.as_ref().map_or(rustix::process::geteuid().is_root(), |user| user.uid.is_root());
                     if as_root && let Some(open) = open_to_all(&file) {
                         let sentence = format!(
@@ -84,12 +87,12 @@ fn findings(hook: &Hook) -> Vec<Finding> {
                             file.display(),
                             open.display()
                         );
-                        say(Weight::Warning, sentence);
+                        say(FindingLevel::Warning, sentence);
                     }
                 }
             },
-            Err(why) if role.is_empty() => say(Weight::Error, why),
-            Err(why) => say(Weight::Error, format!("its undo: {why}")),
+            Err(why) if role.is_empty() => say(FindingLevel::Error, why),
+            Err(why) => say(FindingLevel::Error, format!("its undo: {why}")),
         }
     }
     let Some(proof) = &settings.proof else {
@@ -101,12 +104,12 @@ fn findings(hook: &Hook) -> Vec<Finding> {
         let place = fixed_part(&anchored(newer, settings.working_directory.as_deref()));
         if !place.exists() {
             let sentence = format!("its proof looks below {}, which does not exist yet", place.display());
-            say(Weight::Warning, sentence);
+            say(FindingLevel::Warning, sentence);
         }
         places.push(place);
     }
     if let Some(sentence) = proof.ahead_of_the_clock(settings.working_directory.as_deref()) {
-        say(Weight::Warning, sentence);
+        say(FindingLevel::Warning, sentence);
     }
     warn_of_instance_store(places, &mut say);
     found
@@ -162,7 +165,7 @@ fn fixed_part(pattern: &str) -> PathBuf {
     PathBuf::from(if directory.is_empty() { "." } else { directory })
 }
 
-fn warn_of_instance_store(places: impl IntoIterator<Item = PathBuf>, say: &mut impl FnMut(Weight, String)) {
+fn warn_of_instance_store(places: impl IntoIterator<Item = PathBuf>, say: &mut impl FnMut(FindingLevel, String)) {
     for place in places {
         let Some(device) = place.ancestors().find_map(|path| fs::metadata(path).ok()).map(|it| it.dev()) else {
             continue;
@@ -173,7 +176,7 @@ fn warn_of_instance_store(places: impl IntoIterator<Item = PathBuf>, say: &mut i
                 "{} is on instance store, which is gone with the instance: save to EBS, FSx or S3",
                 place.display()
             );
-            say(Weight::Warning, sentence);
+            say(FindingLevel::Warning, sentence);
         }
     }
 }

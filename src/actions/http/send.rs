@@ -6,7 +6,7 @@ use super::{RequestTemplate, address, is_loopback, template};
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, StopBy, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName, Undo};
 use crate::view::in_one_line;
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, FindingLevel};
 use backon::{ConstantBuilder, Retryable};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -202,25 +202,28 @@ impl HttpAction {
             // Nothing is sent: any request may change something.
             match self.reach(request).await {
                 Ok(url) => {
-                    say(Weight::Good, format!("{} takes connections; the request itself is not tried", request.shown));
+                    say(
+                        FindingLevel::Good,
+                        format!("{} takes connections; the request itself is not tried", request.shown),
+                    );
                     if url.scheme() == "http"
                         && !is_loopback(&url)
                         && request.headers.values().any(|it| it.is_sensitive())
                     {
                         let sentence = "its headers go over the network in clear text (https:// would hide them)";
-                        say(Weight::Warning, format!("{}: {sentence}", request.shown));
+                        say(FindingLevel::Warning, format!("{}: {sentence}", request.shown));
                     }
                 }
-                Err(error) => say(Weight::Error, error.at(&request.shown).to_string()),
+                Err(error) => say(FindingLevel::Error, error.at(&request.shown).to_string()),
             }
         }
         let is_by_tls = std::iter::once(&self.request).chain(&self.undo).any(|it| it.shown.starts_with("https:"));
         if let Some(sentence) = self.tls.wrong_with_files(is_by_tls).await {
-            say(Weight::Warning, sentence);
+            say(FindingLevel::Warning, sentence);
         }
         if self.undo.is_none() {
             let sentence = "it has no `undo`, so what it does stays when a notice is withdrawn or the machine survives";
-            say(Weight::Note, sentence.to_owned());
+            say(FindingLevel::Note, sentence.to_owned());
         }
         found
     }

@@ -20,7 +20,7 @@ const NAME: &str = "text";
 
 /// How a value is written into a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Escaping {
+enum ValueEscape {
     /// As it is; whatever has fields of its own as JSON.
     None,
     /// As JSON; a string as it is written between quotes.
@@ -32,7 +32,7 @@ enum Escaping {
 /// A text with fields.
 pub(crate) struct Template {
     engine: Environment<'static>,
-    escaping: Escaping,
+    escaping: ValueEscape,
 }
 
 impl fmt::Debug for Template {
@@ -48,7 +48,7 @@ impl Template {
     /// # Errors
     /// A message about the key that it stands in.
     pub(crate) fn url(text: &str, example: &serde_json::Value) -> Result<Self, String> {
-        let template = Self::parse(text, Escaping::Url, example)?;
+        let template = Self::parse(text, ValueEscape::Url, example)?;
         template.filled(example)?;
         Ok(template)
     }
@@ -58,19 +58,19 @@ impl Template {
     /// # Errors
     /// A message about the key that it stands in.
     pub(crate) fn body(text: &str, example: &serde_json::Value) -> Result<Self, String> {
-        let plain = Self::parse(text, Escaping::None, example)?;
+        let plain = Self::parse(text, ValueEscape::None, example)?;
         if !plain.filled(example)?.trim_start().starts_with(['{', '[']) {
             return Ok(plain);
         }
         // What begins as JSON is meant as JSON: a comma too many, or a string without its quotes, would be found in the
         // notice otherwise.
-        let json = Self::parse(text, Escaping::Json, example)?;
+        let json = Self::parse(text, ValueEscape::Json, example)?;
         serde_json::from_str::<serde::de::IgnoredAny>(&json.filled(example)?)
             .map_err(|error| format!("begins as JSON and is none once it is filled in: {error}"))?;
         Ok(json)
     }
 
-    fn parse(text: &str, escaping: Escaping, example: &serde_json::Value) -> Result<Self, String> {
+    fn parse(text: &str, escaping: ValueEscape, example: &serde_json::Value) -> Result<Self, String> {
         let mut engine = Environment::new();
         engine.set_fuel(Some(FUEL));
         engine.set_undefined_behavior(UndefinedBehavior::Chainable);
@@ -93,7 +93,7 @@ impl Template {
 
     /// Whether it is JSON once it is filled in.
     pub(crate) fn is_json(&self) -> bool {
-        self.escaping == Escaping::Json
+        self.escaping == ValueEscape::Json
     }
 
     /// The text, with each field's value in its place.
@@ -114,20 +114,20 @@ pub(crate) fn example(texts: &[&str], mut others: serde_json::Value) -> serde_js
     others
 }
 
-fn write(output: &mut Output<'_>, escaping: Escaping, value: &Value) -> Result<(), Error> {
+fn write(output: &mut Output<'_>, escaping: ValueEscape, value: &Value) -> Result<(), Error> {
     let is_whole = value.as_str().is_none() && value.try_iter().is_ok() && !value.is_undefined() && !value.is_none();
     let json =
         || serde_json::to_string(value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()));
     let written = match escaping {
         // It is JSON already, or was marked so.
         _ if value.is_safe() => output.write_str(&value.to_string()),
-        Escaping::Url if is_whole => {
+        ValueEscape::Url if is_whole => {
             return Err(Error::new(ErrorKind::InvalidOperation, "a field with fields of its own fits into no address"));
         }
-        Escaping::Url => output.write_str(&percent_encoded(&value.to_string())),
-        Escaping::None if !is_whole => output.write_str(&value.to_string()),
-        Escaping::Json if value.is_undefined() => Ok(()),
-        Escaping::Json | Escaping::None => {
+        ValueEscape::Url => output.write_str(&percent_encoded(&value.to_string())),
+        ValueEscape::None if !is_whole => output.write_str(&value.to_string()),
+        ValueEscape::Json if value.is_undefined() => Ok(()),
+        ValueEscape::Json | ValueEscape::None => {
             let json = json()?;
             let text = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(&json);
             output.write_str(text)

@@ -12,7 +12,7 @@ use crate::actions::{Action, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult};
 use crate::process::{Stat, is_alive};
 use crate::view::printable_bytes;
-use crate::view::{Finding, Spoken, Weight};
+use crate::view::{Finding, FindingLevel, Spoken};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, getpgrp, kill_process, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process,
@@ -165,15 +165,15 @@ impl SignalAction {
         let mut found = Vec::new();
         let mut say = |weight, sentence: String| found.push(Finding::new(weight, ROW.kind, sentence));
         match self.target.find().await {
-            Err(why) => say(Weight::Error, why),
+            Err(why) => say(FindingLevel::Error, why),
             Ok(FoundProcess::NotRunning(why)) => {
-                say(Weight::Warning, format!("{why}, so there is nobody to signal now"))
+                say(FindingLevel::Warning, format!("{why}, so there is nobody to signal now"))
             }
             Ok(FoundProcess::Running(process)) => {
                 let name = called(process);
                 match may_go_out(process, self.to, &self.sent) {
-                    Err(SignalError::Because(why)) => say(Weight::Error, format!("{name} {why}")),
-                    Err(SignalError::Gone) => say(Weight::Warning, format!("{name} ended just now")),
+                    Err(SignalError::Because(why)) => say(FindingLevel::Error, format!("{name} {why}")),
+                    Err(SignalError::Gone) => say(FindingLevel::Warning, format!("{name} ended just now")),
                     Ok(()) => {
                         let does = match reaction::of(process.pid, self.sent.signal) {
                             Some(SignalDisposition::Handles) => "catches it",
@@ -181,11 +181,11 @@ impl SignalAction {
                                 "does not catch it and ends at once"
                             }
                         };
-                        say(Weight::Good, format!("{} would go to {name}, which {does}", self.sent));
+                        say(FindingLevel::Good, format!("{} would go to {name}, which {does}", self.sent));
                         if self.to == SignalScope::Group
                             && let Some(sentence) = self.about_the_group(process, &name)
                         {
-                            say(Weight::Warning, sentence);
+                            say(FindingLevel::Warning, sentence);
                         }
                         if does == "catches it" && self.proof.is_none() && !self.asks_to_end() {
                             let sentence = format!(
@@ -193,7 +193,7 @@ impl SignalAction {
                                  for that instead",
                                 self.sent
                             );
-                            say(Weight::Note, sentence);
+                            say(FindingLevel::Note, sentence);
                         }
                     }
                 }
@@ -202,7 +202,7 @@ impl SignalAction {
         if let Some(proof) = self.proof.clone() {
             let looking = tokio::task::spawn_blocking(move || proof.ahead_of_the_clock(None));
             if let Ok(Ok(Some(sentence))) = tokio::time::timeout(LOOK_FOR_FILE, looking).await {
-                say(Weight::Warning, sentence);
+                say(FindingLevel::Warning, sentence);
             }
         }
         if let ProcessSelector::UnitStatus(unit) = &self.target
@@ -213,7 +213,7 @@ impl SignalAction {
                 "systemd begins {unit} again once it has ended (Restart=always); to hold that back while the notice stands, \
                  give {unit} `ConditionPathExists=!` with the `drained` file of the step before it"
             );
-            say(Weight::Note, sentence);
+            say(FindingLevel::Note, sentence);
         }
         found
     }

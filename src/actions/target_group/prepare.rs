@@ -8,7 +8,7 @@ use super::target::{RegisteredTarget, Registrations, is_unknown};
 use super::{GroupArn, LeaveUntil};
 use crate::actions::HostInfo;
 use crate::actions::aws::{AwsError, AwsErrorKind, CredentialCache, LastError, Prepare};
-use crate::view::{Finding, Spoken, Weight};
+use crate::view::{Finding, FindingLevel, Spoken};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
@@ -148,21 +148,21 @@ impl TargetGroupAction {
         let find = |weight, sentence: String| Finding::new(weight, "target groups", sentence);
         let region = match self.region(host) {
             Ok(region) => region,
-            Err(unknown) => return vec![find(Weight::Error, unknown.to_string())],
+            Err(unknown) => return vec![find(FindingLevel::Error, unknown.to_string())],
         };
         let mut findings = vec![self.api.credentials().look(host, &region).await];
-        if findings.iter().any(|finding| finding.weight == Weight::Error) {
+        if findings.iter().any(|finding| finding.weight == FindingLevel::Error) {
             return findings;
         }
         if self.named.is_none() {
             if is_unknown(host) {
                 let sentence = "which target groups have this machine is not known here";
-                findings.push(find(Weight::Warning, sentence.to_owned()));
+                findings.push(find(FindingLevel::Warning, sentence.to_owned()));
                 return findings;
             }
             let limits = SearchLimits::until(Instant::now() + SEARCH);
             if let Err(why) = self.search(host, limits, &LastError::default()).await {
-                findings.push(find(Weight::Error, format!("could not be found: {why}")));
+                findings.push(find(FindingLevel::Error, format!("could not be found: {why}")));
                 return findings;
             }
         }
@@ -181,16 +181,19 @@ impl TargetGroupAction {
         match read {
             Err(error) if error.kind == AwsErrorKind::Denied => {
                 find(
-                    Weight::Warning,
+                    FindingLevel::Warning,
                     format!("what is registered cannot be read, so which target is deregistered is a guess: {error}"),
                 );
             }
             Err(error) => {
-                find(Weight::Error, error.to_string());
+                find(FindingLevel::Error, error.to_string());
                 return findings;
             }
             Ok(_) if is_unknown(host) => {
-                find(Weight::Warning, "exists; which of its targets is this machine is not known here".to_owned());
+                find(
+                    FindingLevel::Warning,
+                    "exists; which of its targets is this machine is not known here".to_owned(),
+                );
             }
             Ok(registrations) if registrations.registered.is_empty() && registrations.draining.is_empty() => {
                 let (region, here) = (self.api.region(group), host.machine.region.as_str());
@@ -200,13 +203,13 @@ impl TargetGroupAction {
                     here => format!(" (the group is in {region}, and this machine in {here}: is it the right one?)"),
                 };
                 let sentence = "this machine is not registered: a notice now would have nothing to deregister";
-                find(Weight::Warning, format!("{sentence}{elsewhere}"));
+                find(FindingLevel::Warning, format!("{sentence}{elsewhere}"));
             }
             Ok(registrations) if registrations.registered.is_empty() => {
-                find(Weight::Note, format!("{} is draining already", listed(&registrations.draining)));
+                find(FindingLevel::Note, format!("{} is draining already", listed(&registrations.draining)));
             }
             Ok(registrations) => {
-                find(Weight::Good, format!("a notice now would deregister {}", listed(&registrations.registered)))
+                find(FindingLevel::Good, format!("a notice now would deregister {}", listed(&registrations.registered)))
             }
         }
         match self.api.drain_time(group).await {
@@ -217,11 +220,14 @@ impl TargetGroupAction {
                 };
                 let sentence = "requests under way are cut off by the end of a notice";
                 let drain = Spoken(drain);
-                find(Weight::Warning, format!("its deregistration delay is {drain}: {sentence}{waits}; 90s fits"));
+                find(
+                    FindingLevel::Warning,
+                    format!("its deregistration delay is {drain}: {sentence}{waits}; 90s fits"),
+                );
             }
             Ok(_) => {}
             // Draining does not hang on it.
-            Err(why) => find(Weight::Note, format!("its deregistration delay cannot be read: {why}")),
+            Err(why) => find(FindingLevel::Note, format!("its deregistration delay cannot be read: {why}")),
         }
         findings
     }

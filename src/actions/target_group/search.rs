@@ -8,7 +8,7 @@ use super::leave::TargetGroupAction;
 use crate::actions::HostInfo;
 use crate::actions::auto_scaling::calls::AutoScalingGroup;
 use crate::actions::aws::{self, AwsError, AwsErrorKind, LastError};
-use crate::view::{Finding, Weight};
+use crate::view::{Finding, FindingLevel};
 use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -210,14 +210,14 @@ impl TargetGroupAction {
             (None, Some(found)) => {
                 if let Some(why) = &found.unasked {
                     let sentence = format!("the Auto Scaling group of this machine cannot be asked: {why}");
-                    findings.push(Finding::new(Weight::Warning, "target groups", sentence));
+                    findings.push(Finding::new(FindingLevel::Warning, "target groups", sentence));
                 }
                 let count = match found.groups.len() {
                     0 => "no target group has this machine".to_owned(),
                     1 => "1 target group has this machine".to_owned(),
                     some => format!("{some} target groups have this machine"),
                 };
-                let weight = if found.groups.is_empty() { Weight::Warning } else { Weight::Good };
+                let weight = if found.groups.is_empty() { FindingLevel::Warning } else { FindingLevel::Good };
                 findings.push(Finding::new(weight, "target groups", format!("{count}, found {}", found.how())));
                 match found.through {
                     FoundBy::AutoScalingGroup(scaling_group) => Some(scaling_group),
@@ -232,7 +232,7 @@ impl TargetGroupAction {
                     let sentence = format!(
                         "whether an Auto Scaling group terminates deregistered machines could not be read: {why}"
                     );
-                    findings.push(Finding::new(Weight::Note, "Auto Scaling", sentence));
+                    findings.push(Finding::new(FindingLevel::Note, "Auto Scaling", sentence));
                     None
                 }
             },
@@ -243,7 +243,7 @@ impl TargetGroupAction {
                  other steps have ended; a termination hook with an auto-scaling step holds it",
                 scaling_group.name
             );
-            findings.push(Finding::new(Weight::Warning, "Auto Scaling", sentence));
+            findings.push(Finding::new(FindingLevel::Warning, "Auto Scaling", sentence));
         }
     }
 }

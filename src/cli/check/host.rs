@@ -6,7 +6,7 @@ use crate::cli::status_client::StatusClient;
 use crate::config::{Expose, Settings};
 use crate::runtime::{notice_file, state_dir};
 use crate::store::timings;
-use crate::view::{Finding, StepTimings, Weight, error_text};
+use crate::view::{Finding, FindingLevel, StepTimings, error_text};
 use rustix::fs::{Access, access, statvfs};
 use std::fs;
 use std::io;
@@ -40,7 +40,7 @@ pub(super) async fn files(settings: &Settings, limit: Duration) -> Vec<Finding> 
     match tokio::time::timeout(limit, looking).await {
         Ok(Ok(found)) => found,
         Ok(Err(_)) | Err(_) => {
-            vec![Finding::new(Weight::Error, STATE, "could not be looked at in time (does its mount answer?)")]
+            vec![Finding::new(FindingLevel::Error, STATE, "could not be looked at in time (does its mount answer?)")]
         }
     }
 }
@@ -54,14 +54,14 @@ pub(super) async fn measured(settings: &Settings, limit: Duration) -> (StepTimin
         match carried_in.as_deref().map(timings::read_elsewhere) {
             None => (own, Vec::new()),
             Some(Ok(carried_in)) => (own.or(&carried_in), Vec::new()),
-            Some(Err(sentence)) => (own, vec![Finding::new(Weight::Warning, "timings-file", sentence)]),
+            Some(Err(sentence)) => (own, vec![Finding::new(FindingLevel::Warning, "timings-file", sentence)]),
         }
     });
     match tokio::time::timeout(limit, looking).await {
         Ok(Ok(found)) => found,
         Ok(Err(_)) | Err(_) => {
             let sentence = "what was measured could not be looked at in time (does its mount answer?)";
-            (StepTimings::default(), vec![Finding::new(Weight::Warning, "timings-file", sentence)])
+            (StepTimings::default(), vec![Finding::new(FindingLevel::Warning, "timings-file", sentence)])
         }
     }
 }
@@ -70,11 +70,13 @@ pub(super) async fn measured(settings: &Settings, limit: Duration) -> (StepTimin
 fn reports(directory: &Path) -> Finding {
     let shown = directory.display();
     match usable(directory) {
-        Ok(DirectoryState::Exists) => Finding::new(Weight::Good, REPORTS, format!("{shown} is writable")),
-        Ok(DirectoryState::CanBeCreated) => Finding::new(Weight::Good, REPORTS, format!("{shown} can be created")),
+        Ok(DirectoryState::Exists) => Finding::new(FindingLevel::Good, REPORTS, format!("{shown} is writable")),
+        Ok(DirectoryState::CanBeCreated) => {
+            Finding::new(FindingLevel::Good, REPORTS, format!("{shown} can be created"))
+        }
         Err(why) => {
             let sentence = format!("{shown}: {why}, so no report of an episode would be written there");
-            Finding::new(Weight::Warning, REPORTS, sentence)
+            Finding::new(FindingLevel::Warning, REPORTS, sentence)
         }
     }
 }
@@ -83,26 +85,26 @@ fn state(place: Option<&Path>, is_named: bool) -> Finding {
     let Some(place) = place else {
         let sentence = "there is none for this user ($HOME, $XDG_STATE_HOME and $STATE_DIRECTORY are not set), so a crash \
                         would forget what was done: name one with --state-dir";
-        return Finding::new(Weight::Warning, STATE, sentence);
+        return Finding::new(FindingLevel::Warning, STATE, sentence);
     };
     let shown = place.display();
     match (usable(place), state_dir::held_by(place)) {
         (_, Some(pid)) => {
             let sentence = format!("{shown} is used by a running watchdog (pid {pid}); a second one would not start");
-            Finding::new(Weight::Note, STATE, sentence)
+            Finding::new(FindingLevel::Note, STATE, sentence)
         }
         (Ok(DirectoryState::Exists), None) if let Some(why) = state_dir::not_ours_alone(place) => {
-            let weight = if is_named { Weight::Error } else { Weight::Warning };
+            let weight = if is_named { FindingLevel::Error } else { FindingLevel::Warning };
             let sentence =
                 format!("{shown} would be refused to this user, and a crash would forget what was done: {why}");
             Finding::new(weight, STATE, sentence)
         }
-        (Ok(DirectoryState::Exists), None) => Finding::new(Weight::Good, STATE, format!("{shown} is writable")),
+        (Ok(DirectoryState::Exists), None) => Finding::new(FindingLevel::Good, STATE, format!("{shown} is writable")),
         (Ok(DirectoryState::CanBeCreated), None) => {
-            Finding::new(Weight::Good, STATE, format!("{shown} can be created"))
+            Finding::new(FindingLevel::Good, STATE, format!("{shown} can be created"))
         }
         (Err(why), None) => {
-            let weight = if is_named { Weight::Error } else { Weight::Warning };
+            let weight = if is_named { FindingLevel::Error } else { FindingLevel::Warning };
             let sentence = format!(
                 "{shown} cannot be used by this user: {why}; the watchdog would keep its state in memory, lose it in a crash, and not \
                  receive `watchdog notice`: name another directory with --state-dir"
@@ -121,23 +123,23 @@ fn full(place: Option<&Path>) -> Option<Finding> {
     // Some file systems count nothing, and tell zero blocks of zero.
     (disk.f_blocks > 0 && left < ROOM).then(|| {
         let sentence = format!("the disk of {} is full: what is done could not be written down", place.display());
-        Finding::new(Weight::Warning, STATE, sentence)
+        Finding::new(FindingLevel::Warning, STATE, sentence)
     })
 }
 
 fn notice(file: &Path) -> Finding {
     let shown = file.display();
     if file.is_dir() {
-        return Finding::new(Weight::Error, NOTICE, format!("{shown} is a directory: remove it"));
+        return Finding::new(FindingLevel::Error, NOTICE, format!("{shown} is a directory: remove it"));
     }
     match usable(file.parent().unwrap_or(Path::new("/"))) {
         Ok(DirectoryState::Exists | DirectoryState::CanBeCreated) => {
-            Finding::new(Weight::Good, NOTICE, format!("{shown} is written on a notice"))
+            Finding::new(FindingLevel::Good, NOTICE, format!("{shown} is written on a notice"))
         }
         Err(why) => {
             let sentence =
                 format!("{shown} could not be written by this user ({why}): who waits for it would not see a notice");
-            Finding::new(Weight::Warning, NOTICE, sentence)
+            Finding::new(FindingLevel::Warning, NOTICE, sentence)
         }
     }
 }
@@ -173,7 +175,7 @@ fn usable(directory: &Path) -> Result<DirectoryState, String> {
 pub(super) async fn endpoint(settings: &Settings) -> Vec<Finding> {
     if settings.listen.is_empty() {
         return vec![Finding::new(
-            Weight::Note,
+            FindingLevel::Note,
             ENDPOINT,
             "off: nobody can ask /healthz, /readyz or `watchdog status`",
         )];
@@ -181,14 +183,14 @@ pub(super) async fn endpoint(settings: &Settings) -> Vec<Finding> {
     let mut found = Vec::new();
     for address in &settings.listen {
         found.push(match bind(*address) {
-            Ok(()) => Finding::new(Weight::Good, ENDPOINT, format!("http://{address} is free")),
+            Ok(()) => Finding::new(FindingLevel::Good, ENDPOINT, format!("http://{address} is free")),
             Err(error) => taken(*address, &error).await,
         });
         if !address.ip().is_loopback() && settings.expose == Expose::All {
             let sentence = format!(
                 "whoever reaches http://{address} sees the names of the steps and what they print (expose = \"all\")"
             );
-            found.push(Finding::new(Weight::Note, ENDPOINT, sentence));
+            found.push(Finding::new(FindingLevel::Note, ENDPOINT, sentence));
         }
     }
     found
@@ -210,7 +212,7 @@ async fn taken(address: SocketAddr, error: &io::Error) -> Finding {
     let why = match error.kind() {
         io::ErrorKind::AddrInUse if is_a_watchdog(address).await => {
             let sentence = format!("http://{address} is served by a running watchdog");
-            return Finding::new(Weight::Note, ENDPOINT, sentence);
+            return Finding::new(FindingLevel::Note, ENDPOINT, sentence);
         }
         io::ErrorKind::AddrInUse => {
             "is taken by another program: give another address with `listen`, or \"off\"".to_owned()
@@ -221,7 +223,7 @@ async fn taken(address: SocketAddr, error: &io::Error) -> Finding {
         }
         _ => format!("cannot be had ({}): give another with `listen`, or \"off\"", error_text(error)),
     };
-    Finding::new(Weight::Error, ENDPOINT, format!("http://{address} {why}"))
+    Finding::new(FindingLevel::Error, ENDPOINT, format!("http://{address} {why}"))
 }
 
 /// Whether a watchdog answers there.
@@ -240,7 +242,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use tempfile::TempDir;
 
-    fn weight_and(part: &str, finding: &Finding) -> Weight {
+    fn weight_and(part: &str, finding: &Finding) -> FindingLevel {
         assert!(finding.sentence.contains(part), "{finding:?}");
         finding.weight
     }
@@ -249,35 +251,35 @@ mod tests {
     fn a_state_directory_is_looked_at_and_left_as_it_is() {
         let root = TempDir::new().unwrap();
         let fresh = root.path().join("a/b");
-        assert_eq!(weight_and("can be created", &state(Some(&fresh), true)), Weight::Good);
+        assert_eq!(weight_and("can be created", &state(Some(&fresh), true)), FindingLevel::Good);
         assert!(!root.path().join("a").exists(), "nothing is made");
         let held = StateDir::take(&fresh).unwrap();
         let pid = format!("(pid {})", std::process::id());
-        assert_eq!(weight_and(&pid, &state(Some(&fresh), true)), Weight::Note);
+        assert_eq!(weight_and(&pid, &state(Some(&fresh), true)), FindingLevel::Note);
         drop(held);
         fs::write(root.path().join("file"), "").unwrap();
         let open = root.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
         let mend = format!("chmod 700 {}", open.display());
-        assert_eq!(weight_and(&mend, &state(Some(&open), true)), Weight::Error);
-        assert_eq!(state(Some(&open), false).weight, Weight::Warning);
+        assert_eq!(weight_and(&mend, &state(Some(&open), true)), FindingLevel::Error);
+        assert_eq!(state(Some(&open), false).weight, FindingLevel::Warning);
         let wrong = root.path().join("file/state");
-        assert_eq!(weight_and("not a directory", &state(Some(&wrong), true)), Weight::Error);
-        assert_eq!(state(Some(&wrong), false).weight, Weight::Warning);
-        assert_eq!(weight_and("--state-dir", &state(None, false)), Weight::Warning);
+        assert_eq!(weight_and("not a directory", &state(Some(&wrong), true)), FindingLevel::Error);
+        assert_eq!(state(Some(&wrong), false).weight, FindingLevel::Warning);
+        assert_eq!(weight_and("--state-dir", &state(None, false)), FindingLevel::Warning);
     }
 
     #[test]
     fn a_directory_in_place_of_the_notice_file_is_an_error() {
         let root = TempDir::new().unwrap();
         let file = root.path().join("run/notice.json");
-        assert_eq!(weight_and("is written on a notice", &notice(&file)), Weight::Good);
+        assert_eq!(weight_and("is written on a notice", &notice(&file)), FindingLevel::Good);
         fs::create_dir_all(&file).unwrap();
-        assert_eq!(weight_and("is a directory", &notice(&file)), Weight::Error);
+        assert_eq!(weight_and("is a directory", &notice(&file)), FindingLevel::Error);
         fs::write(root.path().join("file"), "").unwrap();
         let wrong = root.path().join("file/notice.json");
-        assert_eq!(weight_and("not a directory", &notice(&wrong)), Weight::Warning);
+        assert_eq!(weight_and("not a directory", &notice(&wrong)), FindingLevel::Warning);
     }
 
     #[tokio::test]
@@ -285,7 +287,7 @@ mod tests {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = other.local_addr().unwrap();
         let error = bind(address).unwrap_err();
-        assert_eq!(weight_and("another program", &taken(address, &error).await), Weight::Error);
+        assert_eq!(weight_and("another program", &taken(address, &error).await), FindingLevel::Error);
         drop(other);
         bind(address).unwrap();
 
@@ -294,10 +296,10 @@ mod tests {
         let livez = axum::Router::new().route("/livez", axum::routing::get("the loop turns\n"));
         tokio::spawn(async move { axum::serve(ours, livez).await });
         let error = bind(address).unwrap_err();
-        assert_eq!(weight_and("by a running watchdog", &taken(address, &error).await), Weight::Note);
+        assert_eq!(weight_and("by a running watchdog", &taken(address, &error).await), FindingLevel::Note);
 
         let elsewhere: SocketAddr = "192.0.2.1:9189".parse().unwrap();
         let error = bind(elsewhere).unwrap_err();
-        assert_eq!(weight_and("no address of this machine", &taken(elsewhere, &error).await), Weight::Error);
+        assert_eq!(weight_and("no address of this machine", &taken(elsewhere, &error).await), FindingLevel::Error);
     }
 }

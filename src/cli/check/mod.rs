@@ -15,7 +15,7 @@ use crate::runtime::poller::{SourceCheck, check_source};
 use crate::runtime::step_checks;
 use crate::sources::transports::Client;
 use crate::sources::{Memory, Source};
-use crate::view::{Finding, Machine, Weight};
+use crate::view::{Finding, FindingLevel, Machine};
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::CheckReport;
@@ -86,7 +86,7 @@ fn configuration(settings: &Settings) -> Finding {
         1 => "1 step".to_owned(),
         count => format!("{count} steps"),
     };
-    Finding::new(Weight::Good, "configuration", format!("{read}: {steps}"))
+    Finding::new(FindingLevel::Good, "configuration", format!("{read}: {steps}"))
 }
 
 async fn source_checked(source: &dyn Source, waiting: &CheckProgress) -> SourceCheck {
@@ -101,11 +101,11 @@ async fn source_seen(source: &dyn Source) -> SourceCheck {
         findings: vec![Finding::new(weight, subject.clone(), sentence)],
     };
     if !source.is_asked() {
-        return only(Weight::Good, "receives signals; there is nothing to query".to_owned());
+        return only(FindingLevel::Good, "receives signals; there is nothing to query".to_owned());
     }
     let client = match Client::of(source) {
         Ok(client) => client,
-        Err(error) => return only(Weight::Error, format!("the HTTP client for it cannot be built: {error}")),
+        Err(error) => return only(FindingLevel::Error, format!("the HTTP client for it cannot be built: {error}")),
     };
     // A source that takes its time with the first answer gets it.
     let asked = source.asked();
@@ -115,7 +115,7 @@ async fn source_seen(source: &dyn Source) -> SourceCheck {
         Ok(check) => check,
         Err(_) => {
             let sentence = format!("it answers too slowly: not all could be asked within {} s", limit.as_secs());
-            only(Weight::Error, sentence)
+            only(FindingLevel::Error, sentence)
         }
     }
 }
@@ -127,7 +127,7 @@ fn unproven(settings: &Settings) -> Vec<Finding> {
     let believed = steps.filter(|(step, setting)| setting.action.is_unproven() && !step.optional && step.repeat);
     let warned = believed.map(|(step, _)| {
         let sentence = "it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there";
-        Finding::new(Weight::Warning, format!("step {}", step.name), sentence)
+        Finding::new(FindingLevel::Warning, format!("step {}", step.name), sentence)
     });
     warned.collect()
 }
@@ -151,7 +151,7 @@ async fn message_seen(sink: &Sink) -> Vec<Finding> {
         Ok(found) => found.into_iter().map(|found| Finding { subject: subject.clone(), ..found }).collect(),
         Err(_) => {
             let sentence = format!("could not be looked at within {} s", LIMIT.as_secs());
-            vec![Finding::new(Weight::Error, subject, sentence)]
+            vec![Finding::new(FindingLevel::Error, subject, sentence)]
         }
     }
 }

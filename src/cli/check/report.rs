@@ -1,7 +1,7 @@
 //! What was found, as it is printed: a line for each finding, those of one subject together, and a verdict.
 
 use crate::cli::{ExitStatus, colours, print_json, print_to_reader};
-use crate::view::{Finding, Weight, printable};
+use crate::view::{Finding, FindingLevel, printable};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -39,7 +39,7 @@ impl CheckReport {
         }
         findings.sort_by_key(|finding| order.iter().position(|subject| *subject == finding.subject));
         let count = |weight| findings.iter().filter(|finding| finding.weight == weight).count();
-        Self { warnings: count(Weight::Warning), errors: count(Weight::Error), findings }
+        Self { warnings: count(FindingLevel::Warning), errors: count(FindingLevel::Error), findings }
     }
 
     /// How the command ends: warnings are no reason not to start.
@@ -82,9 +82,9 @@ impl CheckReport {
             let _ = writeln!(text, "{sign}  {subject}  {sentence}");
         }
         let worst = match (self.errors, self.warnings) {
-            (0, 0) => Weight::Good,
-            (0, _) => Weight::Warning,
-            (_, _) => Weight::Error,
+            (0, 0) => FindingLevel::Good,
+            (0, _) => FindingLevel::Warning,
+            (_, _) => FindingLevel::Error,
         };
         let _ = writeln!(text, "{}", painted(&self.verdict(), sign(worst).1, paint));
         text
@@ -105,12 +105,12 @@ impl CheckReport {
 }
 
 /// The sign and word of a weight, and its colour (ECMA-48, "select graphic rendition").
-const fn sign(weight: Weight) -> (&'static str, &'static str) {
+const fn sign(weight: FindingLevel) -> (&'static str, &'static str) {
     match weight {
-        Weight::Good => ("✓ ok", "32"),
-        Weight::Note => ("· note", "36"),
-        Weight::Warning => ("! warning", "33"),
-        Weight::Error => ("✗ error", "31"),
+        FindingLevel::Good => ("✓ ok", "32"),
+        FindingLevel::Note => ("· note", "36"),
+        FindingLevel::Warning => ("! warning", "33"),
+        FindingLevel::Error => ("✗ error", "31"),
     }
 }
 
@@ -147,10 +147,10 @@ mod tests {
 
     fn report() -> CheckReport {
         CheckReport::of(vec![
-            Finding::new(Weight::Good, "source aws", "this machine is i-0abc"),
-            Finding::new(Weight::Error, "step save", "/job/save.sh is not executable\u{1b}[2J"),
-            Finding::new(Weight::Note, "a subject that is far longer than any that we have", "is not padded to"),
-            Finding::new(Weight::Warning, "source aws", "it is asked every 50ms"),
+            Finding::new(FindingLevel::Good, "source aws", "this machine is i-0abc"),
+            Finding::new(FindingLevel::Error, "step save", "/job/save.sh is not executable\u{1b}[2J"),
+            Finding::new(FindingLevel::Note, "a subject that is far longer than any that we have", "is not padded to"),
+            Finding::new(FindingLevel::Warning, "source aws", "it is asked every 50ms"),
         ])
     }
 
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_terminal_gets_lines_that_fit() {
         let sentence = "an interruption leaves 110s for steps, and drain → save need 2m20s together";
-        let report = CheckReport::of(vec![Finding::new(Weight::Warning, "plan", sentence)]);
+        let report = CheckReport::of(vec![Finding::new(FindingLevel::Warning, "plan", sentence)]);
         insta::assert_snapshot!(report.text(Paint::Plain, Some(50)), @r"
         ! warning  plan  an interruption leaves 110s for
                          steps, and drain → save need
@@ -193,10 +193,10 @@ mod tests {
 
     #[test]
     fn warnings_alone_are_no_reason_not_to_start() {
-        let warned = CheckReport::of(vec![Finding::new(Weight::Warning, "plan", "too long")]);
+        let warned = CheckReport::of(vec![Finding::new(FindingLevel::Warning, "plan", "too long")]);
         assert_eq!(warned.exit(), ExitStatus::Success);
         assert!(warned.verdict().starts_with("1 warning, no errors"));
-        let well = CheckReport::of(vec![Finding::new(Weight::Note, "endpoint", "off")]);
+        let well = CheckReport::of(vec![Finding::new(FindingLevel::Note, "endpoint", "off")]);
         assert_eq!((well.exit(), well.verdict().as_str()), (ExitStatus::Success, "all well: it would work here"));
     }
 }

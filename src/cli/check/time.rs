@@ -3,7 +3,7 @@
 
 use crate::engine::Engine;
 use crate::engine::{DeadlineBasis, Moment, NoticeKind, Policy, Step, StepName, millis};
-use crate::view::{Finding, MeasuredFit, Spoken, StepTimings, TimeFit, Weight, words};
+use crate::view::{Finding, FindingLevel, MeasuredFit, Spoken, StepTimings, TimeFit, words};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ pub(super) fn findings(policy: &Policy, timings: &StepTimings) -> Vec<Finding> {
     }
     let engine = Engine::new(policy.clone());
     let mut found: Vec<Finding> = cases(policy).iter().filter_map(|case| weigh(&engine, case)).collect();
-    if found.iter().any(|finding| finding.weight == Weight::Warning) {
+    if found.iter().any(|finding| finding.weight == FindingLevel::Warning) {
         let sentence = "`watchdog rehearse` measures what each step needs; a step without `after` waits for no other";
-        found.push(Finding::new(Weight::Note, SUBJECT, sentence));
+        found.push(Finding::new(FindingLevel::Note, SUBJECT, sentence));
     }
     found.extend(cases(policy).iter().filter_map(|case| measured(&engine, case, timings)));
     let is_for_it = |step: &Step| step.on.contains(&NoticeKind::Interruption);
     if !policy.sources.is_empty() && !policy.steps.iter().any(is_for_it) {
         let sentence = "no step is for an interruption: when the machine is taken back, nothing is done (see `on`)";
-        found.push(Finding::new(Weight::Warning, SUBJECT, sentence));
+        found.push(Finding::new(FindingLevel::Warning, SUBJECT, sentence));
     }
     let usable = TimeFit::interruption(policy).usable;
     for step in &policy.steps {
@@ -38,7 +38,7 @@ pub(super) fn findings(policy: &Policy, timings: &StepTimings) -> Vec<Finding> {
                 Spoken(timeout),
                 Spoken(usable)
             );
-            found.push(Finding::new(Weight::Note, format!("step {}", step.name), sentence));
+            found.push(Finding::new(FindingLevel::Note, format!("step {}", step.name), sentence));
         }
     }
     found
@@ -49,7 +49,7 @@ struct WindowCase {
     what: &'static str,
     fit: TimeFit,
     /// How much it matters where the needs do not fit.
-    weight: Weight,
+    weight: FindingLevel,
     /// Said where the needs do not fit.
     aside: &'static str,
     /// The key of `[assume]` that its window comes from, unless its source states it.
@@ -58,12 +58,18 @@ struct WindowCase {
 
 impl WindowCase {
     fn of(fit: TimeFit) -> Self {
-        Self { what: words::a_notice(fit.kind), fit, weight: Weight::Warning, aside: "", assumed_by: fit.kind.word() }
+        Self {
+            what: words::a_notice(fit.kind),
+            fit,
+            weight: FindingLevel::Warning,
+            aside: "",
+            assumed_by: fit.kind.word(),
+        }
     }
 
     /// Whether it is the interruption that every machine has to expect.
     fn is_usual(&self) -> bool {
-        self.fit.kind == NoticeKind::Interruption && self.weight == Weight::Warning
+        self.fit.kind == NoticeKind::Interruption && self.weight == FindingLevel::Warning
     }
 }
 
@@ -72,7 +78,7 @@ fn cases(policy: &Policy) -> Vec<WindowCase> {
     let hibernation = WindowCase {
         what: "a hibernation",
         // Most machines are set to terminate.
-        weight: Weight::Note,
+        weight: FindingLevel::Note,
         aside: " (only where an interruption hibernates this machine)",
         assumed_by: "hibernate",
         ..WindowCase::of(hibernation)
@@ -91,7 +97,7 @@ fn weigh(engine: &Engine, case: &WindowCase) -> Option<Finding> {
     let now = Moment::from_millis(0);
     let plan = engine.plan_against(case.fit.kind, case.fit.left, now);
     // An optional step is there to be given up.
-    let mut weight = Weight::Note.min(case.weight);
+    let mut weight = FindingLevel::Note.min(case.weight);
     let mut losses = Vec::new();
     for step in &due {
         let Some(slot) = plan.slot(&step.name) else { continue };
@@ -108,8 +114,8 @@ fn weigh(engine: &Engine, case: &WindowCase) -> Option<Finding> {
     let needs = format!("{} {}", arrows(&path), needed(&path));
     if losses.is_empty() {
         // What nobody would miss is not said where it fits.
-        let is_odd = case.weight < Weight::Warning;
-        return (!is_odd).then(|| Finding::new(Weight::Good, SUBJECT, format!("{leaves}; {needs}")));
+        let is_odd = case.weight < FindingLevel::Warning;
+        return (!is_odd).then(|| Finding::new(FindingLevel::Good, SUBJECT, format!("{leaves}; {needs}")));
     }
     let sentence = format!("{leaves}, and {needs}: {}{}{}", losses.join(", "), cure(policy, case, &path), case.aside);
     Some(Finding::new(weight, SUBJECT, sentence))
@@ -119,9 +125,9 @@ fn weigh(engine: &Engine, case: &WindowCase) -> Option<Finding> {
 fn measured(engine: &Engine, case: &WindowCase, timings: &StepTimings) -> Option<Finding> {
     let fit = MeasuredFit::of(engine, case.fit.kind, case.fit.left, timings)?;
     let Some(short_by_seconds) = fit.short_by_seconds else {
-        return case
-            .is_usual()
-            .then(|| Finding::new(Weight::Good, SUBJECT, format!("measured for {}: {}", case.what, fit.sentence)));
+        return case.is_usual().then(|| {
+            Finding::new(FindingLevel::Good, SUBJECT, format!("measured for {}: {}", case.what, fit.sentence))
+        });
     };
     let sentence = format!(
         "measured for {}: {}, which is {} too little: do less in a step, or start it earlier{}",

@@ -33,7 +33,7 @@ use crate::sources::{self, Memory};
 use crate::store;
 use crate::store::journal::{Journal, Record, replay};
 use crate::store::{ReportStore, reports, timings};
-use crate::view::{EpisodeView, Finding, Machine, Spoken, StepView, TimeFit, Weight, words};
+use crate::view::{EpisodeView, Finding, FindingLevel, Machine, Spoken, StepView, TimeFit, words};
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use played::{PlayedSources, has_asked};
@@ -217,9 +217,9 @@ async fn only_check(messages: &[Sink], progress: &RehearsalProgress) {
     for sink in messages {
         let found = match timeout(CHECKING, sink.check()).await {
             Ok(found) => found,
-            Err(_) => vec![Finding::new(Weight::Error, "", "it could not be looked at in time")],
+            Err(_) => vec![Finding::new(FindingLevel::Error, "", "it could not be looked at in time")],
         };
-        for Finding { sentence, .. } in found.iter().filter(|found| found.weight != Weight::Note) {
+        for Finding { sentence, .. } in found.iter().filter(|found| found.weight != FindingLevel::Note) {
             progress.say(&format!("notification {}, only checked: {sentence}", sink.name()));
         }
     }

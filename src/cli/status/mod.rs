@@ -48,7 +48,7 @@ pub fn status(args: &StatusArgs, daemon_address: &DaemonAddress) -> ExitStatus {
 
 /// The status for people, in lines of plain text.
 pub fn lines(status: &Status) -> Vec<String> {
-    view::view(status).iter().map(view::Line::text).collect()
+    view::view(status).iter().map(view::ViewLine::text).collect()
 }
 
 /// Asks one path: well only where it answers 200. Its first line says the rest.
@@ -109,11 +109,11 @@ async fn follow(client: &StatusClient, mut screen: Screen) -> anyhow::Result<()>
 }
 
 /// A status, as it came.
-struct Said {
+struct ReceivedStatus {
     raw: Value,
 }
 
-impl Said {
+impl ReceivedStatus {
     fn revision(&self) -> u64 {
         self.raw.get("revision").and_then(Value::as_u64).unwrap_or_default()
     }
@@ -134,7 +134,7 @@ impl Said {
 }
 
 /// Asks once; with a revision, for what comes after it.
-async fn ask(client: &StatusClient, after: Option<u64>, wait: Duration) -> anyhow::Result<Said> {
+async fn ask(client: &StatusClient, after: Option<u64>, wait: Duration) -> anyhow::Result<ReceivedStatus> {
     if after.is_none() {
         client.look_who_listens()?;
     }
@@ -152,7 +152,7 @@ async fn ask(client: &StatusClient, after: Option<u64>, wait: Duration) -> anyho
     }
     let raw = serde_json::from_slice(&body)
         .with_context(|| format!("failed to read the answer of {base}; is it a watchdog?"))?;
-    Ok(Said { raw })
+    Ok(ReceivedStatus { raw })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! goes out in one piece and ends at the start of a line. So whoever ends us with Ctrl-C, at whatever moment, goes on
 //! typing below the last frame.
 
-use super::view::{Line, Tone, view};
+use super::view::{Tone, ViewLine, view};
 use crate::cli::args::StatusArgs;
 use crate::cli::{Pipe, colours, complain, is_live, print_json, print_to_reader};
 use crate::server::Status;
@@ -50,7 +50,7 @@ impl Screen {
             Self::Live(canvas) => {
                 let status = typed()?;
                 let mut lines = view(&status);
-                lines.push(Line::new("now", Tone::Aside, &at(&status)));
+                lines.push(ViewLine::new("now", Tone::Aside, &at(&status)));
                 canvas.show(lines)
             }
             Self::Lines { said } if is_news => {
@@ -72,7 +72,7 @@ impl Screen {
         match self {
             Self::Live(canvas) => {
                 let mut lines = std::mem::take(&mut canvas.lines);
-                lines.push(Line::new("trouble", Tone::Wrong, sentence));
+                lines.push(ViewLine::new("trouble", Tone::Wrong, sentence));
                 canvas.show(lines)
             }
             Self::Lines { said } => {
@@ -119,7 +119,7 @@ fn timeless(status: &Status) -> String {
 pub(super) struct Canvas {
     is_colourful: bool,
     /// What is shown.
-    lines: Vec<Line>,
+    lines: Vec<ViewLine>,
     /// How many cells each line on the terminal takes.
     drawn: Vec<usize>,
 }
@@ -129,7 +129,7 @@ impl Canvas {
         Self { is_colourful, lines: Vec::new(), drawn: Vec::new() }
     }
 
-    fn show(&mut self, lines: Vec<Line>) -> anyhow::Result<Pipe> {
+    fn show(&mut self, lines: Vec<ViewLine>) -> anyhow::Result<Pipe> {
         let (columns, rows) = size();
         let frame = self.frame(&lines, columns, rows);
         self.lines = lines;
@@ -137,7 +137,7 @@ impl Canvas {
     }
 
     /// What has to be written so that these lines stand where the ones before them stood.
-    fn frame(&mut self, lines: &[Line], columns: usize, rows: usize) -> String {
+    fn frame(&mut self, lines: &[ViewLine], columns: usize, rows: usize) -> String {
         // A terminal that became narrower has folded what stands there.
         let above: usize = self.drawn.iter().map(|cells| cells.div_ceil(columns).max(1)).sum();
         // What has scrolled out of sight cannot be reached.
@@ -219,8 +219,8 @@ fn width(line: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn lines(words: &[&str]) -> Vec<Line> {
-        words.iter().map(|words| Line::new("step", Tone::Plain, words)).collect()
+    fn lines(words: &[&str]) -> Vec<ViewLine> {
+        words.iter().map(|words| ViewLine::new("step", Tone::Plain, words)).collect()
     }
 
     #[test]

@@ -14,7 +14,7 @@ const OUTPUT: usize = 3;
 
 /// A line of the view.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Line {
+pub(super) struct ViewLine {
     title: &'static str,
     words: String,
     tone: Tone,
@@ -35,7 +35,7 @@ pub(super) enum Tone {
     Wrong,
 }
 
-impl Line {
+impl ViewLine {
     /// A line. What others say in it cannot move a cursor.
     pub(super) fn new(title: &'static str, tone: Tone, words: &str) -> Self {
         Self { title, words: printable(words), tone }
@@ -53,28 +53,32 @@ impl Line {
 }
 
 /// The whole view, some lines.
-pub(super) fn view(status: &Status) -> Vec<Line> {
+pub(super) fn view(status: &Status) -> Vec<ViewLine> {
     let mut lines = Vec::new();
     if let Some(episode) = &status.episode
         && let Some(plan) = &episode.plan
     {
-        lines.push(Line::new("left", Tone::Going, &countdown(episode, plan, status.now)));
+        lines.push(ViewLine::new("left", Tone::Going, &countdown(episode, plan, status.now)));
     }
     let machine = &status.machine;
     let facts = [&machine.id, &machine.machine_type, machine.lifecycle.word(), &machine.zone];
     let facts: Vec<&str> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
     let is_known = !machine.id.is_empty() || !machine.machine_type.is_empty();
-    lines.push(Line::new("machine", Tone::Plain, &if is_known { facts.join(", ") } else { "not known".to_owned() }));
+    lines.push(ViewLine::new(
+        "machine",
+        Tone::Plain,
+        &if is_known { facts.join(", ") } else { "not known".to_owned() },
+    ));
     lines.extend(status.sources.iter().map(source));
     lines.extend(status.notices.iter().map(notice));
     if status.notices.is_empty() {
-        lines.push(Line::new("notice", Tone::Plain, "none"));
+        lines.push(ViewLine::new("notice", Tone::Plain, "none"));
     }
     if let Some(episode) = &status.episode {
         let tone = if !episode.complete { Tone::Plain } else { ended(episode.good) };
-        lines.push(Line::new("episode", tone, &format!("{}, {}: {}", episode.id, phase(episode), episode.verdict)));
+        lines.push(ViewLine::new("episode", tone, &format!("{}, {}: {}", episode.id, phase(episode), episode.verdict)));
     } else if let Some(closed) = &status.last_episode {
-        lines.push(Line::new("last", ended(closed.good), &last(closed, status.now)));
+        lines.push(ViewLine::new("last", ended(closed.good), &last(closed, status.now)));
     }
     match &status.episode {
         Some(episode) => {
@@ -86,12 +90,12 @@ pub(super) fn view(status: &Status) -> Vec<Line> {
         None => lines.extend(status.steps.iter().map(|step| idle(step.name.as_str(), &step.describe))),
     }
     let reasons = status.health.iter().cloned().chain(status.unready());
-    lines.extend(reasons.map(|reason| Line::new("trouble", Tone::Wrong, &reason.sentence)));
+    lines.extend(reasons.map(|reason| ViewLine::new("trouble", Tone::Wrong, &reason.sentence)));
     match status.mode {
         Mode::Running => {}
         Mode::Ending => {
             let words = "was asked to end, and ends when nothing is due or running";
-            lines.push(Line::new("watchdog", Tone::Plain, words));
+            lines.push(ViewLine::new("watchdog", Tone::Plain, words));
         }
     }
     lines
@@ -122,7 +126,7 @@ const fn ended(good: bool) -> Tone {
     if good { Tone::Well } else { Tone::Wrong }
 }
 
-fn source(source: &SourceStatus) -> Line {
+fn source(source: &SourceStatus) -> ViewLine {
     let sight = match (&source.blind_since, &source.last_good_read) {
         (Some(since), _) => format!("blind for {}", ago(since)),
         (None, Some(read)) => format!("read {} ago", ago(read)),
@@ -131,10 +135,10 @@ fn source(source: &SourceStatus) -> Line {
     };
     let fault = source.fault.as_ref().map_or_else(String::new, |fault| format!(": {}", fault.sentence));
     let tone = if source.blind_since.is_some() { Tone::Wrong } else { Tone::Plain };
-    Line::new("source", tone, &format!("{}: {sight}{fault}", source.name))
+    ViewLine::new("source", tone, &format!("{}: {sight}{fault}", source.name))
 }
 
-fn notice(notice: &NoticeStatus) -> Line {
+fn notice(notice: &NoticeStatus) -> ViewLine {
     let (state, tone) = match notice.state {
         NoticeState::Active => ("active", Tone::Going),
         NoticeState::Withdrawn => ("withdrawn", Tone::Plain),
@@ -150,16 +154,16 @@ fn notice(notice: &NoticeStatus) -> Line {
         notice.source,
         left(notice.deadline.as_ref())
     );
-    Line::new("notice", tone, &words)
+    ViewLine::new("notice", tone, &words)
 }
 
-fn step(step: &StepView, now: Timestamp) -> Line {
+fn step(step: &StepView, now: Timestamp) -> ViewLine {
     let (name, stage) = (&step.name, step.stage.word());
     if let Some(running) = &step.running {
         let ran = Seconds::between_times(running.started, now);
         let bar = bar(ran, running.stop_by.seconds_left);
         let words = format!("{name}: {stage} for {}{} {bar}", ran.spoken(), left(Some(&running.stop_by)));
-        return Line::new("step", Tone::Going, &words);
+        return ViewLine::new("step", Tone::Going, &words);
     }
     match (step.outcome, &step.share) {
         (Some(outcome), _) => {
@@ -168,31 +172,31 @@ fn step(step: &StepView, now: Timestamp) -> Line {
                 Outcome::Skipped => Tone::Plain,
                 Outcome::Done | Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Tone::Well,
             };
-            Line::new("step", tone, &format!("{name}: {}", step.sentence))
+            ViewLine::new("step", tone, &format!("{name}: {}", step.sentence))
         }
         (None, Some(share)) if share.skip => {
-            Line::new("step", Tone::Plain, &format!("{name}: {stage}, with no time kept for it"))
+            ViewLine::new("step", Tone::Plain, &format!("{name}: {stage}, with no time kept for it"))
         }
         (None, Some(share)) => {
             let within = share.start_by.seconds_left.spoken();
-            Line::new("step", Tone::Plain, &format!("{name}: {stage}, begins within {within}"))
+            ViewLine::new("step", Tone::Plain, &format!("{name}: {stage}, begins within {within}"))
         }
         (None, None) if step.stage == StepStage::Idle => idle(name.as_str(), &step.describe),
-        (None, None) => Line::new("step", Tone::Plain, &format!("{name}: {stage}")),
+        (None, None) => ViewLine::new("step", Tone::Plain, &format!("{name}: {stage}")),
     }
 }
 
 /// A step that is for no notice now.
-fn idle(name: &str, describe: &str) -> Line {
+fn idle(name: &str, describe: &str) -> ViewLine {
     let describe = if describe.is_empty() { String::new() } else { format!("; {describe}") };
-    Line::new("step", Tone::Plain, &format!("{name}: {}{describe}", StepStage::Idle.word()))
+    ViewLine::new("step", Tone::Plain, &format!("{name}: {}{describe}", StepStage::Idle.word()))
 }
 
 /// The last lines that a step printed, where they tell how it does or why it did not.
-fn output(step: &StepView) -> impl Iterator<Item = Line> {
+fn output(step: &StepView) -> impl Iterator<Item = ViewLine> {
     let tells = if step.running.is_some() || !step.failure.is_empty() { OUTPUT } else { 0 };
     let newest = step.output.len().saturating_sub(tells);
-    step.output[newest..].iter().map(|line| Line::new("", Tone::Aside, &format!("| {line}")))
+    step.output[newest..].iter().map(|line| ViewLine::new("", Tone::Aside, &format!("| {line}")))
 }
 
 fn last(closed: &EpisodeView, now: Timestamp) -> String {

@@ -1,6 +1,6 @@
 //! The tree of items that stand at one instant, below `/latest/`.
 
-use super::script::{Action, MaintenanceEvent, Script, StatedTime};
+use super::script::{EmulatedAction, MaintenanceEvent, Script, StatedTime};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub(super) fn items(script: &Script, elapsed: Duration, now: Timestamp) -> BTree
             None => format!(r#"{{"action": "{action}"}}"#),
         };
         put("meta-data/spot/instance-action", body);
-        if let (Action::Terminate, Some(time)) = (interruption.action, time) {
+        if let (EmulatedAction::Terminate, Some(time)) = (interruption.action, time) {
             put("meta-data/spot/termination-time", time);
         }
     }

@@ -16,8 +16,8 @@ mod tokens;
 pub use play::{Expected, Play};
 pub(super) use rehearsed::ROW;
 pub use script::{
-    Action, ActiveSpan, Behaviour, ConnectionReuse, DateHeader, DateSaid, Interruption, MaintenanceEvent, Protocol,
-    Script, StatedTime, Trouble,
+    ActiveSpan, Behaviour, ConnectionReuse, DateHeader, DateSaid, EmulatedAction, Interruption, MaintenanceEvent,
+    Protocol, Script, StatedTime, Trouble,
 };
 pub use script_file::ScriptError;
 pub use server::serve;
@@ -40,7 +40,7 @@ pub struct EmulatorOptions {
     /// When the interruption notice appears, after the start; without it none does until [`Emulator::interrupt`].
     pub notice_after: Option<Duration>,
     /// What the notice says will be done.
-    pub action: Action,
+    pub action: EmulatedAction,
     /// Which time the notice states.
     pub time: StatedTime,
     /// When the rebalance recommendation appears, after the start.
@@ -55,7 +55,7 @@ impl Default for EmulatorOptions {
     fn default() -> Self {
         Self {
             notice_after: None,
-            action: Action::Terminate,
+            action: EmulatedAction::Terminate,
             time: StatedTime::default(),
             rebalance_after: None,
             connections: ConnectionReuse::KeptOpen,
@@ -159,7 +159,7 @@ impl Emulator {
     }
 
     /// Places an interruption notice now.
-    pub fn interrupt(&self, action: Action, time: StatedTime) {
+    pub fn interrupt(&self, action: EmulatedAction, time: StatedTime) {
         let stands = ActiveSpan::from(self.elapsed());
         self.change(|script| script.interruption = Some(Interruption { stands, action, time }));
     }

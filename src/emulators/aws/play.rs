@@ -2,7 +2,8 @@
 //! where it is written as a file is `script_file`, and who carries it out is the emulator.
 
 use super::script::{
-    Action, ActiveSpan, Behaviour, ConnectionReuse, Interruption, MaintenanceEvent, Protocol, Script, StatedTime,
+    ActiveSpan, Behaviour, ConnectionReuse, EmulatedAction, Interruption, MaintenanceEvent, Protocol, Script,
+    StatedTime,
 };
 use axum::http::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -61,7 +62,7 @@ pub(super) struct PlayedNotice {
 /// What a notice says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum PlayedContent {
-    Interruption { action: Action, time: StatedTime },
+    Interruption { action: EmulatedAction, time: StatedTime },
     Rebalance,
     ScaleIn,
     Maintenance { code: String, after: Duration },

@@ -1,6 +1,6 @@
 //! EC2's metadata service as a rehearsal plays it: on loopback, with the machine's own facts.
 
-use super::{Action, Emulator, Script, StatedTime, serve};
+use super::{EmulatedAction, Emulator, Script, StatedTime, serve};
 use crate::emulators::{EmulatedNotice, EmulatedSource, EmulationSetting, EmulatorRow};
 use crate::view::Machine;
 use std::io;
@@ -47,7 +47,7 @@ impl EmulatedSource for RehearsedService {
     }
 
     fn give(&self, notice: EmulatedNotice) -> io::Result<()> {
-        self.emulator.interrupt(Action::Terminate, StatedTime::After(notice.window));
+        self.emulator.interrupt(EmulatedAction::Terminate, StatedTime::After(notice.window));
         Ok(())
     }
 

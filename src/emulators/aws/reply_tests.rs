@@ -1,7 +1,7 @@
 //! The emulated service against what AWS documents of the real one.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
-use super::super::script::{Action, ActiveSpan, Interruption, MaintenanceEvent, StatedTime};
+use super::super::script::{ActiveSpan, EmulatedAction, Interruption, MaintenanceEvent, StatedTime};
 use super::*;
 use axum::http::{HeaderName, HeaderValue};
 use base64::Engine as _;
@@ -173,7 +173,7 @@ fn the_machine_has_one_interface_a_root_volume_a_place_and_a_tag() {
 #[test]
 fn a_notice_stands_from_its_time_to_its_end_and_states_a_fixed_time() {
     let stands = ActiveSpan { from: Duration::from_secs(30), until: Some(Duration::from_secs(90)) };
-    let interruption = Interruption { stands, action: Action::Terminate, time: StatedTime::default() };
+    let interruption = Interruption { stands, action: EmulatedAction::Terminate, time: StatedTime::default() };
     let script = Script { interruption: Some(interruption), rebalance: Some(stands), ..Script::default() };
     let mut service = Service { script, ..Service::default() };
     let action = "/latest/meta-data/spot/instance-action";
@@ -193,8 +193,11 @@ fn a_notice_stands_from_its_time_to_its_end_and_states_a_fixed_time() {
 
 #[test]
 fn only_a_termination_has_a_termination_time() {
-    let interruption =
-        Interruption { stands: ActiveSpan::from(Duration::ZERO), action: Action::Stop, time: StatedTime::Unsaid };
+    let interruption = Interruption {
+        stands: ActiveSpan::from(Duration::ZERO),
+        action: EmulatedAction::Stop,
+        time: StatedTime::Unsaid,
+    };
     let script = Script { interruption: Some(interruption), ..Script::default() };
     let mut service = Service { script, ..Service::default() };
     assert_eq!(service.get("/latest/meta-data/spot/instance-action").unwrap(), r#"{"action": "stop"}"#);

@@ -60,14 +60,14 @@ pub struct Interruption {
     /// When it stands.
     pub stands: ActiveSpan,
     /// What it announces.
-    pub action: Action,
+    pub action: EmulatedAction,
     /// Which time it states.
     pub time: StatedTime,
 }
 
 /// What an interruption notice announces.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
-pub enum Action {
+pub enum EmulatedAction {
     /// The machine is terminated.
     Terminate,
     /// The machine is stopped.
@@ -76,7 +76,7 @@ pub enum Action {
     Hibernate,
 }
 
-impl Action {
+impl EmulatedAction {
     /// The word that EC2 uses.
     pub const fn word(self) -> &'static str {
         match self {

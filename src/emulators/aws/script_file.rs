@@ -5,7 +5,7 @@ use super::play::{
     ActiveTimes, Disturbance, Expected, Play, PlayedContent, PlayedNotice, PlayedTrouble, Questions, Repetition,
 };
 use super::reply::plain;
-use super::script::{Action, ActiveSpan, Behaviour, ConnectionReuse, DateSaid, Protocol, StatedTime};
+use super::script::{ActiveSpan, Behaviour, ConnectionReuse, DateSaid, EmulatedAction, Protocol, StatedTime};
 use crate::view::clip;
 use axum::http::{HeaderValue, Method};
 use jiff::SignedDuration;
@@ -254,9 +254,9 @@ impl TryFrom<RawNotice> for NoticeTable {
         let says = match kind {
             ScriptedKind::Interruption => PlayedContent::Interruption {
                 action: match action.unwrap_or(ActionWord::Terminate) {
-                    ActionWord::Terminate => Action::Terminate,
-                    ActionWord::Stop => Action::Stop,
-                    ActionWord::Hibernate => Action::Hibernate,
+                    ActionWord::Terminate => EmulatedAction::Terminate,
+                    ActionWord::Stop => EmulatedAction::Stop,
+                    ActionWord::Hibernate => EmulatedAction::Hibernate,
                 },
                 time: time.map_or_else(StatedTime::default, |time| time.0),
             },

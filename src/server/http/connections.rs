@@ -4,7 +4,7 @@
 //! for longest, whichever there are more of. So neither those who say nothing nor those who never read to the end can keep
 //! a health check out: it is closed only once half of all places have changed hands since it came.
 
-use super::stall::Stalling;
+use super::stall::StallTimeout;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -31,15 +31,15 @@ const LEAST: usize = 8;
 
 /// How many connections there may be at once, over all addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MostConnections(usize);
+pub struct ConnectionLimit(usize);
 
-impl Default for MostConnections {
+impl Default for ConnectionLimit {
     fn default() -> Self {
         Self(MOST)
     }
 }
 
-impl MostConnections {
+impl ConnectionLimit {
     /// As many as ever, or as this number of open files allows.
     pub fn within(files: usize) -> Self {
         Self(files.clamp(LEAST, MOST))
@@ -61,21 +61,21 @@ const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// The connections that are open; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connections {
-    slots: Arc<Mutex<Slots>>,
+    slots: Arc<Mutex<ConnectionTable>>,
     tasks: TaskTracker,
     abort: CancellationToken,
-    most: MostConnections,
+    most: ConnectionLimit,
 }
 
 #[derive(Debug, Default)]
-struct Slots {
+struct ConnectionTable {
     next: u64,
-    open: BTreeMap<u64, Slot>,
+    open: BTreeMap<u64, ConnectionSlot>,
 }
 
 #[derive(Debug)]
-struct Slot {
-    doing: Doing,
+struct ConnectionSlot {
+    doing: ConnectionActivity,
     /// Since when it does so.
     since: Instant,
     close: CancellationToken,
@@ -83,7 +83,7 @@ struct Slot {
 
 /// What a connection does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Doing {
+enum ConnectionActivity {
     /// Nothing is asked on it, or not to the end.
     Idle,
     /// A request is answered.
@@ -92,7 +92,7 @@ enum Doing {
 
 impl Connections {
     /// None yet, and never more than this.
-    pub(super) fn up_to(most: MostConnections) -> Self {
+    pub(super) fn up_to(most: ConnectionLimit) -> Self {
         Self { most, ..Self::default() }
     }
 
@@ -108,7 +108,7 @@ impl Connections {
                 () = abort.cancelled() => {}
             }
         });
-        if room == Room::Made {
+        if room == Admission::Made {
             tokio::task::yield_now().await;
         }
     }
@@ -124,30 +124,34 @@ impl Connections {
         self.abort.cancel();
     }
 
-    fn take_place(&self) -> (Arc<Place>, CancellationToken, Room) {
+    fn take_place(&self) -> (Arc<ConnectionGuard>, CancellationToken, Admission) {
         let mut slots = lock(&self.slots);
-        let mut room = Room::Left;
+        let mut room = Admission::Left;
         if slots.open.len() >= self.most.0 {
-            let idle = slots.open.values().filter(|slot| slot.doing == Doing::Idle).count();
-            let yielding = if idle * 2 >= slots.open.len() { Doing::Idle } else { Doing::Answering };
+            let idle = slots.open.values().filter(|slot| slot.doing == ConnectionActivity::Idle).count();
+            let yielding =
+                if idle * 2 >= slots.open.len() { ConnectionActivity::Idle } else { ConnectionActivity::Answering };
             let longest = slots.open.iter().filter(|(_, slot)| slot.doing == yielding);
             let longest = longest.min_by_key(|(id, slot)| (slot.since, **id)).map(|(id, _)| *id);
             if let Some(slot) = longest.and_then(|id| slots.open.remove(&id)) {
                 slot.close.cancel();
-                room = Room::Made;
+                room = Admission::Made;
             }
         }
         let id = slots.next;
         slots.next += 1;
         let close = CancellationToken::new();
-        slots.open.insert(id, Slot { doing: Doing::Idle, since: Instant::now(), close: close.clone() });
-        (Arc::new(Place { id, slots: Arc::clone(&self.slots) }), close, room)
+        slots.open.insert(
+            id,
+            ConnectionSlot { doing: ConnectionActivity::Idle, since: Instant::now(), close: close.clone() },
+        );
+        (Arc::new(ConnectionGuard { id, slots: Arc::clone(&self.slots) }), close, room)
     }
 }
 
 /// Whether there was room for one more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Room {
+enum Admission {
     Left,
     /// Another connection was told to close.
     Made,
@@ -162,19 +166,19 @@ pub(super) async fn serve_alone(stream: impl AsyncRead + AsyncWrite + Unpin + Se
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
-    place: &Arc<Place>,
+    place: &Arc<ConnectionGuard>,
     stop: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request: axum::http::Request<Incoming>| {
-        let asking = Asking::on(place);
+        let asking = AnswerInProgress::on(place);
         let response = router.call(request);
         async move {
             let response = response.await?;
-            Ok::<_, Infallible>(response.map(|body| Answer { body, _asking: asking }))
+            Ok::<_, Infallible>(response.map(|body| TrackedAnswer { body, _asking: asking }))
         }
     });
-    let io = TokioIo::new(Stalling::new(stream, STALL_LIMIT));
+    let io = TokioIo::new(StallTimeout::new(stream, STALL_LIMIT));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_LIMIT)
@@ -196,48 +200,48 @@ async fn serve(
 
 /// A connection's place among the open ones.
 #[derive(Debug)]
-struct Place {
+struct ConnectionGuard {
     id: u64,
-    slots: Arc<Mutex<Slots>>,
+    slots: Arc<Mutex<ConnectionTable>>,
 }
 
-impl Place {
-    fn set(&self, doing: Doing) {
+impl ConnectionGuard {
+    fn set(&self, doing: ConnectionActivity) {
         if let Some(slot) = lock(&self.slots).open.get_mut(&self.id) {
             (slot.doing, slot.since) = (doing, Instant::now());
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         lock(&self.slots).open.remove(&self.id);
     }
 }
 
 /// Holds while a request is answered, to the last byte of its answer.
-struct Asking(Arc<Place>);
+struct AnswerInProgress(Arc<ConnectionGuard>);
 
-impl Asking {
-    fn on(place: &Arc<Place>) -> Self {
-        place.set(Doing::Answering);
+impl AnswerInProgress {
+    fn on(place: &Arc<ConnectionGuard>) -> Self {
+        place.set(ConnectionActivity::Answering);
         Self(Arc::clone(place))
     }
 }
 
-impl Drop for Asking {
+impl Drop for AnswerInProgress {
     fn drop(&mut self) {
-        self.0.set(Doing::Idle);
+        self.0.set(ConnectionActivity::Idle);
     }
 }
 
 /// An answer whose connection is not idle until it is written.
-struct Answer {
+struct TrackedAnswer {
     body: Body,
-    _asking: Asking,
+    _asking: AnswerInProgress,
 }
 
-impl hyper::body::Body for Answer {
+impl hyper::body::Body for TrackedAnswer {
     type Data = hyper::body::Bytes;
     type Error = axum::Error;
 
@@ -257,7 +261,7 @@ impl hyper::body::Body for Answer {
     }
 }
 
-fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
+fn lock(slots: &Mutex<ConnectionTable>) -> MutexGuard<'_, ConnectionTable> {
     // Nobody panics while holding it; if it were so, what it holds would still be whole.
     slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -266,7 +270,7 @@ fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
 mod tests {
     use super::*;
 
-    type Taken = (Arc<Place>, CancellationToken, Room);
+    type Taken = (Arc<ConnectionGuard>, CancellationToken, Admission);
 
     /// As many as there may be, a millisecond apart.
     async fn all_taken(connections: &Connections) -> Vec<Taken> {
@@ -286,10 +290,10 @@ mod tests {
     async fn when_one_too_many_comes_the_longest_idle_goes() {
         let connections = Connections::default();
         let open = all_taken(&connections).await;
-        let _asked = Asking::on(&open[0].0);
-        assert!(open.iter().all(|(_, _, room)| *room == Room::Left));
+        let _asked = AnswerInProgress::on(&open[0].0);
+        assert!(open.iter().all(|(_, _, room)| *room == Admission::Left));
         let (_place, _, room) = connections.take_place();
-        assert_eq!(room, Room::Made);
+        assert_eq!(room, Admission::Made);
         assert_eq!(closed(&open), [1], "what is being answered stays");
         assert_eq!(lock(&connections.slots).open.len(), MOST);
     }
@@ -301,7 +305,7 @@ mod tests {
         let mut asked = Vec::new();
         // In the other order than they came.
         for (place, _, _) in open.iter().rev().take(MOST - 1) {
-            asked.push(Asking::on(place));
+            asked.push(AnswerInProgress::on(place));
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         let newcomers: Vec<Taken> = (0..MOST / 2 - 1).map(|_| connections.take_place()).collect();
@@ -314,9 +318,9 @@ mod tests {
 
     #[test]
     fn few_files_are_few_connections_and_some_are_always_served() {
-        let within = |files| MostConnections::within(files).0;
+        let within = |files| ConnectionLimit::within(files).0;
         assert_eq!((within(0), within(144), within(65_000)), (LEAST, 144, MOST));
-        let few = Connections::up_to(MostConnections::within(20));
+        let few = Connections::up_to(ConnectionLimit::within(20));
         let open: Vec<Taken> = (0..30).map(|_| few.take_place()).collect();
         assert_eq!((lock(&few.slots).open.len(), closed(&open).len()), (20, 10));
     }

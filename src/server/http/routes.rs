@@ -85,14 +85,14 @@ async fn livez(State(publisher): State<StatusPublisher>) -> Response {
 
 async fn healthz(State(publisher): State<StatusPublisher>) -> Response {
     #[derive(Serialize)]
-    struct Health {
+    struct HealthBody {
         reasons: Vec<crate::server::Reason>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<crate::server::Reason>,
     }
     let (reasons, warnings) = (publisher.reasons(), publisher.warnings());
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &Health { reasons, warnings })
+    json(status, &HealthBody { reasons, warnings })
 }
 
 async fn readyz(State(publisher): State<StatusPublisher>) -> Response {
@@ -131,12 +131,15 @@ async fn scrape(State(publisher): State<StatusPublisher>, headers: HeaderMap) ->
 /// What `/status` may be asked with.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct StatusQuery {
     after: Option<u64>,
     wait: Option<String>,
 }
 
-async fn status(State(publisher): State<StatusPublisher>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+async fn status(
+    State(publisher): State<StatusPublisher>,
+    asked: Result<Query<StatusQuery>, QueryRejection>,
+) -> Response {
     match asked.map_err(|rejection| rejection.body_text()).and_then(|Query(asked)| read_wait(&asked)) {
         Ok(None) => json(StatusCode::OK, &publisher.read()),
         Ok(Some((after, wait))) => json(StatusCode::OK, &publisher.changed_after(after, wait).await),
@@ -148,7 +151,7 @@ async fn status(State(publisher): State<StatusPublisher>, asked: Result<Query<As
 }
 
 /// Which revision is known, and how long to wait for another.
-fn read_wait(asked: &Asked) -> Result<Option<(u64, Duration)>, String> {
+fn read_wait(asked: &StatusQuery) -> Result<Option<(u64, Duration)>, String> {
     let wait = match &asked.wait {
         None => USUAL_WAIT,
         Some(text) => text
@@ -187,12 +190,12 @@ fn event(status: &Status) -> Event {
 
 async fn episodes(State(publisher): State<StatusPublisher>) -> Response {
     #[derive(Serialize)]
-    struct Told {
+    struct EpisodesBody {
         schema: u32,
         episodes: Vec<Report>,
     }
     match publisher.episodes().await {
-        Ok(episodes) => json(StatusCode::OK, &Told { schema: crate::view::REPORT_SCHEMA, episodes }),
+        Ok(episodes) => json(StatusCode::OK, &EpisodesBody { schema: crate::view::REPORT_SCHEMA, episodes }),
         Err(hangs) => told(StatusCode::SERVICE_UNAVAILABLE, hangs.to_string()),
     }
 }
@@ -318,7 +321,7 @@ mod tests {
     }
 
     fn read(after: Option<u64>, wait: Option<&str>) -> Result<Option<(u64, Duration)>, String> {
-        read_wait(&Asked { after, wait: wait.map(str::to_owned) })
+        read_wait(&StatusQuery { after, wait: wait.map(str::to_owned) })
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// A connection that fails with [`io::ErrorKind::TimedOut`] when its reader stalls.
-pub(super) struct Stalling<T> {
+pub(super) struct StallTimeout<T> {
     io: T,
     limit: Duration,
     /// Runs out where a write waits; made with the first wait.
@@ -16,7 +16,7 @@ pub(super) struct Stalling<T> {
     is_waiting: bool,
 }
 
-impl<T> Stalling<T> {
+impl<T> StallTimeout<T> {
     /// This connection, whose reader may stall for so long.
     pub(super) const fn new(io: T, limit: Duration) -> Self {
         Self { io, limit, timer: None, is_waiting: false }
@@ -39,7 +39,7 @@ impl<T> Stalling<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stalling<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for StallTimeout<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -49,7 +49,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stalling<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for StallTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.io).poll_write(context, bytes);
         self.watch(context, wrote)
@@ -89,7 +89,7 @@ mod tests {
     async fn a_reader_that_stalls_is_given_up_and_one_that_is_only_slow_is_not() {
         let limit = Duration::from_secs(30);
         let (ours, mut theirs) = tokio::io::duplex(16);
-        let mut stalling = Stalling::new(ours, limit);
+        let mut stalling = StallTimeout::new(ours, limit);
         let slow = tokio::spawn(async move {
             let mut all = [0; 64];
             for part in all.chunks_mut(16) {

@@ -1,7 +1,7 @@
 //! What is shown at all times: what is wrong, the plan for a notice that has not come, notices, sources, the foot.
 
 use super::html::Html;
-use super::pieces::{self, Bar, Look};
+use super::pieces::{self, Bar, StateMark};
 use crate::engine::{DeadlineBasis, IgnoreReason, Importance, Outcome};
 use crate::server::{
     Durability, ExpectedPlan, ExpectedShare, NoticeState, NoticeStatus, ProbeStatus, Reason, Seconds, SourceStatus,
@@ -17,7 +17,7 @@ pub(super) fn reasons(reasons: &[Reason], html: &mut Html) {
     html.raw("<section class=\"reasons\" aria-labelledby=\"reasons\"><h2 id=\"reasons\">Not as it should be</h2><ul>");
     for reason in reasons {
         html.raw("<li>");
-        pieces::mark(html, Look::TROUBLE);
+        pieces::mark(html, StateMark::TROUBLE);
         html.tag("<p><b>", &reason.word, "</b> ").text(&reason.sentence).raw("</p></li>");
     }
     html.raw("</ul></section>");
@@ -30,7 +30,7 @@ pub(super) fn plan(status: &Status, html: &mut Html) {
     html.raw("<section aria-labelledby=\"plan\"><h2 id=\"plan\">If a notice came now</h2>");
     html.tag("<p>", words::sentence(sentence), "</p>");
     if let Some(fit) = &status.time_fit {
-        let look = if fit.fits { Look::of_outcome(Outcome::Done) } else { Look::TROUBLE };
+        let look = if fit.fits { StateMark::of_outcome(Outcome::Done) } else { StateMark::TROUBLE };
         html.raw("<p").attr("class", if fit.fits { "who good" } else { "who bad" }).raw(">");
         pieces::mark(html, look);
         html.tag("<span class=\"state\">", if fit.fits { "It fits" } else { "It does not fit" }, "</span> ");
@@ -195,12 +195,12 @@ pub(super) fn sources(status: &Status, html: &mut Html) {
     html.raw("</ul></section>");
 }
 
-fn look(source: &SourceStatus) -> Look {
+fn look(source: &SourceStatus) -> StateMark {
     match (&source.blind_since, &source.last_good_read, source.probes.is_empty()) {
-        (Some(_), _, _) => Look::BLIND,
-        (None, Some(_), _) => Look::READ,
-        (None, None, true) => Look::LISTENING,
-        (None, None, false) => Look::UNREAD,
+        (Some(_), _, _) => StateMark::BLIND,
+        (None, Some(_), _) => StateMark::READ,
+        (None, None, true) => StateMark::LISTENING,
+        (None, None, false) => StateMark::UNREAD,
     }
 }
 

@@ -1,20 +1,20 @@
 //! An open episode: each step on the time line from the notice to the deadline.
 
 use super::html::Html;
-use super::pieces::{self, Bar, Look};
+use super::pieces::{self, Bar, StateMark};
 use crate::server::Seconds;
 use crate::view::{EpisodeView, StepStage, StepView};
 use jiff::Timestamp;
 
 /// The time from the opening of the episode to its deadline, in seconds after the opening.
-struct Line {
+struct TimeLine {
     bar: Bar,
     opened: Timestamp,
     now: f64,
     end: f64,
 }
 
-impl Line {
+impl TimeLine {
     fn of(episode: &EpisodeView, now: Timestamp) -> Option<Self> {
         let (opened, plan) = (episode.opened, episode.plan?);
         let now = Seconds::between_times(opened, now).as_f64();
@@ -29,7 +29,7 @@ impl Line {
 
 /// The steps of the episode.
 pub(super) fn steps(episode: &EpisodeView, now: Timestamp, html: &mut Html) {
-    let line = Line::of(episode, now);
+    let line = TimeLine::of(episode, now);
     html.raw("<section aria-labelledby=\"steps\"><h2 id=\"steps\">The steps</h2>");
     if let (Some(_), Some(plan)) = (&line, &episode.plan) {
         html.raw("<p class=\"axis\"><span>detected ");
@@ -62,8 +62,8 @@ pub(super) fn steps(episode: &EpisodeView, now: Timestamp, html: &mut Html) {
     html.raw("</section>");
 }
 
-fn one(step: &StepView, line: Option<&Line>, now: Timestamp, html: &mut Html) {
-    let look = Look::of_step(step);
+fn one(step: &StepView, line: Option<&TimeLine>, now: Timestamp, html: &mut Html) {
+    let look = StateMark::of_step(step);
     html.raw("<li").attr("data-key", format_args!("step {}", step.name)).attr("class", look.class).raw(">");
     html.raw("<p class=\"who\">");
     pieces::mark(html, look);
@@ -85,9 +85,9 @@ fn one(step: &StepView, line: Option<&Line>, now: Timestamp, html: &mut Html) {
     html.raw("</li>");
 }
 
-fn draw(step: &StepView, line: &Line, html: &mut Html) {
+fn draw(step: &StepView, line: &TimeLine, html: &mut Html) {
     let (bar, now) = (&line.bar, line.now);
-    bar.open(html, &format!("{}: {}", step.name, Look::of(step.stage).word));
+    bar.open(html, &format!("{}: {}", step.name, StateMark::of(step.stage).word));
     bar.part(html, "reserve", line.end, bar.total());
     if let Some(ended) = step.ended.filter(|_| step.outcome.is_some()) {
         let ended = line.second_of(ended);

@@ -114,7 +114,7 @@ impl Headline {
         let mut said = self.headline(status);
         for step in concerned(status) {
             if step.failure.is_empty() {
-                said.push_str(&format!(" {} {}.", step.name, pieces::Look::of(step.stage).word));
+                said.push_str(&format!(" {} {}.", step.name, pieces::StateMark::of(step.stage).word));
             } else {
                 said.push_str(&format!(" {}.", step.failure));
             }

@@ -41,13 +41,13 @@ impl Html {
 
     fn escaped(&mut self, arguments: fmt::Arguments<'_>) {
         // Writing to memory does not fail, and a `Display` that says it failed has written what it could.
-        let _wrote = Escaping(&mut self.written).write_fmt(arguments);
+        let _wrote = HtmlEscaper(&mut self.written).write_fmt(arguments);
     }
 }
 
-struct Escaping<'a>(&'a mut String);
+struct HtmlEscaper<'a>(&'a mut String);
 
-impl fmt::Write for Escaping<'_> {
+impl fmt::Write for HtmlEscaper<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for it in text.chars() {
             match it {

@@ -1,7 +1,7 @@
 //! The story of what is over: past episodes and rehearsals, as they are kept.
 
 use super::html::Html;
-use super::pieces::{self, Look};
+use super::pieces::{self, StateMark};
 use crate::engine::Outcome;
 use crate::server::Status;
 use crate::view::Report;
@@ -25,7 +25,7 @@ pub(super) fn stories(status: &Status, reports: &[Report], html: &mut Html) {
 
 fn story(report: &Report, html: &mut Html) {
     let episode = &report.episode;
-    let look = Look::of_outcome(match (episode.good, episode.complete) {
+    let look = StateMark::of_outcome(match (episode.good, episode.complete) {
         (true, _) => Outcome::Done,
         (false, true) => Outcome::Failed,
         (false, false) => Outcome::Lost,
@@ -49,7 +49,7 @@ fn story(report: &Report, html: &mut Html) {
 
 /// How a step ended, or where it stands if it has not.
 fn told(step: &StepView, html: &mut Html) {
-    let look = Look::of_step(step);
+    let look = StateMark::of_step(step);
     html.raw("<li").attr("class", look.class).raw("><p class=\"who\">");
     pieces::mark(html, look);
     html.tag("<b>", &step.name, "</b> ");

@@ -56,14 +56,14 @@ fn whole(seconds: Seconds) -> u64 {
 }
 
 /// A shape for a state. The word always stands beside it.
-pub(super) fn mark(html: &mut Html, look: Look) {
+pub(super) fn mark(html: &mut Html, look: StateMark) {
     html.raw("<svg class=\"mark\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><use").attr("href", look.shape);
     html.raw("/></svg>");
 }
 
 /// How a state looks: its shape, its class, its word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Look {
+pub(super) struct StateMark {
     /// The symbol in the template.
     pub(super) shape: &'static str,
     /// The class that gives it its colour.
@@ -72,7 +72,7 @@ pub(super) struct Look {
     pub(super) word: &'static str,
 }
 
-impl Look {
+impl StateMark {
     const fn new(shape: &'static str, class: &'static str, word: &'static str) -> Self {
         Self { shape, class, word }
     }

@@ -4,7 +4,7 @@
 //! file counts only where it, and every directory and link on the way to it, belongs to root, to us, or to the user whom the
 //! operator has named. A disk that hangs holds up one thread, however often it is asked.
 
-use super::{Answered, Response};
+use super::{Response, TimedResponse};
 use crate::store::AuthoredFile;
 use jiff::Timestamp;
 use std::io::{self, Read};
@@ -64,13 +64,13 @@ impl FileClient {
     ///
     /// # Errors
     /// A sentence that names the file and says why nothing can be said of it.
-    pub(super) async fn ask(&self, time_limit: Duration) -> Result<Answered, String> {
+    pub(super) async fn ask(&self, time_limit: Duration) -> Result<TimedResponse, String> {
         let mut content = self.look(time_limit).await?;
         if content.may_be_unwritten() {
             sleep(TO_WRITE).await;
             content = self.look(time_limit).await?;
         }
-        Ok(Answered { response: Response::File(content), skew: None })
+        Ok(TimedResponse { response: Response::File(content), skew: None })
     }
 
     async fn look(&self, time_limit: Duration) -> Result<FileContent, String> {

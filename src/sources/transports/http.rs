@@ -6,7 +6,7 @@
 //! told as [`HttpFailure`]; only the source knows what that means. It must not know any cloud's paths or words, and never
 //! shows a session token.
 
-use super::{Answered, DEFAULT_TIME_LIMIT, Endpoint, Response};
+use super::{DEFAULT_TIME_LIMIT, Endpoint, Response, TimedResponse};
 use crate::sources::HttpQuestion;
 use crate::transport::{HttpConnection, ResponseError};
 use hyper::body::{Body, Incoming};
@@ -58,7 +58,7 @@ struct HttpAnswer {
     skew: Option<SignedDuration>,
 }
 
-impl From<HttpAnswer> for Answered {
+impl From<HttpAnswer> for TimedResponse {
     fn from(HttpAnswer { response, skew }: HttpAnswer) -> Self {
         Self { response: Response::Http(response), skew }
     }
@@ -258,7 +258,7 @@ impl MetadataClient {
     ///
     /// # Errors
     /// [`HttpFailure`] where no whole answer came. An answer of any status is an answer.
-    pub async fn ask(&self, question: &HttpQuestion, time_limit: Duration) -> Result<Answered, HttpFailure> {
+    pub async fn ask(&self, question: &HttpQuestion, time_limit: Duration) -> Result<TimedResponse, HttpFailure> {
         let Some(form) = &self.session else {
             let answer = self.get(question, &Authorization::Nothing, None, time_limit).await;
             return answer.map(Into::into).map_err(HttpFailure::NoAnswer);

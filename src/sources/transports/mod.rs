@@ -78,7 +78,7 @@ fn another_transport() -> Fault {
 
 /// What came back, and what it tells about the clocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answered {
+pub struct TimedResponse {
     /// What was brought.
     pub response: Response,
     /// The service's clock less ours, from the `Date` header, where there is one. Good to half a second and half the
@@ -140,7 +140,7 @@ impl Client {
     ///
     /// # Errors
     /// Where no whole answer came. An answer of any status is an answer, and a file that is not there is one too.
-    pub async fn ask(&self, question: &Question, time_limit: Duration) -> Result<Answered, Failure> {
+    pub async fn ask(&self, question: &Question, time_limit: Duration) -> Result<TimedResponse, Failure> {
         match (self, question) {
             (Self::Http(client), Question::Http(question)) => {
                 client.ask(question, time_limit).await.map_err(Failure::Http)

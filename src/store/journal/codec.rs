@@ -82,7 +82,7 @@ struct Covered<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct RecordLine {
     seq: u64,
     at: Moment,
     wall: Timestamp,
@@ -124,7 +124,7 @@ pub fn decode(line: &str) -> Result<Record, DecodeError> {
         // A line that lost its end does not even look like one.
         return Err(if found.ends_with(b"\"}") { DecodeError::Checksum } else { DecodeError::Incomplete });
     }
-    let Line { seq, at, wall, event, _crc } = serde_json::from_str(line)?;
+    let RecordLine { seq, at, wall, event, _crc } = serde_json::from_str(line)?;
     Ok(Record { seq, now: Now { moment: at, wall }, event })
 }
 

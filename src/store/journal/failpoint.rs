@@ -22,12 +22,12 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Where we die, if anywhere.
 #[derive(Debug)]
 pub(super) struct Failpoint {
-    at: Option<(Moment, usize)>,
+    at: Option<(CrashPoint, usize)>,
     passed: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Moment {
+enum CrashPoint {
     Before,
     Within,
     After,
@@ -38,9 +38,9 @@ impl Failpoint {
         let at = std::env::var(VARIABLE).ok().and_then(|value| {
             let (moment, record) = value.split_once(' ')?;
             let moment = match moment {
-                "before" => Moment::Before,
-                "within" => Moment::Within,
-                "after" => Moment::After,
+                "before" => CrashPoint::Before,
+                "within" => CrashPoint::Within,
+                "after" => CrashPoint::After,
                 _ => return None,
             };
             Some((moment, record.parse().ok()?))
@@ -59,9 +59,9 @@ impl Failpoint {
         let end = *ends.get(line)?;
         let begin = line.checked_sub(1).map_or(0, |before| ends[before]);
         Some(match moment {
-            Moment::Before => begin,
-            Moment::Within => usize::midpoint(begin, end),
-            Moment::After => end,
+            CrashPoint::Before => begin,
+            CrashPoint::Within => usize::midpoint(begin, end),
+            CrashPoint::After => end,
         })
     }
 }
@@ -90,12 +90,12 @@ mod tests {
     fn the_part_of_a_write_that_still_reaches_the_disk_is_counted_over_writes() {
         let at = |moment, record| Failpoint { at: Some((moment, record)), passed: 0 };
         let writes = |mut point: Failpoint| [point.last_bytes(b"1\n"), point.last_bytes(b"22\n3333\n4\n")];
-        assert_eq!(writes(at(Moment::After, 1))[0], Some(2));
-        assert_eq!(writes(at(Moment::Before, 1))[0], Some(0));
-        assert_eq!(writes(at(Moment::After, 3)), [None, Some(8)]);
-        assert_eq!(writes(at(Moment::Before, 3)), [None, Some(3)]);
-        assert_eq!(writes(at(Moment::Within, 3)), [None, Some(5)]);
-        assert_eq!(writes(at(Moment::After, 5)), [None, None]);
+        assert_eq!(writes(at(CrashPoint::After, 1))[0], Some(2));
+        assert_eq!(writes(at(CrashPoint::Before, 1))[0], Some(0));
+        assert_eq!(writes(at(CrashPoint::After, 3)), [None, Some(8)]);
+        assert_eq!(writes(at(CrashPoint::Before, 3)), [None, Some(3)]);
+        assert_eq!(writes(at(CrashPoint::Within, 3)), [None, Some(5)]);
+        assert_eq!(writes(at(CrashPoint::After, 5)), [None, None]);
         assert_eq!(writes(Failpoint { at: None, passed: 0 }), [None, None]);
     }
 }

@@ -20,7 +20,7 @@ mod writer;
 
 pub use codec::{Contents, DecodeError, EncodeError, LONGEST_LINE, Record, decode, decode_all, encode};
 pub use files::{Cut, LARGEST_FILE, Recovery, TORN_KEPT};
-pub use writer::Figures;
+pub use writer::JournalFigures;
 
 use crate::engine::{Engine, Event, Now, Policy};
 use std::path::Path;
@@ -29,7 +29,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 use tokio::time::Instant;
-use writer::{Desk, Pace, Writer};
+use writer::{DiskPace, JournalWriter, WriteQueue};
 
 /// How long an append waits for the disk. A checkpoint that begins this much later is still a checkpoint, and together
 /// with what the notice file may take it is under the 250 ms that no trouble may cost. A disk that hangs costs it once,
@@ -45,7 +45,7 @@ const PATIENCE_AT_START: Duration = Duration::from_secs(5);
 
 /// Whether records would outlive a crash of ours.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Durability {
+pub enum AppendResult {
     /// They are on disk.
     Synced,
     /// The disk has not answered in time; they may still land, in order.
@@ -58,7 +58,7 @@ pub enum Durability {
 
 /// How the journal does.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum JournalState {
     /// All is on disk.
     Kept,
     /// The disk has not answered in time.
@@ -72,7 +72,7 @@ pub enum State {
 /// The journal of one daemon.
 #[derive(Debug)]
 pub struct Journal {
-    keeping: Keeping,
+    keeping: Backing,
     /// The number of the last record of the newest file.
     seq: u64,
     /// Why records of this episode could not even be queued.
@@ -82,8 +82,8 @@ pub struct Journal {
 }
 
 #[derive(Debug)]
-enum Keeping {
-    Disk(Arc<Desk>),
+enum Backing {
+    Disk(Arc<WriteQueue>),
     Memory { reason: String },
 }
 
@@ -109,10 +109,10 @@ impl Journal {
         let directory = state_directory.join("episodes");
         let (answer, answered) = sync_channel(1);
         let thread = thread::Builder::new().name("journal".to_owned()).stack_size(256 * 1024).spawn(move || {
-            let (writer, recovery, newest) = Writer::recover(directory, kept);
+            let (writer, recovery, newest) = JournalWriter::recover(directory, kept);
             let seq = newest.map_or(0, |(_, records)| records);
             // Nobody waits any more where the disk took too long; what it may hold must then not be written to.
-            if answer.send((writer.desk(), recovery, seq)).is_ok() {
+            if answer.send((writer.queue(), recovery, seq)).is_ok() {
                 writer.run();
             }
         });
@@ -121,8 +121,8 @@ impl Journal {
             return (Self::in_memory(reason.clone()), Recovery { trouble: Some(reason), ..Recovery::default() });
         }
         match answered.recv_timeout(PATIENCE_AT_START) {
-            Ok((desk, recovery, seq)) => {
-                (Self { keeping: Keeping::Disk(desk), seq, refused: None, late: false }, recovery)
+            Ok((queue, recovery, seq)) => {
+                (Self { keeping: Backing::Disk(queue), seq, refused: None, late: false }, recovery)
             }
             Err(_) => {
                 let place = state_directory.display();
@@ -135,32 +135,32 @@ impl Journal {
     /// A journal that has no place yet: what is to be kept is kept once another one has taken its place. Nothing is lost
     /// as long as no episode opens meanwhile.
     pub fn unopened() -> Self {
-        Self { keeping: Keeping::Disk(Arc::new(Desk::new(None, None))), seq: 0, refused: None, late: false }
+        Self { keeping: Backing::Disk(Arc::new(WriteQueue::new(None, None))), seq: 0, refused: None, late: false }
     }
 
     /// A journal that keeps nothing, because nothing can be written. A crash forgets the episode: its steps would run
     /// again.
     pub fn in_memory(reason: impl Into<String>) -> Self {
-        Self { keeping: Keeping::Memory { reason: reason.into() }, seq: 0, refused: None, late: false }
+        Self { keeping: Backing::Memory { reason: reason.into() }, seq: 0, refused: None, late: false }
     }
 
     /// Writes the facts of one turn and waits until they are on disk: [`PATIENCE`] at most, and not at all while the disk
     /// is known to hang. Facts that a restart need not remember are passed over, and so are those before the first
     /// segment: there is nothing yet that they change.
     ///
-    /// A crash before it returns may keep any beginning of them; after [`Durability::Synced`], all of them; after
+    /// A crash before it returns may keep any beginning of them; after [`AppendResult::Synced`], all of them; after
     /// anything else, perhaps none.
-    pub async fn append(&mut self, now: Now, events: &[Event]) -> Durability {
-        let Keeping::Disk(desk) = &self.keeping else { return Durability::InMemory };
-        let desk = desk.clone();
+    pub async fn append(&mut self, now: Now, events: &[Event]) -> AppendResult {
+        let Backing::Disk(queue) = &self.keeping else { return AppendResult::InMemory };
+        let queue = queue.clone();
         let mut due = 0_u32;
         for event in events.iter().filter(|event| event.is_journaled()) {
             let opens = if let Event::SegmentStarted { id, .. } = event { Some(files::file_name(id)) } else { None };
-            if opens.is_none() && !desk.has_file() {
+            if opens.is_none() && !queue.has_file() {
                 continue;
             }
             due += 1;
-            if let Err(sentence) = self.put(&desk, now, event, opens) {
+            if let Err(sentence) = self.put(&queue, now, event, opens) {
                 if self.refused.is_none() {
                     tracing::error!("the journal is broken, the watch goes on: {sentence}");
                 }
@@ -168,18 +168,18 @@ impl Journal {
             }
         }
         if due == 0 {
-            return Durability::Synced;
+            return AppendResult::Synced;
         }
-        let patience = match desk.pace() {
-            Pace::Good => PATIENCE,
-            Pace::Slow => PATIENCE_WITH_A_SLOW_DISK,
-            Pace::Hangs => Duration::ZERO,
+        let patience = match queue.pace() {
+            DiskPace::Good => PATIENCE,
+            DiskPace::Slow => PATIENCE_WITH_A_SLOW_DISK,
+            DiskPace::Hangs => Duration::ZERO,
         };
-        let target = desk.ask();
-        let durability = wait(&desk, target, Instant::now() + patience).await;
-        let is_late = durability == Durability::Late;
+        let target = queue.ask();
+        let durability = wait(&queue, target, Instant::now() + patience).await;
+        let is_late = durability == AppendResult::Late;
         if is_late {
-            desk.count_late();
+            queue.count_late();
             if !self.late {
                 let millis = PATIENCE.as_millis();
                 tracing::error!("the disk did not take the journal's records in {millis} ms, the watch goes on");
@@ -187,7 +187,7 @@ impl Journal {
         }
         self.late = is_late;
         match (&self.refused, durability) {
-            (Some(sentence), Durability::Synced) => Durability::Broken(sentence.clone()),
+            (Some(sentence), AppendResult::Synced) => AppendResult::Broken(sentence.clone()),
             (_, durability) => durability,
         }
     }
@@ -195,52 +195,52 @@ impl Journal {
     /// Waits until everything accepted so far is on disk, `limit` at most: for the end of the daemon.
     ///
     /// A crash before it returns is like one in [`Journal::append`].
-    pub async fn settle(&mut self, limit: Duration) -> Durability {
+    pub async fn settle(&mut self, limit: Duration) -> AppendResult {
         match &self.keeping {
-            Keeping::Disk(desk) => {
-                let target = desk.ask();
-                wait(desk, target, Instant::now() + limit).await
+            Backing::Disk(queue) => {
+                let target = queue.ask();
+                wait(queue, target, Instant::now() + limit).await
             }
-            Keeping::Memory { .. } => Durability::InMemory,
+            Backing::Memory { .. } => AppendResult::InMemory,
         }
     }
 
     /// Writes all of the newest episode anew, since somebody may have removed it. It does not wait.
     pub fn write_anew(&self) {
-        if let Keeping::Disk(desk) = &self.keeping {
-            desk.distrust();
+        if let Backing::Disk(queue) = &self.keeping {
+            queue.distrust();
         }
     }
 
     /// How the journal does now. It changes by itself when a disk answers again. Crashes do not matter to it.
-    pub fn state(&self) -> State {
-        let desk = match &self.keeping {
-            Keeping::Disk(desk) => desk,
-            Keeping::Memory { reason } => return State::InMemory(reason.clone()),
+    pub fn state(&self) -> JournalState {
+        let queue = match &self.keeping {
+            Backing::Disk(queue) => queue,
+            Backing::Memory { reason } => return JournalState::InMemory(reason.clone()),
         };
-        let progress = desk.progress().borrow().clone();
+        let progress = queue.progress().borrow().clone();
         if let Some(sentence) = &self.refused {
-            State::Broken(sentence.clone())
+            JournalState::Broken(sentence.clone())
         } else if let Some(trouble) = progress.trouble {
-            State::Broken(trouble.to_string())
-        } else if self.late && progress.synced < desk.accepted() {
-            State::Late
+            JournalState::Broken(trouble.to_string())
+        } else if self.late && progress.synced < queue.accepted() {
+            JournalState::Late
         } else {
-            State::Kept
+            JournalState::Kept
         }
     }
 
     /// What the disk cost so far in this run of ours.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> JournalFigures {
         match &self.keeping {
-            Keeping::Disk(desk) => desk.figures(),
-            Keeping::Memory { .. } => Figures::default(),
+            Backing::Disk(queue) => queue.figures(),
+            Backing::Memory { .. } => JournalFigures::default(),
         }
     }
 
-    fn put(&mut self, desk: &Desk, now: Now, event: &Event, opens: Option<String>) -> Result<(), String> {
+    fn put(&mut self, queue: &WriteQueue, now: Now, event: &Event, opens: Option<String>) -> Result<(), String> {
         if let Some(name) = opens {
-            desk.begin(name);
+            queue.begin(name);
             self.seq = 0;
             self.refused = None;
         } else if let Some(sentence) = &self.refused {
@@ -249,7 +249,7 @@ impl Journal {
         }
         let record = Record { seq: self.seq + 1, now, event: event.clone() };
         let line = encode(&record).map_err(|error| format!("{error}; nothing more of this episode is written"))?;
-        desk.put(&line).map_err(|writer::Full| {
+        queue.put(&line).map_err(|writer::QueueFull| {
             format!("the episode's file has reached {LARGEST_FILE} bytes; nothing more of this episode is written")
         })?;
         self.seq += 1;
@@ -259,8 +259,8 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if let Keeping::Disk(desk) = &self.keeping {
-            desk.close();
+        if let Backing::Disk(queue) = &self.keeping {
+            queue.close();
         }
     }
 }
@@ -271,14 +271,14 @@ pub fn past(state_directory: &Path, most: usize, pass_over: impl Fn(&str) -> boo
     files::past(&state_directory.join("episodes"), most, pass_over)
 }
 
-async fn wait(desk: &Desk, target: u64, until: Instant) -> Durability {
-    let mut progress = desk.progress();
+async fn wait(queue: &WriteQueue, target: u64, until: Instant) -> AppendResult {
+    let mut progress = queue.progress();
     let settled = progress.wait_for(|progress| progress.tried >= target);
     match tokio::time::timeout_at(until, settled).await {
-        Ok(Ok(progress)) if progress.synced >= target => Durability::Synced,
-        Ok(Ok(progress)) => Durability::Broken(progress.trouble.as_deref().unwrap_or("the disk refused").to_owned()),
-        Ok(Err(_)) => Durability::Broken("the journal's thread has ended".to_owned()),
-        Err(_) => Durability::Late,
+        Ok(Ok(progress)) if progress.synced >= target => AppendResult::Synced,
+        Ok(Ok(progress)) => AppendResult::Broken(progress.trouble.as_deref().unwrap_or("the disk refused").to_owned()),
+        Ok(Err(_)) => AppendResult::Broken("the journal's thread has ended".to_owned()),
+        Err(_) => AppendResult::Late,
     }
 }
 
@@ -320,10 +320,10 @@ mod tests {
     /// Appends, and waits for a disk that others may keep busy.
     async fn synced(journal: &mut Journal, turn: &[Event]) {
         let mut durability = journal.append(now(), turn).await;
-        if durability == Durability::Late {
+        if durability == AppendResult::Late {
             durability = journal.settle(Duration::from_secs(30)).await;
         }
-        assert_eq!(durability, Durability::Synced);
+        assert_eq!(durability, AppendResult::Synced);
     }
 
     /// Opens, appends, and drops a journal as often as there are turns.
@@ -415,7 +415,7 @@ mod tests {
         journal.append(now(), &[due("a")]).await;
         let told = journal.settle(Duration::from_secs(30)).await;
         // Said, and mended with the next turn.
-        assert!(matches!(&told, Durability::Broken(sentence) if sentence.contains("somebody removed")), "{told:?}");
+        assert!(matches!(&told, AppendResult::Broken(sentence) if sentence.contains("somebody removed")), "{told:?}");
         synced(&mut journal, &[due("b")]).await;
         let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(events(&recovery), [opened(1), due("a"), due("b")]);
@@ -447,15 +447,15 @@ mod tests {
         let (mut journal, _) = Journal::open(directory.path(), KEPT);
         // A directory in the place of the file refuses whatever one does, even as root.
         fs::create_dir_all(path(&directory, 1)).unwrap();
-        let Durability::Broken(sentence) = journal.append(now(), &[opened(1)]).await else {
+        let AppendResult::Broken(sentence) = journal.append(now(), &[opened(1)]).await else {
             unreachable!("not written")
         };
         assert!(sentence.contains("cannot write in"), "{sentence}");
-        assert!(matches!(journal.append(now(), &[due("a")]).await, Durability::Broken(_)));
-        assert!(matches!(journal.state(), State::Broken(_)));
+        assert!(matches!(journal.append(now(), &[due("a")]).await, AppendResult::Broken(_)));
+        assert!(matches!(journal.state(), JournalState::Broken(_)));
         fs::remove_dir(path(&directory, 1)).unwrap();
         synced(&mut journal, &[due("b")]).await;
-        assert_eq!(journal.state(), State::Kept);
+        assert_eq!(journal.state(), JournalState::Kept);
         assert_eq!((journal.figures().failures, journal.figures().mended), (2, 1));
         let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(events(&recovery), [opened(1), due("a"), due("b")]);
@@ -464,17 +464,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_delays_one_turn_by_its_patience_and_gets_everything_later() {
         let directory = TempDir::new().unwrap();
-        let (writer, _, _) = Writer::recover(directory.path().join("episodes"), KEPT);
-        let mut journal = Journal { keeping: Keeping::Disk(writer.desk()), seq: 0, refused: None, late: false };
+        let (writer, _, _) = JournalWriter::recover(directory.path().join("episodes"), KEPT);
+        let mut journal = Journal { keeping: Backing::Disk(writer.queue()), seq: 0, refused: None, late: false };
         let began = tokio::time::Instant::now();
-        assert_eq!(journal.append(now(), &[opened(1)]).await, Durability::Late);
-        assert_eq!(journal.append(now(), &[due("a"), opened(2), due("b")]).await, Durability::Late);
-        assert_eq!((began.elapsed(), journal.state()), (PATIENCE, State::Late), "a hang is waited for once");
+        assert_eq!(journal.append(now(), &[opened(1)]).await, AppendResult::Late);
+        assert_eq!(journal.append(now(), &[due("a"), opened(2), due("b")]).await, AppendResult::Late);
+        assert_eq!((began.elapsed(), journal.state()), (PATIENCE, JournalState::Late), "a hang is waited for once");
         let disk = thread::spawn(|| writer.run());
         let watched = journal.state();
         drop(journal);
         disk.join().unwrap();
-        assert_eq!(watched, State::Late);
+        assert_eq!(watched, JournalState::Late);
         assert_eq!(decode_all(&fs::read(path(&directory, 1)).unwrap()).records.len(), 2);
         assert_eq!(decode_all(&fs::read(path(&directory, 2)).unwrap()).records.len(), 2);
     }
@@ -489,11 +489,11 @@ mod tests {
         journal.append(now(), &turn).await;
         // So much at once may keep a busy disk for longer than an append waits.
         journal.settle(Duration::from_secs(30)).await;
-        assert!(matches!(journal.state(), State::Broken(sentence) if sentence.contains("4194304 bytes")));
+        assert!(matches!(journal.state(), JournalState::Broken(sentence) if sentence.contains("4194304 bytes")));
         let size = fs::metadata(path(&directory, 1)).unwrap().len();
         assert!(size <= LARGEST_FILE as u64 && size > LARGEST_FILE as u64 - 61_000, "{size}");
         synced(&mut journal, &[opened(2)]).await;
-        assert_eq!(journal.state(), State::Kept);
+        assert_eq!(journal.state(), JournalState::Kept);
     }
 
     #[tokio::test]
@@ -509,8 +509,8 @@ mod tests {
     #[tokio::test]
     async fn in_memory_nothing_is_written_and_it_says_why() {
         let mut journal = Journal::in_memory("the disk is read-only");
-        assert_eq!(journal.append(now(), &[opened(1)]).await, Durability::InMemory);
-        assert_eq!(journal.state(), State::InMemory("the disk is read-only".to_owned()));
+        assert_eq!(journal.append(now(), &[opened(1)]).await, AppendResult::InMemory);
+        assert_eq!(journal.state(), JournalState::InMemory("the disk is read-only".to_owned()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The journal's own thread, which alone touches the disk: a disk that hangs stops nothing else.
 //!
-//! What has to be on disk stands in memory first, whole, in the [`Desk`]; the thread makes the disk equal to it. So
+//! What has to be on disk stands in memory first, whole, in the [`WriteQueue`]; the thread makes the disk equal to it. So
 //! nothing is lost while the disk hangs or refuses, the order is kept, one sync serves whatever came meanwhile, and a
 //! file that may be damaged is mended by writing it anew.
 
@@ -27,7 +27,7 @@ const EPISODES_WAITING: usize = 4;
 
 /// How far the disk has come.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct SyncProgress {
     /// So many of the accepted records are on disk.
     pub(super) synced: u64,
     /// So many were tried at least once.
@@ -38,7 +38,7 @@ pub(super) struct Progress {
 
 /// What the disk cost, for metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Figures {
+pub struct JournalFigures {
     /// What each write took that reached the disk.
     pub syncs: Histogram,
     /// Writes that did not.
@@ -51,7 +51,7 @@ pub struct Figures {
 
 /// One episode's file as it has to be on disk.
 #[derive(Debug)]
-struct Volume {
+struct SegmentFile {
     /// Tells it from another that took its name.
     serial: u64,
     name: String,
@@ -64,7 +64,7 @@ struct Volume {
     reaches: u64,
 }
 
-impl Volume {
+impl SegmentFile {
     fn waits(&self) -> bool {
         !self.sound || self.synced < self.text.len()
     }
@@ -72,7 +72,7 @@ impl Volume {
 
 /// How the disk keeps up with what it is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Pace {
+pub(super) enum DiskPace {
     /// In time.
     Good,
     /// Its newest write was not in time; nothing waits for it now.
@@ -83,19 +83,19 @@ pub(super) enum Pace {
 
 /// Where the daemon puts records and the thread takes them.
 #[derive(Debug)]
-pub(super) struct Desk {
-    sheets: Mutex<Sheets>,
+pub(super) struct WriteQueue {
+    state: Mutex<QueuedSegments>,
     put: Condvar,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<SyncProgress>,
 }
 
 #[derive(Debug, Default)]
-struct Sheets {
-    volumes: VecDeque<Volume>,
+struct QueuedSegments {
+    segments: VecDeque<SegmentFile>,
     accepted: u64,
     /// How many volumes were begun.
     begun: u64,
-    figures: Figures,
+    figures: JournalFigures,
     /// Grows with each append, so that a broken disk is tried again at once.
     asked: u64,
     /// Whether the disk was last waited for in vain, or took too long for what it was given then.
@@ -104,123 +104,123 @@ struct Sheets {
     late_at: u64,
     /// Whether it was said that the disk is late, and not yet that it is no longer.
     said_late: bool,
-    reason: bool,
+    closing: bool,
 }
 
 /// Why a record was not accepted.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(super) struct QueueFull;
 
-impl Desk {
+impl WriteQueue {
     pub(super) fn new(found: Option<Found>, trouble: Option<&str>) -> Self {
-        let volumes = found.map(|Found { name, text, sound, .. }| {
+        let segments = found.map(|Found { name, text, sound, .. }| {
             let synced = if sound { text.len() } else { 0 };
-            Volume { serial: 0, name, text, synced, sound, reaches: 0 }
+            SegmentFile { serial: 0, name, text, synced, sound, reaches: 0 }
         });
-        let sheets = Sheets { volumes: volumes.into_iter().collect(), ..Sheets::default() };
-        let progress = Progress { trouble: trouble.map(Arc::from), ..Progress::default() };
-        Self { sheets: Mutex::new(sheets), put: Condvar::new(), progress: watch::Sender::new(progress) }
+        let state = QueuedSegments { segments: segments.into_iter().collect(), ..QueuedSegments::default() };
+        let progress = SyncProgress { trouble: trouble.map(Arc::from), ..SyncProgress::default() };
+        Self { state: Mutex::new(state), put: Condvar::new(), progress: watch::Sender::new(progress) }
     }
 
     /// Begins the file of a new episode.
     pub(super) fn begin(&self, name: String) {
-        let mut sheets = self.sheets();
+        let mut state = self.state();
         // An episode that waits under the same name is over, and the new one takes its place.
-        sheets.volumes.retain(|volume| volume.name != name);
-        if sheets.volumes.len() >= EPISODES_WAITING {
-            sheets.volumes.pop_front();
+        state.segments.retain(|segment| segment.name != name);
+        if state.segments.len() >= EPISODES_WAITING {
+            state.segments.pop_front();
         }
-        sheets.begun += 1;
-        let (serial, reaches) = (sheets.begun, sheets.accepted);
-        sheets.volumes.push_back(Volume { serial, name, text: Vec::new(), synced: 0, sound: true, reaches });
+        state.begun += 1;
+        let (serial, reaches) = (state.begun, state.accepted);
+        state.segments.push_back(SegmentFile { serial, name, text: Vec::new(), synced: 0, sound: true, reaches });
     }
 
     /// Puts one line at the end of the newest file.
-    pub(super) fn put(&self, line: &str) -> Result<(), Full> {
-        let mut sheets = self.sheets();
-        let accepted = sheets.accepted + 1;
-        let Some(volume) = sheets.volumes.back_mut() else { return Err(Full) };
-        if volume.text.len() + line.len() + 1 > files::LARGEST_FILE {
-            return Err(Full);
+    pub(super) fn put(&self, line: &str) -> Result<(), QueueFull> {
+        let mut state = self.state();
+        let accepted = state.accepted + 1;
+        let Some(segment) = state.segments.back_mut() else { return Err(QueueFull) };
+        if segment.text.len() + line.len() + 1 > files::LARGEST_FILE {
+            return Err(QueueFull);
         }
-        volume.text.extend_from_slice(line.as_bytes());
-        volume.text.push(b'\n');
-        volume.reaches = accepted;
-        sheets.accepted = accepted;
+        segment.text.extend_from_slice(line.as_bytes());
+        segment.text.push(b'\n');
+        segment.reaches = accepted;
+        state.accepted = accepted;
         Ok(())
     }
 
     /// Has the disk made equal; returns the count of records to wait for.
     pub(super) fn ask(&self) -> u64 {
-        let mut sheets = self.sheets();
-        sheets.asked += 1;
-        let accepted = sheets.accepted;
-        drop(sheets);
+        let mut state = self.state();
+        state.asked += 1;
+        let accepted = state.accepted;
+        drop(state);
         self.put.notify_one();
         accepted
     }
 
     /// Has the newest file written anew: it may be gone.
     pub(super) fn distrust(&self) {
-        if let Some(volume) = self.sheets().volumes.back_mut() {
-            volume.sound = false;
+        if let Some(segment) = self.state().segments.back_mut() {
+            segment.sound = false;
         }
         self.ask();
     }
 
     pub(super) fn accepted(&self) -> u64 {
-        self.sheets().accepted
+        self.state().accepted
     }
 
     pub(super) fn has_file(&self) -> bool {
-        !self.sheets().volumes.is_empty()
+        !self.state().segments.is_empty()
     }
 
-    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+    pub(super) fn progress(&self) -> watch::Receiver<SyncProgress> {
         self.progress.subscribe()
     }
 
-    pub(super) fn figures(&self) -> Figures {
-        self.sheets().figures
+    pub(super) fn figures(&self) -> JournalFigures {
+        self.state().figures
     }
 
     /// How the disk keeps up, before more is put there.
-    pub(super) fn pace(&self) -> Pace {
+    pub(super) fn pace(&self) -> DiskPace {
         let (slow, late_at) = {
-            let sheets = self.sheets();
-            (sheets.slow, sheets.late_at)
+            let state = self.state();
+            (state.slow, state.late_at)
         };
         match slow {
-            false => Pace::Good,
-            true if self.progress.borrow().synced < late_at => Pace::Hangs,
-            true => Pace::Slow,
+            false => DiskPace::Good,
+            true if self.progress.borrow().synced < late_at => DiskPace::Hangs,
+            true => DiskPace::Slow,
         }
     }
 
     /// Takes in that the disk was waited for in vain.
     pub(super) fn count_late(&self) {
-        let mut sheets = self.sheets();
-        sheets.figures.late += 1;
-        sheets.late_at = sheets.accepted;
-        sheets.slow = true;
-        sheets.said_late = true;
+        let mut state = self.state();
+        state.figures.late += 1;
+        state.late_at = state.accepted;
+        state.slow = true;
+        state.said_late = true;
     }
 
     pub(super) fn close(&self) {
-        self.sheets().reason = true;
+        self.state().closing = true;
         self.put.notify_one();
     }
 
-    fn sheets(&self) -> MutexGuard<'_, Sheets> {
+    fn state(&self) -> MutexGuard<'_, QueuedSegments> {
         // A panic elsewhere leaves whole lines or none: there is nothing to be poisoned.
-        self.sheets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What the thread does next.
 #[derive(Debug)]
-enum Next {
-    Write(Task),
+enum NextWrite {
+    Write(WriteTask),
     /// Nothing waits, but the disk refused: the directory is looked at again.
     LookAgain,
     /// Nothing waits, and the disk is quiet.
@@ -229,7 +229,7 @@ enum Next {
 
 /// What is to be written.
 #[derive(Debug)]
-struct Task {
+struct WriteTask {
     serial: u64,
     name: String,
     /// Where in the file the bytes belong.
@@ -241,8 +241,8 @@ struct Task {
 
 /// The thread's own half.
 #[derive(Debug)]
-pub(super) struct Writer {
-    desk: Arc<Desk>,
+pub(super) struct JournalWriter {
+    queue: Arc<WriteQueue>,
     directory: PathBuf,
     open: Option<(String, File)>,
     /// The newest file that was made, until old ones were removed for it.
@@ -253,15 +253,15 @@ pub(super) struct Writer {
     failpoint: super::failpoint::Failpoint,
 }
 
-impl Writer {
-    /// Reads what is on disk, then starts to serve a desk for it.
+impl JournalWriter {
+    /// Reads what is on disk, then starts to serve a queue for it.
     pub(super) fn recover(directory: PathBuf, kept: usize) -> (Self, Recovery, Option<(String, u64)>) {
         let (found, recovery) = files::recover(&directory);
         let newest = found.as_ref().map(|found| (found.name.clone(), found.records));
         let untidy = found.as_ref().map(|found| found.name.clone());
-        let desk = Arc::new(Desk::new(found, recovery.trouble.as_deref()));
+        let queue = Arc::new(WriteQueue::new(found, recovery.trouble.as_deref()));
         let writer = Self {
-            desk,
+            queue,
             directory,
             open: None,
             untidy,
@@ -272,11 +272,11 @@ impl Writer {
         (writer, recovery, newest)
     }
 
-    pub(super) fn desk(&self) -> Arc<Desk> {
-        self.desk.clone()
+    pub(super) fn queue(&self) -> Arc<WriteQueue> {
+        self.queue.clone()
     }
 
-    /// Makes the disk equal to the desk until that is closed.
+    /// Makes the disk equal to the queue until that is closed.
     pub(super) fn run(mut self) {
         let mut seen = 0;
         self.tidy_up();
@@ -285,17 +285,17 @@ impl Writer {
             #[cfg(debug_assertions)]
             super::failpoint::hang_where_a_test_wants();
             match next {
-                Next::Write(task) => {
+                NextWrite::Write(task) => {
                     #[cfg(debug_assertions)]
                     self.die_where_a_test_wants(&task);
                     let result = self.carry_out(&task);
                     self.finish(Some(task), result, began.elapsed());
                 }
-                Next::LookAgain => {
+                NextWrite::LookAgain => {
                     let result = files::ensure_directory(&self.directory);
                     self.finish(None, result, began.elapsed());
                 }
-                Next::TidyUp => self.tidy_up(),
+                NextWrite::TidyUp => self.tidy_up(),
             }
         }
         // Old files are left to the next start: it may have started already.
@@ -308,57 +308,57 @@ impl Writer {
     }
 
     #[cfg(debug_assertions)]
-    fn die_where_a_test_wants(&mut self, task: &Task) {
+    fn die_where_a_test_wants(&mut self, task: &WriteTask) {
         let Some(last) = self.failpoint.last_bytes(&task.bytes) else { return };
         if last > 0 {
-            let _ = self.carry_out(&Task { bytes: task.bytes[..last].to_vec(), name: task.name.clone(), ..*task });
+            let _ = self.carry_out(&WriteTask { bytes: task.bytes[..last].to_vec(), name: task.name.clone(), ..*task });
         }
         super::failpoint::die()
     }
 
-    /// Waits for something to do; nothing once the desk is closed and empty.
-    fn next(&self, seen: &mut u64) -> Option<Next> {
-        let mut sheets = self.desk.sheets();
+    /// Waits for something to do; nothing once the queue is closed and empty.
+    fn next(&self, seen: &mut u64) -> Option<NextWrite> {
+        let mut state = self.queue.state();
         let mut rested = false;
         loop {
-            let broken = self.desk.progress.borrow().trouble.is_some();
-            let may_try = !broken || rested || sheets.asked != *seen;
-            if let Some(volume) = sheets.volumes.iter().find(|volume| volume.waits())
+            let broken = self.queue.progress.borrow().trouble.is_some();
+            let may_try = !broken || rested || state.asked != *seen;
+            if let Some(segment) = state.segments.iter().find(|segment| segment.waits())
                 && may_try
             {
-                let from = if volume.sound { volume.synced } else { 0 };
-                let task = Task {
-                    serial: volume.serial,
-                    name: volume.name.clone(),
+                let from = if segment.sound { segment.synced } else { 0 };
+                let task = WriteTask {
+                    serial: segment.serial,
+                    name: segment.name.clone(),
                     from,
-                    bytes: volume.text[from..].to_vec(),
-                    sound: volume.sound,
-                    reaches: volume.reaches,
+                    bytes: segment.text[from..].to_vec(),
+                    sound: segment.sound,
+                    reaches: segment.reaches,
                 };
-                *seen = sheets.asked;
-                return Some(Next::Write(task));
+                *seen = state.asked;
+                return Some(NextWrite::Write(task));
             }
-            if sheets.reason {
+            if state.closing {
                 return None;
             }
             if rested {
-                *seen = sheets.asked;
-                return Some(if broken { Next::LookAgain } else { Next::TidyUp });
+                *seen = state.asked;
+                return Some(if broken { NextWrite::LookAgain } else { NextWrite::TidyUp });
             }
             let pause = if broken { Some(RETRY) } else { self.untidy.as_ref().map(|_| TIDY_AFTER) };
-            sheets = match pause {
+            state = match pause {
                 Some(pause) => {
-                    let (sheets, waited) =
-                        self.desk.put.wait_timeout(sheets, pause).unwrap_or_else(PoisonError::into_inner);
+                    let (state, waited) =
+                        self.queue.put.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
                     rested = waited.timed_out();
-                    sheets
+                    state
                 }
-                None => self.desk.put.wait(sheets).unwrap_or_else(PoisonError::into_inner),
+                None => self.queue.put.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
-    fn carry_out(&mut self, task: &Task) -> io::Result<()> {
+    fn carry_out(&mut self, task: &WriteTask) -> io::Result<()> {
         if !task.sound {
             return self.rewrite(task);
         }
@@ -379,7 +379,7 @@ impl Writer {
         Ok(())
     }
 
-    fn create(&mut self, task: &Task) -> io::Result<()> {
+    fn create(&mut self, task: &WriteTask) -> io::Result<()> {
         let path = self.directory.join(&task.name);
         let file = match File::options().append(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => file,
@@ -396,43 +396,43 @@ impl Writer {
         Ok(())
     }
 
-    fn rewrite(&mut self, task: &Task) -> io::Result<()> {
+    fn rewrite(&mut self, task: &WriteTask) -> io::Result<()> {
         files::ensure_directory(&self.directory)?;
         self.open = Some((task.name.clone(), files::replace(&self.directory, &task.name, &task.bytes)?));
         Ok(())
     }
 
-    fn finish(&mut self, task: Option<Task>, result: io::Result<()>, took: Duration) {
-        let before = self.desk.progress.borrow().trouble.clone();
+    fn finish(&mut self, task: Option<WriteTask>, result: io::Result<()>, took: Duration) {
+        let before = self.queue.progress.borrow().trouble.clone();
         let trouble = result.err().map(|error| self.explain(&error));
-        let mut sheets = self.desk.sheets();
+        let mut state = self.queue.state();
         match &trouble {
             None => {
-                sheets.figures.mended += u64::from(before.is_some());
+                state.figures.mended += u64::from(before.is_some());
                 if task.is_some() {
-                    sheets.figures.syncs.take(took);
+                    state.figures.syncs.take(took);
                 }
-                sheets.slow = sheets.slow && took > super::PATIENCE;
+                state.slow = state.slow && took > super::PATIENCE;
             }
-            Some(_) => sheets.figures.failures += 1,
+            Some(_) => state.figures.failures += 1,
         }
         let mut made = None;
         if let Some(task) = &task {
-            if let Some(volume) = sheets.volumes.iter_mut().find(|volume| volume.serial == task.serial) {
+            if let Some(segment) = state.segments.iter_mut().find(|segment| segment.serial == task.serial) {
                 // After a failed sync nobody knows what the disk holds: only writing it anew can tell.
-                volume.sound = trouble.is_none();
+                segment.sound = trouble.is_none();
                 if trouble.is_none() {
                     made = (task.from == 0).then(|| task.name.clone());
-                    volume.synced = task.from + task.bytes.len();
+                    segment.synced = task.from + task.bytes.len();
                 }
             }
-            while sheets.volumes.len() > 1 && sheets.volumes.front().is_some_and(|volume| !volume.waits()) {
-                sheets.volumes.pop_front();
+            while state.segments.len() > 1 && state.segments.front().is_some_and(|segment| !segment.waits()) {
+                state.segments.pop_front();
             }
         }
-        let caught_up = trouble.is_none() && sheets.volumes.iter().all(|volume| !volume.waits());
-        let in_time_again = caught_up && mem::take(&mut sheets.said_late);
-        drop(sheets);
+        let caught_up = trouble.is_none() && state.segments.iter().all(|segment| !segment.waits());
+        let in_time_again = caught_up && mem::take(&mut state.said_late);
+        drop(state);
         if trouble.is_some() {
             self.open = None;
         }
@@ -446,7 +446,7 @@ impl Writer {
             (Some(_), None) => tracing::warn!("the journal is mended: all records of this episode are on disk"),
             (None, None) | (Some(_), Some(_)) => {}
         }
-        self.desk.progress.send_modify(|progress| {
+        self.queue.progress.send_modify(|progress| {
             if let Some(task) = &task {
                 progress.tried = progress.tried.max(task.reaches);
                 if trouble.is_none() {
