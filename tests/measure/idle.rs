@@ -27,7 +27,7 @@ pub(crate) fn idle(bench: &Bench) -> Result<Vec<Row>> {
     let mut stand = bench.stand()?;
     let hook = stand.hook();
     stand.start(&["--hook", &hook, "--poll-interval", "5s"], Log::Kept)?;
-    watch(&stand, "idle", [12.0, 2.0])
+    watch(&stand, "idle", [14.0, 2.0])
 }
 
 /// The same with a target group, its targets read and its credentials fetched.
