@@ -58,13 +58,13 @@ impl Meaning {
         let window = content.window.map(|Span(window)| window).or(self.window);
         let (stated, when) = match (&content.deadline, window) {
             (Some(text), _) => match time::read(text) {
-                Some(at) => (Stated::At(at), format!(" at {at}")),
+                Some(at) => (Stated::At(at), format!(" at {at:.0}")),
                 None => (Stated::Unreadable, format!(" at a time that cannot be read: \"{}\"", clip(text, 60))),
             },
             (None, Some(window)) => {
                 let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
                 let at = written.saturating_add(window).unwrap_or(Timestamp::MAX);
-                (Stated::At(at), format!(" at {at}"))
+                (Stated::At(at), format!(" at {at:.0}"))
             }
             (None, None) => (Stated::Unsaid, String::new()),
         };
