@@ -197,9 +197,12 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
     notice(&scene, &["--window", "85s"]);
     says(&watch, "notification to ops sent: detection");
     let remembered = scene.state().join("notifications/ops.json");
-    wait_for("it to be remembered", || {
-        fs::read_to_string(&remembered).is_ok_and(|it| it.contains("detection")).then_some(())
-    });
+    let is_remembered = |word: &str| {
+        wait_for("it to be remembered", || {
+            fs::read_to_string(&remembered).is_ok_and(|it| it.contains(word)).then_some(())
+        });
+    };
+    is_remembered("detection");
     receiver.answer(Answers::With("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"));
     scene.write("go", "");
     says(&watch, "answered 503; it is tried again");
@@ -209,6 +212,7 @@ fn what_was_sent_before_a_crash_is_not_sent_again_and_what_was_not_is() {
     receiver.answer(TAKEN);
     let mut watch = start(&scene, &cloud.url, &file);
     says(&watch, "notification to ops sent: end");
+    is_remembered("/end/");
     let taken: Vec<String> = receiver.names().into_iter().filter(|name| name.starts_with("detection")).collect();
     assert_eq!(taken.len(), 1, "{:?}", receiver.names());
     // And over another crash, nothing is left to say.
