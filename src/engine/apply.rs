@@ -22,7 +22,8 @@ impl Engine {
                 let known = known_notices(self.episode.as_ref(), &self.handled, &self.deferred);
                 self.health.apply(event, now, &known);
             }
-            Event::SourceWentBlind { .. }
+            Event::ProbeNotOffered { .. }
+            | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::ProbeWentBlind { .. }
             | Event::ProbeSawAgain { .. } => self.health.apply(event, now, &[]),

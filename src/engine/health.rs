@@ -41,7 +41,7 @@ pub struct ProbeHealth {
     pub last_good: Option<Moment>,
     /// Polls in a row without an answer.
     pub misses: u32,
-    /// The newest reason.
+    /// The newest reason; without misses, why it tells nothing on this machine although it is answered.
     pub fault: Option<Fault>,
 }
 
@@ -92,6 +92,12 @@ impl SourceHealth {
                 probe_health.fault = Some(fault.clone());
                 // Only good reads in a row withdraw a notice.
                 self.missing.retain(|(key, of), _| key.source != *source || of != probe);
+            }
+            Event::ProbeNotOffered { source, probe, rank, fault, .. } => {
+                let probe_health = self.probe_health(source, probe, *rank);
+                probe_health.last_good = Some(now.moment);
+                probe_health.misses = 0;
+                probe_health.fault = Some(fault.clone());
             }
             Event::SourceWentBlind { source, .. } => {
                 let seen = self.last_seen(source);
@@ -145,7 +151,9 @@ impl SourceHealth {
     pub fn blindness(&self, asked: &AskedSource, now: Moment) -> Option<Fault> {
         let vital = || self.vital(&asked.source);
         let is_warming_up = now < self.first_answer_by(asked);
-        let missed = !is_warming_up && vital().any(|probe_health| probe_health.misses >= BLIND_AFTER);
+        // A long poll that is answered badly is asked again at once: how often says nothing of how long.
+        let missed =
+            !asked.long_poll && !is_warming_up && vital().any(|probe_health| probe_health.misses >= BLIND_AFTER);
         let silent = now >= self.blind_at(asked);
         if !missed && !silent {
             return None;
@@ -154,6 +162,12 @@ impl SourceHealth {
             word: "silent".to_owned(),
             sentence: format!("{} gave no answer at all", asked.source),
         }))
+    }
+
+    /// Whether a service answers this probe and tells nothing of it on this machine.
+    pub fn is_not_offered(&self, source: &SourceName, probe: &ProbeName) -> bool {
+        let is_asked = |(of, asked): &(SourceName, ProbeName)| of == source && asked == probe;
+        self.probes.iter().any(|(key, known)| is_asked(key) && known.fault.is_some() && known.misses == 0)
     }
 
     /// The probes that have been missed too often, of those whose blindness does not blind their source, and why.
@@ -243,15 +257,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let began = Moment::from_millis(5_000);
         let (source, probe) = (SourceName::new("slow"), ProbeName::new("events"));
-        let asked = AskedSource {
-            source: source.clone(),
-            interval: seconds(1),
-            blind_after: seconds(5),
-            first_answer: seconds(120),
-            usual_window: None,
-            removal: Removal::Counted,
-            kinds: BTreeMap::new(),
-        };
+        let asked = AskedSource { first_answer: seconds(120), ..asked(&source) };
         let mut health = SourceHealth::since(began);
         let at = |second| began.plus(seconds(second));
         let mut happens = |event: &Event, second| {
@@ -269,5 +275,59 @@ mod tests {
         happens(&missed, 62);
         happens(&missed, 63);
         assert!(happens(&missed, 64)[0], "three polls in a row");
+    }
+    fn asked(source: &SourceName) -> AskedSource {
+        AskedSource {
+            source: source.clone(),
+            interval: Duration::from_secs(1),
+            long_poll: false,
+            blind_after: Duration::from_secs(5),
+            first_answer: Duration::ZERO,
+            usual_window: None,
+            removal: Removal::Counted,
+            kinds: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_long_poll_is_blind_by_its_silence_however_often_it_is_answered_badly() {
+        let (source, probe) = (SourceName::new("cloud"), ProbeName::new("flag"));
+        let asked = AskedSource { long_poll: true, ..asked(&source) };
+        let mut health = SourceHealth::since(Moment::from_millis(0));
+        let fault = Fault { word: "server-error".to_owned(), sentence: String::new() };
+        let missed = Event::SourceMissed { source, probe, rank: Importance::Vital, fault };
+        for second in 0..5 {
+            let moment = Moment::from_millis(second * 1_000);
+            health.apply(&missed, Now { moment, wall: jiff::Timestamp::UNIX_EPOCH }, &[]);
+            assert_eq!(health.blindness(&asked, moment), None, "{second}");
+        }
+        assert!(health.blindness(&asked, Moment::from_millis(5_000)).is_some());
+    }
+
+    #[test]
+    fn what_a_service_does_not_offer_is_said_and_makes_nobody_blind() {
+        let (source, probe) = (SourceName::new("cloud"), ProbeName::new("flag"));
+        let asked = asked(&source);
+        let mut health = SourceHealth::since(Moment::from_millis(0));
+        let fault = Fault { word: "not-offered".to_owned(), sentence: String::new() };
+        let rank = Importance::Vital;
+        let told = Event::ProbeNotOffered {
+            source: source.clone(),
+            probe: probe.clone(),
+            rank,
+            fault: fault.clone(),
+            is_new: true,
+        };
+        let missed = Event::SourceMissed { source: source.clone(), probe: probe.clone(), rank, fault };
+        let read = Event::SourceRead { source: source.clone(), probe: probe.clone(), rank, active: Vec::new() };
+        for (second, event, not_offered) in
+            [(4, &told, true), (8, &read, false), (9, &told, true), (10, &missed, false)]
+        {
+            let moment = Moment::from_millis(second * 1_000);
+            health.apply(event, Now { moment, wall: jiff::Timestamp::UNIX_EPOCH }, &[]);
+            assert_eq!(health.is_not_offered(&source, &probe), not_offered, "{second}");
+            assert_eq!(health.blindness(&asked, moment), None, "{second}");
+        }
+        assert!(health.blindness(&asked, Moment::from_millis(14_000)).is_some(), "silent since the last answer");
     }
 }

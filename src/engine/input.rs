@@ -35,6 +35,12 @@ impl Engine {
                 self.on_withdrawn(&probe, withdrawn.into_iter().chain(removed), now, turn);
             }
             Input::Unanswered { source, probe, rank, fault } => self.on_miss(source, probe, rank, fault, now, turn),
+            Input::NotOffered { source, probe, rank, fault } => {
+                let is_new = !self.health().is_not_offered(&source, &probe);
+                let seen = source.clone();
+                self.take(Event::ProbeNotOffered { source, probe, rank, fault, is_new }, now, turn);
+                self.see_again(&seen, rank, now, turn);
+            }
             Input::HandedIn { notice } => {
                 self.on_notice(&notice, Received { probe: None, skew: None, at_first_read: false }, now, turn);
             }
@@ -191,12 +197,7 @@ impl Engine {
         let active = notices.iter().map(|notice| notice.key.clone()).collect();
         let read = Event::SourceRead { source: source.clone(), probe: probe.clone(), rank, active };
         self.take(read, now, turn);
-        if rank == Importance::Vital
-            && let Some(seen) = self.health().blind.get(source)
-        {
-            let after = now.moment.since(*seen);
-            self.take(Event::SourceSawAgain { source: source.clone(), after }, now, turn);
-        }
+        self.see_again(source, rank, now, turn);
         let was_blind = self.health().blind_probes.iter().find(|((of, blind), _)| of == source && blind == probe);
         if let Some((_, seen)) = was_blind
             && let Some(kind) = self.policy().kind_of(source, probe)
@@ -206,6 +207,16 @@ impl Engine {
         }
         for notice in notices {
             self.on_notice(notice, Received { probe: Some(probe), skew, at_first_read }, now, turn);
+        }
+    }
+
+    /// A blind source has answered to a vital probe.
+    fn see_again(&mut self, source: &SourceName, rank: Importance, now: Now, turn: &mut Decision) {
+        if rank == Importance::Vital
+            && let Some(seen) = self.health().blind.get(source)
+        {
+            let after = now.moment.since(*seen);
+            self.take(Event::SourceSawAgain { source: source.clone(), after }, now, turn);
         }
     }
 

@@ -45,6 +45,18 @@ pub enum Input {
         /// What went wrong.
         fault: Fault,
     },
+    /// A service answered a probe well, and tells nothing of it on this machine. It is never a "nothing", and no blindness
+    /// that could end.
+    NotOffered {
+        /// Who was asked.
+        source: SourceName,
+        /// What.
+        probe: ProbeName,
+        /// Whether blindness of this probe blinds the source.
+        rank: Importance,
+        /// Why, and what to do about it.
+        fault: Fault,
+    },
     /// A notice was handed in, by `watchdog notice` or by a tool.
     HandedIn {
         /// The notice.
@@ -161,7 +173,20 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
-    /// A source could not be read for three polls.
+    /// A service answered a probe, and tells nothing of it on this machine.
+    ProbeNotOffered {
+        /// Who.
+        source: SourceName,
+        /// What.
+        probe: ProbeName,
+        /// Whether its blindness blinds the source.
+        rank: Importance,
+        /// Why, and what to do about it.
+        fault: Fault,
+        /// Whether that was not known.
+        is_new: bool,
+    },
+    /// A source could not be read for too long.
     SourceWentBlind {
         /// Who.
         source: SourceName,
@@ -409,6 +434,7 @@ impl Event {
         match self {
             Self::SourceRead { .. }
             | Self::SourceMissed { .. }
+            | Self::ProbeNotOffered { .. }
             | Self::SourceWentBlind { .. }
             | Self::SourceSawAgain { .. }
             | Self::ProbeWentBlind { .. }

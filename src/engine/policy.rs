@@ -63,6 +63,8 @@ pub struct AskedSource {
     pub source: SourceName,
     /// The time between two polls.
     pub interval: Duration,
+    /// Whether it answers when something changes, rather than to a poll. It is blind by its silence alone.
+    pub long_poll: bool,
     /// How long it may be silent until it is blind.
     pub blind_after: Duration,
     /// How long its first answer may take; until then it is warming up, and not blind.

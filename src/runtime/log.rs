@@ -342,8 +342,12 @@ struct FirstLine {
 impl FirstLine {
     fn new(settings: &Settings, timings: watch::Receiver<Arc<StepTimings>>, bound: Bound) -> Self {
         let asked = settings.policy.sources.iter();
-        let asked: Vec<String> =
-            asked.map(|asked| format!("{} every {}", asked.source, Spoken(asked.interval))).collect();
+        let asked: Vec<String> = asked
+            .map(|asked| match asked.long_poll {
+                true => format!("{} by long poll", asked.source),
+                false => format!("{} every {}", asked.source, Spoken(asked.interval)),
+            })
+            .collect();
         let watched = if asked.is_empty() { "signals".to_owned() } else { asked.join(" and ") };
         let is_told = settings.sources.iter().any(|source| source.knows_the_machine());
         let known_by = std::time::Instant::now() + if is_told { PATIENCE } else { Duration::ZERO };

@@ -242,6 +242,7 @@ fn is_request(input: &Input) -> bool {
         Input::Answered { notices, .. } => !notices.is_empty(),
         Input::Restarted { .. }
         | Input::Unanswered { .. }
+        | Input::NotOffered { .. }
         | Input::Signalled { .. }
         | Input::Resumed
         | Input::ScaleInWindow { .. }

@@ -171,7 +171,10 @@ impl Lanes<'_> {
         };
         let (name, rank) = (probe.name.clone(), probe.rank);
         let input = match read {
-            Ok((Reading { notices, withdrawn, remember }, skew)) => {
+            Ok((Reading { not_offered: Some(fault), .. }, _)) => {
+                Input::NotOffered { source: source.name(), probe: name, rank, fault }
+            }
+            Ok((Reading { notices, withdrawn, remember, not_offered: None }, skew)) => {
                 self.remember(remember);
                 self.poller.answers.note(&source.name(), &probe.name, took);
                 Input::Answered { source: source.name(), probe: name, rank, notices, withdrawn, skew }
@@ -362,6 +365,7 @@ pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory)
             Err(failure) => Err(source.diagnose(&failure)),
         };
         match (read, probe.rank) {
+            (Ok(Reading { not_offered: Some(fault), .. }), _) => find(FindingLevel::Warning, fault.sentence),
             (Ok(reading), _) if reading.notices.is_empty() => {
                 find(FindingLevel::Good, format!("{} can be read and reports no notice", probe.name));
             }
@@ -376,6 +380,9 @@ pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory)
             (Err(fault), Importance::Vital) => find(FindingLevel::Error, fault.sentence),
             (Err(fault), Importance::Side) => find(FindingLevel::Warning, fault.sentence),
         }
+    }
+    for sentence in source.advice() {
+        find(FindingLevel::Note, sentence);
     }
     if let Some(skew) = skew.filter(|skew| skew.abs() > NOTABLE_SKEW) {
         let way = if skew.is_negative() { "behind" } else { "ahead of" };

@@ -107,7 +107,7 @@ fn kinds(engine: &Engine, name: &SourceName, asked: Option<&AskedSource>) -> Vec
     let health = engine.health();
     let is_blind = |probe: &ProbeName| {
         let is_missed = health.missed().any(|(source, missed, _)| source == name && missed == probe);
-        is_missed || health.blind.contains_key(name)
+        is_missed || health.is_not_offered(name, probe) || health.blind.contains_key(name)
     };
     let all = asked.iter().flat_map(|asked| &asked.kinds);
     all.map(|(kind, probe)| KindStatus { kind: *kind, blind: is_blind(probe) }).collect()

@@ -69,7 +69,7 @@ impl Counters {
         #[expect(clippy::wildcard_enum_match_arm, reason = "most events are not counted")]
         match event {
             Event::SourceRead { source, probe, .. } => self.read(source.as_str(), probe.as_str(), READ),
-            Event::SourceMissed { source, probe, fault, .. } => {
+            Event::SourceMissed { source, probe, fault, .. } | Event::ProbeNotOffered { source, probe, fault, .. } => {
                 self.read(source.as_str(), probe.as_str(), &fault.word);
             }
             Event::EpisodeOpened { .. } => {

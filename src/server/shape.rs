@@ -134,7 +134,7 @@ pub struct SourceStatus {
 pub struct KindStatus {
     /// The kind.
     pub kind: NoticeKind,
-    /// Whether one could not be detected: what tells of it was not read for three polls.
+    /// Whether one could not be detected: what tells of it was not read for three polls, or is not offered on this machine.
     pub blind: bool,
 }
 

@@ -90,6 +90,11 @@ pub trait Source: Debug + Send + Sync {
         vital(self.probes()).map(silence).max().unwrap_or_default()
     }
 
+    /// What an operator should know of it beside its keys, one sentence each: `check` says it.
+    fn advice(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The metadata service that also gives credentials for its cloud's API, as a base URL.
     fn credentials_endpoint(&self) -> Option<String> {
         None
@@ -118,6 +123,7 @@ impl dyn Source + '_ {
         self.is_asked().then(|| AskedSource {
             source: self.name(),
             interval: self.interval(),
+            long_poll: vital(self.probes()).any(|probe| matches!(probe.pace, ProbePace::LongPoll { .. })),
             blind_after: self.blind_after(),
             first_answer: vital(self.probes()).map(Probe::first_answer).max().unwrap_or_default(),
             usual_window: self.usual_window(),
@@ -138,6 +144,9 @@ pub struct Reading {
     pub notices: Vec<Notice>,
     /// Those that it says expressly to be withdrawn or over; one that is merely not there any more is none of these.
     pub withdrawn: Vec<NoticeKey>,
+    /// Why the service tells nothing on this machine of what was asked, where that is so. There are no notices then, and
+    /// this is neither a "nothing" nor a failure that could pass.
+    pub not_offered: Option<Fault>,
     /// What is to be remembered for the rest of this boot.
     pub remember: BTreeSet<String>,
 }

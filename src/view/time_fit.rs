@@ -101,6 +101,7 @@ mod tests {
         let asked = |(interval, window): &(u64, Option<u64>)| AskedSource {
             source: SourceName::new("a"),
             interval: Duration::from_secs(*interval),
+            long_poll: false,
             blind_after: Duration::from_secs(*interval * 4 + 1),
             first_answer: Duration::ZERO,
             usual_window: window.map(Duration::from_secs),

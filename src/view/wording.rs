@@ -25,12 +25,15 @@ impl Event {
         match self {
             Self::SourceRead { .. }
             | Self::SourceMissed { .. }
+            | Self::ProbeNotOffered { is_new: false, .. }
             | Self::NoticeSeenToo { .. }
             | Self::DaemonStarted { .. }
             | Self::SegmentStarted { .. }
             | Self::StopByMoved { .. }
             | Self::ExitPending { .. } => LogLevel::Quiet,
-            Self::SourceWentBlind { .. } | Self::ProbeWentBlind { .. } => LogLevel::Warned,
+            Self::ProbeNotOffered { is_new: true, .. } | Self::SourceWentBlind { .. } | Self::ProbeWentBlind { .. } => {
+                LogLevel::Warned
+            }
             Self::StepEnded { ending, .. } => match ending.outcome {
                 Outcome::Done | Outcome::Skipped => LogLevel::Told,
                 Outcome::Failed | Outcome::TimedOut | Outcome::Lost => LogLevel::Cried,
@@ -99,9 +102,10 @@ impl Event {
                 };
                 format!("{source} could not be read at {probe}{matter}: {fault}")
             }
-            Self::SourceWentBlind { source, fault } => {
-                format!("blind: {source} could not be read for three polls: {fault}")
+            Self::ProbeNotOffered { source, probe, fault, .. } => {
+                format!("{source} answers, and does not tell of {probe} here: {fault}")
             }
+            Self::SourceWentBlind { source, fault } => format!("blind: {source} could not be read: {fault}"),
             Self::SourceSawAgain { source, after } => {
                 format!("{source} can be read again, after {} without an answer", Spoken(*after))
             }

@@ -137,6 +137,7 @@ impl Judge {
             | Event::StepEnded { .. }
             | Event::SourceRead { .. }
             | Event::SourceMissed { .. }
+            | Event::ProbeNotOffered { .. }
             | Event::SourceWentBlind { .. }
             | Event::SourceSawAgain { .. }
             | Event::ProbeWentBlind { .. }

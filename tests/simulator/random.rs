@@ -54,6 +54,7 @@ fn policy(rng: &mut Rng, interval: Duration) -> Policy {
         sources: vec![AskedSource {
             source: CLOUD.clone(),
             interval,
+            long_poll: false,
             blind_after: interval * 4 + secs(1),
             first_answer: secs(0),
             usual_window: None,

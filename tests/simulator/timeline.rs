@@ -65,7 +65,7 @@ impl Reader {
             | Event::SegmentStarted { .. }
             | Event::StopByMoved { .. }
             | Event::ExitPending { .. } => false,
-            Event::SourceMissed { source, fault, .. } => {
+            Event::SourceMissed { source, fault, .. } | Event::ProbeNotOffered { source, fault, .. } => {
                 self.faults.insert(source.clone(), fault.sentence.clone()).as_ref() != Some(&fault.sentence)
             }
             Event::DeadlineSet { end, .. } => {

@@ -47,6 +47,7 @@ fn policy() -> Policy {
         sources: vec![AskedSource {
             source: SourceName::new("aws"),
             interval: secs(5),
+            long_poll: false,
             blind_after: secs(21),
             first_answer: secs(0),
             usual_window: Some(secs(120)),

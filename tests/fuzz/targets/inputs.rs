@@ -85,7 +85,11 @@ impl Sequence {
             }
             5 => {
                 let fault = Fault { word: "refused".to_owned(), sentence: "it is refused".to_owned() };
-                Input::Unanswered { source: cloud(), probe: probe(bytes), rank: rank(bytes), fault }
+                let (source, probe, rank) = (cloud(), probe(bytes), rank(bytes));
+                match bytes.byte() {
+                    0..=191 => Input::Unanswered { source, probe, rank, fault },
+                    192.. => Input::NotOffered { source, probe, rank, fault },
+                }
             }
             6 => Input::HandedIn { notice: notice(bytes) },
             7 => Input::TakenBack { key: notice(bytes).key },
