@@ -24,7 +24,7 @@ fn dispatch(command: &CliCommand) -> ExitStatus {
         CliCommand::Check(args) => configured(args.run.flags(), |settings| check::check(args, &settings)),
         CliCommand::Rehearse(args) => rehearse::rehearse(args),
         CliCommand::Report(args) => report::report(args),
-        CliCommand::Emulate { cloud } => emulate::emulate(cloud),
+        CliCommand::Emulate(args) => emulate::emulate(args),
         CliCommand::Notice(args) => cli::end(notice::notice(args, &around())),
         CliCommand::Status(args) => status::status(args, &around()),
         CliCommand::Generate { what } => cli::end(generate::generate(what, actions::ROWS, sources::ROWS)),

@@ -14,7 +14,7 @@ mod daemon;
 use daemon::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use jiff::Timestamp;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
-use spot_watchdog::emulators::aws::{EmulatedAction, Emulator, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Emulator, Script, StatedTime};
 use spot_watchdog::engine::Event;
 use spot_watchdog::store::journal::decode_all;
 use std::fs;

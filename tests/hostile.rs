@@ -5,7 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stderr, reason = "what was measured is shown")]
 
-use spot_watchdog::emulators::aws::{Emulator, Play, serve};
+use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::service::{Emulator, Play, serve};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -152,14 +153,14 @@ fn log(desk: &Path) -> Vec<Line> {
 
 /// Plays a story to its end, with a daemon that listens to it.
 fn play(story: &Path) -> (Play, Seen) {
-    let play = Play::read(story).unwrap().faster(speed(&name(story)));
+    let play = Play::read(&SERVICE, story).unwrap().faster(speed(&name(story)));
     let desk = tempfile::tempdir().unwrap();
     // In memory where that can be had: a disk that others keep busy would be another story.
     let state = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let (endpoint, listen) = (listener.local_addr().unwrap(), free_address());
-    let emulator = Emulator::with_play(play.clone());
+    let emulator = Emulator::with_play(&SERVICE, play.clone());
     let served = emulator.clone();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let service = thread::spawn(move || {
@@ -285,7 +286,7 @@ fn every_shipped_story_ends_as_it_says() {
     let mut stories = stories();
     assert!(stories.len() >= 12, "stories are missing");
     // The longest first, so that no one waits for it alone.
-    stories.sort_by_key(|story| Play::read(story).unwrap().faster(speed(&name(story))).end());
+    stories.sort_by_key(|story| Play::read(&SERVICE, story).unwrap().faster(speed(&name(story))).end());
     let waiting: Mutex<VecDeque<PathBuf>> = Mutex::new(stories.into_iter().rev().collect());
     let wrong = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -334,7 +335,7 @@ fn the_command_plays_a_script_and_closes_its_listener_where_it_says_so() {
 fn a_reset_in_the_middle_comes_after_so_many_bytes_of_the_body() {
     let desk = tempfile::tempdir().unwrap();
     let script = desk.path().join("s.toml");
-    fs::write(&script, "http-tokens = 'optional'\n[[trouble]]\ndoes = { reset-after = 3 }\n").unwrap();
+    fs::write(&script, "set = { http-tokens = 'optional' }\n[[trouble]]\ndoes = { reset-after = 3 }\n").unwrap();
     let (_child, address) = emulate(&script, &[]);
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET /latest/meta-data/instance-id HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -371,6 +372,6 @@ fn every_shipped_story_says_what_it_is_about_and_what_should_happen() {
         assert!(text.starts_with("# "), "{}: no story", story.display());
         assert!(text.contains("\nabout = \""), "{}", story.display());
         assert!(text.contains("\nexpect-hook-runs = "), "{}", story.display());
-        Play::read(&story).unwrap();
+        Play::read(&SERVICE, &story).unwrap();
     }
 }

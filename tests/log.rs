@@ -9,7 +9,7 @@
 mod stand;
 
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use stand::{Cloud, Scene, Watch, wait_for};
 use std::collections::BTreeSet;
 use std::time::Duration;

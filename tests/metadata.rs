@@ -3,8 +3,9 @@
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
-use spot_watchdog::emulators::aws::{
-    Behaviour, ConnectionReuse, EmulatedAction, Emulator, Protocol, Script, StatedTime, Trouble, serve,
+use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::service::{
+    Behaviour, ConnectionReuse, EmulatedAction, Emulator, Script, StatedTime, Trouble, serve,
 };
 use spot_watchdog::engine::{NoticeKind, ProbeName};
 use spot_watchdog::sources::aws::{Aws, AwsSettings, ImdsV1};
@@ -29,7 +30,7 @@ const TOKEN: &str = "/latest/api/token";
 async fn emulate(script: Script) -> (Emulator, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let emulator = Emulator::with_script(script);
+    let emulator = Emulator::new(&SERVICE, script);
     tokio::spawn(serve(listener, emulator.clone()));
     (emulator, address)
 }
@@ -85,7 +86,7 @@ fn text(answer: Result<TimedResponse, HttpFailure>) -> (u16, String) {
 }
 
 fn trouble(path: &str, behaviour: Behaviour) -> Script {
-    Script { troubles: vec![Trouble { method: None, path: path.to_owned(), behaviour }], ..Script::default() }
+    Script { troubles: vec![Trouble::at(path, behaviour)], ..Script::default() }
 }
 
 /// The word of the diagnosis of one question.
@@ -182,7 +183,7 @@ async fn a_server_that_hangs_costs_one_second() {
 async fn a_token_that_never_arrives_is_diagnosed_by_a_plain_request() {
     let (emulator, address) = emulate(trouble(TOKEN, Behaviour::Silent)).await;
     assert_eq!(word(address, ImdsV1::Refuse).await, "hop-limit");
-    emulator.change(|script| script.protocol = Protocol::Version1Too);
+    emulator.change(|script| script.set("http-tokens", "optional"));
     assert_eq!(word(address, ImdsV1::Refuse).await, "imds-v1");
     emulator.change(|script| script.troubles.extend(trouble(ID, Behaviour::Silent).troubles));
     assert_eq!(word(address, ImdsV1::Refuse).await, "not-on-ec2");
@@ -206,7 +207,7 @@ async fn the_plain_request_is_not_repeated_at_each_poll() {
 #[tokio::test]
 async fn the_older_protocol_is_spoken_only_where_it_is_allowed() {
     let mut script = trouble(TOKEN, Behaviour::Status(404));
-    script.protocol = Protocol::Version1Too;
+    script.set("http-tokens", "optional");
     let (emulator, address) = emulate(script).await;
     assert_eq!(word(address, ImdsV1::Refuse).await, "imds-v1");
     let allowed = client_of(&source(address, ImdsV1::Allow));
@@ -215,7 +216,7 @@ async fn the_older_protocol_is_spoken_only_where_it_is_allowed() {
     }
     assert_eq!(emulator.requests("PUT /latest/api/token"), 2, "a session is not tried again at each question");
     emulator.change(|script| {
-        script.protocol = Protocol::Version2;
+        script.set("http-tokens", "required");
         script.troubles.clear();
     });
     assert_eq!(text(allowed.ask(ID).await).0, 200, "a refusal leads to a session at once");
@@ -231,7 +232,7 @@ async fn nobody_there_is_refused() {
 
 #[tokio::test]
 async fn a_session_without_a_life_is_an_error() {
-    let (_emulator, address) = emulate(trouble(TOKEN, Behaviour::WithoutTtl)).await;
+    let (_emulator, address) = emulate(trouble(TOKEN, Behaviour::WithoutHeaders)).await;
     assert_eq!(word(address, ImdsV1::Refuse).await, "unreadable");
 }
 
@@ -257,7 +258,7 @@ async fn it_speaks_ipv6_and_to_servers_that_close_each_connection() {
     // Where the machine has no IPv6 at all there is nothing to try.
     let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else { return };
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Emulator::with_script(script)));
+    tokio::spawn(serve(listener, Emulator::new(&SERVICE, script)));
     assert_eq!(text(client(address).ask(ID).await).0, 200);
 }
 
@@ -488,12 +489,13 @@ async fn without_session(address: &str, path: &str) -> String {
 
 #[tokio::test]
 async fn the_command_serves_questions_without_a_session_where_it_is_told_to() {
-    for (flags, status) in
-        [(&[][..], "401"), (&["--http-tokens", "required"], "401"), (&["--http-tokens", "optional"], "200")]
-    {
+    let desk = tempfile::tempdir().unwrap();
+    for (set, status) in [("", "401"), ("http-tokens = 'required'", "401"), ("http-tokens = 'optional'", "200")] {
+        let script = desk.path().join("script.toml");
+        std::fs::write(&script, format!("set = {{ {set} }}\n")).unwrap();
         let mut emulator = tokio::process::Command::new(env!("CARGO_BIN_EXE_watchdog"))
-            .args(["emulate", "aws", "--listen", "127.0.0.1:0"])
-            .args(flags)
+            .args(["emulate", "aws", "--listen", "127.0.0.1:0", "--script"])
+            .arg(&script)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -503,8 +505,8 @@ async fn the_command_serves_questions_without_a_session_where_it_is_told_to() {
         let address = url.strip_prefix("http://").unwrap();
         for path in [ID, "//latest/meta-data/instance-id/"] {
             let answer = without_session(address, path).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{flags:?} {path}: {answer}");
-            assert_eq!(answer.ends_with("\r\n\r\ni-0123456789abcdef0"), status == "200", "{flags:?} {path}: {answer}");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{set:?} {path}: {answer}");
+            assert_eq!(answer.ends_with("\r\n\r\ni-0123456789abcdef0"), status == "200", "{set:?} {path}: {answer}");
         }
         emulator.kill().await.unwrap();
     }
@@ -512,7 +514,8 @@ async fn the_command_serves_questions_without_a_session_where_it_is_told_to() {
 
 #[tokio::test]
 async fn a_trouble_meets_a_question_and_it_is_counted_however_its_slashes_are_written() {
-    let script = Script { protocol: Protocol::Version1Too, ..trouble(ID, Behaviour::Status(503)) };
+    let mut script = trouble(ID, Behaviour::Status(503));
+    script.set("http-tokens", "optional");
     let (emulator, address) = emulate(script).await;
     for path in [ID, "/latest/meta-data/instance-id/", "//latest//meta-data/instance-id"] {
         let answer = without_session(&address.to_string(), path).await;

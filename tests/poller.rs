@@ -1,7 +1,10 @@
 //! The poller with the real client against the emulator on loopback: what reaches the mind, when, and in which order.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
-use spot_watchdog::emulators::aws::{Behaviour, EmulatedAction, Emulator, Script, StatedTime, Trouble, serve};
+use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::service::{
+    Behaviour, EmulatedAction, Emulator, Script, ScriptedNotice, StatedTime, Trouble, serve,
+};
 use spot_watchdog::engine::{Fault, Importance, Input, Notice, NoticeAction, NoticeKind, ProbeName, SourceName};
 use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
 use spot_watchdog::server::AnswerTimes;
@@ -33,7 +36,7 @@ struct Rig {
 async fn emulate(script: Script, interval: Duration) -> (Emulator, Arc<Aws>, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let emulator = Emulator::with_script(script);
+    let emulator = Emulator::new(&SERVICE, script);
     tokio::spawn(serve(listener, emulator.clone()));
     let settings = AwsSettings { metadata_endpoint: Some(endpoint), ..AwsSettings::default() };
     let source = Aws::new(&settings, interval, &|_| None).unwrap();
@@ -75,7 +78,7 @@ impl Rig {
 }
 
 fn troubled(path: &str, behaviour: Behaviour) -> Script {
-    Script { troubles: vec![Trouble { method: None, path: path.to_owned(), behaviour }], ..Script::default() }
+    Script { troubles: vec![Trouble::at(path, behaviour)], ..Script::default() }
 }
 
 #[tokio::test]
@@ -105,7 +108,10 @@ async fn the_vital_probe_is_answered_first_and_every_probe_follows() {
 #[tokio::test]
 async fn a_notice_placed_just_after_a_poll_is_heard_at_the_next_with_the_machines_name() {
     let mut rig = start(Script::default(), Duration::from_millis(300), Box::new(NoMemoryStore)).await;
-    rig.emulator.answered_quiet().await;
+    rig.emulator.answered(&format!("GET {ACTION_PATH}")).await;
+    // It asks for the other item of an interruption in the same poll.
+    let other = rig.emulator.answered("GET /latest/meta-data/spot/termination-time");
+    let _ = tokio::time::timeout(Duration::from_millis(250), other).await;
     rig.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let placed = Instant::now();
     let (probe, first) = rig.notice().await;
@@ -123,7 +129,7 @@ async fn a_notice_that_stands_at_the_start_has_its_name_at_once_and_keeps_its_ke
     let mut script = troubled("/latest/meta-data/instance-id", Behaviour::Status(500));
     let (named, _, _) = emulate(Script::default(), POLL).await;
     named.interrupt(EmulatedAction::Stop, StatedTime::default());
-    named.change(|now| script.interruption = now.interruption);
+    named.change(|now| script.notices.clone_from(&now.notices));
     let mut rig = fast(script.clone()).await;
     let (_, nameless) = rig.notice().await;
     assert_eq!(nameless.key.machine.as_str(), "");
@@ -171,7 +177,7 @@ async fn polls_neither_bunch_up_nor_drift_after_a_delay() {
 #[tokio::test]
 async fn a_fault_is_told_as_such_and_the_fallback_still_hears_the_notice() {
     let mut script = troubled(ACTION_PATH, Behaviour::Body(b"<html>".to_vec()));
-    script.rebalance = Some(Duration::ZERO.into());
+    script.notices = vec![ScriptedNotice::new(NoticeKind::Rebalance, Duration::ZERO)];
     let mut rig = fast(script).await;
     rig.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     let Input::Unanswered { probe, rank, fault, .. } = rig.next().await else { unreachable!() };
@@ -208,14 +214,13 @@ impl MemoryStore for Kept {
 #[tokio::test]
 async fn having_been_in_service_is_kept_over_a_restart_and_saved_once() {
     let kept = Kept::default();
-    let warmed = Script { lifecycle_state: Some("Warmed:Stopped".to_owned()), ..Script::default() };
+    let target = |state: &str| Script {
+        settings: [("autoscaling/target-lifecycle-state".to_owned(), state.to_owned())].into(),
+        ..Script::default()
+    };
+    let warmed = target("Warmed:Stopped");
     let state = "autoscaling/target-lifecycle-state";
-    let mut rig = start(
-        Script { lifecycle_state: Some("InService".to_owned()), ..Script::default() },
-        Duration::from_millis(50),
-        Box::new(kept.clone()),
-    )
-    .await;
+    let mut rig = start(target("InService"), Duration::from_millis(50), Box::new(kept.clone())).await;
     let mut reads = 0;
     while reads < 3 {
         if let Input::Answered { probe, .. } = rig.next().await
@@ -260,7 +265,7 @@ async fn one_look_tells_what_this_machine_is_and_whether_a_notice_can_come() {
     assert_eq!((seen.findings.len(), seen.findings[0].subject.as_str()), (6, "source aws"));
 
     let mut script = Script::default();
-    script.set_item("instance-life-cycle", "on-demand");
+    script.set("instance-life-cycle", "on-demand");
     script.ahead = jiff::SignedDuration::from_secs(-180);
     let seen = look_at(script).await;
     let of = |weight| seen.findings.iter().filter(|finding| finding.weight == weight).collect::<Vec<_>>();

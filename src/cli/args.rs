@@ -2,7 +2,8 @@
 //! configuration file may hold too stay texts here, so that one reader judges them wherever they stand.
 
 use crate::config::{Flags, LogFormat, parse_span};
-use crate::emulators::aws::{EmulatedAction, Protocol, StatedTime};
+use crate::emulators::service::StatedTime;
+use crate::emulators::services;
 use crate::engine::NoticeKind;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -66,11 +67,7 @@ pub enum CliCommand {
     /// Summarize the reports of many episodes: delays, margins, work saved and lost, how often to save
     Report(ReportArgs),
     /// Serve a metadata service for tests, with notices and faults on demand
-    Emulate {
-        /// The cloud.
-        #[command(subcommand)]
-        cloud: EmulatedCloud,
-    },
+    Emulate(EmulateArgs),
     /// Send a notice to the running watchdog, or withdraw it
     Notice(NoticeArgs),
     /// Show what the running watchdog sees and does
@@ -242,14 +239,7 @@ pub struct ReportArgs {
     pub json: bool,
 }
 
-/// Whose metadata service is played.
-#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
-pub enum EmulatedCloud {
-    /// EC2's instance metadata service, IMDSv2
-    Aws(EmulateAwsArgs),
-}
-
-/// How EC2's metadata service is played.
+/// How a metadata service is emulated.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -257,35 +247,26 @@ Examples:
   watchdog emulate aws --script config/emulator/outage-10s.toml
   eval \"$(watchdog emulate aws --print-env)\"; aws sts get-caller-identity
   watchdog --hook ./save_checkpoint.sh --metadata-endpoint http://127.0.0.1:1338")]
-pub struct EmulateAwsArgs {
+pub struct EmulateArgs {
+    /// Whose service: the `kind` of the source that asks it
+    #[arg(value_name = "KIND", value_parser = emulated())]
+    pub kind: String,
     /// Where it is served
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1338", value_parser = parse_address)]
     pub listen: SocketAddr,
-    /// When the interruption notice appears, counted from the start [default: never]
+    /// When a notice of an interruption appears, counted from the start [default: never]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub notice_after: Option<Duration>,
-    /// What the notice says will be done
-    #[arg(long, value_name = "ACTION", default_value = "terminate")]
-    pub action: EmulatedAction,
-    /// The time that the notice states: a span from its appearance, an RFC 3339 time, or "none"
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_time)]
-    pub time: StatedTime,
-    /// When a rebalance recommendation appears, counted from the start [default: never]
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
-    pub rebalance_after: Option<Duration>,
-    /// Whether a session token is required, as in `modify-instance-metadata-options --http-tokens`
-    #[arg(long, value_name = "TOKENS", default_value = "required")]
-    pub http_tokens: Protocol,
-    /// Close the connection after each answer, as the real service may
+    /// The time that the notice states: a span from its appearance, an RFC 3339 time, or "none" [default: the service's
+    /// usual one]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "notice_after")]
+    pub time: Option<StatedTime>,
+    /// Close the connection after each answer, as a real service may
     #[arg(long)]
     pub close_connections: bool,
     /// Play notices and faults from a TOML file: outages, hangs, resets, garbage, notices that move, go and come back.
     /// It begins with the first connection; after its end the last state stays
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = ["notice_after", "action", "time", "rebalance_after", "http_tokens", "close_connections"]
-    )]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["notice_after", "time", "close_connections"])]
     pub script: Option<PathBuf>,
     /// Play the script this many times as fast
     #[arg(
@@ -296,9 +277,14 @@ pub struct EmulateAwsArgs {
         value_parser = clap::value_parser!(u32).range(1..=1_000)
     )]
     pub speed: u32,
-    /// Print the variables that make SDKs ask this service, and exit
+    /// Print the variables that make the cloud's own clients ask this service, and exit
     #[arg(long)]
     pub print_env: bool,
+}
+
+/// The services that are emulated.
+fn emulated() -> PossibleValuesParser {
+    PossibleValuesParser::new(services().map(|(kind, service)| PossibleValue::new(kind).help(service.summary)))
 }
 
 /// The kinds of notice, each with what it announces.

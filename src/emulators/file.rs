@@ -1,18 +1,15 @@
 //! The file that a source of kind `file` looks at, put there and taken away by us.
 
-use super::{EmulatedNotice, EmulatedSource, EmulatorRow};
+use super::{EmulatedNotice, EmulatedSource, EmulationSetting, StartedEmulator};
 use crate::store::{FileMode, FileSync, replace};
 use std::io;
 use std::path::PathBuf;
 
-/// Its row in the table.
-pub(super) const ROW: EmulatorRow = EmulatorRow {
-    kind: "file",
-    start: |setting| {
-        let path = setting.directory.join("source-notice");
-        Box::pin(std::future::ready(Ok(Box::new(EmulatedFile { path }) as Box<dyn EmulatedSource>)))
-    },
-};
+/// Begins to play it.
+#[expect(clippy::unnecessary_wraps, reason = "other kinds may not begin")]
+pub(super) fn start(setting: EmulationSetting<'_>) -> StartedEmulator {
+    Ok(Box::new(EmulatedFile { path: setting.directory.join("source-notice") }))
+}
 
 #[derive(Debug)]
 struct EmulatedFile {

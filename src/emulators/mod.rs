@@ -1,15 +1,17 @@
 //! What sources ask, played by ourselves: for `rehearse`, for `emulate`, and for tests.
 //!
-//! A metadata service is a script (plain data: what is active when), a pure function from a request to a reply, and a thin
-//! server around them. It imitates what a cloud really sends, byte for byte where that is known. What a rehearsal needs of
-//! each kind of source stands behind [`EmulatedSource`], with a row in [`ROWS`]. Nothing in the daemon imports them.
+//! Each kind of source has a row in [`ROWS`]. A metadata service over HTTP is a [`ServiceRow`]: it imitates what a cloud really
+//! sends, byte for byte where that is known, and [`service`] does the rest. What a rehearsal needs of each kind stands behind
+//! [`EmulatedSource`]. Nothing in the daemon imports them.
 
 pub mod aws;
 mod file;
+pub mod service;
 
 use crate::engine::NoticeKind;
 use crate::view::Machine;
 use futures_util::future::BoxFuture;
+use service::ServiceRow;
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
@@ -59,12 +61,42 @@ pub type StartedEmulator = io::Result<Box<dyn EmulatedSource>>;
 pub struct EmulatorRow {
     /// The `kind` in the configuration.
     pub kind: &'static str,
-    /// Begins to play it.
-    pub start: for<'a> fn(EmulationSetting<'a>) -> BoxFuture<'a, StartedEmulator>,
+    /// What it asks.
+    pub asks: Emulated,
+}
+
+/// What a source asks, and how that is played.
+#[derive(Clone, Copy, Debug)]
+pub enum Emulated {
+    /// A metadata service over HTTP, which `watchdog emulate` serves too.
+    Service(&'static ServiceRow),
+    /// Something else, which only a rehearsal plays.
+    Other(fn(EmulationSetting<'_>) -> StartedEmulator),
+}
+
+impl EmulatorRow {
+    /// Begins to play it for a rehearsal.
+    pub fn start<'a>(&self, setting: EmulationSetting<'a>) -> BoxFuture<'a, StartedEmulator> {
+        match self.asks {
+            Emulated::Service(service) => Box::pin(service.rehearse(setting)),
+            Emulated::Other(start) => Box::pin(std::future::ready(start(setting))),
+        }
+    }
 }
 
 /// Every kind of source that is asked.
-pub const ROWS: &[EmulatorRow] = &[aws::ROW, file::ROW];
+pub const ROWS: &[EmulatorRow] = &[
+    EmulatorRow { kind: "aws", asks: Emulated::Service(&aws::SERVICE) },
+    EmulatorRow { kind: "file", asks: Emulated::Other(file::start) },
+];
+
+/// The kinds that `watchdog emulate` serves.
+pub fn services() -> impl Iterator<Item = (&'static str, &'static ServiceRow)> {
+    ROWS.iter().filter_map(|row| match row.asks {
+        Emulated::Service(service) => Some((row.kind, service)),
+        Emulated::Other(_) => None,
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ mod stand;
 mod tricks;
 mod users;
 
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::service::Script;
 use spot_watchdog::process::Stat;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};
 use std::path::Path;

@@ -1,6 +1,6 @@
 // Clients of EC2's instance metadata from npm against the emulator: the SDK's metadata client and its credentials.
 //
-//     ask.cjs REQUIRED OPTIONAL          the URLs of two emulators, by their --http-tokens; at the first a notice is active
+//     ask.cjs REQUIRED OPTIONAL          the URLs of two emulators, by their http-tokens; at the first a notice is active
 const assert = require('node:assert/strict');
 const { createRequire } = require('node:module');
 // The packages are installed in the working directory.

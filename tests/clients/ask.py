@@ -1,7 +1,7 @@
 """Clients of EC2's instance metadata from PyPI against the emulator: botocore's region and credentials, and all that
 ec2-metadata knows to ask.
 
-    ask.py REQUIRED OPTIONAL          the URLs of two emulators, by their --http-tokens; at the first a notice is active
+    ask.py REQUIRED OPTIONAL          the URLs of two emulators, by their http-tokens; at the first a notice is active
 """
 
 import sys

@@ -7,8 +7,8 @@ use super::daemon::{Cloud, PATIENCE, Scene, Watch};
 use super::truths;
 use crate::boots::{booted_again, later};
 use spot_watchdog::config::{self, Flags, Start};
-use spot_watchdog::emulators::aws::{ActiveSpan, EmulatedAction, Script, StatedTime};
-use spot_watchdog::engine::{Event, Outcome, Policy, Work};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, ScriptedNotice, StatedTime};
+use spot_watchdog::engine::{Event, NoticeKind, Outcome, Policy, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -184,7 +184,9 @@ impl<'a> Story<'a> {
         match episode.fate {
             Fate::Interrupted | Fate::Rebooted | Fate::Slept => {}
             Fate::WarnedThenInterrupted => {
-                cloud.emulator.change(|script| script.rebalance = Some(ActiveSpan::from(Duration::ZERO)));
+                cloud
+                    .emulator
+                    .change(|script| script.notices.push(ScriptedNotice::new(NoticeKind::Rebalance, Duration::ZERO)));
             }
             Fate::WithdrawnAndReturned => {
                 scene.write("hold", "");

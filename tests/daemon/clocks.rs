@@ -4,7 +4,7 @@
 use super::stand::{Cloud, Scene, Watch};
 use super::{ACTION, NOTES, troubled};
 use jiff::{SignedDuration, Timestamp};
-use spot_watchdog::emulators::aws::{Behaviour, DateHeader, EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{Behaviour, DateSaid, EmulatedAction, Script, StatedTime, Trouble};
 use std::ops::RangeInclusive;
 use std::thread;
 
@@ -53,8 +53,10 @@ fn a_notice_with_an_unknown_action_or_a_strange_time_runs_the_hook() {
     });
 }
 
-fn told_by_a_clock(minutes_ahead: i64, date: DateHeader, wanted: RangeInclusive<u64>) {
-    let script = Script { ahead: SignedDuration::from_mins(minutes_ahead), date, ..Script::default() };
+fn told_by_a_clock(minutes_ahead: i64, date: Option<DateSaid>, wanted: RangeInclusive<u64>) {
+    let anywhere = |date| Trouble { path: None, ..Trouble::at("", Behaviour::Date(date)) };
+    let troubles = date.iter().cloned().map(anywhere).collect();
+    let script = Script { ahead: SignedDuration::from_mins(minutes_ahead), troubles, ..Script::default() };
     let (scene, cloud) = (Scene::new(), Cloud::playing(script));
     let hook = scene.script("save.sh", NOTES);
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
@@ -70,10 +72,11 @@ fn told_by_a_clock(minutes_ahead: i64, date: DateHeader, wanted: RangeInclusive<
 fn a_clock_that_is_three_minutes_off_is_corrected_where_the_cloud_tells_its_time_and_never_trusted_too_far() {
     thread::scope(|scope| {
         for minutes in [-3, 3] {
-            scope.spawn(move || told_by_a_clock(minutes, DateHeader::Sent, 95..=115));
+            scope.spawn(move || told_by_a_clock(minutes, None, 95..=115));
         }
         // Then nobody can know; the usual window of two minutes is the most that is believed.
-        scope.spawn(|| told_by_a_clock(3, DateHeader::LeftOut, 95..=115));
-        scope.spawn(|| told_by_a_clock(-3, DateHeader::LeftOut, 5..=9));
+        let left_out = || Some(DateSaid::Text(String::new()));
+        scope.spawn(move || told_by_a_clock(3, left_out(), 95..=115));
+        scope.spawn(move || told_by_a_clock(-3, left_out(), 5..=9));
     });
 }

@@ -4,7 +4,7 @@ use super::stand::{Cloud, Scene, Watch, wait_for};
 use super::{ACTION, NOTES, after};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;

@@ -5,7 +5,7 @@ use super::stand::{Cloud, Scene, Watch, wait_for};
 use crate::boots::booted_again;
 use rustix::process::Signal;
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{Behaviour, EmulatedAction, Script, StatedTime, Trouble};
+use spot_watchdog::emulators::service::{Behaviour, EmulatedAction, Script, StatedTime, Trouble};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -34,11 +34,7 @@ fn watch(scene: &Scene, cloud: &Cloud, file: &str) -> Command {
 
 fn another_machine() -> Cloud {
     let mut script = Script::default();
-    for (item, value) in &mut script.items {
-        if *item == ID {
-            SECOND.clone_into(value);
-        }
-    }
+    script.set(ID, SECOND);
     Cloud::playing(script)
 }
 
@@ -136,7 +132,7 @@ fn until_it_is_known_which_machine_this_is_nothing_is_undone() {
 
         let cloud = if name == FIRST { Cloud::playing(Script::default()) } else { another_machine() };
         let path = format!("/latest/meta-data/{ID}");
-        let silent = Trouble { method: None, path, behaviour: Behaviour::Status(503) };
+        let silent = Trouble::at(path, Behaviour::Status(503));
         cloud.emulator.change(|script| script.troubles = vec![silent]);
         let mut watch = Watch::start(booted_again(watch(&scene, &cloud, &file)));
         watch.says(&["watching"]);
@@ -166,7 +162,7 @@ fn an_episode_that_went_on_without_the_cloud_is_given_up_once_that_says_another_
     interrupted(&scene, &cloud, &file);
 
     let cloud = another_machine();
-    let silent = |path: &str| Trouble { method: None, path: path.to_owned(), behaviour: Behaviour::Status(503) };
+    let silent = |path: &str| Trouble::at(path, Behaviour::Status(503));
     cloud.emulator.change(|script| {
         script.troubles = [super::ACTION, &format!("/latest/meta-data/{ID}")].map(silent).into();
     });

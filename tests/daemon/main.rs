@@ -24,7 +24,7 @@ mod signals;
 mod stand;
 mod survivors;
 
-use spot_watchdog::emulators::aws::{Behaviour, Script, Trouble};
+use spot_watchdog::emulators::service::{Behaviour, Script, Trouble};
 use stand::{PATIENCE, Scene, Watch, get};
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
@@ -37,7 +37,7 @@ const ACTION: &str = "/latest/meta-data/spot/instance-action";
 const NOTES: &str = r#"env > "$SCENE/env"; cat > "$SCENE/stdin"; echo "$SPOT_STEP $SPOT_ATTEMPT" >> "$SCENE/ran""#;
 
 fn troubled(path: &str, behaviour: Behaviour) -> Script {
-    Script { troubles: vec![Trouble { method: None, path: path.to_owned(), behaviour }], ..Script::default() }
+    Script { troubles: vec![Trouble::at(path, behaviour)], ..Script::default() }
 }
 
 /// This command, started by a shell that has done something first.

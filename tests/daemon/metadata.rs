@@ -4,7 +4,7 @@
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use super::{ACTION, NOTES, troubled};
 use axum::http::Method;
-use spot_watchdog::emulators::aws::{Behaviour, EmulatedAction, Protocol, Script, StatedTime, Trouble};
+use spot_watchdog::emulators::service::{Behaviour, EmulatedAction, Script, StatedTime, Trouble};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
@@ -126,8 +126,12 @@ fn an_answer_that_is_begun_and_never_ended_is_not_waited_for() {
 #[test]
 fn a_service_without_sessions_is_refused_and_the_way_to_allow_it_is_said() {
     let path = "/latest/api/token".to_owned();
-    let no_tokens = Trouble { method: Some(Method::PUT), path, behaviour: Behaviour::Status(404) };
-    let script = || Script { protocol: Protocol::Version1Too, troubles: vec![no_tokens.clone()], ..Script::default() };
+    let no_tokens = Trouble { method: Some(Method::PUT), ..Trouble::at(path, Behaviour::Status(404)) };
+    let script = || Script {
+        settings: [("http-tokens".to_owned(), "optional".to_owned())].into(),
+        troubles: vec![no_tokens.clone()],
+        ..Script::default()
+    };
     let (scene, cloud) = (Scene::new(), Cloud::playing(script()));
     let hook = scene.script("save.sh", NOTES);
     let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));

@@ -3,7 +3,7 @@
 use super::NOTES;
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;

@@ -2,7 +2,7 @@
 
 use super::NOTES;
 use super::stand::{Cloud, Scene, Watch, wait_for};
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

@@ -3,7 +3,7 @@
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

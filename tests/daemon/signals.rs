@@ -4,7 +4,7 @@ use super::stand::{Cloud, Scene, Watch, wait_for};
 use super::{NOTES, after};
 use nix::sys::signal::{SigSet, Signal as Named};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 
 #[test]
 fn a_hook_that_sends_us_what_means_nothing_does_not_end_the_watch() {

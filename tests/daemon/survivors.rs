@@ -3,7 +3,7 @@
 
 use super::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::{Signal, geteuid, test_kill_process};
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::service::Script;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

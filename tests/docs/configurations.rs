@@ -3,7 +3,8 @@
 
 use crate::configuration::is_taken;
 use crate::markdown::{pages, root};
-use spot_watchdog::emulators::aws::Play;
+use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::service::Play;
 
 #[test]
 fn every_configuration_that_is_shown_is_taken() {
@@ -11,7 +12,7 @@ fn every_configuration_that_is_shown_is_taken() {
     for page in pages() {
         for block in page.blocks.iter().filter(|block| block.language == "toml") {
             if block.text.contains("[[trouble]]") {
-                Play::parse(&block.text, &page.at(block.line)).unwrap();
+                Play::parse(&SERVICE, &block.text, &page.at(block.line)).unwrap();
                 scripts += 1;
             } else {
                 is_taken(&page.at(block.line), &block.text);

@@ -2,7 +2,8 @@
 
 use crate::markdown::{Page, pages, root};
 use serde_json::Value;
-use spot_watchdog::emulators::aws::Play;
+use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::service::Play;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -152,7 +153,7 @@ fn every_key_that_is_named_is_there() {
     let settings = keys.clone();
     // The reader of emulator scripts lists its keys to who writes a wrong one.
     for script in ["wrong = 1", "[[notice]]\nwrong = 1", "[[trouble]]\nwrong = 1"] {
-        let told = Play::parse(script, "script").unwrap_err().to_string();
+        let told = Play::parse(&SERVICE, script, "script").unwrap_err().to_string();
         keys.extend(told.split('`').skip(1).step_by(2).map(str::to_owned));
     }
     assert!(keys.len() > settings.len() + 10, "{:?}", keys.difference(&settings));

@@ -9,7 +9,7 @@ mod fake_aws;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use crate::vllm::{Answer, Vllm, ask};
 use fake_aws::{FakeAws, Reply};
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -7,7 +7,7 @@ use crate::played::{Says, reply};
 use crate::proxy::Proxy;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

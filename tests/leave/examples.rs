@@ -5,7 +5,7 @@ use crate::LONG;
 use crate::played::{Asked, PlayedServer, Says, reply};
 use crate::proxy::Proxy;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::service::Script;
 use std::fs;
 use std::path::{Path, PathBuf};
 

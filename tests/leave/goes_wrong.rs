@@ -4,7 +4,7 @@ use crate::examples::{example, serve};
 use crate::played::{Says, reply};
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::service::Script;
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};

@@ -8,7 +8,7 @@ use crate::played::reply;
 use crate::proxy;
 use crate::stand::{Cloud, Scene, Watch, wait_for};
 use crate::vllm::{Answer, Vllm, ask_through};
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use spot_watchdog::view::Spoken;
 use std::io::Write;
 use std::os::unix::net::UnixStream;

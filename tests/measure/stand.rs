@@ -2,7 +2,8 @@
 
 use super::relay::{self, Seen};
 use anyhow::{Context, Result, bail};
-use spot_watchdog::emulators::aws::{EmulatedAction, Emulator, EmulatorOptions, StatedTime, serve};
+use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::service::{EmulatedAction, Emulator, Script, StatedTime, serve};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -40,7 +41,7 @@ impl Bench {
         if !built.context("no C compiler (set CC)")?.success() {
             bail!("the hook could not be built");
         }
-        let emulator = Emulator::new(EmulatorOptions::default());
+        let emulator = Emulator::new(&SERVICE, Script::default());
         let service = start_service(emulator.clone())?;
         Ok(Self { engine, stamp, place, emulator, service })
     }

@@ -12,7 +12,7 @@ mod stand;
 use receiver::{Answers, Receiver, TAKEN};
 use rustix::process::Signal;
 use serde_json::Value;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use spot_watchdog::engine::Outcome;
 use spot_watchdog::view::Report;
 use stand::{Cloud, PATIENCE, Scene, Watch, get, wait_for};

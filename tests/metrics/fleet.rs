@@ -2,7 +2,7 @@
 //! blind, and where asked one that dies in the middle.
 
 use super::daemon::{Cloud, Scene, Watch, get, wait_for};
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 

@@ -7,7 +7,8 @@ mod schema;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use spot_watchdog::emulators::aws::{Emulator, Script, serve};
+use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::service::{Emulator, Script, serve};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -48,7 +49,7 @@ impl Cloud {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let emulator = Emulator::with_script(script);
+        let emulator = Emulator::new(&SERVICE, script);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let ours = emulator.clone();
         thread::spawn(move || {

@@ -6,7 +6,7 @@ use crate::boots::{booted_again, can_sleep, later};
 use crate::daemon::{Cloud, Scene, Watch, get, wait_for};
 use crate::moto::Moto;
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn play(action: EmulatedAction, back: &dyn Fn(Command) -> Command) {
     moto.register(REGION, &group, &other, "8000").await;
     moto.register(REGION, &group, &mine, "8001").await;
     let mut script = Script::default();
-    script.set_item("instance-id", mine.clone());
+    script.set("instance-id", mine.clone());
     let (scene, cloud) = (Scene::new(), Cloud::playing(script));
     let configuration = format!(
         "[[step]]\nname = \"leave\"\nkind = \"target-group\"\ntarget-groups = [\"{group}\"]\nendpoint-url = \"{}\"\n",

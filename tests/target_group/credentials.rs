@@ -2,7 +2,7 @@
 
 use crate::daemon::{Cloud, Scene};
 use crate::live::serve_api;
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::service::Script;
 
 #[test]
 fn credentials_are_taken_from_every_place_where_the_sdk_looks() {

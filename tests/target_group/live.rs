@@ -3,7 +3,7 @@
 
 use crate::daemon::{Cloud, Scene, Watch, get, wait_for};
 use crate::fake_aws::{FakeAws, Fleet, Reply};
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::service::Script;
 use std::sync::Mutex;
 use std::thread;
 
@@ -33,7 +33,7 @@ fn a_scale_in_is_held_while_a_step_runs_and_let_go_when_it_has_ended() {
         hooks: vec![("drain", "TERMINATING", 300)],
     });
     let mut script = Script::default();
-    script.set_item("instance-id", "i-0abc");
+    script.set("instance-id", "i-0abc");
     let (cloud, scene) = (Cloud::playing(script), Scene::new());
     let save = scene.script("save", "touch \"$SCENE/began\"\nwhile [ ! -e \"$SCENE/go\" ]; do sleep 0.05; done");
     let configuration = format!(
@@ -56,7 +56,7 @@ fn a_scale_in_is_held_while_a_step_runs_and_let_go_when_it_has_ended() {
         asked.extend(api.requests());
         asked.iter().filter(|request: &&String| request.contains(&format!("Action={action}&"))).count()
     };
-    cloud.emulator.change(|script| script.set_item("autoscaling/target-lifecycle-state", "Terminated"));
+    cloud.emulator.change(|script| script.set("autoscaling/target-lifecycle-state", "Terminated"));
     wait_for("the checkpoint to begin", || scene.path("began").exists().then_some(()));
     wait_for("a heartbeat", || (count("RecordLifecycleActionHeartbeat") > 0).then_some(()));
     wait_for("the machine to leave", || (count("DeregisterTargets") == 1).then_some(()));

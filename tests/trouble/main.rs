@@ -15,7 +15,7 @@ use daemon::{Cloud, Scene, Watch, get, wait_for};
 use disks::Disk;
 use played::{Moment, Play, Trouble};
 use rustix::process::Signal;
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::collections::VecDeque;
 use std::fs;
 use std::process::{Command, Stdio};

@@ -5,7 +5,7 @@ use super::daemon::{Cloud, Ear, Scene, Watch, get, wait_for};
 use super::disks::Disk;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, kill_process};
-use spot_watchdog::emulators::aws::Script;
+use spot_watchdog::emulators::service::Script;
 use spot_watchdog::store::journal::decode_all;
 use std::fs;
 use std::os::unix::fs::chown;

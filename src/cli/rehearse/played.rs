@@ -25,7 +25,7 @@ impl PlayedSources {
             let Some(row) = emulators::ROWS.iter().find(|row| row.kind == name.as_str()) else {
                 bail!("what {name} asks cannot be played");
             };
-            played.push((row.kind, (row.start)(setting).await.with_context(|| format!("cannot play {name}"))?));
+            played.push((row.kind, row.start(setting).await.with_context(|| format!("cannot play {name}"))?));
         }
         Ok(Self(played))
     }

@@ -1,7 +1,8 @@
 //! The tree of items that stand at one instant, below `/latest/`.
 
-use super::script::{EmulatedAction, MaintenanceEvent, Script, StatedTime};
-use jiff::{SignedDuration, Timestamp};
+use crate::emulators::service::{EmulatedAction, Moment, ScriptedNotice, ago, later};
+use crate::engine::NoticeKind;
+use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,51 +19,92 @@ const SIGNATURE: &str = "ZW11bGF0ZWQgYW5kIGdvb2QgZm9yIG5vdGhpbmc=";
 /// How long a reboot that is planned can be put off, by rescheduling it.
 const PUT_OFF: Duration = Duration::from_secs(7 * 24 * 3_600);
 
+/// What the machine is: items below `/latest/meta-data/` that never change, by path. One that is empty is not there.
+pub(super) const MACHINE: &[(&str, &str)] = &[
+    ("ami-id", "ami-0emulated0000000"),
+    ("ami-launch-index", "0"),
+    ("ami-manifest-path", "(unknown)"),
+    ("autoscaling/target-lifecycle-state", ""),
+    ("block-device-mapping/ami", "/dev/xvda"),
+    ("block-device-mapping/root", "/dev/xvda"),
+    ("hostname", "ip-10-0-0-7.ec2.internal"),
+    // Unrelated to Spot in spite of its name; clients that confuse the two are found out by it.
+    ("instance-action", "none"),
+    ("instance-id", "i-0123456789abcdef0"),
+    ("instance-life-cycle", "spot"),
+    ("instance-type", "g5.xlarge"),
+    ("local-hostname", "ip-10-0-0-7.ec2.internal"),
+    ("local-ipv4", "10.0.0.7"),
+    ("mac", "02:00:00:00:00:07"),
+    ("placement/availability-zone", "us-east-1a"),
+    ("placement/availability-zone-id", "use1-az1"),
+    ("placement/group-name", "emulated"),
+    ("placement/host-id", "h-0123456789abcdef0"),
+    ("placement/partition-number", "1"),
+    ("placement/region", "us-east-1"),
+    ("profile", "default-hvm"),
+    ("reservation-id", "r-0123456789abcdef0"),
+    ("security-groups", "default"),
+    ("services/domain", "amazonaws.com"),
+    ("services/partition", "aws"),
+    ("tags/instance/Name", "emulated"),
+];
+
+/// How long a notice of an interruption usually leaves.
+const SPOT_NOTICE: Duration = Duration::from_secs(120);
+
+/// When maintenance usually begins, after it is announced.
+const MAINTENANCE_NOTICE: Duration = Duration::from_secs(3_600);
+
 /// Every item by its path, without a leading slash.
-pub(super) fn items(script: &Script, elapsed: Duration, now: Timestamp) -> BTreeMap<String, String> {
+pub(super) fn items(moment: &Moment<'_>) -> BTreeMap<String, String> {
+    let now = moment.now;
     let mut all = BTreeMap::new();
     let mut put = |path: &str, value: String| {
-        all.insert(path.to_owned(), value);
+        if !value.is_empty() {
+            all.insert(path.to_owned(), value);
+        }
     };
-    for (path, value) in &script.items {
-        put(&format!("meta-data/{path}"), value.clone());
+    for (path, _) in MACHINE {
+        put(&format!("meta-data/{path}"), moment.setting(path).to_owned());
     }
     put("meta-data/iam/info", pretty(&instance_profile(now)));
     put(&format!("meta-data/iam/security-credentials/{ROLE}"), pretty(&credentials(now)));
     put("meta-data/events/maintenance/history", "[]".to_owned());
-    put("meta-data/events/maintenance/scheduled", maintenance(&script.maintenance));
-    for (item, value) in interface(script) {
-        put(&format!("meta-data/network/interfaces/macs/{}/{item}", script.item("mac")), value.to_owned());
+    for (item, value) in interface(moment) {
+        put(&format!("meta-data/network/interfaces/macs/{}/{item}", moment.setting("mac")), value.to_owned());
     }
-    put("dynamic/instance-identity/document", pretty(&document(script, now)));
+    put("dynamic/instance-identity/document", pretty(&document(moment)));
     for form in ["pkcs7", "rsa2048", "signature"] {
         put(&format!("dynamic/instance-identity/{form}"), SIGNATURE.to_owned());
     }
-    if let Some(interruption) = script.interruption.filter(|notice| notice.stands.at(elapsed)) {
-        let appeared = ago(now, elapsed.saturating_sub(interruption.stands.from));
-        let time = match interruption.time {
-            StatedTime::After(span) => Some(later(appeared, span)),
-            StatedTime::At(time) => Some(time),
-            StatedTime::Unsaid => None,
+    // A group that will scale in has had the machine in service before.
+    if moment.script.notices.iter().any(|notice| notice.kind == NoticeKind::ScaleIn) {
+        put("meta-data/autoscaling/target-lifecycle-state", "InService".to_owned());
+    }
+    let mut maintenance = Vec::new();
+    for (number, notice) in moment.active() {
+        match notice.kind {
+            NoticeKind::Interruption => {
+                let action = notice.action.unwrap_or(EmulatedAction::Terminate);
+                let time = moment.stated(notice, SPOT_NOTICE).map(second);
+                let said = time.as_ref().map(|time| format!(r#", "time": "{time}""#)).unwrap_or_default();
+                put("meta-data/spot/instance-action", format!(r#"{{"action": "{}"{said}}}"#, action.word()));
+                if let (EmulatedAction::Terminate, Some(time)) = (action, time) {
+                    put("meta-data/spot/termination-time", time);
+                }
+            }
+            NoticeKind::Rebalance => {
+                let appeared = second(moment.appeared(notice));
+                put("meta-data/events/recommendations/rebalance", format!(r#"{{"noticeTime": "{appeared}"}}"#));
+            }
+            NoticeKind::ScaleIn => put("meta-data/autoscaling/target-lifecycle-state", "Terminated".to_owned()),
+            NoticeKind::Maintenance => maintenance.push(event(moment, number, notice)),
+            NoticeKind::Shutdown => {}
         }
-        .map(second);
-        let action = interruption.action.word();
-        let body = match &time {
-            Some(time) => format!(r#"{{"action": "{action}", "time": "{time}"}}"#),
-            None => format!(r#"{{"action": "{action}"}}"#),
-        };
-        put("meta-data/spot/instance-action", body);
-        if let (EmulatedAction::Terminate, Some(time)) = (interruption.action, time) {
-            put("meta-data/spot/termination-time", time);
-        }
     }
-    if let Some(stands) = script.rebalance.filter(|stands| stands.at(elapsed)) {
-        let appeared = second(ago(now, elapsed.saturating_sub(stands.from)));
-        put("meta-data/events/recommendations/rebalance", format!(r#"{{"noticeTime": "{appeared}"}}"#));
-    }
-    if let Some(state) = &script.lifecycle_state {
-        put("meta-data/autoscaling/target-lifecycle-state", state.clone());
-    }
+    let maintenance = if maintenance.is_empty() { "[]".to_owned() } else { pretty(&maintenance.into()) };
+    put("meta-data/events/maintenance/scheduled", maintenance);
     all
 }
 
@@ -87,17 +129,17 @@ pub(super) fn listing(all: &BTreeMap<String, String>, directory: &str) -> Option
 }
 
 /// The one network interface, which has no public address.
-fn interface(script: &Script) -> [(&'static str, &str); 14] {
+fn interface<'a>(moment: &'a Moment<'_>) -> [(&'static str, &'a str); 14] {
     [
         ("device-number", "0"),
         ("interface-id", "eni-0123456789abcdef0"),
-        ("local-hostname", script.item("local-hostname")),
-        ("local-ipv4s", script.item("local-ipv4")),
-        ("mac", script.item("mac")),
+        ("local-hostname", moment.setting("local-hostname")),
+        ("local-ipv4s", moment.setting("local-ipv4")),
+        ("mac", moment.setting("mac")),
         ("network-card", "0"),
         ("owner-id", ACCOUNT),
         ("security-group-ids", "sg-0123456789abcdef0"),
-        ("security-groups", script.item("security-groups")),
+        ("security-groups", moment.setting("security-groups")),
         ("subnet-id", "subnet-0123456789abcdef0"),
         ("subnet-ipv4-cidr-block", "10.0.0.0/24"),
         ("vpc-id", "vpc-0123456789abcdef0"),
@@ -106,22 +148,22 @@ fn interface(script: &Script) -> [(&'static str, &str); 14] {
     ]
 }
 
-fn document(script: &Script, now: Timestamp) -> serde_json::Value {
+fn document(moment: &Moment<'_>) -> serde_json::Value {
     json!({
         "accountId": ACCOUNT,
         "architecture": "x86_64",
-        "availabilityZone": script.item("placement/availability-zone"),
+        "availabilityZone": moment.setting("placement/availability-zone"),
         "billingProducts": null,
         "devpayProductCodes": null,
         "marketplaceProductCodes": null,
-        "imageId": script.item("ami-id"),
-        "instanceId": script.item("instance-id"),
-        "instanceType": script.item("instance-type"),
+        "imageId": moment.setting("ami-id"),
+        "instanceId": moment.setting("instance-id"),
+        "instanceType": moment.setting("instance-type"),
         "kernelId": null,
-        "pendingTime": second(ago(now, Duration::from_secs(3_600))),
-        "privateIp": script.item("local-ipv4"),
+        "pendingTime": second(ago(moment.now, Duration::from_secs(3_600))),
+        "privateIp": moment.setting("local-ipv4"),
         "ramdiskId": null,
-        "region": script.item("placement/region"),
+        "region": moment.setting("placement/region"),
         "version": "2017-09-30",
     })
 }
@@ -147,26 +189,22 @@ fn credentials(now: Timestamp) -> serde_json::Value {
     })
 }
 
-fn maintenance(events: &[MaintenanceEvent]) -> String {
-    let events: Vec<_> = events
-        .iter()
-        .map(|event| {
-            let mut told = json!({
-                "NotBefore": day(event.not_before),
-                "Code": event.code,
-                "Description": format!("scheduled {}", event.code),
-                "EventId": event.event_id,
-                "NotAfter": day(later(event.not_before, Duration::from_secs(1_000))),
-                "State": event.state,
-            });
-            // Only a reboot can be rescheduled, so only it has a last moment to begin.
-            if event.code.ends_with("-reboot") {
-                told["NotBeforeDeadline"] = day(later(event.not_before, PUT_OFF)).into();
-            }
-            told
-        })
-        .collect();
-    if events.is_empty() { "[]".to_owned() } else { pretty(&events.into()) }
+fn event(moment: &Moment<'_>, number: usize, notice: &ScriptedNotice) -> serde_json::Value {
+    let not_before = moment.stated(notice, MAINTENANCE_NOTICE).unwrap_or(moment.now);
+    let code = notice.setting("code", "system-reboot");
+    let mut told = json!({
+        "NotBefore": day(not_before),
+        "Code": code,
+        "Description": format!("scheduled {code}"),
+        "EventId": format!("instance-event-0emulated{number:08x}"),
+        "NotAfter": day(later(not_before, Duration::from_secs(1_000))),
+        "State": notice.setting("state", "active"),
+    });
+    // Only a reboot can be rescheduled, so only it has a last moment to begin.
+    if code.ends_with("-reboot") {
+        told["NotBeforeDeadline"] = day(later(not_before, PUT_OFF)).into();
+    }
+    told
 }
 
 fn pretty(value: &serde_json::Value) -> String {
@@ -181,12 +219,4 @@ fn day(at: Timestamp) -> String {
 /// A time in whole seconds, as EC2 writes it.
 fn second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn later(at: Timestamp, span: Duration) -> Timestamp {
-    SignedDuration::try_from(span).ok().and_then(|span| at.saturating_add(span).ok()).unwrap_or(Timestamp::MAX)
-}
-
-fn ago(at: Timestamp, span: Duration) -> Timestamp {
-    SignedDuration::try_from(span).ok().and_then(|span| at.saturating_sub(span).ok()).unwrap_or(Timestamp::MIN)
 }

@@ -1,19 +1,21 @@
 //! How a play is written as a TOML file: what may stand in it, and what is wrong with one that cannot be played. It only
 //! reads; when something stands is decided in `play`.
 
-use super::play::{
-    ActiveTimes, Disturbance, Expected, Play, PlayedContent, PlayedNotice, PlayedTrouble, Questions, Repetition,
+use super::{
+    ActiveTimes, Behaviour, ConnectionReuse, DateSaid, EmulatedAction, Expected, Play, Repetition, Script,
+    ScriptedNotice, ServiceRow, StatedTime, Trouble, plain,
 };
-use super::reply::plain;
-use super::script::{ActiveSpan, Behaviour, ConnectionReuse, DateSaid, EmulatedAction, Protocol, StatedTime};
+use crate::engine::NoticeKind;
 use crate::view::clip;
 use axum::http::{HeaderValue, Method};
 use jiff::SignedDuration;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
+use toml::Spanned;
 
 /// The longest file that is read, in bytes.
 const LONGEST_FILE: u64 = 256 * 1024;
@@ -57,7 +59,7 @@ impl Play {
     ///
     /// # Errors
     /// Where it cannot be read, with what is wrong, in which line, at which key.
-    pub fn read(path: &Path) -> Result<Self, ScriptError> {
+    pub fn read(service: &ServiceRow, path: &Path) -> Result<Self, ScriptError> {
         let file = path.display().to_string();
         let unreadable = |sentence: String| ScriptError::Unreadable { file: file.clone(), sentence };
         // Read to a bound and not by its size: a device or a pipe has none to tell.
@@ -68,32 +70,66 @@ impl Play {
         if text.len() as u64 > LONGEST_FILE {
             return Err(unreadable(format!("it is longer than a script may be ({LONGEST_FILE} bytes)")));
         }
-        Self::parse(&text, &file)
+        Self::parse(service, &text, &file)
     }
 
     /// Reads a script from its text; `file` is how errors name it.
     ///
     /// # Errors
     /// What is wrong, in which line, at which key.
-    pub fn parse(text: &str, file: &str) -> Result<Self, ScriptError> {
-        let wrong = |error: &toml::de::Error, key: String| {
-            let at = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
-            // Both may repeat what stands in the file, which may be any bytes and long.
-            let sentence = clip(error.message().lines().next().unwrap_or_default(), LONGEST_TOLD);
-            ScriptError::Wrong { file: file.to_owned(), line, key: clip(&key, LONGEST_TOLD), sentence }
+    pub fn parse(service: &ServiceRow, text: &str, file: &str) -> Result<Self, ScriptError> {
+        // What is told may repeat what stands in the file, which may be any bytes and long.
+        let wrong = |at: usize, key: &str, sentence: &str| ScriptError::Wrong {
+            file: file.to_owned(),
+            line: 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count(),
+            key: if key.is_empty() { String::new() } else { format!("{}: ", clip(key, LONGEST_TOLD)) },
+            sentence: clip(sentence.lines().next().unwrap_or_default(), LONGEST_TOLD),
         };
-        let document = toml::Deserializer::parse(text).map_err(|error| wrong(&error, String::new()))?;
+        let unreadable =
+            |error: &toml::de::Error, key: &str| wrong(error.span().map_or(0, |span| span.start), key, error.message());
+        let document = toml::Deserializer::parse(text).map_err(|error| unreadable(&error, ""))?;
         let script: ScriptFile = serde_path_to_error::deserialize(document).map_err(|error| {
             let keys = error.path().iter().filter_map(|segment| match segment {
+                // What keeps the place of a value in the file has a name of its own.
+                serde_path_to_error::Segment::Map { key } if key.starts_with('$') => None,
                 serde_path_to_error::Segment::Map { key } => Some(key.as_str()),
                 serde_path_to_error::Segment::Enum { variant } => Some(variant.as_str()),
                 serde_path_to_error::Segment::Seq { .. } | serde_path_to_error::Segment::Unknown => None,
             });
-            let key = keys.collect::<Vec<_>>().join(".");
-            wrong(error.inner(), if key.is_empty() { key } else { format!("{key}: ") })
+            unreadable(error.inner(), &keys.collect::<Vec<_>>().join("."))
         })?;
+        for (key, value) in &script.set {
+            service
+                .takes(key, value.get_ref())
+                .map_err(|told| wrong(value.span().start, &format!("set.{key}"), &told))?;
+        }
+        for table in &script.notice {
+            service.tells(&table.get_ref().0).map_err(|told| wrong(table.span().start, "notice", &told))?;
+        }
         Ok(script.into())
+    }
+}
+
+impl ServiceRow {
+    /// Whether it has this setting, with this value.
+    fn takes(&self, key: &str, value: &str) -> Result<(), String> {
+        if let Some((_, choices)) = self.choices.iter().find(|(known, _)| *known == key) {
+            let listed = || choices.join("\" or \"");
+            return if choices.contains(&value) { Ok(()) } else { Err(format!("{value:?} is not \"{}\"", listed())) };
+        }
+        let known = self.settings.iter().any(|(known, _)| *known == key);
+        if known { Ok(()) } else { Err("this service has no such setting".to_owned()) }
+    }
+
+    /// Whether it tells of such a notice.
+    fn tells(&self, notice: &ScriptedNotice) -> Result<(), String> {
+        if !self.kinds.contains(&notice.kind) {
+            return Err(format!("this service tells of no {}", notice.kind));
+        }
+        if let Some(key) = notice.settings.keys().find(|key| !self.notice_settings.contains(&key.as_str())) {
+            return Err(format!("its notices have no setting `{key}`"));
+        }
+        (self.check)(notice)
     }
 }
 
@@ -105,7 +141,7 @@ struct ScriptFile {
     #[serde(default)]
     seed: u64,
     #[serde(default)]
-    http_tokens: HttpTokens,
+    set: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
     close_connections: bool,
     longest_session: Option<ScriptedSpan>,
@@ -118,45 +154,34 @@ struct ScriptFile {
     expect_hook_by: Option<ScriptedSpan>,
     expect_blind: Option<bool>,
     #[serde(default)]
-    notice: Vec<NoticeTable>,
+    notice: Vec<Spanned<NoticeTable>>,
     #[serde(default)]
     trouble: Vec<TroubleTable>,
 }
 
 impl From<ScriptFile> for Play {
     fn from(file: ScriptFile) -> Self {
-        Self {
-            about: file.about,
-            expected: Expected {
-                hook_runs: file.expect_hook_runs,
-                hook_by: file.expect_hook_by.map(|span| span.0),
-                blind: file.expect_blind,
-            },
-            seed: file.seed,
-            protocol: match file.http_tokens {
-                HttpTokens::Required => Protocol::Version2,
-                HttpTokens::Optional => Protocol::Version1Too,
-            },
+        let usual = Script::default();
+        let script = Script {
+            settings: file.set.into_iter().map(|(key, value)| (key, value.into_inner())).collect(),
+            notices: file.notice.into_iter().map(|table| table.into_inner().0).collect(),
+            troubles: file.trouble.into_iter().map(|table| table.0).collect(),
             connections: if file.close_connections {
                 ConnectionReuse::ClosedEachTime
             } else {
                 ConnectionReuse::KeptOpen
             },
-            longest_session: file.longest_session.map(|span| span.0),
+            longest_session: file.longest_session.map_or(usual.longest_session, |span| span.0),
             ahead: file.clock_ahead.signed() - file.clock_behind.signed(),
-            notices: file.notice.into_iter().map(|table| table.0).collect(),
-            troubles: file.trouble.into_iter().map(|table| table.0).collect(),
-        }
+            seed: file.seed,
+        };
+        let expected = Expected {
+            hook_runs: file.expect_hook_runs,
+            hook_by: file.expect_hook_by.map(|span| span.0),
+            blind: file.expect_blind,
+        };
+        Self { about: file.about, expected, script }
     }
-}
-
-/// As `aws ec2 modify-instance-metadata-options --http-tokens` has it.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum HttpTokens {
-    #[default]
-    Required,
-    Optional,
 }
 
 /// A duration with its unit, as everywhere.
@@ -186,37 +211,21 @@ impl TryFrom<String> for ScriptedSpan {
 
 #[derive(Deserialize)]
 #[serde(try_from = "RawNotice")]
-struct NoticeTable(PlayedNotice);
+struct NoticeTable(ScriptedNotice);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawNotice {
-    kind: ScriptedKind,
+    kind: NoticeKind,
     #[serde(default)]
     from: ScriptedSpan,
     until: Option<ScriptedSpan>,
     r#for: Option<ScriptedSpan>,
     every: Option<ScriptedSpan>,
-    action: Option<ActionWord>,
+    action: Option<EmulatedAction>,
     time: Option<ScriptedTime>,
-    code: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ScriptedKind {
-    Interruption,
-    Rebalance,
-    ScaleIn,
-    Maintenance,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ActionWord {
-    Terminate,
-    Stop,
-    Hibernate,
+    #[serde(default)]
+    set: BTreeMap<String, String>,
 }
 
 /// `"120s"` after it appears, a time in RFC 3339, or `"none"`.
@@ -243,43 +252,15 @@ impl TryFrom<RawNotice> for NoticeTable {
     type Error = String;
 
     fn try_from(raw: RawNotice) -> Result<Self, String> {
-        let RawNotice { kind, from, until, r#for, every, action, time, code } = raw;
-        let only = |given: bool, key: &str, whose: &str| {
-            if given { Err(format!("`{key}` is only for {whose}")) } else { Ok(()) }
-        };
-        only(action.is_some() && kind != ScriptedKind::Interruption, "action", "an interruption")?;
-        only(code.is_some() && kind != ScriptedKind::Maintenance, "code", "maintenance")?;
-        let timeless = matches!(kind, ScriptedKind::Rebalance | ScriptedKind::ScaleIn);
-        only(time.is_some() && timeless, "time", "an interruption or maintenance")?;
-        let says = match kind {
-            ScriptedKind::Interruption => PlayedContent::Interruption {
-                action: match action.unwrap_or(ActionWord::Terminate) {
-                    ActionWord::Terminate => EmulatedAction::Terminate,
-                    ActionWord::Stop => EmulatedAction::Stop,
-                    ActionWord::Hibernate => EmulatedAction::Hibernate,
-                },
-                time: time.map_or_else(StatedTime::default, |time| time.0),
-            },
-            ScriptedKind::Rebalance => PlayedContent::Rebalance,
-            ScriptedKind::ScaleIn => PlayedContent::ScaleIn,
-            ScriptedKind::Maintenance => {
-                let after = match time.map(|time| time.0) {
-                    None => Duration::from_secs(3_600),
-                    Some(StatedTime::After(after)) => after,
-                    Some(StatedTime::At(_) | StatedTime::Unsaid) => {
-                        return Err("`time` of maintenance is a span, counted from where it appears".to_owned());
-                    }
-                };
-                PlayedContent::Maintenance { code: code.unwrap_or_else(|| "system-reboot".to_owned()), after }
-            }
-        };
-        Ok(Self(PlayedNotice { turns: turns(from, until, r#for, every)?, says }))
+        let RawNotice { kind, from, until, r#for, every, action, time, set } = raw;
+        let active = active_times(from, until, r#for, every)?;
+        Ok(Self(ScriptedNotice { kind, active, action, time: time.map(|time| time.0), settings: set }))
     }
 }
 
 #[derive(Deserialize)]
 #[serde(try_from = "RawTrouble")]
-struct TroubleTable(PlayedTrouble);
+struct TroubleTable(Trouble);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -366,27 +347,31 @@ impl TryFrom<RawTrouble> for TroubleTable {
             Some("GET") => Some(Method::GET),
             Some("PUT") => Some(Method::PUT),
             Some("HEAD") => Some(Method::HEAD),
-            Some(other) => return Err(format!("`method` is {other:?}; it may be \"GET\", \"PUT\" or \"HEAD\"")),
+            Some("POST") => Some(Method::POST),
+            Some(other) => {
+                return Err(format!("`method` is {other:?}; it may be \"GET\", \"PUT\", \"POST\" or \"HEAD\""));
+            }
         };
-        Ok(Self(PlayedTrouble {
-            turns: turns(from, until, r#for, every)?,
-            questions: Questions { method, path: path.as_deref().map(plain) },
+        Ok(Self(Trouble {
+            active: active_times(from, until, r#for, every)?,
+            method,
+            path: path.as_deref().map(plain),
             latency: latency.unwrap_or_default().0,
             jitter: jitter.unwrap_or_default().0,
-            spoils: does.map_or(Ok(Disturbance::Nothing), spoils)?,
+            does: does.map(behaviour).transpose()?,
         }))
     }
 }
 
-fn spoils(does: Does) -> Result<Disturbance, String> {
+fn behaviour(does: Does) -> Result<Behaviour, String> {
     let header = |text: String| match HeaderValue::from_str(&text) {
         Ok(_) => Ok(text),
         Err(_) => Err(format!("{text:?} cannot stand in a header")),
     };
-    Ok(Disturbance::Answer(match does {
-        Does::Refused => return Ok(Disturbance::Refused),
-        Does::TokenKill => return Ok(Disturbance::TokenKill),
-        Does::Garbage => return Ok(Disturbance::Garbage),
+    Ok(match does {
+        Does::Refused => Behaviour::Refused,
+        Does::TokenKill => Behaviour::TokenKill,
+        Does::Garbage => Behaviour::Garbage,
         Does::Hang => Behaviour::Silent,
         Does::Truncated(bytes) => Behaviour::Truncated(bytes.max(1)),
         Does::Drip(gap) => Behaviour::Drip(gap.0),
@@ -406,14 +391,14 @@ fn spoils(does: Does) -> Result<Disturbance, String> {
         Does::ContentType(text) => Behaviour::ContentType(header(text)?),
         Does::Date(text) => Behaviour::Date(DateSaid::Text(header(text)?)),
         Does::HopLimit(hops) if (1..=64).contains(&hops) => Behaviour::HopLimit(hops),
-        Does::HopLimit(hops) => return Err(format!("`hop-limit` is {hops}; EC2 has 1 to 64")),
+        Does::HopLimit(hops) => return Err(format!("`hop-limit` is {hops}; it is between 1 and 64")),
         Does::DateAhead(span) => Behaviour::Date(DateSaid::Ahead(span.signed())),
         Does::DateBehind(span) => Behaviour::Date(DateSaid::Ahead(-span.signed())),
-    }))
+    })
 }
 
 /// From when to when, and whether again and again.
-fn turns(
+fn active_times(
     from: ScriptedSpan,
     until: Option<ScriptedSpan>,
     lasting: Option<ScriptedSpan>,
@@ -441,19 +426,20 @@ fn turns(
         }
         (until, Some(lasting), Some(every)) => (until, Some(Repetition { every: every.0, lasting: lasting.0 })),
     };
-    Ok(ActiveTimes { stands: ActiveSpan { from, until }, again })
+    Ok(ActiveTimes { from, until, again })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
-    use super::super::play::PortState;
+    use super::super::script::PortState;
     use super::*;
+    use crate::emulators::aws::SERVICE;
     use crate::view::printable;
 
     fn refusal(text: &str) -> String {
-        Play::parse(text, "p.toml").unwrap_err().to_string()
+        Play::parse(&SERVICE, text, "p.toml").unwrap_err().to_string()
     }
 
     #[test]
@@ -469,6 +455,10 @@ mod tests {
         let kind = refusal("[[notice]]\nfrom = '1s'\n");
         assert!(kind.starts_with("p.toml:1: notice") && kind.contains("kind"), "{kind}");
         assert!(refusal("[[trouble]\n").starts_with("p.toml:1: "));
+        let setting = refusal("\nset = { http-tokens = 'no' }\n");
+        assert!(setting.starts_with("p.toml:2: set.http-tokens: "), "{setting}");
+        let notice = refusal("\n[[notice]]\nkind = 'rebalance'\n\n[[notice]]\nkind = 'shutdown'\n");
+        assert!(notice.starts_with("p.toml:5: notice: "), "{notice}");
         assert!(refusal("expect-hook-runs = -1\n").starts_with("p.toml:1: expect-hook-runs: "));
     }
 
@@ -490,7 +480,7 @@ mod tests {
 
     #[test]
     fn what_is_no_file_of_a_size_is_not_read_for_ever() {
-        let refusal = Play::read(Path::new("/dev/zero")).unwrap_err().to_string();
+        let refusal = Play::read(&SERVICE, Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(refusal.starts_with("/dev/zero: it is longer"), "{refusal}");
     }
 
@@ -505,14 +495,18 @@ mod tests {
             ("[[trouble]]\nfor = '0s'\ndoes = 'hang'", "no time at all"),
             ("[[trouble]]\npath = '/latest/api/token'\ndoes = 'refused'", "as a whole"),
             ("[[trouble]]\npath = 'latest'\ndoes = 'hang'", "slash"),
-            ("[[trouble]]\nmethod = 'POST'\ndoes = 'hang'", "GET"),
+            ("[[trouble]]\nmethod = 'PATCH'\ndoes = 'hang'", "GET"),
             ("[[trouble]]\ndoes = { status = 99 }", "between 200 and 599"),
             ("[[trouble]]\ndoes = { oversized = 99999999 }", "endless"),
-            ("[[trouble]]\ndoes = { hop-limit = 0 }", "1 to 64"),
+            ("[[trouble]]\ndoes = { hop-limit = 0 }", "between 1 and 64"),
             ("[[trouble]]\ndoes = { date = \"a\\nb\" }", "header"),
             ("[[notice]]\nkind = 'rebalance'\naction = 'stop'", "only for an interruption"),
             ("[[notice]]\nkind = 'rebalance'\ntime = '5s'", "only for an interruption or maintenance"),
-            ("[[notice]]\nkind = 'interruption'\ncode = 'x'", "only for maintenance"),
+            ("[[notice]]\nkind = 'interruption'\nset = { code = 'x' }", "only for maintenance"),
+            ("[[notice]]\nkind = 'interruption'\nset = { cod = 'x' }", "no setting `cod`"),
+            ("[[notice]]\nkind = 'shutdown'", "no shutdown"),
+            ("set = { http-tokens = 'perhaps' }", "\"required\" or \"optional\""),
+            ("set = { http-token = 'optional' }", "no such setting"),
             ("[[notice]]\nkind = 'interruption'\ntime = 'soon'", "RFC 3339"),
             ("[[trouble]]\nfrom = '9999h'\ndoes = 'hang'", "longer than a year"),
             ("[[trouble]]\nfrom = '-1s'\ndoes = 'hang'", "no duration"),
@@ -543,23 +537,24 @@ mod tests {
             latency = '50ms'
             does = { status = 503 }
         ";
-        let play = Play::parse(text, "p.toml").unwrap().faster(10);
+        let play = Play::parse(&SERVICE, text, "p.toml").unwrap().faster(10);
         assert_eq!(play.expected, Expected { hook_runs: 1, hook_by: Some(Duration::from_secs(5)), blind: Some(true) });
         assert_eq!(play.end(), Duration::from_secs(3));
         let (second, ms) = (Duration::from_secs, Duration::from_millis);
-        assert_eq!(play.door(second(0)), PortState::Listening(Some(second(2))));
-        assert_eq!(play.door(second(2)), PortState::Closed(Some(second(3))));
-        assert_eq!(play.door(second(3)), PortState::Listening(None));
-        let trouble = play.trouble(&Method::GET, "/latest/meta-data/x", Duration::ZERO).unwrap();
-        assert_eq!((trouble.latency, &trouble.spoils), (ms(50), &Disturbance::Answer(Behaviour::Status(503))));
-        assert_eq!(play.trouble(&Method::PUT, "/latest/api/token", Duration::ZERO), None);
+        assert_eq!(play.script.port(second(0)), PortState::Listening(Some(second(2))));
+        assert_eq!(play.script.port(second(2)), PortState::Closed(Some(second(3))));
+        assert_eq!(play.script.port(second(3)), PortState::Listening(None));
+        let trouble = play.script.trouble(&Method::GET, "/latest/meta-data/x", Duration::ZERO).unwrap();
+        assert_eq!((trouble.latency, &trouble.does), (ms(50), &Some(Behaviour::Status(503))));
+        assert_eq!(play.script.trouble(&Method::PUT, "/latest/api/token", Duration::ZERO), None);
     }
 
     #[test]
     fn a_path_is_meant_however_its_slashes_are_written() {
         let met = |wanted: &str, path: &str| {
-            let play = Play::parse(&format!("[[trouble]]\npath = '{wanted}'\ndoes = 'hang'"), "p.toml").unwrap();
-            play.trouble(&Method::GET, &plain(path), Duration::ZERO).is_some()
+            let play =
+                Play::parse(&SERVICE, &format!("[[trouble]]\npath = '{wanted}'\ndoes = 'hang'"), "p.toml").unwrap();
+            play.script.trouble(&Method::GET, &plain(path), Duration::ZERO).is_some()
         };
         for wanted in ["/latest/meta-data/spot", "/latest/meta-data/spot/", "//latest/meta-data//spot"] {
             assert!(met(wanted, "/latest/meta-data/spot/") && !met(wanted, "/latest/meta-data/spot/x"), "{wanted}");

@@ -1,13 +1,12 @@
 //! The emulated service's connections: accepted, answered, and ended as badly as the play wants. What is answered is
 //! decided by [`Emulator`]; this only carries it out.
 
-use super::play::PortState;
-use super::reply::Reply;
-use super::script::{Behaviour, ConnectionReuse, DateHeader, DateSaid};
-use super::{EmulatedAnswer, Emulator, tokens};
-use axum::body::{Body, Bytes};
+use super::emulator::{EmulatedAnswer, moment};
+use super::script::PortState;
+use super::{Behaviour, ConnectionReuse, DateSaid, Emulator, Reply, ServiceRow};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, SERVER};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,13 +24,16 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 /// The most connections at once; the next one waits.
 const MOST: usize = 256;
 
-/// How long the header of a request may take, and how long a connection may stay without one.
+/// How long the header of a request may take, and its body, and how long a connection may stay without one.
 const HEADER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest body of a request, in bytes.
+const LONGEST_BODY: usize = 64 * 1024;
 
 /// How long it rests where no connection can be accepted, as when no file may be opened any more.
 const REST: Duration = Duration::from_millis(100);
@@ -55,7 +57,7 @@ pub async fn serve(listener: TcpListener, emulator: Emulator) -> io::Result<()> 
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
-        match emulator.door() {
+        match emulator.port() {
             (PortState::Closed(_), change) => {
                 listener = None;
                 connections.shutdown().await;
@@ -92,23 +94,22 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         .map_err(|error| io::Error::new(error.kind(), format!("{address} could not be bound again: {error}")))
 }
 
-async fn moment(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Answers on one connection until it ends.
 async fn attend(stream: TcpStream, emulator: Emulator) {
     // The connection's other handle: hyper keeps the first for itself.
     let socket = stream.as_fd().try_clone_to_owned().ok().map(Arc::new);
-    let answer = hyper::service::service_fn(move |request: axum::http::Request<hyper::body::Incoming>| {
-        let decision = emulator.decide(&request);
-        if let Some(socket) = &socket {
-            limit_hops(socket, decision.trouble.as_ref());
+    let answer = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (emulator, socket) = (emulator.clone(), socket.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            let read = timeout(HEADER_LIMIT, to_bytes(Body::new(body), LONGEST_BODY)).await;
+            let Ok(Ok(body)) = read else { return Err(BrokenAnswer::Closed) };
+            let decision = emulator.decide(&Request::from_parts(head, body)).await;
+            if let Some(socket) = &socket {
+                limit_hops(socket, decision.trouble.as_ref());
+            }
+            answer(emulator.service(), decision).await
         }
-        answer(decision)
     });
     let mut connection = hyper::server::conn::http1::Builder::new()
         // The play says whether a Date is sent, so hyper must not add one.
@@ -171,25 +172,24 @@ impl fmt::Display for BrokenAnswer {
 
 impl Error for BrokenAnswer {}
 
-async fn answer(decision: EmulatedAnswer) -> Result<Response, BrokenAnswer> {
-    let EmulatedAnswer { reply, delay, trouble, connections, date, now } = decision;
+async fn answer(service: &ServiceRow, decision: EmulatedAnswer) -> Result<Response, BrokenAnswer> {
+    let EmulatedAnswer { reply, delay, trouble, connections, now } = decision;
     if !delay.is_zero() {
         sleep(delay).await;
     }
-    let mut said = match date {
-        DateHeader::Sent => DateSaid::Ahead(SignedDuration::ZERO),
-        DateHeader::LeftOut => DateSaid::Text(String::new()),
-    };
+    let mut said = DateSaid::Ahead(SignedDuration::ZERO);
     let mut response = match trouble {
         None => plainly(reply),
         Some(Behaviour::Date(lie)) => {
             said = lie;
             plainly(reply)
         }
-        Some(behaviour) => misbehave(behaviour, reply).await?,
+        Some(behaviour) => misbehave(service, behaviour, reply).await?,
     };
     let headers = response.headers_mut();
-    headers.insert(SERVER, HeaderValue::from_static("EC2ws"));
+    if !service.server.is_empty() {
+        headers.insert(SERVER, HeaderValue::from_static(service.server));
+    }
     if let Some(date) = date_header(said, now) {
         headers.insert(DATE, date);
     }
@@ -223,16 +223,18 @@ fn head(reply: Reply) -> (Reply, Response) {
     let mut response = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    if let Some(seconds) = reply.token_ttl {
-        headers.insert(HeaderName::from_static(tokens::TTL_HEADER), HeaderValue::from(seconds));
+    for (name, value) in &reply.headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
     }
     (reply, response)
 }
 
 /// Spoils a reply as the script wants it.
-async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, BrokenAnswer> {
+async fn misbehave(service: &ServiceRow, behaviour: Behaviour, reply: Reply) -> Result<Response, BrokenAnswer> {
     Ok(match behaviour {
-        Behaviour::Status(status) => plainly(Reply::error(status)),
+        Behaviour::Status(status) => plainly((service.error)(status)),
         Behaviour::Body(body) => plainly(Reply { status: 200, body, ..reply }),
         Behaviour::Late(span) => {
             sleep(span).await;
@@ -250,7 +252,7 @@ async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, Broke
             }
             response
         }
-        Behaviour::WithoutTtl => plainly(Reply { token_ttl: None, ..reply }),
+        Behaviour::WithoutHeaders => plainly(Reply { headers: Vec::new(), ..reply }),
         Behaviour::Drip(gap) => {
             let (Reply { body, .. }, mut response) = head(reply);
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -277,8 +279,12 @@ async fn misbehave(behaviour: Behaviour, reply: Reply) -> Result<Response, Broke
             }
             response
         }
-        // Only a header or the packets are spoiled, which is done elsewhere.
-        Behaviour::Date(_) | Behaviour::HopLimit(_) => plainly(reply),
+        // Spoiled elsewhere: a header, the packets, or the service as a whole.
+        Behaviour::Date(_)
+        | Behaviour::HopLimit(_)
+        | Behaviour::Garbage
+        | Behaviour::Refused
+        | Behaviour::TokenKill => plainly(reply),
     })
 }
 

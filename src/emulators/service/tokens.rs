@@ -4,11 +4,6 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The header that asks for a life in seconds, confirms it, and tells what is left of it.
-pub(super) const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-/// The header that carries a token.
-pub(super) const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
-
 /// The most tokens that are kept; the oldest is forgotten first. The real service names no limit.
 const MOST: usize = 4096;
 
