@@ -1,7 +1,7 @@
 //! The binary `watchdog`: reads the command line, does one command, and ends with its exit code.
 
 use spot_watchdog::cli::args::{Cli, CliCommand};
-use spot_watchdog::cli::{self, ExitStatus, check, emulate, generate, notice, rehearse, report, run, status};
+use spot_watchdog::cli::{self, ExitStatus, check, emulate, generate, init, notice, rehearse, report, run, status};
 use spot_watchdog::config::{self, Flags, Settings, Start, daemon_address};
 use spot_watchdog::process;
 use spot_watchdog::{actions, sources};
@@ -23,6 +23,7 @@ fn dispatch(command: &CliCommand) -> ExitStatus {
         CliCommand::Run(args) => configured(args.flags(), run::run),
         CliCommand::Check(args) => configured(args.run.flags(), |settings| check::check(args, &settings)),
         CliCommand::Rehearse(args) => rehearse::rehearse(args),
+        CliCommand::Init(args) => cli::end(init::init(args)),
         CliCommand::Report(args) => report::report(args),
         CliCommand::Emulate(args) => emulate::emulate(args),
         CliCommand::Notice(args) => cli::end(notice::notice(args, &around())),

@@ -6,7 +6,7 @@ use crate::emulators::service::StatedTime;
 use crate::emulators::services;
 use crate::engine::NoticeKind;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,6 +64,8 @@ pub enum CliCommand {
     Check(CheckArgs),
     /// Play an interruption: run the steps, time each of them, and say whether the time suffices
     Rehearse(RehearseArgs),
+    /// Write a commented configuration for a kind of workload, to begin with; never overwrites a file
+    Init(InitArgs),
     /// Summarize the reports of many episodes: delays, margins, work saved and lost, how often to save
     Report(ReportArgs),
     /// Serve a metadata service for tests, with notices and faults on demand
@@ -90,6 +92,19 @@ pub struct StepArgs {
     /// The kinds of notice that start --hook and --target-group [default: interruption and scale-in]
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     pub on: Vec<NoticeKind>,
+    /// What each --hook has to write, such as "ckpt/*/DONE": exit status 0 alone does not count then
+    #[arg(long, value_name = "GLOB")]
+    pub proof: Option<String>,
+    /// The time to protect for each --hook from the steps before it [default: 5s]
+    #[arg(long, value_name = "SPAN")]
+    pub needs: Option<String>,
+    /// The most that each --hook may take [default: all the time there is]
+    #[arg(long, value_name = "SPAN")]
+    pub timeout: Option<String>,
+    /// The time that an interruption leaves where its notice does not say [default: 120s, and never more than the source
+    /// usually gives]
+    #[arg(long, value_name = "SPAN")]
+    pub window: Option<String>,
     /// An AWS target group to deregister this machine from on a notice; may be given again
     #[arg(long, value_name = "ARN")]
     pub target_group: Vec<String>,
@@ -137,6 +152,10 @@ impl StepArgs {
             config: self.config.as_ref().map(|path| path.to_string_lossy().into_owned()),
             hook: self.hook.clone(),
             on: self.on.iter().map(|kind| kind.word().to_owned()).collect(),
+            proof: self.proof.clone(),
+            needs: self.needs.clone(),
+            timeout: self.timeout.clone(),
+            window: self.window.clone(),
             target_group: self.target_group.clone(),
             metadata_endpoint: self.metadata_endpoint.clone(),
             log_format: self.log_format.map(|format| format.word().to_owned()),
@@ -203,6 +222,35 @@ pub struct RehearseArgs {
     /// Write the result to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// What a configuration is written for.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchdog init training
+  sudo watchdog init serving /etc/spot-watchdog/watchdog.toml
+
+Its lines marked EDIT are to be adapted; then `watchdog check` and `watchdog rehearse` say whether it works.")]
+pub struct InitArgs {
+    /// The kind of workload
+    pub workload: Workload,
+    /// The file to write
+    #[arg(value_name = "FILE", default_value = "watchdog.toml")]
+    pub file: PathBuf,
+}
+
+/// What runs on the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Workload {
+    /// A training job: save a checkpoint, and prove that it is there
+    Training,
+    /// A server behind a load balancer: leave it, finish requests, stop
+    Serving,
+    /// A worker of a queue or a scheduler: take no more jobs, save or hand back the one in hand
+    Batch,
+    /// A member of a replicated service: hand over its role, flush, stop
+    Stateful,
 }
 
 /// What is told of many episodes.

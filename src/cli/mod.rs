@@ -4,6 +4,7 @@ pub mod args;
 pub mod check;
 pub mod emulate;
 pub mod generate;
+pub mod init;
 mod listener;
 mod log;
 pub mod notice;

@@ -90,10 +90,12 @@ pub(super) const TABLES: &[&str] = &["assume", "source", "step", "notification"]
 pub(super) const CONFIG: Key = key("config", Shape::Text);
 pub(super) const HOOK: Key = key("hook", Shape::TextOrTexts);
 pub(super) const ON: Key = key("on", Shape::Kinds);
+pub(super) const PROOF: Key = key("proof", Shape::Text);
+pub(super) const WINDOW: Key = key("window", Shape::Span);
 pub(super) const TARGET_GROUP: Key = key("target-group", Shape::TextOrTexts);
 
 /// What flags and variables have beside the keys of the top level.
-pub(super) const TYPED: &[Key] = &[CONFIG, HOOK, ON, TARGET_GROUP];
+pub(super) const TYPED: &[Key] = &[CONFIG, HOOK, ON, PROOF, NEEDS, TIMEOUT, WINDOW, TARGET_GROUP];
 
 pub(super) const KIND: Key = key("kind", Shape::Text);
 

@@ -106,7 +106,7 @@ pub fn load(
     let policy = Policy {
         steps: steps.steps,
         sources: asked,
-        assume: assume(&filed, &mut problems),
+        assume: assume(&typed, &filed, &mut problems),
         reserve: span(&keys::RESERVE, &mut problems),
         least_window: pick(&layers, &keys::LEAST_WINDOW, value::span_from(Duration::from_secs(1)), &mut problems),
         maintenance_lead: span(&keys::MAINTENANCE_LEAD, &mut problems),
@@ -186,12 +186,19 @@ fn steps(
     let mut steps = steps::Steps::default();
     steps.read(file, rows, problems);
     let on = pick_if_any(typed, &keys::ON, value::kinds, problems);
+    let of_hooks = steps::FlagKeys {
+        on: on.clone(),
+        needs: pick_if_any(typed, &keys::NEEDS, value::span, problems),
+        timeout: pick_if_any(typed, &keys::TIMEOUT, value::span_from(Duration::from_millis(1)), problems),
+    };
+    let of_target_groups = steps::FlagKeys { on, ..steps::FlagKeys::default() };
+    let proof = pick_if_any(typed, &keys::PROOF, value::text, problems);
     // A flag beats a variable, so only the first of the two that has the key is listened to.
     let topmost = |key: &keys::Key| typed.iter().find(|section| section.has(key.name));
     if let Some(section) = topmost(&keys::HOOK) {
         for text in section.read(keys::HOOK.name, value::texts, problems).unwrap_or_default() {
-            match steps::hook(section.here_of(keys::HOOK.name), &text, start) {
-                Ok(step) => steps.add(step, &start.directory, on.as_ref(), rows, problems),
+            match steps::hook(section.here_of(keys::HOOK.name), &text, proof.as_deref(), start) {
+                Ok(step) => steps.add(step, &start.directory, &of_hooks, rows, problems),
                 Err(why) => problems.add(section.here_of(keys::HOOK.name), why),
             }
         }
@@ -199,7 +206,12 @@ fn steps(
     if let Some(section) = topmost(&keys::TARGET_GROUP) {
         for arn in section.read(keys::TARGET_GROUP.name, value::texts, problems).unwrap_or_default() {
             let step = steps::target_group(section.here_of(keys::TARGET_GROUP.name), &arn);
-            steps.add(step, &start.directory, on.as_ref(), rows, problems);
+            steps.add(step, &start.directory, &of_target_groups, rows, problems);
+        }
+    }
+    for key in [keys::PROOF, keys::NEEDS, keys::TIMEOUT] {
+        if let (Some(section), None) = (topmost(&key), topmost(&keys::HOOK)) {
+            problems.add(section.here_of(key.name), "it is for each --hook, and none is given");
         }
     }
     if let (Some(section), None, None) = (topmost(&keys::ON), topmost(&keys::HOOK), topmost(&keys::TARGET_GROUP)) {
@@ -209,14 +221,17 @@ fn steps(
     steps
 }
 
-fn assume(filed: &[Section<'_, '_>], problems: &mut Problems) -> Assume {
+fn assume(typed: &[Section<'_, '_>], filed: &[Section<'_, '_>], problems: &mut Problems) -> Assume {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    let window = pick_if_any(typed, &keys::WINDOW, value::span_from(SHORTEST), problems);
     let tables: Vec<_> = filed.iter().filter_map(|file| file.table("assume", problems)).collect();
     for table in &tables {
         table.only(&keys::names(keys::ASSUME), problems);
     }
-    let mut span = |key: &keys::Key| pick(&tables, key, value::span_from(Duration::from_secs(1)), problems);
+    let mut span = |key: &keys::Key| pick(&tables, key, value::span_from(SHORTEST), problems);
+    let interruption = span(&keys::INTERRUPTION);
     Assume {
-        interruption: span(&keys::INTERRUPTION),
+        interruption: window.unwrap_or(interruption),
         hibernate: span(&keys::HIBERNATE),
         scale_in: span(&keys::SCALE_IN),
         shutdown: span(&keys::SHUTDOWN),

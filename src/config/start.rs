@@ -24,6 +24,14 @@ pub struct Flags {
     pub hook: Vec<String>,
     /// `--on`
     pub on: Vec<String>,
+    /// `--proof`
+    pub proof: Option<String>,
+    /// `--needs`
+    pub needs: Option<String>,
+    /// `--timeout`
+    pub timeout: Option<String>,
+    /// `--window`
+    pub window: Option<String>,
     /// `--target-group`
     pub target_group: Vec<String>,
     /// `--listen`
@@ -97,6 +105,10 @@ impl Start {
             (keys::TIMINGS_FILE, &flags.timings_file),
             (keys::METADATA_ENDPOINT, &flags.metadata_endpoint),
             (keys::LOG_FORMAT, &flags.log_format),
+            (keys::PROOF, &flags.proof),
+            (keys::NEEDS, &flags.needs),
+            (keys::TIMEOUT, &flags.timeout),
+            (keys::WINDOW, &flags.window),
         ];
         for (key, text) in texts {
             if let Some(text) = text {

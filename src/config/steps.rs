@@ -13,7 +13,7 @@ use super::value;
 use crate::actions::{Action, BuildError, Row};
 use crate::engine::{NoticeKind, Rerun, Step, StepName, Undo};
 use crate::process::find_program;
-use crate::view::nearest;
+use crate::view::{Spoken, nearest};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -107,7 +107,7 @@ impl Steps {
         &mut self,
         typed: FlagStep,
         directory: &Path,
-        on: Option<&BTreeSet<NoticeKind>>,
+        keys: &FlagKeys,
         rows: &'static [Row],
         problems: &mut Problems,
     ) {
@@ -122,9 +122,15 @@ impl Steps {
         }
         let name = self.unique(&name);
         let mut step = plain(StepName::new(&name), row);
-        if let Some(on) = on {
+        if let Some(on) = &keys.on {
             step.on.clone_from(on);
         }
+        if let Some(sentence) = more_than_timeout(keys.needs, keys.timeout) {
+            problems.add(location, format!("needs: {sentence}"));
+            return;
+        }
+        step.timeout = keys.timeout;
+        step.needs = needs(keys.needs, keys.timeout, step.needs);
         match build(row, own, directory) {
             Ok(action) => self.push(step, row, action),
             Err(BuildError { key: _, message }) => problems.add(location, worded(&message)),
@@ -166,11 +172,19 @@ pub(super) struct FlagStep {
     pub(super) own: toml::Table,
 }
 
-/// The step of a `--hook`: the path of a file that is there, or a command that is split into words as a shell would.
+/// What flags and variables say of the steps that they stand for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FlagKeys {
+    pub(super) on: Option<BTreeSet<NoticeKind>>,
+    pub(super) needs: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// The step of a `--hook`, with the files that it has to write: the path of a file that is there, or a command that is split into words as a shell would.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn hook(location: Location, text: &str, start: &Start) -> Result<FlagStep, String> {
+pub(super) fn hook(location: Location, text: &str, proof: Option<&str>, start: &Start) -> Result<FlagStep, String> {
     let is_file = text.contains('/') && start.directory.join(text).is_file();
     let words = if is_file { vec![text.to_owned()] } else { command::split(text)? };
     let program = words.first().map_or("", String::as_str);
@@ -184,6 +198,9 @@ pub(super) fn hook(location: Location, text: &str, start: &Start) -> Result<Flag
     let mut own = toml::Table::new();
     own.insert("command".to_owned(), words.into());
     own.insert("working-directory".to_owned(), toml::Value::String(directory));
+    if let Some(newer) = proof {
+        own.insert("proof".to_owned(), toml::Table::from_iter([("newer".to_owned(), newer.into())]).into());
+    }
     Ok(FlagStep { location, name, kind: "hook", own })
 }
 
@@ -237,14 +254,7 @@ fn shared_keys(
     }
     let timeout = table.read(keys::TIMEOUT.name, value::span_from(Duration::from_millis(1)), problems);
     let needs = table.read(keys::NEEDS.name, value::span, problems);
-    if let (Some(needs), Some(timeout)) = (needs, timeout)
-        && needs > timeout
-    {
-        let sentence = format!(
-            "\"{}\" is more than its timeout, \"{}\"",
-            crate::view::Spoken(needs),
-            crate::view::Spoken(timeout)
-        );
+    if let Some(sentence) = more_than_timeout(needs, timeout) {
         table.complain(keys::NEEDS.name, &sentence, problems);
     }
     let optional = table.read(keys::OPTIONAL.name, value::flag, problems);
@@ -264,7 +274,7 @@ fn shared_keys(
     let step = Step {
         on: on.unwrap_or(default.on),
         after: after.iter().map(StepName::new).collect(),
-        needs: needs.unwrap_or_else(|| timeout.map_or(default.needs, |timeout| timeout.min(default.needs))),
+        needs: self::needs(needs, timeout, default.needs),
         timeout,
         optional: optional.unwrap_or(default.optional),
         hold_until_left,
@@ -275,6 +285,17 @@ fn shared_keys(
         name: default.name,
     };
     Some((step, row))
+}
+
+/// The time to protect for a step: by default no more than its timeout.
+fn needs(needs: Option<Duration>, timeout: Option<Duration>, default: Duration) -> Duration {
+    needs.unwrap_or_else(|| timeout.map_or(default, |timeout| timeout.min(default)))
+}
+
+/// What is wrong where more time is protected for a step than it may take.
+fn more_than_timeout(needs: Option<Duration>, timeout: Option<Duration>) -> Option<String> {
+    let (needs, timeout) = (needs?, timeout?);
+    (needs > timeout).then(|| format!("\"{}\" is more than its timeout, \"{}\"", Spoken(needs), Spoken(timeout)))
 }
 
 /// A step with every key left out. An array of tables cannot hold defaults, so these stand here and in the shipped

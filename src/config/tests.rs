@@ -634,3 +634,39 @@ fn a_message_that_cannot_be_is_refused_with_file_line_and_the_nearest_field() {
         assert!(refused.contains(line), "{line}\nin\n{refused}");
     }
 }
+
+#[test]
+fn a_hook_on_the_command_line_has_a_proof_and_its_share_of_the_time() {
+    let typed = Flags {
+        hook: vec!["/save".to_owned(), "/tell".to_owned()],
+        proof: Some("ckpt/*/DONE".to_owned()),
+        needs: Some("20s".to_owned()),
+        timeout: Some("90s".to_owned()),
+        window: Some("30s".to_owned()),
+        target_group: vec!["arn:x".to_owned()],
+        ..Flags::default()
+    };
+    let scene = scene("").flags(typed);
+    let settings = scene.settings();
+    assert_eq!(settings.policy.assume.interruption, Duration::from_secs(30));
+    for (step, of) in settings.policy.steps.iter().zip(&settings.steps) {
+        let is_hook = of.kind == "hook";
+        assert_eq!(step.timeout, is_hook.then_some(Duration::from_secs(90)), "{}", step.name);
+        assert_eq!(step.needs == Duration::from_secs(20), is_hook, "{}", step.name);
+        let proof = format!("newer = \"{}\"", scene.folder.path().join("ckpt/*/DONE").display());
+        assert_eq!(of.action.describe().contains(&proof), is_hook, "{}", of.action.describe());
+    }
+    let shorter = Flags { timeout: Some("2s".to_owned()), ..hooks(&["/save"]) };
+    assert_eq!(self::scene("").flags(shorter).settings().policy.steps[0].needs, Duration::from_secs(2));
+}
+
+#[test]
+fn what_is_said_of_hooks_needs_one_and_fits_together() {
+    let needs = |needs: &str, timeout: Option<&str>, hook: &[&str]| {
+        let timeout = timeout.map(str::to_owned);
+        scene("listen = \"off\"\n").flags(Flags { needs: Some(needs.to_owned()), timeout, ..hooks(hook) }).refused()
+    };
+    assert_eq!(needs("90s", Some("20s"), &["/save"]), "--hook: needs: \"90s\" is more than its timeout, \"20s\"");
+    assert_eq!(needs("9s", None, &[]), "--needs: it is for each --hook, and none is given");
+    assert_eq!(needs("9", None, &["/save"]), "--needs: 9 has no unit; write \"9s\" if seconds are meant");
+}

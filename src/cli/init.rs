@@ -1,0 +1,134 @@
+//! `watchdog init`: writes a commented configuration for a kind of workload, to begin with.
+
+use super::args::{InitArgs, Workload};
+use super::print;
+use crate::view::{Spoken, printable};
+use anyhow::{Context, bail};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, context};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a host that goes down waits for the watchdog where its cloud does not say: as the shipped systemd unit.
+const SHUTDOWN: Duration = Duration::from_secs(120);
+
+/// What was found of the machine that it is written for.
+#[derive(Clone, Debug, Default)]
+struct Found {
+    /// The `kind` of its source; empty where no cloud was found.
+    cloud: String,
+    /// By which sign, as a clause.
+    sign: String,
+    /// How long its notices leave, where that is known.
+    window: Option<Duration>,
+}
+
+/// Writes it.
+///
+/// # Errors
+/// Where the file is there already, or cannot be written whole.
+pub fn init(args: &InitArgs) -> anyhow::Result<()> {
+    let found = Found::default();
+    let InitArgs { workload, file } = args;
+    let named = printable(&file.to_string_lossy());
+    write_new(file, &configuration(*workload, &named, &found)?)?;
+    print(&format!(
+        "wrote {named}\nAdapt its lines marked EDIT, then see whether it works here, and whether the time suffices:\n  \
+         watchdog check --config {named}\n  watchdog rehearse --config {named}\n"
+    ))
+}
+
+fn configuration(workload: Workload, file: &str, found: &Found) -> anyhow::Result<String> {
+    let (name, template) = match workload {
+        Workload::Training => ("training", include_str!("../../config/init/training.toml")),
+        Workload::Serving => ("serving", include_str!("../../config/init/serving.toml")),
+        Workload::Batch => ("batch", include_str!("../../config/init/batch.toml")),
+        Workload::Stateful => ("stateful", include_str!("../../config/init/stateful.toml")),
+    };
+    let Found { cloud, sign, window } = found;
+    let shutdown = window.unwrap_or(SHUTDOWN);
+    let needs = Duration::from_secs(shutdown.as_secs() * 3 / 8);
+    let mut engine = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).keep_trailing_newline(true).build();
+    engine.set_syntax(syntax.context("failed to set the template's syntax")?);
+    let values =
+        context!(name, file, cloud, sign, shutdown => Spoken(shutdown).to_string(), needs => Spoken(needs).to_string());
+    engine.render_str(template, values).context("failed to fill in the template")
+}
+
+/// Writes a file that is not there yet, whole or not at all.
+fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = match File::create_new(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            bail!("{} is there already, and is not overwritten; name another file", path.display())
+        }
+        Err(error) => return Err(error).with_context(|| format!("failed to make {}", path.display())),
+    };
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half a configuration is worse than none.
+        let _ = fs::remove_file(path);
+    }
+    written.with_context(|| format!("failed to write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
+
+    use super::*;
+    use crate::config::{Flags, Settings, Start, load};
+    use crate::view::FindingLevel;
+    use crate::{actions, sources};
+    use clap::ValueEnum;
+
+    fn found(row: Option<&sources::SourceRow>) -> Found {
+        let window = row.map(|_| Duration::from_secs(30));
+        Found { cloud: row.map(|row| row.kind.to_owned()).unwrap_or_default(), sign: "its DMI".to_owned(), window }
+    }
+
+    fn settings(text: &str) -> Settings {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watchdog.toml");
+        fs::write(&path, text).unwrap();
+        let start = Start { usual_file: path, ..Start::here(Flags::default()) };
+        load(&start, actions::ROWS, sources::ROWS).unwrap()
+    }
+
+    #[test]
+    fn each_workload_has_a_configuration_that_is_right_on_every_cloud() {
+        let clouds = sources::ROWS.iter().map(Some).chain([None]);
+        for (cloud, workload) in clouds.flat_map(|cloud| Workload::value_variants().iter().map(move |it| (cloud, it))) {
+            let text = configuration(*workload, "watchdog.toml", &found(cloud)).unwrap();
+            assert!(text.contains("# EDIT: ") && !text.contains("{{") && !text.contains("\n\n\n"), "{text}");
+            assert!(text.lines().all(|line| line.len() <= 130), "{text}");
+            let settings = settings(&text);
+            assert!(settings.steps.len() > usize::from(*workload != Workload::Training), "{text}");
+            let warned = settings.warnings.iter().find(|warning| warning.weight >= FindingLevel::Warning);
+            assert!(warned.is_none(), "{warned:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_there_stays_as_it_is_and_so_does_what_a_link_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("watchdog.toml"), folder.path().join("link.toml"));
+        fs::write(&file, "mine").unwrap();
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
+        for path in [&file, &link] {
+            let error = write_new(path, "new").unwrap_err().to_string();
+            assert!(error.contains("is not overwritten"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        assert!(!folder.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn on_a_full_disk_no_half_of_it_stays() {
+        let error = write_new(Path::new("/proc/self/none.toml"), "new").unwrap_err().to_string();
+        assert!(error.contains("failed to make /proc/self/none.toml"), "{error}");
+    }
+}
