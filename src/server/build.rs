@@ -85,6 +85,7 @@ fn source(engine: &Engine, name: &SourceName, now: Now) -> SourceStatus {
         name: clip(name.as_str(), NAME),
         poll_interval: asked.map(|asked| asked.interval.into()),
         last_good_read: oldest.map(|at| Past::new(at, now)),
+        warming_up: asked.is_some() && !all_read && blind_since.is_none(),
         blind_since: blind_since.map(|at| Past::new(at, now)),
         fault: blind_since.map(|_| reason(&why_blind(engine, name, asked, now.moment))),
         probes: probes

@@ -62,6 +62,19 @@ impl Status {
         })
     }
 
+    /// What is worth knowing though nothing is wrong with the daemon.
+    fn warnings(&self) -> impl Iterator<Item = Reason> {
+        self.unready().chain(self.warming_up())
+    }
+
+    /// The sources that have not answered yet, and may still take their time: this too is worth knowing.
+    pub fn warming_up(&self) -> impl Iterator<Item = Reason> {
+        self.sources
+            .iter()
+            .filter(|source| source.warming_up)
+            .map(|source| Reason::new("warming-up", format!("{} is warming up: it has not answered yet", source.name)))
+    }
+
     /// All of it in one line, for `systemctl status`: `watching NAME; calm`, `interruption: 87s left; checkpoint running`.
     pub fn line(&self) -> String {
         let mut parts = Vec::new();
@@ -70,7 +83,7 @@ impl Status {
                 let names: Vec<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
                 let what = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
                 parts.push(format!("watching {what}"));
-                if self.health.is_empty() && self.unready().next().is_none() {
+                if self.health.is_empty() && self.warnings().next().is_none() {
                     parts.push("calm".to_owned());
                 }
             }
@@ -87,7 +100,7 @@ impl Status {
         if self.mode == Mode::Ending {
             parts.push("ending".to_owned());
         }
-        parts.extend(self.health.iter().cloned().chain(self.unready()).map(|reason| reason.sentence));
+        parts.extend(self.health.iter().cloned().chain(self.warnings()).map(|reason| reason.sentence));
         parts.join("; ")
     }
 

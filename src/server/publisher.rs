@@ -165,7 +165,7 @@ impl StatusPublisher {
             .as_ref()
             .filter(|fit| !fit.fits)
             .map(|fit| Reason::new("would-not-fit", format!("{}: the plan no longer fits a notice", fit.sentence)));
-        short.into_iter().chain(status.unready()).collect()
+        short.into_iter().chain(status.warnings()).collect()
     }
 
     /// Shows what stands in this recent_reports from now on.

@@ -115,6 +115,9 @@ pub struct SourceStatus {
     /// The oldest of the newest good reads of its vital probes; absent until each was read once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_read: Option<Past>,
+    /// Whether it is asked, has not answered yet in this run, and may still take its time: it is neither read nor blind.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warming_up: bool,
     /// Since when nothing vital was read, where that is too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blind_since: Option<Past>,

@@ -130,8 +130,8 @@ fn source(source: &SourceStatus) -> ViewLine {
     let sight = match (&source.blind_since, &source.last_good_read) {
         (Some(since), _) => format!("blind for {}", ago(since)),
         (None, Some(read)) => format!("read {} ago", ago(read)),
-        (None, None) if source.probes.is_empty() => "listening".to_owned(),
-        (None, None) => "not read yet".to_owned(),
+        (None, None) if source.warming_up => "warming up".to_owned(),
+        (None, None) => "listening".to_owned(),
     };
     let fault = source.fault.as_ref().map_or_else(String::new, |fault| format!(": {}", fault.sentence));
     let tone = if source.blind_since.is_some() { Tone::Wrong } else { Tone::Plain };
@@ -270,7 +270,7 @@ pub(super) mod tests {
                 { "name": "aws", "probes": [probe], "blind-since": ago(17.2),
                   "fault": { "word": "refused", "sentence": "refused\u{1b}[2J" } },
                 { "name": "other", "probes": [probe], "last-good-read": ago(2.25) },
-                { "name": "third", "probes": [probe] },
+                { "name": "third", "probes": [probe], "warming-up": true },
                 { "name": "shutdown", "probes": [] },
             ],
             "notices": [{
@@ -303,7 +303,7 @@ pub(super) mod tests {
     machine  i-0abc, g5.xlarge, spot
     source   aws: blind for 17s: refused�[2J
     source   other: read 2.2s ago
-    source   third: not read yet
+    source   third: warming up
     source   shutdown: listening
     notice   interruption from aws, active, terminate, 93s left
     episode  20260102T030405Z-1, open: in progress: save is running, tell is due

@@ -98,7 +98,10 @@ async fn healthz(State(publisher): State<StatusPublisher>) -> Response {
 async fn readyz(State(publisher): State<StatusPublisher>) -> Response {
     let status = publisher.read();
     match status.readiness {
-        Readiness::Ready => told(StatusCode::OK, "ready"),
+        Readiness::Ready => {
+            let warming_up = status.warming_up().map(|reason| format!("; {}", reason.sentence));
+            told(StatusCode::OK, format!("ready{}", warming_up.collect::<String>()))
+        }
         Readiness::Draining => told(StatusCode::SERVICE_UNAVAILABLE, status.draining_sentence()),
     }
 }
@@ -234,6 +237,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
     use super::super::Serving;
     use super::*;
+    use crate::engine::{Moment, Now};
     use crate::server::BEAT_LATE;
     use crate::server::publisher::tests::calm_publisher;
     use axum::body::Body;
@@ -246,6 +250,19 @@ mod tests {
         let gate = Gate::new(&Serving::default(), "127.0.0.1:9189".parse().unwrap());
         let request = Request::builder().uri(path).header(header::HOST, "localhost").body(Body::empty()).unwrap();
         TowerToHyperService::new(router(publisher.clone(), Arc::new(gate))).call(request).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readyz_says_that_a_source_is_warming_up_and_stays_at_200() {
+        let publisher = calm_publisher();
+        let body = async || axum::body::to_bytes(get(&publisher, "/readyz").await.into_body(), 1_000).await.unwrap();
+        assert_eq!(body().await, "ready\n");
+        let mut status = publisher.read();
+        status.sources[0].warming_up = true;
+        let now = Now { moment: Moment::from_millis(0), wall: status.now };
+        publisher.publish(status, &[], None, None, now);
+        assert_eq!(body().await, "ready; aws is warming up: it has not answered yet\n");
+        assert_eq!(get(&publisher, "/readyz").await.status(), 200);
     }
 
     #[tokio::test(start_paused = true)]

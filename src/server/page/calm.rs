@@ -165,16 +165,16 @@ pub(super) fn sources(status: &Status, html: &mut Html) {
         pieces::mark(html, look);
         html.tag("<b>", &source.name, "</b> ").tag("<span class=\"state\">", look.word, "</span></p>");
         html.raw("<p class=\"figures\">");
-        match (&source.last_good_read, source.probes.is_empty()) {
-            (Some(read), _) => {
+        match &source.last_good_read {
+            Some(read) => {
                 html.raw("last good read <b>");
                 pieces::ago(html, read);
                 html.raw("</b> ago");
             }
-            (None, false) => {
+            None if source.warming_up || source.blind_since.is_some() => {
                 html.raw("no good read yet");
             }
-            (None, true) => {
+            None => {
                 html.raw("is not asked; it speaks when there is something to say");
             }
         }
@@ -196,11 +196,11 @@ pub(super) fn sources(status: &Status, html: &mut Html) {
 }
 
 fn look(source: &SourceStatus) -> StateMark {
-    match (&source.blind_since, &source.last_good_read, source.probes.is_empty()) {
-        (Some(_), _, _) => StateMark::BLIND,
-        (None, Some(_), _) => StateMark::READ,
-        (None, None, true) => StateMark::LISTENING,
-        (None, None, false) => StateMark::UNREAD,
+    match (&source.blind_since, &source.last_good_read) {
+        (Some(_), _) => StateMark::BLIND,
+        (None, Some(_)) => StateMark::READ,
+        (None, None) if source.warming_up => StateMark::WARMING_UP,
+        (None, None) => StateMark::LISTENING,
     }
 }
 

@@ -11,6 +11,8 @@ use crate::view::{EpisodeView, Lifecycle, Phase, PlanView, StepStage, StepView, 
 pub(super) enum Headline {
     /// Nothing is announced, and all is as it should be.
     Calm,
+    /// Nothing is announced, and a source has not answered yet.
+    WarmingUp,
     /// Nothing is announced, but a notice might not be heard.
     Blind,
     /// Nothing is announced, but a notice of some kind might not be heard.
@@ -33,7 +35,10 @@ impl Headline {
     pub(super) fn of(status: &Status, reasons: &[Reason]) -> Self {
         let Some(episode) = &status.episode else {
             return match reasons {
-                [] if status.unready().next().is_none() => Self::Calm,
+                [] if status.unready().next().is_none() => match status.warming_up().next() {
+                    Some(_) => Self::WarmingUp,
+                    None => Self::Calm,
+                },
                 reasons if reasons.iter().any(|reason| reason.word == "blind") => Self::Blind,
                 reasons if reasons.iter().any(|reason| reason.word.starts_with("blind-")) => Self::PartlyBlind,
                 _ => Self::Troubled,
@@ -57,7 +62,7 @@ impl Headline {
     /// The word for it, as the style knows it.
     pub(super) const fn word(self) -> &'static str {
         match self {
-            Self::Calm => "calm",
+            Self::Calm | Self::WarmingUp => "calm",
             Self::Blind | Self::PartlyBlind => "blind",
             Self::Troubled => "troubled",
             Self::Warned => "warned",
@@ -71,6 +76,7 @@ impl Headline {
     fn headline(self, status: &Status) -> String {
         match self {
             Self::Calm => "All is calm.".to_owned(),
+            Self::WarmingUp => "A source is warming up.".to_owned(),
             Self::PartlyBlind => "Some notices would not be detected.".to_owned(),
             Self::Blind => "A source is blind.".to_owned(),
             Self::Troubled => "Something is not as it should be.".to_owned(),
@@ -145,6 +151,9 @@ impl Headline {
             });
             html.raw(".");
         }
+        for source in status.sources.iter().filter(|source| source.warming_up) {
+            html.raw(" ").text(&source.name).raw(" has not answered yet.");
+        }
         for source in blind {
             html.text(&source.name).raw(" has not been read for ");
             if let Some(since) = &source.blind_since {
@@ -187,6 +196,7 @@ impl Headline {
                 html.text(words::sentence(&episode.verdict)).raw(" Nothing is running, and nothing is left to begin.");
             }
             Self::Calm
+            | Self::WarmingUp
             | Self::Blind
             | Self::PartlyBlind
             | Self::Troubled

@@ -112,8 +112,8 @@ impl StateMark {
     pub(super) const READ: Self = Self::new("#m-done", "good", "read");
     /// A source that is not.
     pub(super) const BLIND: Self = Self::new("#m-failed", "bad", "blind");
-    /// A source that was not read yet.
-    pub(super) const UNREAD: Self = Self::new("#m-due", "quiet", "not read yet");
+    /// A source that has not answered yet.
+    pub(super) const WARMING_UP: Self = Self::new("#m-due", "quiet", "warming up");
     /// A source that speaks of itself.
     pub(super) const LISTENING: Self = Self::new("#m-done", "good", "listening");
     /// Something that is not as it should be.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panicking")]
 use super::*;
+use crate::server::SourceStatus;
 use crate::server::publisher::tests::{calm_publisher, draining_publisher};
 use base64::Engine as _;
 use proptest::prelude::*;
@@ -115,11 +116,16 @@ async fn each_state_has_its_headline() {
         value["episode"]["steps"][0]["failure"] = json!(failure);
         serde_json::from_value::<Status>(value).unwrap()
     };
+    let warming_up = Status {
+        sources: vec![SourceStatus { warming_up: true, last_good_read: None, ..calm().sources[0].clone() }],
+        ..calm()
+    };
     for (status, reasons, class, headline) in [
         (skipped(true, ""), &[][..], "finished", "Everything is done."),
         (skipped(false, "checkpoint skipped"), &[], "failed", "checkpoint skipped."),
         (calm(), &[], "calm", "All is calm."),
         (calm(), &blind, "blind", "A source is blind."),
+        (warming_up, &[], "calm", "A source is warming up."),
         (calm(), &partly, "blind", "Some notices would not be detected."),
         (calm(), &broken, "troubled", "Something is not as it should be."),
         (active("running", ""), &[], "draining", "This machine will be taken away."),

@@ -156,7 +156,9 @@ fn interruption(at: Now) -> Notice {
 
 /// A publisher on which all is calm.
 pub(in crate::server) fn calm_publisher() -> StatusPublisher {
-    Loop::new().publisher
+    let mut it = Loop::new();
+    it.answer(vec![], now(0));
+    it.publisher
 }
 
 /// A publisher on which an interruption stands that is heard with 120 s left.
@@ -198,6 +200,27 @@ async fn misses_count_up_without_a_revision_until_the_source_is_blind() {
     assert_eq!(read.line(), "watching aws; aws could not be read for 20s: no answer within 1004 ms");
     assert_eq!(it.answer(vec![], now(30)), blind + 1);
     assert!(it.publisher.read().health.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_has_not_answered_yet_is_warming_up_until_it_is_read_or_blind() {
+    let mut policy = policy();
+    policy.sources[0].first_answer = secs(120);
+    let mut it = Loop::with(policy);
+    let words = |it: &Loop| {
+        let words = |reasons: Vec<Reason>| reasons.into_iter().map(|reason| reason.word).collect::<Vec<_>>();
+        (it.publisher.read().sources[0].warming_up, words(it.publisher.warnings()), words(it.publisher.reasons()))
+    };
+    let (nothing, warming_up) = (Vec::<String>::new(), vec!["warming-up".to_owned()]);
+    assert_eq!(words(&it), (true, warming_up.clone(), nothing.clone()));
+    it.miss(1_000, now(100));
+    assert_eq!(words(&it), (true, warming_up, nothing.clone()), "an error is no answer");
+    assert_eq!(it.publisher.read().line(), "watching aws; aws is warming up: it has not answered yet");
+    it.miss(1_000, now(120));
+    assert_eq!(words(&it), (false, nothing.clone(), vec!["blind".to_owned()]));
+    it.answer(vec![], now(125));
+    assert_eq!(words(&it), (false, nothing.clone(), nothing));
+    assert_eq!(it.publisher.read().line(), "watching aws; calm");
 }
 
 #[tokio::test(start_paused = true)]
