@@ -50,6 +50,7 @@ const CLOUDS: &[&str] = &[
     "elb",
     "amazon",
     "gcp",
+    "gce",
     "google",
     "azure",
     "imdsv2",
@@ -67,17 +68,21 @@ const CLOUD_ADDRESSES: &[&str] = &["169.254.", "fd00:ec2", "100.100.100.200", "m
 /// Where clouds may be named, with the reason.
 const CLOUD_PLACES: &[(&str, &str)] = &[
     ("src/sources/aws/", "it is this cloud's source"),
+    ("src/sources/gcp/", "it is this cloud's source"),
     ("src/actions/aws/", "it is how this cloud's API is called"),
     ("src/actions/target_group/", "it leaves this cloud's load balancer"),
     ("src/actions/auto_scaling/", "it leaves this cloud's group of machines"),
     ("src/emulators/aws/", "it plays this cloud's metadata service"),
+    ("src/emulators/gcp/", "it plays this cloud's metadata service"),
 ];
 
 /// Lines elsewhere that may name one: file, what the line contains, and why.
 const CLOUD_LINES: &[(&str, &str, &str)] = &[
     ("src/sources/mod.rs", "pub mod aws;", "its row stands in the table"),
     ("src/sources/mod.rs", "aws::ROW", "its row stands in the table"),
+    ("src/sources/mod.rs", "pub mod gcp;", "its row stands in the table"),
     ("src/emulators/mod.rs", "aws", "its row stands in the table"),
+    ("src/emulators/mod.rs", "gcp", "its row stands in the table"),
     ("src/actions/mod.rs", "aws", "the API's module is built with a feature"),
     ("src/actions/hook/check.rs", "INSTANCE_STORE", "the kernel's name of a disk that is lost with the machine"),
     ("src/cli/args.rs", "aws", "examples in the help"),

@@ -8,7 +8,7 @@
 
 use crate::engine::{Fault, Importance, Input};
 use crate::server::AnswerTimes;
-use crate::sources::transports::{Client, Failure, Response, TimedResponse};
+use crate::sources::transports::{Client, Failure, Response, Service, TimedResponse};
 use crate::sources::{Memory, Probe, ProbePace, Reading, Source};
 use crate::view::{Finding, FindingLevel, Lifecycle, Machine};
 use futures_util::future::{BoxFuture, select_all};
@@ -340,7 +340,9 @@ pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory)
     let mut check = SourceCheck { machine: Machine::default(), findings: Vec::new() };
     let mut find = |weight, sentence: String| check.findings.push(Finding::new(weight, subject.clone(), sentence));
     let mut skew = None;
-    for probe in source.identity_probes() {
+    // Where no session tells whether somebody is there, the first question does.
+    let is_plain = matches!(source.service(), Service::Http { session: None, .. });
+    for (at, probe) in source.identity_probes().iter().enumerate() {
         match client.ask(&probe.question, probe.time_limit).await {
             Ok(answer) => {
                 skew = answer.skew.or(skew);
@@ -348,7 +350,7 @@ pub async fn check_source(source: &dyn Source, client: &Client, memory: &Memory)
                     find(FindingLevel::Warning, fault.sentence);
                 }
             }
-            Err(failure) if failure.concerns_all() => {
+            Err(failure) if failure.concerns_all() || (is_plain && at == 0 && failure.is_silence()) => {
                 let weight = if failure.is_silence() { FindingLevel::Warning } else { FindingLevel::Error };
                 find(weight, source.diagnose(&failure).sentence);
                 return check;

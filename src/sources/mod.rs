@@ -9,6 +9,7 @@
 
 pub mod aws;
 pub mod file;
+pub mod gcp;
 mod probe;
 mod shutdown;
 mod time;
@@ -216,7 +217,7 @@ pub struct SourceBuildError {
 }
 
 /// Every kind of source.
-pub const ROWS: &[SourceRow] = &[aws::ROW, shutdown::ROW, file::ROW];
+pub const ROWS: &[SourceRow] = &[aws::ROW, gcp::ROW, shutdown::ROW, file::ROW];
 
 /// Reads a source's own keys into its settings.
 fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, SourceBuildError> {

@@ -106,7 +106,8 @@ pub enum HttpFailure {
 
 impl HttpFailure {
     /// Whether nobody seems to be there at all, as it is on a machine outside the cloud. Where somebody is there and will
-    /// not answer us, this is the cloud, and something keeps us from hearing it.
+    /// not answer us, this is the cloud, and something keeps us from hearing it. Where a session was opened, or another
+    /// question answered, somebody is there whatever this says.
     pub const fn is_silence(&self) -> bool {
         match self {
             Self::NoSession {
@@ -116,8 +117,8 @@ impl HttpFailure {
             Self::NoSession {
                 opening: RequestOutcome::Status(_) | RequestOutcome::Unusable(_) | RequestOutcome::Failed(_),
                 ..
-            }
-            | Self::NoAnswer(_) => false,
+            } => false,
+            Self::NoAnswer(failure) => failure.is_silence(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! status, the rest is the body.
 
 use super::{Bytes, is_showable};
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderValue};
 use spot_watchdog::sources::transports::Response;
 use spot_watchdog::sources::transports::http::HttpResponse;
 use spot_watchdog::sources::{Memory, ROWS, SourceConfig};
@@ -11,8 +11,12 @@ use std::time::Duration;
 
 pub fn look(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let (which, status) = (usize::from(bytes.byte()), bytes.of(&[200, 404, 401, 500, 301]));
-    let answer = Response::Http(HttpResponse { status, headers: HeaderMap::new(), body: bytes.0.to_vec() });
+    let (which, status) = (usize::from(bytes.byte()), bytes.of(&[200, 404, 401, 500, 301, 503]));
+    // A service that says in each answer what it is.
+    let mut headers = HeaderMap::new();
+    headers.insert("metadata-flavor", HeaderValue::from_static("Google"));
+    headers.insert("date", HeaderValue::from_static("Thu, 01 Jan 2026 00:00:00 GMT"));
+    let answer = Response::Http(HttpResponse { status, headers, body: bytes.0.to_vec() });
     for row in ROWS {
         let config =
             SourceConfig { keys: toml::Table::new(), poll_interval: Duration::from_secs(5), environment: &|_| None };
@@ -35,7 +39,13 @@ pub fn look(data: &[u8]) {
                         assert_eq!(notice.key.source, source.name());
                         assert!(reading.notices[..at].iter().all(|other| other.key != notice.key), "{reading:?}");
                     }
-                    assert!(matches!(status, 200 | 404), "{status} is no answer: {reading:?}");
+                    let says_nothing = reading.notices.is_empty() && reading.withdrawn.is_empty();
+                    assert!(status == 200 || says_nothing, "{status} is no notice: {reading:?}");
+                    assert!(matches!(status, 200 | 404 | 503), "{status} is no answer: {reading:?}");
+                    if let Some(fault) = reading.not_offered {
+                        assert!(says_nothing, "what is not offered says nothing: {:?}", reading.notices);
+                        is_showable(&fault.sentence, 400);
+                    }
                 }
                 Err(fault) => {
                     is_showable(&fault.sentence, 400);
