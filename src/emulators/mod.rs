@@ -6,6 +6,7 @@
 
 pub mod aws;
 mod file;
+pub mod gcp;
 pub mod service;
 
 use crate::engine::NoticeKind;
@@ -87,6 +88,7 @@ impl EmulatorRow {
 /// Every kind of source that is asked.
 pub const ROWS: &[EmulatorRow] = &[
     EmulatorRow { kind: "aws", asks: Emulated::Service(&aws::SERVICE) },
+    EmulatorRow { kind: "gcp", asks: Emulated::Service(&gcp::SERVICE) },
     EmulatorRow { kind: "file", asks: Emulated::Other(file::start) },
 ];
 

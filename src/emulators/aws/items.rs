@@ -108,26 +108,6 @@ pub(super) fn items(moment: &Moment<'_>) -> BTreeMap<String, String> {
     all
 }
 
-/// What a directory lists: the names right below it, those of directories with a slash, one a line. Nothing where there
-/// is no such directory.
-pub(super) fn listing(all: &BTreeMap<String, String>, directory: &str) -> Option<String> {
-    let prefix = match directory {
-        "" => String::new(),
-        name => format!("{name}/"),
-    };
-    let mut names: Vec<String> = Vec::new();
-    for path in all.keys().filter_map(|path| path.strip_prefix(&prefix)) {
-        let name = match path.split_once('/') {
-            Some((directory, _)) => format!("{directory}/"),
-            None => path.to_owned(),
-        };
-        if names.last() != Some(&name) {
-            names.push(name);
-        }
-    }
-    (!names.is_empty()).then(|| names.join("\n"))
-}
-
 /// The one network interface, which has no public address.
 fn interface<'a>(moment: &'a Moment<'_>) -> [(&'static str, &'a str); 14] {
     [

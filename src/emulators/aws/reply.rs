@@ -2,8 +2,8 @@
 //!
 //! By the EC2 User Guide ("Use IMDSv2", "Instance metadata categories"); error pages as they were captured on EC2.
 
-use super::items::{items, listing};
-use crate::emulators::service::{Answer, MetadataRequest, Moment, Reply};
+use super::items::items;
+use crate::emulators::service::{Answer, MetadataRequest, Moment, Reply, listing};
 use axum::http::Method;
 
 /// The header that asks for a life in seconds, confirms it, and tells what is left of it.

@@ -27,6 +27,7 @@ use crate::view::Machine;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokens::Tokens;
@@ -196,6 +197,26 @@ pub fn later(at: Timestamp, span: Duration) -> Timestamp {
 /// So much before a time.
 pub fn ago(at: Timestamp, span: Duration) -> Timestamp {
     SignedDuration::try_from(span).ok().and_then(|span| at.saturating_sub(span).ok()).unwrap_or(Timestamp::MIN)
+}
+
+/// What a directory lists: the names right below it, those of directories with a slash, one a line. Nothing where there
+/// is no such directory.
+pub fn listing(all: &BTreeMap<String, String>, directory: &str) -> Option<String> {
+    let prefix = match directory {
+        "" => String::new(),
+        name => format!("{name}/"),
+    };
+    let mut names: Vec<String> = Vec::new();
+    for path in all.keys().filter_map(|path| path.strip_prefix(&prefix)) {
+        let name = match path.split_once('/') {
+            Some((directory, _)) => format!("{directory}/"),
+            None => path.to_owned(),
+        };
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    (!names.is_empty()).then(|| names.join("\n"))
 }
 
 /// A path without doubled slashes and without one at its end: real services answer these alike, and SDKs ask so.

@@ -359,7 +359,7 @@ pub(super) enum PortState {
 
 impl ActiveTimes {
     /// Whether it is active at this time.
-    pub(super) fn at(self, elapsed: Duration) -> bool {
+    pub(in crate::emulators) fn at(self, elapsed: Duration) -> bool {
         self.from <= elapsed
             && self.until.is_none_or(|until| elapsed < until)
             && self.again.is_none_or(|again| again.within(elapsed - self.from) < again.lasting)
