@@ -349,6 +349,29 @@ async fn one_that_refuses_sessions_is_asked_for_one_once_a_round_for_all_that_wa
 }
 
 #[tokio::test]
+async fn side_probes_are_asked_beside_a_long_poll_that_is_held_and_at_their_own_pace() {
+    const HELD: &str = "/latest/meta-data/instance-type";
+    let (emulator, source, _) = emulate(troubled(HELD, Behaviour::Silent), POLL).await;
+    let pace = ProbePace::LongPoll { rest: POLL };
+    let held = Probe { pace, time_limit: Duration::from_secs(60), ..Probe::vital("held", Question::get(HELD), POLL) };
+    let side = |path: &str| Probe::side(path, Question::get(path), Duration::from_millis(200));
+    let probes = vec![held, side(ACTION_PATH), side("/latest/meta-data/instance-id")];
+    let source: Arc<dyn Source> = Arc::new(Foreign { service: source.service(), probes });
+    let client = Client::of(source.as_ref()).unwrap();
+    let mut rig = start_with(emulator, source, client, Box::new(NoMemoryStore));
+    let began = Instant::now();
+    for _ in 0..4 {
+        for path in [ACTION_PATH, "/latest/meta-data/instance-id"] {
+            let Input::Answered { probe, .. } = rig.next().await else { unreachable!("what is held says nothing") };
+            assert_eq!(probe.as_str(), path);
+        }
+    }
+    let took = began.elapsed().as_millis();
+    assert!((500..1_500).contains(&took), "four rounds of 200 ms, the first at once: {took} ms");
+    assert_eq!(rig.emulator.requests(&format!("GET {HELD}")), 1);
+}
+
+#[tokio::test]
 async fn a_long_poll_is_asked_again_at_once_and_goes_on_from_the_newest_answer() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -139,15 +139,15 @@ impl Lanes<'_> {
         });
         let round = polled.min();
         loop {
-            match (round, probes.iter().map(AskedProbe::due).min()) {
+            match (round, probes.iter().map(|asked| asked.due).min()) {
                 (Some(_), _) | (None, None) => self.answered.notified().await,
                 (None, Some(due)) => sleep_until(due).await,
             }
             self.poller.client.renew().await;
             // Rounds come a little sooner and later than their interval.
             let now = Instant::now() + round.unwrap_or_default() / 2;
-            for probe in probes.iter_mut().filter(|probe| probe.due() <= now) {
-                match self.poll(probe).await {
+            for asked in probes.iter_mut().filter(|asked| asked.due <= now) {
+                match self.poll(asked).await {
                     Ok(ServiceState::Reached) => {}
                     Ok(ServiceState::Closed) => break,
                     Err(closed) => return closed,
@@ -293,7 +293,8 @@ impl ServiceState {
 /// A probe, and what came of asking it so far.
 struct AskedProbe<'a> {
     probe: &'a Probe,
-    asked: Option<Instant>,
+    /// When it is to be asked again.
+    due: Instant,
     was_answered: bool,
     /// The newest answer of a long poll, which the next question goes on from.
     newest: Option<Response>,
@@ -301,17 +302,12 @@ struct AskedProbe<'a> {
 
 impl<'a> AskedProbe<'a> {
     fn new(probe: &'a Probe) -> Self {
-        Self { probe, asked: None, was_answered: false, newest: None }
-    }
-
-    /// When it is to be asked again.
-    fn due(&self) -> Instant {
-        self.asked.map_or_else(Instant::now, |asked| asked + self.probe.pace.interval())
+        Self { probe, due: Instant::now(), was_answered: false, newest: None }
     }
 
     async fn ask(&mut self, source: &dyn Source, client: &Client) -> Result<TimedResponse, Failure> {
         let probe = self.probe;
-        self.asked = Some(Instant::now());
+        self.due = Instant::now() + probe.pace.interval();
         let time_limit = if self.was_answered { probe.time_limit } else { probe.first_answer() };
         let question = source.next_question(probe, self.newest.as_ref());
         let answer = client.ask(&question, time_limit).await?;

@@ -10,6 +10,7 @@
 mod boots;
 mod clocks;
 mod files;
+mod gcp;
 mod hooks;
 mod life;
 mod machines;

@@ -8,7 +8,7 @@ mod schema;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use spot_watchdog::emulators::aws::SERVICE;
-use spot_watchdog::emulators::service::{Emulator, Script, serve};
+use spot_watchdog::emulators::service::{Emulator, Script, ServiceRow, serve};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -46,10 +46,15 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) fn playing(script: Script) -> Self {
+        Self::playing_as(&SERVICE, script)
+    }
+
+    /// The service of another cloud.
+    pub(crate) fn playing_as(service: &'static ServiceRow, script: Script) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let emulator = Emulator::new(&SERVICE, script);
+        let emulator = Emulator::new(service, script);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let ours = emulator.clone();
         thread::spawn(move || {
