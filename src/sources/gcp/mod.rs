@@ -308,9 +308,11 @@ mod tests {
 
     #[test]
     fn the_endpoint_is_ours_then_that_of_googles_clients_then_the_address() {
-        let endpoint = |keys: &str, host| match built(keys, host).unwrap().service() {
-            Service::Http { endpoint, session: None } => endpoint.to_string(),
-            other => unreachable!("{other:?}"),
+        let endpoint = |keys: &str, host| {
+            let Service::Http { endpoint, session: None } = built(keys, host).unwrap().service() else {
+                unreachable!()
+            };
+            endpoint.to_string()
         };
         assert_eq!(endpoint("metadata-endpoint = 'http://ours:1'", Some("theirs")), "http://ours:1");
         assert_eq!(endpoint("", Some("theirs:8080")), "http://theirs:8080");
