@@ -70,7 +70,8 @@ pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Ans
 fn item(asked: &MetadataRequest<'_>, moment: &Moment<'_>, elapsed: Duration) -> Reply {
     let Some(path) = asked.path.strip_prefix(ROOT).map(|path| path.trim_start_matches('/')) else { return error(404) };
     let all = items(moment, elapsed);
-    let is_json = asked.parameter("alt") == Some("json");
+    // A token is always an object.
+    let is_json = asked.parameter("alt") == Some("json") || path.ends_with("/token");
     let is_whole = asked.parameter("recursive") == Some("true") && asked.parameter("alt") != Some("text");
     if is_json || is_whole {
         if let Some(value) = as_json(&all, path) {

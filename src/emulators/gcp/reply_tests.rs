@@ -58,6 +58,8 @@ fn items_and_directories_are_told_as_text_and_as_json() {
     assert_eq!(whole["instance"]["id"], 9_223_372_036_854_775_807_u64);
     assert_eq!(whole["instance"]["scheduling"]["onHostMaintenance"], "TERMINATE");
     assert_eq!(whole["instance"]["networkInterfaces"][0]["ip"], "10.128.0.2");
+    let token = service.ask(&Method::GET, &format!("{ROOT}/instance/service-accounts/default/token"), &MEANT);
+    assert_eq!(token.content_type, "application/json");
     assert_eq!(said(&mut service, "instance/zone?alt=json"), "\"projects/123456789012/zones/us-central1-a\"");
 }
 
