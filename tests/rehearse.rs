@@ -103,6 +103,23 @@ fn what_fits_is_timed_and_called_good() {
 }
 
 #[test]
+fn a_machine_of_gce_is_rehearsed_with_its_own_window_and_a_long_poll() {
+    let desk = Desk::new();
+    desk.script("save.sh", "cat > brief.json");
+    let text = "[[source]]\nkind = 'gcp'\n[[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['./save.sh']\n";
+    fs::write(desk.path("watchdog.toml"), text).unwrap();
+    let mut command = desk.watchdog(&["--config", "watchdog.toml", "--yes", "--json", "verdict.json"]);
+    let output = command.env("GCE_METADATA_HOST", "127.0.0.1:1").output().unwrap();
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("an interruption of 30s is given"), "{told}");
+    let read = |name| serde_json::from_slice::<serde_json::Value>(&fs::read(desk.path(name)).unwrap()).unwrap();
+    let (verdict, brief) = (read("verdict.json"), read("brief.json"));
+    assert_eq!(verdict["good"], true, "{verdict}");
+    assert_eq!((&brief["notice-kind"], &brief["source"]), (&"interruption".into(), &"gcp".into()), "{brief}");
+}
+
+#[test]
 fn what_does_not_fit_is_stopped_in_time_and_ends_with_2() {
     let desk = Desk::new();
     desk.script("hang.sh", "trap '' TERM; sleep 300");

@@ -217,6 +217,48 @@ fn a_live_migration_stops_nothing_and_a_termination_is_acted_on() {
     watch.stop();
 }
 
+/// Whatever answers, it is said and is no notice; once it is over, the notice is detected.
+#[test]
+fn whatever_is_answered_instead_is_no_notice_and_the_next_good_answer_is_read() {
+    let flood = vec![b'T'; 200_000];
+    let stories = [
+        (Behaviour::Body(flood), "oversized"),
+        (Behaviour::Endless, "oversized"),
+        (Behaviour::Body(b"<html>TRUE</html>".to_vec()), "unreadable"),
+        (Behaviour::Body(b"\xff\xfeTRUE".to_vec()), "unreadable"),
+        (Behaviour::Body(Vec::new()), "unreadable"),
+        (Behaviour::Redirect("http://127.0.0.1:1/".to_owned()), "redirected"),
+        (Behaviour::Status(400), "unexpected-status"),
+        (Behaviour::Status(403), "disabled"),
+        (Behaviour::WithoutHeaders, "another-service"),
+        (Behaviour::Truncated(2), "broken"),
+        (Behaviour::Reset, "broken"),
+        (Behaviour::NotHttp, "broken"),
+        (Behaviour::Silent, "timeout"),
+    ];
+    thread::scope(|scope| {
+        for (behaviour, word) in stories {
+            scope.spawn(move || {
+                let script = Script { troubles: vec![Trouble::at(PREEMPTED, behaviour)], ..Script::default() };
+                let (scene, cloud) = (Scene::new(), playing(script));
+                let mut watch = Watch::start(watch(&scene, &cloud.url, "1s"));
+                watch.address();
+                wait_for(word, || {
+                    let status = watch.status();
+                    let probes = status["sources"][0]["probes"].as_array()?;
+                    let probe = probes.iter().find(|probe| probe["name"] == "preempted")?;
+                    (probe["fault"]["word"] == word).then_some(())
+                });
+                assert_eq!(ran(&scene), 0, "{word}");
+                preempt(&cloud);
+                cloud.emulator.change(|script| script.troubles.clear());
+                watch.says(&["save done"]);
+                watch.stop();
+            });
+        }
+    });
+}
+
 #[test]
 fn another_service_at_the_address_is_not_believed() {
     let (scene, cloud) = (Scene::new(), Cloud::playing(Script::default()));
