@@ -52,7 +52,6 @@ const CLOUDS: &[&str] = &[
     "gcp",
     "gce",
     "google",
-    "azure",
     "imdsv2",
     "alibaba",
     "tencent",

@@ -62,7 +62,7 @@ struct Asker(MetadataClient);
 
 impl Asker {
     async fn ask(&self, path: &str) -> Result<TimedResponse, HttpFailure> {
-        let question = HttpQuestion { path: path.to_owned(), headers: HeaderMap::new() };
+        let question = HttpQuestion { path: path.to_owned(), headers: HeaderMap::new(), body: None };
         self.0.ask(&question, DEFAULT_TIME_LIMIT).await
     }
 
@@ -469,7 +469,7 @@ async fn headers_go_both_ways() {
     .await;
     let flavor = (HeaderName::from_static("metadata-flavor"), HeaderValue::from_static("Google"));
     let path = "/computeMetadata/v1/instance/preempted?alt=text".to_owned();
-    let question = HttpQuestion { path, headers: HeaderMap::from_iter([flavor]) };
+    let question = HttpQuestion { path, headers: HeaderMap::from_iter([flavor]), body: None };
     let answer = http(open_service(address).0.ask(&question, DEFAULT_TIME_LIMIT).await.unwrap());
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"FALSE"[..]));
     assert_eq!(answer.headers["etag"], "17");

@@ -5,7 +5,9 @@ use spot_watchdog::emulators::aws::SERVICE;
 use spot_watchdog::emulators::service::{
     Behaviour, EmulatedAction, Emulator, Script, ScriptedNotice, StatedTime, Trouble, serve,
 };
-use spot_watchdog::engine::{Fault, Importance, Input, Notice, NoticeAction, NoticeKind, ProbeName, SourceName};
+use spot_watchdog::engine::{
+    Fault, FinishedNotices, Importance, Input, Notice, NoticeAction, NoticeKind, ProbeName, SourceName,
+};
 use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
 use spot_watchdog::server::AnswerTimes;
 use spot_watchdog::sources::aws::{Aws, AwsSettings};
@@ -52,7 +54,9 @@ async fn start(script: Script, interval: Duration, memory: Box<dyn MemoryStore>)
 fn start_with(emulator: Emulator, source: Arc<dyn Source>, client: Client, memory: Box<dyn MemoryStore>) -> Rig {
     let (sender, inputs) = mpsc::channel(16);
     let (told, machine) = watch::channel(Machine::default());
-    let poller = Poller { source, client, inputs: sender, machine: told, memory, answers: AnswerTimes::default() };
+    let (_, finished) = watch::channel(FinishedNotices::default());
+    let answers = AnswerTimes::default();
+    let poller = Poller { source, client, inputs: sender, machine: told, memory, answers, finished };
     Rig { emulator, inputs, machine, task: tokio::spawn(poller.run()) }
 }
 

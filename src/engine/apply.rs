@@ -29,7 +29,8 @@ impl Engine {
             | Event::ProbeSawAgain { .. } => self.health.apply(event, now, &[]),
             Event::NoticeIgnored { notice, reason, probe } => {
                 // Remembered, so that it is said once.
-                let ignored = super::Ignored { reason: *reason, stated: notice.stated, probe: probe.clone() };
+                let (stated, probe, detail) = (notice.stated, probe.clone(), notice.detail.clone());
+                let ignored = super::Ignored { reason: *reason, stated, probe, detail, acknowledgement: None };
                 self.health.ignored.insert(notice.key.clone(), ignored);
             }
             Event::NoticeDeferred { deferred } => {
@@ -106,6 +107,7 @@ impl Engine {
                         determined: now,
                         probes: probe.iter().cloned().collect(),
                         withdrawn: None,
+                        acknowledgement: None,
                     };
                     episode.notices.insert(notice.key.clone(), active);
                 }
@@ -128,6 +130,13 @@ impl Engine {
                 }
                 self.health.ignored.remove(key);
                 self.health.stop_missing(key);
+            }
+            Event::NoticeAcknowledged { key, answer, .. } => {
+                if let Some(active) = self.standing_mut(key) {
+                    active.acknowledgement = Some(answer.clone());
+                } else if let Some(ignored) = self.health.ignored.get_mut(key) {
+                    ignored.acknowledgement = Some(answer.clone());
+                }
             }
             Event::DeadlineSet { deadline, end } => {
                 if let Some(episode) = &mut self.episode {

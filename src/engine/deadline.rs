@@ -37,6 +37,7 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
             | NoticeAction::Hibernate
             | NoticeAction::Reboot
             | NoticeAction::Leave
+            | NoticeAction::Pause
             | NoticeAction::Unstated,
         ) => policy.assume.window(notice.kind()),
     };

@@ -5,8 +5,8 @@
 //! for both, so a journal cannot bring the engine into a state that it could not have reached by itself.
 
 use crate::engine::{
-    BootId, CloseReason, Deadline, Effect, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome, Policy, ProbeName,
-    Process, Run, RunResult, SkipReason, StepName, Strength, Undo, Work,
+    AcknowledgementAnswer, BootId, CloseReason, Deadline, Effect, EpisodeId, Moment, Notice, NoticeKey, Now, Outcome,
+    Policy, ProbeName, Process, Run, RunResult, SkipReason, StepName, Strength, Undo, Work,
 };
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +72,8 @@ pub struct ActiveNotice {
     pub probes: BTreeSet<ProbeName>,
     /// When it was withdrawn, by the wall clock; nothing while it is active.
     pub withdrawn: Option<Timestamp>,
+    /// What came of telling its service that nothing is left to be done for it, where that was tried.
+    pub acknowledgement: Option<AcknowledgementAnswer>,
 }
 
 impl ActiveNotice {

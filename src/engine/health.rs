@@ -1,7 +1,8 @@
 //! What is known of the sources in this run of the daemon: rebuilt by reading again after a restart, so never journaled.
 
 use crate::engine::{
-    AskedSource, Event, Fault, IgnoreReason, Importance, Moment, NoticeKey, Now, ProbeName, SourceName, Stated,
+    AcknowledgementAnswer, AskedSource, Event, Fault, IgnoreReason, Importance, Moment, NoticeKey, Now, ProbeName,
+    SourceName, Stated,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub struct Ignored {
     pub stated: Stated,
     /// By which probe it was read.
     pub probe: Option<ProbeName>,
+    /// The cloud's words.
+    pub detail: String,
+    /// What came of telling its service that nothing is to be done for it, where that was tried.
+    pub acknowledgement: Option<AcknowledgementAnswer>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -53,6 +53,12 @@ impl Engine {
                     }
                 }
             }
+            Input::Acknowledged { key, answer } => {
+                let of_episode = self.episode().is_some_and(|episode| episode.notices.contains_key(&key));
+                if of_episode || self.health.ignored.contains_key(&key) {
+                    self.take(Event::NoticeAcknowledged { key, answer, of_episode }, now, turn);
+                }
+            }
             Input::Signalled { signal } => self.on_signal(signal, now, turn),
             Input::Resumed => {
                 self.take(Event::MachineResumed, now, turn);
@@ -279,6 +285,10 @@ impl Engine {
         {
             return;
         }
+        if notice.action == NoticeAction::Pause {
+            self.ignore(notice, received.probe, IgnoreReason::Pause, now, turn);
+            return;
+        }
         if let Some(reason) = self.reason_to_ignore(notice, received, now) {
             self.ignore(notice, received.probe, reason, now, turn);
             return;
@@ -470,7 +480,9 @@ impl Engine {
             deadline.at = deadline.at.min(active.deadline.detected.plus(usual).max(now.moment));
         }
         let earlier = active.deadline.at.since(deadline.at) >= SMALLEST_MOVE;
-        let later = deadline.at.since(active.deadline.at) >= SMALLEST_MOVE;
+        // That it goes now brings a time forward, and never puts it off.
+        let is_now = matches!(notice.stated, Stated::In(_)) && notice.origin == NoticeOrigin::Reported;
+        let later = !is_now && deadline.at.since(active.deadline.at) >= SMALLEST_MOVE;
         let other_action = notice.action != active.notice.action && is_leading;
         // Of two probes that contradict each other the earlier time counts; only the leading one may move it later.
         if earlier || (later && is_leading) || other_action {

@@ -67,6 +67,13 @@ pub enum Input {
         /// Which.
         key: NoticeKey,
     },
+    /// It was tried to tell a service that nothing is left to be done for a notice.
+    Acknowledged {
+        /// Which.
+        key: NoticeKey,
+        /// What came of it.
+        answer: AcknowledgementAnswer,
+    },
     /// A signal asked us to end.
     Signalled {
         /// What it means.
@@ -318,6 +325,15 @@ pub enum Event {
         /// Which.
         key: NoticeKey,
     },
+    /// It was tried to tell a service that nothing is left to be done for a notice.
+    NoticeAcknowledged {
+        /// Which.
+        key: NoticeKey,
+        /// What came of it.
+        answer: AcknowledgementAnswer,
+        /// Whether it is a notice of the open episode, and not one that is not acted on.
+        of_episode: bool,
+    },
     /// The deadline that is planned for was set, or moved earlier.
     DeadlineSet {
         /// The deadline.
@@ -447,6 +463,7 @@ impl Event {
             // Sources repeat what they report.
             Self::NoticeDeferred { deferred } => matches!(deferred.notice.origin, NoticeOrigin::HandedIn),
             Self::DeferralEnded { origin, .. } => matches!(origin, NoticeOrigin::HandedIn),
+            Self::NoticeAcknowledged { of_episode, .. } => *of_episode,
             Self::NoticeForgotten { .. }
             | Self::SegmentStarted { .. }
             | Self::EpisodeOpened { .. }
@@ -474,6 +491,18 @@ impl Event {
     }
 }
 
+/// What came of telling a service that nothing is left to be done for a notice.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AcknowledgementAnswer {
+    /// It was taken: the service need not wait for the notice's time.
+    Accepted,
+    /// The notice was over already.
+    Over,
+    /// It did not arrive or was refused, for this reason, and is tried again.
+    Failed(String),
+}
+
 /// Why a deferred notice is not waited for any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -496,6 +525,8 @@ pub enum IgnoreReason {
     Handled,
     /// No step is for it and nothing else hangs on it.
     NothingToDo,
+    /// The machine only pauses for it.
+    Pause,
 }
 
 /// Why a step was not started.

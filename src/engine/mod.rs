@@ -7,13 +7,14 @@
 //!
 //! The files, in the order of the flow: `input` (input → events), `rules` (state → the next event), `apply` (event →
 //! state), `commands` (event → commands). `episode` is the state and its table of transitions, `health` what is known of
-//! the sources in this run, `planner` shares out the time, `deadline` turns stated times into deadlines. The words:
+//! the sources in this run, `finished` the notices for which nothing is left to be done, `planner` shares out the time, `deadline` turns stated times into deadlines. The words:
 //! `notice`, `policy`, `plan`, `messages` (what goes in and comes out), `name` and `time`.
 
 mod apply;
 mod commands;
 pub mod deadline;
 mod episode;
+mod finished;
 mod health;
 mod input;
 mod messages;
@@ -30,10 +31,11 @@ pub use episode::{
     ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, Skipped, StepPhase, StepState,
     UndoState,
 };
+pub use finished::FinishedNotices;
 pub use health::{Ignored, ProbeHealth, SourceHealth};
 pub use messages::{
-    CloseReason, Command, Decision, DeferralEnd, Event, Fault, IgnoreReason, Importance, Input, NoticeContext, Signal,
-    SkipReason,
+    AcknowledgementAnswer, CloseReason, Command, Decision, DeferralEnd, Event, Fault, IgnoreReason, Importance, Input,
+    NoticeContext, Signal, SkipReason,
 };
 pub use run::{Effect, NextAttempt, Outcome, Process, Retry, Run, RunResult, Work};
 

@@ -78,6 +78,8 @@ pub enum NoticeAction {
     Reboot,
     /// It leaves its group and may go on running.
     Leave,
+    /// It pauses for some seconds and goes on with all that it has: nothing is taken from it.
+    Pause,
     /// The notice does not say.
     Unstated,
 }
@@ -91,6 +93,7 @@ impl NoticeAction {
             Self::Hibernate => "hibernate",
             Self::Reboot => "reboot",
             Self::Leave => "leave",
+            Self::Pause => "pause",
             Self::Unstated => "unstated",
         }
     }

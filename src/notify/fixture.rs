@@ -64,6 +64,7 @@ pub(super) fn known() -> Context {
             region: "us-east-1".to_owned(),
             zone: "us-east-1a".to_owned(),
             addresses: vec![[10, 0, 0, 7].into()],
+            ..Machine::default()
         },
         names: Names { host: "ip-10-0-0-7".to_owned(), node: "ip-10-0-0-7".to_owned() },
         ..Context::default()

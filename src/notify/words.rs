@@ -141,6 +141,7 @@ const fn fate(message: &Message) -> &'static str {
         (_, NoticeAction::Terminate) => "is to be terminated",
         (_, NoticeAction::Stop) => "is to be stopped",
         (_, NoticeAction::Hibernate) => "is to be hibernated",
+        (_, NoticeAction::Pause) => "is to pause",
         (_, NoticeAction::Reboot) => "is to be rebooted",
         (_, NoticeAction::Leave) | (NoticeKind::ScaleIn, NoticeAction::Unstated) => "is to leave its group",
         (NoticeKind::Interruption, NoticeAction::Unstated) => "is to be taken",

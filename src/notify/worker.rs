@@ -299,7 +299,7 @@ impl<D: Deliver> DeliveryWorker<D> {
 
 /// Whether its cloud has told all of the machine.
 fn is_known(context: &Context) -> bool {
-    let Machine { id, machine_type, lifecycle, region, zone, addresses } = &context.machine;
+    let Machine { id, machine_type, lifecycle, region, zone, addresses, .. } = &context.machine;
     let is_told = [id, machine_type, region, zone].into_iter().all(|fact| !fact.is_empty());
     is_told && lifecycle.known().is_some() && !addresses.is_empty()
 }

@@ -1,5 +1,6 @@
 //! Builds everything around the engine.
 
+use super::acknowledgements::AcknowledgementObserver;
 use super::action_observer::ActionObserver;
 use super::executor::{Executor, StepAction};
 use super::kept::{OpenedState, RecordsSetup};
@@ -17,7 +18,7 @@ use super::turn::{DaemonHealth, Observer, Turn};
 use super::{Daemon, Inputs, clock, context, kept, log, owner, protection, step_checks};
 use crate::actions::{ActionContext, Rehearsal, Watchable};
 use crate::config::Settings;
-use crate::engine::{BootId, Input, MachineId};
+use crate::engine::{FinishedNotices, Input, MachineId};
 use crate::process::{DaemonId, Launcher, LeftoverProcesses};
 use crate::server::StatusPublisher;
 use crate::server::http::{ConnectionLimit, HttpServer, Serving};
@@ -183,7 +184,9 @@ impl Daemon {
         };
         let status = StatusObserver::new(sources, &turn);
         let publisher = status.publisher();
-        start_pollers(&settings.sources, &boot, &persistence, &inputs.sender, &machine_in, &publisher, &mut tasks)?;
+        let (finished_in, finished) = watch::channel(FinishedNotices::default());
+        let memories = SourceMemories::read(&boot, &persistence);
+        start_pollers(&settings.sources, &memories, &inputs.sender, &machine_in, &publisher, &finished, &mut tasks)?;
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -206,6 +209,7 @@ impl Daemon {
         }
         publisher.show(recent_reports);
         let observers: Vec<Box<dyn Observer>> = vec![
+            Box::new(AcknowledgementObserver { finished: finished_in, leftovers: leftovers.clone() }),
             Box::new(LogObserver::new(&settings, measured, bound, leftovers)),
             Box::new(status),
             Box::new(SystemdObserver::new(systemd, publisher.clone())),
@@ -233,14 +237,13 @@ fn most_connections(steps: usize) -> ConnectionLimit {
 /// Starts a poller for each source that is asked.
 fn start_pollers(
     sources: &[Arc<dyn Source>],
-    boot: &BootId,
-    persistence: &Persistence,
+    memories: &SourceMemories,
     inputs: &mpsc::Sender<Input>,
     machine: &watch::Sender<Machine>,
     publisher: &StatusPublisher,
+    finished: &watch::Receiver<FinishedNotices>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AssemblyError> {
-    let memories = SourceMemories::read(boot, persistence);
     for source in sources.iter().filter(|source| source.is_asked()) {
         let name = source.name();
         let client =
@@ -250,8 +253,9 @@ fn start_pollers(
             client,
             inputs: inputs.clone(),
             machine: machine.clone(),
-            memory: Box::new(StoredMemory::of(&memories, name)),
+            memory: Box::new(StoredMemory::of(memories, name)),
             answers: publisher.answers(),
+            finished: finished.clone(),
         };
         tasks.spawn(poller.run());
     }

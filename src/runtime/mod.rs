@@ -3,6 +3,7 @@
 //! [`Daemon::assemble`] builds everything around the engine and recovers it from the journal; [`Daemon::run`] is the
 //! loop. A rehearsal runs the very same loop, with other settings around it.
 
+mod acknowledgements;
 mod action_observer;
 mod assembly;
 mod blindness_log;

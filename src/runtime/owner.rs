@@ -243,6 +243,7 @@ fn is_request(input: &Input) -> bool {
         Input::Restarted { .. }
         | Input::Unanswered { .. }
         | Input::NotOffered { .. }
+        | Input::Acknowledged { .. }
         | Input::Signalled { .. }
         | Input::Resumed
         | Input::ScaleInWindow { .. }

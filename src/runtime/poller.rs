@@ -3,17 +3,18 @@
 //!
 //! It runs in lanes, all in its one task. Each vital probe has its own, which hands each reading on at once: one that
 //! hangs, as a long poll does, or a first answer that takes two minutes, delays no other. One more lane follows the vital
-//! ones: it renews the session, asks the side probes one after the other, and learns what the machine is. However slow it
-//! is, no vital lane ever waits for it.
+//! ones: it renews the session, asks the side probes one after the other, learns what the machine is, and acknowledges
+//! notices for which nothing is left to be done. However slow it is, no vital lane ever waits for it.
 
-use crate::engine::{Fault, Importance, Input};
+use crate::engine::{AcknowledgementAnswer, Fault, FinishedNotices, Importance, Input, NoticeKey, ProbeName};
 use crate::server::AnswerTimes;
-use crate::sources::transports::{Client, Failure, Response, Service, TimedResponse};
-use crate::sources::{Memory, Probe, ProbePace, Reading, Source};
+use crate::sources::transports::http::HttpResponse;
+use crate::sources::transports::{Client, DEFAULT_TIME_LIMIT, Failure, Response, Service, TimedResponse};
+use crate::sources::{Acknowledgement, Memory, Probe, ProbePace, Reading, Source};
 use crate::view::{Finding, FindingLevel, Lifecycle, Machine};
 use futures_util::future::{BoxFuture, select_all};
 use jiff::SignedDuration;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,6 +63,8 @@ pub struct Poller {
     pub memory: Box<dyn MemoryStore>,
     /// Where it notes how long good answers took.
     pub answers: AnswerTimes,
+    /// For which notices nothing is left to be done.
+    pub finished: watch::Receiver<FinishedNotices>,
 }
 
 impl fmt::Debug for Poller {
@@ -77,6 +80,8 @@ impl Poller {
             memory: self.memory.load(),
             unasked: self.source.identity_probes().iter().cloned().collect(),
             called: None,
+            acknowledgements: Vec::new(),
+            acknowledged: BTreeMap::new(),
         };
         let lanes = Lanes { poller: &self, known: Mutex::new(known), answered: Notify::new() };
         let vital =
@@ -106,6 +111,10 @@ struct Known {
     unasked: VecDeque<Probe>,
     /// The machine's name when a notice was first read, known or not: a notice's key must not change while it is active.
     called: Option<String>,
+    /// How the notices of the newest answers are acknowledged, and which probe they are of.
+    acknowledgements: Vec<(ProbeName, Acknowledgement)>,
+    /// What came of it in this run. A restart tells it once more, which harms nobody.
+    acknowledged: BTreeMap<NoticeKey, AcknowledgementAnswer>,
 }
 
 impl Lanes<'_> {
@@ -138,8 +147,14 @@ impl Lanes<'_> {
             ProbePace::LongPoll { .. } => None,
         });
         let round = polled.min();
+        // A first answer that takes long is no reason not to know the machine meanwhile.
+        let is_slow_at_first = of_rank(source, Importance::Vital).any(|probe| probe.first_time_limit.is_some());
         loop {
+            let is_known = self.known().unasked.is_empty();
             match (round, probes.iter().map(|asked| asked.due).min()) {
+                (Some(round), _) if is_slow_at_first && !is_known => {
+                    let _ = timeout(round, self.answered.notified()).await;
+                }
                 (Some(_), _) | (None, None) => self.answered.notified().await,
                 (None, Some(due)) => sleep_until(due).await,
             }
@@ -154,6 +169,9 @@ impl Lanes<'_> {
                 }
             }
             self.learn_all().await;
+            if let Err(closed) = self.acknowledge().await {
+                return closed;
+            }
         }
     }
 
@@ -174,8 +192,9 @@ impl Lanes<'_> {
             Ok((Reading { not_offered: Some(fault), .. }, _)) => {
                 Input::NotOffered { source: source.name(), probe: name, rank, fault }
             }
-            Ok((Reading { notices, withdrawn, remember, not_offered: None }, skew)) => {
+            Ok((Reading { notices, withdrawn, remember, acknowledgements, not_offered: None }, skew)) => {
                 self.remember(remember);
+                self.known().take_in(&probe.name, acknowledgements);
                 self.poller.answers.note(&source.name(), &probe.name, took);
                 Input::Answered { source: source.name(), probe: name, rank, notices, withdrawn, skew }
             }
@@ -188,12 +207,13 @@ impl Lanes<'_> {
         Ok(service)
     }
 
-    /// Has an answer read. A notice must carry the machine's name from the first, so that is asked for in between where
-    /// it is not known yet, for a moment.
+    /// Has an answer read. A notice must carry the machine's name from the first, and whose notice it is may be told by
+    /// that name alone: so it is asked for in between where it is not known yet, for a moment.
     async fn read(&self, probe: &Probe, response: &Response) -> Result<Reading, Fault> {
-        let reading = self.read_as_known(probe, response)?;
-        if reading.notices.is_empty() || self.known().called.is_some() {
-            return Ok(reading);
+        let reading = self.read_as_known(probe, response);
+        let is_quiet = reading.as_ref().is_ok_and(|reading| reading.notices.is_empty());
+        if is_quiet || self.known().called.is_some() {
+            return reading;
         }
         if self.poller.machine.borrow().id.is_empty()
             && let Some(name) = self.poller.source.identity_probes().first()
@@ -202,9 +222,12 @@ impl Lanes<'_> {
             // Where the time runs out, the notice goes without a name.
             let _ = timeout(name.time_limit, self.learn_one()).await;
         }
-        let name = self.poller.machine.borrow().id.clone();
-        self.known().called.get_or_insert(name);
-        self.read_as_known(probe, response)
+        let reading = self.read_as_known(probe, response)?;
+        if !reading.notices.is_empty() {
+            let name = self.poller.machine.borrow().id.clone();
+            self.known().called.get_or_insert(name);
+        }
+        Ok(reading)
     }
 
     fn read_as_known(&self, probe: &Probe, response: &Response) -> Result<Reading, Fault> {
@@ -225,6 +248,28 @@ impl Lanes<'_> {
         let memory = known.memory.clone();
         drop(known);
         self.poller.memory.save(&memory);
+    }
+
+    /// Acknowledges the notices for which nothing is left to be done. What fails is tried again in the next round.
+    async fn acknowledge(&self) -> Result<(), InputsClosed> {
+        let due = self.known().due(&self.poller.finished.borrow());
+        for Acknowledgement { key, question, over, .. } in due {
+            let Poller { source, client, inputs, .. } = self.poller;
+            let answer = match client.ask(&question, DEFAULT_TIME_LIMIT).await {
+                Ok(TimedResponse { response: Response::Http(HttpResponse { status, .. }), .. }) => match status {
+                    200..=299 => AcknowledgementAnswer::Accepted,
+                    status if status == over => AcknowledgementAnswer::Over,
+                    status => AcknowledgementAnswer::Failed(format!("it was answered with {status}")),
+                },
+                Ok(_) => AcknowledgementAnswer::Failed("it was answered over another transport".to_owned()),
+                Err(failure) => AcknowledgementAnswer::Failed(source.diagnose(&failure).sentence),
+            };
+            let known = self.known().acknowledged.insert(key.clone(), answer.clone());
+            if known.as_ref() != Some(&answer) {
+                inputs.send(Input::Acknowledged { key, answer }).await.map_err(|_| InputsClosed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Asks for what is not known of the machine, until something fails.
@@ -265,6 +310,30 @@ impl Lanes<'_> {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Takes in how the notices of an answer are acknowledged; those of the answer before are over.
+    fn take_in(&mut self, probe: &ProbeName, acknowledgements: Vec<Acknowledgement>) {
+        self.acknowledgements.retain(|(of, _)| of != probe);
+        self.acknowledgements.extend(acknowledgements.into_iter().map(|it| (probe.clone(), it)));
+        let Self { acknowledgements, acknowledged, .. } = self;
+        acknowledged.retain(|key, _| acknowledgements.iter().any(|(_, it)| it.key == *key));
+    }
+
+    /// What is to be acknowledged now.
+    fn due(&self, finished: &FinishedNotices) -> Vec<Acknowledgement> {
+        let is_due = |it: &&Acknowledgement| {
+            let is_finished =
+                finished.steps_ended.contains(&it.key) || (it.is_awaited && finished.nothing_to_do.contains(&it.key));
+            let is_told = matches!(
+                self.acknowledged.get(&it.key),
+                Some(AcknowledgementAnswer::Accepted | AcknowledgementAnswer::Over)
+            );
+            is_finished && !is_told
+        };
+        self.acknowledgements.iter().map(|(_, it)| it).filter(is_due).cloned().collect()
     }
 }
 

@@ -10,7 +10,9 @@ use crate::engine::{
 };
 use crate::notify::ReceiverState;
 use crate::view::MeasuredFit;
-use crate::view::{Context, Countdown, EpisodeView, Machine, NoticeView, StepContext, TimeFit, clip, to_the_second};
+use crate::view::{
+    Context, Countdown, EpisodeView, Machine, NoticeView, StepContext, TimeFit, clip, to_the_second, words,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -57,11 +59,13 @@ impl Status {
 fn machine(machine: &Machine) -> Machine {
     Machine {
         id: clip(&machine.id, NAME),
+        name: clip(&machine.name, NAME),
         machine_type: clip(&machine.machine_type, NAME),
         lifecycle: machine.lifecycle,
         region: clip(&machine.region, NAME),
         zone: clip(&machine.zone, NAME),
         addresses: Vec::new(),
+        interrupted_by: None,
     }
 }
 
@@ -154,6 +158,7 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
             deadline: Some(notice.deadline),
             deadline_basis: Some(notice.deadline_basis),
             opens: None,
+            acknowledgement: notice.acknowledgement.clone(),
             detail: notice.detail.clone(),
         }));
     }
@@ -170,9 +175,10 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
     all.extend(health.ignored.iter().map(|(key, ignored)| NoticeStatus {
         reason: Some(ignored.reason),
         stated: ignored.stated.time(),
+        acknowledgement: ignored.acknowledgement.as_ref().map(words::acknowledged).unwrap_or_default(),
         detail: match ignored.stated {
             Stated::Unreadable => "its time cannot be read".to_owned(),
-            Stated::At(_) | Stated::In(_) | Stated::Unsaid => String::new(),
+            Stated::At(_) | Stated::In(_) | Stated::Unsaid => clip(&ignored.detail, SENTENCE),
         },
         ..remembered(key)
     }));
@@ -195,6 +201,7 @@ fn remembered(key: &NoticeKey) -> NoticeStatus {
         deadline: None,
         deadline_basis: None,
         opens: None,
+        acknowledgement: String::new(),
         detail: String::new(),
     }
 }

@@ -342,7 +342,9 @@ fn announces(notice: &NoticeStatus, source: &str) -> bool {
             true
         }
         (NoticeState::Withdrawn, _)
-        | (NoticeState::Ignored, Some(IgnoreReason::Stale | IgnoreReason::Handled) | None) => false,
+        | (NoticeState::Ignored, Some(IgnoreReason::Stale | IgnoreReason::Handled | IgnoreReason::Pause) | None) => {
+            false
+        }
     };
     holds && notice.kind == NoticeKind::Interruption && notice.source.as_str() == source
 }

@@ -215,6 +215,9 @@ pub struct NoticeStatus {
     /// When it opens an episode, where it waits for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens: Option<Countdown>,
+    /// What came of telling its source that nothing is left to be done for it; absent where that was not tried.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub acknowledgement: String,
     /// The cloud's words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,

@@ -150,6 +150,22 @@ pub struct Reading {
     pub not_offered: Option<Fault>,
     /// What is to be remembered for the rest of this boot.
     pub remember: BTreeSet<String>,
+    /// How its notices are acknowledged, those that are to be.
+    pub acknowledgements: Vec<Acknowledgement>,
+}
+
+/// How a service is told that nothing is left to be done for a notice, so that it need not wait for its time. It may be told
+/// more than once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Acknowledgement {
+    /// Which notice.
+    pub key: NoticeKey,
+    /// What is sent; any status of success says that it was taken.
+    pub question: Question,
+    /// The status that says that the notice is over already.
+    pub over: u16,
+    /// Whether somebody waits for what the notice announces, so that it is acknowledged where no step is for it too.
+    pub is_awaited: bool,
 }
 
 /// What a source was told to remember in this boot; it outlives a restart of the daemon, not of the machine.

@@ -61,7 +61,7 @@ impl Probe {
 /// What is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
-    /// A GET to the source's service.
+    /// A request to the source's service.
     Http(HttpQuestion),
     /// What the file of the source holds.
     File,
@@ -74,12 +74,14 @@ pub struct HttpQuestion {
     pub path: String,
     /// What is sent along, beside the token of a session.
     pub headers: HeaderMap,
+    /// What is posted. Without it, it is a GET.
+    pub body: Option<String>,
 }
 
 impl Question {
     /// A GET of this path without headers of its own.
     pub fn get(path: impl Into<String>) -> Self {
-        Self::Http(HttpQuestion { path: path.into(), headers: HeaderMap::new() })
+        Self::Http(HttpQuestion { path: path.into(), headers: HeaderMap::new(), body: None })
     }
 }
 

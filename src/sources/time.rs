@@ -47,7 +47,7 @@ fn iso(text: &str) -> Option<Timestamp> {
     midnight.checked_add(SignedDuration::from_nanos_i128(time - offset)).ok()
 }
 
-/// `21 Jan 2019 09:00:43 GMT`, with or without its weekday.
+/// `21 Jan 2019 09:00:43 GMT`, with or without a weekday, right or wrong.
 fn mail(text: &str) -> Option<Timestamp> {
     let (date, zone) = text.rsplit_once(' ')?;
     let mut zone = Left(zone);
@@ -55,7 +55,9 @@ fn mail(text: &str) -> Option<Timestamp> {
     if !zone.0.is_empty() {
         return None;
     }
-    let utc = DateTimeParser::new().parse_timestamp(format!("{date} +0000")).ok()?;
+    // A weekday adds nothing to a date, and clouds are known to name a wrong one.
+    let parser = DateTimeParser::new().relaxed_weekday(true);
+    let utc = parser.parse_timestamp(format!("{date} +0000")).ok()?;
     utc.checked_add(SignedDuration::from_nanos_i128(-offset)).ok()
 }
 
@@ -220,6 +222,7 @@ mod tests {
         assert_eq!(read("2016-12-31T24:00:00Z").as_deref(), Some("2017-01-01T00:00:00Z"));
         assert_eq!(read("2016-366T00:00Z").as_deref(), Some("2016-12-31T00:00:00Z"));
         assert_eq!(read("Mon, 21 Jan 2019 10:00:43 +0100").as_deref(), Some("2019-01-21T09:00:43Z"));
+        assert_eq!(read("Fri, 21 Jan 2019 09:00:43 GMT").as_deref(), Some("2019-01-21T09:00:43Z"), "it was a Monday");
         assert_eq!(read("1 Feb 2026 00:00:00 UTC").as_deref(), Some("2026-02-01T00:00:00Z"));
     }
 

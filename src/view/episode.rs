@@ -189,6 +189,9 @@ pub struct NoticeView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Time")]
     pub withdrawn: Option<Timestamp>,
+    /// What came of telling its source that nothing is left to be done for it; absent where that was not tried.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub acknowledgement: String,
     /// The cloud's words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -541,6 +544,7 @@ fn notices(episode: &Episode, boot: Boot, now: Now) -> Vec<NoticeView> {
                     DeadlineBasis::Assumed => None,
                 },
                 withdrawn: active.withdrawn,
+                acknowledgement: active.acknowledgement.as_ref().map(words::acknowledged).unwrap_or_default(),
                 detail: clip(&notice.detail, SENTENCE),
             }
         })

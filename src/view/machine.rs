@@ -1,5 +1,6 @@
 //! The machine, as its cloud tells it.
 
+use crate::engine::NoticeAction;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -11,6 +12,9 @@ use std::net::IpAddr;
 pub struct Machine {
     /// The cloud's name of it.
     pub id: String,
+    /// The name that its cloud calls it by in notices, where that is another than its id.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Its type.
     #[serde(rename = "type")]
     pub machine_type: String,
@@ -23,6 +27,9 @@ pub struct Machine {
     /// Its own addresses. They are in no report and no status.
     #[serde(skip)]
     pub addresses: Vec<IpAddr>,
+    /// What an interruption will do with it, where its cloud says so beforehand.
+    #[serde(skip)]
+    pub interrupted_by: Option<NoticeAction>,
 }
 
 /// How a machine is paid for, as far as it matters to us.

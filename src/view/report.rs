@@ -41,7 +41,7 @@ pub struct Report {
 impl Report {
     /// The report of an episode as it stands, written at this time.
     pub fn of(episode: &EpisodeView, context: &Context, written: Timestamp) -> Self {
-        let Machine { machine_type, lifecycle, region, zone, .. } = &context.machine;
+        let Machine { name, machine_type, lifecycle, region, zone, .. } = &context.machine;
         Self {
             schema: REPORT_SCHEMA,
             rehearsal: context.rehearsal,
@@ -49,11 +49,13 @@ impl Report {
             written,
             machine: Machine {
                 id: clip(episode.machine_id(context), NAME),
+                name: clip(name, NAME),
                 machine_type: clip(machine_type, NAME),
                 lifecycle: *lifecycle,
                 region: clip(region, NAME),
                 zone: clip(zone, NAME),
                 addresses: Vec::new(),
+                interrupted_by: None,
             },
             last_report_by: episode.plan.map_or(episode.opened, |plan| plan.deadline.at),
             episode: episode.clone(),

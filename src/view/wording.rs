@@ -2,8 +2,8 @@
 
 use super::{Spoken, words};
 use crate::engine::{
-    Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, Event, IgnoreReason, Importance, Notice, NoticeAction,
-    Outcome, Run, Signal, SkipReason, Stated, Work,
+    AcknowledgementAnswer, Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, Event, IgnoreReason, Importance,
+    Notice, NoticeAction, Outcome, Run, Signal, SkipReason, Stated, Work,
 };
 
 /// How loudly an event is said.
@@ -58,9 +58,10 @@ impl Event {
                 LogLevel::Warned
             }
             Self::NoticeIgnored { reason, .. } => match reason {
-                IgnoreReason::NothingToDo | IgnoreReason::Handled => LogLevel::Told,
+                IgnoreReason::NothingToDo | IgnoreReason::Pause | IgnoreReason::Handled => LogLevel::Told,
                 IgnoreReason::Stale => LogLevel::Warned,
             },
+            Self::NoticeAcknowledged { answer: AcknowledgementAnswer::Failed(_), .. } => LogLevel::Warned,
             Self::EpisodeRecovered { .. } | Self::StepAdopted { .. } => LogLevel::Warned,
             Self::MachineResumed => LogLevel::Told,
             Self::NoticeDeferred { .. }
@@ -73,6 +74,7 @@ impl Event {
             | Self::NoticeAppeared { .. }
             | Self::NoticeMoved { .. }
             | Self::NoticeWithdrawn { .. }
+            | Self::NoticeAcknowledged { .. }
             | Self::DeadlineSet { .. }
             | Self::DeadlinePassed
             | Self::StepDue { .. }
@@ -157,6 +159,7 @@ impl Event {
             Self::NoticeSeenToo { key, probe } => format!("{probe} reports the notice {key} too"),
             Self::NoticeMoved { notice, deadline } => format!("notice moved: {}; {}", named(notice), window(deadline)),
             Self::NoticeWithdrawn { key } => format!("the notice {key} was withdrawn"),
+            Self::NoticeAcknowledged { key, answer, .. } => format!("the notice {key} {}", words::acknowledged(answer)),
             Self::DeadlineSet { deadline, end } => format!(
                 "planning for {}, of which {} are for steps",
                 Spoken(deadline.window()),
@@ -199,6 +202,7 @@ impl Event {
 fn named(notice: &Notice) -> String {
     let time = match notice.stated {
         Stated::At(at) => format!(" at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        Stated::In(span) if span.is_zero() => " now".to_owned(),
         Stated::In(span) => format!(" in {}", Spoken(span)),
         Stated::Unsaid => String::new(),
         Stated::Unreadable => " at a time that cannot be read".to_owned(),
@@ -218,7 +222,8 @@ fn named(notice: &Notice) -> String {
             | NoticeAction::Stop
             | NoticeAction::Hibernate
             | NoticeAction::Reboot
-            | NoticeAction::Leave,
+            | NoticeAction::Leave
+            | NoticeAction::Pause,
             _,
         ) => format!(", {}", notice.action),
     };

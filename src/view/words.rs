@@ -1,8 +1,10 @@
 //! The sentences about an episode, each of them once.
 
 use super::episode::{EpisodeView, Phase, StepStage, StepView};
-use super::{Seconds, Spoken, wording};
-use crate::engine::{CloseReason, IgnoreReason, NextAttempt, NoticeKind, Outcome, Run, SkipReason, StepName};
+use super::{Seconds, Spoken, clip, wording};
+use crate::engine::{
+    AcknowledgementAnswer, CloseReason, IgnoreReason, NextAttempt, NoticeKind, Outcome, Run, SkipReason, StepName,
+};
 
 /// How an episode stands or how it ended, in one clause without a full stop: `all 2 steps done, 109s to spare`.
 pub fn verdict(episode: &EpisodeView) -> String {
@@ -169,12 +171,24 @@ pub fn left_behind(processes: u32) -> String {
     }
 }
 
+/// What came of telling a service that nothing is left to be done for a notice, as what follows its name.
+pub fn acknowledged(answer: &AcknowledgementAnswer) -> String {
+    match answer {
+        AcknowledgementAnswer::Accepted => "was acknowledged: its cloud need not wait for its time".to_owned(),
+        AcknowledgementAnswer::Over => "need not be acknowledged: its cloud says that it is over".to_owned(),
+        AcknowledgementAnswer::Failed(why) => {
+            format!("could not be acknowledged, which is tried again: {}", clip(why, 400))
+        }
+    }
+}
+
 /// Why nothing is done for a notice.
 pub const fn ignored(reason: IgnoreReason) -> &'static str {
     match reason {
         IgnoreReason::Stale => "it was there when the daemon started, and its time is long past",
         IgnoreReason::Handled => "its episode has closed, and its time has not moved",
         IgnoreReason::NothingToDo => "no step is for it",
+        IgnoreReason::Pause => "the machine pauses and goes on, and nothing is taken from it",
     }
 }
 

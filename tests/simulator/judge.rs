@@ -156,6 +156,7 @@ impl Judge {
             | Event::NoticeSeenToo { .. }
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
+            | Event::NoticeAcknowledged { .. }
             | Event::DeadlineSet { .. }
             | Event::DeadlinePassed
             | Event::StepSpawned { .. }

@@ -156,6 +156,7 @@ fn notice(rng: &mut Rng, kind: NoticeKind, at: Duration) -> Notice {
         0 => Stated::Unreadable,
         1 => Stated::At(plus(from, -1_000)),
         2 => Stated::At(plus(from, 30_000_000)),
+        3 => Stated::In(Duration::ZERO),
         _ => Stated::At(plus(from, i64::try_from(rng.below(130)).unwrap_or(0) - 30)),
     };
     let stated = match kind {
@@ -167,6 +168,7 @@ fn notice(rng: &mut Rng, kind: NoticeKind, at: Duration) -> Notice {
         NoticeAction::Stop,
         NoticeAction::Hibernate,
         NoticeAction::Reboot,
+        NoticeAction::Pause,
         NoticeAction::Unstated,
     ];
     Notice {
@@ -176,7 +178,7 @@ fn notice(rng: &mut Rng, kind: NoticeKind, at: Duration) -> Notice {
             machine: MACHINE.clone(),
             event: if kind == NoticeKind::Maintenance { format!("e{}", rng.below(2)) } else { String::new() },
         },
-        action: actions[rng.below(5) as usize],
+        action: actions[rng.below(6) as usize],
         stated,
         usual_window: (kind == NoticeKind::Interruption).then(|| secs(120)),
         origin: NoticeOrigin::Reported,

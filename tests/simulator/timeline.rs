@@ -90,6 +90,7 @@ impl Reader {
             | Event::NoticeSeenToo { .. }
             | Event::NoticeMoved { .. }
             | Event::NoticeWithdrawn { .. }
+            | Event::NoticeAcknowledged { .. }
             | Event::DeadlinePassed
             | Event::StepDue { .. }
             | Event::StepStarted { .. }
@@ -131,7 +132,8 @@ fn spoken(command: &Command, now: Now) -> Option<String> {
                 | NoticeAction::Stop
                 | NoticeAction::Hibernate
                 | NoticeAction::Reboot
-                | NoticeAction::Leave => format!(" {}", briefing.action),
+                | NoticeAction::Leave
+                | NoticeAction::Pause => format!(" {}", briefing.action),
             };
             Some(format!("write the notice file: {},{action} in {deadline}", briefing.notice_kind))
         }

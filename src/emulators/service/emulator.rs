@@ -10,7 +10,7 @@ use crate::engine::NoticeKind;
 use axum::body::Bytes;
 use axum::http::Request;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -18,6 +18,9 @@ use tokio::time::Instant;
 
 /// The most requests that are counted apart; a path beyond them is not counted.
 const MOST_COUNTED: usize = 256;
+
+/// The most requests within a second that are counted.
+const MOST_IN_A_SECOND: usize = 1_024;
 
 /// The most bodies that are kept; a later one is not.
 const MOST_RECEIVED: usize = 1_024;
@@ -44,6 +47,8 @@ struct Inner {
     tokens: Tokens,
     asked: BTreeMap<String, Asked>,
     received: Vec<ReceivedBody>,
+    /// When the newest requests arrived.
+    arrivals: VecDeque<Duration>,
     random: RandomSequence,
     /// When the script last ended all sessions.
     ended: Option<Duration>,
@@ -82,6 +87,7 @@ impl Emulator {
             tokens: Tokens::default(),
             asked: BTreeMap::new(),
             received: Vec::new(),
+            arrivals: VecDeque::new(),
             random,
             ended: None,
         };
@@ -168,7 +174,7 @@ impl Emulator {
         self.inner().asked.values().map(|asked| asked.times).sum()
     }
 
-    /// The bodies that were sent to it.
+    /// The bodies that were sent to it, but for those that a fault kept from the service.
     pub fn received(&self) -> Vec<ReceivedBody> {
         self.inner().received.clone()
     }
@@ -182,8 +188,7 @@ impl Emulator {
         let arrived = self.elapsed();
         let mut changed = self.0.changed.subscribe();
         let path = plain(request.uri().path());
-        let named = format!("{} {path}", request.method());
-        let first_asked = self.inner().count(named, request.body(), arrived);
+        let (first_asked, in_a_second) = self.inner().count(request, &path, arrived);
         let asked = MetadataRequest {
             method: request.method(),
             path: &path,
@@ -192,7 +197,7 @@ impl Emulator {
             body: request.body(),
         };
         loop {
-            let answer = self.decide_now(&asked, arrived, first_asked);
+            let answer = self.decide_now(&asked, arrived, first_asked, in_a_second);
             self.0.answered.send_replace(());
             let until = match answer {
                 Ok(answer) => return answer,
@@ -211,6 +216,7 @@ impl Emulator {
         asked: &MetadataRequest<'_>,
         arrived: Duration,
         first_asked: Duration,
+        in_a_second: usize,
     ) -> Result<EmulatedAnswer, Duration> {
         let elapsed = self.elapsed();
         let mut inner = self.inner();
@@ -228,7 +234,7 @@ impl Emulator {
         let delay = met.map_or(Duration::ZERO, |met| met.latency + random.span(met.jitter));
         let now = script.clock(Timestamp::now());
         let service = self.0.service;
-        let mut moment = Moment { service, script, elapsed, arrived, first_asked, now, received, tokens };
+        let mut moment = Moment { service, script, elapsed, arrived, first_asked, in_a_second, now, received, tokens };
         let reply = match (service.reply)(asked, &mut moment) {
             Answer::Reply(reply) => reply,
             // A fault does not wait for what it spoils.
@@ -240,17 +246,27 @@ impl Emulator {
 }
 
 impl Inner {
-    /// Counts a request and keeps its body; when one of this name first came.
-    fn count(&mut self, named: String, body: &Bytes, arrived: Duration) -> Duration {
-        if !body.is_empty() && self.received.len() < MOST_RECEIVED {
+    /// Counts a request and keeps its body; when one of this name first came, and how many came within a second.
+    fn count(&mut self, request: &Request<Bytes>, path: &str, arrived: Duration) -> (Duration, usize) {
+        let (method, body) = (request.method(), request.body());
+        let named = format!("{method} {path}");
+        let met = self.script.trouble(method, path, arrived);
+        let is_lost = met.and_then(|met| met.does.as_ref()).is_some_and(Behaviour::replaces);
+        let is_old = |at: &Duration| *at + Duration::from_secs(1) <= arrived;
+        while self.arrivals.len() >= MOST_IN_A_SECOND || self.arrivals.front().is_some_and(is_old) {
+            self.arrivals.pop_front();
+        }
+        self.arrivals.push_back(arrived);
+        let in_a_second = self.arrivals.len();
+        if !body.is_empty() && !is_lost && self.received.len() < MOST_RECEIVED {
             self.received.push(ReceivedBody { request: named.clone(), body: body.clone() });
         }
         if self.asked.len() >= MOST_COUNTED && !self.asked.contains_key(&named) {
-            return arrived;
+            return (arrived, in_a_second);
         }
         let asked = self.asked.entry(named).or_insert(Asked { times: 0, first: arrived });
         asked.times += 1;
-        asked.first
+        (asked.first, in_a_second)
     }
 }
 

@@ -137,6 +137,8 @@ pub struct Moment<'a> {
     pub arrived: Duration,
     /// When the first request of this method and path arrived.
     pub first_asked: Duration,
+    /// How many requests arrived within a second, this one among them.
+    pub in_a_second: usize,
     /// The service's clock.
     pub now: Timestamp,
     /// The bodies that were sent to it so far, with that of this request.

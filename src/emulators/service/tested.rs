@@ -17,13 +17,22 @@ pub(in crate::emulators) struct TestedService {
     pub(in crate::emulators) seconds: u64,
     tokens: Tokens,
     first_asked: BTreeMap<String, Duration>,
+    arrivals: Vec<Duration>,
     received: Vec<ReceivedBody>,
 }
 
 impl TestedService {
     pub(in crate::emulators) fn new(service: &'static ServiceRow, script: Script) -> Self {
         let tokens = Tokens::default();
-        Self { service, script, seconds: 0, tokens, first_asked: BTreeMap::new(), received: Vec::new() }
+        Self {
+            service,
+            script,
+            seconds: 0,
+            tokens,
+            first_asked: BTreeMap::new(),
+            arrivals: Vec::new(),
+            received: Vec::new(),
+        }
     }
 
     /// Asks, with a request that arrived so many seconds ago.
@@ -47,12 +56,17 @@ impl TestedService {
         if !body.is_empty() && ago == 0 {
             self.received.push(ReceivedBody { request: named.clone(), body: Bytes::copy_from_slice(body) });
         }
+        if ago == 0 {
+            self.arrivals.push(arrived);
+        }
+        let is_recent = |at: &&Duration| **at + Duration::from_secs(1) > arrived;
         let mut moment = Moment {
             service: self.service,
             script: &self.script,
             elapsed,
             arrived,
             first_asked: *self.first_asked.entry(named).or_insert(arrived),
+            in_a_second: self.arrivals.iter().filter(is_recent).count(),
             now: "2026-01-01T00:00:00Z".parse::<Timestamp>().expect("a time") + elapsed,
             received: &self.received,
             tokens: &mut self.tokens,

@@ -124,6 +124,7 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
             IgnoreReason::Stale => ": its time was long past when it was first read",
             IgnoreReason::Handled => ": its episode has closed, and its time has not moved",
             IgnoreReason::NothingToDo => ": no step is for it",
+            IgnoreReason::Pause => ": the machine pauses and goes on",
         });
     }
     if let Some(action) = notice.action {
@@ -144,6 +145,9 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
     if let Some(opens) = &notice.opens {
         html.raw("; acted on in ");
         pieces::left(html, opens);
+    }
+    if !notice.acknowledgement.is_empty() {
+        html.raw("; ").text(&notice.acknowledgement);
     }
     if !notice.detail.is_empty() {
         html.raw("; ").text(&notice.detail);

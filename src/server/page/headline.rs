@@ -241,6 +241,7 @@ fn fate(status: &Status) -> &'static str {
         Some(NoticeAction::Stop) => "the machine is stopped",
         Some(NoticeAction::Hibernate) => "the machine hibernates",
         Some(NoticeAction::Reboot) => "the machine is rebooted",
+        Some(NoticeAction::Pause) => "the machine pauses",
         Some(NoticeAction::Leave | NoticeAction::Unstated) | None => "the machine goes",
     }
 }

@@ -81,6 +81,7 @@ mod tests {
             region: "us-east-1".to_owned(),
             zone: "us-east-1a".to_owned(),
             addresses: vec![[10, 0, 0, 7].into()],
+            ..Machine::default()
         };
         assert_eq!(machine, expected);
     }

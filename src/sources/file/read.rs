@@ -75,7 +75,8 @@ impl Meaning {
             | NoticeAction::Stop
             | NoticeAction::Hibernate
             | NoticeAction::Reboot
-            | NoticeAction::Leave => format!("{action}{when}"),
+            | NoticeAction::Leave
+            | NoticeAction::Pause => format!("{action}{when}"),
         };
         let reason = content.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         Notice {

@@ -101,6 +101,7 @@ mod tests {
             region: "us-central1".to_owned(),
             zone: "us-central1-a".to_owned(),
             addresses: vec![[10, 128, 0, 2].into()],
+            ..Machine::default()
         };
         assert_eq!(machine, expected);
     }

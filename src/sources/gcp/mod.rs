@@ -211,7 +211,7 @@ impl Source for Gcp {
 /// A question about the machine.
 fn question(path: &str) -> Question {
     let headers = HeaderMap::from_iter([(FLAVOR, FLAVOR_VALUE)]);
-    Question::Http(HttpQuestion { path: format!("{INSTANCE}{path}"), headers })
+    Question::Http(HttpQuestion { path: format!("{INSTANCE}{path}"), headers, body: None })
 }
 
 /// The mark of an answer, where it has one that can stand in a question: hexadecimal digits, as they are documented, or
@@ -345,7 +345,7 @@ mod tests {
             Response::Http(HttpResponse { status, headers, body: b"FALSE".to_vec() })
         };
         let asked = |probe, newest: Option<&Response>| match source.next_question(probe, newest) {
-            Question::Http(HttpQuestion { path, headers }) => {
+            Question::Http(HttpQuestion { path, headers, .. }) => {
                 assert_eq!(headers.get("metadata-flavor"), Some(&FLAVOR_VALUE));
                 path
             }

@@ -226,6 +226,7 @@ struct ServiceRequest<'a> {
     method: Method,
     path: &'a str,
     headers: HeaderMap,
+    body: String,
     time_limit: Duration,
 }
 
@@ -361,6 +362,7 @@ impl MetadataClient {
             method: Method::PUT,
             path: form.path,
             headers: one(form.ttl_header, HeaderValue::from(form.ttl.as_secs())),
+            body: String::new(),
             time_limit: DEFAULT_TIME_LIMIT,
         };
         let HttpResponse { status, headers, body } =
@@ -392,7 +394,7 @@ impl MetadataClient {
         {
             return outcome.clone();
         }
-        let question = HttpQuestion { path: form.plain_path.to_owned(), headers: HeaderMap::new() };
+        let question = HttpQuestion { path: form.plain_path.to_owned(), headers: HeaderMap::new(), body: None };
         let outcome = match self.get(&question, &Authorization::Nothing, Some(form), DEFAULT_TIME_LIMIT).await {
             Ok(answer) => RequestOutcome::Status(answer.response.status),
             Err(failure) => RequestOutcome::Failed(failure),
@@ -412,7 +414,9 @@ impl MetadataClient {
         if let (Authorization::Token(token), Some(form)) = (authorization, form) {
             headers.insert(HeaderName::from_static(form.token_header), token.clone());
         }
-        self.exchange(ServiceRequest { method: Method::GET, path: &question.path, headers, time_limit }).await
+        let method = if question.body.is_some() { Method::POST } else { Method::GET };
+        let body = question.body.clone().unwrap_or_default();
+        self.exchange(ServiceRequest { method, path: &question.path, headers, body, time_limit }).await
     }
 
     async fn exchange(&self, request: ServiceRequest<'_>) -> Result<HttpAnswer, RequestFailure> {
@@ -423,8 +427,8 @@ impl MetadataClient {
                 None => self.connect().await?,
             };
             match self.send(connection, request.clone()).await {
-                // A connection that was kept open may have been closed by the server in the same instant; both of our
-                // methods may be repeated without harm.
+                // A connection that was kept open may have been closed by the server in the same instant; what
+                // we ask, open or acknowledge may be repeated without harm.
                 Err(RequestFailure::Broken(_)) => self.send(self.connect().await?, request).await,
                 other => other,
             }
@@ -488,7 +492,7 @@ impl MetadataClient {
     fn request(&self, request: ServiceRequest<'_>) -> Result<Request<String>, RequestFailure> {
         let target = format!("{}{}", self.address.base, request.path);
         let unsendable = || RequestFailure::Unreachable("its path cannot be sent".to_owned());
-        let mut sent = Request::new(String::new());
+        let mut sent = Request::new(request.body);
         *sent.method_mut() = request.method;
         *sent.uri_mut() = target.parse().map_err(|_| unsendable())?;
         *sent.headers_mut() = request.headers;

@@ -209,6 +209,7 @@ fn notice(bytes: &mut Bytes<'_>) -> Notice {
         NoticeAction::Hibernate,
         NoticeAction::Reboot,
         NoticeAction::Leave,
+        NoticeAction::Pause,
     ];
     Notice {
         key: NoticeKey {
