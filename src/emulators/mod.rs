@@ -5,6 +5,7 @@
 //! [`EmulatedSource`]. Nothing in the daemon imports them.
 
 pub mod aws;
+pub mod azure;
 mod file;
 pub mod gcp;
 pub mod service;
@@ -89,6 +90,7 @@ impl EmulatorRow {
 pub const ROWS: &[EmulatorRow] = &[
     EmulatorRow { kind: "aws", asks: Emulated::Service(&aws::SERVICE) },
     EmulatorRow { kind: "gcp", asks: Emulated::Service(&gcp::SERVICE) },
+    EmulatorRow { kind: "azure", asks: Emulated::Service(&azure::SERVICE) },
     EmulatorRow { kind: "file", asks: Emulated::Other(file::start) },
 ];
 

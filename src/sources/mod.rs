@@ -8,6 +8,7 @@
 //! or the environment by itself.
 
 pub mod aws;
+pub mod azure;
 pub mod file;
 pub mod gcp;
 mod probe;
@@ -233,7 +234,7 @@ pub struct SourceBuildError {
 }
 
 /// Every kind of source.
-pub const ROWS: &[SourceRow] = &[aws::ROW, gcp::ROW, shutdown::ROW, file::ROW];
+pub const ROWS: &[SourceRow] = &[aws::ROW, gcp::ROW, azure::ROW, shutdown::ROW, file::ROW];
 
 /// Reads a source's own keys into its settings.
 fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, SourceBuildError> {

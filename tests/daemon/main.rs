@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test says what it expects by failing")]
 #![expect(clippy::disallowed_methods, reason = "what is waited for happens in other processes")]
 
+mod azure;
 #[expect(dead_code, reason = "tests/crash plays sleeps with it too")]
 #[path = "../support/boots.rs"]
 mod boots;
