@@ -10,6 +10,10 @@ use crate::engine::{
     ProbeName, Run, Signal, SkipReason, Strength, Work,
 };
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long we go on after the host began to shut down, where a source tells at once what it is about.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Takes an event in.
@@ -243,7 +247,8 @@ impl Engine {
             Event::EpisodeClosed { active, .. } => self.close(active, now),
             Event::ExitAsked { signal } => {
                 self.exit = match signal {
-                    Signal::ShutDown | Signal::Restart => Exit::WhenDone,
+                    Signal::ShutDown => Exit::WhenDone { not_before: now.moment.plus(self.last_look()) },
+                    Signal::Restart => Exit::WhenDone { not_before: now.moment },
                     Signal::StopNow => Exit::AtOnce,
                 };
             }
@@ -255,10 +260,17 @@ impl Engine {
         Ok(())
     }
 
+    /// How long we go on after the host began to shut down: a cloud may begin that in the second in which its long poll
+    /// says why, and the one may reach us before the other.
+    fn last_look(&self) -> Duration {
+        let is_told_at_once = self.policy.sources.iter().any(|asked| asked.long_poll);
+        if is_told_at_once { LAST_LOOK } else { Duration::ZERO }
+    }
+
     /// Something is to be done again: where we were about to end, that comes after it.
     fn end_when_done(&mut self) {
         if matches!(self.exit, Exit::Pending { .. }) {
-            self.exit = Exit::WhenDone;
+            self.exit = Exit::WhenDone { not_before: Moment::default() };
         }
     }
 

@@ -88,7 +88,10 @@ pub enum Exit {
     /// No.
     No,
     /// When the plan is finished.
-    WhenDone,
+    WhenDone {
+        /// And not before this.
+        not_before: Moment,
+    },
     /// At once.
     AtOnce,
     /// Nothing is due or running: we end once what steps left behind has ended, and what was done is told.
@@ -464,6 +467,52 @@ mod tests {
         assert_eq!(engine.next_wake(now(3)), Some(now(4).moment));
         assert!(!begins_something(&engine.handle(Input::Woke, now(3))));
         assert!(begins_something(&engine.handle(Input::Woke, now(4))));
+    }
+
+    #[test]
+    fn a_notice_that_comes_right_after_the_host_began_to_shut_down_is_acted_on_before_we_end() {
+        let asked = |long_poll| crate::engine::AskedSource {
+            source: SourceName::new("cloud"),
+            interval: Duration::from_secs(1),
+            long_poll,
+            blind_after: Duration::from_secs(60),
+            first_answer: Duration::ZERO,
+            usual_window: None,
+            removal: crate::engine::Removal::Counted,
+            kinds: BTreeMap::new(),
+        };
+        let with = |long_poll| {
+            let mut engine = Engine::new(Policy { sources: vec![asked(long_poll)], ..Policy::for_tests() });
+            engine.handle(Input::Restarted { boot: BootId::new("boot") }, now(1));
+            engine
+        };
+        let is_ending = |engine: &Engine| matches!(engine.exit(), Exit::Pending { .. });
+        // One that is polled would only tell of it at its next poll.
+        let mut engine = with(false);
+        engine.handle(Input::Signalled { signal: Signal::ShutDown }, now(5));
+        assert!(is_ending(&engine));
+
+        let mut engine = with(true);
+        engine.handle(Input::Signalled { signal: Signal::ShutDown }, now(5));
+        assert_eq!((is_ending(&engine), engine.next_wake(now(5))), (false, Some(now(6).moment)));
+        engine.handle(Input::Woke, now(6));
+        assert!(is_ending(&engine), "it did not come");
+
+        let mut engine = with(true);
+        engine.handle(Input::Signalled { signal: Signal::Restart }, now(5));
+        assert!(is_ending(&engine), "the host stays");
+
+        let mut engine = with(true);
+        engine.handle(Input::Signalled { signal: Signal::ShutDown }, now(5));
+        assert!(begins_something(
+            &engine.handle(Input::HandedIn { notice: handed_in(NoticeKind::Interruption) }, now(5))
+        ));
+        engine.handle(Input::Woke, now(6));
+        assert!(!is_ending(&engine), "its step runs");
+        assert_ne!(engine.next_wake(now(7)), Some(now(6).moment), "nothing is due in the past");
+        end(&mut engine, 1, RunResult::new(Outcome::Done, ""));
+        engine.handle(Input::Woke, now(7));
+        assert!(is_ending(&engine));
     }
 
     #[test]

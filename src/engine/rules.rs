@@ -64,6 +64,11 @@ impl Engine {
                 tell(self.health.blind_at(asked));
             }
         }
+        if let Exit::WhenDone { not_before } = self.exit
+            && now.moment < not_before
+        {
+            tell(not_before);
+        }
         if !self.is_closing_for_good() {
             self.deferred.values().for_each(|deferred| tell(deferred.opens));
         }
@@ -458,7 +463,8 @@ impl Engine {
         match self.exit {
             Exit::No | Exit::Pending { .. } | Exit::Ordered => None,
             Exit::AtOnce => Some(Event::ExitPending { until: now.moment.plus(LAST_DELIVERY) }),
-            Exit::WhenDone => {
+            Exit::WhenDone { not_before } if now.moment < not_before => None,
+            Exit::WhenDone { .. } => {
                 let least = now.moment.plus(LAST_DELIVERY);
                 let deadline = self.episode.as_ref().and_then(|episode| episode.deadline).map(|it| it.deadline.at);
                 let most = now.moment.plus(LAST_DELIVERY_IN_AN_EPISODE);

@@ -37,7 +37,7 @@ impl Status {
             version: clip(&context.version, NAME),
             mode: match engine.exit() {
                 Exit::No => Mode::Running,
-                Exit::WhenDone | Exit::AtOnce | Exit::Pending { .. } | Exit::Ordered => Mode::Ending,
+                Exit::WhenDone { .. } | Exit::AtOnce | Exit::Pending { .. } | Exit::Ordered => Mode::Ending,
             },
             readiness: if engine.is_leaving() { Readiness::Draining } else { Readiness::Ready },
             started: Past::new(inputs.started.moment, now),
