@@ -69,6 +69,7 @@ const CLOUD_ADDRESSES: &[&str] = &["169.254.", "fd00:ec2", "100.100.100.200", "m
 const CLOUD_PLACES: &[(&str, &str)] = &[
     ("src/sources/aws/", "it is this cloud's source"),
     ("src/sources/gcp/", "it is this cloud's source"),
+    ("src/sources/platforms.rs", "it is the table of clouds and platforms without a source"),
     ("src/actions/aws/", "it is how this cloud's API is called"),
     ("src/actions/target_group/", "it leaves this cloud's load balancer"),
     ("src/actions/auto_scaling/", "it leaves this cloud's group of machines"),

@@ -94,6 +94,7 @@ fn on_a_spot_machine_all_is_well() {
     stage.file("watchdog.toml", &format!("listen = 'off'\n{step}"), 0o644);
     insta::assert_snapshot!(stage.check(&url, &["--config", "watchdog.toml"]), @r#"
     ✓ ok       configuration    watchdog.toml: 1 step
+    ✓ ok       cloud            this machine is on aws, found by its metadata service at http://metadata
     ✓ ok       source aws       this machine is i-0123456789abcdef0 (g5.xlarge, spot, us-east-1a)
     ✓ ok       source aws       spot/instance-action can be read and reports no notice
     ✓ ok       source aws       spot/termination-time can be read and reports no notice
@@ -119,13 +120,13 @@ fn off_ec2_it_says_so_and_still_checks_the_rest() {
     let said = stage.check("http://127.0.0.1:1", &["--hook", "./save.sh", "--hook", "./load.sh", "--listen", "off"]);
     insta::assert_snapshot!(said, @r#"
     ✓ ok       configuration    flags and variables alone: 2 steps
-    ! warning  source aws       http://metadata refuses connections: this is not an EC2 instance, a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running
+    ! warning  cloud            no metadata service that is known (aws) answers at http://metadata, which metadata-endpoint names: it refuses connections; correct it, or name the [[source]] that is meant
     ✓ ok       source shutdown  receives signals; there is nothing to query
     ✓ ok       step save        /stage/save.sh can be run
     ! warning  step save        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
     ✗ error    step load        /stage/load.sh is not executable (chmod +x it)
     ! warning  step load        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there
-    ✓ ok       plan             an interruption leaves 110s for steps (120s, less up to 5s until it is detected and 5s in reserve); save needs 5s
+    ✓ ok       plan             an interruption leaves 115s for steps (120s assumed, less 5s in reserve); save needs 5s
     ✓ ok       plan             a scale-in leaves 55s for steps (60s assumed, less 5s in reserve); save needs 5s
     ✓ ok       state directory  /stage/state can be created
     ✓ ok       notice file      /stage/run/notice.json is written on a notice
@@ -153,6 +154,7 @@ fn what_cannot_work_is_told_step_by_step() {
     let said = stage.check(&url, &["--config", "watchdog.toml"]).replace(&port, "TAKEN");
     insta::assert_snapshot!(said, @r#"
     ✓ ok       configuration    watchdog.toml: 3 steps
+    ✓ ok       cloud            this machine is on aws, found by its metadata service at http://metadata
     ✓ ok       source aws       this machine is i-0123456789abcdef0 (g5.xlarge, spot, us-east-1a)
     ✓ ok       source aws       spot/instance-action can be read and reports no notice
     ✓ ok       source aws       spot/termination-time can be read and reports no notice

@@ -97,7 +97,11 @@ fn daemon(desk: &Path, state: &Path, endpoint: SocketAddr, listen: SocketAddr) -
     let hook = desk.join("hook.sh");
     fs::write(&hook, "#!/bin/sh\necho run >> \"${0%/*}/runs\"\n").unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let named = desk.join("watchdog.toml");
+    fs::write(&named, "[[source]]\nkind = 'aws'\n").unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_watchdog"))
+        .arg("--config")
+        .arg(named)
         .arg("--hook")
         .arg(&hook)
         .arg("--state-dir")

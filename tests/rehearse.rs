@@ -9,23 +9,33 @@
 mod fake_aws;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// An empty directory that is home, temporary place and working directory.
-struct Desk(tempfile::TempDir);
+/// An empty directory that is home, temporary place and working directory, on a machine whose cloud we play.
+struct Desk {
+    directory: tempfile::TempDir,
+    cloud: Child,
+    endpoint: String,
+}
 
 impl Desk {
     fn new() -> Self {
-        let desk = Self(tempfile::tempdir().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_watchdog"));
+        command.args(["emulate", "aws", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut cloud = command.spawn().unwrap();
+        let mut endpoint = String::new();
+        BufReader::new(cloud.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+        let desk = Self { directory: tempfile::tempdir().unwrap(), cloud, endpoint: endpoint.trim().to_owned() };
         fs::create_dir(desk.path("tmp")).unwrap();
         desk
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn script(&self, name: &str, text: &str) -> PathBuf {
@@ -40,12 +50,12 @@ impl Desk {
         command
             .arg("rehearse")
             .args(arguments)
-            .current_dir(self.0.path())
+            .current_dir(self.directory.path())
             .env("TMPDIR", self.path("tmp"))
             .env("SPOT_WATCHDOG_STATE_DIR", self.path("state"))
             .env("SPOT_WATCHDOG_POLL_INTERVAL", "200ms")
             // Nothing of this machine's own cloud is asked.
-            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
+            .env("SPOT_WATCHDOG_METADATA_ENDPOINT", &self.endpoint)
             .env("AWS_ACCESS_KEY_ID", "fake")
             .env("AWS_SECRET_ACCESS_KEY", "fake")
             .stdin(Stdio::null());
@@ -59,6 +69,13 @@ impl Desk {
     /// Whatever a rehearsal leaves in the temporary directory.
     fn leftovers(&self) -> Vec<PathBuf> {
         fs::read_dir(self.path("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = self.cloud.kill();
+        let _ = self.cloud.wait();
     }
 }
 
@@ -304,6 +321,22 @@ fn where_no_source_is_asked_a_shutdown_is_handed_in() {
     assert_eq!(brief["notice-kind"], "shutdown");
     let verdict: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("verdict.json")).unwrap()).unwrap();
     assert_eq!((&verdict["good"], &verdict["notice-seconds"]), (&true.into(), &25.into()), "{verdict}");
+}
+
+#[test]
+fn where_no_cloud_is_found_an_interruption_is_handed_in_as_it_may_come_elsewhere() {
+    let mut desk = Desk::new();
+    desk.endpoint = "http://127.0.0.1:1".to_owned();
+    let save = desk.script("save.sh", "cat > brief.json");
+    let output = desk.rehearse(&["--hook", save.to_str().unwrap()]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("no metadata service that is known"), "{told}");
+    assert!(told.contains("an interruption of 120s is given; no source is asked, so it is handed in"), "{told}");
+    let brief: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("brief.json")).unwrap()).unwrap();
+    assert_eq!(brief["notice-kind"], "interruption");
+    let output = desk.rehearse(&["--hook", save.to_str().unwrap(), "--on", "shutdown"]);
+    assert!(said(&output).contains("a shutdown of 25s is given"), "{}", said(&output));
 }
 
 #[test]

@@ -90,9 +90,10 @@ pub fn load(
     }
 
     let of_sources = sources::SourceLayers { typed: &typed, file: &file.top(), shipped: &shipped.top(), start };
-    let sources = sources::read(&of_sources, source_rows, &mut problems);
+    let sources::SourceSettings { sources, candidates } = sources::read(&of_sources, source_rows, &mut problems);
     let asked: Vec<_> = sources.iter().filter_map(|source| source.asked()).collect();
-    warnings.extend(sources::warnings(&asked));
+    let of_candidates = candidates.first().and_then(|candidate| candidate.source.asked());
+    warnings.extend(sources::warnings(&asked, of_candidates.as_ref()));
     let steps = steps(start, &typed, &file.top(), step_rows, &mut problems);
     if steps.steps.is_empty() {
         let sentence = "there are none: a notice will be shown, written down and served, and nothing will be done";
@@ -119,6 +120,7 @@ pub fn load(
         policy,
         steps: steps.settings,
         sources,
+        candidates,
         notifications: messages,
         listen: pick(&layers, &keys::LISTEN, value::listen, &mut problems),
         expose: pick(

@@ -29,20 +29,12 @@ pub fn schema(step_rows: &[actions::Row], source_rows: &[sources::SourceRow]) ->
         steps.push(closed(properties, required));
     }
 
-    let shipped_sources = defaults.get("source").and_then(Value::as_array).cloned().unwrap_or_default();
     let mut kinds = Vec::new();
     for row in source_rows {
-        let shipped = shipped_sources.iter().find(|source| source.get("kind") == Some(&json!(row.kind)));
-        let mut properties = table("source", keys::SOURCE, shipped);
+        let mut properties = table("source", keys::SOURCE, None);
         properties.insert("kind".to_owned(), json!({ "const": row.kind, "description": row.summary }));
         let mut required = vec![json!("kind")];
         add_own((row.schema)(), &mut properties, &mut required, &mut definitions);
-        for (key, property) in &mut properties {
-            let shipped = shipped.and_then(|shipped| shipped.get(key));
-            if let (Some(default), Some(property)) = (shipped, property.as_object_mut().filter(|_| key != "kind")) {
-                property.insert("default".to_owned(), default.clone());
-            }
-        }
         kinds.push(closed(properties, required));
     }
 

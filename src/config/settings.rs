@@ -4,6 +4,7 @@ use crate::actions::{Action, Reach};
 use crate::engine::{Policy, StepName};
 use crate::notify::Sink;
 use crate::sources::Source;
+use crate::sources::detection::Candidate;
 use crate::view::Finding;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,8 +17,10 @@ pub struct Settings {
     pub policy: Policy,
     /// What carries out each step of the policy, in the same order.
     pub steps: Vec<StepSetting>,
-    /// What tells of notices.
+    /// What tells of notices, as far as it is known.
     pub sources: Vec<Arc<dyn Source>>,
+    /// Of these, the one that is found to be this machine's will be asked too; none where sources are named.
+    pub candidates: Vec<Candidate>,
     /// Where notifications go.
     pub notifications: Vec<Sink>,
     /// Where the endpoint is served; empty where it is off.
@@ -42,6 +45,14 @@ pub struct Settings {
     pub origin: Option<PathBuf>,
     /// What is odd, but no error.
     pub warnings: Vec<Finding>,
+}
+
+impl Settings {
+    /// Has this source asked too, as if it had been named.
+    pub fn ask(&mut self, source: Arc<dyn Source>) {
+        self.policy.sources.splice(0..0, source.asked());
+        self.sources.insert(0, source);
+    }
 }
 
 /// What carries out a step.

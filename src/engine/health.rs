@@ -31,6 +31,8 @@ pub struct SourceHealth {
     missing: BTreeMap<(NoticeKey, ProbeName), Missing>,
     /// When this run began, or the machine last woke up; silence is counted from here.
     awake: Moment,
+    /// When sources began to be asked that were not from the beginning.
+    begun: BTreeMap<SourceName, Moment>,
 }
 
 /// A probe.
@@ -80,6 +82,16 @@ impl SourceHealth {
         Self { awake: began, ..Self::default() }
     }
 
+    /// This source is asked from now on.
+    pub fn begin(&mut self, source: SourceName, now: Moment) {
+        self.begun.insert(source, now);
+    }
+
+    /// From when the silence of this source counts.
+    fn since_when(&self, source: &SourceName) -> Moment {
+        self.begun.get(source).map_or(self.awake, |begun| self.awake.max(*begun))
+    }
+
     /// Takes in an event that concerns them; `known` are the notices that a probe reported before.
     pub fn apply(&mut self, event: &Event, now: Now, known: &[(&NoticeKey, &ProbeName)]) {
         #[expect(clippy::wildcard_enum_match_arm, reason = "most events say nothing about sources")]
@@ -121,7 +133,8 @@ impl SourceHealth {
             Event::ProbeWentBlind { source, probe, .. } => {
                 let key = (source.clone(), probe.clone());
                 let read = self.probes.get(&key).and_then(|probe_health| probe_health.last_good);
-                self.blind_probes.insert(key, read.unwrap_or(self.awake).max(self.awake));
+                let since = self.since_when(source);
+                self.blind_probes.insert(key, read.unwrap_or(since).max(since));
             }
             Event::ProbeSawAgain { source, probe, .. } => {
                 self.blind_probes.remove(&(source.clone(), probe.clone()));
@@ -192,9 +205,10 @@ impl SourceHealth {
 
     /// Until when a source that was not read yet is warming up.
     fn first_answer_by(&self, asked: &AskedSource) -> Moment {
+        let since = self.since_when(&asked.source);
         let mut vital = self.vital(&asked.source).peekable();
         let was_read = vital.peek().is_some() && vital.all(|probe_health| probe_health.last_good.is_some());
-        if was_read { self.awake } else { self.awake.plus(asked.first_answer) }
+        if was_read { since } else { since.plus(asked.first_answer) }
     }
 
     fn vital(&self, source: &SourceName) -> impl Iterator<Item = &ProbeHealth> {
@@ -208,11 +222,9 @@ impl SourceHealth {
 
     /// When the source was last read by a vital probe, or began to be asked.
     pub fn last_seen(&self, source: &SourceName) -> Moment {
-        self.vital(source)
-            .map(|probe_health| probe_health.last_good.unwrap_or(self.awake))
-            .min()
-            .unwrap_or(self.awake)
-            .max(self.awake)
+        let since = self.since_when(source);
+        let read = self.vital(source).map(|probe_health| probe_health.last_good.unwrap_or(since));
+        read.min().unwrap_or(since).max(since)
     }
 
     fn probe_health(&mut self, source: &SourceName, probe: &ProbeName, rank: Importance) -> &mut ProbeHealth {

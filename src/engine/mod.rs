@@ -169,6 +169,14 @@ impl Engine {
         self.exit = left.exit;
     }
 
+    /// From now on this source is asked too: that is configuration, which is known late. Its silence counts from here.
+    pub fn ask(&mut self, asked: AskedSource, now: Moment) {
+        if self.policy.source(&asked.source).is_none() {
+            self.health.begin(asked.source.clone(), now);
+            self.policy.sources.push(asked);
+        }
+    }
+
     /// Decides what an input means now.
     ///
     /// Late, doubled and spurious inputs are harmless: what they say is either already known or no longer asked.

@@ -1,6 +1,7 @@
 //! Watches the loop for actions that prepare for a notice: where we run, and which notices are active.
 
 use super::Bound;
+use super::detection::Detected;
 use super::status_url::status_url;
 use super::turn::{Observer, Turn};
 use crate::actions::{EpisodeSignal, Going, HostInfo, Watchable};
@@ -15,8 +16,10 @@ pub(super) struct ActionObserver {
     pub(super) host: Watchable<HostInfo>,
     pub(super) episode: Watchable<EpisodeSignal>,
     pub(super) machine: watch::Receiver<Machine>,
-    /// The metadata service's base URL, for credentials.
-    pub(super) metadata_endpoint: String,
+    /// The metadata service's base URL, for credentials, where it was known from the beginning.
+    pub(super) metadata_endpoint: Option<String>,
+    /// Else it is that of the source that is found.
+    pub(super) detected: watch::Receiver<Detected>,
     pub(super) listen: Vec<SocketAddr>,
     /// Nothing before the server is there.
     pub(super) bound: Option<Bound>,
@@ -26,9 +29,10 @@ impl ActionObserver {
     /// Tells where we run, as it is known now.
     pub(super) fn tell_host(&self) {
         let bound = self.bound.as_ref().map(|bound| bound.borrow().clone()).unwrap_or_default();
+        let found = || self.detected.borrow().source.as_ref()?.credentials_endpoint();
         self.host.set(HostInfo {
             machine: self.machine.borrow().clone(),
-            metadata_endpoint: self.metadata_endpoint.clone(),
+            metadata_endpoint: self.metadata_endpoint.clone().or_else(found).unwrap_or_default(),
             status_url: status_url(&self.listen, &bound),
         });
     }

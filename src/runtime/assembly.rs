@@ -2,6 +2,7 @@
 
 use super::acknowledgements::AcknowledgementObserver;
 use super::action_observer::ActionObserver;
+use super::detection::{self, Detector};
 use super::executor::{Executor, StepAction};
 use super::kept::{OpenedState, RecordsSetup};
 use super::log::LogObserver;
@@ -20,7 +21,7 @@ use crate::actions::{ActionContext, Rehearsal, Watchable};
 use crate::config::Settings;
 use crate::engine::{FinishedNotices, Input, MachineId};
 use crate::process::{DaemonId, Launcher, LeftoverProcesses};
-use crate::server::StatusPublisher;
+use crate::server::AnswerTimes;
 use crate::server::http::{ConnectionLimit, HttpServer, Serving};
 use crate::server::systemd::Systemd;
 use crate::sources::Source;
@@ -94,17 +95,28 @@ impl Daemon {
     /// # Errors
     /// Where a part is missing without which nothing would be detected.
     pub fn assemble(options: DaemonOptions) -> Result<Self, AssemblyError> {
-        let DaemonOptions { settings, persistence, rehearsal, notice_file, launcher, credentials_from, systemd, log } =
-            options;
+        let DaemonOptions {
+            mut settings,
+            persistence,
+            rehearsal,
+            notice_file,
+            launcher,
+            credentials_from,
+            systemd,
+            log,
+        } = options;
+        let (detected, search) = detection::begin(&mut settings);
+        let (detected_in, detected) = watch::channel(detected);
         let boot = clock::boot_id().map_err(AssemblyError::Boot)?;
         let now = clock::now();
         let (machine_in, machine) = watch::channel(Machine::default());
         let scale_in_window = Watchable::<Option<Duration>>::default();
-        let inputs = Inputs::new(machine.clone(), scale_in_window.follow(), settings.policy.assume.scale_in);
+        let inputs =
+            Inputs::new(machine.clone(), detected.clone(), scale_in_window.follow(), settings.policy.assume.scale_in);
 
         log::persistence(&persistence);
         let here = MachineIdentity::here(&boot);
-        let is_cloud_asked = settings.sources.iter().any(|source| source.knows_the_machine());
+        let is_cloud_asked = search.is_some() || settings.sources.iter().any(|source| source.knows_the_machine());
         let (opened, unsettled) = match (&persistence, kept::StateLocation::of(&persistence)) {
             (Persistence::Directory(directory), Ok(place)) => {
                 match owner::at_start(directory.found(), &here, is_cloud_asked) {
@@ -116,8 +128,10 @@ impl Daemon {
         };
         let engine = opened.recovered(settings.policy.clone());
 
-        let asked = || settings.sources.iter().find_map(|source| source.credentials_endpoint());
-        let metadata_endpoint = credentials_from.or_else(asked).unwrap_or_default();
+        let found = detected.borrow().source.as_ref().map(|source| source.name());
+        let named = || settings.sources.iter().filter(|source| found != Some(source.name()));
+        let asked = || named().find_map(|source| source.credentials_endpoint());
+        let metadata_endpoint = credentials_from.or_else(asked);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
 
@@ -126,6 +140,7 @@ impl Daemon {
             host: host.clone(),
             episode: episode.clone(),
             machine: machine.clone(),
+            detected: detected.clone(),
             metadata_endpoint,
             listen: settings.listen.clone(),
             bound: None,
@@ -167,6 +182,7 @@ impl Daemon {
         let measured = timings.clone();
         let beginning = RecordsSetup { settings: settings.clone(), rehearsal, timings: ledger_in };
         let mut context = context::configured(&settings, rehearsal);
+        context.cloud = detected.borrow().finding.clone();
         context::recall(&mut context, opened.machine(), &machine.borrow());
         let (kept, recent_reports) = beginning.begin(opened, &engine, &context, now);
         let open = EpisodeView::open(&engine, &context, now);
@@ -185,8 +201,22 @@ impl Daemon {
         let status = StatusObserver::new(sources, &turn);
         let publisher = status.publisher();
         let (finished_in, finished) = watch::channel(FinishedNotices::default());
-        let memories = SourceMemories::read(&boot, &persistence);
-        start_pollers(&settings.sources, &memories, &inputs.sender, &machine_in, &publisher, &finished, &mut tasks)?;
+        let pollers = PollerSetup {
+            memories: SourceMemories::read(&boot, &persistence),
+            inputs: inputs.sender.clone(),
+            machine: machine_in,
+            answers: publisher.answers(),
+            finished,
+        };
+        for source in named().filter(|source| source.is_asked()) {
+            let name = source.name();
+            let client =
+                Client::of(source.as_ref()).map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
+            tasks.spawn(pollers.of(Arc::clone(source), client).run());
+        }
+        if let Some(search) = search {
+            tasks.spawn(Detector { search, told: detected_in, pollers }.run());
+        }
         let serving = Serving {
             listen: settings.listen.clone(),
             expose: settings.expose,
@@ -217,7 +247,21 @@ impl Daemon {
         ];
         let state = DaemonState { kept, beginning, unsettled, here, owner, protection, made_again: 0, persistence };
         let suspend = clock::SuspendDetector::watch();
-        Ok(Self { engine, executor, context, inputs, machine, state, observers, publisher, suspend, boot, stop, tasks })
+        Ok(Self {
+            engine,
+            executor,
+            context,
+            detected,
+            inputs,
+            machine,
+            state,
+            observers,
+            publisher,
+            suspend,
+            boot,
+            stop,
+            tasks,
+        })
     }
 }
 
@@ -234,30 +278,26 @@ fn most_connections(steps: usize) -> ConnectionLimit {
     ConnectionLimit::within(limit.saturating_sub(kept))
 }
 
-/// Starts a poller for each source that is asked.
-fn start_pollers(
-    sources: &[Arc<dyn Source>],
-    memories: &SourceMemories,
-    inputs: &mpsc::Sender<Input>,
-    machine: &watch::Sender<Machine>,
-    publisher: &StatusPublisher,
-    finished: &watch::Receiver<FinishedNotices>,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), AssemblyError> {
-    for source in sources.iter().filter(|source| source.is_asked()) {
-        let name = source.name();
-        let client =
-            Client::of(source.as_ref()).map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
-        let poller = Poller {
-            source: Arc::clone(source),
+/// What each poller is given beside its source.
+pub(super) struct PollerSetup {
+    memories: SourceMemories,
+    pub(super) inputs: mpsc::Sender<Input>,
+    machine: watch::Sender<Machine>,
+    answers: AnswerTimes,
+    finished: watch::Receiver<FinishedNotices>,
+}
+
+impl PollerSetup {
+    /// A poller for this source, which asks through this client.
+    pub(super) fn of(&self, source: Arc<dyn Source>, client: Client) -> Poller {
+        Poller {
             client,
-            inputs: inputs.clone(),
-            machine: machine.clone(),
-            memory: Box::new(StoredMemory::of(memories, name)),
-            answers: publisher.answers(),
-            finished: finished.clone(),
-        };
-        tasks.spawn(poller.run());
+            inputs: self.inputs.clone(),
+            machine: self.machine.clone(),
+            memory: Box::new(StoredMemory::of(&self.memories, source.name())),
+            answers: self.answers.clone(),
+            finished: self.finished.clone(),
+            source,
+        }
     }
-    Ok(())
 }

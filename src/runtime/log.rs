@@ -4,10 +4,12 @@ use super::blindness_log::BlindnessLog;
 use super::turn::{Observer, Turn};
 use super::{Bound, Persistence};
 use crate::config::Settings;
-use crate::engine::{Event, Moment, NextAttempt, Now, Run, Signal, StepName, Work};
+use crate::engine::{Engine, Event, Moment, NextAttempt, Now, Run, Signal, SourceName, StepName, Work};
 use crate::process::LeftoverProcesses;
 use crate::store::journal::Recovery;
-use crate::view::{EpisodeView, Lifecycle, LogLevel, Machine, Phase, Spoken, StepStage, TimeFit, words};
+use crate::view::{
+    CloudFinding, CloudState, EpisodeView, Lifecycle, LogLevel, Machine, Phase, Spoken, StepStage, TimeFit, words,
+};
 use crate::view::{MeasuredFit, StepTimings};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -28,6 +30,8 @@ pub struct LogObserver {
     hourly: Hourly,
     /// Nothing once it is said.
     first_line: Option<FirstLine>,
+    /// What was said of the cloud.
+    cloud: Option<CloudFinding>,
     /// The steps whose runs are programs.
     programs: BTreeSet<StepName>,
     /// What steps left behind.
@@ -69,9 +73,25 @@ impl LogObserver {
             blindness: BlindnessLog::default(),
             hourly: Hourly::default(),
             first_line: None,
+            cloud: None,
             programs,
             leftovers: LeftoverProcesses::default(),
             starting: BTreeSet::new(),
+        }
+    }
+
+    /// Says which cloud this is found to be, where that is not what was said last.
+    fn say_cloud(&mut self, turn: &Turn<'_>) {
+        let cloud = &turn.context.cloud;
+        if self.cloud == *cloud {
+            return;
+        }
+        self.cloud.clone_from(cloud);
+        let Some(CloudFinding { state, name, sentence, .. }) = cloud else { return };
+        let name = SourceName::new(name);
+        match turn.engine.policy().source(&name) {
+            Some(_) if *state == CloudState::Found => tracing::info!("{sentence}, and asked from now on"),
+            _ => tracing::warn!("{sentence}"),
         }
     }
 
@@ -211,7 +231,13 @@ impl Observer for LogObserver {
     fn observe(&mut self, turn: &Turn<'_>) {
         let Turn { now, events, open, closed, .. } = *turn;
         self.tell(&Facts { now, events, open, closed });
-        self.first_line = self.first_line.take().and_then(|line| line.say(turn));
+        match self.first_line.take() {
+            Some(line) => {
+                self.first_line = line.say(turn);
+                self.cloud.clone_from(&turn.context.cloud);
+            }
+            None => self.say_cloud(turn),
+        }
     }
 }
 
@@ -329,40 +355,41 @@ impl Hourly {
 /// The first line: what is watched, whether this is a Spot machine at all, and what a notice now would leave.
 #[derive(Debug)]
 struct FirstLine {
-    watched: String,
     steps: String,
     timings: watch::Receiver<Arc<StepTimings>>,
     bound: Bound,
-    /// Until when the machine may become known.
+    /// Until when the machine may become known, where it can.
     known_by: std::time::Instant,
+    /// Whether a source that was named can tell what it is.
+    is_told: bool,
     /// Until when the status may become served.
     served_by: std::time::Instant,
 }
 
 impl FirstLine {
     fn new(settings: &Settings, timings: watch::Receiver<Arc<StepTimings>>, bound: Bound) -> Self {
-        let asked = settings.policy.sources.iter();
-        let asked: Vec<String> = asked
-            .map(|asked| match asked.long_poll {
-                true => format!("{} by long poll", asked.source),
-                false => format!("{} every {}", asked.source, Spoken(asked.interval)),
-            })
-            .collect();
-        let watched = if asked.is_empty() { "signals".to_owned() } else { asked.join(" and ") };
         let is_told = settings.sources.iter().any(|source| source.knows_the_machine());
-        let known_by = std::time::Instant::now() + if is_told { PATIENCE } else { Duration::ZERO };
+        let known_by = std::time::Instant::now() + PATIENCE;
         let served_by = std::time::Instant::now() + Duration::from_secs(1);
-        Self { watched, steps: counted(settings), timings, bound, known_by, served_by }
+        Self { steps: counted(settings), timings, bound, known_by, is_told, served_by }
     }
 
     /// Says it as soon as the machine is known, or cannot be, and then where the status is served; until then it is given
     /// back.
     fn say(self, turn: &Turn<'_>) -> Option<Self> {
         let Turn { engine, context, .. } = turn;
+        let cloud = context.cloud.as_ref();
+        let is_told = match cloud.map(|cloud| cloud.state) {
+            // It takes a second at most.
+            Some(CloudState::Looking) => return Some(self),
+            Some(CloudState::Found) => true,
+            Some(state) => !state.is_unheard(),
+            None => self.is_told,
+        };
         let Machine { id, machine_type, lifecycle, .. } = &context.machine;
         let is_known = lifecycle.known().is_some() && !machine_type.is_empty();
         let fault = engine.health().probes.values().find_map(|probe| probe.fault.as_ref());
-        if !is_known && fault.is_none() && std::time::Instant::now() < self.known_by {
+        if is_told && !is_known && fault.is_none() && std::time::Instant::now() < self.known_by {
             return Some(self);
         }
         let is_served = self.bound.borrow().iter().all(Option::is_some);
@@ -377,12 +404,17 @@ impl FirstLine {
         let is_on_demand = *lifecycle == Lifecycle::OnDemand;
         let time = TimeFit::expected(engine.policy());
         let leaves = if is_on_demand { "on-demand: no Spot notice will ever come".to_owned() } else { time.sentence() };
-        let line = format!("watching {machine} through {}; {}; {leaves}", self.watched, self.steps);
+        let line = format!("watching {machine} through {}; {}; {leaves}", watched(engine, cloud), self.steps);
+        let line = match cloud.filter(|cloud| cloud.state != CloudState::Found) {
+            Some(CloudFinding { sentence, .. }) => format!("{line}; {sentence}"),
+            None => line,
+        };
+        let is_odd = cloud.is_some_and(|cloud| !matches!(cloud.state, CloudState::Found | CloudState::None));
         let short = MeasuredFit::of(engine, time.kind, time.left, &self.timings.borrow()).filter(|fit| !fit.fits);
         match (fault.filter(|_| !is_known), short.filter(|_| !is_on_demand)) {
             (Some(fault), _) => tracing::warn!("{line}; but {fault}"),
             (None, Some(short)) => tracing::warn!("{line}; but {}", short.sentence),
-            (None, None) if is_on_demand => tracing::warn!("{line}"),
+            (None, None) if is_on_demand || is_odd => tracing::warn!("{line}"),
             (None, None) => tracing::info!("{line}"),
         }
         for address in self.bound.borrow().iter().flatten() {
@@ -390,6 +422,21 @@ impl FirstLine {
         }
         None
     }
+}
+
+/// `example every 5s (found by sys_vendor "Example")`, or that only signals are heard.
+fn watched(engine: &Engine, cloud: Option<&CloudFinding>) -> String {
+    let found =
+        |name: &SourceName| cloud.filter(|cloud| cloud.state == CloudState::Found && cloud.name == name.as_str());
+    let asked = engine.policy().sources.iter().map(|asked| {
+        let by = found(&asked.source).map(|cloud| format!(" (found by {})", cloud.sign)).unwrap_or_default();
+        match asked.long_poll {
+            true => format!("{} by long poll{by}", asked.source),
+            false => format!("{} every {}{by}", asked.source, Spoken(asked.interval)),
+        }
+    });
+    let asked: Vec<String> = asked.collect();
+    if asked.is_empty() { "signals".to_owned() } else { asked.join(" and ") }
 }
 
 /// `1 hook and 2 target-groups`.

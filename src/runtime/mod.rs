@@ -10,6 +10,7 @@ mod blindness_log;
 pub mod clock;
 pub mod context;
 mod delivery;
+pub mod detection;
 pub mod executor;
 mod kept;
 pub mod log;
@@ -23,6 +24,7 @@ mod protection;
 mod remembered;
 mod report_observer;
 pub mod signals;
+mod signs;
 pub mod socket;
 mod state;
 pub mod state_dir;
@@ -40,6 +42,7 @@ use crate::process;
 use crate::server::StatusPublisher;
 use crate::view::Report;
 use crate::view::{Context, EpisodeView, Machine, Spoken};
+use detection::Detected;
 use executor::Executor;
 use socket::HandedInput;
 use state::DaemonState;
@@ -76,6 +79,8 @@ pub struct Daemon {
     executor: Executor,
     /// What no event has, kept current.
     context: Context,
+    /// Which cloud this is, as far as it is known.
+    detected: watch::Receiver<Detected>,
     inputs: Inputs,
     machine: watch::Receiver<Machine>,
     state: DaemonState,
@@ -137,6 +142,7 @@ impl Daemon {
                 tracing::warn!("the machine slept for {}", Spoken(resumed.asleep));
                 self.turn(Input::Resumed, None).await;
             }
+            self.take_in_cloud();
             self.settle(&input).await;
             let events = self.turn(input, lateness).await;
             if let Exit::Pending { .. } = self.engine.exit() {
@@ -226,10 +232,25 @@ impl Daemon {
         }
     }
 
+    /// Takes in what was found out of the cloud: its source is asked from now on.
+    fn take_in_cloud(&mut self) {
+        let detected = self.detected.borrow_and_update();
+        if !detected.has_changed() {
+            return;
+        }
+        let Detected { finding, source } = detected.clone();
+        drop(detected);
+        self.context.cloud = finding;
+        if let Some(asked) = source.and_then(|source| source.asked()) {
+            self.engine.ask(asked, clock::now().moment);
+        }
+    }
+
     /// Takes up the state of earlier runs, or puts it out of the way, once it can be told whose it is.
     async fn settle(&mut self, input: &Input) {
         let machine = self.machine.borrow().clone();
-        let Some(settled) = self.state.settle(input, &machine, &self.engine) else { return };
+        let is_cloud_silent = self.context.cloud.as_ref().is_some_and(|cloud| cloud.state.is_unheard());
+        let Some(settled) = self.state.settle(input, is_cloud_silent, &machine, &self.engine) else { return };
         if settled.was_wrong {
             self.executor.stop_everything();
             self.executor.execute(Command::TakeDownNotice, Instant::now());
@@ -264,6 +285,8 @@ pub(super) struct Inputs {
     handed: mpsc::Receiver<HandedInput>,
     /// What the machine is: that it became known may be all that is waited for.
     machine: watch::Receiver<Machine>,
+    /// Which cloud this is: the same.
+    detected: watch::Receiver<Detected>,
     /// How long a scale-in leaves, where an action has learned it.
     window: watch::Receiver<Option<Duration>>,
     /// The same where nobody has.
@@ -282,13 +305,14 @@ pub(super) struct NextInput {
 impl Inputs {
     pub(super) fn new(
         machine: watch::Receiver<Machine>,
+        detected: watch::Receiver<Detected>,
         mut window: watch::Receiver<Option<Duration>>,
         window_assumed: Duration,
     ) -> Self {
         let (sender, received) = mpsc::channel(INPUTS);
         let (hand_over, handed) = mpsc::channel(HANDED);
         window.mark_changed();
-        Self { sender, received, hand_over, handed, machine, window, window_assumed }
+        Self { sender, received, hand_over, handed, machine, detected, window, window_assumed }
     }
 
     /// The next input; at this moment at the latest, that time has passed.
@@ -299,6 +323,7 @@ impl Inputs {
             Some(input) = self.received.recv() => of(input),
             Some(HandedInput { input, taken }) = self.handed.recv() => NextInput { taken: Some(taken), ..of(input) },
             Ok(()) = self.machine.changed() => of(Input::Woke),
+            Ok(()) = self.detected.changed() => of(Input::Woke),
             Ok(()) = self.window.changed() => {
                 let window = self.window.borrow_and_update().unwrap_or(self.window_assumed);
                 of(Input::ScaleInWindow { window })

@@ -40,7 +40,8 @@ impl Notifications {
             // Whoever gets it would take it for the notice.
             Rehearsal::CheckOutside => &[],
         };
-        let is_cloud_asked = settings.sources.iter().any(|source| source.knows_the_machine());
+        let may_be_found = context.cloud.as_ref().is_some_and(|cloud| !cloud.state.is_unheard());
+        let is_cloud_asked = may_be_found || settings.sources.iter().any(|source| source.knows_the_machine());
         let notifier = Notifier::start(sinks, state_directory, context, is_cloud_asked, tasks);
         if let Some(closed) = EpisodeView::last_closed(engine, context, now)
             && let Some(at) = closed.closed

@@ -194,8 +194,15 @@ pub(super) fn at_start(
 
 impl UnsettledOwner {
     /// Whose the state is, once that can be told, or can wait no longer because of this input. `named` is the cloud's name
-    /// of this machine, empty while it is not known.
-    pub(super) fn settle(&self, named: &str, input: &Input, policy: &Policy, now: Instant) -> Option<StateOwner> {
+    /// of this machine, empty while it is not known; `is_cloud_silent`, whether no cloud was found that could tell it.
+    pub(super) fn settle(
+        &self,
+        named: &str,
+        input: &Input,
+        is_cloud_silent: bool,
+        policy: &Policy,
+        now: Instant,
+    ) -> Option<StateOwner> {
         let MachineIdentity { machine, boot, .. } = &self.owner;
         let not_ours = |reason: String| Some(StateOwner::Other(OtherMachine { label: label(&machine.id), reason }));
         if !named.is_empty() {
@@ -211,7 +218,7 @@ impl UnsettledOwner {
         let waited = now.saturating_duration_since(self.since);
         if *boot == self.here.boot {
             // No other machine shares a boot with this one: what has to be done is done, though the cloud is silent.
-            let is_hurried = self.has_work && (is_silence(input) || waited >= RESCUE_WITHIN);
+            let is_hurried = self.has_work && (is_cloud_silent || is_silence(input) || waited >= RESCUE_WITHIN);
             let goes_on = is_hurried || is_request(input) || matches!(input, Input::Signalled { .. });
             return (goes_on || waited >= IDENTITY_WITHIN).then_some(StateOwner::Ours);
         }
@@ -400,7 +407,7 @@ mod tests {
         let settled = |left: MachineIdentity, has_work: bool, named: &str, input: &Input, waited: u64| {
             let unsettled = at_start(&FoundState { has_work, ..found(left) }, &here, true).unwrap_err();
             let now = unsettled.since + Duration::from_secs(waited);
-            unsettled.settle(named, input, &policy, now).map(|whose| whose == StateOwner::Ours)
+            unsettled.settle(named, input, false, &policy, now).map(|whose| whose == StateOwner::Ours)
         };
         let (this_boot, other_boot) = (|| owner("i-1", "m1", "b1"), || owner("i-1", "m1", "b2"));
         for left in [this_boot(), other_boot()] {
@@ -421,8 +428,8 @@ mod tests {
             step.on.insert(NoticeKind::Shutdown);
         }
         let unsettled = at_start(&found(other_boot()), &here, true).unwrap_err();
-        assert_ne!(unsettled.settle("", &ENDS, &policy, unsettled.since), None);
-        assert_ne!(unsettled.settle("", &ENDS, &policy, unsettled.since), Some(StateOwner::Ours));
+        assert_ne!(unsettled.settle("", &ENDS, false, &policy, unsettled.since), None);
+        assert_ne!(unsettled.settle("", &ENDS, false, &policy, unsettled.since), Some(StateOwner::Ours));
     }
 
     #[test]
@@ -431,9 +438,9 @@ mod tests {
         unsettled.is_taken_for_ours = true;
         let policy = Policy::for_tests();
         let much_later = unsettled.since + Duration::from_secs(3_600);
-        assert_eq!(unsettled.settle("", &notice(), &policy, much_later), None);
-        assert_eq!(unsettled.settle("i-1", &Input::Woke, &policy, much_later), Some(StateOwner::Ours));
-        assert_ne!(unsettled.settle("i-2", &Input::Woke, &policy, much_later), Some(StateOwner::Ours));
+        assert_eq!(unsettled.settle("", &notice(), false, &policy, much_later), None);
+        assert_eq!(unsettled.settle("i-1", &Input::Woke, false, &policy, much_later), Some(StateOwner::Ours));
+        assert_ne!(unsettled.settle("i-2", &Input::Woke, false, &policy, much_later), Some(StateOwner::Ours));
     }
 
     #[test]

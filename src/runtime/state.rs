@@ -41,10 +41,16 @@ pub(super) struct Settled {
 
 impl DaemonState {
     /// Whose the state is, where that can be told before this input is taken in, and was not before.
-    pub(super) fn settle(&mut self, input: &Input, machine: &Machine, engine: &Engine) -> Option<Settled> {
+    pub(super) fn settle(
+        &mut self,
+        input: &Input,
+        is_cloud_silent: bool,
+        machine: &Machine,
+        engine: &Engine,
+    ) -> Option<Settled> {
         let unsettled = self.unsettled.as_mut()?;
         let named = &machine.id;
-        let whose = unsettled.settle(named, input, engine.policy(), Instant::now())?;
+        let whose = unsettled.settle(named, input, is_cloud_silent, engine.policy(), Instant::now())?;
         let was_taken = std::mem::replace(&mut unsettled.is_taken_for_ours, whose == StateOwner::Ours);
         if !named.is_empty() || whose != StateOwner::Ours {
             self.unsettled = None;

@@ -4,6 +4,7 @@ use super::turn::{Observer, Turn};
 use crate::engine::Exit;
 use crate::server::StatusPublisher;
 use crate::server::systemd::Systemd;
+use crate::view::CloudState;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -31,6 +32,9 @@ impl SystemdObserver {
     /// Whether each source that is asked has answered, or failed to, or is not waited for any longer.
     fn has_answers(&self, turn: &Turn<'_>) -> bool {
         let known = &turn.engine.health().probes;
+        if turn.context.cloud.as_ref().is_some_and(|cloud| cloud.state == CloudState::Looking) {
+            return false;
+        }
         let waited = self.began.elapsed();
         turn.engine.policy().sources.iter().all(|asked| {
             waited >= asked.first_answer + GRACE || known.keys().any(|(source, _)| *source == asked.source)

@@ -42,6 +42,7 @@ impl Status {
             readiness: if engine.is_leaving() { Readiness::Draining } else { Readiness::Ready },
             started: Past::new(inputs.started.moment, now),
             machine: machine(&context.machine),
+            cloud: context.cloud.clone(),
             sources: sources(engine, now),
             notices: notices(engine, open, now),
             episode: open.cloned(),
@@ -50,7 +51,7 @@ impl Status {
             notifications: inputs.messages.iter().map(message).collect(),
             last_episode: EpisodeView::last_closed(engine, context, now),
             time_fit: fit(engine, inputs),
-            health: health(engine, inputs, now),
+            health: health(engine, context, inputs, now),
             durability: inputs.journal.durability,
         }
     }
@@ -255,7 +256,9 @@ fn fit(engine: &Engine, inputs: &StatusInputs) -> Option<MeasuredFit> {
     Some(MeasuredFit { sentence: clip(&fit.sentence, SENTENCE), ..fit })
 }
 
-fn health(engine: &Engine, inputs: &StatusInputs, now: Now) -> Vec<Reason> {
+fn health(engine: &Engine, context: &Context, inputs: &StatusInputs, now: Now) -> Vec<Reason> {
+    let cloud = context.cloud.iter().filter(|cloud| cloud.state.is_blind());
+    let unfound = cloud.map(|cloud| Reason::new("no-source", clip(&cloud.sentence, SENTENCE)));
     let blind = engine.health().blind.iter().map(|(name, since)| {
         let asked = engine.policy().source(name);
         let fault = why_blind(engine, name, asked, now.moment);
@@ -280,7 +283,7 @@ fn health(engine: &Engine, inputs: &StatusInputs, now: Now) -> Vec<Reason> {
     };
     let journal = word.map(|word| Reason::new(word, clip(&inputs.journal.sentence, SENTENCE)));
     let trouble = inputs.trouble.iter().map(|it| Reason::new(clip(&it.word, NAME), clip(&it.sentence, SENTENCE)));
-    blind.chain(partly).chain(journal).chain(trouble).take(REASONS).collect()
+    unfound.chain(blind).chain(partly).chain(journal).chain(trouble).take(REASONS).collect()
 }
 
 fn reason(fault: &Fault) -> Reason {

@@ -5,7 +5,7 @@ use crate::engine::{
     DeadlineBasis, IgnoreReason, Importance, NoticeAction, NoticeKind, SourceName, StepName, Strength,
 };
 use crate::notify::Occasion;
-use crate::view::{Countdown, EpisodeView, Machine, Time};
+use crate::view::{CloudFinding, Countdown, EpisodeView, Machine, Time};
 use crate::view::{MeasuredFit, StepTiming};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -33,6 +33,9 @@ pub struct Status {
     pub started: Past,
     /// What the machine is.
     pub machine: Machine,
+    /// Which cloud it was found to be on; absent where sources were named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<CloudFinding>,
     /// Who is listened to.
     pub sources: Vec<SourceStatus>,
     /// Every notice that is known.

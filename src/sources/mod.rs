@@ -9,8 +9,10 @@
 
 pub mod aws;
 pub mod azure;
+pub mod detection;
 pub mod file;
 pub mod gcp;
+mod platforms;
 mod probe;
 mod shutdown;
 mod time;
@@ -20,6 +22,7 @@ pub use probe::{HttpQuestion, Probe, ProbePace, Question};
 
 use crate::engine::{AskedSource, Fault, Importance, Notice, NoticeKey, ProbeName, Removal, SourceName};
 use crate::view::Machine;
+use detection::Detection;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -210,6 +213,8 @@ pub struct SourceRow {
     pub paths: &'static [&'static str],
     /// The names that others have made known for what this source says; none where nobody has.
     pub aliases: Option<Aliases>,
+    /// How it is found that this machine is its cloud's, so that it need not be named; none for what has to be.
+    pub detection: Option<Detection>,
 }
 
 /// Names of metrics that another exporter has made known for what a source says. They are written beside ours, with the

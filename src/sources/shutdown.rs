@@ -16,6 +16,7 @@ pub(super) const ROW: SourceRow = SourceRow {
     schema: || schemars::schema_for!(NoKeys),
     paths: &[],
     aliases: None,
+    detection: None,
 };
 
 /// It has no keys of its own.

@@ -6,7 +6,7 @@
 //! is: one JSON object, its keys in kebab-case, times in RFC 3339 and UTC, spans in seconds, texts printable and bounded.
 //! What reads it may be older or younger than what wrote it: keys that are missing have a default.
 
-use super::{Countdown, Machine, Seconds, Time, clip, words};
+use super::{CloudFinding, Countdown, Machine, Seconds, Time, clip, words};
 use crate::engine::{
     CloseReason, DeadlineBasis, Engine, Episode, EpisodeId, EpisodePhase, NoticeAction, NoticeKind, Now, Outcome,
     SkipReason, SourceName, StepName, StepPhase, StepState, Strength, UndoState,
@@ -39,6 +39,8 @@ pub struct Context {
     pub rehearsal: bool,
     /// The machine, as its cloud tells it; empty where that is not known.
     pub machine: Machine,
+    /// Which cloud it was found to be on; nothing where sources were named.
+    pub cloud: Option<CloudFinding>,
     /// The machine's host name, and the name of its Kubernetes node, where these are known.
     pub names: Names,
     /// The steps as they are configured now, in declared order.

@@ -1,5 +1,6 @@
 //! What people are told, and in which words.
 
+mod cloud;
 mod countdown;
 mod episode;
 mod finding;
@@ -18,6 +19,7 @@ mod timings;
 mod wording;
 pub mod words;
 
+pub use cloud::{CloudFinding, CloudState};
 pub use countdown::{Countdown, to_the_second};
 pub use episode::{
     Boot, Context, EpisodeView, Names, NoticeView, Phase, PlanView, RunningView, StepContext, StepShare, StepStage,

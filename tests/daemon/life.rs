@@ -23,9 +23,12 @@ fn a_notice_runs_the_hook_once_with_all_it_needs_and_the_daemon_serves_on_until_
     let mut watch = Watch::start(command);
     watch.says(&["watching"]);
     let first = watch.log().lines().next().unwrap().to_owned();
-    let wanted = "watching i-0123456789abcdef0 (g5.xlarge, spot) through aws every 1s; 1 hook; an \
-         interruption leaves 114s for steps (120s, less up to 1s until it is detected and 5s in reserve)";
-    assert!(first.ends_with(wanted), "{first}");
+    let wanted = format!(
+        "watching i-0123456789abcdef0 (g5.xlarge, spot) through aws every 1s (found by its metadata service at {}); 1 hook; an \
+         interruption leaves 114s for steps (120s, less up to 1s until it is detected and 5s in reserve)",
+        cloud.url
+    );
+    assert!(first.ends_with(&wanted), "{first}");
     assert_eq!(watch.get("/readyz").0, 200);
     assert_eq!(watch.get("/livez").0, 200);
     assert_eq!(watch.answers("/healthz", 200), "{\"reasons\":[]}\n");

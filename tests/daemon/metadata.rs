@@ -134,7 +134,8 @@ fn a_service_without_sessions_is_refused_and_the_way_to_allow_it_is_said() {
     };
     let (scene, cloud) = (Scene::new(), Cloud::playing(script()));
     let hook = scene.script("save.sh", NOTES);
-    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook]));
+    scene.write("watchdog.toml", "[[source]]\nkind = \"aws\"\n");
+    let mut watch = Watch::start(scene.watch(&cloud.url, &["--hook", &hook, "--config", "watchdog.toml"]));
     watch.says(&["IMDSv1 only", "set imds-v1 = \"allow\""]);
     cloud.emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
     watch.says(&["blind: aws"]);

@@ -117,7 +117,9 @@ fn a_report_is_there_from_the_first_moment_and_outlives_the_daemon() {
         told["episode"]["steps"][0]["output"], last["episode"]["steps"][0]["output"],
         "the journal does not know what it printed"
     );
-    assert_eq!(again.status()["steps"][0]["measured"]["from"], "episode");
+    wait_for("what was measured before", || {
+        (again.status()["steps"][0]["measured"]["from"] == "episode").then_some(())
+    });
     again.stop();
 }
 

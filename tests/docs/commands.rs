@@ -119,7 +119,7 @@ impl Reader {
             .env("HOME", self.home.path())
             .env("STATE_DIRECTORY", self.home.path().join("state"))
             .env("RUNTIME_DIRECTORY", self.home.path().join("run"))
-            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+            .env("SPOT_TEST_ROOT", self.home.path().join("root"))
             .env("SPOT_STATUS_URL", format!("http://{}/status", self.listen))
             .stdin(Stdio::null());
         shell

@@ -358,7 +358,7 @@ fn a_rehearsal_tells_nobody_unless_it_is_live_and_then_says_what_it_is() {
     let rehearse = |live: &[&str]| {
         let fixed = ["rehearse", "--yes", "--notice", "12s", "--config", file.to_str().unwrap()];
         let mut command = scene.command(&[&fixed[..], live].concat());
-        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &cloud.url).env("TMPDIR", scene.path(""));
+        command.env("SPOT_WATCHDOG_METADATA_ENDPOINT", &cloud.url).env("TMPDIR", scene.path(""));
         let began = Instant::now();
         let done = command.output().unwrap();
         assert!(began.elapsed() < PATIENCE * 2);

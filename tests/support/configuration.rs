@@ -14,8 +14,8 @@ pub(crate) fn is_taken(name: &str, configuration: &str) -> String {
         .args(["check", "--config"])
         .arg(&file)
         .env("STATE_DIRECTORY", directory.path().join("state"))
-        // Nothing listens there, so this machine is plainly not on EC2.
-        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+        // This machine is plainly on no cloud.
+        .env("SPOT_TEST_ROOT", directory.path().join("root"))
         .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         .stdin(Stdio::null())
         .output()

@@ -130,6 +130,8 @@ impl Scene {
             // A rehearsal keeps what it measured where a watch of this machine would look for it.
             ("STATE_DIRECTORY", self.state().into()),
             ("SCENE", self.directory.path().into()),
+            // Nothing of this machine's own cloud is looked at or asked.
+            ("SPOT_TEST_ROOT", self.path("root").into()),
         ]
     }
 

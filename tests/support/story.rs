@@ -227,7 +227,11 @@ fn configured(file: &Path) -> (Policy, Vec<Arc<dyn Source>>) {
         directory: PathBuf::from("/"),
         usual_file: PathBuf::from("/nowhere"),
     };
-    let settings = config::load(&start, actions::ROWS, sources::ROWS).unwrap_or_else(|refused| panic!("{refused}"));
+    let mut settings = config::load(&start, actions::ROWS, sources::ROWS).unwrap_or_else(|refused| panic!("{refused}"));
+    // Where it names no source, the world is EC2's.
+    if let Some(found) = std::mem::take(&mut settings.candidates).into_iter().next() {
+        settings.ask(found.source);
+    }
     (settings.policy, settings.sources)
 }
 

@@ -11,6 +11,7 @@ use super::{ExitStatus, complain, run};
 use crate::actions::HostInfo;
 use crate::config::Settings;
 use crate::notify::Sink;
+use crate::runtime::detection;
 use crate::runtime::poller::{SourceCheck, check_source};
 use crate::runtime::step_checks;
 use crate::sources::transports::Client;
@@ -49,6 +50,9 @@ pub fn check(args: &CheckArgs, settings: &Settings) -> ExitStatus {
 
 async fn findings(settings: &Settings) -> Vec<Finding> {
     let waiting = CheckProgress::show();
+    let mut settings = settings.clone();
+    let cloud = waiting.during("the cloud", detection::settle(&mut settings)).await;
+    let settings = &settings;
     let (looks, files, endpoint, (timings, carried)) = tokio::join!(
         join_all(settings.sources.iter().map(|source| source_checked(source.as_ref(), &waiting))),
         waiting.during("files", host::files(settings, LIMIT)),
@@ -65,6 +69,7 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     waiting.end();
 
     let mut all = vec![configuration(settings)];
+    all.extend(cloud);
     all.extend(looks.into_iter().flat_map(|look| look.findings));
     all.extend(steps.into_iter().flatten());
     all.extend(unproven(settings));

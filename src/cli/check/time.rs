@@ -203,7 +203,9 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let flags = Flags { config: Some(path.to_string_lossy().into_owned()), ..Flags::default() };
         let start = Start { variables: BTreeMap::new(), ..Start::here(flags) };
-        let settings = load(&start, crate::actions::ROWS, crate::sources::ROWS).unwrap();
+        let mut settings = load(&start, crate::actions::ROWS, crate::sources::ROWS).unwrap();
+        let found = std::mem::take(&mut settings.candidates).into_iter().next().unwrap();
+        settings.ask(found.source);
         let mut lines = String::new();
         for Finding { weight, subject, sentence } in findings(&settings.policy, &StepTimings::default()) {
             writeln!(lines, "{weight:?} {subject}: {sentence}").unwrap();

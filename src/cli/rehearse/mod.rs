@@ -19,10 +19,11 @@ use super::{ExitStatus, complain, print};
 use crate::actions::{self, Reach, Rehearsal};
 use crate::config::{self, Flags, Settings, Start};
 use crate::emulators::{EmulatedNotice, EmulationSetting};
-use crate::engine::{Event, Input, NoticeKind, Signal, StepName, Undo};
+use crate::engine::{Event, Input, NoticeKind, Policy, Signal, StepName, Undo};
 use crate::notify::Sink;
 use crate::process::{self, Launcher};
 use crate::runtime::clock;
+use crate::runtime::detection;
 use crate::runtime::poller::check_source;
 use crate::runtime::state_dir::{self, Caller, StateDir};
 use crate::runtime::{Daemon, DaemonOptions, Persistence, REHEARSALS, context};
@@ -65,24 +66,34 @@ pub fn rehearse(args: &RehearseArgs) -> ExitStatus {
     // Where it is not known what we were started with, hooks are no worse off than we are.
     let _ = process::give_defaults();
     // The settings as they are for a real watch say who we are; those of the rehearsal ask what we play.
-    let real = match load(args.steps.flags()) {
+    let mut real = match load(args.steps.flags()) {
         Ok(real) => real,
         Err(refused) => return super::refuse(&refused),
     };
-    let expected = TimeFit::expected(&real.policy);
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return super::end(Err(error)),
+    };
+    let cloud = runtime.block_on(detection::settle(&mut real));
+    let expected = expected(&real.policy, cloud.is_some());
     let notice = EmulatedNotice { kind: expected.kind, window: args.notice.unwrap_or(expected.window) };
     if let Err(exit) = may_begin(&real, notice.kind, args) {
         return exit;
     }
-    let played = runtime().and_then(|runtime| {
-        let played = runtime.block_on(play(&real, notice, args));
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        played
-    });
+    let played = runtime.block_on(play(&real, cloud, notice, args));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match played.and_then(|played| tell(&played, args)) {
         Ok(exit) => exit,
         Err(error) => super::end(Err(error)),
     }
+}
+
+/// The notice that is rehearsed: the one that has to be expected here. Where no source was named and that is none that a step
+/// is for, an interruption as it may come elsewhere: a plan is often rehearsed before it goes to its machine.
+fn expected(policy: &Policy, is_looked_for: bool) -> TimeFit {
+    let expected = TimeFit::expected(policy);
+    let is_for_it = policy.steps.iter().any(|step| step.on.contains(&expected.kind));
+    if is_for_it || !is_looked_for { expected } else { TimeFit::interruption(policy) }
 }
 
 fn load(flags: Flags) -> Result<Settings, config::ConfigError> {
@@ -132,7 +143,12 @@ struct Played {
 }
 
 /// Plays the notice.
-async fn play(real: &Settings, notice: EmulatedNotice, args: &RehearseArgs) -> anyhow::Result<Played> {
+async fn play(
+    real: &Settings,
+    cloud: Option<Finding>,
+    notice: EmulatedNotice,
+    args: &RehearseArgs,
+) -> anyhow::Result<Played> {
     let directory = RehearsalDirectory::make()?;
     let (own, own_endpoint) = own_machine(real).await;
     let setting = EmulationSetting { machine: own.as_ref(), directory: directory.path() };
@@ -141,6 +157,9 @@ async fn play(real: &Settings, notice: EmulatedNotice, args: &RehearseArgs) -> a
     let settings = load(flags).map_err(|refused| anyhow!("what is played cannot be configured: {refused}"))?;
 
     let progress = RehearsalProgress::begin(&settings, notice.window);
+    if let Some(cloud) = cloud {
+        progress.say(&cloud.sentence);
+    }
     progress.say(&match &own {
         Some(own) => format!("rehearsing on {} ({}, {})", own.id, own.machine_type, own.lifecycle.word()),
         None => "rehearsing on a machine that no cloud knows; what it would be told is made up".to_owned(),
@@ -155,7 +174,8 @@ async fn play(real: &Settings, notice: EmulatedNotice, args: &RehearseArgs) -> a
     let rehearsal = if args.live { Rehearsal::Live } else { Rehearsal::CheckOutside };
     let context = context::configured(&settings, rehearsal);
     let options = DaemonOptions {
-        settings: Settings { listen: vec![free_address()?], ..settings },
+        // What is played is asked, and nobody else.
+        settings: Settings { listen: vec![free_address()?], candidates: Vec::new(), ..settings },
         persistence: Persistence::Directory(StateDir::take(directory.path())?),
         rehearsal,
         notice_file: directory.path().join("notice.json"),

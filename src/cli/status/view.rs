@@ -3,7 +3,9 @@
 
 use crate::engine::{CloseReason, Outcome};
 use crate::server::{Mode, NoticeState, NoticeStatus, Past, Seconds, SourceStatus, Status};
-use crate::view::{Countdown, EpisodeView, Phase, PlanView, Spoken, StepStage, StepView, printable, words};
+use crate::view::{
+    CloudFinding, Countdown, EpisodeView, Phase, PlanView, Spoken, StepStage, StepView, printable, words,
+};
 use jiff::Timestamp;
 
 /// Cells of a bar.
@@ -69,6 +71,7 @@ pub(super) fn view(status: &Status) -> Vec<ViewLine> {
         Tone::Plain,
         &if is_known { facts.join(", ") } else { "not known".to_owned() },
     ));
+    lines.extend(status.cloud.as_ref().map(cloud));
     lines.extend(status.sources.iter().map(source));
     lines.extend(status.notices.iter().map(notice));
     if status.notices.is_empty() {
@@ -124,6 +127,11 @@ fn phase(episode: &EpisodeView) -> String {
 
 const fn ended(good: bool) -> Tone {
     if good { Tone::Well } else { Tone::Wrong }
+}
+
+fn cloud(cloud: &CloudFinding) -> ViewLine {
+    let tone = if cloud.state.is_blind() { Tone::Wrong } else { Tone::Plain };
+    ViewLine::new("cloud", tone, &cloud.sentence)
 }
 
 fn source(source: &SourceStatus) -> ViewLine {

@@ -157,6 +157,9 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
 /// The sources.
 pub(super) fn sources(status: &Status, html: &mut Html) {
     html.raw("<section aria-labelledby=\"sources\"><h2 id=\"sources\">Sources</h2>");
+    if let Some(cloud) = &status.cloud {
+        html.tag("<p class=\"cloud\">", words::sentence(&cloud.sentence), "</p>");
+    }
     if status.sources.is_empty() {
         html.raw("<p>There is no source.</p></section>");
         return;

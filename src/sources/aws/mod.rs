@@ -9,7 +9,8 @@ mod diagnose;
 mod identity;
 mod read;
 
-use super::transports::http::{TokenHandshake, WithoutSession};
+use super::detection::{Detection, HYPERVISOR, Handshake, Proof, Reach, Sign, VENDOR};
+use super::transports::http::{HttpFailure, RequestFailure, RequestOutcome, TokenHandshake, WithoutSession};
 use super::transports::{Endpoint, Failure, Response, Service};
 use super::{
     Aliases, Environment, Memory, Probe, Question, Reading, Source, SourceBuildError, SourceConfig, SourceRow, settings,
@@ -36,6 +37,24 @@ pub const ROW: SourceRow = SourceRow {
         available: "aws_instance_metadata_service_available",
         imminent: "aws_instance_termination_imminent",
         left: "aws_instance_termination_in",
+    }),
+    detection: Some(Detection {
+        signs: &[Sign::is(VENDOR, "Amazon EC2"), Sign::begins(HYPERVISOR, "ec2")],
+        handshake: Handshake {
+            endpoints: &[IPV4_ENDPOINT, IPV6_ENDPOINT],
+            reach: Reach::LinkLocal,
+            request: || Question::get("/latest/meta-data/instance-id"),
+            judge: |answer| match answer {
+                // A session was opened, which confirms its life by a header that only EC2 sends.
+                Ok(_) | Err(HttpFailure::NoAnswer(_)) => Proof::Heard,
+                // The answer to the session request has a hop limit; that to a plain one has none, and EC2 wants a session.
+                Err(HttpFailure::NoSession {
+                    opening: RequestOutcome::Failed(RequestFailure::TimedOut),
+                    plain: Some(RequestOutcome::Status(401)),
+                }) => Proof::Withheld,
+                Err(HttpFailure::NoSession { .. }) => Proof::Nothing,
+            },
+        },
     }),
 };
 

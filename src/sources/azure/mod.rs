@@ -8,6 +8,8 @@ mod diagnose;
 mod identity;
 mod read;
 
+use super::detection::{ASSET_TAG, Detection, Handshake, Proof, Reach, Sign};
+use super::transports::http::HttpResponse;
 use super::transports::{Endpoint, Failure, Response, Service};
 use super::{
     HttpQuestion, Memory, Probe, Question, Reading, Source, SourceBuildError, SourceConfig, SourceRow, settings,
@@ -29,6 +31,23 @@ pub const ROW: SourceRow = SourceRow {
     schema: || schemars::schema_for!(AzureSettings),
     paths: &[],
     aliases: None,
+    // Its vendor is that of every Hyper-V host; the asset tag is what cloud-init's DataSourceAzure looks at.
+    detection: Some(Detection {
+        signs: &[Sign::is(ASSET_TAG, "7783-7084-3265-9085-8269-3286-77")],
+        handshake: Handshake {
+            endpoints: &[ENDPOINT],
+            reach: Reach::LinkLocal,
+            // Not the events: the first question for them switches them on.
+            request: || ask("/metadata/versions", None),
+            judge: |answer| {
+                let is_ours = |response: &HttpResponse| {
+                    let body = serde_json::from_slice::<serde_json::Value>(&response.body).unwrap_or_default();
+                    response.status == 200 && body.get("apiVersions").is_some_and(serde_json::Value::is_array)
+                };
+                Proof::of(answer.as_ref().is_ok_and(is_ours))
+            },
+        },
+    }),
 };
 
 /// The keys of a `[[source]]` of kind `azure` that are its own.

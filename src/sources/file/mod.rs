@@ -25,6 +25,7 @@ pub(super) const ROW: SourceRow = SourceRow {
     schema: || schemars::schema_for!(FileSettings),
     paths: &["path"],
     aliases: None,
+    detection: None,
 };
 
 /// The keys of a `[[source]]` of kind `file` that are its own.

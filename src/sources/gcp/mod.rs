@@ -11,6 +11,7 @@ mod diagnose;
 mod identity;
 mod read;
 
+use super::detection::{Detection, Handshake, PRODUCT, Proof, Reach, SERIAL, Sign};
 use super::transports::{DEFAULT_TIME_LIMIT, Endpoint, Failure, Response, Service};
 use super::{
     Environment, HttpQuestion, Memory, Probe, ProbePace, Question, Reading, Source, SourceBuildError, SourceConfig,
@@ -36,6 +37,20 @@ pub(super) const ROW: SourceRow = SourceRow {
     schema: || schemars::schema_for!(GcpSettings),
     paths: &[],
     aliases: None,
+    // DMI as cloud-init's DataSourceGCE looks at it. The vendor alone is that of laptops too.
+    detection: Some(Detection {
+        signs: &[
+            Sign::is(PRODUCT, "Google Compute Engine"),
+            Sign::is(PRODUCT, "Google"),
+            Sign::begins(SERIAL, "GoogleCloud-"),
+        ],
+        handshake: Handshake {
+            endpoints: &[ENDPOINT, IPV6_ENDPOINT],
+            reach: Reach::LinkLocal,
+            request: || question("id"),
+            judge: |answer| Proof::of(answer.as_ref().is_ok_and(is_flavored)),
+        },
+    }),
 };
 
 /// The keys of a `[[source]]` of kind `gcp` that are its own.
@@ -52,6 +67,9 @@ pub struct GcpSettings {
 
 /// The address of the metadata server. Its name, `metadata.google.internal`, is of no use while DNS is away.
 const ENDPOINT: &str = "http://169.254.169.254";
+
+/// The same on machines that have IPv6 only.
+const IPV6_ENDPOINT: &str = "http://[fd20:ce::254]";
 
 /// What Google's own clients read, a host without a scheme.
 const ENDPOINT_VARIABLE: &str = "GCE_METADATA_HOST";
@@ -241,10 +259,14 @@ fn fault(word: &str, sentence: impl Into<String>) -> Fault {
     Fault { word: word.to_owned(), sentence: sentence.into() }
 }
 
+/// Whether an answer says that it comes from a metadata server of this kind.
+fn is_flavored(answer: &HttpResponse) -> bool {
+    answer.headers.get(FLAVOR).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"google"))
+}
+
 /// That this answer comes from a metadata server of this kind.
 fn check_flavor(subject: &str, answer: &HttpResponse) -> Result<(), Fault> {
-    let is_ours = answer.headers.get(FLAVOR).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"google"));
-    if is_ours {
+    if is_flavored(answer) {
         return Ok(());
     }
     Err(fault(
