@@ -146,7 +146,7 @@ impl File {
     }
 
     fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs")
+        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
     }
 }
 
