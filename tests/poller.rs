@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 use spot_watchdog::emulators::aws::SERVICE;
+use spot_watchdog::emulators::azure;
 use spot_watchdog::emulators::service::{
     Behaviour, EmulatedAction, Emulator, Script, ScriptedNotice, StatedTime, Trouble, serve,
 };
@@ -11,6 +12,7 @@ use spot_watchdog::engine::{
 use spot_watchdog::runtime::poller::{MemoryStore, NoMemoryStore, Poller, SourceCheck, check_source};
 use spot_watchdog::server::AnswerTimes;
 use spot_watchdog::sources::aws::{Aws, AwsSettings};
+use spot_watchdog::sources::azure::{Azure, AzureSettings};
 use spot_watchdog::sources::transports::{Client, Failure, Response, Service};
 use spot_watchdog::sources::{HttpQuestion, Memory, Probe, ProbePace, Question, Reading, Source};
 use spot_watchdog::view::{FindingLevel, Lifecycle, Machine};
@@ -278,6 +280,48 @@ async fn one_look_tells_what_this_machine_is_and_whether_a_notice_can_come() {
 
     let seen = look_at(troubled("/latest/api/token", Behaviour::Status(403))).await;
     assert_eq!((seen.findings.len(), seen.findings[0].weight), (1, FindingLevel::Error));
+}
+
+/// A source that tells whose a notice is by the name of the machine.
+async fn named(troubles: Vec<Trouble>) -> (Emulator, Arc<dyn Source>, Client) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let metadata_endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+    let mut script = Script { troubles, ..Script::default() };
+    script.set("requests-a-second", "1000");
+    let emulator = Emulator::new(&azure::SERVICE, script);
+    tokio::spawn(serve(listener, emulator.clone()));
+    let source = Azure::new(&AzureSettings { metadata_endpoint, ..AzureSettings::default() }, POLL).unwrap();
+    let client = Client::of(&source).unwrap();
+    (emulator, Arc::new(source), client)
+}
+
+#[tokio::test]
+async fn whose_a_notice_is_is_learned_before_it_is_read_and_where_it_cannot_be_that_is_no_nothing() {
+    let (emulator, source, client) = named(Vec::new()).await;
+    emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
+    let mut rig = start_with(emulator, source, client, Box::new(NoMemoryStore));
+    let Input::Answered { notices, .. } = rig.next().await else { unreachable!("the very first answer is read") };
+    assert_eq!(notices[0].key.machine.as_str(), "02aab8a4-74ef-476e-8182-f6d2ba4166a6");
+
+    let unnamed = Trouble::at("/metadata/instance/compute", Behaviour::Status(500));
+    let (emulator, source, client) = named(vec![unnamed]).await;
+    emulator.interrupt(EmulatedAction::Terminate, StatedTime::default());
+    let mut rig = start_with(emulator, source, client, Box::new(NoMemoryStore));
+    let Input::Unanswered { fault, .. } = rig.next().await else { unreachable!("whose it is is not known") };
+    assert_eq!(fault.word, "unknown-machine");
+    rig.emulator.change(|script| script.troubles.clear());
+    rig.notice().await;
+}
+
+#[tokio::test]
+async fn one_look_tells_what_an_operator_should_know() {
+    let (_emulator, source, client) = named(Vec::new()).await;
+    let seen = check_source(source.as_ref(), &client, &Memory::new()).await;
+    let said: Vec<_> = seen.findings.iter().map(|finding| (finding.weight, finding.sentence.as_str())).collect();
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(said[0].1.contains("(Standard_NC24ads_A100_v4, spot, westus2-1)"), "{said:?}");
+    assert_eq!(said[1].1, "scheduledevents can be read and reports no notice");
+    assert!(said[2].0 == FindingLevel::Note && said[2].1.contains("switches Scheduled Events on"), "{said:?}");
 }
 
 /// A source of another cloud, on the service of the one that we can play.

@@ -137,6 +137,23 @@ fn a_machine_of_gce_is_rehearsed_with_its_own_window_and_a_long_poll() {
 }
 
 #[test]
+fn a_machine_of_azure_is_rehearsed_and_the_real_service_is_not_asked() {
+    let desk = Desk::new();
+    desk.script("save.sh", "cat > brief.json");
+    let source = "[[source]]\nkind = 'azure'\nmetadata-endpoint = 'http://127.0.0.1:1'\nacknowledge = 'when-done'\n";
+    let text = format!("{source}[[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['./save.sh']\n");
+    fs::write(desk.path("watchdog.toml"), text).unwrap();
+    let output = desk.watchdog(&["--config", "watchdog.toml", "--yes", "--json", "verdict.json"]).output().unwrap();
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("an interruption of 30s is given"), "{told}");
+    let read = |name| serde_json::from_slice::<serde_json::Value>(&fs::read(desk.path(name)).unwrap()).unwrap();
+    let (verdict, brief) = (read("verdict.json"), read("brief.json"));
+    assert_eq!(verdict["good"], true, "{verdict}");
+    assert_eq!((&brief["source"], &brief["action"]), (&"azure".into(), &"terminate".into()), "{brief}");
+}
+
+#[test]
 fn what_does_not_fit_is_stopped_in_time_and_ends_with_2() {
     let desk = Desk::new();
     desk.script("hang.sh", "trap '' TERM; sleep 300");

@@ -67,9 +67,6 @@ impl Proof {
                 if pattern.is_empty() {
                     return Err((key, "the pattern is empty".to_owned()));
                 }
-                if !pattern.starts_with('/') {
-                    return Err((key, format!("`{pattern}` is relative; write it from the root")));
-                }
                 Pattern::new(pattern).map_err(|error| (key, format!("`{pattern}` is not a pattern: {error}")))?;
             }
         }
@@ -77,11 +74,11 @@ impl Proof {
     }
 
     /// Notes what is there before the step of this run, unless an earlier attempt has: until this moment at most.
-    pub async fn look_beforehand(&self, context: &RunContext, until: Instant) {
+    pub async fn look_beforehand(&self, directory: Option<&Path>, context: &RunContext, until: Instant) {
         if context.before.is_noted() {
             return;
         }
-        let seen = self.note(context.opened, until).await;
+        let seen = self.note(directory, context.opened, until).await;
         if seen.is_none() {
             let step = &context.run.step;
             tracing::warn!(
@@ -93,12 +90,14 @@ impl Proof {
         context.before.note(seen);
     }
 
-    async fn note(&self, opened: Timestamp, until: Instant) -> Option<BaselinePaths> {
+    async fn note(&self, directory: Option<&Path>, opened: Timestamp, until: Instant) -> Option<BaselinePaths> {
         let (newer, absent) = (self.newer.clone(), self.absent.clone());
-        let given_up = Arc::new(AtomicBool::new(false));
+        let (directory, given_up) = (directory.map(Path::to_path_buf), Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&given_up);
         let looking = tokio::task::spawn_blocking(move || {
-            let look = |pattern: Option<String>| pattern.map(|pattern| see(&pattern, &flag)).unwrap_or_default();
+            let look = |pattern: Option<String>| {
+                pattern.map(|pattern| see(&pattern, directory.as_deref(), &flag)).unwrap_or_default()
+            };
             let newer = look(newer);
             BaselinePaths { newest: newer.newest(Some(opened)), newer, absent: look(absent) }
         });
@@ -116,12 +115,14 @@ impl Proof {
         &self,
         began: SystemTime,
         before: &ProofBaseline,
+        directory: Option<&Path>,
         stop_by: &StopBy,
     ) -> Result<Option<Timestamp>, String> {
+        let directory = directory.map(Path::to_path_buf);
         let noted = before.noted();
         let mut newest = None;
         if let Some(newer) = &self.newer {
-            let seen = self.look(newer, stop_by).await?;
+            let seen = self.look(newer, directory.clone(), stop_by).await?;
             let old = noted.map(|noted| &noted.newer);
             if !seen.paths.iter().any(|(path, entry)| is_changed(path, entry, old, began)) {
                 let by = if old.is_some() {
@@ -136,13 +137,13 @@ impl Proof {
                 });
             }
             let seen = match self.stable_for {
-                Some(Span(quiet)) => self.keep_quiet(newer, seen, quiet, stop_by).await?,
+                Some(Span(quiet)) => self.keep_quiet(newer, seen, quiet, directory.clone(), stop_by).await?,
                 None => seen,
             };
             newest = seen.newest(None);
         }
         if let Some(absent) = &self.absent {
-            let seen = self.look(absent, stop_by).await?;
+            let seen = self.look(absent, directory, stop_by).await?;
             let old = noted.map(|noted| &noted.absent);
             // Alone, it is all there is to see. Beside `newer` it is about what was written there.
             let counts = |path: &Path, entry: &PathEntry| self.newer.is_none() || is_changed(path, entry, old, began);
@@ -158,8 +159,8 @@ impl Proof {
 
     /// Which of the paths that it looks for bears a time ahead of our clock, and by how much. It waits for the disk: not
     /// for the runtime's thread.
-    pub fn ahead_of_the_clock(&self) -> Option<String> {
-        let seen = see(self.newer.as_deref()?, &AtomicBool::new(false));
+    pub fn ahead_of_the_clock(&self, directory: Option<&Path>) -> Option<String> {
+        let seen = see(self.newer.as_deref()?, directory, &AtomicBool::new(false));
         let ahead = |entry: &PathEntry| entry.state.modified.duration_since(SystemTime::now()).unwrap_or_default();
         let (path, entry) = seen.paths.iter().max_by_key(|(_, entry)| ahead(entry))?;
         let by = ahead(entry);
@@ -178,6 +179,7 @@ impl Proof {
         pattern: &str,
         mut known: MatchedPaths,
         quiet: Duration,
+        directory: Option<PathBuf>,
         stop_by: &StopBy,
     ) -> Result<MatchedPaths, String> {
         let pause = (quiet / 4).clamp(Duration::from_millis(20), Duration::from_millis(250));
@@ -189,7 +191,7 @@ impl Proof {
                     return Err(format!("what matches {pattern} had not been quiet for long enough when time was up"));
                 }
             }
-            let seen = self.look(pattern, stop_by).await?;
+            let seen = self.look(pattern, directory.clone(), stop_by).await?;
             if seen.paths != known.paths {
                 known = seen;
                 since = Instant::now();
@@ -198,10 +200,10 @@ impl Proof {
         Ok(known)
     }
 
-    async fn look(&self, pattern: &str, stop_by: &StopBy) -> Result<MatchedPaths, String> {
+    async fn look(&self, pattern: &str, directory: Option<PathBuf>, stop_by: &StopBy) -> Result<MatchedPaths, String> {
         let given_up = Arc::new(AtomicBool::new(false));
         let (text, flag) = (pattern.to_owned(), Arc::clone(&given_up));
-        let looking = tokio::task::spawn_blocking(move || see(&text, &flag));
+        let looking = tokio::task::spawn_blocking(move || see(&text, directory.as_deref(), &flag));
         let at_least = tokio::time::sleep(AFTERWARDS);
         let time_is_up = async { tokio::join!(stop_by.reached(Duration::ZERO), at_least) };
         tokio::select! {
@@ -316,9 +318,19 @@ fn is_changed(path: &Path, entry: &PathEntry, before: Option<&MatchedPaths>, beg
     }
 }
 
-fn see(pattern: &str, given_up: &AtomicBool) -> MatchedPaths {
+/// The pattern as it is looked for: a relative one is one of the working directory.
+pub fn anchored(pattern: &str, directory: Option<&Path>) -> String {
+    match directory {
+        Some(directory) if !pattern.starts_with('/') => {
+            format!("{}/{pattern}", Pattern::escape(&directory.to_string_lossy()))
+        }
+        Some(_) | None => pattern.to_owned(),
+    }
+}
+
+fn see(pattern: &str, directory: Option<&Path>, given_up: &AtomicBool) -> MatchedPaths {
     let mut seen = MatchedPaths::default();
-    let paths = match glob::glob(pattern) {
+    let paths = match glob::glob(&anchored(pattern, directory)) {
         Ok(paths) => paths,
         Err(error) => {
             seen.trouble = Some(error.to_string());
@@ -394,23 +406,13 @@ mod tests {
         assert_eq!(proof("").validate().unwrap_err().0, "proof");
         assert_eq!(proof("absent = '/x'\nstable-for = '1s'").validate().unwrap_err().0, "proof.stable-for");
         assert_eq!(proof("newer = '/x/***'").validate().unwrap_err().0, "proof.newer");
-        assert_eq!(proof("newer = 'x'").validate().unwrap_err().0, "proof.newer");
         assert!(proof("newer = '/x/**/DONE'\nstable-for = '1s'").validate().is_ok());
     }
 
-    /// A proof whose patterns are meant from a directory.
-    fn below(place: &Path, text: &str) -> Proof {
-        let mut proof = proof(text);
-        for pattern in [&mut proof.newer, &mut proof.absent].into_iter().flatten() {
-            *pattern = format!("{}/{pattern}", place.display());
-        }
-        proof
-    }
-
     /// What is there now, seen without haste.
-    async fn noted(proof: &Proof) -> ProofBaseline {
+    async fn noted(proof: &Proof, place: &Path) -> ProofBaseline {
         let before = ProofBaseline::default();
-        before.note(proof.note(Timestamp::now(), Instant::now() + Duration::from_secs(60)).await);
+        before.note(proof.note(Some(place), Timestamp::now(), Instant::now() + Duration::from_secs(60)).await);
         assert!(before.noted().is_some());
         before
     }
@@ -422,8 +424,7 @@ mod tests {
         place: &Path,
         stop_by: &StopBy,
     ) -> Result<(), String> {
-        let held = proof.hold(began, before, stop_by).await;
-        held.map(|_| ()).map_err(|why| why.replace(&format!("{}/", place.display()), ""))
+        proof.hold(began, before, Some(place), stop_by).await.map(|_| ())
     }
 
     fn set_time(file: &Path, modified: SystemTime) {
@@ -435,14 +436,14 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (began, late) = (SystemTime::now(), stop_in(Duration::from_secs(60)));
         let minutes = |count: u64| Duration::from_secs(60 * count);
-        let wanted = below(place.path(), "newer = '*/DONE'");
+        let wanted = proof("newer = '*/DONE'");
         let (old, new) = (place.path().join("old/DONE"), place.path().join("new/DONE"));
         for directory in ["old", "new"] {
             std::fs::create_dir(place.path().join(directory)).unwrap();
         }
         std::fs::write(&old, "").unwrap();
         set_time(&old, began + minutes(4));
-        let before = noted(&wanted).await;
+        let before = noted(&wanted, place.path()).await;
         let hold = async || held(&wanted, began, &before, place.path(), &late).await;
         let unchanged = Err("nothing that matches */DONE was written since the step began".to_owned());
         assert_eq!(hold().await, unchanged, "a time to come is no evidence");
@@ -469,12 +470,12 @@ mod tests {
     async fn a_mark_of_an_earlier_interrupted_save_spoils_nothing() {
         let place = tempfile::tempdir().unwrap();
         let (began, late) = (SystemTime::now(), stop_in(Duration::from_secs(60)));
-        let wanted = below(place.path(), "newer = 'checkpoint-*/weights'\nabsent = 'checkpoint-*/incomplete'");
+        let wanted = proof("newer = 'checkpoint-*/weights'\nabsent = 'checkpoint-*/incomplete'");
         for directory in ["checkpoint-100", "checkpoint-200"] {
             std::fs::create_dir(place.path().join(directory)).unwrap();
         }
         std::fs::write(place.path().join("checkpoint-100/incomplete"), "").unwrap();
-        let before = noted(&wanted).await;
+        let before = noted(&wanted, place.path()).await;
         let hold = async || held(&wanted, began, &before, place.path(), &late).await;
         let mark = place.path().join("checkpoint-200/incomplete");
         std::fs::write(&mark, "").unwrap();
@@ -482,7 +483,7 @@ mod tests {
         assert!(hold().await.unwrap_err().ends_with("checkpoint-200/incomplete is still there"));
         std::fs::remove_file(&mark).unwrap();
         assert_eq!(hold().await, Ok(()));
-        let alone = below(place.path(), "absent = 'checkpoint-*/incomplete'");
+        let alone = proof("absent = 'checkpoint-*/incomplete'");
         let held = held(&alone, began, &before, place.path(), &late).await;
         assert!(held.unwrap_err().ends_with("checkpoint-100/incomplete is still there"), "it is all there is to see");
     }
@@ -491,7 +492,7 @@ mod tests {
     async fn what_could_not_be_noted_is_judged_by_its_inode() {
         let place = tempfile::tempdir().unwrap();
         let late = stop_in(Duration::from_secs(60));
-        let wanted = below(place.path(), "newer = 'DONE'\nabsent = '*.tmp'");
+        let wanted = proof("newer = 'DONE'\nabsent = '*.tmp'");
         let (done, old) = (place.path().join("DONE"), place.path().join("old.tmp"));
         for file in [&done, &old] {
             std::fs::write(file, "").unwrap();
@@ -518,11 +519,11 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_was_cut_short_leaves_the_rest_to_the_clock() {
         let place = tempfile::tempdir().unwrap();
-        let wanted = below(place.path(), "newer = '*'");
+        let wanted = proof("newer = '*'");
         for number in 0..=MATCHES {
             std::fs::write(place.path().join(format!("{number:06}")), "").unwrap();
         }
-        let before = noted(&wanted).await;
+        let before = noted(&wanted, place.path()).await;
         let seen = &before.noted().unwrap().newer;
         assert_eq!(seen.paths.len(), MATCHES);
         let last = place.path().join(format!("{MATCHES:06}"));
@@ -534,14 +535,14 @@ mod tests {
     #[test]
     fn a_time_to_come_is_told_with_its_path() {
         let place = tempfile::tempdir().unwrap();
-        let wanted = below(place.path(), "newer = '*'");
+        let wanted = proof("newer = '*'");
         for name in ["a", "b", "c"] {
             std::fs::write(place.path().join(name), "").unwrap();
         }
         set_time(&place.path().join("c"), SystemTime::now() + Duration::from_secs(1));
-        assert_eq!(wanted.ahead_of_the_clock(), None);
+        assert_eq!(wanted.ahead_of_the_clock(Some(place.path())), None);
         set_time(&place.path().join("b"), SystemTime::now() + Duration::from_secs(3600));
-        let told = wanted.ahead_of_the_clock().unwrap();
+        let told = wanted.ahead_of_the_clock(Some(place.path())).unwrap();
         assert!(told.contains("/b bears a time that is 59m"), "{told}");
     }
 
@@ -550,8 +551,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let began = SystemTime::now();
         let late = stop_in(Duration::from_secs(60));
-        let wanted = below(place.path(), "newer = '*/DONE'\nabsent = '*.tmp'");
-        let before = noted(&wanted).await;
+        let wanted = proof("newer = '*/DONE'\nabsent = '*.tmp'");
+        let before = noted(&wanted, place.path()).await;
         let hold = async || held(&wanted, began, &before, place.path(), &late).await;
         assert_eq!(hold().await, Err("nothing matches */DONE".to_owned()));
         std::fs::create_dir(place.path().join("step-1")).unwrap();
@@ -564,7 +565,7 @@ mod tests {
     #[tokio::test]
     async fn the_newest_is_told_as_it_was_before_the_notice_and_as_it_is_once_the_proof_holds() {
         let place = tempfile::tempdir().unwrap();
-        let (wanted, late) = (below(place.path(), "newer = '*/DONE'"), stop_in(Duration::from_secs(60)));
+        let (wanted, late) = (proof("newer = '*/DONE'"), stop_in(Duration::from_secs(60)));
         let (now, began) = (Timestamp::now(), SystemTime::now());
         let ago = |seconds| now - jiff::SignedDuration::from_secs(seconds);
         let write = |name: &str, seconds| {
@@ -574,7 +575,7 @@ mod tests {
         };
         let before = async |opened| {
             let before = ProofBaseline::default();
-            before.note(wanted.note(opened, Instant::now() + Duration::from_secs(60)).await);
+            before.note(wanted.note(Some(place.path()), opened, Instant::now() + Duration::from_secs(60)).await);
             before
         };
         assert_eq!(before(now).await.newest(), None);
@@ -585,17 +586,17 @@ mod tests {
         let seen = before(ago(600)).await;
         assert_eq!((seen.newest(), ProofBaseline::unknown().newest()), (None, None));
         write("three", 20);
-        assert_eq!(wanted.hold(began, &seen, &late).await, Ok(Some(ago(20))));
-        let other = below(place.path(), "absent = '*.tmp'");
-        assert_eq!(other.hold(began, &seen, &late).await, Ok(None));
+        assert_eq!(wanted.hold(began, &seen, Some(place.path()), &late).await, Ok(Some(ago(20))));
+        let other = proof("absent = '*.tmp'");
+        assert_eq!(other.hold(began, &seen, Some(place.path()), &late).await, Ok(None));
     }
 
     #[tokio::test]
     async fn what_never_is_quiet_does_not_hold_beyond_its_time() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("part");
-        let wanted = below(place.path(), "newer = 'part'\nstable-for = '10s'");
-        let (began_at, before) = (SystemTime::now(), noted(&wanted).await);
+        let wanted = proof("newer = 'part'\nstable-for = '10s'");
+        let (began_at, before) = (SystemTime::now(), noted(&wanted, place.path()).await);
         std::fs::write(&file, "").unwrap();
         let began = Instant::now();
         let held = held(&wanted, began_at, &before, place.path(), &stop_in(Duration::from_millis(300))).await;

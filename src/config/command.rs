@@ -2,8 +2,8 @@
 //! it, and refused where only a shell could do what it says. A relative path becomes an absolute one.
 
 use super::problem::shown;
+use crate::actions::proof::anchored;
 use crate::actions::{BuildError, PathKey};
-use glob::Pattern;
 use std::path::{Path, PathBuf};
 use toml::Value;
 
@@ -86,9 +86,7 @@ fn resolve_pattern(value: &mut Value, directory: &Path) -> Result<(), String> {
         && !text.is_empty()
     {
         absolute(text, directory)?;
-        if !text.starts_with('/') {
-            *text = format!("{}/{text}", Pattern::escape(&directory.to_string_lossy()));
-        }
+        *text = anchored(text, Some(directory));
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! The notices for which nothing is left to be done: what a service may be told, so that it need not wait for their time.
 
-use super::{Engine, Episode, IgnoreReason, NoticeKey};
+use super::{ActiveNotice, Engine, Episode, IgnoreReason, NoticeKey};
 use std::collections::BTreeSet;
 
 /// The notices for which nothing is left to be done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FinishedNotices {
-    /// Those that stand in an episode all of whose steps have ended.
+    /// Those that steps were for, all of which have ended.
     pub steps_ended: BTreeSet<NoticeKey>,
     /// Those that no step is for.
     pub nothing_to_do: BTreeSet<NoticeKey>,
@@ -19,10 +19,16 @@ impl Engine {
         let ended = open.filter(|episode| !episode.steps.iter().any(|step| step.phase.is_ahead()));
         let is_for_nobody = |reason| matches!(reason, IgnoreReason::NothingToDo | IgnoreReason::Pause);
         let ignored = self.health.ignored.iter().filter(|(_, ignored)| is_for_nobody(ignored.reason));
-        FinishedNotices {
-            steps_ended: ended.into_iter().flat_map(Episode::active).map(|it| it.notice.key.clone()).collect(),
+        let mut finished = FinishedNotices {
+            steps_ended: BTreeSet::new(),
             nothing_to_do: ignored.map(|(key, _)| key.clone()).collect(),
+        };
+        for ActiveNotice { notice, .. } in ended.into_iter().flat_map(Episode::active) {
+            let of_its_kind =
+                if self.is_somebodys(notice.kind()) { &mut finished.steps_ended } else { &mut finished.nothing_to_do };
+            of_its_kind.insert(notice.key.clone());
         }
+        finished
     }
 }
 
@@ -109,6 +115,16 @@ mod tests {
         }
         let known = after.episode().and_then(|episode| episode.notices.get(&key)?.acknowledgement.clone());
         assert_eq!(known, Some(answer));
+    }
+
+    #[test]
+    fn what_takes_the_machine_and_has_no_step_is_not_taken_for_done() {
+        let mut engine = restarted();
+        let notice = reported(NoticeKind::ScaleIn, NoticeAction::Terminate, Stated::In(Duration::from_secs(60)));
+        answered(&mut engine, &notice, 2);
+        assert!(engine.episode().is_some());
+        let nothing_to_do = BTreeSet::from([notice.key]);
+        assert_eq!(engine.finished(), FinishedNotices { nothing_to_do, ..FinishedNotices::default() });
     }
 
     #[test]

@@ -332,7 +332,7 @@ impl Engine {
     }
 
     /// Whether a step is for notices of this kind.
-    fn is_somebodys(&self, kind: NoticeKind) -> bool {
+    pub(super) fn is_somebodys(&self, kind: NoticeKind) -> bool {
         self.policy().steps.iter().any(|step| step.on.contains(&kind))
     }
 

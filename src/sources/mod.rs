@@ -79,9 +79,7 @@ pub trait Source: Debug + Send + Sync {
         Ok(())
     }
 
-    /// The time from when it gives a notice of an interruption to the end, the shortest where there are several; nothing where
-    /// that is not known. It is what is planned with before there is a notice. A notice has its own `usual_window`, since it
-    /// depends on what was read: that is a bound on the time it states.
+    /// The time from when it gives a notice of an interruption to the end; nothing where that is not known.
     fn usual_window(&self) -> Option<Duration> {
         None
     }

@@ -1,5 +1,5 @@
 //! What lies on disk: the journal, the reports of episodes, what steps took, and which notifications were sent. Each file
-//! is written by [`replace`], whole or not at all, but for the journal's newest file, which grows.
+//! is written by [`replace`], whole or not at all, but for the journal's newest segment, which grows.
 
 mod authored;
 mod file;

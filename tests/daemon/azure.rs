@@ -167,6 +167,9 @@ fn floods_garbage_and_silence_are_said_and_cost_nothing() {
             (Behaviour::Body(b"{\"Events\": {}}".to_vec()), "no list of events"),
             (Behaviour::Body(b"<html>".to_vec()), "no JSON"),
             (Behaviour::Garbage, "no JSON"),
+            (Behaviour::Truncated(2), "broke off its answer"),
+            (Behaviour::Reset, "broke off its answer"),
+            (Behaviour::NotHttp, "broke off its answer"),
             (Behaviour::Silent, "did not answer in time"),
             (Behaviour::Redirect("http://127.0.0.1:1/".to_owned()), "never followed"),
         ] {

@@ -4,6 +4,7 @@
 //! on mounts that hang.
 
 use super::Hook;
+use crate::actions::proof::anchored;
 use crate::process::{
     User, bad_interpreter, cannot_become, find_program, find_user, groups_of, has_no_format, is_us, may,
 };
@@ -100,14 +101,14 @@ fn findings(hook: &Hook) -> Vec<Finding> {
     };
     let mut places: Vec<PathBuf> = settings.working_directory.iter().cloned().collect();
     if let Some(newer) = &proof.newer {
-        let place = fixed_part(newer);
+        let place = fixed_part(&anchored(newer, settings.working_directory.as_deref()));
         if !place.exists() {
             let sentence = format!("its proof looks below {}, which does not exist yet", place.display());
             say(FindingLevel::Warning, sentence);
         }
         places.push(place);
     }
-    if let Some(sentence) = proof.ahead_of_the_clock() {
+    if let Some(sentence) = proof.ahead_of_the_clock(settings.working_directory.as_deref()) {
         say(FindingLevel::Warning, sentence);
     }
     warn_of_instance_store(places, &mut say);

@@ -304,7 +304,10 @@ impl Hook {
                 _ => ending(otherwise, format!("{stop}{exit}")),
             };
         };
-        match proof.hold(context.started, &context.before, &context.stop_by).await {
+        match proof
+            .hold(context.started, &context.before, self.settings.working_directory.as_deref(), &context.stop_by)
+            .await
+        {
             Ok(proof_after) => RunResult { proof_after, ..ending(Outcome::Done, format!("{stop}{exit}, proof holds")) },
             Err(why) => ending(otherwise, format!("{stop}{exit}, but its proof does not hold: {why}")),
         }
@@ -351,7 +354,7 @@ impl Action for Hook {
 
     fn look_beforehand<'a>(&'a self, context: &'a RunContext, until: Instant) -> Task<'a, ()> {
         match &self.settings.proof {
-            Some(proof) => Box::pin(proof.look_beforehand(context, until)),
+            Some(proof) => Box::pin(proof.look_beforehand(self.settings.working_directory.as_deref(), context, until)),
             None => Box::pin(std::future::ready(())),
         }
     }

@@ -93,7 +93,7 @@ impl SignalAction {
         let Some(proof) = &self.proof else {
             return unsent(Outcome::Done, format!("nobody to signal: {why}"));
         };
-        match proof.hold(context.started, &context.before, &context.stop_by).await {
+        match proof.hold(context.started, &context.before, None, &context.stop_by).await {
             Ok(proof_after) => {
                 RunResult { proof_after, ..unsent(Outcome::Done, format!("nobody to signal: {why}; its proof holds")) }
             }
@@ -114,7 +114,7 @@ impl SignalAction {
                 if has_ended || due {
                     proof_looked_for = Some(Instant::now());
                     let ended = if has_ended { "ended, and " } else { "" };
-                    match proof.hold(context.started, &context.before, &context.stop_by).await {
+                    match proof.hold(context.started, &context.before, None, &context.stop_by).await {
                         Ok(proof_after) => {
                             let detail = format!("{name}: {ended}its proof holds after {}", took());
                             return RunResult { proof_after, ..ending(Outcome::Done, detail) };
@@ -200,7 +200,7 @@ impl SignalAction {
             }
         }
         if let Some(proof) = self.proof.clone() {
-            let looking = tokio::task::spawn_blocking(move || proof.ahead_of_the_clock());
+            let looking = tokio::task::spawn_blocking(move || proof.ahead_of_the_clock(None));
             if let Ok(Ok(Some(sentence))) = tokio::time::timeout(LOOK_FOR_FILE, looking).await {
                 say(FindingLevel::Warning, sentence);
             }
@@ -338,7 +338,7 @@ impl Action for SignalAction {
 
     fn look_beforehand<'a>(&'a self, context: &'a RunContext, until: Instant) -> Task<'a, ()> {
         match &self.proof {
-            Some(proof) => Box::pin(proof.look_beforehand(context, until)),
+            Some(proof) => Box::pin(proof.look_beforehand(None, context, until)),
             None => Box::pin(std::future::ready(())),
         }
     }

@@ -143,6 +143,14 @@ fn read(keys: toml::Table) -> Result<act::SignalAction, BuildError> {
     }
     if let Some(proof) = &settings.proof {
         proof.validate().map_err(|(key, message)| wrong(key, message))?;
+        let patterns = [("proof.newer", &proof.newer), ("proof.absent", &proof.absent)];
+        let relative = |pattern: &Option<String>| pattern.as_ref().is_some_and(|pattern| !pattern.starts_with('/'));
+        if let Some((key, _)) = patterns.into_iter().find(|(_, pattern)| relative(pattern)) {
+            return Err(wrong(
+                key,
+                "is relative, and a signal has no directory that it could be meant from".to_owned(),
+            ));
+        }
     }
     let name = settings.signal.strip_prefix("SIG").unwrap_or(&settings.signal).to_owned();
     let sent = reaction::NamedSignal { signal, name };

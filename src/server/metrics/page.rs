@@ -4,9 +4,6 @@
 //! The formats differ in little. OpenMetrics 1.0 calls a family of counters by its name without `_total`, knows units
 //! and a type for facts that do not change, and marks the end; the older text format 0.0.4, which `promtool` and old
 //! scrapers read, calls each family as its samples are called, and has none of these.
-//!
-//! The crate `prometheus-client` (0.26) would save 35 of the 590 lines here and in `metrics.rs`, needs seven more crates, and
-//! calls the bucket bound `1` in one format and `1.0` in the other, so that a scraper that changes format gets two series.
 
 use crate::view::Histogram;
 use std::borrow::Cow;

@@ -3,11 +3,10 @@
 
 use super::codec::{Contents, LONGEST_LINE, Record, decode_all};
 use crate::engine::EpisodeId;
-use crate::store::{FileMode, FileSync, replace};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The largest file that is written, in bytes. An episode of a few dozen records takes some 20 KiB.
@@ -18,6 +17,7 @@ pub const TORN_KEPT: usize = 64 * 1024;
 
 const SUFFIX: &str = ".jsonl";
 const TORN: &str = ".torn";
+const FRESH: &str = ".new";
 
 /// What a start found on disk.
 #[derive(Debug, Default)]
@@ -91,6 +91,10 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
     if let Err(error) = ensure_directory(directory) {
         recovery.trouble = Some(format!("cannot make {}: {error}", directory.display()));
     }
+    // What an interrupted [`replace`] left.
+    for name in list(directory, FRESH).unwrap_or_default() {
+        let _ = fs::remove_file(directory.join(name));
+    }
     let names = match list(directory, SUFFIX) {
         Ok(names) => names,
         Err(error) => {
@@ -155,6 +159,35 @@ pub(super) fn prune(directory: &Path, current: &str, kept: usize) {
     }
 }
 
+/// Puts a whole file in place at once: after a crash there is the old one or the new one.
+pub(super) fn replace(directory: &Path, name: &str, text: &[u8]) -> io::Result<File> {
+    let fresh = directory.join(format!("{name}{FRESH}"));
+    // A leftover of a crash may be anything; it is not written into.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let written = write_fresh(&fresh, text).and_then(|file| fs::rename(&fresh, directory.join(name)).map(|()| file));
+    match written {
+        Ok(file) => {
+            File::open(directory)?.sync_all()?;
+            Ok(file)
+        }
+        Err(error) => {
+            // On a full disk half a file would take the room that the next try needs.
+            let _ = fs::remove_file(&fresh);
+            Err(error)
+        }
+    }
+}
+
+fn write_fresh(path: &Path, text: &[u8]) -> io::Result<File> {
+    let mut file = File::options().append(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
 /// The files with this suffix, oldest first: by generation, which a step of the wall clock does not touch.
 fn list(directory: &Path, suffix: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
@@ -191,6 +224,12 @@ fn save_torn(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let mut place = path.as_os_str().to_owned();
     place.push(TORN);
     let place = PathBuf::from(place);
-    replace(&place, &bytes[..bytes.len().min(TORN_KEPT)], FileMode::Exactly(0o600), FileSync::Never)?;
+    // An older one of this name, or somebody's link, is not written into.
+    match fs::remove_file(&place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&place)?;
+    file.write_all(&bytes[..bytes.len().min(TORN_KEPT)])?;
     Ok(place)
 }

@@ -5,7 +5,6 @@
 //! file that may be damaged is mended by writing it anew.
 
 use super::files::{self, Found, Recovery};
-use crate::store::{FileMode, FileSync, replace};
 use crate::view::Histogram;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -399,9 +398,7 @@ impl JournalWriter {
 
     fn rewrite(&mut self, task: &WriteTask) -> io::Result<()> {
         files::ensure_directory(&self.directory)?;
-        replace(&self.directory.join(&task.name), &task.bytes, FileMode::Exactly(0o600), FileSync::ToDisk)?;
-        // The next record opens the new file.
-        self.open = None;
+        self.open = Some((task.name.clone(), files::replace(&self.directory, &task.name, &task.bytes)?));
         Ok(())
     }
 

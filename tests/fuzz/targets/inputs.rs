@@ -5,9 +5,9 @@ use super::simulator::{World, random};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::engine::Engine;
 use spot_watchdog::engine::{
-    BootId, Command, Effect, EpisodeId, Event, Fault, Importance, Input, MachineId, Moment, Notice, NoticeAction,
-    NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, Policy, ProbeName, Process, Run, RunResult, Signal, SourceName,
-    Stated, Work,
+    AcknowledgementAnswer, BootId, Command, Effect, EpisodeId, Event, Fault, Importance, Input, MachineId, Moment,
+    Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, Policy, ProbeName, Process, Run,
+    RunResult, Signal, SourceName, Stated, Work,
 };
 use std::time::Duration;
 
@@ -121,7 +121,15 @@ impl Sequence {
                 self.engine = recovered;
                 Input::Restarted { boot: BootId::new(bytes.of(&["a", "a", "b"])) }
             }
-            _ => Input::Woke,
+            _ => match bytes.byte() {
+                0..=127 => Input::Woke,
+                128.. => {
+                    let failed = AcknowledgementAnswer::Failed("it was answered with 503".to_owned());
+                    let answers = [AcknowledgementAnswer::Accepted, AcknowledgementAnswer::Over, failed];
+                    let of = usize::from(bytes.byte()) % answers.len();
+                    Input::Acknowledged { key: notice(bytes).key, answer: answers[of].clone() }
+                }
+            },
         };
         self.handle(input);
     }
