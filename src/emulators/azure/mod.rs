@@ -22,6 +22,13 @@ pub static SERVICE: ServiceRow = ServiceRow {
         ("priority", "Spot"),
         ("evictionPolicy", "Delete"),
         ("vmScaleSetName", ""),
+        (
+            "resourceId",
+            "/subscriptions/emulated/resourceGroups/emulated/providers/Microsoft.Compute/virtualMachines/emulated-vm",
+        ),
+        ("osType", "Linux"),
+        ("sku", "22_04-lts-gen2"),
+        ("version", "22.04.202601010"),
         // Seconds that the first answer about events takes; on the real service up to two minutes.
         ("first-answer", "0"),
         // More than these are answered with 429.

@@ -8,11 +8,23 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// What a machine is told of itself, of the settings.
-const COMPUTE: &[&str] =
-    &["name", "vmId", "vmSize", "location", "zone", "priority", "evictionPolicy", "vmScaleSetName"];
+const COMPUTE: &[&str] = &[
+    "name",
+    "vmId",
+    "vmSize",
+    "location",
+    "zone",
+    "priority",
+    "evictionPolicy",
+    "vmScaleSetName",
+    "resourceId",
+    "osType",
+    "sku",
+    "version",
+];
 
 /// The versions that are told of, the newest last.
-const VERSIONS: &[&str] = &["2017-08-01", "2019-08-01", "2020-07-01", "2020-12-01", "2021-02-01"];
+const VERSIONS: &[&str] = &["2017-08-01", "2019-08-01", "2020-07-01", "2020-12-01", "2021-02-01", "2021-12-13"];
 
 /// The answer with an error status.
 pub(super) fn error(status: u16) -> Reply {
