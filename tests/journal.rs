@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use spot_watchdog::engine::{EpisodeId, Event, Moment, Now, StepName, Strength};
-use spot_watchdog::store::journal::{AppendResult, Journal};
+use spot_watchdog::store::journal::{Journal, JournalState};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,12 +35,12 @@ async fn append_until_killed() {
     if next == 0 {
         let id = EpisodeId::new("2026-01-01T00:00:00Z-1");
         let opened = Event::SegmentStarted { id, generation: 1, handled: Vec::new(), deferred: Vec::new() };
-        assert_eq!(journal.append(now(), &[opened]).await, AppendResult::Synced);
+        assert_eq!(journal.append(now(), &[opened]).await, JournalState::Kept);
         next = 1;
     }
     // It ends by itself should nobody kill it.
     for _ in 0..20_000 {
-        if journal.append(now(), &[step(next), step(next + 1)]).await == AppendResult::Synced {
+        if journal.append(now(), &[step(next), step(next + 1)]).await == JournalState::Kept {
             next += 2;
             writeln!(out, "synced {next}").unwrap();
         } else {

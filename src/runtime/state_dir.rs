@@ -148,7 +148,7 @@ impl StateDir {
         let lock = lock(path)?;
         let trouble = write_pid(path.join(LOCK))
             .map(|because| format!("{} cannot be written for now: {because}", path.display()));
-        let places = ["", "notifications", "reports", "rehearsals"].map(|name| path.join(name));
+        let places = ["", "episodes", "notifications", "reports", "rehearsals"].map(|name| path.join(name));
         // A disk that hangs over it holds up nobody.
         let _ =
             thread::Builder::new().name("tidy".to_owned()).spawn(move || places.iter().for_each(|it| store::sweep(it)));

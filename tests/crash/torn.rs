@@ -1,10 +1,10 @@
 //! The journal, cut at every byte and with every byte changed: what is read back is exactly the records before that
-//! place, what is written next stands after them, and the mind accepts all of it.
+//! place, what is written next stands after them, and the engine accepts all of it.
 
 use super::stage::{AT_ONCE, is_everything_asked_for};
 use super::truths;
 use spot_watchdog::engine::{Event, Policy};
-use spot_watchdog::store::journal::{AppendResult, Journal, Record, decode_all};
+use spot_watchdog::store::journal::{Journal, JournalState, Record, decode_all};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -99,7 +99,7 @@ async fn one(bytes: &[u8], records: &[Record], harm: Harm, policy: &Policy, stat
     };
     let now = records.last().unwrap().now;
     journal.append(now, std::slice::from_ref(&next)).await;
-    assert_eq!(journal.settle(Duration::from_secs(30)).await, AppendResult::Synced, "{told}");
+    assert_eq!(journal.settle(Duration::from_secs(30)).await, JournalState::Kept, "{told}");
     drop(journal);
     let (_, again) = Journal::open(state, KEPT);
     assert_eq!((again.cuts.len(), &again.trouble), (0, &None), "{told}");

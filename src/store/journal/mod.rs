@@ -45,25 +45,12 @@ const PATIENCE_AT_START: Duration = Duration::from_secs(5);
 
 /// Whether records would outlive a crash of ours.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum AppendResult {
+pub enum JournalState {
     /// They are on disk.
-    Synced,
+    Kept,
     /// The disk has not answered in time; they may still land, in order.
     Late,
     /// The disk refuses them, in this sentence; they are kept in memory and tried again.
-    Broken(String),
-    /// Nothing is kept on disk.
-    InMemory,
-}
-
-/// How the journal does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum JournalState {
-    /// All is on disk.
-    Kept,
-    /// The disk has not answered in time.
-    Late,
-    /// The disk refuses, in this sentence.
     Broken(String),
     /// Nothing is kept on disk, for this reason.
     InMemory(String),
@@ -148,11 +135,13 @@ impl Journal {
     /// is known to hang. Facts that a restart need not remember are passed over, and so are those before the first
     /// segment: there is nothing yet that they change.
     ///
-    /// A crash before it returns may keep any beginning of them; after [`AppendResult::Synced`], all of them; after
+    /// A crash before it returns may keep any beginning of them; after [`JournalState::Kept`], all of them; after
     /// anything else, perhaps none.
-    pub async fn append(&mut self, now: Now, events: &[Event]) -> AppendResult {
-        let Backing::Disk(queue) = &self.keeping else { return AppendResult::InMemory };
-        let queue = queue.clone();
+    pub async fn append(&mut self, now: Now, events: &[Event]) -> JournalState {
+        let queue = match &self.keeping {
+            Backing::Disk(queue) => queue.clone(),
+            Backing::Memory { reason } => return JournalState::InMemory(reason.clone()),
+        };
         let mut due = 0_u32;
         for event in events.iter().filter(|event| event.is_journaled()) {
             let opens = if let Event::SegmentStarted { id, .. } = event { Some(files::file_name(id)) } else { None };
@@ -168,7 +157,7 @@ impl Journal {
             }
         }
         if due == 0 {
-            return AppendResult::Synced;
+            return JournalState::Kept;
         }
         let patience = match queue.pace() {
             DiskPace::Good => PATIENCE,
@@ -177,7 +166,7 @@ impl Journal {
         };
         let target = queue.ask();
         let durability = wait(&queue, target, Instant::now() + patience).await;
-        let is_late = durability == AppendResult::Late;
+        let is_late = durability == JournalState::Late;
         if is_late {
             queue.count_late();
             if !self.late {
@@ -187,7 +176,7 @@ impl Journal {
         }
         self.late = is_late;
         match (&self.refused, durability) {
-            (Some(sentence), AppendResult::Synced) => AppendResult::Broken(sentence.clone()),
+            (Some(sentence), JournalState::Kept) => JournalState::Broken(sentence.clone()),
             (_, durability) => durability,
         }
     }
@@ -195,13 +184,13 @@ impl Journal {
     /// Waits until everything accepted so far is on disk, `limit` at most: for the end of the daemon.
     ///
     /// A crash before it returns is like one in [`Journal::append`].
-    pub async fn settle(&mut self, limit: Duration) -> AppendResult {
+    pub async fn settle(&mut self, limit: Duration) -> JournalState {
         match &self.keeping {
             Backing::Disk(queue) => {
                 let target = queue.ask();
                 wait(queue, target, Instant::now() + limit).await
             }
-            Backing::Memory { .. } => AppendResult::InMemory,
+            Backing::Memory { reason } => JournalState::InMemory(reason.clone()),
         }
     }
 
@@ -271,14 +260,14 @@ pub fn past(state_directory: &Path, most: usize, pass_over: impl Fn(&str) -> boo
     files::past(&state_directory.join("episodes"), most, pass_over)
 }
 
-async fn wait(queue: &WriteQueue, target: u64, until: Instant) -> AppendResult {
+async fn wait(queue: &WriteQueue, target: u64, until: Instant) -> JournalState {
     let mut progress = queue.progress();
     let settled = progress.wait_for(|progress| progress.tried >= target);
     match tokio::time::timeout_at(until, settled).await {
-        Ok(Ok(progress)) if progress.synced >= target => AppendResult::Synced,
-        Ok(Ok(progress)) => AppendResult::Broken(progress.trouble.as_deref().unwrap_or("the disk refused").to_owned()),
-        Ok(Err(_)) => AppendResult::Broken("the journal's thread has ended".to_owned()),
-        Err(_) => AppendResult::Late,
+        Ok(Ok(progress)) if progress.synced >= target => JournalState::Kept,
+        Ok(Ok(progress)) => JournalState::Broken(progress.trouble.as_deref().unwrap_or("the disk refused").to_owned()),
+        Ok(Err(_)) => JournalState::Broken("the journal's thread has ended".to_owned()),
+        Err(_) => JournalState::Late,
     }
 }
 
@@ -320,10 +309,10 @@ mod tests {
     /// Appends, and waits for a disk that others may keep busy.
     async fn synced(journal: &mut Journal, turn: &[Event]) {
         let mut durability = journal.append(now(), turn).await;
-        if durability == AppendResult::Late {
+        if durability == JournalState::Late {
             durability = journal.settle(Duration::from_secs(30)).await;
         }
-        assert_eq!(durability, AppendResult::Synced);
+        assert_eq!(durability, JournalState::Kept);
     }
 
     /// Opens, appends, and drops a journal as often as there are turns.
@@ -415,7 +404,7 @@ mod tests {
         journal.append(now(), &[due("a")]).await;
         let told = journal.settle(Duration::from_secs(30)).await;
         // Said, and mended with the next turn.
-        assert!(matches!(&told, AppendResult::Broken(sentence) if sentence.contains("somebody removed")), "{told:?}");
+        assert!(matches!(&told, JournalState::Broken(sentence) if sentence.contains("somebody removed")), "{told:?}");
         synced(&mut journal, &[due("b")]).await;
         let (_, recovery) = Journal::open(directory.path(), KEPT);
         assert_eq!(events(&recovery), [opened(1), due("a"), due("b")]);
@@ -447,11 +436,11 @@ mod tests {
         let (mut journal, _) = Journal::open(directory.path(), KEPT);
         // A directory in the place of the file refuses whatever one does, even as root.
         fs::create_dir_all(path(&directory, 1)).unwrap();
-        let AppendResult::Broken(sentence) = journal.append(now(), &[opened(1)]).await else {
+        let JournalState::Broken(sentence) = journal.append(now(), &[opened(1)]).await else {
             unreachable!("not written")
         };
         assert!(sentence.contains("cannot write in"), "{sentence}");
-        assert!(matches!(journal.append(now(), &[due("a")]).await, AppendResult::Broken(_)));
+        assert!(matches!(journal.append(now(), &[due("a")]).await, JournalState::Broken(_)));
         assert!(matches!(journal.state(), JournalState::Broken(_)));
         fs::remove_dir(path(&directory, 1)).unwrap();
         synced(&mut journal, &[due("b")]).await;
@@ -467,8 +456,8 @@ mod tests {
         let (writer, _, _) = JournalWriter::recover(directory.path().join("episodes"), KEPT);
         let mut journal = Journal { keeping: Backing::Disk(writer.queue()), seq: 0, refused: None, late: false };
         let began = tokio::time::Instant::now();
-        assert_eq!(journal.append(now(), &[opened(1)]).await, AppendResult::Late);
-        assert_eq!(journal.append(now(), &[due("a"), opened(2), due("b")]).await, AppendResult::Late);
+        assert_eq!(journal.append(now(), &[opened(1)]).await, JournalState::Late);
+        assert_eq!(journal.append(now(), &[due("a"), opened(2), due("b")]).await, JournalState::Late);
         assert_eq!((began.elapsed(), journal.state()), (PATIENCE, JournalState::Late), "a hang is waited for once");
         let disk = thread::spawn(|| writer.run());
         let watched = journal.state();
@@ -509,8 +498,9 @@ mod tests {
     #[tokio::test]
     async fn in_memory_nothing_is_written_and_it_says_why() {
         let mut journal = Journal::in_memory("the disk is read-only");
-        assert_eq!(journal.append(now(), &[opened(1)]).await, AppendResult::InMemory);
-        assert_eq!(journal.state(), JournalState::InMemory("the disk is read-only".to_owned()));
+        let in_memory = JournalState::InMemory("the disk is read-only".to_owned());
+        assert_eq!(journal.append(now(), &[opened(1)]).await, in_memory);
+        assert_eq!(journal.state(), in_memory);
     }
 
     #[test]
