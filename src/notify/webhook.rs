@@ -10,7 +10,6 @@ use crate::actions::Task;
 use crate::actions::http::exchange::{ExchangeError, HttpReply, TlsSettings, agree, connect, exchange};
 use crate::actions::http::{address, is_loopback};
 use crate::view::error_text;
-use crate::view::in_one_line;
 use crate::view::{Finding, FindingLevel};
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -182,19 +181,12 @@ impl Webhook {
 
     /// A short answer in its own words; nothing of one that repeats what is secret.
     fn words(&self, answer: &HttpReply, url: &Url) -> String {
-        let text = String::from_utf8_lossy(&answer.body);
-        if text.trim().is_empty() || is_page(&answer.body) {
+        if is_page(&answer.body) {
             return String::new();
         }
-        let lower = text.to_lowercase();
-        let in_url = url.as_str().split(['/', '?', '&', '=', '#', '.']).map(str::to_lowercase);
-        let in_headers = self.headers.values().filter(|value| value.is_sensitive());
-        let in_headers = in_headers.filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);
-        let mut secrets = in_url.chain(in_headers.map(str::to_lowercase));
-        if secrets.any(|secret| secret.len() > 3 && lower.contains(&secret)) {
-            return String::new();
-        }
-        format!(": {}", in_one_line(&text, WORDS))
+        let in_url = url.as_str().split(['/', '?', '&', '=', '#', '.']);
+        let words = answer.words(WORDS, &self.headers, in_url);
+        if words.is_empty() { words } else { format!(": {words}") }
     }
 
     /// Looks whether it would work, without sending anything.

@@ -6,7 +6,7 @@
 
 use super::certificates::CertificateFiles;
 use crate::transport::{HttpConnection, ResponseError};
-use crate::view::error_text;
+use crate::view::{error_text, in_one_line};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
@@ -48,6 +48,24 @@ pub(crate) struct HttpReply {
     pub(crate) retry_after: Option<Duration>,
     /// The beginning of its body, as it came.
     pub(crate) body: Vec<u8>,
+}
+
+impl HttpReply {
+    /// The first words of its body, at most so many characters; none where it repeats a part of what was sent in confidence:
+    /// a header that is sensitive, or one of these texts.
+    pub(crate) fn words<'a>(
+        &'a self,
+        most: usize,
+        headers: &'a HeaderMap,
+        secrets: impl Iterator<Item = &'a str>,
+    ) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let lower = text.to_lowercase();
+        let in_headers = headers.values().filter(|value| value.is_sensitive());
+        let in_headers = in_headers.filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);
+        let repeats = |secret: &str| secret.len() > 3 && lower.contains(&secret.to_lowercase());
+        if in_headers.chain(secrets).any(repeats) { String::new() } else { in_one_line(&text, most) }
+    }
 }
 
 /// Why there is no answer.

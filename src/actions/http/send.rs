@@ -5,7 +5,6 @@ use super::exchange::{ExchangeError, HttpReply, TlsSettings, agree_and_listen, c
 use super::{RequestTemplate, address, is_loopback, template};
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, StopBy, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName, Undo};
-use crate::view::in_one_line;
 use crate::view::{Finding, FindingLevel};
 use backon::{ConstantBuilder, Retryable};
 use reqwest::Url;
@@ -266,25 +265,12 @@ fn said(request: &RequestTemplate, last: Option<&SendError>) -> String {
                 429 => " (it is asked too often)",
                 _ => "",
             };
-            let words = words(request, &reply.body);
+            let words = reply.words(WORDS, &request.headers, std::iter::empty());
             let words = if words.is_empty() { words } else { format!(": {words}") };
             format!("{request}: it answered {status}{why}{words}")
         }
         None => format!("{request}: nothing was sent when time ran out"),
     }
-}
-
-/// The first words of an answer, without what we sent in confidence: some servers repeat it.
-fn words(request: &RequestTemplate, body: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(body).into_owned();
-    for value in request.headers.values().filter(|value| value.is_sensitive()) {
-        if let Ok(secret) = value.to_str() {
-            for part in secret.split_whitespace().filter(|part| part.len() > 3) {
-                text = text.replace(part, "…");
-            }
-        }
-    }
-    in_one_line(&text, WORDS)
 }
 
 fn change<T>(progress: &Mutex<SendProgress>, change: impl FnOnce(&mut SendProgress) -> T) -> T {
