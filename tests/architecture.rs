@@ -1,5 +1,5 @@
-//! The house rules that a compiler does not hold: which module may import which, where a cloud may be named, what the
-//! mind must not touch, that each file says what it is for, and that files stay small.
+//! Rules that the compiler does not check: which module may import which, where a cloud may be named, what the engine must
+//! not use, that each file says what it is for, and that files stay small.
 //!
 //! Source is read as text, line by line, with comments cut off. A rule that is broken names file and line.
 
@@ -93,8 +93,8 @@ const CLOUD_LINES: &[(&str, &str, &str)] = &[
     ("src/cli/args.rs", "aws", "examples in the help"),
 ];
 
-/// What the mind must not know: it is pure.
-const NOT_IN_THE_MIND: &[&str] = &[
+/// What the engine must not use: it is pure.
+const NOT_IN_THE_ENGINE: &[&str] = &[
     "std::time::Instant",
     "Instant::now",
     "SystemTime",
@@ -150,7 +150,7 @@ impl File {
     }
 }
 
-/// The line up to a comment. An address in a text, `http://…`, is none.
+/// The line without its comment; the `//` of a URL begins none.
 fn without_comment(line: &str) -> &str {
     let trimmed = line.trim_start();
     if trimmed.starts_with("//") {
@@ -286,18 +286,18 @@ fn no_other_file_names_a_cloud() {
 }
 
 #[test]
-fn the_mind_is_pure() {
+fn the_engine_is_pure() {
     let mut wrong = Vec::new();
     for file in sources().iter().filter(|file| file.module() == "engine") {
         for (number, line) in file.code() {
-            for word in NOT_IN_THE_MIND {
+            for word in NOT_IN_THE_ENGINE {
                 if line.contains(word) {
                     wrong.push(format!("{}:{number}: {word}", file.path));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "the mind touches the world:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "the engine is not pure:\n{}", wrong.join("\n"));
 }
 
 #[test]

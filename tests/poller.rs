@@ -1,4 +1,4 @@
-//! The poller with the real client against the emulator on loopback: what reaches the mind, when, and in which order.
+//! The poller with the real client against the emulator on loopback: what reaches the engine, when, and in which order.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 use spot_watchdog::emulators::aws::SERVICE;

@@ -1,9 +1,9 @@
-//! Ways to act on the world.
+//! Actions: what the steps do.
 //!
-//! An action is one file: its settings, its [`Action`], its tests, and a row in [`ROWS`]. Configuration, `check`,
-//! `/status`, help, schema and metrics learn it from the row. The wait for the notice file, limits, stops, kills and
-//! verdicts on time belong to the executor, so that no action can forget them: it drops an action's future at the run's
-//! stop-by, and whatever the action holds has to end when it is dropped.
+//! An action is a file or a folder: its settings, its [`Action`], its tests, and a row in [`ROWS`], by which configuration,
+//! `check`, `/status`, help, schema and metrics know it. The executor waits for the notice file, sets time limits, stops and
+//! kills, and says whether a run was in time, so that no action can forget it. At a run's stop-by it drops the action's
+//! future; whatever the action holds has to end then.
 
 pub mod auto_scaling;
 #[cfg(feature = "aws")]
@@ -35,7 +35,7 @@ use tokio::time::Instant;
 /// What an action's methods return.
 pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A way to act on the world, with its settings.
+/// An action with its settings.
 pub trait Action: Debug + Send + Sync {
     /// What it does, in a few words, for `/status` and `check`: `runs /opt/job/save_checkpoint.sh`.
     fn describe(&self) -> String;
@@ -58,17 +58,17 @@ pub trait Action: Debug + Send + Sync {
     /// Puts back what [`Action::act`] did.
     fn undo<'a>(&'a self, context: &'a RunContext) -> Task<'a, RunResult>;
 
-    /// Takes a run back into care that was begun before a crash of ours: waits for its process until that is gone, and
-    /// judges what can still be judged. Without a process, none was begun or it left no trace.
+    /// Takes over a run that was begun before the daemon crashed: waits until its process has ended, and says how it went as
+    /// far as that can be known. Without a process none was begun, or none can be found.
     ///
-    /// What is done is not known, unless the action says otherwise; it suits one that may be done twice.
+    /// By default nothing is known of it, which suits an action that may be done twice.
     fn adopt<'a>(&'a self, context: &'a RunContext, process: Option<Process>) -> Task<'a, RunResult> {
         let _ = (context, process);
         let detail = "the watchdog ended while it ran; to run it again does no harm";
         Box::pin(std::future::ready(RunResult::new(Outcome::Lost, detail)))
     }
 
-    /// Whether its runs are programs, which may outlive a crash of ours.
+    /// Whether its runs are programs, which may outlive a crash of the daemon.
     fn runs_programs(&self) -> bool {
         false
     }
@@ -79,14 +79,14 @@ pub trait Action: Debug + Send + Sync {
     }
 
     /// Prepares whatever must be ready when a notice comes, and keeps it so, for this step; most have nothing to prepare.
-    /// It runs beside the daemon as long as that lives, or returns early. The place in the shared is kept current:
-    /// the machine's name may come later.
+    /// It runs as long as the daemon does, or returns early. `shared` is kept current: the machine's name may come
+    /// later.
     fn keep_warm<'a>(&'a self, step: &'a StepName, shared: &'a ActionContext) -> Task<'a, ()> {
         let _ = (step, shared);
         Box::pin(std::future::ready(()))
     }
 
-    /// What the warm-up knows now, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
+    /// What [`Action::keep_warm`] has found, for `/status`: JSON, small, nothing secret. `Null` where there is nothing to tell.
     fn preparation(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
@@ -101,10 +101,10 @@ pub trait Action: Debug + Send + Sync {
     fn check<'a>(&'a self, host: &'a HostInfo) -> Task<'a, Vec<Finding>>;
 }
 
-/// Whether an action reaches beyond what is ours to try.
+/// Whether a rehearsal may run an action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// It acts on this machine alone, on what is ours to try, and a rehearsal runs it.
+    /// It acts on this machine alone: a rehearsal runs it.
     Machine,
     /// It changes something outside or a process that others began, or it waits for what only such a change brings about;
     /// a rehearsal only checks it unless told otherwise.

@@ -8,7 +8,7 @@
 mod first;
 mod limits;
 mod place;
-#[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]
+#[expect(dead_code, reason = "tests/trouble changes who reads a log")]
 #[path = "../support/daemon.rs"]
 mod stand;
 mod tricks;

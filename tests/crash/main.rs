@@ -14,7 +14,7 @@
 mod balancer;
 #[path = "../support/boots.rs"]
 mod boots;
-#[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]
+#[expect(dead_code, reason = "tests/trouble changes who reads a log")]
 #[path = "../support/daemon.rs"]
 mod daemon;
 #[cfg(feature = "aws")]

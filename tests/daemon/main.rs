@@ -21,7 +21,7 @@ mod places;
 mod readiness;
 mod reports;
 mod signals;
-#[expect(dead_code, reason = "tests/trouble takes the ear away from a log")]
+#[expect(dead_code, reason = "tests/trouble changes who reads a log")]
 #[path = "../support/daemon.rs"]
 mod stand;
 mod survivors;

@@ -7,7 +7,7 @@
 #[cfg(feature = "aws")]
 mod example;
 mod signalling;
-#[expect(dead_code, reason = "the other tests take the ear away from a log, and read files")]
+#[expect(dead_code, reason = "other tests change who reads a log, and read files")]
 #[path = "../support/daemon.rs"]
 mod stand;
 #[path = "../support/tls.rs"]

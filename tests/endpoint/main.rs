@@ -1,4 +1,4 @@
-//! The HTTP endpoint over loopback, asked as friends and strangers ask it. The mind behind it is a real one, in a time
+//! The HTTP endpoint over loopback, asked as friends and strangers ask it. The engine behind it is a real one, in a time
 //! of its own; only the sockets live in ours.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]

@@ -1,4 +1,4 @@
-//! A daemon without its world: a real mind, a real publisher, a real endpoint on loopback, and a client that says exactly
+//! A daemon without its world: a real engine, a real publisher, a real endpoint on loopback, and a client that says exactly
 //! the bytes it is told to.
 
 use crate::schema;
@@ -52,7 +52,7 @@ pub(crate) fn interruption(second: u64) -> Notice {
     notice(NoticeKind::Interruption, NoticeAction::Terminate, second)
 }
 
-/// The mind, its publisher, and what was journaled.
+/// The engine, its publisher, and what was journaled.
 pub(crate) struct Daemon {
     pub(crate) watchdog: Engine,
     pub(crate) publisher: StatusPublisher,

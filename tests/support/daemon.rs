@@ -187,37 +187,37 @@ impl Drop for Scene {
     }
 }
 
-/// What becomes of what a daemon says.
+/// What is done with the pipe of a daemon's log.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Ear {
+pub(crate) enum LogReader {
     /// It is read at once.
-    Listens,
-    /// It is left where it is.
-    Rests,
-    /// The pipe has no reader any more.
-    IsGone,
+    Reads,
+    /// Nothing is read, and the pipe fills.
+    Pauses,
+    /// It is closed.
+    Closed,
 }
 
 /// A running daemon; killed when dropped.
 pub(crate) struct Watch {
     child: Child,
     log: Arc<Mutex<String>>,
-    ear: Arc<Mutex<Ear>>,
+    log_reader: Arc<Mutex<LogReader>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Watch {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let (log, ear) = (Arc::new(Mutex::new(String::new())), Arc::new(Mutex::new(Ear::Listens)));
-        let (pipe, ours, told) = (child.stderr.take().unwrap(), log.clone(), ear.clone());
+        let (log, log_reader) = (Arc::new(Mutex::new(String::new())), Arc::new(Mutex::new(LogReader::Reads)));
+        let (pipe, ours, told) = (child.stderr.take().unwrap(), log.clone(), log_reader.clone());
         let reader = thread::spawn(move || listen(pipe, &ours, &told));
-        Self { child, log, ear, reader: Some(reader) }
+        Self { child, log, log_reader, reader: Some(reader) }
     }
 
-    /// Lets what it says be read, or not.
-    pub(crate) fn lend(&self, ear: Ear) {
-        *self.ear.lock().unwrap() = ear;
+    /// Changes what is done with the pipe of its log.
+    pub(crate) fn set_reader(&self, reader: LogReader) {
+        *self.log_reader.lock().unwrap() = reader;
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -252,7 +252,7 @@ impl Watch {
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().unwrap()?;
         if let Some(reader) = self.reader.take_if(|_| true) {
-            self.lend(Ear::Listens);
+            self.set_reader(LogReader::Reads);
             // What is still in the pipe; a hook that outlives it has pipes of its own.
             reader.join().unwrap();
         }
@@ -295,17 +295,17 @@ impl Drop for Watch {
     }
 }
 
-/// Reads a log into a text, as long as somebody listens.
-fn listen(mut pipe: ChildStderr, log: &Mutex<String>, ear: &Mutex<Ear>) {
+/// Reads a log into a text, as long as it is to be read.
+fn listen(mut pipe: ChildStderr, log: &Mutex<String>, log_reader: &Mutex<LogReader>) {
     let mut rest = Vec::new();
     loop {
         let mut ready = [PollFd::new(&pipe, PollFlags::IN)];
         let soon = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         let is_ready = poll(&mut ready, Some(&soon)).is_ok_and(|count| count > 0);
-        // Held while it reads: who has taken the ear away knows that nothing is read any more.
-        let ear = ear.lock().unwrap();
-        match *ear {
-            Ear::Listens if is_ready => {
+        // Locked while it reads: after a change nothing more is read.
+        let reader = log_reader.lock().unwrap();
+        match *reader {
+            LogReader::Reads if is_ready => {
                 let mut chunk = [0; 8192];
                 let read = pipe.read(&mut chunk).unwrap_or(0);
                 if read == 0 {
@@ -317,12 +317,12 @@ fn listen(mut pipe: ChildStderr, log: &Mutex<String>, ear: &Mutex<Ear>) {
                     log.lock().unwrap().push_str(&String::from_utf8_lossy(&lines));
                 }
             }
-            Ear::Listens => {}
-            Ear::Rests => {
-                drop(ear);
+            LogReader::Reads => {}
+            LogReader::Pauses => {
+                drop(reader);
                 thread::sleep(Duration::from_millis(5));
             }
-            Ear::IsGone => return,
+            LogReader::Closed => return,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One trouble, played around one daemon: its stage, how it strikes and is mended, and what the state has to say of it.
 
 use super::as_nobody;
-use super::daemon::{Cloud, Ear, Scene, Watch, get, wait_for};
+use super::daemon::{Cloud, LogReader, Scene, Watch, get, wait_for};
 use super::disks::Disk;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, kill_process};
@@ -242,10 +242,10 @@ impl Play {
             Trouble::Frozen | Trouble::FrozenWithNoticeFile => disk.unwrap().freeze(),
             Trouble::Flipped => self.flip(),
             Trouble::LogStalls => {
-                self.watch.lend(Ear::Rests);
+                self.watch.set_reader(LogReader::Pauses);
                 self.fill_log();
             }
-            Trouble::LogGone => self.watch.lend(Ear::IsGone),
+            Trouble::LogGone => self.watch.set_reader(LogReader::Closed),
         }
     }
 
@@ -300,7 +300,7 @@ impl Play {
             }
             Trouble::Hangs => fs::remove_file(self.scene.path("hangs")).unwrap(),
             Trouble::Frozen | Trouble::FrozenWithNoticeFile => disk.unwrap().thaw(),
-            Trouble::LogStalls => self.watch.lend(Ear::Listens),
+            Trouble::LogStalls => self.watch.set_reader(LogReader::Reads),
         }
     }
 
