@@ -81,7 +81,7 @@ fn brief(episode: &Episode, now: Now) -> Option<Box<NoticeContext>> {
         action: leading.notice.action,
         instance_id: leading.notice.key.machine.clone(),
         deadline: now.wall_at(deadline.at),
-        stated: deadline.deadline_basis == DeadlineBasis::Stated,
+        stated: deadline.deadline_basis != DeadlineBasis::Assumed,
         detail: leading.notice.detail.clone(),
     }))
 }

@@ -17,7 +17,7 @@ pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<S
             let skew = skew.filter(|skew| skew.unsigned_abs() > SKEW_TOLERANCE.unsigned_abs()).unwrap_or_default();
             Some(at.duration_since(now.wall).saturating_sub(skew))
         }
-        Stated::In(span) => Some(SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)),
+        Stated::In(span) | Stated::Exactly(span) => Some(SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)),
         Stated::Unsaid | Stated::Unreadable => None,
     }
 }
@@ -26,8 +26,11 @@ pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<S
 ///
 /// A stated or assumed time is capped by the source's usual window, a hibernation by the window assumed for it because it
 /// begins at once; less than the policy's least window is planned as that, since times are approximate, the machine still
-/// runs and there is nothing to lose.
+/// runs and there is nothing to lose. An end that is exact is none of that.
 pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Deadline {
+    if let Stated::Exactly(left) = notice.stated {
+        return Deadline { at: now.moment.plus(left), detected: now.moment, deadline_basis: DeadlineBasis::Exact };
+    }
     let assumed = match (notice.strength(), notice.action) {
         (Strength::Strong, NoticeAction::Hibernate) => policy.assume.hibernate,
         (
@@ -72,10 +75,10 @@ pub fn deadline(policy: &Policy, notice: &Notice, skew: Option<SignedDuration>, 
 }
 
 /// The deadline of a deferred notice that is acted on now: the moment that it had when it was received; where that leaves
-/// less than the policy's least window, as late as that.
+/// less than the policy's least window, as late as that, unless it is exact.
 pub fn seen_again(policy: &Policy, received: Deadline, now: Now) -> Deadline {
     let least = now.moment.plus(policy.least_window);
-    if received.at < least {
+    if received.at < least && !received.is_exact() {
         Deadline { at: least, detected: now.moment, deadline_basis: DeadlineBasis::Assumed }
     } else {
         Deadline { detected: now.moment, ..received }

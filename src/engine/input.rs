@@ -6,7 +6,7 @@ use super::{Engine, Exit, deadline};
 use crate::engine::{
     BootId, CloseReason, Deadline, DeadlineBasis, Decision, DeferralEnd, DeferredNotice, EpisodeId, Event, Fault,
     IgnoreReason, Importance, Input, Moment, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome,
-    ProbeName, Removal, Retry, RunResult, Signal, SkipReason, SourceName, Stated, Strength,
+    Policy, ProbeName, Removal, Retry, RunResult, Signal, SkipReason, SourceName, Stated, Strength,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// A notice's time that moves by less than this has not moved.
 const SMALLEST_MOVE: Duration = Duration::from_secs(2);
+
+/// Who says that we were asked to end by a signal.
+const SHUTDOWN: &str = "shutdown";
 
 /// How a notice came to us.
 #[derive(Clone, Copy)]
@@ -156,12 +159,18 @@ impl Engine {
         }
         self.take(Event::EpisodeRecovered { boot }, now, turn);
         let only_shutdown = |kind: NoticeKind| kind == NoticeKind::Shutdown;
-        let was_restart = had_exited
-            && self.episode().is_some_and(|episode| episode.active().all(|it| only_shutdown(it.notice.kind())));
+        // An exact end is that of the process above us, and we have another one now.
+        let is_over = had_exited || self.episode().is_some_and(|it| it.active().any(|it| it.deadline.is_exact()));
+        let was_restart =
+            is_over && self.episode().is_some_and(|episode| episode.active().all(|it| only_shutdown(it.notice.kind())));
         if !settling && was_restart {
             // Whoever asked us to end has started us again: the machine did not go down.
             self.take(Event::EpisodeClosing { reason: CloseReason::Restarted }, now, turn);
         } else if !settling {
+            let exact = self.episode().into_iter().flat_map(super::Episode::active).filter(|it| it.deadline.is_exact());
+            for key in exact.map(|it| it.notice.key.clone()).collect::<Vec<_>>() {
+                self.take(Event::NoticeWithdrawn { key }, now, turn);
+            }
             self.grant_least_window(now, turn);
         }
         for run in running {
@@ -391,7 +400,10 @@ impl Engine {
     fn start_deferrals(&mut self, now: Now, turn: &mut Decision) {
         let why = |deferred: &DeferredNotice| {
             let DeferredNotice { notice, until, .. } = deferred;
-            if notice.origin == NoticeOrigin::HandedIn && now.wall.duration_since(*until) > STALE_AFTER {
+            if notice.kind() == NoticeKind::Shutdown && notice.key.source.as_str() == SHUTDOWN {
+                // We were asked to end, and have been started again.
+                Some(DeferralEnd::Past)
+            } else if notice.origin == NoticeOrigin::HandedIn && now.wall.duration_since(*until) > STALE_AFTER {
                 Some(DeferralEnd::Past)
             } else if notice.strength() == Strength::Weak && !self.is_somebodys(notice.kind()) {
                 Some(DeferralEnd::NothingToDo)
@@ -497,12 +509,13 @@ impl Engine {
         }
         match signal {
             Signal::ShutDown => {
-                let notice = shutdown_notice();
+                let notice = shutdown_notice(Stated::Unsaid);
                 let stands = self.episode().and_then(|episode| episode.notices.get(&notice.key));
-                if stands.is_some_and(|active| active.is_active()) {
+                let is_known = stands.is_some_and(|active| active.is_active() && !self.is_closing_for_good());
+                if is_known || self.deferred.contains_key(&notice.key) {
                     // Said before: nothing new.
-                } else if self.is_closing_for_good()
-                    || (self.episode().is_none() && !self.is_somebodys(NoticeKind::Shutdown))
+                } else if !self.is_somebodys(NoticeKind::Shutdown)
+                    && (self.episode().is_none() || self.is_closing_for_good())
                 {
                     self.take(
                         Event::NoticeIgnored { notice, reason: IgnoreReason::NothingToDo, probe: None },
@@ -510,8 +523,7 @@ impl Engine {
                         turn,
                     );
                 } else {
-                    let deadline = deadline::deadline(self.policy(), &notice, None, now);
-                    self.appear(notice, deadline, None, now, turn);
+                    self.on_notice(&notice, Received { probe: None, skew: None, at_first_read: false }, now, turn);
                 }
             }
             Signal::Restart | Signal::StopNow => {}
@@ -529,17 +541,18 @@ fn is_past(notice: &Notice, until: Timestamp) -> bool {
     notice.stated.time().is_some_and(moved)
 }
 
-/// The notice that a signal to us means where the machine goes down with us.
-fn shutdown_notice() -> Notice {
+/// The notice that a signal to us means where the machine goes down with us: one that states no time, or exactly how much
+/// is left.
+pub fn shutdown_notice(stated: Stated) -> Notice {
     Notice {
         key: NoticeKey {
-            source: SourceName::new("shutdown"),
+            source: SourceName::new(SHUTDOWN),
             kind: NoticeKind::Shutdown,
             machine: crate::engine::MachineId::new(""),
             event: String::new(),
         },
         action: NoticeAction::Unstated,
-        stated: Stated::Unsaid,
+        stated,
         usual_window: None,
         origin: NoticeOrigin::HandedIn,
         detail: "we were asked to end by a signal".to_owned(),
@@ -548,18 +561,20 @@ fn shutdown_notice() -> Notice {
 
 /// Whether the planned deadline has to change to this one.
 ///
-/// What was planned for when it was set, the least window included, is not taken back by an older deadline.
+/// What was planned for when it was set, the least window included, is not taken back by an older deadline; but nothing is
+/// planned beyond an exact one.
 pub(super) fn is_new_deadline(
     planned: Option<super::Planned>,
     earliest: Deadline,
     strength: Strength,
-    least_window: Duration,
+    policy: &Policy,
 ) -> bool {
     match planned {
         None => true,
         Some(planned) if planned.strength < strength => true,
+        Some(planned) if earliest.is_exact() => earliest.at < planned.deadline.at,
         Some(planned) => {
-            let earliest = earliest.at.max(planned.deadline.detected.plus(least_window));
+            let earliest = earliest.at.max(planned.deadline.detected.plus(policy.least_window));
             planned.deadline.at.since(earliest) >= SMALLEST_MOVE
         }
     }

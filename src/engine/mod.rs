@@ -27,6 +27,8 @@ mod rules;
 mod run;
 mod time;
 
+pub use input::shutdown_notice;
+
 pub use episode::{
     ActiveNotice, EndedRun, Episode, EpisodePhase, IllegalTransition, Planned, Running, Skipped, StepPhase, StepState,
     UndoState,

@@ -138,6 +138,8 @@ pub enum Stated {
     At(Timestamp),
     /// The machine goes so long after we read of it.
     In(Duration),
+    /// We are killed so long after we were told, and not a moment later.
+    Exactly(Duration),
     /// No time.
     Unsaid,
     /// A time, in a form that could not be read.
@@ -149,7 +151,7 @@ impl Stated {
     pub const fn time(self) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
-            Self::In(_) | Self::Unsaid | Self::Unreadable => None,
+            Self::In(_) | Self::Exactly(_) | Self::Unsaid | Self::Unreadable => None,
         }
     }
 }
@@ -252,6 +254,8 @@ pub enum DeadlineBasis {
     Stated,
     /// The cloud named none, or one that cannot be meant; the policy's window is assumed.
     Assumed,
+    /// Whoever ends us kills what is left at this very moment: nothing is planned beyond it.
+    Exact,
 }
 
 /// The moment after which nothing counts.
@@ -270,5 +274,10 @@ impl Deadline {
     /// The whole time that the notice left.
     pub fn window(&self) -> Duration {
         self.at.since(self.detected)
+    }
+
+    /// Whether nothing may be planned beyond it, however little it leaves.
+    pub fn is_exact(&self) -> bool {
+        self.deadline_basis == DeadlineBasis::Exact
     }
 }

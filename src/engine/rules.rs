@@ -5,8 +5,8 @@ use super::input::is_new_deadline;
 use super::planner::{self, Share};
 use super::{Engine, Exit, deadline, positions};
 use crate::engine::{
-    BootId, CloseReason, DeadlineBasis, DeferralEnd, DeferredNotice, EpisodeId, Event, Moment, NextAttempt, NoticeKey,
-    NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName, Rerun, Retry, Run, RunResult, SkipReason, Slot,
+    BootId, CloseReason, Deadline, DeadlineBasis, DeferralEnd, DeferredNotice, EpisodeId, Event, Moment, NextAttempt,
+    NoticeKey, NoticeKind, NoticeOrigin, Now, Outcome, Plan, ProbeName, Rerun, Retry, Run, RunResult, SkipReason, Slot,
     SourceName, Step, StepName, Strength, Undo, Work,
 };
 use std::cell::OnceCell;
@@ -198,18 +198,21 @@ impl Engine {
     fn deadline(&self) -> Option<Event> {
         let episode = self.open_episode()?;
         let strength = episode.strength()?;
-        let shutdown = |it: &ActiveNotice, deadline_basis| {
-            it.notice.kind() == NoticeKind::Shutdown && it.deadline.deadline_basis == deadline_basis
-        };
-        let somebody_knows = episode.active().any(|active| shutdown(active, DeadlineBasis::Stated));
-        let earliest = episode
+        let is_assumed = |it: &ActiveNotice| it.deadline.deadline_basis == DeadlineBasis::Assumed;
+        let is_shutdown = |it: &ActiveNotice| it.notice.kind() == NoticeKind::Shutdown;
+        let somebody_knows = episode.active().any(|active| is_shutdown(active) && !is_assumed(active));
+        let deadlines: Vec<Deadline> = episode
             .active()
             .filter(|active| active.notice.strength() == strength)
-            .filter(|active| !(somebody_knows && shutdown(active, DeadlineBasis::Assumed)))
+            .filter(|active| !(somebody_knows && is_shutdown(active) && is_assumed(active)))
             .map(|active| active.deadline)
-            .min_by_key(|deadline| deadline.at)?;
-        is_new_deadline(episode.deadline, earliest, strength, self.policy.least_window)
-            .then(|| Event::DeadlineSet { deadline: earliest, end: deadline::end(&self.policy, &earliest) })
+            .collect();
+        let earliest = deadlines.iter().min_by_key(|deadline| deadline.at)?;
+        // One that is earlier and past may have been given the least window, which an exact end does not wait for.
+        let exact = deadlines.iter().filter(|deadline| deadline.is_exact()).min_by_key(|deadline| deadline.at);
+        let is_new = |deadline: &&Deadline| is_new_deadline(episode.deadline, **deadline, strength, &self.policy);
+        let deadline = [Some(earliest), exact].into_iter().flatten().find(is_new).copied()?;
+        Some(Event::DeadlineSet { deadline, end: deadline::end(&self.policy, &deadline) })
     }
 
     /// The deadline has passed, and the machine still runs.
@@ -466,9 +469,14 @@ impl Engine {
             Exit::WhenDone { not_before } if now.moment < not_before => None,
             Exit::WhenDone { .. } => {
                 let least = now.moment.plus(LAST_DELIVERY);
-                let deadline = self.episode.as_ref().and_then(|episode| episode.deadline).map(|it| it.deadline.at);
+                let deadline = self.episode.as_ref().and_then(|episode| episode.deadline);
                 let most = now.moment.plus(LAST_DELIVERY_IN_AN_EPISODE);
-                Some(Event::ExitPending { until: deadline.map_or(least, |deadline| deadline.min(most).max(least)) })
+                let until = match deadline {
+                    None => least,
+                    Some(planned) if planned.deadline.is_exact() => planned.end.min(most),
+                    Some(planned) => planned.deadline.at.min(most).max(least),
+                };
+                Some(Event::ExitPending { until })
             }
         }
     }

@@ -63,7 +63,7 @@ pub(super) fn text(message: &Message) -> String {
 
 fn detection(message: &Message) -> Vec<String> {
     let assumed = match message.plan.deadline_basis {
-        DeadlineBasis::Stated => "",
+        DeadlineBasis::Stated | DeadlineBasis::Exact => "",
         DeadlineBasis::Assumed => " (the notice names no time; this one is assumed)",
     };
     let notice = &message.notice;

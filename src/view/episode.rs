@@ -543,7 +543,7 @@ fn notices(episode: &Episode, boot: Boot, now: Now) -> Vec<NoticeView> {
                 detected: active.detected,
                 detection_delay_seconds: match active.first.deadline_basis {
                     DeadlineBasis::Stated => window.map(|window| window.saturating_sub(active.first.window()).into()),
-                    DeadlineBasis::Assumed => None,
+                    DeadlineBasis::Assumed | DeadlineBasis::Exact => None,
                 },
                 withdrawn: active.withdrawn,
                 acknowledgement: active.acknowledgement.as_ref().map(words::acknowledged).unwrap_or_default(),

@@ -79,8 +79,10 @@ impl TimeFit {
     pub fn sentence_of(&self, notice: &str) -> String {
         let (window, reserve) = (format!("{}s", self.window.as_secs()), Spoken(self.reserve));
         let parts = match self.basis {
-            DeadlineBasis::Stated if self.undetected.is_zero() => format!("{window}, less {reserve} in reserve"),
-            DeadlineBasis::Stated => {
+            DeadlineBasis::Stated | DeadlineBasis::Exact if self.undetected.is_zero() => {
+                format!("{window}, less {reserve} in reserve")
+            }
+            DeadlineBasis::Stated | DeadlineBasis::Exact => {
                 format!(
                     "{window}, less up to {} until it is detected and {reserve} in reserve",
                     Spoken(self.undetected)

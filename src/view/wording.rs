@@ -203,7 +203,7 @@ fn named(notice: &Notice) -> String {
     let time = match notice.stated {
         Stated::At(at) => format!(" at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
         Stated::In(span) if span.is_zero() => " now".to_owned(),
-        Stated::In(span) => format!(" in {}", Spoken(span)),
+        Stated::In(span) | Stated::Exactly(span) => format!(" in {}", Spoken(span)),
         Stated::Unsaid => String::new(),
         Stated::Unreadable => " at a time that cannot be read".to_owned(),
     };
@@ -235,6 +235,7 @@ fn window(deadline: &Deadline) -> String {
     match deadline.deadline_basis {
         DeadlineBasis::Stated => format!("{left} left"),
         DeadlineBasis::Assumed => format!("{left} assumed left"),
+        DeadlineBasis::Exact => format!("exactly {left} left"),
     }
 }
 

@@ -188,6 +188,10 @@ impl Judge {
                 if episode.strength().is_none() {
                     self.broken(format!("{run} was started although no notice is active"));
                 }
+                let exact = episode.active().filter(|it| it.deadline.is_exact()).map(|it| it.deadline.at).min();
+                if run.work == Work::Act && exact.is_some_and(|exact| *stop_by > exact) {
+                    self.broken(format!("{run} was given time past an exact end"));
+                }
                 if episode.deadline.is_some_and(|planned| *stop_by > planned.end.plus(TOLERANCE)) {
                     self.broken(format!("{run} may run past the end"));
                 }

@@ -193,7 +193,11 @@ fn incident(rng: &mut Rng) -> Incident {
         0 | 1 => Incident::HandIn(Box::new(Notice {
             key: handed(kind),
             action: NoticeAction::Unstated,
-            stated: if rng.one_in(2) { Stated::In(secs(rng.below(90))) } else { Stated::Unsaid },
+            stated: match (rng.below(4), kind) {
+                (0 | 1, _) => Stated::In(secs(rng.below(90))),
+                (2, NoticeKind::Shutdown) => Stated::Exactly(secs(rng.below(20))),
+                (_, _) => Stated::Unsaid,
+            },
             usual_window: None,
             origin: NoticeOrigin::HandedIn,
             detail: String::new(),

@@ -12,7 +12,7 @@ use spot_watchdog::actions;
 use spot_watchdog::config::{self, Flags, Start};
 use spot_watchdog::engine::{
     Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, Policy, Signal, SourceName, Stated,
-    StepName,
+    StepName, shutdown_notice,
 };
 use spot_watchdog::sources::transports::Response;
 use spot_watchdog::sources::transports::file::FileContent;
@@ -134,6 +134,8 @@ struct Happens {
     window: Option<Span>,
     /// …and with `--reason`.
     reason: Option<String>,
+    /// The first process of a container was asked to end, and has exactly this long.
+    exactly: Option<Span>,
     /// `watchdog notice KIND --withdraw`.
     withdraw: Option<NoticeKind>,
     /// The machine sleeps so long.
@@ -347,6 +349,7 @@ fn incident(happens: &Happens) -> (Duration, Incident) {
                 detail: happens.reason.clone().unwrap_or_default(),
             }))
         }),
+        happens.exactly.map(|Span(left)| Incident::HandIn(Box::new(shutdown_notice(Stated::Exactly(left))))),
         happens.withdraw.map(|kind| Incident::TakeBack(key(kind))),
         happens.hibernate.map(|Span(asleep)| Incident::Hibernate(asleep)),
         happens.reboot.map(|Span(down)| Incident::Reboot(down)),

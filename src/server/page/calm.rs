@@ -136,6 +136,7 @@ fn told(notice: &NoticeStatus, html: &mut Html) {
         html.raw(match notice.deadline_basis {
             Some(DeadlineBasis::Stated) => " as the cloud states it",
             Some(DeadlineBasis::Assumed) => ", which is assumed",
+            Some(DeadlineBasis::Exact) => ", when we are killed",
             None => "",
         });
     } else if let Some(at) = notice.stated {

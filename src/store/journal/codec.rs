@@ -214,6 +214,7 @@ pub(super) mod tests {
         let stated = prop_oneof![
             time().prop_map(Stated::At),
             (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, n)| Stated::In(Duration::new(s, n))),
+            (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, n)| Stated::Exactly(Duration::new(s, n))),
             Just(Stated::Unsaid),
             Just(Stated::Unreadable),
         ];

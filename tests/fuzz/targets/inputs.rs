@@ -208,6 +208,7 @@ fn notice(bytes: &mut Bytes<'_>) -> Notice {
         1 => Stated::In(Duration::from_millis(bytes.long())),
         2 => Stated::In(Duration::from_secs(bytes.byte().into())),
         3 => Stated::At(bytes.of(&[Timestamp::MIN, Timestamp::MAX, Timestamp::UNIX_EPOCH])),
+        4 => Stated::Exactly(Duration::from_millis(bytes.long())),
         _ => Stated::At(time(bytes)),
     };
     let actions = [
