@@ -22,6 +22,7 @@
 //! | [`store`] | what lies on disk: journal, reports, timings, sent notifications; one way to write a file whole |
 //! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
 //! | [`process`] | child processes: launch, user, cgroup, output, signals, reaping |
+//! | [`container`] | the first process of a container, above a workload and the daemon |
 //! | [`sources`] | a trait, a table, one file a cloud |
 //! | [`actions`] | a trait, a table, one file a way to act |
 //! | [`notify`] | webhooks |
@@ -36,6 +37,7 @@
 pub mod actions;
 pub mod cli;
 pub mod config;
+pub mod container;
 pub mod emulators;
 pub mod engine;
 pub mod notify;

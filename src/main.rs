@@ -1,19 +1,33 @@
 //! The binary `watchdog`: reads the command line, does one command, and ends with its exit code.
 
-use spot_watchdog::cli::args::{Cli, CliCommand};
+use spot_watchdog::cli::args::{Cli, CliCommand, RunArgs};
 use spot_watchdog::cli::{self, ExitStatus, check, emulate, generate, init, notice, rehearse, report, run, status};
 use spot_watchdog::config::{self, Flags, Settings, Start, daemon_address};
-use spot_watchdog::process;
 use spot_watchdog::{actions, sources};
+use spot_watchdog::{container, process};
 use std::process::{ExitCode, Termination};
 
 fn main() -> ExitCode {
-    if let Some(code) = process::launch(std::env::args_os()) {
+    if let Some(code) = process::launch(std::env::args_os()).or_else(|| container::launch(std::env::args_os())) {
         return code;
     }
     match cli::parse(std::env::args_os()) {
-        Ok(Cli { run, command }) => dispatch(&command.unwrap_or(CliCommand::Run(run))).report(),
+        Ok(Cli { run, command }) => match command.unwrap_or(CliCommand::Run(run)) {
+            CliCommand::Run(args) if !args.steps.workload.command.is_empty() && !args.beside_workload => {
+                first_process(&args)
+            }
+            command => dispatch(&command).report(),
+        },
         Err(exit) => exit.report(),
+    }
+}
+
+/// Runs the workload and, beside it, ourselves again as the daemon.
+fn first_process(args: &RunArgs) -> ExitCode {
+    match config::workload(&Start::here(args.flags())) {
+        Ok(Some(workload)) => container::run(workload.options, std::env::args_os()),
+        Ok(None) => ExitStatus::Usage.report(),
+        Err(refused) => cli::refuse(&refused).report(),
     }
 }
 

@@ -14,14 +14,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("transport", &[]),
     ("store", &["engine", "view"]),
     ("process", &["engine", "view", "store"]),
+    ("container", &["view", "process"]),
     ("sources", &["engine", "view", "store", "transport"]),
     ("actions", &["engine", "view", "transport", "store", "process"]),
     // Its requests go out as those of a step do, and a report may be what they carry.
     ("notify", &["engine", "view", "actions", "store"]),
     ("emulators", &["engine", "view", "store"]),
-    ("config", &["engine", "view", "process", "sources", "actions", "notify"]),
+    ("config", &["engine", "view", "process", "container", "sources", "actions", "notify"]),
     ("server", &["engine", "view", "sources", "actions", "store", "notify", "config"]),
-    ("runtime", &["engine", "view", "store", "process", "sources", "actions", "notify", "config", "server"]),
+    (
+        "runtime",
+        &["engine", "view", "store", "process", "container", "sources", "actions", "notify", "config", "server"],
+    ),
     (
         "cli",
         &[
@@ -29,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "view",
             "store",
             "process",
+            "container",
             "sources",
             "actions",
             "notify",
@@ -39,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // It hands the tables of kinds to the configuration, and the rest to a command.
-    ("main", &["process", "sources", "actions", "config", "cli"]),
+    ("main", &["process", "container", "sources", "actions", "config", "cli"]),
 ];
 
 /// Words that name a cloud or what only one cloud has.
@@ -77,6 +82,7 @@ const CLOUD_PLACES: &[(&str, &str)] = &[
     ("src/emulators/azure/", "it plays this cloud's metadata service"),
     ("src/emulators/aws/", "it plays this cloud's metadata service"),
     ("src/emulators/gcp/", "it plays this cloud's metadata service"),
+    ("src/container/platform.rs", "it says how containers end there, where nothing can be asked"),
 ];
 
 /// Lines elsewhere that may name one: file, what the line contains, and why.

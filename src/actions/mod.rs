@@ -15,6 +15,7 @@ pub mod http;
 pub mod proof;
 pub mod signal;
 pub mod target_group;
+pub mod workload;
 
 pub use crate::process::{Output, StopBy};
 pub use crate::view::Span;
@@ -191,6 +192,8 @@ pub struct ActionContext {
     pub episode: Watchable<EpisodeSignal>,
     /// How long a scale-in leaves, where an action has learned it: it is planned with where the notice names no time.
     pub scale_in_window: Watchable<Option<Duration>>,
+    /// The workload that runs under us, kept current.
+    pub workload: Watchable<workload::Workload>,
     /// How a process is begun that something must happen to before its program.
     pub launcher: Launcher,
     /// What hooks left behind, which may go on until their stop-by.
@@ -348,4 +351,4 @@ pub fn read_keys<T: serde::de::DeserializeOwned>(keys: toml::Table) -> Result<T,
 
 /// Every kind of action.
 pub const ROWS: &[Row] =
-    &[hook::ROW, target_group::ROW, auto_scaling::ROW, haproxy::ROW, http::ROW, drain::ROW, signal::ROW];
+    &[hook::ROW, target_group::ROW, auto_scaling::ROW, haproxy::ROW, http::ROW, drain::ROW, signal::ROW, workload::ROW];

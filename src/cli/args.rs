@@ -7,6 +7,7 @@ use crate::emulators::services;
 use crate::engine::NoticeKind;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -118,6 +119,34 @@ pub struct StepArgs {
     /// The format of the log [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// The workload, and how it is treated.
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+}
+
+/// The workload that runs under the watchdog, and how it is treated.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
+pub struct WorkloadArgs {
+    /// A command to run and to watch over, as the entry point of a container does: the watchdog reaps, hands signals on
+    /// and ends with its exit status. To stop it means a shutdown notice: first the steps, then the command's own signal
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+    /// The time from the request to stop until everything is killed; in Kubernetes, terminationGracePeriodSeconds
+    /// [default: 10s, on RunPod 4s]
+    #[arg(long, value_name = "SPAN", requires = "command")]
+    pub grace: Option<String>,
+    /// The signal that asks to stop, beside TERM, and that COMMAND is asked with [default: TERM]
+    #[arg(long, value_name = "SIGNAL", requires = "command")]
+    pub stop_signal: Option<String>,
+    /// Who gets signals: the process group of COMMAND, or its process alone [default: group]
+    #[arg(long, value_name = "TARGET", requires = "command", value_parser = ["group", "process"])]
+    pub signal_target: Option<String>,
+    /// What begins first: hooks, or the workload for trainers that save on TERM, or both [default: hooks]
+    #[arg(long, value_name = "WHAT", requires = "command", value_parser = ["hooks", "workload", "both"])]
+    pub first: Option<String>,
+    /// An exit status of COMMAND to pass on as another, such as 143=0; may be given again
+    #[arg(long, value_name = "FROM=TO", requires = "command")]
+    pub exit_map: Vec<String>,
 }
 
 /// What a run is told.
@@ -143,6 +172,9 @@ pub struct RunArgs {
     /// How long the steps took elsewhere, as `watchdog rehearse --json` writes it; counts until they were timed here
     #[arg(long, value_name = "FILE")]
     pub timings_file: Option<PathBuf>,
+    /// The first process started us beside the workload, and tells us of it on standard input.
+    #[arg(long, hide = true, requires = "command")]
+    pub beside_workload: bool,
 }
 
 impl StepArgs {
@@ -159,6 +191,12 @@ impl StepArgs {
             target_group: self.target_group.clone(),
             metadata_endpoint: self.metadata_endpoint.clone(),
             log_format: self.log_format.map(|format| format.word().to_owned()),
+            grace: self.workload.grace.clone(),
+            stop_signal: self.workload.stop_signal.clone(),
+            signal_target: self.workload.signal_target.clone(),
+            first: self.workload.first.clone(),
+            exit_map: self.workload.exit_map.clone(),
+            command: self.workload.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             ..Flags::default()
         }
     }

@@ -15,10 +15,10 @@ pub mod status;
 mod status_client;
 
 use crate::config::{ConfigError, ConfigErrorKind};
-use crate::view::{printable, printable_json, printable_lines};
+use crate::view::{nearest, printable, printable_json, printable_lines};
 use args::Cli;
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -70,8 +70,9 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitStatus
         line.push("--help".into());
     }
     Cli::try_parse_from(&line).map_err(|mut error| {
-        if let Some(command) = stray_command(&line, &error) {
-            let tip = format!("to run a command when the machine is to be taken, write '--hook {command}'");
+        // What clap would say of a stray word, that it can be passed behind `--`, would start it as a workload.
+        error.remove(ContextKind::Suggested);
+        if let Some(tip) = tip(&line, &error) {
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
         // A closed stdout or stderr changes nothing about how we end.
@@ -80,14 +81,22 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitStatus
     })
 }
 
-/// A word that stands where only a flag may, and is most likely meant for `--hook`.
-fn stray_command(line: &[OsString], error: &clap::Error) -> Option<String> {
+/// What a word that stands where only a flag may is most likely meant to be: a hook, or one of our commands.
+fn tip(line: &[OsString], error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     let takes_hooks = line.get(1).is_some_and(|name| ["run", "check", "rehearse"].iter().any(|it| name == it));
-    let is_command = |word: &str| word.contains('/') || Path::new(word).is_file();
-    match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidSubcommand)) {
-        (Some(ContextValue::String(word)), _) if takes_hooks && !word.starts_with('-') => Some(word.clone()),
-        (_, Some(ContextValue::String(word))) if is_command(word) => Some(word.clone()),
-        _ => None,
+    let is_first = line.get(1).is_some_and(|first| first == word.as_str());
+    let is_command = word.contains('/') || Path::new(word).is_file();
+    if word.starts_with('-') {
+        None
+    } else if takes_hooks || (is_first && is_command) {
+        Some(format!("to run a command when the machine is to be taken, write '--hook {word}'"))
+    } else if is_first {
+        let known = Cli::command();
+        let near = nearest(word, known.get_subcommands().map(clap::Command::get_name))?;
+        Some(format!("a similar command exists: '{near}'"))
+    } else {
+        None
     }
 }
 

@@ -8,6 +8,7 @@ use crate::process::{self, DelegatedCgroup, Launcher};
 use crate::runtime::log_sink::{self, LogSink};
 use crate::runtime::signals::{Signals, Supervisor};
 use crate::runtime::state_dir::{self, Caller, StateDir, StateDirError};
+use crate::runtime::workload_link::WorkloadLink;
 use crate::runtime::{Daemon, DaemonOptions, Persistence, notice_file};
 use crate::server::systemd::Systemd;
 use crate::store;
@@ -32,6 +33,12 @@ const STAYS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Watches until it is asked to end.
 pub fn run(settings: Settings) -> ExitStatus {
     let defaults = process::give_defaults();
+    if settings.workload.is_some() {
+        // What whoever started the first process left open is for the workload.
+        process::close_inherited();
+        // A line of the log must not stop us on the workload's terminal.
+        process::write_in_background();
+    }
     let log = match start_log(settings.log_format) {
         Ok(log) => Some(log),
         Err(error) => {
@@ -63,8 +70,14 @@ fn watch(settings: Settings, persistence: Persistence, log: Option<LogSink>) -> 
     // The first of the threads that stay.
     runtime.spawn_blocking(|| {});
     let outcome = runtime.block_on(async {
-        let signals =
-            Signals::listen(Supervisor::of(|name| std::env::var_os(name))).context("cannot listen to signals")?;
+        // With a workload it is the first process that started us.
+        let link = settings.workload.is_some().then(WorkloadLink::open).transpose();
+        let link = link.context("standard input is not the first process's: --beside-workload is for that alone")?;
+        let supervisor = match &link {
+            Some(_) => Supervisor::FirstProcess,
+            None => Supervisor::of(|name| std::env::var_os(name)),
+        };
+        let signals = Signals::listen(supervisor).context("cannot listen to signals")?;
         let notice_file = notice_file::path(&place_of(&persistence));
         let systemd = Systemd::from_environment();
         let options = DaemonOptions {
@@ -79,6 +92,9 @@ fn watch(settings: Settings, persistence: Persistence, log: Option<LogSink>) -> 
         };
         let mut daemon = Daemon::assemble(options)?;
         daemon.heed_signals(signals);
+        if let Some(link) = link {
+            daemon.follow_workload(link);
+        }
         daemon.reap_orphans();
         daemon.run().await;
         Ok(())

@@ -94,8 +94,28 @@ pub(super) const PROOF: Key = key("proof", Shape::Text);
 pub(super) const WINDOW: Key = key("window", Shape::Span);
 pub(super) const TARGET_GROUP: Key = key("target-group", Shape::TextOrTexts);
 
+pub(super) const GRACE: Key = key("grace", Shape::Span);
+pub(super) const STOP_SIGNAL: Key = key("stop-signal", Shape::Text);
+pub(super) const SIGNAL_TARGET: Key = key("signal-target", Shape::Word(&["group", "process"]));
+pub(super) const FIRST: Key = key("first", Shape::Word(&["hooks", "workload", "both"]));
+pub(super) const EXIT_MAP: Key = key("exit-map", Shape::TextOrTexts);
+
 /// What flags and variables have beside the keys of the top level.
-pub(super) const TYPED: &[Key] = &[CONFIG, HOOK, ON, PROOF, NEEDS, TIMEOUT, WINDOW, TARGET_GROUP];
+pub(super) const TYPED: &[Key] = &[
+    CONFIG,
+    HOOK,
+    ON,
+    PROOF,
+    NEEDS,
+    TIMEOUT,
+    WINDOW,
+    TARGET_GROUP,
+    GRACE,
+    STOP_SIGNAL,
+    SIGNAL_TARGET,
+    FIRST,
+    EXIT_MAP,
+];
 
 pub(super) const KIND: Key = key("kind", Shape::Text);
 

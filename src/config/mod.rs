@@ -17,6 +17,7 @@ mod sources;
 mod start;
 mod steps;
 mod value;
+mod workload;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use schema::schema;
 pub use settings::{Expose, LogFormat, Settings, StepSetting};
 pub use start::{Flags, LOG_VARIABLE, Start};
 pub use value::parse_span;
+pub use workload::{First, WorkloadSettings, workload};
 
 use crate::actions;
 use crate::engine::{Assume, Policy, Undo};
@@ -94,7 +96,8 @@ pub fn load(
     let asked: Vec<_> = sources.iter().filter_map(|source| source.asked()).collect();
     let of_candidates = candidates.first().and_then(|candidate| candidate.source.asked());
     warnings.extend(sources::warnings(&asked, of_candidates.as_ref()));
-    let steps = steps(start, &typed, &file.top(), step_rows, &mut problems);
+    let workload = workload::read(&typed, start, &mut problems);
+    let steps = steps(start, &typed, &file.top(), step_rows, workload.as_ref(), &mut problems);
     if steps.steps.is_empty() {
         let sentence = "there are none: a notice will be shown, written down and served, and nothing will be done";
         warnings.push(Finding::new(FindingLevel::Warning, "steps", sentence));
@@ -107,7 +110,7 @@ pub fn load(
     let policy = Policy {
         steps: steps.steps,
         sources: asked,
-        assume: assume(&typed, &filed, &mut problems),
+        assume: assume(&typed, &filed, workload.as_ref(), &mut problems),
         reserve: span(&keys::RESERVE, &mut problems),
         least_window: pick(&layers, &keys::LEAST_WINDOW, value::span_from(Duration::from_secs(1)), &mut problems),
         maintenance_lead: span(&keys::MAINTENANCE_LEAD, &mut problems),
@@ -141,6 +144,7 @@ pub fn load(
             &mut problems,
         ),
         metadata_endpoint: pick_if_any(&layers, &keys::METADATA_ENDPOINT, value::endpoint, &mut problems),
+        workload,
         origin,
         warnings,
     };
@@ -183,9 +187,10 @@ fn steps(
     typed: &[Section<'_, '_>],
     file: &Section<'_, '_>,
     rows: &'static [actions::Row],
+    workload: Option<&WorkloadSettings>,
     problems: &mut Problems,
 ) -> steps::Steps {
-    let mut steps = steps::Steps::default();
+    let mut steps = steps::Steps::around(workload);
     steps.read(file, rows, problems);
     let on = pick_if_any(typed, &keys::ON, value::kinds, problems);
     let of_hooks = steps::FlagKeys {
@@ -220,10 +225,19 @@ fn steps(
         let sentence = "it says when --hook and --target-group are due, and neither is given";
         problems.add(section.here_of(keys::ON.name), sentence);
     }
+    if workload.is_some() {
+        let location = Location::Flag("--".to_owned());
+        steps.add_workload(location, &start.directory, rows, problems);
+    }
     steps
 }
 
-fn assume(typed: &[Section<'_, '_>], filed: &[Section<'_, '_>], problems: &mut Problems) -> Assume {
+fn assume(
+    typed: &[Section<'_, '_>],
+    filed: &[Section<'_, '_>],
+    workload: Option<&WorkloadSettings>,
+    problems: &mut Problems,
+) -> Assume {
     const SHORTEST: Duration = Duration::from_secs(1);
     let window = pick_if_any(typed, &keys::WINDOW, value::span_from(SHORTEST), problems);
     let tables: Vec<_> = filed.iter().filter_map(|file| file.table("assume", problems)).collect();
@@ -232,11 +246,13 @@ fn assume(typed: &[Section<'_, '_>], filed: &[Section<'_, '_>], problems: &mut P
     }
     let mut span = |key: &keys::Key| pick(&tables, key, value::span_from(SHORTEST), problems);
     let interruption = span(&keys::INTERRUPTION);
+    let shutdown = span(&keys::SHUTDOWN);
     Assume {
         interruption: window.unwrap_or(interruption),
         hibernate: span(&keys::HIBERNATE),
         scale_in: span(&keys::SCALE_IN),
-        shutdown: span(&keys::SHUTDOWN),
+        // A shutdown is then the request to stop, whose grace is known.
+        shutdown: workload.map_or(shutdown, |workload| workload.options.grace),
         rebalance: span(&keys::REBALANCE),
         maintenance: span(&keys::MAINTENANCE),
     }
@@ -257,6 +273,9 @@ fn file_to_read(
     }
     if start.usual_file.exists() {
         return Ok(Some(start.usual_file.clone()));
+    }
+    if !start.flags.command.is_empty() {
+        return Ok(None);
     }
     Err(ConfigError::usage(format!(
         "nothing to do: no --hook, no --target-group, no --config, and there is no {}\n\

@@ -1,5 +1,6 @@
 //! The settings: what leaves the configuration, validated, each value as its type.
 
+use super::workload::WorkloadSettings;
 use crate::actions::{Action, Reach};
 use crate::engine::{Policy, StepName};
 use crate::notify::Sink;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// The metadata service that was named for all sources, without a slash at its end.
     pub metadata_endpoint: Option<String>,
+    /// The workload that runs under us, where one was given.
+    pub workload: Option<WorkloadSettings>,
     /// The file that was read, where one was.
     pub origin: Option<PathBuf>,
     /// What is odd, but no error.

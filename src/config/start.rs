@@ -48,6 +48,18 @@ pub struct Flags {
     pub metadata_endpoint: Option<String>,
     /// `--log-format`
     pub log_format: Option<String>,
+    /// `--grace`
+    pub grace: Option<String>,
+    /// `--stop-signal`
+    pub stop_signal: Option<String>,
+    /// `--signal-target`
+    pub signal_target: Option<String>,
+    /// `--first`
+    pub first: Option<String>,
+    /// `--exit-map`
+    pub exit_map: Vec<String>,
+    /// The workload: what follows `--`.
+    pub command: Vec<String>,
     /// Own keys of sources that beat all else, by kind and key: what a rehearsal plays is asked in place of the world.
     pub source_keys: Vec<(&'static str, &'static str, String)>,
 }
@@ -109,6 +121,10 @@ impl Start {
             (keys::NEEDS, &flags.needs),
             (keys::TIMEOUT, &flags.timeout),
             (keys::WINDOW, &flags.window),
+            (keys::GRACE, &flags.grace),
+            (keys::STOP_SIGNAL, &flags.stop_signal),
+            (keys::SIGNAL_TARGET, &flags.signal_target),
+            (keys::FIRST, &flags.first),
         ];
         for (key, text) in texts {
             if let Some(text) = text {
@@ -120,6 +136,7 @@ impl Start {
             (keys::ON, &flags.on),
             (keys::TARGET_GROUP, &flags.target_group),
             (keys::LISTEN, &flags.listen),
+            (keys::EXIT_MAP, &flags.exit_map),
         ];
         for (key, list) in lists {
             if !list.is_empty() {

@@ -10,9 +10,10 @@ use super::problem::{Location, Problems, hint, shown, worded};
 use super::settings::StepSetting;
 use super::start::Start;
 use super::value;
+use super::workload::{First, WorkloadSettings};
 use crate::actions::{Action, BuildError, Row};
 use crate::engine::{NoticeKind, Rerun, Step, StepName, Undo};
-use crate::process::find_program;
+use crate::process::{SignalScope, find_program, signal_name};
 use crate::view::{Spoken, nearest};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -26,6 +27,12 @@ const MOST: usize = 100;
 /// The most that a failure is tried again.
 const MOST_RETRIES: u32 = 100;
 
+/// The kind of step that runs a program.
+const HOOK: &str = "hook";
+
+/// The kind of step that asks the workload to end.
+const WORKLOAD: &str = "workload";
+
 /// The own key of kinds that wait for load balancers to have stopped sending. Its default is the kind's, and "0s" for a
 /// step that follows no step which leaves one.
 const SETTLE: &str = "settle";
@@ -36,9 +43,16 @@ pub(super) struct Steps {
     pub(super) steps: Vec<Step>,
     pub(super) settings: Vec<StepSetting>,
     names: BTreeSet<String>,
+    /// What runs under us.
+    workload: Option<WorkloadSettings>,
 }
 
 impl Steps {
+    /// No steps yet, beside this workload.
+    pub(super) fn around(workload: Option<&WorkloadSettings>) -> Self {
+        Self { workload: workload.cloned(), ..Self::default() }
+    }
+
     /// Adds the steps of a file.
     pub(super) fn read(&mut self, file: &Section<'_, '_>, rows: &'static [Row], problems: &mut Problems) {
         let tables = file.tables("step", problems).unwrap_or_default();
@@ -67,7 +81,7 @@ impl Steps {
         let shared: Vec<_> = named
             .iter()
             .filter_map(|(name, table)| {
-                let (step, row) = shared_keys(name.as_deref(), table, &names, rows, problems)?;
+                let (step, row) = shared_keys(name.as_deref(), table, &names, rows, &self.kinds(), problems)?;
                 Some((step, row, table))
             })
             .collect();
@@ -85,6 +99,7 @@ impl Steps {
             if settles && !follows(step, &leaving, shared.iter().map(|(step, ..)| step)) {
                 own.entry(SETTLE).or_insert_with(|| toml::Value::String("0s".to_owned()));
             }
+            self.complete(row, &mut own);
             match build(row, own, table.directory()) {
                 Ok(action) => built.push((step.clone(), *row, action)),
                 Err(BuildError { key, message }) => table.complain(&key, &message, problems),
@@ -121,7 +136,7 @@ impl Steps {
             return;
         }
         let name = self.unique(&name);
-        let mut step = plain(StepName::new(&name), row);
+        let mut step = plain(StepName::new(&name), row, self.kinds());
         if let Some(on) = &keys.on {
             step.on.clone_from(on);
         }
@@ -135,6 +150,58 @@ impl Steps {
             Ok(action) => self.push(step, row, action),
             Err(BuildError { key: _, message }) => problems.add(location, worded(&message)),
         }
+    }
+
+    /// Adds the step that asks the workload to end, unless the file has it, in its place among the others.
+    pub(super) fn add_workload(
+        &mut self,
+        location: Location,
+        directory: &Path,
+        rows: &'static [Row],
+        problems: &mut Problems,
+    ) {
+        let first = self.workload.as_ref().map(|workload| workload.first).unwrap_or_default();
+        if self.settings.iter().any(|step| step.kind == WORKLOAD) {
+            return;
+        }
+        let others: Vec<StepName> = self.steps.iter().map(|step| step.name.clone()).collect();
+        let hooks: BTreeSet<StepName> =
+            self.settings.iter().filter(|step| step.kind == HOOK).map(|step| step.name.clone()).collect();
+        let mut own = toml::Table::new();
+        if let Some(row) = rows.iter().find(|row| row.kind == WORKLOAD) {
+            self.complete(row, &mut own);
+        }
+        let step = FlagStep { location, name: WORKLOAD.to_owned(), kind: WORKLOAD, own };
+        self.add(step, directory, &FlagKeys::default(), rows, problems);
+        let Some(workload) = self.steps.iter_mut().last().filter(|step| !others.contains(&step.name)) else { return };
+        let name = workload.name.clone();
+        match first {
+            First::Hooks => workload.after = others,
+            First::Workload => {
+                let waits = |step: &&mut Step| step.after.is_empty() && hooks.contains(&step.name);
+                self.steps.iter_mut().filter(waits).for_each(|step| step.after = vec![name.clone()]);
+            }
+            First::Both => {}
+        }
+    }
+
+    /// The kinds of notice that a step is for which names none: where a workload ends with us, also a shutdown.
+    fn kinds(&self) -> BTreeSet<NoticeKind> {
+        let usual = [NoticeKind::Interruption, NoticeKind::ScaleIn];
+        usual.into_iter().chain(self.workload.as_ref().map(|_| NoticeKind::Shutdown)).collect()
+    }
+
+    /// Adds what is known of the workload to the own keys of a step that asks it to end.
+    fn complete(&self, row: &Row, own: &mut toml::Table) {
+        let Some(workload) = self.workload.as_ref().filter(|_| row.kind == WORKLOAD) else { return };
+        let target = match workload.options.signal_target {
+            SignalScope::Group => "group",
+            SignalScope::Process => "process",
+        };
+        let signal = signal_name(workload.options.stop_signal);
+        own.insert("command".to_owned(), workload.command.clone().into());
+        own.entry("target").or_insert_with(|| toml::Value::String(target.to_owned()));
+        own.entry("signal").or_insert(toml::Value::String(signal));
     }
 
     fn push(&mut self, step: Step, row: &Row, action: Arc<dyn Action>) {
@@ -201,7 +268,7 @@ pub(super) fn hook(location: Location, text: &str, proof: Option<&str>, start: &
     if let Some(newer) = proof {
         own.insert("proof".to_owned(), toml::Table::from_iter([("newer".to_owned(), newer.into())]).into());
     }
-    Ok(FlagStep { location, name, kind: "hook", own })
+    Ok(FlagStep { location, name, kind: HOOK, own })
 }
 
 /// The step of a `--target-group`.
@@ -226,6 +293,7 @@ fn shared_keys(
     table: &Section<'_, '_>,
     names: &BTreeSet<String>,
     rows: &'static [Row],
+    kinds: &BTreeSet<NoticeKind>,
     problems: &mut Problems,
 ) -> Option<(Step, &'static Row)> {
     let kind = table.require(keys::KIND.name, value::text, problems);
@@ -270,7 +338,7 @@ fn shared_keys(
         let valid: Vec<String> = shared.chain(own).collect();
         table.only(&valid.iter().map(String::as_str).collect::<Vec<_>>(), problems);
     }
-    let default = plain(StepName::new(name.unwrap_or_default()), row);
+    let default = plain(StepName::new(name.unwrap_or_default()), row, kinds.clone());
     let step = Step {
         on: on.unwrap_or(default.on),
         after: after.iter().map(StepName::new).collect(),
@@ -300,10 +368,10 @@ fn more_than_timeout(needs: Option<Duration>, timeout: Option<Duration>) -> Opti
 
 /// A step with every key left out. An array of tables cannot hold defaults, so these stand here and in the shipped
 /// file's example; a test holds them together.
-fn plain(name: StepName, row: &Row) -> Step {
+fn plain(name: StepName, row: &Row, on: BTreeSet<NoticeKind>) -> Step {
     Step {
         name,
-        on: BTreeSet::from([NoticeKind::Interruption, NoticeKind::ScaleIn]),
+        on,
         after: Vec::new(),
         timeout: None,
         needs: row.defaults.needs,

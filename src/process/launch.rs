@@ -227,7 +227,7 @@ fn become_program(settings: &LaunchSettings, program: &str, arguments: impl Iter
 
 /// Closes what the daemon inherited from who started it, a shell's open files for example: another user's program could
 /// read or write there what only we may. Nothing of this process is among it: it opened nothing that lasts.
-fn close_inherited() {
+pub fn close_inherited() {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let open: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {

@@ -15,13 +15,15 @@ mod tree;
 mod user;
 
 pub use cgroup::DelegatedCgroup;
-pub use launch::{Launcher, Program, Started, launch, retry_after};
+pub use launch::{Launcher, Program, Started, close_inherited, launch, retry_after};
 pub use leader::{Adopted, ExitState, Leader, StopSignal, Stopped, is_waited_for};
 pub use leftovers::LeftoverProcesses;
 pub use output::{Output, OutputReader, OutputStreams, Stream, adopt_streams, output_pipe};
 pub use program::{StartError, USUAL_PATH, bad_interpreter, find_program, has_no_format};
 pub use reaper::{inherit_orphans, reap_orphans};
-pub use signals::{give_defaults, meaningless, signal_named};
+pub use signals::{
+    SignalScope, give_defaults, meaningless, signal_name, signal_named, started_ignoring, write_in_background,
+};
 pub use stat::{Stat, is_alive};
 pub use stop_by::StopBy;
 pub use tree::{DaemonId, RunMarker};

@@ -8,6 +8,8 @@
 
 use nix::sys::signal::SigSet;
 use rustix::process::Signal;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use signal_hook::consts::{
     FORBIDDEN, SIGALRM, SIGIO, SIGPIPE, SIGPROF, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
 };
@@ -16,10 +18,27 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
+/// Who gets a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignalScope {
+    /// The process alone.
+    #[default]
+    Process,
+    /// Every process of its process group.
+    Group,
+}
+
 /// The signal of this name, with `SIG` before it or without.
 pub fn signal_named(name: &str) -> Option<Signal> {
     let name = format!("SIG{}", name.strip_prefix("SIG").unwrap_or(name));
     Signal::from_named_raw(nix::sys::signal::Signal::from_str(&name).ok()? as c_int)
+}
+
+/// The name of a signal, without `SIG`; its number where it has none.
+pub fn signal_name(signal: Signal) -> String {
+    let name = signal_hook::low_level::signal_name(signal.as_raw());
+    name.map_or_else(|| signal.as_raw().to_string(), |name| name.trim_start_matches("SIG").to_owned())
 }
 
 /// Failure of the power (signal(7)); it has no name in the crate for signals. The number is that of every machine but
@@ -54,6 +73,19 @@ pub fn give_defaults() -> io::Result<()> {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
     status.map(drop)
+}
+
+/// Lets every signal through but the one of TTOU, so that this thread, and those that it starts, can write to a terminal that we are in
+/// the background of, whatever its settings (`stty tostop`), and change its foreground (tcsetpgrp(3)). Programs that are started have an empty mask all the same.
+pub fn write_in_background() {
+    let mut masked = SigSet::empty();
+    masked.add(nix::sys::signal::Signal::SIGTTOU);
+    let _ = masked.thread_set_mask();
+}
+
+/// The signals that we were started with ignored, as [`give_defaults`] tells them; none where it cannot be told.
+pub fn started_ignoring() -> Vec<c_int> {
+    std::fs::read_to_string("/proc/self/status").map(|status| ignored(&status)).unwrap_or_default()
 }
 
 /// The signals that are ignored, by what the kernel says of a process (proc_pid_status(5)), and that programs would

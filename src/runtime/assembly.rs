@@ -159,6 +159,7 @@ impl Daemon {
             host: host.clone(),
             episode: episode.clone(),
             scale_in_window,
+            workload: Watchable::default(),
             launcher: Launcher { secret_variables, ..launcher },
             leftovers: LeftoverProcesses::default(),
         };

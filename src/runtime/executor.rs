@@ -6,7 +6,8 @@
 use super::notice_file::NoticeFile;
 use crate::actions::hook::Hook;
 use crate::actions::proof::ProofBaseline;
-use crate::actions::{Action, ActionContext, Output, Reach, Rehearsal, RunContext, StopBy};
+use crate::actions::workload::Workload;
+use crate::actions::{Action, ActionContext, Output, Reach, Rehearsal, RunContext, StopBy, Watchable};
 use crate::engine::{Command, Input, Moment, NoticeContext, Now, Outcome, Process, Run, RunResult, StepName, Work};
 use crate::process::{LeftoverProcesses, RunMarker};
 use crate::view::{FindingLevel, Spoken, clip};
@@ -141,6 +142,11 @@ impl Executor {
     /// The groups that runs left behind, to wait for or to end when the executor is busy elsewhere.
     pub fn leftovers(&self) -> LeftoverProcesses {
         self.shared.leftovers.clone()
+    }
+
+    /// The workload that runs under us, as its steps see it.
+    pub fn workload(&self) -> Watchable<Workload> {
+        self.shared.workload.clone()
     }
 
     /// Stops everything at once: what runs is killed and reported within a quarter of a second, what was left behind

@@ -38,6 +38,8 @@ pub struct LogObserver {
     leftovers: LeftoverProcesses,
     /// Runs of these whose start is not said yet: it is said with their process.
     starting: BTreeSet<Run>,
+    /// Whether signals to us are our own, and not those of a first process above us.
+    heeds_signals: bool,
 }
 
 /// What became fact in a turn of the loop, and how its episodes stand.
@@ -63,7 +65,8 @@ impl LogObserver {
         let programs = settings.steps.iter().filter(|step| step.action.runs_programs());
         let programs = programs.map(|step| step.name.clone()).collect();
         let first_line = Some(FirstLine::new(settings, timings, bound));
-        Self { first_line, leftovers, ..Self::without_first_line(programs) }
+        let heeds_signals = settings.workload.is_none();
+        Self { first_line, leftovers, heeds_signals, ..Self::without_first_line(programs) }
     }
 
     /// One that does not begin with what is watched, and knows of nothing that was left behind. The runs of these steps are
@@ -77,6 +80,7 @@ impl LogObserver {
             programs,
             leftovers: LeftoverProcesses::default(),
             starting: BTreeSet::new(),
+            heeds_signals: true,
         }
     }
 
@@ -163,13 +167,14 @@ impl LogObserver {
             Event::ExitAsked { signal: Signal::ShutDown | Signal::Restart } => {
                 match facts.open.and_then(words::waited_for) {
                     Some(steps) => {
-                        let sentence = format!("{}: waiting for {steps}; SIGINT (Ctrl-C) stops at once", line.sentence);
+                        let hint = if self.heeds_signals { "; SIGINT (Ctrl-C) stops at once" } else { "" };
+                        let sentence = format!("{}: waiting for {steps}{hint}", line.sentence);
                         line.saying(sentence)
                     }
                     None => line,
                 }
             }
-            Event::ExitPending { .. } if self.leftovers.count() > 0 => LogLine {
+            Event::ExitPending { .. } if self.leftovers.count() > 0 && self.heeds_signals => LogLine {
                 loudness: LogLevel::Told,
                 ..line.saying(
                     "waiting for processes that hooks left behind; SIGINT (Ctrl-C) ends them at once".to_owned(),

@@ -33,6 +33,7 @@ pub mod status_url;
 pub mod step_checks;
 mod systemd_observer;
 mod turn;
+pub mod workload_link;
 
 pub use assembly::{AssemblyError, DaemonOptions, Persistence};
 pub use delivery::REHEARSALS;
@@ -119,6 +120,12 @@ impl Daemon {
     pub fn heed_signals(&mut self, signals: signals::Signals) {
         let inputs = self.inputs.sender.clone();
         self.tasks.spawn(signals.tell(inputs));
+    }
+
+    /// Is told of the workload by the first process of the container.
+    pub fn follow_workload(&mut self, link: workload_link::WorkloadLink) {
+        let inputs = self.inputs.sender.clone();
+        self.tasks.spawn(link.tell(self.executor.workload(), inputs));
     }
 
     /// Reaps what hooks leave behind, as only the process's one daemon may.

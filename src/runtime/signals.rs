@@ -37,6 +37,8 @@ pub enum Supervisor {
     Systemd,
     /// A terminal, a container, another supervisor: when we are to end, what we protect ends.
     Other,
+    /// The first process of a container, which is told by signals, and tells us.
+    FirstProcess,
 }
 
 impl Supervisor {
@@ -96,6 +98,7 @@ impl Signals {
                             continue;
                         }
                         (Some(Repeated::No), Supervisor::Other) => Signal::ShutDown,
+                        (Some(_), Supervisor::FirstProcess) => continue,
                         (Some(Repeated::AtOnce), _) => continue,
                         (Some(Repeated::Later), _) if number == SIGINT => Signal::StopNow,
                         (Some(Repeated::Later) | None, _) => {

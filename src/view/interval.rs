@@ -134,6 +134,11 @@ fn young(c: f64, m: f64) -> f64 {
     (2.0 * c * m).sqrt()
 }
 
+/// The interval that loses least, by Daly, where a checkpoint takes `checkpoint` and interruptions are `between` apart.
+pub fn shortest_loss(checkpoint: Duration, between: Duration) -> Duration {
+    Duration::from_secs_f64(daly(checkpoint.as_secs_f64(), between.as_secs_f64()).max(0.0))
+}
+
 fn daly(c: f64, m: f64) -> f64 {
     if c >= 2.0 * m {
         return m;

@@ -3,14 +3,14 @@
 //! The process is held by a pidfd between the last look at it and the signal, so that no other can take its number. It is
 //! journaled before the signal goes out: after a crash of ours it is waited for, and not signalled again.
 
+use super::ROW;
 use super::reaction::{self, NamedSignal, SignalDisposition};
 use super::target::{self, FoundProcess, ProcessSelector, called};
 use super::tree::ParentMap;
-use super::{ROW, SignalScope};
 use crate::actions::proof::Proof;
 use crate::actions::{Action, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult};
-use crate::process::{Stat, is_alive};
+use crate::process::{SignalScope, Stat, is_alive};
 use crate::view::printable_bytes;
 use crate::view::{Finding, FindingLevel, Spoken};
 use rustix::io::Errno;

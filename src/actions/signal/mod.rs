@@ -15,7 +15,7 @@ mod tree;
 use super::proof::Proof;
 use super::{Action, BuildError, Defaults, PathKey, Reach, Row, read_keys};
 use crate::engine::Undo;
-use crate::process::signal_named;
+use crate::process::{SignalScope, signal_named};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -56,17 +56,6 @@ pub struct ProcessSettings {
     pub command_line: Option<String>,
     /// Which of several with this command line, or of this container, where one began the others.
     pub which: Option<ProcessChoice>,
-}
-
-/// Who gets the signal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SignalScope {
-    /// The process alone.
-    #[default]
-    Process,
-    /// Every process of its process group.
-    Group,
 }
 
 fn term() -> String {

@@ -5,6 +5,7 @@
 mod host;
 mod report;
 mod time;
+mod workload;
 
 use super::args::CheckArgs;
 use super::{ExitStatus, complain, run};
@@ -76,6 +77,7 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     all.extend(messages.into_iter().flatten());
     all.extend(time::findings(&settings.policy, &timings));
     all.extend(carried);
+    all.extend(workload::findings(settings, &timings, |name| std::env::var_os(name).is_some()));
     all.extend(files);
     all.extend(endpoint);
     all.extend(settings.warnings.iter().cloned());

@@ -1,0 +1,44 @@
+//! Where containers run, as far as it tells how they end. Known by variables that only these places set.
+
+use std::time::Duration;
+
+/// The grace where nothing is known, as Docker has it.
+pub const USUAL_GRACE: Duration = Duration::from_secs(10);
+
+/// A place where containers run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Platform {
+    /// Its name, for people.
+    pub name: &'static str,
+    /// What it sets in each container.
+    variable: &'static str,
+    /// The time from the request to stop until the kill.
+    pub grace: Duration,
+    /// How a container ends there.
+    pub ends: Ending,
+}
+
+/// How a container ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// By a request to stop and the grace, and no other notice comes.
+    Asked,
+    /// Without any notice.
+    Sudden,
+    /// By a request to stop, and a grace that its manifest says.
+    ByManifest,
+}
+
+const PLATFORMS: [Platform; 3] = [
+    // Its documentation says 5 s between SIGTERM and SIGKILL; a second of it is left for the way of the signal.
+    Platform { name: "RunPod", variable: "RUNPOD_POD_ID", grace: Duration::from_secs(4), ends: Ending::Asked },
+    Platform { name: "Vast.ai", variable: "VAST_CONTAINERLABEL", grace: USUAL_GRACE, ends: Ending::Sudden },
+    Platform { name: "Kubernetes", variable: "KUBERNETES_SERVICE_HOST", grace: USUAL_GRACE, ends: Ending::ByManifest },
+];
+
+impl Platform {
+    /// The one whose variable is set.
+    pub fn of(is_set: impl Fn(&str) -> bool) -> Option<&'static Self> {
+        PLATFORMS.iter().find(|platform| is_set(platform.variable))
+    }
+}
