@@ -3,6 +3,8 @@
 #   docker build -t spot-watchdog .
 #   docker run --network host -v ./watchdog.toml:/etc/spot-watchdog/watchdog.toml:ro spot-watchdog
 #
+# Into an image of your own, as its entry point (docs/containers.md): COPY --from=spot-watchdog /usr/local/bin/watchdog ...
+#
 # Host network, because the metadata service's answer makes one network hop by default and a bridge is the second.
 
 FROM rust:1.95-bookworm AS build

@@ -12,12 +12,7 @@ fn main() -> ExitCode {
         return code;
     }
     match cli::parse(std::env::args_os()) {
-        Ok(Cli { run, command }) => match command.unwrap_or(CliCommand::Run(run)) {
-            CliCommand::Run(args) if !args.steps.workload.command.is_empty() && !args.beside_workload => {
-                first_process(&args)
-            }
-            command => dispatch(&command).report(),
-        },
+        Ok(Cli { run, command }) => dispatch(&command.unwrap_or(CliCommand::Run(run))),
         Err(exit) => exit.report(),
     }
 }
@@ -31,9 +26,12 @@ fn first_process(args: &RunArgs) -> ExitCode {
     }
 }
 
-fn dispatch(command: &CliCommand) -> ExitStatus {
+fn dispatch(command: &CliCommand) -> ExitCode {
     let around = || daemon_address(&Start::here(Flags::default()));
-    match command {
+    let status = match command {
+        CliCommand::Run(args) if !args.steps.workload.command.is_empty() && !args.beside_workload => {
+            return first_process(args);
+        }
         CliCommand::Run(args) => configured(args.flags(), run::run),
         CliCommand::Check(args) => configured(args.run.flags(), |settings| check::check(args, &settings)),
         CliCommand::Rehearse(args) => rehearse::rehearse(args),
@@ -43,7 +41,8 @@ fn dispatch(command: &CliCommand) -> ExitStatus {
         CliCommand::Notice(args) => cli::end(notice::notice(args, &around())),
         CliCommand::Status(args) => status::status(args, &around()),
         CliCommand::Generate { what } => cli::end(generate::generate(what, actions::ROWS, sources::ROWS)),
-    }
+    };
+    status.report()
 }
 
 fn configured(flags: Flags, with: impl FnOnce(Settings) -> ExitStatus) -> ExitStatus {

@@ -36,6 +36,7 @@ Examples:
   watchdog --hook ./save_checkpoint.sh            run it when this machine is to be taken
   watchdog rehearse --hook ./save_checkpoint.sh   play an interruption: does the time suffice?
   watchdog                                        do what /etc/spot-watchdog/watchdog.toml says
+  watchdog --hook ./save.sh -- python train.py    run a program and save before it is stopped
 
 Each flag is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL.";
 
@@ -44,6 +45,7 @@ Examples:
   watchdog --hook ./save_checkpoint.sh            run it when this machine is to be taken
   watchdog rehearse --hook ./save_checkpoint.sh   play an interruption: does the time suffice?
   watchdog                                        do what /etc/spot-watchdog/watchdog.toml says
+  watchdog --hook ./save.sh -- python train.py    run a program and save before it is stopped
 
 Each flag of a run is a variable too: --poll-interval is SPOT_WATCHDOG_POLL_INTERVAL, and lists
 are separated by commas. Flags beat variables, and variables beat the file. SPOT_WATCHDOG_LOG=debug

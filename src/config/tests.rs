@@ -96,6 +96,7 @@ static REAL_ROWS: &[Row] = &[
     actions::http::ROW,
     actions::drain::ROW,
     actions::signal::ROW,
+    actions::workload::ROW,
 ];
 
 fn idle(own: toml::Table) -> Result<Arc<dyn Action>, BuildError> {

@@ -164,24 +164,22 @@ impl FirstProcess {
 
     fn on_signal(&mut self, signal: c_int) {
         let is_request = signal == SIGTERM || signal == self.options.stop_signal.as_raw();
-        match (signal, self.ended) {
-            (SIGCHLD, _) => {}
-            (_, None) if is_request => self.stop(),
+        match signal {
+            SIGCHLD => {}
+            _ if is_request => self.stop(),
             // Nobody is left that it could be for.
-            (SIGINT, Some(_)) => self.stop(),
-            (_, Some(_)) if is_request => self.stop(),
-            (SIGCONT, None) => {
-                if self.terminal.is_ours() {
+            SIGINT if self.ended.is_some() => self.stop(),
+            SIGCONT => {
+                if self.ended.is_none() && self.terminal.is_ours() {
                     self.terminal.give(self.workload);
                 }
                 self.send(Signal::CONT);
             }
-            (_, None) => {
+            _ => {
                 if let Some(signal) = Signal::from_raw(signal) {
                     self.send(signal);
                 }
             }
-            (_, Some(_)) => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! Where containers run, as far as it tells how they end. Known by variables that only these places set.
 
+use std::fs::File;
+use std::io::Read;
 use std::time::Duration;
 
 /// The grace where nothing is known, as Docker has it.
@@ -36,7 +38,21 @@ const PLATFORMS: [Platform; 3] = [
     Platform { name: "Kubernetes", variable: "KUBERNETES_SERVICE_HOST", grace: USUAL_GRACE, ends: Ending::ByManifest },
 ];
 
+/// The most that is read of the first process's variables, in bytes.
+const MOST: u64 = 1 << 20;
+
 impl Platform {
+    /// The one that we run on, by our own variables or by those of the first process: a login over SSH has none of the
+    /// container's.
+    pub fn here() -> Option<&'static Self> {
+        let mut first = Vec::new();
+        // Only root and the same user may read it.
+        let _ = File::open("/proc/1/environ").and_then(|file| file.take(MOST).read_to_end(&mut first));
+        let begins =
+            |name: &str| first.split(|byte| *byte == 0).any(|entry| entry.starts_with(format!("{name}=").as_bytes()));
+        Self::of(|name| std::env::var_os(name).is_some() || begins(name))
+    }
+
     /// The one whose variable is set.
     pub fn of(is_set: impl Fn(&str) -> bool) -> Option<&'static Self> {
         PLATFORMS.iter().find(|platform| is_set(platform.variable))

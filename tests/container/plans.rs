@@ -4,7 +4,7 @@
 use super::WAITS;
 use super::stand::{Cloud, Scene, Watch, get, wait_for};
 use rustix::process::{Signal, kill_process};
-use spot_watchdog::emulators::aws::{EmulatedAction, Script, StatedTime};
+use spot_watchdog::emulators::service::{EmulatedAction, Script, StatedTime};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -18,9 +18,9 @@ const BETWEEN: [(&str, Duration); 3] = [
     ("daily", Duration::from_secs(24 * 3600)),
 ];
 
-/// What the place where it runs means, by the variables that are set.
-pub(super) fn findings(settings: &Settings, timings: &StepTimings, is_set: impl Fn(&str) -> bool) -> Option<Finding> {
-    let Platform { name, ends, .. } = Platform::of(is_set)?;
+/// What the place where it runs means.
+pub(super) fn findings(settings: &Settings, timings: &StepTimings, platform: Option<&Platform>) -> Option<Finding> {
+    let Platform { name, ends, .. } = platform?;
     let workload = settings.workload.as_ref();
     let finding = |weight, sentence| Some(Finding::new(weight, SUBJECT, sentence));
     match (ends, workload) {
@@ -86,7 +86,8 @@ mod tests {
         let variables = BTreeMap::from([(variable.to_owned(), "x".to_owned()), ("PATH".to_owned(), "/bin".to_owned())]);
         let start = Start { variables, ..Start::here(flags) };
         let settings = load(&start, crate::actions::ROWS, crate::sources::ROWS).unwrap();
-        findings(&settings, &StepTimings::default(), |name| name == variable).map(|finding| finding.sentence)
+        findings(&settings, &StepTimings::default(), Platform::of(|name| name == variable))
+            .map(|finding| finding.sentence)
     }
 
     #[test]
