@@ -18,6 +18,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,6 +102,41 @@ fn a_session_answer_that_a_router_drops_is_told_as_the_hop_limit_until_it_is_rai
     assert_eq!(scene.read("runs"), "run\n");
 }
 
+#[test]
+fn a_machine_with_ipv6_alone_finds_its_cloud() {
+    let net = match Net::make() {
+        Ok(net) => net,
+        Err(why) => {
+            eprintln!("skipped: no network namespaces can be made here: {why}");
+            return;
+        }
+    };
+    let machine = &net.names[2];
+    ip(&["-n", machine, "address", "flush", "dev", "eth0"]).unwrap();
+    ip(&["-n", machine, "address", "add", "fd00:ec2::254/128", "dev", "lo"]).unwrap();
+    let scene = Scene::new();
+    std::fs::create_dir(scene.path("root")).unwrap();
+    scene.write("root/asks-anybody", "");
+    let hook = scene.script("hook.sh", "true");
+    let _cloud = net.within(HostInfo::Machine, || {
+        let mut command = scene.command(&["emulate", "aws", "--listen", "[fd00:ec2::254]:80"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Cloud { child, address: line.trim().strip_prefix("http://").unwrap().parse().unwrap() }
+    });
+    let began = Instant::now();
+    let state = scene.state();
+    let fixed = ["--hook", &hook, "--listen", "off", "--state-dir", state.to_str().unwrap()];
+    let mut watch = net.within(HostInfo::Machine, || Watch::start(scene.command(&fixed)));
+    let first =
+        wait_for("the first line", || watch.log().lines().find(|line| line.contains("watching")).map(str::to_owned));
+    eprintln!("found after {:?}: {first}", began.elapsed());
+    assert!(first.contains("watching i-0123456789abcdef0 (g5.xlarge, spot) through aws"), "{first}");
+    assert!(first.contains("found by its metadata service at http://[fd00:ec2::254]"), "{first}");
+    watch.stop();
+}
+
 fn check(scene: &Scene, endpoint: &str, hook: &str) -> Output {
     scene.command(&["check", "--metadata-endpoint", endpoint, "--hook", hook, "--listen", "off"]).output().unwrap()
 }
@@ -166,7 +202,8 @@ impl Net {
         if !rustix::process::geteuid().is_root() {
             return Err("not root".to_owned());
         }
-        let us = std::process::id();
+        static NETS: AtomicU32 = AtomicU32::new(0);
+        let us = format!("{}-{}", std::process::id(), NETS.fetch_add(1, Ordering::Relaxed));
         let net = Self { names: ["cloud", "router", "machine"].map(|name| format!("spot-{us}-{name}")) };
         let [cloud, router, machine] = &net.names;
         for name in &net.names {

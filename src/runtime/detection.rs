@@ -51,7 +51,9 @@ pub(super) fn begin(settings: &mut Settings) -> (Detected, Option<Search>) {
     match first_look(&signs::here(), candidates, settings.metadata_endpoint.as_deref()) {
         FirstLook::Decided(finding) => (Detected { finding: Some(finding), source: None }, None),
         FirstLook::Open(mut search) => {
-            search.asked.retain(|asked| signs::may_ask(&asked.endpoint()));
+            if settings.metadata_endpoint.is_none() {
+                search.asked.retain(|asked| signs::may_ask(&asked.endpoint()));
+            }
             let source = search.certain().map(|candidate| Arc::clone(&candidate.source));
             if let Some(source) = &source {
                 settings.ask(Arc::clone(source));

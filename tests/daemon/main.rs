@@ -10,6 +10,7 @@ mod azure;
 #[path = "../support/boots.rs"]
 mod boots;
 mod clocks;
+mod detection;
 mod files;
 mod gcp;
 mod hooks;
