@@ -5,6 +5,7 @@
 //! They use the package as anybody could, and nothing that only a fuzzer has, so that any Rust builds them.
 
 pub mod answers;
+pub mod clouds;
 pub mod configuration;
 pub mod connections;
 pub mod dates;
@@ -28,6 +29,7 @@ pub type Look = fn(&[u8]);
 /// Each target, by the name of its folder in the corpus.
 pub const ALL: &[(&str, Look)] = &[
     ("answers", answers::look),
+    ("clouds", clouds::look),
     ("configuration", configuration::look),
     ("connections", connections::look),
     ("dates", dates::look),
