@@ -42,7 +42,7 @@ fn on_its_own(scene: &Scene, variables: &[(&str, &str)], arguments: &[&str]) -> 
 
 const BRISK: &[&str] = &["--poll-interval", "200ms"];
 
-fn aws_at<'a>(url: &'a str) -> (&'static str, &'a str) {
+fn aws_at(url: &str) -> (&'static str, &str) {
     ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
 }
 
