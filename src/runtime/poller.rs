@@ -9,7 +9,7 @@
 use crate::engine::{AcknowledgementAnswer, Fault, FinishedNotices, Importance, Input, NoticeKey, ProbeName};
 use crate::server::AnswerTimes;
 use crate::sources::transports::http::HttpResponse;
-use crate::sources::transports::{Client, DEFAULT_TIME_LIMIT, Failure, Response, Service, TimedResponse};
+use crate::sources::transports::{Client, Failure, Response, Service, TimedResponse};
 use crate::sources::{Acknowledgement, Memory, Probe, ProbePace, Reading, Source};
 use crate::view::{Finding, FindingLevel, Lifecycle, Machine};
 use futures_util::future::{BoxFuture, select_all};
@@ -26,6 +26,9 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Beyond this the clocks differ by more than the header's resolution and the way there explain.
 const NOTABLE_SKEW: SignedDuration = SignedDuration::from_secs(2);
+
+/// How long an acknowledgement may take: nobody waits for it, and one that was only slow would be sent again.
+const ACKNOWLEDGEMENT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Keeps what a source was told to remember in this boot.
 pub trait MemoryStore: Send + Sync {
@@ -255,7 +258,7 @@ impl Lanes<'_> {
         let due = self.known().due(&self.poller.finished.borrow());
         for Acknowledgement { key, question, over, .. } in due {
             let Poller { source, client, inputs, .. } = self.poller;
-            let answer = match client.ask(&question, DEFAULT_TIME_LIMIT).await {
+            let answer = match client.ask(&question, ACKNOWLEDGEMENT_LIMIT).await {
                 Ok(TimedResponse { response: Response::Http(HttpResponse { status, .. }), .. }) => match status {
                     200..=299 => AcknowledgementAnswer::Accepted,
                     status if status == over => AcknowledgementAnswer::Over,
