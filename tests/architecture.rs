@@ -96,6 +96,7 @@ const CLOUD_LINES: &[(&str, &str, &str)] = &[
     ("src/emulators/mod.rs", "azure", "its row stands in the table"),
     ("src/actions/mod.rs", "aws", "the API's module is built with a feature"),
     ("src/actions/hook/check.rs", "INSTANCE_STORE", "the kernel's name of a disk that is lost with the machine"),
+    ("src/cli/args.rs", "rehearse --hook ./save_checkpoint.sh --cloud gcp", "an example of a command has to name one"),
     ("src/cli/args.rs", "aws", "examples in the help"),
 ];
 

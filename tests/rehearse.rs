@@ -154,6 +154,28 @@ fn a_machine_of_azure_is_rehearsed_and_the_real_service_is_not_asked() {
 }
 
 #[test]
+fn who_is_elsewhere_rehearses_a_clouds_notice_whatever_sources_are_configured() {
+    for (cloud, window) in [("gcp", "45s"), ("azure", "30s"), ("aws", "50s")] {
+        let desk = Desk::new();
+        desk.script("save.sh", "cat > brief.json");
+        let text = "[[source]]\nkind = 'file'\npath = '/run/none'\n\
+                    [[step]]\nname = 'save'\nkind = 'hook'\ncommand = ['./save.sh']\n";
+        fs::write(desk.path("watchdog.toml"), text).unwrap();
+        let output = desk.rehearse(&["--config", "watchdog.toml", "--yes", "--cloud", cloud, "--notice", window]);
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{cloud}: {told}");
+        assert!(told.contains(&format!("an interruption of {window} is given")), "{told}");
+        let brief: serde_json::Value = serde_json::from_slice(&fs::read(desk.path("brief.json")).unwrap()).unwrap();
+        assert_eq!(brief["source"], cloud, "{brief}");
+    }
+    let desk = Desk::new();
+    desk.script("save.sh", "echo \"$SPOT_SECONDS_LEFT\" > left");
+    desk.rehearse(&["--hook", "./save.sh", "--cloud", "gcp", "--notice", "45s"]);
+    let left: u64 = fs::read_to_string(desk.path("left")).unwrap().trim().split('.').next().unwrap().parse().unwrap();
+    assert!((35..=45).contains(&left), "the window that is played is the one that is planned: {left} s");
+}
+
+#[test]
 fn what_does_not_fit_is_stopped_in_time_and_ends_with_2() {
     let desk = Desk::new();
     desk.script("hang.sh", "trap '' TERM; sleep 300");

@@ -242,6 +242,7 @@ pub struct CheckArgs {
 Examples:
   watchdog rehearse --hook ./save_checkpoint.sh
   watchdog rehearse --config watchdog.toml --yes --json verdict.json
+  watchdog rehearse --hook ./save_checkpoint.sh --cloud gcp --notice 30s
 
 A hook sees SPOT_REHEARSAL=1: it should save and not stop. Steps that others would feel, such as
 leaving a load balancer or signalling a server, are only checked, unless --live is given. The exit
@@ -253,6 +254,10 @@ pub struct RehearseArgs {
     /// How much time the notice leaves [default: what its source usually gives, else what `assume` has]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub notice: Option<Duration>,
+    /// Rehearse as on a machine of this cloud, whatever sources are configured [default: those that are configured, or the
+    /// cloud that is found]
+    #[arg(long, value_name = "KIND", value_parser = emulated())]
+    pub cloud: Option<String>,
     /// Also run the steps that act outside this machine, such as leaving the load balancer, and undo them
     #[arg(long)]
     pub live: bool,

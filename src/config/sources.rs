@@ -45,7 +45,8 @@ pub(super) struct SourceSettings {
     pub(super) candidates: Vec<Candidate>,
 }
 
-/// Reads the sources: the user's if there are any; else the shipped ones, beside the one that is found.
+/// Reads the sources: the only one that is asked for, if one is; else the user's if there are any; else the shipped ones,
+/// beside the one that is found.
 pub(super) fn read(
     layers: &SourceLayers<'_, '_, '_>,
     rows: &'static [SourceRow],
@@ -69,6 +70,14 @@ pub(super) fn read(
             own.complain(keys::KIND.name, "this source is there already", problems);
         }
         sources.extend(source(row, &own, layers, problems));
+    }
+    if let Some(row) = layers.start.flags.cloud.as_ref().and_then(|kind| rows.iter().find(|row| row.kind == *kind)) {
+        let named = sources.iter().position(|source| source.name().as_str() == row.kind);
+        let only = match named {
+            Some(at) => Some(sources.swap_remove(at)),
+            None => unnamed(row, None, layers, problems),
+        };
+        return SourceSettings { sources: only.into_iter().collect(), candidates: Vec::new() };
     }
     let mut candidates = Vec::new();
     if !listed {
@@ -156,7 +165,7 @@ fn build<'i>(
         table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
     }
     let played = layers.start.flags.source_keys.iter().filter(|(kind, ..)| *kind == row.kind);
-    table.extend(played.map(|(_, key, value)| ((*key).to_owned(), toml::Value::String(value.clone()))));
+    table.extend(played.map(|(_, key, value)| ((*key).to_owned(), value.clone())));
     let environment = &|name: &str| layers.start.variable(name).map(str::to_owned);
     let paths: Vec<PathKey> = row.paths.iter().copied().map(PathKey::File).collect();
     command::resolve(&mut table, &paths, directory)

@@ -16,7 +16,7 @@ pub const LOG_VARIABLE: &str = "SPOT_WATCHDOG_LOG";
 const LOG_LEVELS: &[&str] = &["info", "debug"];
 
 /// The flags of a run, as they were typed. Empty means that it was not given.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Flags {
     /// `--config`
     pub config: Option<String>,
@@ -61,7 +61,9 @@ pub struct Flags {
     /// The workload: what follows `--`.
     pub command: Vec<String>,
     /// Own keys of sources that beat all else, by kind and key: what a rehearsal plays is asked in place of the world.
-    pub source_keys: Vec<(&'static str, &'static str, String)>,
+    pub source_keys: Vec<(&'static str, &'static str, toml::Value)>,
+    /// The kind of the only source that is asked, whatever the others are: a rehearsal's `--cloud`.
+    pub cloud: Option<String>,
 }
 
 /// What a start finds.

@@ -17,8 +17,8 @@ struct EmulatedFile {
 }
 
 impl EmulatedSource for EmulatedFile {
-    fn keys(&self) -> Vec<(&'static str, String)> {
-        vec![("path", self.path.to_string_lossy().into_owned())]
+    fn keys(&self) -> Vec<(&'static str, toml::Value)> {
+        vec![("path", self.path.to_string_lossy().into_owned().into())]
     }
 
     fn give(&self, EmulatedNotice { kind, window }: EmulatedNotice) -> io::Result<()> {

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// What a source of some kind asks, played by us: it tells of nothing until it is given a notice.
 pub trait EmulatedSource: Debug + Send + Sync {
     /// The keys of a `[[source]]` of its kind that make the source ask it.
-    fn keys(&self) -> Vec<(&'static str, String)>;
+    fn keys(&self) -> Vec<(&'static str, toml::Value)>;
 
     /// Tells of this notice from now on.
     ///
@@ -51,6 +51,8 @@ pub struct EmulatedNotice {
 pub struct EmulationSetting<'a> {
     /// The machine that is played, where it is known.
     pub machine: Option<&'a Machine>,
+    /// How much time its notice will leave.
+    pub window: Duration,
     /// A directory of the rehearsal's own.
     pub directory: &'a Path,
 }

@@ -66,7 +66,7 @@ pub fn rehearse(args: &RehearseArgs) -> ExitStatus {
     // Where it is not known what we were started with, hooks are no worse off than we are.
     let _ = process::give_defaults();
     // The settings as they are for a real watch say who we are; those of the rehearsal ask what we play.
-    let mut real = match load(args.steps.flags()) {
+    let mut real = match load(Flags { cloud: args.cloud.clone(), ..args.steps.flags() }) {
         Ok(real) => real,
         Err(refused) => return super::refuse(&refused),
     };
@@ -150,10 +150,11 @@ async fn play(
     args: &RehearseArgs,
 ) -> anyhow::Result<Played> {
     let directory = RehearsalDirectory::make()?;
-    let (own, own_endpoint) = own_machine(real).await;
-    let setting = EmulationSetting { machine: own.as_ref(), directory: directory.path() };
+    // A machine of another cloud is not this one.
+    let (own, own_endpoint) = if args.cloud.is_some() { (None, None) } else { own_machine(real).await };
+    let setting = EmulationSetting { machine: own.as_ref(), window: notice.window, directory: directory.path() };
     let stage = PlayedSources::start(real, setting).await?;
-    let flags = Flags { source_keys: stage.keys(), ..args.steps.flags() };
+    let flags = Flags { source_keys: stage.keys(), cloud: args.cloud.clone(), ..args.steps.flags() };
     let settings = load(flags).map_err(|refused| anyhow!("what is played cannot be configured: {refused}"))?;
 
     let progress = RehearsalProgress::begin(&settings, notice.window);
@@ -340,12 +341,11 @@ fn is_closed(status: &Status) -> bool {
 
 /// What the machine really is, and where its credentials come from.
 async fn own_machine(real: &Settings) -> (Option<Machine>, Option<String>) {
-    for source in &real.sources {
-        let Some(endpoint) = source.credentials_endpoint() else { continue };
+    for source in real.sources.iter().filter(|source| source.knows_the_machine()) {
         let Ok(client) = Client::of(source.as_ref()) else { continue };
         let seen = timeout(OWN_MACHINE, check_source(source.as_ref(), &client, &Memory::new())).await;
         let machine = seen.ok().map(|check| check.machine).filter(|machine| !machine.id.is_empty());
-        return (machine, Some(endpoint));
+        return (machine, source.credentials_endpoint());
     }
     (None, None)
 }

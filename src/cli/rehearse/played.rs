@@ -31,7 +31,7 @@ impl PlayedSources {
     }
 
     /// The keys by which the sources ask what is played.
-    pub(super) fn keys(&self) -> Vec<(&'static str, &'static str, String)> {
+    pub(super) fn keys(&self) -> Vec<(&'static str, &'static str, toml::Value)> {
         let keys = self.0.iter().flat_map(|(kind, played)| played.keys().into_iter().map(|(key, to)| (*kind, key, to)));
         keys.collect()
     }

@@ -19,6 +19,7 @@ pub static SERVICE: ServiceRow = ServiceRow {
     notice_settings: &["code", "state"],
     check,
     machine,
+    window: |_| Vec::new(),
     environment: |address| format!("export AWS_EC2_METADATA_SERVICE_ENDPOINT=http://{address}\n"),
     reply: reply::reply,
     error: reply::error,

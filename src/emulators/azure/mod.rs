@@ -40,6 +40,7 @@ pub static SERVICE: ServiceRow = ServiceRow {
     notice_settings: &["type", "source", "resources", "started-after", "description"],
     check,
     machine,
+    window: |_| Vec::new(),
     environment: |_| "# no client of this service reads its address from a variable\n".to_owned(),
     reply: reply::reply,
     error: reply::error,

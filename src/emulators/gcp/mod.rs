@@ -7,6 +7,7 @@ mod reply;
 use super::service::{ScriptedNotice, ServiceRow};
 use crate::engine::NoticeKind;
 use crate::view::Machine;
+use std::time::Duration;
 
 /// The service.
 pub static SERVICE: ServiceRow = ServiceRow {
@@ -19,6 +20,7 @@ pub static SERVICE: ServiceRow = ServiceRow {
     notice_settings: &["event", "status"],
     check,
     machine,
+    window,
     environment: |address| format!("export GCE_METADATA_HOST={address}\nexport GCE_METADATA_IP={address}\n"),
     reply: reply::reply,
     error: reply::error,
@@ -49,4 +51,10 @@ fn machine(machine: &Machine) -> Vec<(&'static str, String)> {
     ];
     settings.extend(machine.addresses.first().map(|address| ("network-interfaces/0/ip", address.to_string())));
     settings
+}
+
+/// The flag names no time. No machine has more than two minutes and a half.
+fn window(window: Duration) -> Vec<(&'static str, toml::Value)> {
+    let seconds = i64::try_from(window.as_secs()).unwrap_or(i64::MAX).min(150);
+    vec![("notice-seconds", seconds.into())]
 }

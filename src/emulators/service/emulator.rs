@@ -305,6 +305,7 @@ mod tests {
         notice_settings: &[],
         check: |_| Ok(()),
         machine: |_| Vec::new(),
+        window: |_| Vec::new(),
         environment: |_| String::new(),
         reply,
         error: |status| Reply { status, ..Reply::text("") },

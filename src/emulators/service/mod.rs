@@ -51,6 +51,8 @@ pub struct ServiceRow {
     pub check: fn(&ScriptedNotice) -> Result<(), String>,
     /// The settings by which it describes this machine.
     pub machine: fn(&Machine) -> Vec<(&'static str, String)>,
+    /// The keys by which its source plans this window; none where its notices state their time.
+    pub window: fn(Duration) -> Vec<(&'static str, toml::Value)>,
     /// The lines of `--print-env`: what makes this cloud's own clients ask the emulator, fit for a shell.
     pub environment: fn(SocketAddr) -> String,
     /// Answers a request: pure, but for the sessions that it opens in [`Moment`].

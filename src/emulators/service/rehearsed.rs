@@ -4,6 +4,7 @@ use super::{ActiveTimes, Emulator, Script, ScriptedNotice, ServiceRow, StatedTim
 use crate::emulators::{EmulatedNotice, EmulatedSource, EmulationSetting};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -11,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 struct RehearsedService {
     emulator: Emulator,
     address: SocketAddr,
+    window: Duration,
     _serving: AbortOnDropHandle<io::Result<()>>,
 }
 
@@ -28,13 +30,15 @@ impl ServiceRow {
         }
         let emulator = Emulator::new(self, script);
         let serving = AbortOnDropHandle::new(tokio::spawn(serve(listener, emulator.clone())));
-        Ok(Box::new(RehearsedService { emulator, address, _serving: serving }))
+        Ok(Box::new(RehearsedService { emulator, address, window: setting.window, _serving: serving }))
     }
 }
 
 impl EmulatedSource for RehearsedService {
-    fn keys(&self) -> Vec<(&'static str, String)> {
-        vec![("metadata-endpoint", format!("http://{}", self.address))]
+    fn keys(&self) -> Vec<(&'static str, toml::Value)> {
+        let mut keys = (self.emulator.service().window)(self.window);
+        keys.push(("metadata-endpoint", format!("http://{}", self.address).into()));
+        keys
     }
 
     fn give(&self, EmulatedNotice { kind, window }: EmulatedNotice) -> io::Result<()> {
