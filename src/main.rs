@@ -35,7 +35,7 @@ fn dispatch(command: &CliCommand) -> ExitCode {
         CliCommand::Run(args) => configured(args.flags(), run::run),
         CliCommand::Check(args) => configured(args.run.flags(), |settings| check::check(args, &settings)),
         CliCommand::Rehearse(args) => rehearse::rehearse(args),
-        CliCommand::Init(args) => cli::end(init::init(args)),
+        CliCommand::Init(args) => init::init(args),
         CliCommand::Report(args) => report::report(args),
         CliCommand::Emulate(args) => emulate::emulate(args),
         CliCommand::Notice(args) => cli::end(notice::notice(args, &around())),

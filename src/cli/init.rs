@@ -1,8 +1,11 @@
 //! `watchdog init`: writes a commented configuration for a kind of workload, to begin with.
 
 use super::args::{InitArgs, Workload};
-use super::print;
+use super::{ExitStatus, print, run};
+use crate::config::{self, Flags, Settings, Start};
+use crate::runtime::detection;
 use crate::view::{Spoken, printable};
+use crate::{actions, sources};
 use anyhow::{Context, bail};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, context};
@@ -19,24 +22,40 @@ const SHUTDOWN: Duration = Duration::from_secs(120);
 struct Found {
     /// The `kind` of its source; empty where no cloud was found.
     cloud: String,
-    /// By which sign, as a clause.
-    sign: String,
+    /// What was found, in a sentence.
+    sentence: String,
     /// How long its notices leave, where that is known.
     window: Option<Duration>,
 }
 
-/// Writes it.
-///
-/// # Errors
-/// Where the file is there already, or cannot be written whole.
-pub fn init(args: &InitArgs) -> anyhow::Result<()> {
-    let found = Found::default();
+/// Looks which cloud this is, writes the file, and says what to do with it.
+pub fn init(args: &InitArgs) -> ExitStatus {
+    // The machine as a watch would find it that no file tells anything.
+    let flags = Flags { hook: vec!["true".to_owned()], ..Flags::default() };
+    match config::load(&Start::here(flags), actions::ROWS, sources::ROWS) {
+        Ok(settings) => super::end(find(settings).and_then(|found| write(args, &found))),
+        Err(refused) => super::refuse(&refused),
+    }
+}
+
+fn find(mut settings: Settings) -> anyhow::Result<Found> {
+    let finding = run::runtime()?.block_on(detection::settle(&mut settings));
+    let source = settings.sources.iter().find(|source| source.is_asked());
+    Ok(Found {
+        cloud: source.map(|source| source.name().to_string()).unwrap_or_default(),
+        sentence: finding.map(|finding| printable(&finding.sentence)).unwrap_or_default(),
+        window: source.and_then(|source| source.usual_window()),
+    })
+}
+
+fn write(args: &InitArgs, found: &Found) -> anyhow::Result<()> {
     let InitArgs { workload, file } = args;
     let named = printable(&file.to_string_lossy());
-    write_new(file, &configuration(*workload, &named, &found)?)?;
+    write_new(file, &configuration(*workload, &named, found)?)?;
     print(&format!(
-        "wrote {named}\nAdapt its lines marked EDIT, then see whether it works here, and whether the time suffices:\n  \
-         watchdog check --config {named}\n  watchdog rehearse --config {named}\n"
+        "wrote {named}: {}\nAdapt its lines marked EDIT, then see whether it works here, and whether the time suffices:\n  \
+         watchdog check --config {named}\n  watchdog rehearse --config {named}\n",
+        found.sentence
     ))
 }
 
@@ -47,14 +66,13 @@ fn configuration(workload: Workload, file: &str, found: &Found) -> anyhow::Resul
         Workload::Batch => ("batch", include_str!("../../config/init/batch.toml")),
         Workload::Stateful => ("stateful", include_str!("../../config/init/stateful.toml")),
     };
-    let Found { cloud, sign, window } = found;
+    let Found { cloud, sentence, window } = found;
     let shutdown = window.unwrap_or(SHUTDOWN);
     let needs = Duration::from_secs(shutdown.as_secs() * 3 / 8);
     let mut engine = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).keep_trailing_newline(true).build();
     engine.set_syntax(syntax.context("failed to set the template's syntax")?);
-    let values =
-        context!(name, file, cloud, sign, shutdown => Spoken(shutdown).to_string(), needs => Spoken(needs).to_string());
+    let values = context!(name, file, cloud, sentence, shutdown => Spoken(shutdown).to_string(), needs => Spoken(needs).to_string());
     engine.render_str(template, values).context("failed to fill in the template")
 }
 
@@ -80,14 +98,17 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test stops where something is not as promised")]
 
     use super::*;
-    use crate::config::{Flags, Settings, Start, load};
+    use crate::config::load;
     use crate::view::FindingLevel;
-    use crate::{actions, sources};
     use clap::ValueEnum;
 
     fn found(row: Option<&sources::SourceRow>) -> Found {
         let window = row.map(|_| Duration::from_secs(30));
-        Found { cloud: row.map(|row| row.kind.to_owned()).unwrap_or_default(), sign: "its DMI".to_owned(), window }
+        Found {
+            cloud: row.map(|row| row.kind.to_owned()).unwrap_or_default(),
+            sentence: "this machine is somewhere".to_owned(),
+            window,
+        }
     }
 
     fn settings(text: &str) -> Settings {

@@ -1,10 +1,11 @@
 //! The example configurations, taken by the watchdog itself, and the policy that they need.
 
 use crate::configuration::is_taken;
-use crate::{read, root};
+use crate::{read, root, text};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// Holds that a shipped configuration has the time that it asks for, and evidence where it saves work.
 pub(crate) fn warns_of_nothing_of_its_own(name: &str, configuration: &str) {
@@ -74,5 +75,24 @@ fn the_policy_limits_what_changes_something_to_one_group() {
             assert_eq!(statement["Resource"] != "*", changes, "{action}");
             assert!(allowed.insert(action.to_owned()), "{action} is allowed twice");
         }
+    }
+}
+
+#[test]
+fn a_configuration_to_begin_with_is_taken_and_has_the_time_that_it_asks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for workload in ["training", "serving", "batch", "stateful"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_watchdog"))
+            .args(["init", workload])
+            .arg(format!("{workload}.toml"))
+            .current_dir(folder.path())
+            .env("SPOT_WATCHDOG_METADATA_ENDPOINT", "http://127.0.0.1:1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        let said = text(&output);
+        assert!(said.contains(&format!("watchdog rehearse --config {workload}.toml")), "{said}");
+        let written = fs::read_to_string(folder.path().join(format!("{workload}.toml"))).unwrap();
+        warns_of_nothing_of_its_own(workload, &written);
     }
 }
