@@ -19,7 +19,11 @@ impl Machine {
     fn start(script: Script, hooks: &[(&str, &str)], metadata: Option<&str>) -> Self {
         let (scene, cloud) = (Scene::new(), Cloud::playing(script));
         let hooks: Vec<String> = hooks.iter().map(|(name, body)| scene.script(name, body)).collect();
-        let arguments: Vec<&str> = hooks.iter().flat_map(|hook| ["--hook", hook]).collect();
+        let mut arguments: Vec<&str> = hooks.iter().flat_map(|hook| ["--hook", hook]).collect();
+        if metadata.is_some() {
+            scene.write("watchdog.toml", "[[source]]\nkind = 'aws'\n");
+            arguments.extend(["--config", "watchdog.toml"]);
+        }
         let watch = Watch::start(scene.watch(metadata.unwrap_or(&cloud.url), &arguments));
         let address = wait_for("the address", || watch.address_said());
         Self { address, watch, cloud, scene }
