@@ -20,7 +20,7 @@
 //! | [`engine`] | the core, pure: input → decision; policy, planner, episode state machine |
 //! | [`view`] | pure projection of an episode: everything that anyone is told of it, and its wording |
 //! | [`store`] | what lies on disk: journal, reports, timings, sent notifications; one way to write a file whole |
-//! | `transport` | one HTTP connection of a client, which an endless answer cannot hold |
+//! | `transport` | HTTP of a client: one connection, which an endless answer cannot hold; one exchange, TLS |
 //! | [`process`] | child processes: launch, user, cgroup, output, signals, reaping |
 //! | [`container`] | the first process of a container, above a workload and the daemon |
 //! | [`sources`] | a trait, a table, one file a cloud |

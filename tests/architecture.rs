@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("view", &["engine"]),
-    ("transport", &[]),
+    ("transport", &["view"]),
     ("store", &["engine", "view"]),
     ("process", &["engine", "view", "store"]),
     ("container", &["view", "process"]),
-    ("sources", &["engine", "view", "store", "transport"]),
+    ("sources", &["engine", "view", "store", "transport", "process"]),
     ("actions", &["engine", "view", "transport", "store", "process"]),
-    // Its requests go out as those of a step do, and a report may be what they carry.
-    ("notify", &["engine", "view", "actions", "store"]),
+    // Its texts are templates as those of a step are, and a report may be what they carry.
+    ("notify", &["engine", "view", "transport", "actions", "store"]),
     ("emulators", &["engine", "view", "store"]),
     ("config", &["engine", "view", "process", "container", "sources", "actions", "notify"]),
     ("server", &["engine", "view", "sources", "actions", "store", "notify", "config"]),

@@ -335,6 +335,12 @@ pub struct BuildError {
     pub message: String,
 }
 
+impl From<crate::transport::KeyError> for BuildError {
+    fn from(crate::transport::KeyError { key, message }: crate::transport::KeyError) -> Self {
+        Self { key, message }
+    }
+}
+
 /// Reads a step's own keys into their struct.
 ///
 /// # Errors

@@ -23,9 +23,9 @@ pub use message::Occasion;
 pub use queue::ReceiverState;
 pub use worker::PlanEnd;
 
-use crate::actions::http::{address, told};
 use crate::actions::{BuildError, PathKey, read_keys};
 use crate::engine::NoticeKind;
+use crate::transport::{address, told};
 use crate::view::{Context, EpisodeView, Finding};
 use body::Body;
 use futures_util::FutureExt;

@@ -7,8 +7,8 @@
 use super::body::Body;
 use super::message::Message;
 use crate::actions::Task;
-use crate::actions::http::exchange::{ExchangeError, HttpReply, TlsSettings, agree, connect, exchange};
-use crate::actions::http::{address, is_loopback};
+use crate::transport::exchange::{ExchangeError, HttpReply, TlsSettings, agree, connect, exchange};
+use crate::transport::{address, is_loopback};
 use crate::view::error_text;
 use crate::view::{Finding, FindingLevel};
 use hyper::Method;

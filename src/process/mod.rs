@@ -2,6 +2,7 @@
 //! run, and how all of that is ended and reaped. Nothing here knows of hooks, settings or proofs.
 
 mod cgroup;
+mod environment;
 mod launch;
 mod leader;
 mod leftovers;
@@ -15,6 +16,7 @@ mod tree;
 mod user;
 
 pub use cgroup::DelegatedCgroup;
+pub use environment::environment_for;
 pub use launch::{Launcher, Program, Started, close_inherited, launch, retry_after};
 pub use leader::{Adopted, ExitState, Leader, StopSignal, Stopped, is_waited_for};
 pub use leftovers::LeftoverProcesses;

@@ -4,7 +4,7 @@
 //! answer, or answers with something else, may have.
 
 use super::gauges::{GaugeReading, GaugeSum};
-use crate::actions::http::exchange::{ExchangeError, TlsConfig, TlsSettings, broken, send};
+use crate::transport::exchange::{ExchangeError, TlsConfig, TlsSettings, broken, send};
 use hyper::Method;
 use hyper::body::Body;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};

@@ -14,9 +14,9 @@ pub mod gauges;
 mod metrics;
 mod wait;
 
-use super::http::certificates::CertificateFiles;
 use super::{Action, BuildError, Defaults, PathKey, Reach, Row, Span, read_keys};
 use crate::engine::Undo;
+use crate::transport::certificates::CertificateFiles;
 use gauges::InferenceServer;
 use metrics::MetricsUrl;
 use schemars::JsonSchema;

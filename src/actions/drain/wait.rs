@@ -7,11 +7,11 @@ use super::detector::{DrainDetector, DrainReason, InFlight, MetricsState, Observ
 use super::gauges::{GaugeSum, InferenceServer};
 use super::metrics::{MetricsClient, MetricsResult, MetricsUrl};
 use super::{ROW, Settings};
-use crate::actions::http::certificates::CertificateFiles;
-use crate::actions::http::exchange::TlsSettings;
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName};
 use crate::store::{self, FileMode, FileSync};
+use crate::transport::certificates::CertificateFiles;
+use crate::transport::exchange::TlsSettings;
 use crate::view::printable_bytes;
 use crate::view::{Finding, FindingLevel, Spoken};
 use serde_json::json;

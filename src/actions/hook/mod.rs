@@ -16,7 +16,7 @@ use super::{
 use crate::engine::{Outcome, Process, RunResult, Undo, Work};
 use crate::process::{
     Adopted, ExitState, Launcher, Leader, OutputReader, Program, RunMarker, StartError, Started, StopSignal, Stopped,
-    User, find_user, retry_after, signal_named,
+    User, environment_for, find_user, retry_after, signal_named,
 };
 use crate::view::Finding;
 use jiff::Timestamp;
@@ -328,10 +328,7 @@ impl Hook {
         user: Option<&User>,
         told: Vec<(&'static str, String)>,
     ) -> Result<BTreeMap<OsString, OsString>, String> {
-        let mut environment = match user {
-            Some(user) => environment::of_user(ours, user),
-            None => environment::inherited(ours, secret),
-        };
+        let mut environment = environment_for(ours, secret, user);
         if let Some(path) = &self.settings.environment_file {
             for (name, value) in environment::read_file(path)? {
                 environment.insert(name.into(), value.into());

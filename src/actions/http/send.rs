@@ -1,10 +1,11 @@
 //! The action: sends its request on a notice, insists where that can do no harm, and sends its undo.
 
-use super::certificates::CertificateFiles;
-use super::exchange::{ExchangeError, HttpReply, TlsSettings, agree_and_listen, connect, exchange};
-use super::{RequestTemplate, address, is_loopback, template};
+use super::{RequestTemplate, template};
 use crate::actions::{Action, ActionContext, HostInfo, RunContext, StopBy, Task};
 use crate::engine::{Effect, Outcome, Process, RunResult, StepName, Undo};
+use crate::transport::certificates::CertificateFiles;
+use crate::transport::exchange::{ExchangeError, HttpReply, TlsSettings, agree_and_listen, connect, exchange};
+use crate::transport::{address, is_loopback};
 use crate::view::{Finding, FindingLevel};
 use backon::{ConstantBuilder, Retryable};
 use reqwest::Url;

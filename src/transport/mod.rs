@@ -1,9 +1,16 @@
-//! One HTTP/1.1 connection of a client, over any stream, that an endless row of interim answers cannot hold.
+//! HTTP of a client: one HTTP/1.1 connection over any stream, that an endless row of interim answers cannot hold; and, in
+//! its modules, one exchange over a connection of its own, with or without TLS.
 //!
 //! A server may send any number of `1xx` answers before the final one (RFC 9110, 15.2), and the HTTP library reads on
 //! through all of them without giving way to anything else on the thread. Here the connection ends after
-//! [`MOST_INTERIM`], and a head that is longer than [`MOST_HEAD`] is refused. It knows no addresses, no limits of time
-//! and no bodies. It is not reqwest, which neither bounds interim answers nor says whether a request went out.
+//! [`MOST_INTERIM`], and a head that is longer than [`MOST_HEAD`] is refused. A connection knows no addresses, no limits of
+//! time and no bodies. It is not reqwest, which neither bounds interim answers nor says whether a request went out.
+
+pub(crate) mod certificates;
+pub(crate) mod exchange;
+mod keys;
+
+pub(crate) use keys::{KeyError, address, is_loopback, told};
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};

@@ -3,8 +3,8 @@
 //!
 //! Some are renewed every few hours, so they are read anew for each use. Nothing of a file is ever shown but its name.
 
+use super::KeyError;
 use super::exchange::{ExchangeError, TlsConfig};
-use crate::actions::BuildError;
 use crate::view::error_text;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -37,8 +37,8 @@ impl CertificateFiles {
     ///
     /// # Errors
     /// The key that is wrong: a path that is not absolute, or one of a pair without the other.
-    pub(crate) fn new(ca: Option<&Path>, certificate: Option<&Path>, key: Option<&Path>) -> Result<Self, BuildError> {
-        let wrong = |key: &str, message: &str| BuildError { key: key.to_owned(), message: message.to_owned() };
+    pub(crate) fn new(ca: Option<&Path>, certificate: Option<&Path>, key: Option<&Path>) -> Result<Self, KeyError> {
+        let wrong = |key: &str, message: &str| KeyError { key: key.to_owned(), message: message.to_owned() };
         for (name, path) in [("ca-file", ca), ("certificate-file", certificate), ("key-file", key)] {
             if path.is_some_and(|path| !path.is_absolute()) {
                 return Err(wrong(name, "is no absolute path of a file, as /etc/ssl/private/ca.pem is"));

@@ -5,7 +5,7 @@
 //! answer may come when the other side has finished, and the caller knows how long there is.
 
 use super::certificates::CertificateFiles;
-use crate::transport::{HttpConnection, ResponseError};
+use super::{HttpConnection, ResponseError};
 use crate::view::{error_text, in_one_line};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
