@@ -30,6 +30,7 @@ RUN apt-get update \
     && install -d /etc/spot-watchdog
 COPY --from=build /watchdog /usr/local/bin/watchdog
 COPY config/hooks /usr/local/share/spot-watchdog/hooks
+COPY config/probes /usr/local/share/spot-watchdog/probes
 
 # A number, so that Kubernetes can see that it is not root.
 USER 10001

@@ -7,6 +7,7 @@ use crate::notify::Sink;
 use crate::sources::Source;
 use crate::sources::detection::Candidate;
 use crate::view::Finding;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +56,13 @@ impl Settings {
     pub fn ask(&mut self, source: Arc<dyn Source>) {
         self.policy.sources.splice(0..0, source.asked());
         self.sources.insert(0, source);
+    }
+
+    /// The variables of our environment that hold secrets of the watchdog's own, which no program inherits.
+    pub fn secret_variables(&self) -> Vec<OsString> {
+        let of_sources = self.sources.iter().filter_map(|source| source.secret_variable());
+        let of_notifications = self.notifications.iter().filter_map(Sink::secret_variable);
+        of_sources.chain(of_notifications).map(Into::into).collect()
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn read(
     let own = layers.file.tables("source", problems);
     let listed = own.is_some();
     let own = own.unwrap_or_else(|| layers.shipped.tables("source", problems).unwrap_or_default());
-    let mut kinds = BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut sources = Vec::new();
     for (index, own) in own.into_iter().enumerate() {
         let own = own.called(format!("source {}", index + 1));
@@ -66,10 +66,17 @@ pub(super) fn read(
             continue;
         };
         let own = own.called(format!("source \"{kind}\""));
-        if !kinds.insert(row.kind) {
-            own.complain(keys::KIND.name, "this source is there already", problems);
+        let name = match own.read(keys::NAME.name, value::name, problems) {
+            Some(name) if own_keys(row).iter().any(|key| key == keys::NAME.name) => name,
+            Some(_) | None => row.kind.to_owned(),
+        };
+        if name != row.kind && rows.iter().any(|other| other.kind == name) {
+            own.complain(keys::NAME.name, "this is the name of a kind of source; give it another", problems);
         }
-        sources.extend(source(row, &own, layers, problems));
+        if !names.insert(name.clone()) {
+            own.complain(keys::KIND.name, &already_there(row, &name), problems);
+        }
+        sources.extend(source(row, &name, &own, layers, problems));
     }
     if let Some(row) = layers.start.flags.cloud.as_ref().and_then(|kind| rows.iter().find(|row| row.kind == *kind)) {
         let named = sources.iter().position(|source| source.name().as_str() == row.kind);
@@ -114,7 +121,7 @@ fn unnamed(
     let everywhere: Vec<_> = layers.typed.iter().chain([layers.file, layers.shipped]).cloned().collect();
     let mut table = toml::Table::new();
     table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::from(endpoint))));
-    match build(row, table, &everywhere, &layers.start.directory, layers, problems) {
+    match build(row, row.kind, table, &everywhere, &layers.start.directory, layers, problems) {
         Ok(source) => Some(source),
         Err(SourceBuildError { message, .. }) => {
             problems.add(Location::File(format!("source \"{}\"", row.kind).into()), worded(&message));
@@ -123,9 +130,18 @@ fn unnamed(
     }
 }
 
+fn already_there(row: &SourceRow, name: &str) -> String {
+    if own_keys(row).iter().any(|key| key == keys::NAME.name) {
+        format!("there is a source \"{name}\" already; give each a `name` of its own")
+    } else {
+        "this source is there already".to_owned()
+    }
+}
+
 /// Reads one source that a file names.
 fn source<'l, 'i>(
     row: &SourceRow,
+    name: &str,
     own: &Section<'l, 'i>,
     layers: &SourceLayers<'_, 'l, 'i>,
     problems: &mut Problems,
@@ -134,7 +150,7 @@ fn source<'l, 'i>(
     let mut table = own.only_these(&own_keys(row));
     // A flag or a variable may beat it.
     table.remove(keys::METADATA_ENDPOINT.name);
-    let built = build(row, table, &everywhere, own.directory(), layers, problems);
+    let built = build(row, name, table, &everywhere, own.directory(), layers, problems);
     let valid = own_keys(row);
     let ours: &[keys::Key] = if row.poll_interval.is_some() { keys::SOURCE } else { &[keys::KIND] };
     let names: Vec<&str> = ours.iter().map(|key| key.name).chain(valid.iter().map(String::as_str)).collect();
@@ -152,6 +168,7 @@ fn source<'l, 'i>(
 /// played in a rehearsal beats all.
 fn build<'i>(
     row: &SourceRow,
+    name: &str,
     mut table: toml::Table,
     sections: &[Section<'_, 'i>],
     directory: &Path,
@@ -164,13 +181,17 @@ fn build<'i>(
         let endpoint = pick_if_any(sections, &keys::METADATA_ENDPOINT, value::endpoint, problems);
         table.extend(endpoint.map(|endpoint| (keys::METADATA_ENDPOINT.name.to_owned(), toml::Value::String(endpoint))));
     }
-    let played = layers.start.flags.source_keys.iter().filter(|(kind, ..)| *kind == row.kind);
+    let played = layers.start.flags.source_keys.iter().filter(|(source, ..)| source == name);
     table.extend(played.map(|(_, key, value)| ((*key).to_owned(), value.clone())));
     let environment = &|name: &str| layers.start.variable(name).map(str::to_owned);
-    let paths: Vec<PathKey> = row.paths.iter().copied().map(PathKey::File).collect();
+    let paths: Vec<PathKey> = row.paths.iter().copied().map(path_key).collect();
     command::resolve(&mut table, &paths, directory)
         .map_err(|actions::BuildError { key, message }| SourceBuildError { key, message })
         .and_then(|()| (row.build)(SourceConfig { keys: table, poll_interval, environment }))
+}
+
+fn path_key(key: &'static str) -> PathKey {
+    if key == "command" { PathKey::Command(key) } else { PathKey::File(key) }
 }
 
 /// A kind's own keys, as its schema names them.

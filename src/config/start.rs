@@ -60,8 +60,8 @@ pub struct Flags {
     pub exit_map: Vec<String>,
     /// The workload: what follows `--`.
     pub command: Vec<String>,
-    /// Own keys of sources that beat all else, by kind and key: what a rehearsal plays is asked in place of the world.
-    pub source_keys: Vec<(&'static str, &'static str, toml::Value)>,
+    /// Own keys of sources that beat all else, by the source's name and the key: what a rehearsal plays is asked in place of the world.
+    pub source_keys: Vec<(String, &'static str, toml::Value)>,
     /// The kind of the only source that is asked, whatever the others are: a rehearsal's `--cloud`.
     pub cloud: Option<String>,
 }

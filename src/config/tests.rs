@@ -285,7 +285,12 @@ fn the_schema_has_every_key_and_the_keys_of_each_kind() {
 #[test]
 fn every_kind_of_source_can_be_built() {
     for row in crate::sources::ROWS {
-        let needed = if row.kind == "file" { "path = \"/run/notice\"\n" } else { "" };
+        let needed = match row.kind {
+            "file" => "path = \"/run/notice\"\n",
+            "http" => "url = \"http://127.0.0.1/\"\npointer = \"/event\"\n",
+            "command" => "command = [\"probe\"]\n",
+            _ => "",
+        };
         let settings = scene(&format!("[[source]]\nkind = \"{}\"\n{needed}", row.kind)).settings();
         assert_eq!(settings.sources.len(), 1);
     }

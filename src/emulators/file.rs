@@ -1,6 +1,6 @@
 //! The file that a source of kind `file` looks at, put there and taken away by us.
 
-use super::{EmulatedNotice, EmulatedSource, EmulationSetting, StartedEmulator};
+use super::{EmulatedNotice, EmulatedSource, EmulationSetting, SourceKeys, StartedEmulator};
 use crate::store::{FileMode, FileSync, replace};
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ struct EmulatedFile {
 }
 
 impl EmulatedSource for EmulatedFile {
-    fn keys(&self) -> Vec<(&'static str, toml::Value)> {
+    fn keys(&self) -> SourceKeys {
         vec![("path", self.path.to_string_lossy().into_owned().into())]
     }
 

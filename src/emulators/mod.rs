@@ -6,8 +6,10 @@
 
 pub mod aws;
 pub mod azure;
+mod command;
 mod file;
 pub mod gcp;
+mod http;
 pub mod service;
 
 use crate::engine::NoticeKind;
@@ -16,13 +18,17 @@ use futures_util::future::BoxFuture;
 use service::ServiceRow;
 use std::fmt::Debug;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+
+/// Keys of a `[[source]]` and their values.
+pub type SourceKeys = Vec<(&'static str, toml::Value)>;
 
 /// What a source of some kind asks, played by us: it tells of nothing until it is given a notice.
 pub trait EmulatedSource: Debug + Send + Sync {
     /// The keys of a `[[source]]` of its kind that make the source ask it.
-    fn keys(&self) -> Vec<(&'static str, toml::Value)>;
+    fn keys(&self) -> SourceKeys;
 
     /// Tells of this notice from now on.
     ///
@@ -74,6 +80,8 @@ pub struct EmulatorRow {
 pub enum Emulated {
     /// A metadata service over HTTP, which `watchdog emulate` serves too.
     Service(&'static ServiceRow),
+    /// Another service over HTTP, which `watchdog emulate` serves too, and the keys by which a source asks it.
+    Configured(&'static ServiceRow, fn(SocketAddr, EmulationSetting<'_>) -> io::Result<SourceKeys>),
     /// Something else, which only a rehearsal plays.
     Other(fn(EmulationSetting<'_>) -> StartedEmulator),
 }
@@ -82,10 +90,15 @@ impl EmulatorRow {
     /// Begins to play it for a rehearsal.
     pub fn start<'a>(&self, setting: EmulationSetting<'a>) -> BoxFuture<'a, StartedEmulator> {
         match self.asks {
-            Emulated::Service(service) => Box::pin(service.rehearse(setting)),
+            Emulated::Service(service) => Box::pin(service.rehearse(setting, metadata_endpoint)),
+            Emulated::Configured(service, keys) => Box::pin(service.rehearse(setting, keys)),
             Emulated::Other(start) => Box::pin(std::future::ready(start(setting))),
         }
     }
+}
+
+fn metadata_endpoint(address: SocketAddr, _: EmulationSetting<'_>) -> io::Result<SourceKeys> {
+    Ok(vec![("metadata-endpoint", format!("http://{address}").into())])
 }
 
 /// Every kind of source that is asked.
@@ -94,12 +107,14 @@ pub const ROWS: &[EmulatorRow] = &[
     EmulatorRow { kind: "gcp", asks: Emulated::Service(&gcp::SERVICE) },
     EmulatorRow { kind: "azure", asks: Emulated::Service(&azure::SERVICE) },
     EmulatorRow { kind: "file", asks: Emulated::Other(file::start) },
+    EmulatorRow { kind: "http", asks: Emulated::Configured(&http::SERVICE, http::keys) },
+    EmulatorRow { kind: "command", asks: Emulated::Other(command::start) },
 ];
 
 /// The kinds that `watchdog emulate` serves.
 pub fn services() -> impl Iterator<Item = (&'static str, &'static ServiceRow)> {
     ROWS.iter().filter_map(|row| match row.asks {
-        Emulated::Service(service) => Some((row.kind, service)),
+        Emulated::Service(service) | Emulated::Configured(service, _) => Some((row.kind, service)),
         Emulated::Other(_) => None,
     })
 }

@@ -1,6 +1,7 @@
 //! Child processes: how a step's program is started, as which user and in which cgroup, what it prints, who belongs to its
 //! run, and how all of that is ended and reaped. Nothing here knows of hooks, settings or proofs.
 
+mod capture;
 mod cgroup;
 mod environment;
 mod launch;
@@ -15,6 +16,7 @@ mod stop_by;
 mod tree;
 mod user;
 
+pub use capture::{CaptureError, Captured};
 pub use cgroup::DelegatedCgroup;
 pub use environment::environment_for;
 pub use launch::{Launcher, Program, Started, close_inherited, launch, retry_after};

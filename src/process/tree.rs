@@ -209,6 +209,10 @@ impl ProcessTree {
         if signal == Signal::KILL && self.cgroup().is_some_and(RunCgroup::kill) {
             return;
         }
+        if self.cgroup.is_none() && self.marker.variables.is_empty() {
+            // Nobody else could be known.
+            return;
+        }
         for (process, membership) in self.alive() {
             if membership == GroupMembership::Outside {
                 send(process, signal);

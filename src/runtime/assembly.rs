@@ -146,8 +146,7 @@ impl Daemon {
             bound: None,
         };
         actions.tell_host();
-        let secret_variables =
-            settings.notifications.iter().filter_map(|sink| sink.secret_variable().map(Into::into)).collect();
+        let secret_variables = settings.secret_variables();
         let daemon = match &persistence {
             Persistence::Directory(directory) => directory.daemon_id(),
             Persistence::Nowhere(_) => DaemonId::default(),
@@ -213,6 +212,7 @@ impl Daemon {
             let name = source.name();
             let client =
                 Client::of(source.as_ref()).map_err(|error| AssemblyError::Client { name: name.to_string(), error })?;
+            let client = client.without(settings.secret_variables());
             tasks.spawn(pollers.of(Arc::clone(source), client).run());
         }
         if let Some(search) = search {

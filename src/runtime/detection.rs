@@ -202,7 +202,7 @@ async fn ask_one(at: usize, asked: &Asked) -> (usize, Option<Heard>) {
     let answer = match client.ask(&(asked.handshake().request)(), DEFAULT_TIME_LIMIT).await {
         Ok(TimedResponse { response, .. }) => response.http().cloned().map_err(|_| ()),
         Err(Failure::Http(failure)) => return (at, Some((Err(failure), client))),
-        Err(Failure::File(_)) => Err(()),
+        Err(Failure::Other(_)) => Err(()),
     };
     (at, answer.ok().map(|answer| (Ok(answer), client)))
 }

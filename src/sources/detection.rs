@@ -195,7 +195,7 @@ impl Asked {
 fn endpoint_of(source: &dyn Source) -> String {
     match source.service() {
         Service::Http { endpoint, .. } => endpoint.to_string(),
-        Service::None | Service::File(_) => String::new(),
+        Service::None | Service::File(_) | Service::Web(_) | Service::Command(_) => String::new(),
     }
 }
 

@@ -9,9 +9,12 @@
 
 pub mod aws;
 pub mod azure;
+pub mod command;
 pub mod detection;
 pub mod file;
 pub mod gcp;
+pub mod http;
+mod notice_json;
 mod platforms;
 mod probe;
 mod shutdown;
@@ -34,8 +37,13 @@ const POLLS_UNTIL_BLIND: u32 = 3;
 
 /// Something that tells of notices. What all sources but a few have in common is the default.
 pub trait Source: Debug + Send + Sync {
-    /// Its name, which is its kind.
+    /// Its name, which no other has.
     fn name(&self) -> SourceName;
+
+    /// Its kind, which is its name too, unless several of the kind may stand side by side.
+    fn kind(&self) -> SourceName {
+        self.name()
+    }
 
     /// Whom it asks.
     fn service(&self) -> Service;
@@ -98,6 +106,11 @@ pub trait Source: Debug + Send + Sync {
     /// What an operator should know of it beside its keys, one sentence each: `check` says it.
     fn advice(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The variable of our environment that holds whom it asks, which may be as good as a password.
+    fn secret_variable(&self) -> Option<&str> {
+        None
     }
 
     /// The metadata service that also gives credentials for its cloud's API, as a base URL.
@@ -172,6 +185,13 @@ pub struct Acknowledgement {
     pub is_awaited: bool,
 }
 
+impl Reading {
+    /// One notice.
+    fn of(notice: Notice) -> Self {
+        Self { notices: vec![notice], ..Self::default() }
+    }
+}
+
 /// What a source was told to remember in this boot; it outlives a restart of the daemon, not of the machine.
 pub type Memory = BTreeSet<String>;
 
@@ -207,7 +227,8 @@ pub struct SourceRow {
     pub build: fn(SourceConfig<'_>) -> Result<Arc<dyn Source>, SourceBuildError>,
     /// The JSON schema of its own keys.
     pub schema: fn() -> schemars::Schema,
-    /// Which of its own keys hold a path. A relative one is made absolute before it is built.
+    /// Which of its own keys hold a path, `command` that of a program with its arguments. A relative one is made absolute
+    /// before it is built.
     pub paths: &'static [&'static str],
     /// The names that others have made known for what this source says; none where nobody has.
     pub aliases: Option<Aliases>,
@@ -238,8 +259,14 @@ pub struct SourceBuildError {
     pub message: String,
 }
 
+impl From<crate::transport::KeyError> for SourceBuildError {
+    fn from(crate::transport::KeyError { key, message }: crate::transport::KeyError) -> Self {
+        Self { key, message }
+    }
+}
+
 /// Every kind of source.
-pub const ROWS: &[SourceRow] = &[aws::ROW, gcp::ROW, azure::ROW, shutdown::ROW, file::ROW];
+pub const ROWS: &[SourceRow] = &[aws::ROW, gcp::ROW, azure::ROW, shutdown::ROW, file::ROW, http::ROW, command::ROW];
 
 /// Reads a source's own keys into its settings.
 fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, SourceBuildError> {
@@ -263,7 +290,12 @@ mod tests {
     #[test]
     fn the_table_builds_each_source_by_its_own_name() {
         for row in ROWS {
-            let needed = if row.kind == "file" { "path = '/run/notice'" } else { "" };
+            let needed = match row.kind {
+                "file" => "path = '/run/notice'",
+                "http" => "url = 'http://127.0.0.1/'\npointer = '/event'",
+                "command" => "command = ['probe']",
+                _ => "",
+            };
             let source = build(row, needed).unwrap();
             assert_eq!(source.name().as_str(), row.kind);
             assert_eq!(source.is_asked(), row.poll_interval.is_some(), "{}", row.kind);

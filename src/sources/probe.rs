@@ -63,8 +63,8 @@ impl Probe {
 pub enum Question {
     /// A request to the source's service.
     Http(HttpQuestion),
-    /// What the file of the source holds.
-    File,
+    /// What the source's file holds, its URL answers or its program says: there is nothing to choose.
+    Content,
 }
 
 /// What a service is asked for.

@@ -181,7 +181,7 @@ async fn is_no_zero(trick: &str, said: &str, place: &TempDir, vllm: &Vllm) {
 async fn metrics_are_read_by_tls_with_our_certificate() {
     let place = TempDir::new().unwrap();
     let vllm = Vllm::start(place.path(), 0);
-    let address = tls::in_front_of(([127, 0, 0, 1], vllm.port).into()).await;
+    let address = tls::in_front_of(([127, 0, 0, 1], vllm.port).into(), true).await;
     let url = format!("metrics = 'https://localhost:{}/metrics'\nsettle = '0s'\n", address.port());
     let drain = action("drain", &format!("{url}{}", tls::keys("ca.pem", true)));
     let request = vllm.ask(Duration::from_secs(2));

@@ -203,7 +203,7 @@ async fn check_sends_nothing_and_says_what_it_can() {
 #[tokio::test]
 async fn a_server_with_a_private_authority_is_asked_with_our_certificate() {
     let server = PlayedServer::start(|_| reply("204 No Content", "")).await;
-    let address = tls::in_front_of(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let address = tls::in_front_of(server.url.strip_prefix("http://").unwrap().parse().unwrap(), true).await;
     let url = format!("url = 'https://{address}/leave'\nmethod = 'PUT'\n");
     let leave = action("http", &format!("{url}{}", tls::keys("ca.pem", true)));
     is(&act(&leave, LONG).await, Outcome::Done, ": 204");
@@ -234,7 +234,7 @@ async fn a_server_with_a_private_authority_is_asked_with_our_certificate() {
 #[tokio::test]
 async fn certificates_are_read_anew_and_kept_where_they_are_gone() {
     let server = PlayedServer::start(|_| reply("204 No Content", "")).await;
-    let address = tls::in_front_of(server.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let address = tls::in_front_of(server.url.strip_prefix("http://").unwrap().parse().unwrap(), true).await;
     let place = tempfile::TempDir::new().unwrap();
     let ca = place.path().join("ca.pem");
     std::fs::copy(tls::file("other-ca.pem"), &ca).unwrap();

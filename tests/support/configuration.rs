@@ -17,6 +17,9 @@ pub(crate) fn is_taken(name: &str, configuration: &str) -> String {
         // This machine is plainly on no cloud.
         .env("SPOT_TEST_ROOT", directory.path().join("root"))
         .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        // Examples that ask another address on each machine name these.
+        .env("NODE_URL", "https://127.0.0.1:9/")
+        .env("RELAY_URL", "https://127.0.0.1:9/")
         .stdin(Stdio::null())
         .output()
         .unwrap();

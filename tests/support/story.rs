@@ -248,8 +248,8 @@ fn polls(source: &Arc<dyn Source>, length: Duration, script: &Script) -> Vec<Pol
             Question::Http(_) => {
                 Response::Http(HttpResponse { status, headers: HeaderMap::new(), body: body.into_bytes() })
             }
-            Question::File if status == 404 => Response::File(FileContent::Absent),
-            Question::File => {
+            Question::Content if status == 404 => Response::File(FileContent::Absent),
+            Question::Content => {
                 Response::File(FileContent::Present { bytes: body.into_bytes(), written: World::BEGINNING + at })
             }
         };

@@ -26,20 +26,18 @@ pub(crate) fn keys(ca: &str, client: bool) -> String {
     format!("ca-file = '{}'\n{}", file(ca).display(), if client { own } else { String::new() })
 }
 
-/// Serves this server by TLS, only to those that show a certificate, and says where.
-pub(crate) async fn in_front_of(plain: SocketAddr) -> SocketAddr {
+/// Serves this server by TLS, only to those that show a certificate where it wants one, and says where.
+pub(crate) async fn in_front_of(plain: SocketAddr, wants_certificate: bool) -> SocketAddr {
     let provider = Arc::new(default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
     let chain = vec![CertificateDer::from_pem_file(file("server.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)
-        .unwrap();
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        if wants_certificate { config.with_client_cert_verifier(clients) } else { config.with_no_client_auth() };
+    let config = config.with_single_cert(chain, key).unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -56,7 +56,7 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     let cloud = waiting.during("the cloud", detection::settle(&mut settings)).await;
     let settings = &settings;
     let (looks, files, endpoint, (timings, carried)) = tokio::join!(
-        join_all(settings.sources.iter().map(|source| source_checked(source.as_ref(), &waiting))),
+        join_all(settings.sources.iter().map(|source| source_checked(source.as_ref(), settings, &waiting))),
         waiting.during("files", host::files(settings, LIMIT)),
         waiting.during("addresses", host::endpoint(settings)),
         waiting.during("what was measured", host::measured(settings, LIMIT)),
@@ -97,12 +97,12 @@ fn configuration(settings: &Settings) -> Finding {
     Finding::new(FindingLevel::Good, "configuration", format!("{read}: {steps}"))
 }
 
-async fn source_checked(source: &dyn Source, waiting: &CheckProgress) -> SourceCheck {
+async fn source_checked(source: &dyn Source, settings: &Settings, waiting: &CheckProgress) -> SourceCheck {
     let name = source.name();
-    waiting.during(name.as_str(), source_seen(source)).await
+    waiting.during(name.as_str(), source_seen(source, settings)).await
 }
 
-async fn source_seen(source: &dyn Source) -> SourceCheck {
+async fn source_seen(source: &dyn Source, settings: &Settings) -> SourceCheck {
     let subject = format!("source {}", source.name());
     let only = |weight, sentence: String| SourceCheck {
         machine: Machine::default(),
@@ -112,7 +112,7 @@ async fn source_seen(source: &dyn Source) -> SourceCheck {
         return only(FindingLevel::Good, "receives signals; there is nothing to query".to_owned());
     }
     let client = match Client::of(source) {
-        Ok(client) => client,
+        Ok(client) => client.without(settings.secret_variables()),
         Err(error) => return only(FindingLevel::Error, format!("the HTTP client for it cannot be built: {error}")),
     };
     // A source that takes its time with the first answer gets it.

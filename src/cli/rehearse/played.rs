@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// What is played, one for each source that is asked, in the order of the configuration.
-pub(super) struct PlayedSources(Vec<(&'static str, Box<dyn EmulatedSource>)>);
+pub(super) struct PlayedSources(Vec<(SourceName, Box<dyn EmulatedSource>)>);
 
 impl PlayedSources {
     /// Begins to play.
@@ -22,18 +22,26 @@ impl PlayedSources {
         let mut played = Vec::new();
         for source in real.sources.iter().filter(|source| source.is_asked()) {
             let name = source.name();
-            let Some(row) = emulators::ROWS.iter().find(|row| row.kind == name.as_str()) else {
+            let Some(row) = emulators::ROWS.iter().find(|row| row.kind == source.kind().as_str()) else {
                 bail!("what {name} asks cannot be played");
             };
-            played.push((row.kind, row.start(setting).await.with_context(|| format!("cannot play {name}"))?));
+            let cannot = || format!("cannot play {name}");
+            let directory = setting.directory.join(format!("source-{name}"));
+            std::fs::create_dir(&directory).with_context(cannot)?;
+            let setting = EmulationSetting { directory: &directory, ..setting };
+            let started = row.start(setting).await.with_context(cannot)?;
+            played.push((name, started));
         }
         Ok(Self(played))
     }
 
     /// The keys by which the sources ask what is played.
-    pub(super) fn keys(&self) -> Vec<(&'static str, &'static str, toml::Value)> {
-        let keys = self.0.iter().flat_map(|(kind, played)| played.keys().into_iter().map(|(key, to)| (*kind, key, to)));
-        keys.collect()
+    pub(super) fn keys(&self) -> Vec<(String, &'static str, toml::Value)> {
+        let of = |(name, played): &(SourceName, Box<dyn EmulatedSource>)| {
+            let keys = played.keys().into_iter().map(|(key, value)| (name.to_string(), key, value));
+            keys.collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of).collect()
     }
 
     /// Whether there is anything that is asked.
@@ -44,7 +52,7 @@ impl PlayedSources {
     /// Gives the notice: by the first source that is asked, else it is handed in.
     pub(super) async fn give(&self, notice: EmulatedNotice, inputs: &mpsc::Sender<Input>) -> anyhow::Result<()> {
         match self.0.first() {
-            Some((kind, played)) => played.give(notice).with_context(|| format!("cannot give a notice by {kind}")),
+            Some((name, played)) => played.give(notice).with_context(|| format!("cannot give a notice by {name}")),
             None => {
                 let _ = inputs.send(Input::HandedIn { notice: handed_in(notice) }).await;
                 Ok(())
@@ -55,7 +63,7 @@ impl PlayedSources {
     /// Takes it back.
     pub(super) async fn withdraw(&self, kind: NoticeKind, inputs: &mpsc::Sender<Input>) -> anyhow::Result<()> {
         match self.0.first() {
-            Some((kind, played)) => played.withdraw().with_context(|| format!("cannot withdraw the notice of {kind}")),
+            Some((name, played)) => played.withdraw().with_context(|| format!("cannot withdraw the notice of {name}")),
             None => {
                 let _ = inputs.send(Input::TakenBack { key: key(kind) }).await;
                 Ok(())

@@ -20,7 +20,10 @@ fn a_source_is_looked_for_unless_one_is_named() {
     assert_eq!(kinds("#\n"), (vec!["shutdown".to_owned()], findable));
     assert_eq!(kinds("[[source]]\nkind = \"shutdown\"\n"), (vec!["shutdown".to_owned()], BTreeSet::new()));
     assert_eq!(kinds("[[source]]\nkind = \"aws\"\n"), (vec!["aws".to_owned()], BTreeSet::new()));
-    let flags = Flags { source_keys: vec![("aws", "metadata-endpoint", "http://10.0.0.3".into())], ..Flags::default() };
+    let flags = Flags {
+        source_keys: vec![("aws".to_owned(), "metadata-endpoint", "http://10.0.0.3".into())],
+        ..Flags::default()
+    };
     let played = scene("#\n").flags(flags).settings();
     assert_eq!((played.sources.len(), played.candidates.len()), (2, 0), "what is played need not be found");
     assert_eq!(played.sources[1].credentials_endpoint().as_deref(), Some("http://10.0.0.3"));

@@ -14,7 +14,7 @@ const RAISE: &str = "raise it with aws ec2 modify-instance-metadata-options --in
 /// The diagnosis.
 pub(super) fn diagnose(endpoint: &Endpoint, failure: &Failure) -> Fault {
     let (opening, plain) = match failure {
-        Failure::File(why) => return fault("unreadable", why.as_str()),
+        Failure::Other(why) => return fault("unreadable", why.as_str()),
         Failure::Http(HttpFailure::NoAnswer(failure)) => return missed(endpoint, "the question", failure),
         Failure::Http(HttpFailure::NoSession { opening, plain }) => (opening, plain.as_ref()),
     };

@@ -9,7 +9,7 @@ use crate::sources::transports::{Endpoint, Failure};
 /// What is wrong where nothing came back that could be read.
 pub(super) fn diagnose(endpoint: &Endpoint, failure: &Failure) -> Fault {
     let failure = match failure {
-        Failure::File(why) => return fault("unreadable", why.as_str()),
+        Failure::Other(why) => return fault("unreadable", why.as_str()),
         Failure::Http(HttpFailure::NoAnswer(failure)) => failure,
         Failure::Http(HttpFailure::NoSession { .. }) => {
             return fault("unreadable", format!("{endpoint} was asked for a session, which it has none of"));

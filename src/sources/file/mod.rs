@@ -1,11 +1,10 @@
 //! A file on this machine: its appearance is a notice, and its removal withdraws it at once. For hosts of one's own (a UPS),
 //! schedulers, and whatever else can touch a file.
 //!
-//! It is looked at once a second: a `stat` costs nothing. What it may hold is in `read`.
+//! It is looked at once a second: a `stat` costs nothing. What it may hold is in `notice_json`.
 
-mod read;
-
-use super::transports::file::WatchedFile;
+use super::notice_json::{Giver, NoticeDefaults, interruption};
+use super::transports::file::{FileContent, WatchedFile};
 use super::transports::{Failure, Response, Service};
 use super::{Memory, Probe, Question, Reading, Source, SourceBuildError, SourceConfig, SourceRow, settings};
 use crate::engine::{Fault, NoticeKind, ProbeName, Removal, SourceName};
@@ -57,17 +56,14 @@ pub enum EmptyFile {
     Nothing,
 }
 
-const fn interruption() -> NoticeKind {
-    NoticeKind::Interruption
-}
-
 /// What its only probe is called.
 const CONTENT: &str = "content";
 
 #[derive(Clone, Debug)]
 struct FileSource {
     watched: WatchedFile,
-    meaning: read::Meaning,
+    defaults: NoticeDefaults,
+    empty: EmptyFile,
     probes: [Probe; 1],
 }
 
@@ -82,15 +78,16 @@ impl FileSource {
         let source = SourceName::new(ROW.kind);
         Ok(Self {
             watched: WatchedFile { path, owner },
-            meaning: read::Meaning { source, announces, window: window.map(|Span(window)| window), empty },
-            probes: [Probe::vital(CONTENT, Question::File, poll_interval).telling(announces)],
+            defaults: NoticeDefaults { source, announces, window: window.map(|Span(window)| window) },
+            empty,
+            probes: [Probe::vital(CONTENT, Question::Content, poll_interval).telling(announces)],
         })
     }
 }
 
 impl Source for FileSource {
     fn name(&self) -> SourceName {
-        self.meaning.source.clone()
+        self.defaults.source.clone()
     }
 
     fn service(&self) -> Service {
@@ -102,19 +99,27 @@ impl Source for FileSource {
     }
 
     fn read(&self, _: &ProbeName, response: &Response, _: &Machine, _: &Memory) -> Result<Reading, Fault> {
-        self.meaning.read(response.file()?)
+        match response.file()? {
+            FileContent::Absent => Ok(Reading::default()),
+            FileContent::Present { bytes, .. } if bytes.trim_ascii().is_empty() && self.empty == EmptyFile::Nothing => {
+                Ok(Reading::default())
+            }
+            FileContent::Present { bytes, written } => {
+                self.defaults.read(bytes, Giver::File(*written)).map(Reading::of)
+            }
+        }
     }
 
     fn diagnose(&self, failure: &Failure) -> Fault {
         let sentence = match failure {
-            Failure::File(sentence) => sentence.clone(),
+            Failure::Other(sentence) => sentence.clone(),
             Failure::Http(_) => format!("{} is no service", self.watched.path.display()),
         };
         Fault { word: "unreadable".to_owned(), sentence: format!("{sentence}; a notice in it would not be seen") }
     }
 
     fn usual_window(&self) -> Option<Duration> {
-        self.meaning.window.filter(|_| self.meaning.announces == NoticeKind::Interruption)
+        self.defaults.usual_window()
     }
 
     fn removal(&self) -> Removal {
@@ -143,6 +148,21 @@ mod tests {
     fn built(keys: &str) -> Result<Arc<dyn Source>, SourceBuildError> {
         let poll_interval = Duration::from_secs(1);
         (ROW.build)(SourceConfig { keys: keys.parse().unwrap(), poll_interval, environment: &|_| None })
+    }
+
+    fn read(keys: &str, content: FileContent) -> usize {
+        let (response, name) = (Response::File(content), ProbeName::new(CONTENT));
+        let reading = built(keys).unwrap().read(&name, &response, &Machine::default(), &Memory::new());
+        reading.unwrap().notices.len()
+    }
+
+    #[test]
+    fn an_empty_file_is_what_the_operator_says_of_it() {
+        let holding = |text: &str| FileContent::Present { bytes: text.into(), written: jiff::Timestamp::UNIX_EPOCH };
+        let (notice, nothing) = ("path = '/n'", "path = '/n'\nempty = 'nothing'");
+        assert_eq!((read(notice, holding(" \n")), read(nothing, holding(" \n"))), (1, 0));
+        assert_eq!((read(notice, holding("{}")), read(nothing, holding("{}"))), (1, 1), "that is not empty");
+        assert_eq!((read(notice, FileContent::Absent), read(nothing, FileContent::Absent)), (0, 0));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(super) fn diagnose(endpoint: &Endpoint, failure: &Failure) -> Fault {
         Failure::Http(HttpFailure::NoSession { .. }) => {
             return fault("no-session", format!("{endpoint} was asked for a session, which it does not have"));
         }
-        Failure::File(why) => return fault("unreadable", why.as_str()),
+        Failure::Other(why) => return fault("unreadable", why.as_str()),
     };
     match failure {
         RequestFailure::TimedOut => fault(

@@ -371,7 +371,7 @@ mod tests {
                 assert_eq!(headers.get("metadata-flavor"), Some(&FLAVOR_VALUE));
                 path
             }
-            Question::File => unreachable!(),
+            Question::Content => unreachable!(),
         };
         let plainly = "/computeMetadata/v1/instance/preempted";
         assert_eq!(asked(long_poll, None), plainly);

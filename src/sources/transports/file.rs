@@ -4,15 +4,14 @@
 //! file counts only where it, and every directory and link on the way to it, belongs to root, to us, or to the user whom the
 //! operator has named. A disk that hangs holds up one thread, however often it is asked.
 
+use super::blocking::BlockingWork;
 use super::{Response, TimedResponse};
 use crate::store::AuthoredFile;
 use jiff::Timestamp;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use tokio::sync::Mutex;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// The most that a file may hold.
 pub const MOST_CONTENT: u64 = 64 * 1024;
@@ -50,14 +49,13 @@ pub enum FileContent {
 #[derive(Debug)]
 pub struct FileClient {
     watched: WatchedFile,
-    /// A look that has not come to its end.
-    under_way: Mutex<Option<JoinHandle<Result<FileContent, String>>>>,
+    looking: BlockingWork<Result<FileContent, String>>,
 }
 
 impl FileClient {
     /// A client for this file; nothing is looked at yet.
     pub(super) fn new(watched: WatchedFile) -> Self {
-        Self { watched, under_way: Mutex::default() }
+        Self { watched, looking: BlockingWork::default() }
     }
 
     /// Looks at it, and waits so long for the disk.
@@ -74,18 +72,16 @@ impl FileClient {
     }
 
     async fn look(&self, time_limit: Duration) -> Result<FileContent, String> {
-        let mut under_way = self.under_way.lock().await;
-        let mut look = under_way.take().unwrap_or_else(|| {
-            let watched = self.watched.clone();
-            spawn_blocking(move || watched.read())
-        });
-        match timeout(time_limit, &mut look).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(_)) => Err(self.watched.sentence("could not be looked at")),
-            Err(_) => {
-                *under_way = Some(look);
-                Err(self.watched.sentence("cannot be looked at: the disk does not answer"))
-            }
+        let watched = self.watched.clone();
+        let looked = self.looking.within(time_limit, move || watched.read()).await;
+        looked.unwrap_or_else(|| Err(self.watched.sentence("cannot be looked at: the disk does not answer")))
+    }
+
+    /// What it holds right now, where it has to be there.
+    pub(super) async fn content(&self, time_limit: Duration) -> Result<Vec<u8>, String> {
+        match self.look(time_limit).await? {
+            FileContent::Present { bytes, .. } => Ok(bytes),
+            FileContent::Absent => Err(self.watched.sentence("is not there")),
         }
     }
 }
@@ -117,7 +113,7 @@ impl WatchedFile {
         let us = rustix::process::geteuid().as_raw();
         let is_trusted = |uid: u32| uid == 0 || uid == us || self.owner == Some(uid);
         if let Some((uid, owned)) = authors.other_than(is_trusted) {
-            let cure = "so it does not count (chown it, or name the user with `owner`)";
+            let cure = "so it does not count (chown it; a source of kind \"file\" may name the user with `owner`)";
             return Err(self.sentence(&format!("{owned} to user {uid}, {cure}")));
         }
         let now = SystemTime::now();

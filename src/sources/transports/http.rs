@@ -526,7 +526,7 @@ pub fn skew(date: &HeaderValue, asked: Timestamp, took: Duration) -> Option<Sign
 }
 
 /// A whole body, of at most [`MOST_BODY`].
-async fn whole(response: hyper::Response<Incoming>) -> Result<Vec<u8>, RequestFailure> {
+pub(super) async fn whole(response: hyper::Response<Incoming>) -> Result<Vec<u8>, RequestFailure> {
     let mut incoming = response.into_body();
     if incoming.size_hint().lower() > MOST_BODY as u64 {
         return Err(RequestFailure::TooLarge);

@@ -1,20 +1,27 @@
-//! How sources are asked: HTTP, a file. The only place in `sources` that touches the world.
+//! How sources are asked: HTTP, a file, a program. The only place in `sources` that touches the world.
 //!
 //! A transport brings what is there, within its time limit and bounded, and knows nothing of what it means.
 
+mod blocking;
+pub mod command;
 mod endpoint;
 pub mod file;
 pub mod http;
+pub mod web;
 
 pub use endpoint::{Endpoint, EndpointError};
 
 use super::{Question, Source};
 use crate::engine::Fault;
+use crate::process::Captured;
+use command::WatchedCommand;
 use file::{FileContent, WatchedFile};
 use http::{HttpFailure, HttpResponse, MetadataClient, TokenHandshake};
 use jiff::SignedDuration;
 use std::error::Error;
+use std::ffi::OsString;
 use std::time::Duration;
+use web::WebService;
 
 /// How long an answer may take where a source does not say otherwise: metadata services are link-local and answer within
 /// milliseconds, and a slower answer would delay the next poll.
@@ -34,6 +41,10 @@ pub enum Service {
     },
     /// A file on this machine.
     File(WatchedFile),
+    /// A service of the operator's, by HTTP or HTTPS.
+    Web(WebService),
+    /// A program of the operator's.
+    Command(WatchedCommand),
 }
 
 /// What a transport brought.
@@ -43,6 +54,8 @@ pub enum Response {
     Http(HttpResponse),
     /// What stands in a file.
     File(FileContent),
+    /// How a program ended, and what it printed.
+    Program(Captured),
 }
 
 impl Response {
@@ -53,7 +66,7 @@ impl Response {
     pub fn http(&self) -> Result<&HttpResponse, Fault> {
         match self {
             Self::Http(response) => Ok(response),
-            Self::File(_) => Err(another_transport()),
+            Self::File(_) | Self::Program(_) => Err(another_transport()),
         }
     }
 
@@ -64,7 +77,18 @@ impl Response {
     pub fn file(&self) -> Result<&FileContent, Fault> {
         match self {
             Self::File(content) => Ok(content),
-            Self::Http(_) => Err(another_transport()),
+            Self::Http(_) | Self::Program(_) => Err(another_transport()),
+        }
+    }
+
+    /// How a program ended.
+    ///
+    /// # Errors
+    /// Where something else was asked.
+    pub fn program(&self) -> Result<&Captured, Fault> {
+        match self {
+            Self::Program(captured) => Ok(captured),
+            Self::Http(_) | Self::File(_) => Err(another_transport()),
         }
     }
 }
@@ -89,10 +113,10 @@ pub struct TimedResponse {
 /// Why nothing came back that could be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
-    /// A service gave no whole answer.
+    /// A metadata service gave no whole answer.
     Http(HttpFailure),
-    /// A file could not be read, for this reason.
-    File(String),
+    /// A file, a service of the operator's or a program told nothing, for this reason.
+    Other(String),
 }
 
 impl Failure {
@@ -100,7 +124,7 @@ impl Failure {
     pub const fn is_silence(&self) -> bool {
         match self {
             Self::Http(failure) => failure.is_silence(),
-            Self::File(_) => false,
+            Self::Other(_) => false,
         }
     }
 
@@ -119,6 +143,10 @@ pub enum Client {
     Http(Box<MetadataClient>),
     /// A file.
     File(file::FileClient),
+    /// A service of the operator's.
+    Web(Box<web::WebClient>),
+    /// A program.
+    Command(command::CommandClient),
 }
 
 impl Client {
@@ -133,7 +161,18 @@ impl Client {
                 Self::Http(Box::new(MetadataClient::new(endpoint, session, jiff::Timestamp::now)?))
             }
             Service::File(watched) => Self::File(file::FileClient::new(watched)),
+            Service::Web(service) => Self::Web(Box::new(web::WebClient::new(service))),
+            Service::Command(watched) => Self::Command(command::CommandClient::new(watched)),
         })
+    }
+
+    /// The same, whose programs do not inherit these variables of our environment.
+    #[must_use]
+    pub fn without(self, secret_variables: Vec<OsString>) -> Self {
+        match self {
+            Self::Command(client) => Self::Command(client.without(secret_variables)),
+            Self::None | Self::Http(_) | Self::File(_) | Self::Web(_) => self,
+        }
     }
 
     /// Asks, and waits for so long at most for each exchange that this takes.
@@ -145,9 +184,11 @@ impl Client {
             (Self::Http(client), Question::Http(question)) => {
                 client.ask(question, time_limit).await.map_err(Failure::Http)
             }
-            (Self::File(client), Question::File) => client.ask(time_limit).await.map_err(Failure::File),
-            (Self::None | Self::Http(_) | Self::File(_), _) => {
-                Err(Failure::File("nobody can be asked this".to_owned()))
+            (Self::File(client), Question::Content) => client.ask(time_limit).await.map_err(Failure::Other),
+            (Self::Web(client), Question::Content) => client.ask(time_limit).await.map_err(Failure::Other),
+            (Self::Command(client), Question::Content) => client.ask(time_limit).await.map_err(Failure::Other),
+            (Self::None | Self::Http(_) | Self::File(_) | Self::Web(_) | Self::Command(_), _) => {
+                Err(Failure::Other("nobody can be asked this".to_owned()))
             }
         }
     }

@@ -15,6 +15,7 @@ pub mod haproxy;
 pub mod inputs;
 pub mod journal;
 pub mod notice_file;
+pub mod own_probes;
 pub mod requests;
 pub mod scripts;
 pub mod worlds;
@@ -39,6 +40,7 @@ pub const ALL: &[(&str, Look)] = &[
     ("inputs", inputs::look),
     ("journal", journal::look),
     ("notice_file", notice_file::look),
+    ("own_probes", own_probes::look),
     ("requests", requests::look),
     ("scripts", scripts::look),
     ("worlds", worlds::look),
