@@ -156,6 +156,7 @@ fn is_understood(words: &[String]) {
         .args(&words[1..])
         .env("STATE_DIRECTORY", nowhere.path())
         .env("SPOT_WATCHDOG_LISTEN", "127.0.0.1:9")
+        .env("SPOT_TEST_ROOT", nowhere.path())
         .output()
         .unwrap();
     assert_ne!(output.status.code(), Some(64), "{words:?}: {}", text(&output));
