@@ -1,7 +1,7 @@
 //! From what a cloud stated to a deadline on our own clock, once, on receipt.
 
 use crate::engine::{Deadline, DeadlineBasis, Notice, NoticeAction, NoticeKind, Now, Policy, Stated, Strength};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 /// A skew of the cloud's clock against ours below this is the wire's and the header's own inaccuracy.
@@ -10,13 +10,18 @@ pub const SKEW_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 /// How far in the past a time has to be, by the cloud's clock, for a notice found at the first read to be stale.
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
-/// The time left to a stated time; negative where it is past, nothing where none is stated.
+/// How far from now one of two times may be to be the one that is meant; they are hours apart.
+const MEANT_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+
+/// The time left to a stated time; negative where it is past, nothing where none is stated, or none that can be meant.
 pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<SignedDuration> {
+    let until = |at: Timestamp| {
+        let skew = skew.filter(|skew| skew.unsigned_abs() > SKEW_TOLERANCE.unsigned_abs()).unwrap_or_default();
+        at.duration_since(now.wall).saturating_sub(skew)
+    };
     match notice.stated {
-        Stated::At(at) => {
-            let skew = skew.filter(|skew| skew.unsigned_abs() > SKEW_TOLERANCE.unsigned_abs()).unwrap_or_default();
-            Some(at.duration_since(now.wall).saturating_sub(skew))
-        }
+        Stated::At(at) => Some(until(at)),
+        Stated::AtEither(one, other) => [one, other].map(until).into_iter().find(|left| left.abs() <= MEANT_WITHIN),
         Stated::In(span) | Stated::Exactly(span) => Some(SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)),
         Stated::Unsaid | Stated::Unreadable => None,
     }
@@ -97,6 +102,7 @@ pub fn end(policy: &Policy, deadline: &Deadline) -> crate::engine::Moment {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
     use super::*;
     use crate::engine::{MachineId, Moment, NoticeKey, NoticeOrigin, SourceName};
 
@@ -124,5 +130,38 @@ mod tests {
             assert_eq!(deadline.deadline_basis, DeadlineBasis::Assumed);
         }
         assert!(assumed / 4 > policy.least_window, "else the least window counts");
+    }
+    #[test]
+    fn a_time_without_a_zone_is_read_on_whichever_clock_makes_it_near_and_never_delays() {
+        let policy = Policy::for_tests();
+        let now = Now { moment: Moment::from_millis(1_000), wall: "2018-08-18T04:03:33Z".parse().unwrap() };
+        let left = |written: &str, skew: Option<i64>| {
+            let utc: jiff::Timestamp = format!("{written}Z").parse().unwrap();
+            let notice = Notice {
+                key: NoticeKey {
+                    source: SourceName::new("a-cloud"),
+                    kind: NoticeKind::Interruption,
+                    machine: MachineId::new("i-0abc"),
+                    event: String::new(),
+                },
+                action: NoticeAction::Terminate,
+                stated: Stated::AtEither(utc - SignedDuration::from_hours(8), utc),
+                usual_window: Some(Duration::from_secs(600)),
+                origin: NoticeOrigin::Reported,
+                detail: String::new(),
+            };
+            let skew = skew.map(SignedDuration::from_hours);
+            assert!(!is_stale(&notice, skew, now), "{written}");
+            let deadline = deadline(&policy, &notice, skew, now);
+            (deadline.window().as_secs(), deadline.deadline_basis)
+        };
+        let assumed = (policy.assume.interruption.as_secs(), DeadlineBasis::Assumed);
+        let least = (policy.least_window.as_secs(), DeadlineBasis::Assumed);
+        assert_eq!(left("2018-08-18T12:05:33", None), (120, DeadlineBasis::Stated), "eight hours ahead of UTC");
+        assert_eq!(left("2018-08-18T04:05:43", None), (130, DeadlineBasis::Stated), "UTC");
+        assert_eq!(left("2018-08-18T12:03:30", None), least, "just past");
+        assert_eq!(left("2018-08-18T09:05:33", None), assumed, "neither");
+        assert_eq!(left("2018-08-18T12:25:33", None), assumed, "too far ahead");
+        assert_eq!(left("2018-08-18T11:05:33", Some(-1)), (120, DeadlineBasis::Stated), "our clock is an hour ahead");
     }
 }

@@ -136,6 +136,9 @@ impl fmt::Display for NoticeKey {
 pub enum Stated {
     /// The machine goes at this time.
     At(Timestamp),
+    /// The machine goes at one of these times, of which only one can be meant at a time: the cloud names no time zone, and
+    /// the clock on receipt tells which.
+    AtEither(Timestamp, Timestamp),
     /// The machine goes so long after we read of it.
     In(Duration),
     /// We are killed so long after we were told, and not a moment later.
@@ -147,11 +150,11 @@ pub enum Stated {
 }
 
 impl Stated {
-    /// The time, where one is named.
+    /// The time, where one alone is named.
     pub const fn time(self) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
-            Self::In(_) | Self::Exactly(_) | Self::Unsaid | Self::Unreadable => None,
+            Self::AtEither(..) | Self::In(_) | Self::Exactly(_) | Self::Unsaid | Self::Unreadable => None,
         }
     }
 }

@@ -179,7 +179,9 @@ fn notices(engine: &Engine, open: Option<&EpisodeView>, now: Now) -> Vec<NoticeS
         acknowledgement: ignored.acknowledgement.as_ref().map(words::acknowledged).unwrap_or_default(),
         detail: match ignored.stated {
             Stated::Unreadable => "its time cannot be read".to_owned(),
-            Stated::At(_) | Stated::In(_) | Stated::Exactly(_) | Stated::Unsaid => clip(&ignored.detail, SENTENCE),
+            Stated::At(_) | Stated::AtEither(..) | Stated::In(_) | Stated::Exactly(_) | Stated::Unsaid => {
+                clip(&ignored.detail, SENTENCE)
+            }
         },
         ..remembered(key)
     }));

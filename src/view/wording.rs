@@ -204,7 +204,8 @@ fn named(notice: &Notice) -> String {
         Stated::At(at) => format!(" at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
         Stated::In(span) if span.is_zero() => " now".to_owned(),
         Stated::In(span) | Stated::Exactly(span) => format!(" in {}", Spoken(span)),
-        Stated::Unsaid => String::new(),
+        // The cloud's own words have it.
+        Stated::AtEither(..) | Stated::Unsaid => String::new(),
         Stated::Unreadable => " at a time that cannot be read".to_owned(),
     };
     // Where the cloud's own words begin with the action and its time, these are not said twice; a doubt that follows is.

@@ -213,6 +213,7 @@ pub(super) mod tests {
     fn notice() -> impl Strategy<Value = Notice> {
         let stated = prop_oneof![
             time().prop_map(Stated::At),
+            (time(), time()).prop_map(|(one, other)| Stated::AtEither(one, other)),
             (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, n)| Stated::In(Duration::new(s, n))),
             (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, n)| Stated::Exactly(Duration::new(s, n))),
             Just(Stated::Unsaid),

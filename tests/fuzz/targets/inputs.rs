@@ -209,6 +209,7 @@ fn notice(bytes: &mut Bytes<'_>) -> Notice {
         2 => Stated::In(Duration::from_secs(bytes.byte().into())),
         3 => Stated::At(bytes.of(&[Timestamp::MIN, Timestamp::MAX, Timestamp::UNIX_EPOCH])),
         4 => Stated::Exactly(Duration::from_millis(bytes.long())),
+        5 => Stated::AtEither(time(bytes), time(bytes)),
         _ => Stated::At(time(bytes)),
     };
     let actions = [
