@@ -175,9 +175,12 @@ impl Source for Aws {
         let session = TokenHandshake {
             // A dated path is answered with 403 here, so it is `latest` (EC2 User Guide, "Use IMDSv2").
             path: "/latest/api/token",
+            or_by_get: false,
             ttl_header: "x-aws-ec2-metadata-token-ttl-seconds",
             token_header: "x-aws-ec2-metadata-token",
             ttl: Duration::from_secs(21_600),
+            ttl_confirmed: true,
+            not_honoured: &[401],
             plain_path: "/latest/meta-data/instance-id",
             without: match self.imds_v1 {
                 ImdsV1::Refuse => WithoutSession::Never,

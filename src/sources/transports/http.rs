@@ -69,12 +69,18 @@ impl From<HttpAnswer> for TimedResponse {
 pub struct TokenHandshake {
     /// Where a PUT opens a session, with its leading slash.
     pub path: &'static str,
+    /// Whether a GET is tried where the PUT is answered with an error.
+    pub or_by_get: bool,
     /// The header, in lower case, by which a life in seconds is asked for and confirmed.
     pub ttl_header: &'static str,
     /// The header, in lower case, by which the token is sent.
     pub token_header: &'static str,
     /// The life that is asked for, in whole seconds.
     pub ttl: Duration,
+    /// Whether an answer has to confirm the life; where it need not and does not, it is as long as was asked for.
+    pub ttl_confirmed: bool,
+    /// The statuses that a question is answered with where its session, or having none, is not honoured.
+    pub not_honoured: &'static [u16],
     /// An item that every machine has, asked plainly where no session can be opened.
     pub plain_path: &'static str,
     /// Whether questions may be asked without a session.
@@ -270,7 +276,7 @@ impl MetadataClient {
             None => self.authorize(form).await?,
         };
         let answer = self.get(question, &authorization, Some(form), time_limit).await.map_err(HttpFailure::NoAnswer)?;
-        if answer.response.status != 401 {
+        if !form.not_honoured.contains(&answer.response.status) {
             return Ok(answer.into());
         }
         self.forget(&authorization);
@@ -357,9 +363,16 @@ impl MetadataClient {
 
     /// Opens a session; on success it replaces the old one.
     async fn open(&self, form: &TokenHandshake) -> Result<HeaderValue, RequestOutcome> {
+        match self.open_by(Method::PUT, form).await {
+            Err(RequestOutcome::Status(_)) if form.or_by_get => self.open_by(Method::GET, form).await,
+            opened => opened,
+        }
+    }
+
+    async fn open_by(&self, method: Method, form: &TokenHandshake) -> Result<HeaderValue, RequestOutcome> {
         let asked = Instant::now();
         let request = ServiceRequest {
-            method: Method::PUT,
+            method,
             path: form.path,
             headers: one(form.ttl_header, HeaderValue::from(form.ttl.as_secs())),
             body: String::new(),
@@ -374,6 +387,7 @@ impl MetadataClient {
             .get(form.ttl_header)
             .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
             .filter(|seconds| *seconds > 0)
+            .or((!form.ttl_confirmed).then_some(form.ttl.as_secs()))
             .ok_or(RequestOutcome::Unusable("it does not say how long the session lasts"))?;
         let mut token = HeaderValue::from_bytes(body.trim_ascii())
             .ok()
