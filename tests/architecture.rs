@@ -90,9 +90,11 @@ const CLOUD_LINES: &[(&str, &str, &str)] = &[
     ("src/sources/mod.rs", "pub mod aws;", "its row stands in the table"),
     ("src/sources/mod.rs", "aws::ROW", "its row stands in the table"),
     ("src/sources/mod.rs", "pub mod gcp;", "its row stands in the table"),
+    ("src/sources/mod.rs", "gcp::ROW", "its row stands in the table"),
     ("src/emulators/mod.rs", "aws", "its row stands in the table"),
     ("src/emulators/mod.rs", "gcp", "its row stands in the table"),
     ("src/sources/mod.rs", "pub mod azure;", "its row stands in the table"),
+    ("src/sources/mod.rs", "azure::ROW", "its row stands in the table"),
     ("src/emulators/mod.rs", "azure", "its row stands in the table"),
     ("src/actions/mod.rs", "aws", "the API's module is built with a feature"),
     ("src/actions/hook/check.rs", "INSTANCE_STORE", "the kernel's name of a disk that is lost with the machine"),
@@ -279,10 +281,13 @@ fn no_other_file_names_a_cloud() {
             if !named {
                 continue;
             }
-            let excused = CLOUD_LINES.iter().position(|(path, part, _)| *path == file.path && line.contains(part));
-            match excused {
-                Some(at) => used.push(at),
-                None => wrong.push(format!("{}:{number}: {}", file.path, line.trim())),
+            // A line may hold the rows of several.
+            let excuses =
+                (0..).zip(CLOUD_LINES).filter(|(_, (path, part, _))| *path == file.path && line.contains(part));
+            let before = used.len();
+            used.extend(excuses.map(|(at, _)| at));
+            if used.len() == before {
+                wrong.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }

@@ -14,6 +14,7 @@ pub mod detection;
 pub mod file;
 pub mod gcp;
 pub mod http;
+mod item;
 mod notice_json;
 mod platforms;
 mod probe;
@@ -266,7 +267,16 @@ impl From<crate::transport::KeyError> for SourceBuildError {
 }
 
 /// Every kind of source.
-pub const ROWS: &[SourceRow] = &[aws::ROW, gcp::ROW, azure::ROW, shutdown::ROW, file::ROW, http::ROW, command::ROW];
+pub const ROWS: &[SourceRow] = &[
+    // In the order in which the shipped configuration shows them.
+    aws::ROW,
+    gcp::ROW,
+    azure::ROW,
+    shutdown::ROW,
+    file::ROW,
+    http::ROW,
+    command::ROW,
+];
 
 /// Reads a source's own keys into its settings.
 fn settings<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, SourceBuildError> {

@@ -1,6 +1,6 @@
 //! The tree of items that stand at one instant, below `/latest/`.
 
-use crate::emulators::service::{EmulatedAction, Moment, ScriptedNotice, ago, later};
+use crate::emulators::service::{EmulatedAction, Moment, ScriptedNotice, ago, later, second};
 use crate::engine::NoticeKind;
 use jiff::Timestamp;
 use serde_json::json;
@@ -194,9 +194,4 @@ fn pretty(value: &serde_json::Value) -> String {
 /// A time as EC2 writes it for maintenance.
 fn day(at: Timestamp) -> String {
     at.strftime("%-d %b %Y %H:%M:%S GMT").to_string()
-}
-
-/// A time in whole seconds, as EC2 writes it.
-fn second(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

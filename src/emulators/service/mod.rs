@@ -198,6 +198,11 @@ pub fn later(at: Timestamp, span: Duration) -> Timestamp {
     SignedDuration::try_from(span).ok().and_then(|span| at.saturating_add(span).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// A time in whole seconds of UTC.
+pub fn second(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// So much before a time.
 pub fn ago(at: Timestamp, span: Duration) -> Timestamp {
     SignedDuration::try_from(span).ok().and_then(|span| at.saturating_sub(span).ok()).unwrap_or(Timestamp::MIN)

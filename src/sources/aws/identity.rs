@@ -3,6 +3,7 @@
 
 use super::{fault, status_fault};
 use crate::engine::{Fault, ProbeName};
+use crate::sources::item::word;
 use crate::sources::transports::http::HttpResponse;
 use crate::view::{Lifecycle, Machine, clip};
 
@@ -45,14 +46,6 @@ pub(super) fn identify(probe: &ProbeName, answer: &HttpResponse, machine: &mut M
         _ => return Err(strange()),
     }
     Ok(())
-}
-
-/// One word of at most 64 letters, digits, dots, hyphens and underscores that begins with a letter or digit.
-fn word(body: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(body.trim_ascii()).ok()?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let well = (1..=64).contains(&text.len()) && text.bytes().all(plain) && text.as_bytes()[0].is_ascii_alphanumeric();
-    well.then_some(text)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{check_flavor, fault, status_fault};
 use crate::engine::{Fault, ProbeName};
+use crate::sources::item::word;
 use crate::sources::transports::http::HttpResponse;
 use crate::view::{Lifecycle, Machine, clip};
 
@@ -34,7 +35,7 @@ pub(super) fn identify(probe: &ProbeName, answer: &HttpResponse, machine: &mut M
     };
     let text = std::str::from_utf8(answer.body.trim_ascii()).map_err(|_| strange())?;
     // `projects/123/zones/us-central1-a`: the last segment is its name.
-    let name = text.rsplit('/').next().filter(|name| is_word(name)).ok_or_else(strange)?;
+    let name = text.rsplit('/').next().and_then(|name| word(name.as_bytes())).ok_or_else(strange)?;
     let is_a_spot = |is_spot: bool| if is_spot { Lifecycle::Spot } else { Lifecycle::OnDemand };
     match probe.as_str() {
         // A number too large for many languages' numbers, so it stays text.
@@ -61,12 +62,6 @@ pub(super) fn identify(probe: &ProbeName, answer: &HttpResponse, machine: &mut M
         _ => return Err(strange()),
     }
     Ok(())
-}
-
-/// At most 64 letters, digits, dots, hyphens and underscores that begin with a letter or digit.
-fn is_word(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    (1..=64).contains(&text.len()) && text.bytes().all(plain) && text.as_bytes()[0].is_ascii_alphanumeric()
 }
 
 #[cfg(test)]
