@@ -60,21 +60,27 @@ const CLOUDS: &[&str] = &[
     "azure",
     "imdsv2",
     "alibaba",
+    "aliyun",
     "tencent",
+    "tencentyun",
     "volcengine",
+    "volc",
     "oracle",
     "runpod",
     "vast",
 ];
 
 /// Parts of the addresses that only a cloud's metadata service has.
-const CLOUD_ADDRESSES: &[&str] = &["169.254.", "fd00:ec2", "100.100.100.200", "metadata.google"];
+const CLOUD_ADDRESSES: &[&str] = &["169.254.", "fd00:ec2", "100.100.100.200", "100.96.0.96", "metadata.google"];
 
 /// Where clouds may be named, with the reason.
 const CLOUD_PLACES: &[(&str, &str)] = &[
     ("src/sources/aws/", "it is this cloud's source"),
     ("src/sources/gcp/", "it is this cloud's source"),
     ("src/sources/platforms.rs", "it is the table of clouds and platforms without a source"),
+    ("src/sources/alibaba/", "it is this cloud's source"),
+    ("src/sources/tencent/", "it is this cloud's source"),
+    ("src/sources/volcengine/", "it is this cloud's source"),
     ("src/actions/aws/", "it is how this cloud's API is called"),
     ("src/actions/target_group/", "it leaves this cloud's load balancer"),
     ("src/actions/auto_scaling/", "it leaves this cloud's group of machines"),
@@ -83,6 +89,9 @@ const CLOUD_PLACES: &[(&str, &str)] = &[
     ("src/emulators/aws/", "it plays this cloud's metadata service"),
     ("src/emulators/gcp/", "it plays this cloud's metadata service"),
     ("src/container/platform.rs", "it says how containers end there, where nothing can be asked"),
+    ("src/emulators/alibaba/", "it plays this cloud's metadata service"),
+    ("src/emulators/tencent/", "it plays this cloud's metadata service"),
+    ("src/emulators/volcengine/", "it plays this cloud's metadata service"),
 ];
 
 /// Lines elsewhere that may name one: file, what the line contains, and why.
@@ -96,6 +105,15 @@ const CLOUD_LINES: &[(&str, &str, &str)] = &[
     ("src/sources/mod.rs", "pub mod azure;", "its row stands in the table"),
     ("src/sources/mod.rs", "azure::ROW", "its row stands in the table"),
     ("src/emulators/mod.rs", "azure", "its row stands in the table"),
+    ("src/sources/mod.rs", "pub mod alibaba;", "its row stands in the table"),
+    ("src/sources/mod.rs", "alibaba::ROW", "its row stands in the table"),
+    ("src/emulators/mod.rs", "alibaba", "its row stands in the table"),
+    ("src/sources/mod.rs", "pub mod tencent;", "its row stands in the table"),
+    ("src/sources/mod.rs", "tencent::ROW", "its row stands in the table"),
+    ("src/emulators/mod.rs", "tencent", "its row stands in the table"),
+    ("src/sources/mod.rs", "pub mod volcengine;", "its row stands in the table"),
+    ("src/sources/mod.rs", "volcengine::ROW", "its row stands in the table"),
+    ("src/emulators/mod.rs", "volcengine", "its row stands in the table"),
     ("src/actions/mod.rs", "aws", "the API's module is built with a feature"),
     ("src/actions/hook/check.rs", "INSTANCE_STORE", "the kernel's name of a disk that is lost with the machine"),
     ("src/cli/args.rs", "rehearse --hook ./save_checkpoint.sh --cloud gcp", "an example of a command has to name one"),

@@ -5,15 +5,17 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use spot_watchdog::emulators::aws::SERVICE;
 use spot_watchdog::emulators::service::{
-    Behaviour, ConnectionReuse, EmulatedAction, Emulator, Script, StatedTime, Trouble, serve,
+    Behaviour, ConnectionReuse, EmulatedAction, Emulator, Script, ServiceRow, StatedTime, Trouble, serve,
 };
+use spot_watchdog::emulators::{alibaba, volcengine};
 use spot_watchdog::engine::{NoticeKind, ProbeName};
 use spot_watchdog::sources::aws::{Aws, AwsSettings, ImdsV1};
+use spot_watchdog::sources::detection::Proof;
 use spot_watchdog::sources::transports::http::{
     HttpFailure, HttpResponse, MOST_BODY, MetadataClient, RequestFailure, RequestOutcome,
 };
 use spot_watchdog::sources::transports::{DEFAULT_TIME_LIMIT, Endpoint, Failure, Response, Service, TimedResponse};
-use spot_watchdog::sources::{HttpQuestion, Memory, Source};
+use spot_watchdog::sources::{self, HttpQuestion, Memory, Question, Source, SourceConfig, SourceRow};
 use spot_watchdog::view::Machine;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Stdio;
@@ -28,11 +30,22 @@ const TOKEN: &str = "/latest/api/token";
 
 /// An emulator on loopback that plays this script.
 async fn emulate(script: Script) -> (Emulator, SocketAddr) {
+    emulate_as(&SERVICE, script).await
+}
+
+async fn emulate_as(service: &'static ServiceRow, script: Script) -> (Emulator, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let emulator = Emulator::new(&SERVICE, script);
+    let emulator = Emulator::new(service, script);
     tokio::spawn(serve(listener, emulator.clone()));
     (emulator, address)
+}
+
+/// The source of this row, which asks there.
+fn source_of(row: &SourceRow, address: SocketAddr) -> Arc<dyn Source> {
+    let keys = toml::Table::from_iter([("metadata-endpoint".to_owned(), format!("http://{address}").into())]);
+    let poll_interval = Duration::from_secs(5);
+    (row.build)(SourceConfig { keys, poll_interval, environment: &|_| None }).unwrap()
 }
 
 fn source(address: SocketAddr, imds_v1: ImdsV1) -> Aws {
@@ -45,7 +58,7 @@ fn client(address: SocketAddr) -> Asker {
     client_of(&source(address, ImdsV1::Refuse))
 }
 
-fn client_of(source: &Aws) -> Asker {
+fn client_of(source: &dyn Source) -> Asker {
     let Service::Http { endpoint, session } = source.service() else { unreachable!() };
     Asker(MetadataClient::new(endpoint, session, Timestamp::now).unwrap())
 }
@@ -120,6 +133,77 @@ async fn a_session_that_ended_is_replaced_within_the_same_question() {
     assert_eq!(text(client.ask(ID).await).0, 200);
     assert_eq!(emulator.requests("PUT /latest/api/token"), 2);
     assert_eq!(emulator.requests(&format!("GET {ID}")), 3);
+}
+
+#[tokio::test]
+async fn a_service_that_begins_to_want_sessions_is_given_one_within_the_same_question() {
+    const TIME: &str = "/latest/meta-data/instance/spot/termination-time";
+    let (emulator, address) = emulate_as(&alibaba::SERVICE, trouble(TOKEN, Behaviour::Status(404))).await;
+    let source = source_of(&sources::alibaba::ROW, address);
+    let client = client_of(&*source);
+    assert_eq!(text(client.ask(TIME).await).0, 404, "it is asked without a session");
+    assert_eq!(text(client.ask(TIME).await).0, 404);
+    assert_eq!(emulator.requests("PUT /latest/api/token"), 1);
+    emulator.change(|script| {
+        script.troubles.clear();
+        script.set("http-tokens", "required");
+    });
+    assert_eq!(text(client.ask(TIME).await).0, 404);
+    assert_eq!(emulator.requests("PUT /latest/api/token"), 2);
+    emulator.end_sessions();
+    assert_eq!(text(client.ask(TIME).await).0, 404);
+    assert_eq!(text(client.ask(TIME).await).0, 404);
+    assert_eq!(emulator.requests("PUT /latest/api/token"), 3, "a session lasts though nobody said how long");
+    emulator.change(|script| script.troubles.extend(trouble(TOKEN, Behaviour::Status(404)).troubles));
+    emulator.end_sessions();
+    let fault = source.diagnose(&Failure::Http(client.ask(TIME).await.unwrap_err()));
+    assert_eq!(fault.word, "no-session");
+    assert!(fault.sentence.contains("hardened mode") && fault.sentence.contains("404"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_session_that_is_opened_by_get_only_is_opened_by_get() {
+    const TIME: &str = "/latest/spot_instance_termination_time";
+    let mut script = Script::default();
+    script.set("http-tokens", "required");
+    for (method, others) in [("put", 0), ("get", 1)] {
+        script.set("token-method", method);
+        let (emulator, address) = emulate_as(&volcengine::SERVICE, script.clone()).await;
+        let source = source_of(&sources::volcengine::ROW, address);
+        let client = client_of(&*source);
+        assert_eq!(text(client.ask(TIME).await).0, 404);
+        emulator.interrupt(EmulatedAction::Terminate, StatedTime::After(Duration::from_secs(300)));
+        let heard = client.ask(TIME).await.unwrap();
+        let reading = source.read(&source.probes()[0].name, &heard.response, &Machine::default(), &Memory::new());
+        assert_eq!(reading.unwrap().notices.len(), 1);
+        let opened = ["PUT", "GET"].map(|method| emulator.requests(&format!("{method} {TOKEN}")));
+        assert_eq!(opened, [1, others], "{method}");
+    }
+}
+
+#[tokio::test]
+async fn each_cloud_is_told_by_the_answer_of_its_own_service_and_of_no_other() {
+    for (kind, service) in spot_watchdog::emulators::services() {
+        for sessions in ["usual", "optional", "required"] {
+            let mut script = Script::default();
+            if service.choices.iter().any(|(key, values)| *key == "http-tokens" && values.contains(&sessions)) {
+                script.set("http-tokens", sessions);
+            } else if sessions != "usual" {
+                continue;
+            }
+            let (_, address) = emulate_as(service, script).await;
+            for row in sources::ROWS {
+                let Some(detection) = &row.detection else { continue };
+                let Service::Http { endpoint, session } = source_of(row, address).service() else { unreachable!() };
+                let client = MetadataClient::new(endpoint, session, Timestamp::now).unwrap();
+                let Question::Http(question) = (detection.handshake.request)() else { unreachable!() };
+                let answer = client.ask(&question, DEFAULT_TIME_LIMIT).await;
+                let answer = answer.map(http);
+                let is_heard = (detection.handshake.judge)(&answer) == Proof::Heard;
+                assert_eq!(is_heard, row.kind == kind, "{} at {kind}, {sessions}: {answer:?}", row.kind);
+            }
+        }
+    }
 }
 
 #[tokio::test]

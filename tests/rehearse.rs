@@ -405,3 +405,28 @@ fn a_file_is_played_and_taken_away_again_and_the_real_one_is_left_alone() {
     assert_eq!((&brief["notice-kind"], &brief["source"]), (&"interruption".into(), &"file".into()), "{brief}");
     assert!(!real.exists());
 }
+
+#[test]
+fn each_cloud_that_tells_a_time_is_played_and_leaves_as_much_as_it_says() {
+    std::thread::scope(|scope| {
+        for kind in ["alibaba", "tencent", "volcengine"] {
+            scope.spawn(move || {
+                let desk = Desk::new();
+                let hook = desk.script("save.sh", "echo $SPOT_SOURCE $SPOT_NOTICE_KIND $SPOT_SECONDS_LEFT > told");
+                let configuration = format!(
+                    "poll-interval = '100ms'\n[[source]]\nkind = '{kind}'\n[[step]]\nname = 'save'\nkind = 'hook'\n\
+                     command = [{hook:?}]\nworking-directory = {:?}\n",
+                    desk.path("")
+                );
+                fs::write(desk.path("watchdog.toml"), configuration).unwrap();
+                let output = desk.rehearse(&["--config", "watchdog.toml", "--yes", "--notice", "90s"]);
+                assert_eq!(output.status.code(), Some(0), "{kind}: {}", said(&output));
+                let told = fs::read_to_string(desk.path("told")).unwrap();
+                let (from, left) = told.trim().rsplit_once(' ').unwrap();
+                assert_eq!(from, format!("{kind} interruption"));
+                // What is stated in whole seconds, less the reserve.
+                assert!((75..=86).contains(&left.parse::<u64>().unwrap()), "{told}");
+            });
+        }
+    });
+}

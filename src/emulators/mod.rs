@@ -4,6 +4,7 @@
 //! sends, byte for byte where that is known, and [`service`] does the rest. What a rehearsal needs of each kind stands behind
 //! [`EmulatedSource`]. Nothing in the daemon imports them.
 
+pub mod alibaba;
 pub mod aws;
 pub mod azure;
 mod command;
@@ -11,6 +12,9 @@ mod file;
 pub mod gcp;
 mod http;
 pub mod service;
+pub mod tencent;
+mod time_text;
+pub mod volcengine;
 
 use crate::engine::NoticeKind;
 use crate::view::Machine;
@@ -106,6 +110,9 @@ pub const ROWS: &[EmulatorRow] = &[
     EmulatorRow { kind: "aws", asks: Emulated::Service(&aws::SERVICE) },
     EmulatorRow { kind: "gcp", asks: Emulated::Service(&gcp::SERVICE) },
     EmulatorRow { kind: "azure", asks: Emulated::Service(&azure::SERVICE) },
+    EmulatorRow { kind: "alibaba", asks: Emulated::Service(&alibaba::SERVICE) },
+    EmulatorRow { kind: "tencent", asks: Emulated::Service(&tencent::SERVICE) },
+    EmulatorRow { kind: "volcengine", asks: Emulated::Service(&volcengine::SERVICE) },
     EmulatorRow { kind: "file", asks: Emulated::Other(file::start) },
     EmulatorRow { kind: "http", asks: Emulated::Configured(&http::SERVICE, http::keys) },
     EmulatorRow { kind: "command", asks: Emulated::Other(command::start) },

@@ -7,6 +7,7 @@
 //! the whole set of notices that are active in that answer. An error is never "nothing". Nothing here reads a clock, a file
 //! or the environment by itself.
 
+pub mod alibaba;
 pub mod aws;
 pub mod azure;
 pub mod command;
@@ -19,8 +20,11 @@ mod notice_json;
 mod platforms;
 mod probe;
 mod shutdown;
+pub mod tencent;
 mod time;
+mod time_text;
 pub mod transports;
+pub mod volcengine;
 
 pub use probe::{HttpQuestion, Probe, ProbePace, Question};
 
@@ -272,6 +276,9 @@ pub const ROWS: &[SourceRow] = &[
     aws::ROW,
     gcp::ROW,
     azure::ROW,
+    alibaba::ROW,
+    tencent::ROW,
+    volcengine::ROW,
     shutdown::ROW,
     file::ROW,
     http::ROW,

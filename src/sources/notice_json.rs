@@ -105,7 +105,7 @@ pub(super) fn when(stated: Stated, written: Option<&str>) -> String {
         Stated::Unreadable => {
             format!(" at a time that cannot be read: \"{}\"", clip(written.unwrap_or_default(), 60))
         }
-        Stated::In(_) | Stated::Exactly(_) | Stated::Unsaid => String::new(),
+        Stated::AtEither(..) | Stated::In(_) | Stated::Exactly(_) | Stated::Unsaid => String::new(),
     }
 }
 
