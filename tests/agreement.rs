@@ -421,7 +421,9 @@ fn log(
     tally: &mut Tally,
 ) {
     let about = |word: &str| said.iter().filter(move |line| line["event"] == word).collect::<Vec<&Value>>();
-    let has_ended = events.iter().any(|event| ends(event).is_some());
+    // One turn may close an episode and open the next: what ended before that was a step of the other.
+    let opened = events.iter().rposition(|event| matches!(event, Event::EpisodeOpened { .. }));
+    let has_ended = events.iter().skip(opened.unwrap_or_default()).any(|event| ends(event).is_some());
     let ended = open.filter(|episode| has_ended && episode.complete && episode.phase == Phase::Open);
     let lines = about("steps-ended");
     assert_eq!(lines.len(), usize::from(ended.is_some()), "log: {said:?}: {at}");

@@ -120,7 +120,7 @@ fn off_ec2_it_says_so_and_still_checks_the_rest() {
     let said = stage.check("http://127.0.0.1:1", &["--hook", "./save.sh", "--hook", "./load.sh", "--listen", "off"]);
     insta::assert_snapshot!(said, @r#"
     ✓ ok       configuration    flags and variables alone: 2 steps
-    ! warning  cloud            no metadata service that is known (aws) answers at http://metadata, which metadata-endpoint names: it refuses connections; correct it, or name the [[source]] that is meant
+    ! warning  cloud            no metadata service that is known (alibaba, aws, azure, gcp, tencent, volcengine) answers at http://metadata, which metadata-endpoint names: it refuses connections; correct it, or name the [[source]] that is meant
     ✓ ok       source shutdown  receives signals; there is nothing to query
     ✓ ok       step save        /stage/save.sh can be run
     ! warning  step save        it has no `proof`, so exit status 0 counts as saved whether or not a checkpoint is there

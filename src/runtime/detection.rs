@@ -18,7 +18,7 @@ use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long all answers together may take: a metadata service answers in milliseconds, and a start waits for it.
 const LIMIT: Duration = Duration::from_millis(1_200);
@@ -74,6 +74,7 @@ pub async fn settle(settings: &mut Settings) -> Option<Finding> {
             (detected.source, conclusion.source.and_then(|at| search.asked.get(at)))
         {
             settings.ask(Arc::clone(&candidate.source));
+            sleep(search.rest(candidate)).await;
         }
     }
     let weight = match finding.state {
@@ -135,6 +136,9 @@ async fn look(
         };
         let answer = answers.into_iter().nth(at).flatten();
         if is_heard {
+            if let Some(Asked::Source(candidate)) = search.asked.get(at) {
+                sleep(search.rest(candidate)).await;
+            }
             return Some((source, answer?.1));
         }
         search.narrow(&source.name());

@@ -41,7 +41,7 @@ impl WorkloadLink {
                 }
                 Some(Message::Stop(left)) => {
                     is_stopping = true;
-                    tracing::info!("asked to stop, and killed in {}", crate::view::Spoken(left));
+                    tracing::info!("asked to stop; SIGKILL follows in {}", crate::view::Spoken(left));
                     let notice = shutdown_notice(Stated::Exactly(left));
                     vec![Input::HandedIn { notice }, Input::Signalled { signal: Signal::ShutDown }]
                 }

@@ -105,6 +105,8 @@ pub struct Detection {
     pub signs: &'static [Sign],
     /// What proves it.
     pub handshake: Handshake,
+    /// How long it is left alone after others' questions went to the same address, where it limits how often it may be asked.
+    pub rest: Duration,
 }
 
 /// How a metadata service is told from others at the same address.
@@ -315,6 +317,11 @@ impl Search {
     /// Asks, from now on, only what tells of this source: it is known to be the one.
     pub fn narrow(&mut self, name: &SourceName) {
         self.asked.retain(|asked| matches!(asked, Asked::Source(candidate) if candidate.source.name() == *name));
+    }
+
+    /// How long this one, found among others that were asked too, is left alone.
+    pub fn rest(&self, found: &Candidate) -> Duration {
+        if self.asked.len() > 1 { found.detection.rest } else { Duration::ZERO }
     }
 
     /// Whether an answer from this one settles it, whatever the others say.

@@ -36,6 +36,7 @@ const OTHER: Detection = Detection {
         request: || Question::get("/name"),
         judge: |answer| Proof::of(answer.as_ref().is_ok_and(|response| response.body == b"other")),
     },
+    rest: Duration::from_secs(1),
 };
 
 impl Source for Other {
@@ -298,7 +299,7 @@ fn an_address_that_was_named_is_asked_whatever_the_machine_is_and_its_silence_is
 #[test]
 fn each_row_has_an_address_and_a_sign_to_be_found_by() {
     for row in sources::ROWS {
-        let Some(Detection { signs, handshake }) = &row.detection else { continue };
+        let Some(Detection { signs, handshake, .. }) = &row.detection else { continue };
         assert!(!signs.is_empty() && !handshake.endpoints.is_empty(), "{}", row.kind);
         for endpoint in handshake.endpoints {
             assert!(Endpoint::parse(endpoint).is_ok(), "{endpoint}");
@@ -310,4 +311,15 @@ fn each_row_has_an_address_and_a_sign_to_be_found_by() {
             assert_eq!((handshake.judge)(&no_session), Proof::Nothing, "{}", row.kind);
         }
     }
+}
+
+#[test]
+fn a_service_that_limits_how_often_it_is_asked_is_left_alone_after_others_were_asked_too() {
+    let FirstLook::Open(mut search) = first_look(&signs(&[], &[], Place::Machine), candidates(), None) else {
+        panic!("nothing is decided without an answer")
+    };
+    let other = Candidate { source: Arc::new(Other), detection: &OTHER };
+    assert_eq!(search.rest(&other), Duration::from_secs(1));
+    search.narrow(&SourceName::new("other"));
+    assert_eq!(search.rest(&other), Duration::ZERO);
 }

@@ -184,7 +184,7 @@ fn the_grace_is_known_where_the_platform_or_the_manifest_says_it() {
         scene.is_up(&mut watch);
         let (code, _) = stops(&mut watch, Signal::TERM);
         assert_eq!(code, 143);
-        assert!(watch.log().contains(&format!("asked to stop, and killed in {left}")), "{}", watch.log());
+        assert!(watch.log().contains(&format!("asked to stop; SIGKILL follows in {left}")), "{}", watch.log());
     }
 }
 

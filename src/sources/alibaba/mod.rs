@@ -42,6 +42,7 @@ static CLOUD: TimeTextCloud = TimeTextCloud {
             request: || Question::get("/latest/meta-data/region-id"),
             judge: |answer| Proof::of(answered_word(answer).is_some()),
         },
+        rest: Duration::ZERO,
     },
     root: "/latest/meta-data/",
     // A 404 where none is due; by older versions of the documentation an empty answer. Else `2015-01-05T18:02:00Z`.

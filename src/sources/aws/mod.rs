@@ -55,6 +55,7 @@ pub const ROW: SourceRow = SourceRow {
                 Err(HttpFailure::NoSession { .. }) => Proof::Nothing,
             },
         },
+        rest: Duration::ZERO,
     }),
 };
 

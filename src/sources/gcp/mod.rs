@@ -50,6 +50,7 @@ pub(super) const ROW: SourceRow = SourceRow {
             request: || question("id"),
             judge: |answer| Proof::of(answer.as_ref().is_ok_and(is_flavored)),
         },
+        rest: Duration::ZERO,
     }),
 };
 

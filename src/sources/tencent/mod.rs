@@ -30,6 +30,7 @@ static CLOUD: TimeTextCloud = TimeTextCloud {
             // Others have ids at the same path, and none like `ins-0abc`.
             judge: |answer| Proof::of(answered_word(answer).is_some_and(|id| id.contains("ins-"))),
         },
+        rest: Duration::ZERO,
     },
     root: "/latest/meta-data/",
     // A 404 where none is due, and on what is not Spot. Else `2018-08-18 12:05:33`, without a zone.

@@ -25,6 +25,7 @@ pub(in crate::sources) static CLOUD: TimeTextCloud = TimeTextCloud {
             request: || Question::get("/items/id"),
             judge: |_| Proof::Nothing,
         },
+        rest: Duration::ZERO,
     },
     root: "/items/",
     time: "time",

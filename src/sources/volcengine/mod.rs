@@ -45,6 +45,7 @@ static CLOUD: TimeTextCloud = TimeTextCloud {
             request: || Question::get("/latest/instance_id"),
             judge: |answer| Proof::of(answered_word(answer).is_some()),
         },
+        rest: Duration::ZERO,
     },
     root: "/latest/",
     time: "spot_instance_termination_time",
