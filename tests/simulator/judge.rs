@@ -1,8 +1,8 @@
 //! The promises, checked after every decision in a world.
 
 use spot_watchdog::engine::{
-    Command, Decision, Effect, Engine, Event, Input, Notice, Now, Outcome, Policy, Run, StepName, StepPhase, Strength,
-    Work,
+    Command, Decision, Effect, Engine, Episode, Event, Input, Notice, Now, Outcome, Policy, Run, StepName, StepPhase,
+    Strength, Work,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -284,7 +284,18 @@ impl Judge {
 
     /// What has to hold when the world has ended.
     pub(super) fn when_quiet(&mut self, engine: &Engine, journal: &[(Event, Now)], now: Now) {
-        if let Some(episode) = engine.episode() {
+        // A notice of something many days ahead gives its steps that much time, and no world lasts so long.
+        let still_runs = |phase: &StepPhase| match phase {
+            StepPhase::Running(running) | StepPhase::Undoing(running) => running.stop_by > now.moment,
+            StepPhase::Idle
+            | StepPhase::Due
+            | StepPhase::Ended(_)
+            | StepPhase::Dropped
+            | StepPhase::UndoDue
+            | StepPhase::Undone(_) => false,
+        };
+        let runs = |episode: &&Episode| episode.steps.iter().any(|step| still_runs(&step.phase));
+        if let Some(episode) = engine.episode().filter(|episode| !runs(episode)) {
             let steps: Vec<String> =
                 episode.steps.iter().map(|step| format!("{} {}", step.name, step.phase.word())).collect();
             self.broken(format!("episode {} never closed: {:?}, {steps:?}", episode.id, episode.phase));
