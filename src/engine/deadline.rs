@@ -11,7 +11,7 @@ pub const SKEW_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// How far from now one of two times may be to be the one that is meant; they are hours apart.
-const MEANT_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+const MEANT_WITHIN: Duration = Duration::from_mins(10);
 
 /// The time left to a stated time; negative where it is past, nothing where none is stated, or none that can be meant.
 pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<SignedDuration> {
@@ -21,7 +21,9 @@ pub fn left(notice: &Notice, skew: Option<SignedDuration>, now: Now) -> Option<S
     };
     match notice.stated {
         Stated::At(at) => Some(until(at)),
-        Stated::AtEither(one, other) => [one, other].map(until).into_iter().find(|left| left.abs() <= MEANT_WITHIN),
+        Stated::AtEither(one, other) => {
+            [one, other].map(until).into_iter().find(|left| left.unsigned_abs() <= MEANT_WITHIN)
+        }
         Stated::In(span) | Stated::Exactly(span) => Some(SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX)),
         Stated::Unsaid | Stated::Unreadable => None,
     }
@@ -131,6 +133,7 @@ mod tests {
         }
         assert!(assumed / 4 > policy.least_window, "else the least window counts");
     }
+
     #[test]
     fn a_time_without_a_zone_is_read_on_whichever_clock_makes_it_near_and_never_delays() {
         let policy = Policy::for_tests();
@@ -162,6 +165,7 @@ mod tests {
         assert_eq!(left("2018-08-18T12:03:30", None), least, "just past");
         assert_eq!(left("2018-08-18T09:05:33", None), assumed, "neither");
         assert_eq!(left("2018-08-18T12:25:33", None), assumed, "too far ahead");
+        assert_eq!(left("2018-08-01T12:05:33", Some(i64::MAX / 3_600)), assumed, "a clock that cannot be");
         assert_eq!(left("2018-08-18T11:05:33", Some(-1)), (120, DeadlineBasis::Stated), "our clock is an hour ahead");
     }
 }
