@@ -12,6 +12,7 @@ pub mod aws;
 pub mod azure;
 pub mod command;
 pub mod detection;
+mod faults;
 pub mod file;
 pub mod gcp;
 pub mod http;

@@ -3,6 +3,7 @@
 //! Wire facts are from the ECS documentation ("Query the interruption events of spot instances", "Access instance metadata").
 
 use super::detection::{Detection, Handshake, PRODUCT, Proof, Reach, Sign};
+use super::faults::CloudNames;
 use super::time_text::{TimeText, TimeTextCloud, answered_word};
 use super::transports::http::{TokenHandshake, WithoutSession};
 use super::{Question, SourceRow};
@@ -17,7 +18,11 @@ const ENDPOINT: &str = "http://100.100.100.200";
 static CLOUD: TimeTextCloud = TimeTextCloud {
     kind: "alibaba",
     summary: "instance metadata of Alibaba Cloud ECS: release of Spot instances",
-    machine: "an instance of Alibaba Cloud ECS",
+    names: CloudNames {
+        machine: "an instance of Alibaba Cloud ECS",
+        service: "the metadata service of Alibaba Cloud",
+        elsewhere: "not-on-this-cloud",
+    },
     endpoint: ENDPOINT,
     session: Some(TokenHandshake {
         path: "/latest/api/token",

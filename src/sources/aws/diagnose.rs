@@ -4,7 +4,7 @@
 //! bridge it is dropped, so that the request times out with no status at all, while a plain request is still answered:
 //! with 401 where tokens are required, with the item where they are not (EC2 User Guide, "Use IMDSv2").
 
-use super::{fault, status_fault};
+use super::{NAMES, fault, status_fault};
 use crate::engine::Fault;
 use crate::sources::transports::http::{HttpFailure, RequestFailure, RequestOutcome};
 use crate::sources::transports::{Endpoint, Failure};
@@ -15,7 +15,9 @@ const RAISE: &str = "raise it with aws ec2 modify-instance-metadata-options --in
 pub(super) fn diagnose(endpoint: &Endpoint, failure: &Failure) -> Fault {
     let (opening, plain) = match failure {
         Failure::Other(why) => return fault("unreadable", why.as_str()),
-        Failure::Http(HttpFailure::NoAnswer(failure)) => return missed(endpoint, "the question", failure),
+        Failure::Http(HttpFailure::NoAnswer(failure)) => {
+            return NAMES.no_answer(endpoint, Some("the question"), failure);
+        }
         Failure::Http(HttpFailure::NoSession { opening, plain }) => (opening, plain.as_ref()),
     };
     let plainly_served = matches!(plain, Some(RequestOutcome::Status(200 | 404)));
@@ -46,7 +48,7 @@ pub(super) fn diagnose(endpoint: &Endpoint, failure: &Failure) -> Fault {
             ),
         ),
         RequestOutcome::Failed(RequestFailure::TimedOut) => session_timed_out(endpoint, plain),
-        RequestOutcome::Failed(failure) => missed(endpoint, "the session request", failure),
+        RequestOutcome::Failed(failure) => NAMES.no_answer(endpoint, Some("the session request"), failure),
     }
 }
 
@@ -77,43 +79,10 @@ fn session_timed_out(endpoint: &Endpoint, plain: Option<&RequestOutcome>) -> Fau
                 "nothing answers at {endpoint}: this is not an EC2 instance, or a firewall or network policy blocks instance metadata; allow it, or remove the source"
             ),
         ),
-        Some(RequestOutcome::Failed(failure)) => missed(endpoint, "the session request", failure),
-        Some(RequestOutcome::Unusable(_)) | None => missed(endpoint, "the session request", &RequestFailure::TimedOut),
-    }
-}
-
-fn missed(endpoint: &Endpoint, request: &str, failure: &RequestFailure) -> Fault {
-    match failure {
-        RequestFailure::TimedOut => fault(
-            "timeout",
-            format!("{endpoint} did not answer {request} within a second; it is asked again at the next poll"),
-        ),
-        RequestFailure::Refused => fault(
-            "refused",
-            format!(
-                "{endpoint} refuses connections: this is not an EC2 instance, a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running"
-            ),
-        ),
-        RequestFailure::Unreachable(why) => fault(
-            "not-on-ec2",
-            format!(
-                "{endpoint} cannot be reached ({why}): this is not an EC2 instance, or it has no route to instance metadata"
-            ),
-        ),
-        RequestFailure::Broken(why) => fault(
-            "broken",
-            format!("{endpoint} broke off its answer to {request} ({why}); it is asked again at the next poll"),
-        ),
-        RequestFailure::TooLarge => fault(
-            "oversized",
-            format!("{endpoint} answers {request} with more than 64 KiB: what answers is not the EC2 metadata service"),
-        ),
-        RequestFailure::Endless => fault(
-            "endless",
-            format!(
-                "{endpoint} answers {request} with one interim answer (status 1xx) after the other and no final one: what answers is not the EC2 metadata service"
-            ),
-        ),
+        Some(RequestOutcome::Failed(failure)) => NAMES.no_answer(endpoint, Some("the session request"), failure),
+        Some(RequestOutcome::Unusable(_)) | None => {
+            NAMES.no_answer(endpoint, Some("the session request"), &RequestFailure::TimedOut)
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod identity;
 mod read;
 
 use super::detection::{Detection, HYPERVISOR, Handshake, Proof, Reach, Sign, VENDOR};
+use super::faults::{CloudNames, fault};
 use super::transports::http::{HttpFailure, RequestFailure, RequestOutcome, TokenHandshake, WithoutSession};
 use super::transports::{Endpoint, Failure, Response, Service};
 use super::{
@@ -58,6 +59,9 @@ pub const ROW: SourceRow = SourceRow {
         rest: Duration::ZERO,
     }),
 };
+
+const NAMES: CloudNames =
+    CloudNames { machine: "an EC2 instance", service: "the EC2 metadata service", elsewhere: "not-on-ec2" };
 
 /// The keys of a `[[source]]` of kind `aws` that are its own.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -249,10 +253,6 @@ fn endpoint(settings: &AwsSettings, environment: Environment<'_>) -> Result<Endp
     }
 }
 
-fn fault(word: &str, sentence: impl Into<String>) -> Fault {
-    Fault { word: word.to_owned(), sentence: sentence.into() }
-}
-
 /// What is wrong where `subject` was answered with a status that is neither a notice nor a "nothing".
 fn status_fault(subject: &str, status: u16) -> Fault {
     match status {
@@ -274,24 +274,7 @@ fn status_fault(subject: &str, status: u16) -> Fault {
                 "{subject} was answered with 429: too many requests are sent to the metadata service from this instance; find what else polls it, or raise poll-interval"
             ),
         ),
-        300..=399 => fault(
-            "redirected",
-            format!(
-                "{subject} was answered with {status}, a redirect, which is never followed: what answers is not the EC2 metadata service"
-            ),
-        ),
-        500..=599 => fault(
-            "server-error",
-            format!(
-                "{subject} was answered with {status}: the metadata service is in trouble; it is asked again at the next poll"
-            ),
-        ),
-        _ => fault(
-            "unexpected-status",
-            format!(
-                "{subject} was answered with {status}, which the EC2 metadata service does not do: something else answers"
-            ),
-        ),
+        _ => NAMES.status(subject, status),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Says why Azure's metadata service cannot be read, and what to do about it: from a failure or a status to one plain
 //! sentence.
 
-use super::fault;
+use super::{NAMES, fault};
 use crate::engine::Fault;
-use crate::sources::transports::http::{HttpFailure, RequestFailure};
+use crate::sources::transports::http::HttpFailure;
 use crate::sources::transports::{Endpoint, Failure};
 
 /// What is wrong where nothing came back that could be read.
@@ -15,39 +15,7 @@ pub(super) fn diagnose(endpoint: &Endpoint, failure: &Failure) -> Fault {
             return fault("unreadable", format!("{endpoint} was asked for a session, which it has none of"));
         }
     };
-    match failure {
-        RequestFailure::TimedOut => fault(
-            "timeout",
-            format!(
-                "{endpoint} did not answer in time: this is not an Azure machine, or a firewall or network policy blocks instance metadata, which has to leave by the primary network interface; it is asked again at the next poll"
-            ),
-        ),
-        RequestFailure::Refused => fault(
-            "refused",
-            format!(
-                "{endpoint} refuses connections: this is not an Azure machine, a firewall rule rejects instance metadata, or the emulator that metadata-endpoint names is not running"
-            ),
-        ),
-        RequestFailure::Unreachable(why) => fault(
-            "not-on-azure",
-            format!(
-                "{endpoint} cannot be reached ({why}): this is not an Azure machine, or it has no route to instance metadata"
-            ),
-        ),
-        RequestFailure::Broken(why) => {
-            fault("broken", format!("{endpoint} broke off its answer ({why}); it is asked again at the next poll"))
-        }
-        RequestFailure::TooLarge => fault(
-            "oversized",
-            format!("{endpoint} answers with more than 64 KiB: what answers is not Azure's metadata service"),
-        ),
-        RequestFailure::Endless => fault(
-            "endless",
-            format!(
-                "{endpoint} answers with one interim answer (status 1xx) after the other and no final one: what answers is not Azure's metadata service"
-            ),
-        ),
-    }
+    NAMES.no_answer(endpoint, None, failure)
 }
 
 /// What is wrong where `subject` was answered with a status other than 200 ("Azure Instance Metadata Service", "Errors and
@@ -72,11 +40,7 @@ pub(super) fn status_fault(subject: &str, status: u16) -> Fault {
             "throttled",
             "more than five requests a second are sent to the metadata service from this machine; find what else polls it, or raise poll-interval",
         ),
-        300..=399 => {
-            ("redirected", "a redirect, which is never followed: what answers is not Azure's metadata service")
-        }
-        500..=599 => ("server-error", "the metadata service is in trouble; it is asked again at the next poll"),
-        _ => ("unexpected-status", "Azure's metadata service does not do that: something else answers"),
+        _ => return NAMES.status(subject, status),
     };
     fault(word, format!("{subject} was answered with {status}: {what}"))
 }
@@ -85,6 +49,7 @@ pub(super) fn status_fault(subject: &str, status: u16) -> Fault {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
     use super::*;
+    use crate::sources::transports::http::RequestFailure;
 
     #[test]
     fn every_failure_has_its_own_word() {
@@ -113,7 +78,7 @@ mod tests {
             (405, "not-allowed", "method"),
             (410, "moved-away", "70 s"),
             (429, "throttled", "five requests a second"),
-            (500, "server-error", "next poll"),
+            (500, "server-error", "asked again"),
             (302, "redirected", "never followed"),
             (418, "unexpected-status", "something else answers"),
         ] {

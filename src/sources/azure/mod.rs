@@ -9,6 +9,7 @@ mod identity;
 mod read;
 
 use super::detection::{ASSET_TAG, Detection, Handshake, Proof, Reach, Sign};
+use super::faults::{CloudNames, fault};
 use super::transports::http::HttpResponse;
 use super::transports::{Endpoint, Failure, Response, Service};
 use super::{
@@ -51,6 +52,9 @@ pub const ROW: SourceRow = SourceRow {
         rest: Duration::from_secs(1),
     }),
 };
+
+const NAMES: CloudNames =
+    CloudNames { machine: "an Azure machine", service: "Azure's metadata service", elsewhere: "not-on-azure" };
 
 /// The keys of a `[[source]]` of kind `azure` that are its own.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -197,10 +201,6 @@ impl Source for Azure {
              for then waits until it is approved, or for its time, up to 15 minutes later{waits}"
         )]
     }
-}
-
-fn fault(word: &str, sentence: impl Into<String>) -> Fault {
-    Fault { word: word.to_owned(), sentence: sentence.into() }
 }
 
 #[cfg(test)]

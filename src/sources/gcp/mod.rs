@@ -12,6 +12,7 @@ mod identity;
 mod read;
 
 use super::detection::{Detection, Handshake, PRODUCT, Proof, Reach, SERIAL, Sign};
+use super::faults::{CloudNames, fault};
 use super::transports::{DEFAULT_TIME_LIMIT, Endpoint, Failure, Response, Service};
 use super::{
     Environment, HttpQuestion, Memory, Probe, ProbePace, Question, Reading, Source, SourceBuildError, SourceConfig,
@@ -53,6 +54,9 @@ pub(super) const ROW: SourceRow = SourceRow {
         rest: Duration::ZERO,
     }),
 };
+
+const NAMES: CloudNames =
+    CloudNames { machine: "a machine of GCE", service: "the metadata server of GCE", elsewhere: "not-on-gce" };
 
 /// The keys of a `[[source]]` of kind `gcp` that are its own.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -256,10 +260,6 @@ fn endpoint(settings: &GcpSettings, environment: Environment<'_>) -> Result<Endp
     }
 }
 
-fn fault(word: &str, sentence: impl Into<String>) -> Fault {
-    Fault { word: word.to_owned(), sentence: sentence.into() }
-}
-
 /// Whether an answer says that it comes from a metadata server of this kind.
 fn is_flavored(answer: &HttpResponse) -> bool {
     answer.headers.get(FLAVOR).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"google"))
@@ -297,24 +297,7 @@ fn status_fault(subject: &str, status: u16) -> Fault {
                 "{subject} was answered with 429: too many requests are sent to the metadata server from this machine; it is asked again in a second"
             ),
         ),
-        300..=399 => fault(
-            "redirected",
-            format!(
-                "{subject} was answered with {status}, a redirect, which is never followed: what answers is not the metadata server of GCE"
-            ),
-        ),
-        500..=599 => fault(
-            "server-error",
-            format!(
-                "{subject} was answered with {status}: the metadata server cannot answer now, as during its own maintenance; it is asked again"
-            ),
-        ),
-        _ => fault(
-            "unexpected-status",
-            format!(
-                "{subject} was answered with {status}, which the metadata server of GCE does not do: something else answers"
-            ),
-        ),
+        _ => NAMES.status(subject, status),
     }
 }
 

@@ -4,6 +4,7 @@
 //! is marked here, and being wrong about it does no harm.
 
 use super::detection::{Detection, Handshake, PRODUCT, Proof, Reach, Sign, VENDOR};
+use super::faults::CloudNames;
 use super::time_text::{TimeText, TimeTextCloud, answered_word};
 use super::{Question, SourceRow};
 use crate::view::Lifecycle;
@@ -18,7 +19,11 @@ const ENDPOINT: &str = "http://metadata.tencentyun.com";
 static CLOUD: TimeTextCloud = TimeTextCloud {
     kind: "tencent",
     summary: "instance metadata of Tencent Cloud CVM: reclaim of Spot instances",
-    machine: "an instance of Tencent Cloud CVM",
+    names: CloudNames {
+        machine: "an instance of Tencent Cloud CVM",
+        service: "the metadata service of Tencent Cloud",
+        elsewhere: "not-on-this-cloud",
+    },
     endpoint: ENDPOINT,
     session: None,
     detection: Detection {

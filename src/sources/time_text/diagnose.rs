@@ -39,45 +39,19 @@ fn words(opening: &RequestOutcome) -> String {
 }
 
 fn missed(cloud: &TimeTextCloud, endpoint: &Endpoint, failure: &RequestFailure) -> Fault {
-    let TimeTextCloud { machine, unreachable, .. } = cloud;
+    let fault = cloud.names.no_answer(endpoint, None, failure);
     match failure {
-        RequestFailure::TimedOut => fault(
-            "timeout",
-            format!(
-                "{endpoint} did not answer within a second and is asked again; where it never does, this is not {machine} (remove the source), or a firewall or network policy blocks its metadata service (allow it)"
-            ),
-        ),
-        RequestFailure::Refused => fault(
-            "refused",
-            format!(
-                "{endpoint} refuses connections: this is not {machine}, a firewall rule rejects its metadata service, or the emulator that metadata-endpoint names is not running"
-            ),
-        ),
-        RequestFailure::Unreachable(why) => fault(
-            "not-on-this-cloud",
-            format!(
-                "{endpoint} cannot be reached ({why}): this is not {machine} (remove the source), or it has no way to its metadata service{unreachable}"
-            ),
-        ),
-        RequestFailure::Broken(why) => {
-            fault("broken", format!("{endpoint} broke off its answer ({why}); it is asked again at the next poll"))
-        }
-        RequestFailure::TooLarge => fault(
-            "oversized",
-            format!("{endpoint} answers with more than 64 KiB: what answers is not the metadata service of {machine}"),
-        ),
-        RequestFailure::Endless => fault(
-            "endless",
-            format!(
-                "{endpoint} answers with one interim answer (status 1xx) after the other and no final one: what answers is not the metadata service of {machine}"
-            ),
-        ),
+        RequestFailure::Unreachable(_) => Fault { sentence: fault.sentence + cloud.unreachable, ..fault },
+        RequestFailure::TimedOut
+        | RequestFailure::Refused
+        | RequestFailure::Broken(_)
+        | RequestFailure::TooLarge
+        | RequestFailure::Endless => fault,
     }
 }
 
 /// What is wrong where `subject` was answered with a status that is neither a notice nor a "nothing".
 pub(super) fn status_fault(cloud: &TimeTextCloud, subject: &str, status: u16) -> Fault {
-    let machine = cloud.machine;
     match status {
         401 => fault(
             "unauthorized",
@@ -97,24 +71,7 @@ pub(super) fn status_fault(cloud: &TimeTextCloud, subject: &str, status: u16) ->
                 "{subject} was answered with 429: too many requests are sent to the metadata service from this instance; find what else polls it, or raise poll-interval"
             ),
         ),
-        300..=399 => fault(
-            "redirected",
-            format!(
-                "{subject} was answered with {status}, a redirect, which is never followed: what answers is not the metadata service of {machine}"
-            ),
-        ),
-        500..=599 => fault(
-            "server-error",
-            format!(
-                "{subject} was answered with {status}: the metadata service is in trouble; it is asked again at the next poll"
-            ),
-        ),
-        _ => fault(
-            "unexpected-status",
-            format!(
-                "{subject} was answered with {status}, which the metadata service of {machine} does not do: something else answers; remove the source if this is none, or correct metadata-endpoint"
-            ),
-        ),
+        _ => cloud.names.status(subject, status),
     }
 }
 

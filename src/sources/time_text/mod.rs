@@ -11,6 +11,7 @@ mod read;
 pub(super) mod tested;
 
 use super::detection::Detection;
+use super::faults::{CloudNames, fault};
 use super::item::word;
 use super::transports::http::{HttpFailure, HttpResponse, TokenHandshake};
 use super::transports::{Endpoint, Failure, Response, Service};
@@ -28,8 +29,8 @@ pub(super) struct TimeTextCloud {
     pub(super) kind: &'static str,
     /// One line for help and documentation.
     pub(super) summary: &'static str,
-    /// What a machine of it is called, with its article.
-    pub(super) machine: &'static str,
+    /// What sentences call it.
+    pub(super) names: CloudNames,
     /// Where its metadata service is.
     pub(super) endpoint: &'static str,
     /// How a session is opened, where it has sessions.
@@ -157,8 +158,4 @@ impl Source for TimeText {
     fn usual_window(&self) -> Option<Duration> {
         Some(self.cloud.usual_window)
     }
-}
-
-fn fault(word: &str, sentence: impl Into<String>) -> Fault {
-    Fault { word: word.to_owned(), sentence: sentence.into() }
 }

@@ -3,6 +3,7 @@
 use super::TimeTextCloud;
 use crate::engine::Stated;
 use crate::sources::detection::{Detection, Handshake, Proof, Reach};
+use crate::sources::faults::CloudNames;
 use crate::sources::transports::http::HttpResponse;
 use crate::sources::transports::{Response, Service};
 use crate::sources::{Memory, Probe, Question, Source, SourceConfig, SourceRow};
@@ -14,7 +15,11 @@ use std::time::Duration;
 pub(in crate::sources) static CLOUD: TimeTextCloud = TimeTextCloud {
     kind: "a-cloud",
     summary: "a cloud",
-    machine: "a machine of the cloud",
+    names: CloudNames {
+        machine: "a machine of the cloud",
+        service: "the cloud's metadata service",
+        elsewhere: "not-on-this-cloud",
+    },
     endpoint: "http://10.9.8.7",
     session: None,
     detection: Detection {

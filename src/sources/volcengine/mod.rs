@@ -4,6 +4,7 @@
 //! answered while no interruption is due, and with a wrong token, is documented nowhere.
 
 use super::detection::{Detection, Handshake, Proof, Reach, Sign, VENDOR};
+use super::faults::CloudNames;
 use super::time_text::{TimeText, TimeTextCloud, answered_word};
 use super::transports::http::{TokenHandshake, WithoutSession};
 use super::{Question, SourceRow};
@@ -18,7 +19,11 @@ const ENDPOINT: &str = "http://100.96.0.96";
 static CLOUD: TimeTextCloud = TimeTextCloud {
     kind: "volcengine",
     summary: "instance metadata of Volcengine ECS: reclaim of Spot instances",
-    machine: "an instance of Volcengine ECS",
+    names: CloudNames {
+        machine: "an instance of Volcengine ECS",
+        service: "the metadata service of Volcengine",
+        elsewhere: "not-on-this-cloud",
+    },
     endpoint: ENDPOINT,
     session: Some(TokenHandshake {
         path: "/latest/api/token",
