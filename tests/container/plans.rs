@@ -124,7 +124,8 @@ fn a_daemon_that_hangs_does_not_outlast_the_grace() {
     kill_process(watch.daemon(), Signal::STOP).unwrap();
     let (code, took) = stops(&mut watch, Signal::TERM);
     assert_eq!(code, 137);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // A second for a busy machine: without the kill it would never end.
+    assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(scene.processes(), [], "nothing is left");
 }
 

@@ -151,7 +151,7 @@ fn refusals_are_said_for_what_they_are() {
             (405, "changes the method"),
             (410, "at most 70 s"),
             (429, "more than five requests a second"),
-            (500, "in trouble"),
+            (500, "cannot answer now"),
         ] {
             scope.spawn(move || survives(Behaviour::Status(status), words));
         }
