@@ -17,6 +17,7 @@ mod terminal;
 use rustix::process::{Pid, Signal, kill_process};
 use spot_watchdog::process::Stat;
 use stand::{PATIENCE, Scene, Watch, wait_for};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -30,6 +31,10 @@ const NO_CLOUD: &str = "http://127.0.0.1:1";
 const WAITS: &str = "mkfifo \"$SCENE/waits.$$\"; exec 8<> \"$SCENE/waits.$$\"; touch \"$SCENE/up\"; \
                      while :; do read -r nothing <&8; done";
 
+/// Whoever runs the tests may ignore signals, as a shell has its background jobs do and as `nohup` does; what ignores one from
+/// its start hands that on, and a shell below it can never trap it.
+const WITH_DEFAULT_SIGNALS: [&str; 2] = ["env", "--default-signal=HUP,INT,QUIT"];
+
 impl Scene {
     /// The first process with these options, and this shell script as its workload.
     fn container(&self, options: &[&str], script: &str) -> Command {
@@ -39,7 +44,11 @@ impl Scene {
     /// The same with any command.
     fn container_of(&self, options: &[&str], command: &[&str]) -> Command {
         let all = [options, &["--listen", "off", "--"], command].concat();
-        let mut command = self.watch(NO_CLOUD, &all);
+        let inner = self.watch(NO_CLOUD, &all);
+        let mut command = Command::new(WITH_DEFAULT_SIGNALS[0]);
+        command.args(&WITH_DEFAULT_SIGNALS[1..]).arg(inner.get_program()).args(inner.get_args());
+        command.current_dir(inner.get_current_dir().unwrap()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("OUT", self.path("out"));
         command
     }
@@ -139,8 +148,13 @@ fn run(mut command: Command, input: &str) -> (i32, Vec<u8>) {
 
 /// This command, started by a shell that has done something first.
 fn after(preparation: &str, inner: &Command) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("{preparation}; exec \"$@\""), "sh"]).arg(inner.get_program()).args(inner.get_args());
+    let words: Vec<&OsStr> = std::iter::once(inner.get_program()).chain(inner.get_args()).collect();
+    let words = words.strip_prefix(&WITH_DEFAULT_SIGNALS.map(OsStr::new)).unwrap_or(&words);
+    let mut command = Command::new(WITH_DEFAULT_SIGNALS[0]);
+    command
+        .args(&WITH_DEFAULT_SIGNALS[1..])
+        .args(["sh", "-c", &format!("{preparation}; exec \"$@\""), "sh"])
+        .args(words);
     command.current_dir(inner.get_current_dir().unwrap()).env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
