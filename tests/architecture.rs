@@ -1,10 +1,11 @@
 //! Rules that the compiler does not check: which module may import which, where a cloud may be named, what the engine must
-//! not use, that each file says what it is for, and that files stay small.
+//! not use, that each file says what it is for, that files stay small, and that no type name stands for two things.
 //!
 //! Source is read as text, line by line, with comments cut off. A rule that is broken names file and line.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is not as promised")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each module and those that it may use, as the map in `src/lib.rs` has it. `main.rs` is the last.
@@ -343,6 +344,35 @@ fn every_file_says_what_it_is_for_and_stays_small() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The one name that many types have: the keys of each kind of step, always named with their module.
+const OF_EACH_KIND: &str = "Settings";
+
+/// The type that a line declares at the top level of its file.
+fn declared(line: &str) -> Option<&str> {
+    let line = match line.strip_prefix("pub") {
+        Some(rest) => rest.split_once(' ')?.1,
+        None => line,
+    };
+    let name = ["struct ", "enum ", "trait ", "type "].iter().find_map(|word| line.strip_prefix(word))?;
+    name.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+}
+
+#[test]
+fn no_type_name_stands_for_two_things() {
+    let files = sources();
+    let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for file in files.iter().filter(|file| !file.is_test()) {
+        for (number, line) in file.code() {
+            if let Some(name) = declared(line).filter(|name| *name != OF_EACH_KIND) {
+                places.entry(name).or_default().push(format!("{}:{number}", file.path));
+            }
+        }
+    }
+    assert!(places.len() > 300, "the types were not found");
+    let twice: Vec<_> = places.into_iter().filter(|(_, places)| places.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:#?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use spot_watchdog::emulators::service::{
 use spot_watchdog::emulators::{alibaba, volcengine};
 use spot_watchdog::engine::{NoticeKind, ProbeName};
 use spot_watchdog::sources::aws::{Aws, AwsSettings, ImdsV1};
-use spot_watchdog::sources::detection::Proof;
+use spot_watchdog::sources::detection::CloudProof;
 use spot_watchdog::sources::transports::http::{
     HttpFailure, HttpResponse, MOST_BODY, MetadataClient, RequestFailure, RequestOutcome,
 };
@@ -199,7 +199,7 @@ async fn each_cloud_is_told_by_the_answer_of_its_own_service_and_of_no_other() {
                 let Question::Http(question) = (detection.handshake.request)() else { unreachable!() };
                 let answer = client.ask(&question, DEFAULT_TIME_LIMIT).await;
                 let answer = answer.map(http);
-                let is_heard = (detection.handshake.judge)(&answer) == Proof::Heard;
+                let is_heard = (detection.handshake.judge)(&answer) == CloudProof::Heard;
                 assert_eq!(is_heard, row.kind == kind, "{} at {kind}, {sessions}: {answer:?}", row.kind);
             }
         }

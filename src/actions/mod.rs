@@ -193,7 +193,7 @@ pub struct ActionContext {
     /// How long a scale-in leaves, where an action has learned it: it is planned with where the notice names no time.
     pub scale_in_window: Watchable<Option<Duration>>,
     /// The workload that runs under us, kept current.
-    pub workload: Watchable<workload::Workload>,
+    pub workload: Watchable<workload::WorkloadState>,
     /// How a process is begun that something must happen to before its program.
     pub launcher: Launcher,
     /// What hooks left behind, which may go on until their stop-by.

@@ -20,7 +20,7 @@ const LAST_WORD: Duration = Duration::from_millis(150);
 
 /// What is known of the workload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Workload {
+pub enum WorkloadState {
     /// There is none, or it was not told yet.
     #[default]
     Unknown,
@@ -93,11 +93,11 @@ impl EndWorkload {
         }
         let mut followed = context.shared.workload.follow();
         let process = match *followed.borrow_and_update() {
-            Workload::Running(process) => process,
-            Workload::Ended(exit) => {
+            WorkloadState::Running(process) => process,
+            WorkloadState::Ended(exit) => {
                 return RunResult::without_effect(Outcome::Done, format!("it had ended already: {exit}"));
             }
-            Workload::Unknown => {
+            WorkloadState::Unknown => {
                 let detail = "no workload runs under this watchdog";
                 return RunResult { retry: Retry::Pointless, ..RunResult::without_effect(Outcome::Failed, detail) };
             }
@@ -145,10 +145,10 @@ impl EndWorkload {
 }
 
 /// How it ends, once it has.
-async fn end_of(followed: &mut watch::Receiver<Workload>) -> Option<ExitState> {
-    match *followed.wait_for(|told| matches!(told, Workload::Ended(_))).await.ok()? {
-        Workload::Ended(exit) => Some(exit),
-        Workload::Running(_) | Workload::Unknown => None,
+async fn end_of(followed: &mut watch::Receiver<WorkloadState>) -> Option<ExitState> {
+    match *followed.wait_for(|told| matches!(told, WorkloadState::Ended(_))).await.ok()? {
+        WorkloadState::Ended(exit) => Some(exit),
+        WorkloadState::Running(_) | WorkloadState::Unknown => None,
     }
 }
 

@@ -279,7 +279,7 @@ Examples:
 Its lines marked EDIT are to be adapted; then `watchdog check` and `watchdog rehearse` say whether it works.")]
 pub struct InitArgs {
     /// The kind of workload
-    pub workload: Workload,
+    pub workload: WorkloadKind,
     /// The file to write
     #[arg(value_name = "FILE", default_value = "watchdog.toml")]
     pub file: PathBuf,
@@ -287,7 +287,7 @@ pub struct InitArgs {
 
 /// What runs on the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Workload {
+pub enum WorkloadKind {
     /// A training job: save a checkpoint, and prove that it is there
     Training,
     /// A server behind a load balancer: leave it, finish requests, stop

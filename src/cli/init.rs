@@ -1,6 +1,6 @@
 //! `watchdog init`: writes a commented configuration for a kind of workload, to begin with.
 
-use super::args::{InitArgs, Workload};
+use super::args::{InitArgs, WorkloadKind};
 use super::{ExitStatus, print, run};
 use crate::config::{self, Flags, Settings, Start};
 use crate::runtime::detection;
@@ -19,7 +19,7 @@ const SHUTDOWN: Duration = Duration::from_secs(120);
 
 /// What was found of the machine that it is written for.
 #[derive(Clone, Debug, Default)]
-struct Found {
+struct FoundCloud {
     /// The `kind` of its source; empty where no cloud was found.
     cloud: String,
     /// What was found, in a sentence.
@@ -38,17 +38,17 @@ pub fn init(args: &InitArgs) -> ExitStatus {
     }
 }
 
-fn find(mut settings: Settings) -> anyhow::Result<Found> {
+fn find(mut settings: Settings) -> anyhow::Result<FoundCloud> {
     let finding = run::runtime()?.block_on(detection::settle(&mut settings));
     let source = settings.sources.iter().find(|source| source.is_asked());
-    Ok(Found {
+    Ok(FoundCloud {
         cloud: source.map(|source| source.name().to_string()).unwrap_or_default(),
         sentence: finding.map(|finding| printable(&finding.sentence)).unwrap_or_default(),
         window: source.and_then(|source| source.usual_window()),
     })
 }
 
-fn write(args: &InitArgs, found: &Found) -> anyhow::Result<()> {
+fn write(args: &InitArgs, found: &FoundCloud) -> anyhow::Result<()> {
     let InitArgs { workload, file } = args;
     let named = printable(&file.to_string_lossy());
     write_new(file, &configuration(*workload, &named, found)?)?;
@@ -59,14 +59,14 @@ fn write(args: &InitArgs, found: &Found) -> anyhow::Result<()> {
     ))
 }
 
-fn configuration(workload: Workload, file: &str, found: &Found) -> anyhow::Result<String> {
+fn configuration(workload: WorkloadKind, file: &str, found: &FoundCloud) -> anyhow::Result<String> {
     let (name, template) = match workload {
-        Workload::Training => ("training", include_str!("../../config/init/training.toml")),
-        Workload::Serving => ("serving", include_str!("../../config/init/serving.toml")),
-        Workload::Batch => ("batch", include_str!("../../config/init/batch.toml")),
-        Workload::Stateful => ("stateful", include_str!("../../config/init/stateful.toml")),
+        WorkloadKind::Training => ("training", include_str!("../../config/init/training.toml")),
+        WorkloadKind::Serving => ("serving", include_str!("../../config/init/serving.toml")),
+        WorkloadKind::Batch => ("batch", include_str!("../../config/init/batch.toml")),
+        WorkloadKind::Stateful => ("stateful", include_str!("../../config/init/stateful.toml")),
     };
-    let Found { cloud, sentence, window } = found;
+    let FoundCloud { cloud, sentence, window } = found;
     let shutdown = window.unwrap_or(SHUTDOWN);
     let needs = Duration::from_secs(shutdown.as_secs() * 3 / 8);
     let mut engine = Environment::new();
@@ -102,9 +102,9 @@ mod tests {
     use crate::view::FindingLevel;
     use clap::ValueEnum;
 
-    fn found(row: Option<&sources::SourceRow>) -> Found {
+    fn found(row: Option<&sources::SourceRow>) -> FoundCloud {
         let window = row.map(|_| Duration::from_secs(30));
-        Found {
+        FoundCloud {
             cloud: row.map(|row| row.kind.to_owned()).unwrap_or_default(),
             sentence: "this machine is somewhere".to_owned(),
             window,
@@ -122,12 +122,14 @@ mod tests {
     #[test]
     fn each_workload_has_a_configuration_that_is_right_on_every_cloud() {
         let clouds = sources::ROWS.iter().map(Some).chain([None]);
-        for (cloud, workload) in clouds.flat_map(|cloud| Workload::value_variants().iter().map(move |it| (cloud, it))) {
+        for (cloud, workload) in
+            clouds.flat_map(|cloud| WorkloadKind::value_variants().iter().map(move |it| (cloud, it)))
+        {
             let text = configuration(*workload, "watchdog.toml", &found(cloud)).unwrap();
             assert!(text.contains("# EDIT: ") && !text.contains("{{") && !text.contains("\n\n\n"), "{text}");
             assert!(text.lines().all(|line| line.len() <= 130), "{text}");
             let settings = settings(&text);
-            assert!(settings.steps.len() > usize::from(*workload != Workload::Training), "{text}");
+            assert!(settings.steps.len() > usize::from(*workload != WorkloadKind::Training), "{text}");
             let warned = settings.warnings.iter().find(|warning| warning.weight >= FindingLevel::Warning);
             assert!(warned.is_none(), "{warned:?}");
         }

@@ -8,7 +8,7 @@ use super::problem::{Problems, shown};
 use super::start::Start;
 use super::value;
 use crate::container::Options;
-use crate::container::platform::{Platform, USUAL_GRACE};
+use crate::container::platform::{ContainerPlatform, USUAL_GRACE};
 use crate::process::{SignalScope, signal_named};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ pub(super) fn read(typed: &[Section<'_, '_>], start: &Start, problems: &mut Prob
     let targets = [("group", SignalScope::Group), ("process", SignalScope::Process)];
     let firsts = [("hooks", First::Hooks), ("workload", First::Workload), ("both", First::Both)];
     let grace = pick_if_any(typed, &keys::GRACE, value::span_from(SHORTEST_GRACE), problems);
-    let platform = Platform::of(|variable| start.variable(variable).is_some());
+    let platform = ContainerPlatform::of(|variable| start.variable(variable).is_some());
     let options = Options {
         grace: grace.unwrap_or_else(|| platform.map_or(USUAL_GRACE, |platform| platform.grace)),
         stop_signal: pick_if_any(typed, &keys::STOP_SIGNAL, signal, problems).unwrap_or(Signal::TERM),

@@ -1,6 +1,6 @@
 //! The processes that the first process starts, and those that they leave it.
 
-use super::Message;
+use super::ContainerMessage;
 use super::launch::{BACKGROUND, FOREGROUND, SUBCOMMAND};
 use crate::process::Stat;
 use rustix::process::{Pid, Signal, getpid, kill_process};
@@ -16,14 +16,14 @@ const OURSELVES: &str = "/proc/self/exe";
 
 /// The daemon, and what it is told by.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(super) struct DaemonChild {
     pub(super) pid: Pid,
     told: ChildStdin,
 }
 
-impl Daemon {
+impl DaemonChild {
     /// Tells it. Where it has died, that is seen otherwise; a few lines never fill the pipe.
-    pub(super) fn tell(&mut self, message: Message) {
+    pub(super) fn tell(&mut self, message: ContainerMessage) {
         let _ = writeln!(self.told, "{message}");
     }
 }
@@ -47,14 +47,14 @@ pub(super) fn start_workload(command: &[OsString], is_foreground: bool) -> io::R
 
 /// Starts the daemon, in a process group of its own, so that nothing that is meant for the workload reaches it. What it
 /// says comes on our standard error.
-pub(super) fn start_daemon(arguments: &[OsString], workload: Pid) -> io::Result<Daemon> {
+pub(super) fn start_daemon(arguments: &[OsString], workload: Pid) -> io::Result<DaemonChild> {
     let mut daemon = ourselves();
     daemon.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
     let mut child = daemon.spawn()?;
     let pid = Pid::from_child(&child);
     let told = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let mut daemon = Daemon { pid, told };
-    daemon.tell(Message::Started(workload.as_raw_nonzero().get().unsigned_abs()));
+    let mut daemon = DaemonChild { pid, told };
+    daemon.tell(ContainerMessage::Started(workload.as_raw_nonzero().get().unsigned_abs()));
     Ok(daemon)
 }
 

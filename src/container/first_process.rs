@@ -1,9 +1,9 @@
 //! The loop of the first process: what ends is reaped, what comes is handed on, and nothing outlives its time.
 
-use super::children::{Daemon, signal_descendants};
+use super::children::{DaemonChild, signal_descendants};
 use super::terminal::{Terminal, has_job_control};
 use super::wakeups::Wakeups;
-use super::{Message, Options, say};
+use super::{ContainerMessage, Options, say};
 use crate::process::{ExitState, SignalScope};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait};
@@ -37,7 +37,7 @@ pub(super) struct FirstProcess {
     workload: Pid,
     /// How the workload ended, once it has.
     ended: Option<ExitState>,
-    daemon: Option<Daemon>,
+    daemon: Option<DaemonChild>,
     /// Whether we were asked to stop.
     is_stopping: bool,
     /// When what the workload left has to have ended; nothing once it was killed.
@@ -60,7 +60,7 @@ impl FirstProcess {
         wakeups: Wakeups,
         terminal: Terminal,
         workload: Pid,
-        daemon: Option<Daemon>,
+        daemon: Option<DaemonChild>,
     ) -> Self {
         let (ended, rest_until, all_until) = (None, None, None);
         let is_stopping = false;
@@ -144,7 +144,7 @@ impl FirstProcess {
         self.rest_until = Some(now + self.options.grace);
         match &mut self.daemon {
             Some(daemon) => {
-                daemon.tell(Message::Exited(exit));
+                daemon.tell(ContainerMessage::Exited(exit));
                 self.end_by(now + LONGEST_PLAN);
             }
             None => self.end_by(now + self.options.grace),
@@ -193,7 +193,7 @@ impl FirstProcess {
         let left = self.options.grace - self.options.grace / 20;
         self.end_by(Instant::now() + left);
         match &mut self.daemon {
-            Some(daemon) => daemon.tell(Message::Stop(left)),
+            Some(daemon) => daemon.tell(ContainerMessage::Stop(left)),
             None => self.send(self.options.stop_signal),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Something that the daemon has to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Message {
+pub enum ContainerMessage {
     /// The workload was started, and is the leader of its process group.
     Started(u32),
     /// We were asked to stop, and everything is killed after exactly this time.
@@ -15,7 +15,7 @@ pub enum Message {
     Exited(ExitState),
 }
 
-impl Message {
+impl ContainerMessage {
     /// Reads a line; `None` where it is none.
     pub fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ')?;
@@ -29,7 +29,7 @@ impl Message {
     }
 }
 
-impl fmt::Display for Message {
+impl fmt::Display for ContainerMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started(pid) => write!(f, "started {pid}"),
@@ -48,16 +48,16 @@ mod tests {
     #[test]
     fn each_message_is_read_as_it_is_written_and_nothing_else_is() {
         let all = [
-            Message::Started(7),
-            Message::Stop(Duration::from_millis(9_500)),
-            Message::Exited(ExitState::Status(255)),
-            Message::Exited(ExitState::Signal(15)),
+            ContainerMessage::Started(7),
+            ContainerMessage::Stop(Duration::from_millis(9_500)),
+            ContainerMessage::Exited(ExitState::Status(255)),
+            ContainerMessage::Exited(ExitState::Signal(15)),
         ];
         for message in all {
-            assert_eq!(Message::parse(&message.to_string()), Some(message));
+            assert_eq!(ContainerMessage::parse(&message.to_string()), Some(message));
         }
         for other in ["", "started", "started x", "stop -1", "exited", "exited 3", "exited status", "started 1 2"] {
-            assert_eq!(Message::parse(other), None, "{other}");
+            assert_eq!(ContainerMessage::parse(other), None, "{other}");
         }
     }
 }

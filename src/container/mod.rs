@@ -5,7 +5,7 @@
 //! reads no file of ours and does nothing that may fail in a rescue, so that neither a panic nor the out-of-memory killer
 //! that takes the daemon ends the workload.
 //!
-//! The daemon is told what happens by lines on its standard input ([`Message`]); the end of that file is our own end. It
+//! The daemon is told what happens by lines on its standard input ([`ContainerMessage`]); the end of that file is our own end. It
 //! says nothing back: it signals the workload itself, as a step of its plan.
 
 mod children;
@@ -17,7 +17,7 @@ mod terminal;
 mod wakeups;
 
 pub use launch::launch;
-pub use message::Message;
+pub use message::ContainerMessage;
 
 use crate::process::SignalScope;
 use first_process::FirstProcess;

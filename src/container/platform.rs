@@ -9,7 +9,7 @@ pub const USUAL_GRACE: Duration = Duration::from_secs(10);
 
 /// A place where containers run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Platform {
+pub struct ContainerPlatform {
     /// Its name, for people.
     pub name: &'static str,
     /// What it sets in each container.
@@ -31,17 +31,22 @@ pub enum Ending {
     ByManifest,
 }
 
-const PLATFORMS: [Platform; 3] = [
+const PLATFORMS: [ContainerPlatform; 3] = [
     // Its documentation says 5 s between SIGTERM and SIGKILL; a second of it is left for the way of the signal.
-    Platform { name: "RunPod", variable: "RUNPOD_POD_ID", grace: Duration::from_secs(4), ends: Ending::Asked },
-    Platform { name: "Vast.ai", variable: "VAST_CONTAINERLABEL", grace: USUAL_GRACE, ends: Ending::Sudden },
-    Platform { name: "Kubernetes", variable: "KUBERNETES_SERVICE_HOST", grace: USUAL_GRACE, ends: Ending::ByManifest },
+    ContainerPlatform { name: "RunPod", variable: "RUNPOD_POD_ID", grace: Duration::from_secs(4), ends: Ending::Asked },
+    ContainerPlatform { name: "Vast.ai", variable: "VAST_CONTAINERLABEL", grace: USUAL_GRACE, ends: Ending::Sudden },
+    ContainerPlatform {
+        name: "Kubernetes",
+        variable: "KUBERNETES_SERVICE_HOST",
+        grace: USUAL_GRACE,
+        ends: Ending::ByManifest,
+    },
 ];
 
 /// The most that is read of the first process's variables, in bytes.
 const MOST: u64 = 1 << 20;
 
-impl Platform {
+impl ContainerPlatform {
     /// The one that we run on, by our own variables or by those of the first process: a login over SSH has none of the
     /// container's.
     pub fn here() -> Option<&'static Self> {

@@ -1,7 +1,7 @@
 //! A service as a source of kind `http` may ask one, emulated: an event relay, which tells the newest event or that there is
 //! none.
 
-use super::service::{Answer, MetadataRequest, Moment, Reply, ServiceRow};
+use super::service::{Answer, MetadataRequest, Reply, RequestContext, ServiceRow};
 use super::{EmulationSetting, SourceKeys};
 use crate::engine::NoticeKind;
 use crate::store::{FileMode, FileSync, replace};
@@ -35,7 +35,7 @@ pub(super) static SERVICE: ServiceRow = ServiceRow {
 /// How long a notice usually leaves.
 const USUAL_NOTICE: Duration = Duration::from_secs(120);
 
-fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Answer {
+fn reply(asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Answer {
     let error = SERVICE.error;
     Answer::Reply(match (asked.method, asked.path) {
         (&Method::GET | &Method::HEAD, "/event") => {

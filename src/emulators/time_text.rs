@@ -1,7 +1,7 @@
 //! A metadata service that announces an interruption by its time, as text, at one path: what such clouds' services have in
 //! common. The text of their error pages is documented nowhere, so an error is a line here.
 
-use super::service::{Answer, EmulatedAction, MetadataRequest, Moment, Reply, ScriptedNotice, StatedTime};
+use super::service::{Answer, EmulatedAction, MetadataRequest, Reply, RequestContext, ScriptedNotice, StatedTime};
 use axum::http::Method;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) struct TimeTextService {
     /// From a notice to the interruption.
     pub(super) usual_window: Duration,
     /// How the time is written.
-    pub(super) written: fn(&Moment<'_>, Timestamp) -> String,
+    pub(super) written: fn(&RequestContext<'_>, Timestamp) -> String,
     /// Its sessions, where it has some.
     pub(super) tokens: Option<TokenRules>,
 }
@@ -27,7 +27,7 @@ pub(super) struct TokenRules {
     /// Where.
     pub(super) path: &'static str,
     /// By this method.
-    pub(super) method: fn(&Moment<'_>) -> Method,
+    pub(super) method: fn(&RequestContext<'_>) -> Method,
     /// The header that asks for a life in seconds.
     pub(super) ttl_header: &'static str,
     /// The header that carries a token.
@@ -41,11 +41,11 @@ pub(super) const NOTHING: (&str, &[&str]) = ("nothing", &["404", "empty"]);
 
 impl TimeTextService {
     /// Answers a request.
-    pub(super) fn answer(&self, asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Answer {
+    pub(super) fn answer(&self, asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Answer {
         Answer::Reply(self.reply(asked, moment).unwrap_or_else(error))
     }
 
-    fn reply(&self, asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Result<Reply, u16> {
+    fn reply(&self, asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Result<Reply, u16> {
         if let Some(rules) = self.tokens.as_ref().filter(|rules| rules.path == asked.path) {
             return rules.open(asked, moment);
         }
@@ -75,7 +75,7 @@ impl TimeTextService {
 }
 
 impl TokenRules {
-    fn open(&self, asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Result<Reply, u16> {
+    fn open(&self, asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Result<Reply, u16> {
         if *asked.method != (self.method)(moment) {
             return Err(405);
         }

@@ -6,7 +6,7 @@
 use super::notice_file::NoticeFile;
 use crate::actions::hook::Hook;
 use crate::actions::proof::ProofBaseline;
-use crate::actions::workload::Workload;
+use crate::actions::workload::WorkloadState;
 use crate::actions::{Action, ActionContext, Output, Reach, Rehearsal, RunContext, StopBy, Watchable};
 use crate::engine::{Command, Input, Moment, NoticeContext, Now, Outcome, Process, Run, RunResult, StepName, Work};
 use crate::process::{LeftoverProcesses, RunMarker};
@@ -145,7 +145,7 @@ impl Executor {
     }
 
     /// The workload that runs under us, as its steps see it.
-    pub fn workload(&self) -> Watchable<Workload> {
+    pub fn workload(&self) -> Watchable<WorkloadState> {
         self.shared.workload.clone()
     }
 

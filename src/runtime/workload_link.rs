@@ -1,8 +1,8 @@
 //! What the first process of a container tells us on our standard input: of the workload, and of its end.
 
 use crate::actions::Watchable;
-use crate::actions::workload::Workload;
-use crate::container::Message;
+use crate::actions::workload::WorkloadState;
+use crate::container::ContainerMessage;
 use crate::engine::{Input, Process, Signal, Stated, shutdown_notice};
 use crate::process::Stat;
 use std::io;
@@ -29,25 +29,25 @@ impl WorkloadLink {
     }
 
     /// Tells the loop and those who follow the workload, until the end.
-    pub(super) async fn tell(self, workload: Watchable<Workload>, inputs: mpsc::Sender<Input>) {
+    pub(super) async fn tell(self, workload: Watchable<WorkloadState>, inputs: mpsc::Sender<Input>) {
         let mut lines = BufReader::new(self.0.take(MOST)).lines();
         let mut is_stopping = false;
         while let Ok(Some(line)) = lines.next_line().await {
-            let told = match Message::parse(&line) {
-                Some(Message::Started(pid)) => {
+            let told = match ContainerMessage::parse(&line) {
+                Some(ContainerMessage::Started(pid)) => {
                     let start_ticks = Stat::of(pid).map_or(0, |stat| stat.start_ticks);
-                    workload.set(Workload::Running(Process { pid, start_ticks }));
+                    workload.set(WorkloadState::Running(Process { pid, start_ticks }));
                     continue;
                 }
-                Some(Message::Stop(left)) => {
+                Some(ContainerMessage::Stop(left)) => {
                     is_stopping = true;
                     tracing::info!("asked to stop; SIGKILL follows in {}", crate::view::Spoken(left));
                     let notice = shutdown_notice(Stated::Exactly(left));
                     vec![Input::HandedIn { notice }, Input::Signalled { signal: Signal::ShutDown }]
                 }
-                Some(Message::Exited(exit)) => {
+                Some(ContainerMessage::Exited(exit)) => {
                     tracing::info!("the workload has ended: {exit}");
-                    workload.set(Workload::Ended(exit));
+                    workload.set(WorkloadState::Ended(exit));
                     if is_stopping { Vec::new() } else { vec![Input::Signalled { signal: Signal::Restart }] }
                 }
                 None => {

@@ -6,7 +6,7 @@
 //! *handshake*) before it is believed to be heard, for many clouds use the same address, and networks answer at any. Where
 //! the firmware names none, all are asked that can be at a link-local address, and two that answer are refused.
 
-use super::platforms::{PLATFORMS, Platform};
+use super::platforms::{PLATFORMS, SourcelessPlatform};
 use super::transports::http::{HttpFailure, HttpResponse, RequestFailure, RequestOutcome};
 use super::transports::{Endpoint, Service};
 use super::{Question, Source};
@@ -115,16 +115,16 @@ pub struct Handshake {
     /// Where it is, the usual address first.
     pub endpoints: &'static [&'static str],
     /// Where these addresses can be something else.
-    pub reach: Reach,
+    pub reach: AddressReach,
     /// What it is asked, through the client of its source, so with a session where that has one. It changes nothing.
     pub request: fn() -> Question,
     /// What the answer proves.
-    pub judge: fn(&Result<HttpResponse, HttpFailure>) -> Proof,
+    pub judge: fn(&Result<HttpResponse, HttpFailure>) -> CloudProof,
 }
 
 /// Who may be asked at the address of a metadata service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reach {
+pub enum AddressReach {
     /// Anybody: it is link-local, so a question goes no further than the host.
     LinkLocal,
     /// Elsewhere it is a host of somebody else's, or a name to be looked up: asked only where the firmware names the cloud, or
@@ -134,7 +134,7 @@ pub enum Reach {
 
 /// What an answer proves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Proof {
+pub enum CloudProof {
     /// It is this service, and we hear it.
     Heard,
     /// It is this service, and something keeps it from answering us.
@@ -143,7 +143,7 @@ pub enum Proof {
     Nothing,
 }
 
-impl Proof {
+impl CloudProof {
     /// It is, or nothing is proved.
     pub const fn of(is_so: bool) -> Self {
         if is_so { Self::Heard } else { Self::Nothing }
@@ -165,7 +165,7 @@ pub enum Asked {
     /// A source.
     Source(Candidate),
     /// A platform without one, here.
-    Platform(&'static Platform, Handshake, Endpoint),
+    Platform(&'static SourcelessPlatform, Handshake, Endpoint),
 }
 
 impl Asked {
@@ -259,7 +259,8 @@ pub fn first_look(signs: &MachineSigns, candidates: Vec<Candidate>, named: Optio
         }
     }
     let has_dmi = DMI.iter().any(|name| signs.texts.contains_key(name));
-    let may_ask = |handshake: &Handshake| handshake.reach == Reach::LinkLocal || (place == Place::Machine && !has_dmi);
+    let may_ask =
+        |handshake: &Handshake| handshake.reach == AddressReach::LinkLocal || (place == Place::Machine && !has_dmi);
     let sources = candidates.into_iter().map(Asked::Source);
     let platforms = PLATFORMS.iter().filter_map(|platform| Some((platform, platform.handshake?)));
     let platforms = platforms.flat_map(|(platform, handshake)| {
@@ -331,13 +332,13 @@ impl Search {
 
     /// What the answers say, in the order of those asked; nothing for one that has not answered in time.
     pub fn conclude(&self, answers: &[Option<Result<HttpResponse, HttpFailure>>]) -> Conclusion {
-        let proofs: Vec<Proof> = self
+        let proofs: Vec<CloudProof> = self
             .asked
             .iter()
             .zip(answers)
-            .map(|(asked, answer)| answer.as_ref().map_or(Proof::Nothing, asked.handshake().judge))
+            .map(|(asked, answer)| answer.as_ref().map_or(CloudProof::Nothing, asked.handshake().judge))
             .collect();
-        for proof in [Proof::Heard, Proof::Withheld] {
+        for proof in [CloudProof::Heard, CloudProof::Withheld] {
             let of_sources = || {
                 let proved = self.asked.iter().zip(&proofs).enumerate().filter(|(_, (_, it))| **it == proof);
                 proved.filter_map(|(at, (asked, _))| match asked {
@@ -351,11 +352,13 @@ impl Search {
             }
             if let Some((at, name)) = of_sources().next() {
                 return match proof {
-                    Proof::Withheld if self.place != Place::Machine => Conclusion::only(self.withheld(at, answers)),
-                    Proof::Heard | Proof::Withheld | Proof::Nothing => Conclusion {
+                    CloudProof::Withheld if self.place != Place::Machine => {
+                        Conclusion::only(self.withheld(at, answers))
+                    }
+                    CloudProof::Heard | CloudProof::Withheld | CloudProof::Nothing => Conclusion {
                         finding: found(&name, &self.sign_of(at)),
                         source: Some(at),
-                        is_heard: proof == Proof::Heard,
+                        is_heard: proof == CloudProof::Heard,
                     },
                 };
             }
@@ -369,7 +372,7 @@ impl Search {
             return Conclusion::only(self.withheld(0, answers));
         }
         let platform = self.asked.iter().zip(&proofs).find_map(|(asked, proof)| match (asked, proof) {
-            (Asked::Platform(platform, _, endpoint), Proof::Heard) => Some((platform, endpoint)),
+            (Asked::Platform(platform, _, endpoint), CloudProof::Heard) => Some((platform, endpoint)),
             _ => None,
         });
         if let Some((platform, endpoint)) = platform {
@@ -389,7 +392,7 @@ impl Search {
         let sign = self.sign_of(at);
         let why = match (&self.asked[at], answers.get(at).and_then(Option::as_ref)) {
             (Asked::Source(candidate), Some(Err(failure @ HttpFailure::NoSession { .. })))
-                if (candidate.detection.handshake.judge)(&Err(failure.clone())) == Proof::Withheld =>
+                if (candidate.detection.handshake.judge)(&Err(failure.clone())) == CloudProof::Withheld =>
             {
                 let failure = super::transports::Failure::Http(failure.clone());
                 candidate.source.diagnose(&failure).sentence
@@ -442,8 +445,8 @@ fn found(name: &SourceName, sign: &str) -> CloudFinding {
     }
 }
 
-fn only_signals(platform: &Platform, sign: &str) -> CloudFinding {
-    let Platform { name, meaning, .. } = platform;
+fn only_signals(platform: &SourcelessPlatform, sign: &str) -> CloudFinding {
+    let SourcelessPlatform { name, meaning, .. } = platform;
     CloudFinding {
         state: CloudState::OnlySignals,
         name: (*name).to_owned(),

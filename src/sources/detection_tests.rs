@@ -32,9 +32,9 @@ const OTHER: Detection = Detection {
     signs: &[Sign::contains(VENDOR, "other cloud")],
     handshake: Handshake {
         endpoints: &["http://100.64.0.1"],
-        reach: Reach::WhereNamed,
+        reach: AddressReach::WhereNamed,
         request: || Question::get("/name"),
-        judge: |answer| Proof::of(answer.as_ref().is_ok_and(|response| response.body == b"other")),
+        judge: |answer| CloudProof::of(answer.as_ref().is_ok_and(|response| response.body == b"other")),
     },
     rest: Duration::from_secs(1),
 };
@@ -304,11 +304,15 @@ fn each_row_has_an_address_and_a_sign_to_be_found_by() {
         for endpoint in handshake.endpoints {
             assert!(Endpoint::parse(endpoint).is_ok(), "{endpoint}");
             let far = !endpoint.contains("169.254.") && !endpoint.contains("[fd");
-            assert_eq!(far, handshake.reach == Reach::WhereNamed, "{endpoint} has to be asked where it is named alone");
+            assert_eq!(
+                far,
+                handshake.reach == AddressReach::WhereNamed,
+                "{endpoint} has to be asked where it is named alone"
+            );
         }
         for silence in [RequestFailure::TimedOut, RequestFailure::Refused] {
             let no_session = no_session(RequestOutcome::Failed(silence.clone()), RequestOutcome::Failed(silence));
-            assert_eq!((handshake.judge)(&no_session), Proof::Nothing, "{}", row.kind);
+            assert_eq!((handshake.judge)(&no_session), CloudProof::Nothing, "{}", row.kind);
         }
     }
 }

@@ -21,6 +21,7 @@ mod notice_json;
 mod platforms;
 mod probe;
 mod shutdown;
+mod subject;
 pub mod tencent;
 mod time;
 mod time_text;

@@ -1,14 +1,12 @@
 //! Reads the JSON object by which a file or a program gives a notice. No clock, no disk, no trust in any byte.
 
+use super::subject::MOST_DETAIL;
 use super::time;
 use crate::engine::{Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName, Stated};
 use crate::view::{Span, clip};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::time::Duration;
-
-/// The most characters of a notice's detail.
-pub(super) const MOST_DETAIL: usize = 200;
 
 /// What the operator says of a notice that does not say it itself.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -11,7 +11,7 @@ use super::args::CheckArgs;
 use super::{ExitStatus, complain, run};
 use crate::actions::HostInfo;
 use crate::config::Settings;
-use crate::container::platform::Platform;
+use crate::container::platform::ContainerPlatform;
 use crate::notify::Sink;
 use crate::runtime::detection;
 use crate::runtime::poller::{SourceCheck, check_source};
@@ -78,7 +78,7 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
     all.extend(messages.into_iter().flatten());
     all.extend(time::findings(&settings.policy, &timings));
     all.extend(carried);
-    all.extend(workload::findings(settings, &timings, Platform::here()));
+    all.extend(workload::findings(settings, &timings, ContainerPlatform::here()));
     all.extend(files);
     all.extend(endpoint);
     all.extend(settings.warnings.iter().cloned());

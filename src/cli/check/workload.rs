@@ -1,7 +1,7 @@
 //! Where the watchdog runs in a container: how that ends there, and what follows for saving work.
 
 use crate::config::Settings;
-use crate::container::platform::{Ending, Platform};
+use crate::container::platform::{ContainerPlatform, Ending};
 use crate::view::interval::shortest_loss;
 use crate::view::{Finding, FindingLevel, Spoken, StepTimings};
 use std::time::Duration;
@@ -19,8 +19,12 @@ const BETWEEN: [(&str, Duration); 3] = [
 ];
 
 /// What the place where it runs means.
-pub(super) fn findings(settings: &Settings, timings: &StepTimings, platform: Option<&Platform>) -> Option<Finding> {
-    let Platform { name, ends, .. } = platform?;
+pub(super) fn findings(
+    settings: &Settings,
+    timings: &StepTimings,
+    platform: Option<&ContainerPlatform>,
+) -> Option<Finding> {
+    let ContainerPlatform { name, ends, .. } = platform?;
     let workload = settings.workload.as_ref();
     let finding = |weight, sentence| Some(Finding::new(weight, SUBJECT, sentence));
     match (ends, workload) {
@@ -86,7 +90,7 @@ mod tests {
         let variables = BTreeMap::from([(variable.to_owned(), "x".to_owned()), ("PATH".to_owned(), "/bin".to_owned())]);
         let start = Start { variables, ..Start::here(flags) };
         let settings = load(&start, crate::actions::ROWS, crate::sources::ROWS).unwrap();
-        findings(&settings, &StepTimings::default(), Platform::of(|name| name == variable))
+        findings(&settings, &StepTimings::default(), ContainerPlatform::of(|name| name == variable))
             .map(|finding| finding.sentence)
     }
 

@@ -1,6 +1,6 @@
 //! The tree of items that stand at one instant, below `/latest/`.
 
-use crate::emulators::service::{EmulatedAction, Moment, ScriptedNotice, ago, later, second};
+use crate::emulators::service::{EmulatedAction, RequestContext, ScriptedNotice, ago, later, second};
 use crate::engine::NoticeKind;
 use jiff::Timestamp;
 use serde_json::json;
@@ -57,7 +57,7 @@ const SPOT_NOTICE: Duration = Duration::from_secs(120);
 const MAINTENANCE_NOTICE: Duration = Duration::from_secs(3_600);
 
 /// Every item by its path, without a leading slash.
-pub(super) fn items(moment: &Moment<'_>) -> BTreeMap<String, String> {
+pub(super) fn items(moment: &RequestContext<'_>) -> BTreeMap<String, String> {
     let now = moment.now;
     let mut all = BTreeMap::new();
     let mut put = |path: &str, value: String| {
@@ -109,7 +109,7 @@ pub(super) fn items(moment: &Moment<'_>) -> BTreeMap<String, String> {
 }
 
 /// The one network interface, which has no public address.
-fn interface<'a>(moment: &'a Moment<'_>) -> [(&'static str, &'a str); 14] {
+fn interface<'a>(moment: &'a RequestContext<'_>) -> [(&'static str, &'a str); 14] {
     [
         ("device-number", "0"),
         ("interface-id", "eni-0123456789abcdef0"),
@@ -128,7 +128,7 @@ fn interface<'a>(moment: &'a Moment<'_>) -> [(&'static str, &'a str); 14] {
     ]
 }
 
-fn document(moment: &Moment<'_>) -> serde_json::Value {
+fn document(moment: &RequestContext<'_>) -> serde_json::Value {
     json!({
         "accountId": ACCOUNT,
         "architecture": "x86_64",
@@ -169,7 +169,7 @@ fn credentials(now: Timestamp) -> serde_json::Value {
     })
 }
 
-fn event(moment: &Moment<'_>, number: usize, notice: &ScriptedNotice) -> serde_json::Value {
+fn event(moment: &RequestContext<'_>, number: usize, notice: &ScriptedNotice) -> serde_json::Value {
     let not_before = moment.stated(notice, MAINTENANCE_NOTICE).unwrap_or(moment.now);
     let code = notice.setting("code", "system-reboot");
     let mut told = json!({

@@ -3,7 +3,7 @@
 //! By the EC2 User Guide ("Use IMDSv2", "Instance metadata categories"); error pages as they were captured on EC2.
 
 use super::items::items;
-use crate::emulators::service::{Answer, MetadataRequest, Moment, Reply, listing};
+use crate::emulators::service::{Answer, MetadataRequest, Reply, RequestContext, listing};
 use axum::http::Method;
 
 /// The header that asks for a life in seconds, confirms it, and tells what is left of it.
@@ -68,11 +68,11 @@ pub(super) fn error(status: u16) -> Reply {
 }
 
 /// Answers a request.
-pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Answer {
+pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Answer {
     Answer::Reply(answer(asked, moment))
 }
 
-fn answer(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Reply {
+fn answer(asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Reply {
     if *asked.method == Method::PUT {
         return open_session(asked, moment);
     }
@@ -94,7 +94,7 @@ fn ttl(seconds: u64) -> (&'static str, String) {
     (TTL_HEADER, seconds.to_string())
 }
 
-fn open_session(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Reply {
+fn open_session(asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Reply {
     let Some((version, "api/token")) = split(asked.path) else { return error(405) };
     if version != "latest" || asked.headers.contains_key("x-forwarded-for") {
         return error(403);
@@ -105,7 +105,7 @@ fn open_session(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Reply {
     }
 }
 
-fn item(path: &str, moment: &Moment<'_>) -> Reply {
+fn item(path: &str, moment: &RequestContext<'_>) -> Reply {
     if path == "/" {
         return Reply::text(VERSIONS.join("\n"));
     }

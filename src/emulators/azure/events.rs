@@ -1,6 +1,6 @@
 //! The document of Scheduled Events as it stands at one moment.
 
-use crate::emulators::service::{Moment, ScriptedNotice};
+use crate::emulators::service::{RequestContext, ScriptedNotice};
 use crate::engine::NoticeKind;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
@@ -12,7 +12,7 @@ const PREEMPT_NOTICE: Duration = Duration::from_secs(30);
 const OTHER_NOTICE: Duration = Duration::from_secs(15 * 60);
 
 /// `{"DocumentIncarnation": 2, "Events": […]}`.
-pub(super) fn document(moment: &Moment<'_>) -> Value {
+pub(super) fn document(moment: &RequestContext<'_>) -> Value {
     let all = moment.script.notices.iter().enumerate();
     // It rises whenever something changes.
     let changes = all.map(|(number, notice)| {
@@ -27,7 +27,7 @@ pub(super) fn document(moment: &Moment<'_>) -> Value {
 }
 
 /// Whether an event of this id stands now.
-pub(super) fn stands(moment: &Moment<'_>, id: &str) -> bool {
+pub(super) fn stands(moment: &RequestContext<'_>, id: &str) -> bool {
     moment.active().any(|(number, _)| event_id(number) == id)
 }
 
@@ -36,13 +36,13 @@ fn event_id(number: usize) -> String {
 }
 
 /// Whether an event was acknowledged.
-fn is_acknowledged(moment: &Moment<'_>, number: usize) -> bool {
+fn is_acknowledged(moment: &RequestContext<'_>, number: usize) -> bool {
     let id = event_id(number);
     moment.received.iter().any(|received| super::reply::requested(&received.body).is_some_and(|ids| ids.contains(&id)))
 }
 
 /// An event begins when it is acknowledged, when its script says so, or at its time.
-fn has_begun(moment: &Moment<'_>, number: usize, notice: &ScriptedNotice) -> bool {
+fn has_begun(moment: &RequestContext<'_>, number: usize, notice: &ScriptedNotice) -> bool {
     let after =
         notice.settings.get("started-after").and_then(|seconds| Some(Duration::from_secs(seconds.parse().ok()?)));
     let is_due = match after {
@@ -52,11 +52,11 @@ fn has_begun(moment: &Moment<'_>, number: usize, notice: &ScriptedNotice) -> boo
     notice.active.from <= moment.elapsed && (is_due || is_acknowledged(moment, number))
 }
 
-fn not_before(moment: &Moment<'_>, notice: &ScriptedNotice) -> Option<Timestamp> {
+fn not_before(moment: &RequestContext<'_>, notice: &ScriptedNotice) -> Option<Timestamp> {
     moment.stated(notice, if notice.kind == NoticeKind::Interruption { PREEMPT_NOTICE } else { OTHER_NOTICE })
 }
 
-fn event(moment: &Moment<'_>, number: usize, notice: &ScriptedNotice) -> Value {
+fn event(moment: &RequestContext<'_>, number: usize, notice: &ScriptedNotice) -> Value {
     let usual = if notice.kind == NoticeKind::Interruption { "Preempt" } else { "Reboot" };
     let has_begun = has_begun(moment, number, notice);
     let at = not_before(moment, notice).filter(|_| !has_begun).map(|at| written(moment, at)).unwrap_or_default();
@@ -74,7 +74,7 @@ fn event(moment: &Moment<'_>, number: usize, notice: &ScriptedNotice) -> Value {
     })
 }
 
-fn written(moment: &Moment<'_>, at: Timestamp) -> String {
+fn written(moment: &RequestContext<'_>, at: Timestamp) -> String {
     match moment.setting("not-before") {
         "rfc-3339" => format!("{at:.0}"),
         _ => DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap_or_default(),

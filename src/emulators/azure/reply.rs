@@ -1,7 +1,7 @@
 //! The answer to one request, at one moment.
 
 use super::events;
-use crate::emulators::service::{Answer, MetadataRequest, Moment, Reply};
+use crate::emulators::service::{Answer, MetadataRequest, Reply, RequestContext};
 use axum::http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn with(status: u16, body: Value) -> Reply {
 }
 
 /// Answers a request.
-pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Answer {
+pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Answer {
     if moment.setting("requests-a-second").parse().is_ok_and(|most: usize| moment.in_a_second > most) {
         return Answer::Reply(error(429));
     }
@@ -76,7 +76,7 @@ pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Ans
 }
 
 /// An acknowledgement is taken for every event that stands, also once more.
-fn acknowledge(asked: &MetadataRequest<'_>, moment: &Moment<'_>) -> Reply {
+fn acknowledge(asked: &MetadataRequest<'_>, moment: &RequestContext<'_>) -> Reply {
     match requested(asked.body) {
         Some(ids) if !ids.is_empty() && ids.iter().all(|id| events::stands(moment, id)) => Reply::text(""),
         _ => error(400),
@@ -100,7 +100,7 @@ pub(super) fn requested(body: &[u8]) -> Option<Vec<String>> {
 }
 
 /// What the machine is told of itself: all of it, or a single text.
-fn instance(below: &str, asked: &MetadataRequest<'_>, moment: &Moment<'_>) -> Reply {
+fn instance(below: &str, asked: &MetadataRequest<'_>, moment: &RequestContext<'_>) -> Reply {
     let compute: Value = COMPUTE
         .iter()
         .map(|key| ((*key).to_owned(), moment.setting(key).into()))

@@ -1,7 +1,7 @@
 //! The tree of items at one moment, below `/computeMetadata/v1/`.
 
 use super::SERVICE;
-use crate::emulators::service::{Moment, ScriptedNotice, later};
+use crate::emulators::service::{RequestContext, ScriptedNotice, later};
 use crate::engine::NoticeKind;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -39,7 +39,7 @@ const PLANNED_AHEAD: Duration = Duration::from_secs(3_600);
 const PLANNED_FOR: Duration = Duration::from_secs(7_200);
 
 /// Every item by its path, without a leading slash, as it is at this time of the emulator.
-pub(super) fn items(moment: &Moment<'_>, elapsed: Duration) -> BTreeMap<String, String> {
+pub(super) fn items(moment: &RequestContext<'_>, elapsed: Duration) -> BTreeMap<String, String> {
     let mut instance = BTreeMap::new();
     for (path, _) in SERVICE.settings {
         instance.insert((*path).to_owned(), moment.setting(path).to_owned());
@@ -87,7 +87,7 @@ fn service_account() -> [(&'static str, &'static str); 4] {
 }
 
 /// As Google's page on host maintenance of accelerator machines shows it: booleans are texts.
-fn upcoming_maintenance(moment: &Moment<'_>, notice: &ScriptedNotice) -> Value {
+fn upcoming_maintenance(moment: &RequestContext<'_>, notice: &ScriptedNotice) -> Value {
     let start = moment.stated(notice, PLANNED_AHEAD).unwrap_or(moment.now);
     json!({
         "can_reschedule": "true",

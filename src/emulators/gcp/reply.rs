@@ -3,7 +3,7 @@
 //! By the Compute Engine documentation ("View and query VM metadata").
 
 use super::items::{as_json, items};
-use crate::emulators::service::{Answer, MetadataRequest, Moment, Reply, listing};
+use crate::emulators::service::{Answer, MetadataRequest, Reply, RequestContext, listing};
 use axum::http::Method;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(super) fn error(status: u16) -> Reply {
 }
 
 /// Answers a request.
-pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Answer {
+pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Answer {
     if *asked.method != Method::GET && *asked.method != Method::HEAD {
         return Answer::Reply(error(405));
     }
@@ -67,7 +67,7 @@ pub(super) fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Ans
 }
 
 /// What is there at this time of the emulator.
-fn item(asked: &MetadataRequest<'_>, moment: &Moment<'_>, elapsed: Duration) -> Reply {
+fn item(asked: &MetadataRequest<'_>, moment: &RequestContext<'_>, elapsed: Duration) -> Reply {
     let Some(path) = asked.path.strip_prefix(ROOT).map(|path| path.trim_start_matches('/')) else { return error(404) };
     let all = items(moment, elapsed);
     // A token is always an object.

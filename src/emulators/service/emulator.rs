@@ -3,8 +3,8 @@
 use super::script::{PortState, RandomSequence};
 use super::tokens::Tokens;
 use super::{
-    ActiveTimes, Answer, Behaviour, ConnectionReuse, EmulatedAction, MetadataRequest, Moment, Play, ReceivedBody,
-    Reply, Script, ScriptedNotice, ServiceRow, StatedTime, plain,
+    ActiveTimes, Answer, Behaviour, ConnectionReuse, EmulatedAction, MetadataRequest, Play, ReceivedBody, Reply,
+    RequestContext, Script, ScriptedNotice, ServiceRow, StatedTime, plain,
 };
 use crate::engine::NoticeKind;
 use axum::body::Bytes;
@@ -45,7 +45,7 @@ struct EmulatorState {
 struct Inner {
     script: Script,
     tokens: Tokens,
-    asked: BTreeMap<String, Asked>,
+    asked: BTreeMap<String, AskedTimes>,
     received: Vec<ReceivedBody>,
     /// When the newest requests arrived.
     arrivals: VecDeque<Duration>,
@@ -56,7 +56,7 @@ struct Inner {
 
 /// How often something was asked, and when first.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct AskedTimes {
     times: u64,
     first: Duration,
 }
@@ -234,7 +234,8 @@ impl Emulator {
         let delay = met.map_or(Duration::ZERO, |met| met.latency + random.span(met.jitter));
         let now = script.clock(Timestamp::now());
         let service = self.0.service;
-        let mut moment = Moment { service, script, elapsed, arrived, first_asked, in_a_second, now, received, tokens };
+        let mut moment =
+            RequestContext { service, script, elapsed, arrived, first_asked, in_a_second, now, received, tokens };
         let reply = match (service.reply)(asked, &mut moment) {
             Answer::Reply(reply) => reply,
             // A fault does not wait for what it spoils.
@@ -264,7 +265,7 @@ impl Inner {
         if self.asked.len() >= MOST_COUNTED && !self.asked.contains_key(&named) {
             return (arrived, in_a_second);
         }
-        let asked = self.asked.entry(named).or_insert(Asked { times: 0, first: arrived });
+        let asked = self.asked.entry(named).or_insert(AskedTimes { times: 0, first: arrived });
         asked.times += 1;
         (asked.first, in_a_second)
     }
@@ -311,7 +312,7 @@ mod tests {
         error: |status| Reply { status, ..Reply::text("") },
     };
 
-    fn reply(asked: &MetadataRequest<'_>, moment: &mut Moment<'_>) -> Answer {
+    fn reply(asked: &MetadataRequest<'_>, moment: &mut RequestContext<'_>) -> Answer {
         let value = moment.active().next().map_or("FALSE", |_| "TRUE");
         let until = match asked.path {
             "/value" if asked.parameter("last") == Some(value) => moment.arrived + Duration::from_secs(60),

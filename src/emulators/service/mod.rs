@@ -55,8 +55,8 @@ pub struct ServiceRow {
     pub window: fn(Duration) -> Vec<(&'static str, toml::Value)>,
     /// The lines of `--print-env`: what makes this cloud's own clients ask the emulator, fit for a shell.
     pub environment: fn(SocketAddr) -> String,
-    /// Answers a request: pure, but for the sessions that it opens in [`Moment`].
-    pub reply: fn(&MetadataRequest<'_>, &mut Moment<'_>) -> Answer,
+    /// Answers a request: pure, but for the sessions that it opens in [`RequestContext`].
+    pub reply: fn(&MetadataRequest<'_>, &mut RequestContext<'_>) -> Answer,
     /// Its answer with an error status, as a fault of a script wants it.
     pub error: fn(u16) -> Reply,
 }
@@ -93,7 +93,7 @@ pub enum Answer {
     /// It answers.
     Reply(Reply),
     /// It holds the answer until so much of the emulator's time has passed, or until something changes. Then it is asked
-    /// again, with the same [`Moment::arrived`].
+    /// again, with the same [`RequestContext::arrived`].
     Hold(Duration),
 }
 
@@ -128,7 +128,7 @@ pub struct ReceivedBody {
 
 /// What is known when a request is answered.
 #[derive(Debug)]
-pub struct Moment<'a> {
+pub struct RequestContext<'a> {
     /// The service.
     pub service: &'static ServiceRow,
     /// What is played.
@@ -149,7 +149,7 @@ pub struct Moment<'a> {
     tokens: &'a mut Tokens,
 }
 
-impl Moment<'_> {
+impl RequestContext<'_> {
     /// A setting: what the script sets, else what the service has.
     pub fn setting(&self, key: &str) -> &str {
         let usual = || {

@@ -1,7 +1,7 @@
 //! A service asked without connections and at times of one's choice, for the tests of each cloud.
 
 use super::tokens::Tokens;
-use super::{Answer, MetadataRequest, Moment, ReceivedBody, Reply, Script, ServiceRow, plain};
+use super::{Answer, MetadataRequest, ReceivedBody, Reply, RequestContext, Script, ServiceRow, plain};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
@@ -60,7 +60,7 @@ impl TestedService {
             self.arrivals.push(arrived);
         }
         let is_recent = |at: &&Duration| **at + Duration::from_secs(1) > arrived;
-        let mut moment = Moment {
+        let mut moment = RequestContext {
             service: self.service,
             script: &self.script,
             elapsed,

@@ -2,7 +2,7 @@
 //!
 //! Wire facts are from the ECS documentation ("Query the interruption events of spot instances", "Access instance metadata").
 
-use super::detection::{Detection, Handshake, PRODUCT, Proof, Reach, Sign};
+use super::detection::{AddressReach, CloudProof, Detection, Handshake, PRODUCT, Sign};
 use super::faults::CloudNames;
 use super::time_text::{TimeText, TimeTextCloud, answered_word};
 use super::transports::http::{TokenHandshake, WithoutSession};
@@ -42,10 +42,10 @@ static CLOUD: TimeTextCloud = TimeTextCloud {
         signs: &[Sign::is(PRODUCT, "Alibaba Cloud ECS")],
         handshake: Handshake {
             endpoints: &[ENDPOINT],
-            reach: Reach::WhereNamed,
+            reach: AddressReach::WhereNamed,
             // Others have `instance-id` at the same path.
             request: || Question::get("/latest/meta-data/region-id"),
-            judge: |answer| Proof::of(answered_word(answer).is_some()),
+            judge: |answer| CloudProof::of(answered_word(answer).is_some()),
         },
         rest: Duration::ZERO,
     },

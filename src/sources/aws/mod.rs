@@ -9,7 +9,7 @@ mod diagnose;
 mod identity;
 mod read;
 
-use super::detection::{Detection, HYPERVISOR, Handshake, Proof, Reach, Sign, VENDOR};
+use super::detection::{AddressReach, CloudProof, Detection, HYPERVISOR, Handshake, Sign, VENDOR};
 use super::faults::{CloudNames, fault};
 use super::transports::http::{HttpFailure, RequestFailure, RequestOutcome, TokenHandshake, WithoutSession};
 use super::transports::{Endpoint, Failure, Response, Service};
@@ -43,17 +43,17 @@ pub const ROW: SourceRow = SourceRow {
         signs: &[Sign::is(VENDOR, "Amazon EC2"), Sign::begins(HYPERVISOR, "ec2")],
         handshake: Handshake {
             endpoints: &[IPV4_ENDPOINT, IPV6_ENDPOINT],
-            reach: Reach::LinkLocal,
+            reach: AddressReach::LinkLocal,
             request: || Question::get("/latest/meta-data/instance-id"),
             judge: |answer| match answer {
                 // A session was opened, which confirms its life by a header that only EC2 sends.
-                Ok(_) | Err(HttpFailure::NoAnswer(_)) => Proof::Heard,
+                Ok(_) | Err(HttpFailure::NoAnswer(_)) => CloudProof::Heard,
                 // The answer to the session request has a hop limit; that to a plain one has none, and EC2 wants a session.
                 Err(HttpFailure::NoSession {
                     opening: RequestOutcome::Failed(RequestFailure::TimedOut),
                     plain: Some(RequestOutcome::Status(401)),
-                }) => Proof::Withheld,
-                Err(HttpFailure::NoSession { .. }) => Proof::Nothing,
+                }) => CloudProof::Withheld,
+                Err(HttpFailure::NoSession { .. }) => CloudProof::Nothing,
             },
         },
         rest: Duration::ZERO,

@@ -3,9 +3,8 @@
 //! A 404 is a good "nothing"; so is an empty list of maintenance. What is neither that nor a notice is a fault.
 
 use super::{IN_SERVICE, INSTANCE_ACTION, LIFECYCLE_STATE, MAINTENANCE, REBALANCE, TERMINATION_TIME, fault};
-use crate::engine::{
-    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, ProbeName, SourceName, Stated,
-};
+use crate::engine::{Fault, Notice, NoticeAction, NoticeKey, NoticeKind, ProbeName, SourceName, Stated};
+use crate::sources::subject::NoticeSubject;
 use crate::sources::transports::http::HttpResponse;
 use crate::sources::{Memory, Reading, time};
 use crate::view::{Machine, clip};
@@ -15,9 +14,6 @@ use std::time::Duration;
 
 /// What EC2 gives between an interruption notice and the interruption.
 pub(super) const WINDOW: Duration = Duration::from_secs(120);
-
-/// The most characters of a notice's detail.
-const MOST_DETAIL: usize = 200;
 
 /// The most maintenance events of one answer that are looked at; EC2 has one or two.
 const MOST_EVENTS: usize = 32;
@@ -38,49 +34,25 @@ pub(super) fn read(
     let text = std::str::from_utf8(&answer.body)
         .map_err(|_| unreadable(probe, "bytes that are not text"))?
         .trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{feff}');
-    let about = About { source, machine };
+    let subject = NoticeSubject { source, machine };
     match probe.as_str() {
-        INSTANCE_ACTION => instance_action(about, probe, text),
-        TERMINATION_TIME => Ok(termination_time(about, text)),
-        REBALANCE => rebalance(about, probe, text),
-        LIFECYCLE_STATE => lifecycle_state(about, probe, text, memory),
-        MAINTENANCE => maintenance(about, probe, text),
+        INSTANCE_ACTION => instance_action(subject, probe, text),
+        TERMINATION_TIME => Ok(termination_time(subject, text)),
+        REBALANCE => rebalance(subject, probe, text),
+        LIFECYCLE_STATE => lifecycle_state(subject, probe, text, memory),
+        MAINTENANCE => maintenance(subject, probe, text),
         unknown => Err(fault("unreadable", format!("nobody here asks for {}", clip(unknown, 80)))),
     }
 }
 
-/// Who a notice is from and about.
-#[derive(Clone, Copy)]
-struct About<'a> {
-    source: &'a SourceName,
-    machine: &'a Machine,
-}
-
-impl About<'_> {
-    fn notice(self, kind: NoticeKind, action: NoticeAction, stated: Stated, detail: &str) -> Notice {
-        Notice {
-            key: NoticeKey {
-                source: self.source.clone(),
-                kind,
-                machine: MachineId::new(&self.machine.id),
-                event: String::new(),
-            },
-            action,
-            stated,
-            usual_window: None,
-            origin: NoticeOrigin::Reported,
-            detail: clip(detail, MOST_DETAIL),
-        }
-    }
-
-    fn interruption(self, action: NoticeAction, stated: Stated, detail: &str) -> Notice {
-        Notice { usual_window: Some(WINDOW), ..self.notice(NoticeKind::Interruption, action, stated, detail) }
-    }
+/// The notice of an interruption, which comes two minutes before it.
+fn interruption(subject: NoticeSubject<'_>, action: NoticeAction, stated: Stated, detail: &str) -> Notice {
+    Notice { usual_window: Some(WINDOW), ..subject.notice(NoticeKind::Interruption, "", action, stated, detail) }
 }
 
 /// `{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`. Whatever names an action or a time is an interruption:
 /// one that we do not understand is better acted on than missed.
-fn instance_action(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+fn instance_action(subject: NoticeSubject<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
     let object = object(probe, text)?;
     let (action_text, time_text) = (word(&object, "action"), word(&object, "time"));
     if action_text.is_none() && time_text.is_none() {
@@ -104,13 +76,13 @@ fn instance_action(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Re
         },
         (_, None) => (Stated::Unsaid, " without a time".to_owned()),
     };
-    let notice = about.interruption(action, stated, &format!("{action}{when}{doubt}"));
+    let notice = interruption(subject, action, stated, &format!("{action}{when}{doubt}"));
     Ok(Reading { notices: vec![notice], ..Reading::default() })
 }
 
 /// `2015-01-05T18:02:00Z`, the older form, set for a termination only. Text that is no time means that none is due (EC2
 /// User Guide); what has the shape of one and cannot be read is a notice all the same.
-fn termination_time(about: About<'_>, text: &str) -> Reading {
+fn termination_time(subject: NoticeSubject<'_>, text: &str) -> Reading {
     let is_like_a_time =
         text.len() > 10 && text.bytes().take(4).all(|byte| byte.is_ascii_digit()) && text.contains(':');
     let (stated, when) = match time::read(text) {
@@ -120,28 +92,33 @@ fn termination_time(about: About<'_>, text: &str) -> Reading {
         }
         None => return Reading::default(),
     };
-    let notice = about.interruption(NoticeAction::Terminate, stated, &format!("terminate {when}"));
+    let notice = interruption(subject, NoticeAction::Terminate, stated, &format!("terminate {when}"));
     Reading { notices: vec![notice], ..Reading::default() }
 }
 
 /// `{"noticeTime": "2020-10-27T08:22:00Z"}`: when it was said, which is no deadline.
-fn rebalance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+fn rebalance(subject: NoticeSubject<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
     let object = object(probe, text)?;
     let said = word(&object, "noticeTime").ok_or_else(|| unreadable(probe, "an object without noticeTime"))?;
     let detail = match time::read(said) {
         Some(at) => format!("rebalance recommended at {at}"),
         None => format!("rebalance recommended at a time that cannot be read: {}", quoted(said)),
     };
-    let notice = about.notice(NoticeKind::Rebalance, NoticeAction::Unstated, Stated::Unsaid, &detail);
+    let notice = subject.notice(NoticeKind::Rebalance, "", NoticeAction::Unstated, Stated::Unsaid, &detail);
     Ok(Reading { notices: vec![notice], ..Reading::default() })
 }
 
 /// The state that Auto Scaling moves the machine to. It stays when the move is done, so a return to the warm pool
 /// counts only on a machine that was in service in this boot: a machine that boots into the pool has nothing to leave.
-fn lifecycle_state(about: About<'_>, probe: &ProbeName, text: &str, memory: &Memory) -> Result<Reading, Fault> {
+fn lifecycle_state(
+    subject: NoticeSubject<'_>,
+    probe: &ProbeName,
+    text: &str,
+    memory: &Memory,
+) -> Result<Reading, Fault> {
     let notice = |action| {
         let detail = format!("auto scaling moves this machine to {text}");
-        let notice = about.notice(NoticeKind::ScaleIn, action, Stated::Unsaid, &detail);
+        let notice = subject.notice(NoticeKind::ScaleIn, "", action, Stated::Unsaid, &detail);
         Ok(Reading { notices: vec![notice], ..Reading::default() })
     };
     match text {
@@ -162,7 +139,7 @@ fn lifecycle_state(about: About<'_>, probe: &ProbeName, text: &str, memory: &Mem
 }
 
 /// An array of events; `[]` where there are none.
-fn maintenance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+fn maintenance(subject: NoticeSubject<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
     let events: Vec<Value> =
         serde_json::from_str(text).map_err(|_| unreadable(probe, &format!("no JSON array: {}", quoted(text))))?;
     let (mut notices, mut withdrawn): (Vec<Notice>, Vec<NoticeKey>) = (Vec::new(), Vec::new());
@@ -170,7 +147,7 @@ fn maintenance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Readin
         let Value::Object(event) = event else {
             return Err(unreadable(probe, "an array with something in it that is not an object"));
         };
-        let notice = maintenance_event(about, event);
+        let notice = maintenance_event(subject, event);
         if let Some("canceled" | "completed") = word(event, "State") {
             withdrawn.push(notice.key);
         } else if notices.iter().all(|other| other.key != notice.key) {
@@ -182,7 +159,7 @@ fn maintenance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Readin
 }
 
 /// One event, whatever its state.
-fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Notice {
+fn maintenance_event(subject: NoticeSubject<'_>, event: &Map<String, Value>) -> Notice {
     let mut doubt = String::new();
     match word(event, "State") {
         Some("active" | "canceled" | "completed") | None => {}
@@ -209,9 +186,8 @@ fn maintenance_event(about: About<'_>, event: &Map<String, Value>) -> Notice {
     };
     let said = word(event, "Description").map(|text| format!(": {}", clip(text, 80))).unwrap_or_default();
     let detail = format!("{}{when}{said}{doubt}", clip(code, 40));
-    let mut notice = about.notice(NoticeKind::Maintenance, action, stated, &detail);
-    notice.key.event = clip(word(event, "EventId").unwrap_or(code), 80);
-    notice
+    let id = clip(word(event, "EventId").unwrap_or(code), 80);
+    subject.notice(NoticeKind::Maintenance, &id, action, stated, &detail)
 }
 
 fn object(probe: &ProbeName, text: &str) -> Result<Map<String, Value>, Fault> {

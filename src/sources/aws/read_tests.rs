@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 use super::*;
+use crate::engine::NoticeOrigin;
 use crate::sources::aws::{Aws, AwsSettings};
 use crate::sources::transports::Response;
 use crate::sources::{Environment, Source};

@@ -8,7 +8,7 @@ mod diagnose;
 mod identity;
 mod read;
 
-use super::detection::{ASSET_TAG, Detection, Handshake, Proof, Reach, Sign};
+use super::detection::{ASSET_TAG, AddressReach, CloudProof, Detection, Handshake, Sign};
 use super::faults::{CloudNames, fault};
 use super::transports::http::HttpResponse;
 use super::transports::{Endpoint, Failure, Response, Service};
@@ -37,7 +37,7 @@ pub const ROW: SourceRow = SourceRow {
         signs: &[Sign::is(ASSET_TAG, "7783-7084-3265-9085-8269-3286-77")],
         handshake: Handshake {
             endpoints: &[ENDPOINT],
-            reach: Reach::LinkLocal,
+            reach: AddressReach::LinkLocal,
             // Not the events: the first question for them switches them on.
             request: || ask("/metadata/versions", None),
             judge: |answer| {
@@ -45,7 +45,7 @@ pub const ROW: SourceRow = SourceRow {
                     let body = serde_json::from_slice::<serde_json::Value>(&response.body).unwrap_or_default();
                     response.status == 200 && body.get("apiVersions").is_some_and(serde_json::Value::is_array)
                 };
-                Proof::of(answer.as_ref().is_ok_and(is_ours))
+                CloudProof::of(answer.as_ref().is_ok_and(is_ours))
             },
         },
         // Five requests a second are answered ("Azure Instance Metadata Service", rate limiting).

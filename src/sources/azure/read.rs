@@ -6,15 +6,13 @@
 
 use super::diagnose::status_fault;
 use super::{Acknowledge, EVENTS, EVENTS_PATH, SHORTEST_WINDOW, ask, fault};
-use crate::engine::{Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, SourceName, Stated};
+use crate::engine::{Fault, Notice, NoticeAction, NoticeKind, SourceName, Stated};
+use crate::sources::subject::NoticeSubject;
 use crate::sources::transports::http::HttpResponse;
 use crate::sources::{Acknowledgement, Reading, time};
 use crate::view::{Machine, clip};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-
-/// The most characters of a notice's detail.
-const MOST_DETAIL: usize = 200;
 
 /// The most events of this machine that are looked at; there is seldom more than one.
 const MOST_EVENTS: usize = 32;
@@ -45,7 +43,7 @@ pub(super) fn read(
         match concerned(event, machine)? {
             Concerned::Others => continue,
             Concerned::Us { machines } => {
-                let (notice, acknowledgement) = Event { source, machine, machines, event }.read(acknowledge);
+                let (notice, acknowledgement) = ScheduledEvent { source, machine, machines, event }.read(acknowledge);
                 let is_new = reading.notices.iter().all(|other| other.key != notice.key);
                 if is_new && reading.notices.len() < MOST_EVENTS {
                     reading.notices.push(notice);
@@ -87,14 +85,14 @@ fn concerned(event: &Map<String, Value>, machine: &Machine) -> Result<Concerned,
 }
 
 /// An event of this machine.
-struct Event<'a> {
+struct ScheduledEvent<'a> {
     source: &'a SourceName,
     machine: &'a Machine,
     machines: usize,
     event: &'a Map<String, Value>,
 }
 
-impl Event<'_> {
+impl ScheduledEvent<'_> {
     fn read(&self, acknowledge: Acknowledge) -> (Notice, Option<Acknowledgement>) {
         let word = |key| self.event.get(key).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
         let event_type = word("EventType").unwrap_or("event without a type");
@@ -113,13 +111,6 @@ impl Event<'_> {
             Acknowledge::UserEvents => is_users,
         } && !has_begun;
         let event_id = word("EventId");
-        let key = NoticeKey {
-            source: self.source.clone(),
-            kind,
-            machine: MachineId::new(&self.machine.id),
-            event: clip(event_id.unwrap_or(event_type), 80),
-        };
-
         let mut detail = clip(event_type, 40);
         detail.push_str(if has_begun { ", begun" } else { "" });
         detail.push_str(if is_users { ", asked for by a user" } else { "" });
@@ -134,22 +125,20 @@ impl Event<'_> {
         if let Some(text) = word("Description") {
             detail.push_str(&format!(": {}", clip(text, 80)));
         }
+        let subject = NoticeSubject { source: self.source, machine: self.machine };
+        let id = clip(event_id.unwrap_or(event_type), 80);
+        let notice = Notice {
+            // What names a time is believed: the least that is documented is no more than what is usual.
+            usual_window: (kind == NoticeKind::Interruption && stated.time().is_none() && event_type == "Preempt")
+                .then_some(SHORTEST_WINDOW),
+            ..subject.notice(kind, &id, action, stated, &detail)
+        };
         let acknowledgement = event_id.filter(|_| is_wanted && self.machines == 1).map(|event_id| Acknowledgement {
-            key: key.clone(),
+            key: notice.key.clone(),
             question: ask(EVENTS_PATH, Some(json!({"StartRequests": [{"EventId": event_id}]}).to_string())),
             over: 400,
             is_awaited: is_users,
         });
-        let notice = Notice {
-            key,
-            action,
-            stated,
-            // What names a time is believed: the least that is documented is no more than what is usual.
-            usual_window: (kind == NoticeKind::Interruption && stated.time().is_none() && event_type == "Preempt")
-                .then_some(SHORTEST_WINDOW),
-            origin: NoticeOrigin::Reported,
-            detail: clip(&detail, MOST_DETAIL),
-        };
         (notice, acknowledgement)
     }
 

@@ -1,6 +1,7 @@
 //! Scheduled Events as they are documented, as they were seen, and as nobody should send them.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 use super::*;
+use crate::engine::MachineId;
 use crate::sources::Question;
 use hyper::HeaderMap;
 use jiff::Timestamp;

@@ -11,7 +11,7 @@ mod diagnose;
 mod identity;
 mod read;
 
-use super::detection::{Detection, Handshake, PRODUCT, Proof, Reach, SERIAL, Sign};
+use super::detection::{AddressReach, CloudProof, Detection, Handshake, PRODUCT, SERIAL, Sign};
 use super::faults::{CloudNames, fault};
 use super::transports::{DEFAULT_TIME_LIMIT, Endpoint, Failure, Response, Service};
 use super::{
@@ -47,9 +47,9 @@ pub(super) const ROW: SourceRow = SourceRow {
         ],
         handshake: Handshake {
             endpoints: &[ENDPOINT, IPV6_ENDPOINT],
-            reach: Reach::LinkLocal,
+            reach: AddressReach::LinkLocal,
             request: || question("id"),
-            judge: |answer| Proof::of(answer.as_ref().is_ok_and(is_flavored)),
+            judge: |answer| CloudProof::of(answer.as_ref().is_ok_and(is_flavored)),
         },
         rest: Duration::ZERO,
     }),

@@ -4,18 +4,14 @@
 //! was seen. What is neither a notice nor a good "nothing" is a fault.
 
 use super::{MAINTENANCE_EVENT, PREEMPTED, PREEMPTED_PLAINLY, UPCOMING_MAINTENANCE, check_flavor, fault, status_fault};
-use crate::engine::{
-    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, ProbeName, SourceName, Stated,
-};
+use crate::engine::{Fault, Notice, NoticeAction, NoticeKind, ProbeName, SourceName, Stated};
+use crate::sources::subject::NoticeSubject;
 use crate::sources::transports::http::HttpResponse;
 use crate::sources::{Memory, Reading, time};
 use crate::view::{Machine, clip};
 use hyper::header::DATE;
 use serde_json::{Map, Value};
 use std::time::Duration;
-
-/// The most characters of a notice's detail.
-const MOST_DETAIL: usize = 200;
 
 /// A live migration is announced so long ahead, and so is a termination on most machines ("Monitor and plan for a host
 /// maintenance event").
@@ -41,7 +37,7 @@ pub(super) fn read(
     memory: &Memory,
 ) -> Result<Reading, Fault> {
     let name = probe.as_str();
-    let about = About { source, machine };
+    let subject = NoticeSubject { source, machine };
     match answer.status {
         200 => check_flavor(name, answer)?,
         404 => {
@@ -59,9 +55,9 @@ pub(super) fn read(
         .map_err(|_| unreadable(probe, "bytes that are not text"))?
         .trim_matches(|c: char| c.is_ascii_whitespace() || c == '\u{feff}');
     match name {
-        PREEMPTED | PREEMPTED_PLAINLY => preempted(about, window, probe, text, answer, memory),
-        MAINTENANCE_EVENT => maintenance_event(about, probe, text),
-        UPCOMING_MAINTENANCE => upcoming_maintenance(about, probe, text),
+        PREEMPTED | PREEMPTED_PLAINLY => preempted(subject, window, probe, text, answer, memory),
+        MAINTENANCE_EVENT => maintenance_event(subject, probe, text),
+        UPCOMING_MAINTENANCE => upcoming_maintenance(subject, probe, text),
         unknown => Err(fault("unreadable", format!("nobody here asks for {}", clip(unknown, 80)))),
     }
 }
@@ -82,35 +78,10 @@ fn names_an_error(body: &[u8]) -> bool {
     matches!(serde_json::from_slice(body), Ok(Value::Object(object)) if word(&object, &["error"]).is_some())
 }
 
-/// Who a notice is from and about.
-#[derive(Clone, Copy)]
-struct About<'a> {
-    source: &'a SourceName,
-    machine: &'a Machine,
-}
-
-impl About<'_> {
-    fn notice(self, kind: NoticeKind, event: &str, action: NoticeAction, stated: Stated, detail: &str) -> Notice {
-        Notice {
-            key: NoticeKey {
-                source: self.source.clone(),
-                kind,
-                machine: MachineId::new(&self.machine.id),
-                event: event.to_owned(),
-            },
-            action,
-            stated,
-            usual_window: None,
-            origin: NoticeOrigin::Reported,
-            detail: clip(detail, MOST_DETAIL),
-        }
-    }
-}
-
 /// `TRUE` or `FALSE`. The flag has no event id, and a machine that was stopped and started again can be preempted again:
 /// what tells one preemption from another is the boot, known by the time of the first answer in it.
 fn preempted(
-    about: About<'_>,
+    subject: NoticeSubject<'_>,
     window: Duration,
     probe: &ProbeName,
     text: &str,
@@ -130,7 +101,7 @@ fn preempted(
             let detail = "preempted: the machine is stopped";
             // Whether it is deleted then is up to its owner, and not told.
             let action = NoticeAction::Unstated;
-            let notice = about.notice(NoticeKind::Interruption, &event, action, Stated::Unsaid, detail);
+            let notice = subject.notice(NoticeKind::Interruption, &event, action, Stated::Unsaid, detail);
             vec![Notice { usual_window: Some(window), ..notice }]
         }
         _ => return Err(unreadable(probe, &format!("neither TRUE nor FALSE: {}", quoted(text)))),
@@ -140,10 +111,10 @@ fn preempted(
 
 /// What the host's maintenance does with the machine. A live migration takes nothing away. A termination is acted on at
 /// once, as Google recommends, with all the time that is announced.
-fn maintenance_event(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+fn maintenance_event(subject: NoticeSubject<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
     let notice = match text {
         "NONE" => return Ok(Reading::default()),
-        "MIGRATE_ON_HOST_MAINTENANCE" => about.notice(
+        "MIGRATE_ON_HOST_MAINTENANCE" => subject.notice(
             NoticeKind::Maintenance,
             MAINTENANCE_EVENT,
             NoticeAction::Unstated,
@@ -151,9 +122,9 @@ fn maintenance_event(about: About<'_>, probe: &ProbeName, text: &str) -> Result<
             "the machine is moved to another host while it runs",
         ),
         "TERMINATE_ON_HOST_MAINTENANCE" | "SHUTDOWN_ON_HOST_MAINTENANCE" => {
-            let has_gpu = GPU_TYPES.iter().any(|family| about.machine.machine_type.starts_with(family));
+            let has_gpu = GPU_TYPES.iter().any(|family| subject.machine.machine_type.starts_with(family));
             let window = if has_gpu { GPU_MAINTENANCE_WINDOW } else { MAINTENANCE_WINDOW };
-            about.notice(
+            subject.notice(
                 NoticeKind::Interruption,
                 MAINTENANCE_EVENT,
                 NoticeAction::Stop,
@@ -168,7 +139,7 @@ fn maintenance_event(about: About<'_>, probe: &ProbeName, text: &str) -> Result<
 
 /// `{"maintenance_status": "PENDING", "window_start_time": "2024-12-01T19:00:01Z", …}`. What it does with the machine is
 /// told by `maintenance-event`, when it begins.
-fn upcoming_maintenance(about: About<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
+fn upcoming_maintenance(subject: NoticeSubject<'_>, probe: &ProbeName, text: &str) -> Result<Reading, Fault> {
     if matches!(text, "NONE" | "\"NONE\"") {
         return Ok(Reading::default());
     }
@@ -198,7 +169,7 @@ fn upcoming_maintenance(about: About<'_>, probe: &ProbeName, text: &str) -> Resu
     let kind = word(&event, &["type", "maintenancetype"]).map(|kind| format!(" ({})", clip(kind, 40)));
     let detail = format!("host maintenance{} {when}", kind.unwrap_or_default());
     let action = NoticeAction::Unstated;
-    let notice = about.notice(NoticeKind::Maintenance, UPCOMING_MAINTENANCE, action, stated, &detail);
+    let notice = subject.notice(NoticeKind::Maintenance, UPCOMING_MAINTENANCE, action, stated, &detail);
     Ok(match status {
         Some("COMPLETE" | "COMPLETED" | "CANCELED" | "CANCELLED" | "NONE") => {
             Reading { withdrawn: vec![notice.key], ..Reading::default() }

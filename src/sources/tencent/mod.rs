@@ -3,7 +3,7 @@
 //! Wire facts are from the CVM documentation ("Querying Instance Metadata", "Spot Instances"); what is only remembered of it
 //! is marked here, and being wrong about it does no harm.
 
-use super::detection::{Detection, Handshake, PRODUCT, Proof, Reach, Sign, VENDOR};
+use super::detection::{AddressReach, CloudProof, Detection, Handshake, PRODUCT, Sign, VENDOR};
 use super::faults::CloudNames;
 use super::time_text::{TimeText, TimeTextCloud, answered_word};
 use super::{Question, SourceRow};
@@ -30,10 +30,10 @@ static CLOUD: TimeTextCloud = TimeTextCloud {
         signs: &[Sign::is(VENDOR, "Tencent Cloud"), Sign::is(PRODUCT, "CVM")],
         handshake: Handshake {
             endpoints: &[ENDPOINT],
-            reach: Reach::WhereNamed,
+            reach: AddressReach::WhereNamed,
             request: || Question::get("/latest/meta-data/instance-id"),
             // Others have ids at the same path, and none like `ins-0abc`.
-            judge: |answer| Proof::of(answered_word(answer).is_some_and(|id| id.contains("ins-"))),
+            judge: |answer| CloudProof::of(answered_word(answer).is_some_and(|id| id.contains("ins-"))),
         },
         rest: Duration::ZERO,
     },

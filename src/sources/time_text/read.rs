@@ -5,9 +5,8 @@
 
 use super::diagnose::status_fault;
 use super::{TimeTextCloud, fault};
-use crate::engine::{
-    Fault, MachineId, Notice, NoticeAction, NoticeKey, NoticeKind, NoticeOrigin, ProbeName, SourceName, Stated,
-};
+use crate::engine::{Fault, Notice, NoticeAction, NoticeKind, ProbeName, SourceName, Stated};
+use crate::sources::subject::NoticeSubject;
 use crate::sources::transports::http::HttpResponse;
 use crate::sources::{Reading, time};
 use crate::view::{Machine, clip};
@@ -46,18 +45,12 @@ pub(super) fn read(
             format!("{probe} was answered with \"{shown}\"; this is no notice, and no all-clear either"),
         )
     })?;
+    let source = SourceName::new(cloud.kind);
+    let subject = NoticeSubject { source: &source, machine };
+    let detail = format!("terminate at {when}");
     let notice = Notice {
-        key: NoticeKey {
-            source: SourceName::new(cloud.kind),
-            kind: NoticeKind::Interruption,
-            machine: MachineId::new(&machine.id),
-            event: String::new(),
-        },
-        action: NoticeAction::Terminate,
-        stated,
         usual_window: Some(cloud.longest_window),
-        origin: NoticeOrigin::Reported,
-        detail: format!("terminate at {when}"),
+        ..subject.notice(NoticeKind::Interruption, "", NoticeAction::Terminate, stated, &detail)
     };
     Ok(Reading { notices: vec![notice], ..Reading::default() })
 }

@@ -2,7 +2,7 @@
 
 use super::TimeTextCloud;
 use crate::engine::Stated;
-use crate::sources::detection::{Detection, Handshake, Proof, Reach};
+use crate::sources::detection::{AddressReach, CloudProof, Detection, Handshake};
 use crate::sources::faults::CloudNames;
 use crate::sources::transports::http::HttpResponse;
 use crate::sources::transports::{Response, Service};
@@ -26,9 +26,9 @@ pub(in crate::sources) static CLOUD: TimeTextCloud = TimeTextCloud {
         signs: &[],
         handshake: Handshake {
             endpoints: &["http://10.9.8.7"],
-            reach: Reach::LinkLocal,
+            reach: AddressReach::LinkLocal,
             request: || Question::get("/items/id"),
-            judge: |_| Proof::Nothing,
+            judge: |_| CloudProof::Nothing,
         },
         rest: Duration::ZERO,
     },

@@ -3,7 +3,7 @@
 //! Wire facts are from the ECS documentation ("View spot instance interruption events") and from what its SDKs ask. What is
 //! answered while no interruption is due, and with a wrong token, is documented nowhere.
 
-use super::detection::{Detection, Handshake, Proof, Reach, Sign, VENDOR};
+use super::detection::{AddressReach, CloudProof, Detection, Handshake, Sign, VENDOR};
 use super::faults::CloudNames;
 use super::time_text::{TimeText, TimeTextCloud, answered_word};
 use super::transports::http::{TokenHandshake, WithoutSession};
@@ -46,9 +46,9 @@ static CLOUD: TimeTextCloud = TimeTextCloud {
         ],
         handshake: Handshake {
             endpoints: &[ENDPOINT],
-            reach: Reach::WhereNamed,
+            reach: AddressReach::WhereNamed,
             request: || Question::get("/latest/instance_id"),
-            judge: |answer| Proof::of(answered_word(answer).is_some()),
+            judge: |answer| CloudProof::of(answered_word(answer).is_some()),
         },
         rest: Duration::ZERO,
     },

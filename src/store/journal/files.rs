@@ -59,7 +59,7 @@ impl fmt::Display for Cut {
 
 /// The newest file that holds anything.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct NewestSegment {
     pub(super) name: String,
     /// The good bytes.
     pub(super) text: Vec<u8>,
@@ -86,7 +86,7 @@ pub(super) fn ensure_directory(directory: &Path) -> io::Result<()> {
 
 /// Reads the newest episode, going back where a file has no good first record. Nothing is truncated here: a file that
 /// is not sound is rewritten whole by the writer, so a crash between is a crash before.
-pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
+pub(super) fn recover(directory: &Path) -> (Option<NewestSegment>, Recovery) {
     let mut recovery = Recovery::default();
     if let Err(error) = ensure_directory(directory) {
         recovery.trouble = Some(format!("cannot make {}: {error}", directory.display()));
@@ -129,7 +129,7 @@ pub(super) fn recover(directory: &Path) -> (Option<Found>, Recovery) {
         }
         if !records.is_empty() {
             text.truncate(good);
-            let found = Found { name, text, records: records.len() as u64, sound: cut == 0 };
+            let found = NewestSegment { name, text, records: records.len() as u64, sound: cut == 0 };
             recovery.records = records;
             return (Some(found), recovery);
         }

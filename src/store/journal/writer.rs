@@ -4,7 +4,7 @@
 //! nothing is lost while the disk hangs or refuses, the order is kept, one sync serves whatever came meanwhile, and a
 //! file that may be damaged is mended by writing it anew.
 
-use super::files::{self, Found, Recovery};
+use super::files::{self, NewestSegment, Recovery};
 use crate::view::Histogram;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -112,8 +112,8 @@ struct QueuedSegments {
 pub(super) struct QueueFull;
 
 impl WriteQueue {
-    pub(super) fn new(found: Option<Found>, trouble: Option<&str>) -> Self {
-        let segments = found.map(|Found { name, text, sound, .. }| {
+    pub(super) fn new(found: Option<NewestSegment>, trouble: Option<&str>) -> Self {
+        let segments = found.map(|NewestSegment { name, text, sound, .. }| {
             let synced = if sound { text.len() } else { 0 };
             SegmentFile { serial: 0, name, text, synced, sound, reaches: 0 }
         });
